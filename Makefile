@@ -1,0 +1,50 @@
+# Needs Python >= 3.11 (with pip and venv) and make; uses uv where it is installed.
+#   make test        set up, then run the tests
+#   make reproduce   set up, then run the experiments; ARGS="--preset quick" goes to scripts/reproduce.py
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test lint bench
+
+PYTHON ?= $(shell for name in python3 python3.12 python3.11 python3.13 python; do \
+	if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$name; break; fi; done)
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.setup-stamp
+EXTRAS ?= scripts,dev
+ARGS ?=
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## Make .venv with the pinned versions (the other targets do it by themselves)
+
+# Done anew when the project's needs change; a second call does nothing.
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+		echo "error: Python >= 3.11 is needed; name one with 'make PYTHON=/path/to/python3.12 ...'" >&2; exit 1; fi
+	@set -e; if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
+		[ -x $(RUN) ] || uv venv --quiet --python "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')" $(VENV); \
+		uv pip install --quiet --python $(RUN) --constraints constraints.txt --build-constraints constraints.txt \
+			--editable ".[$(EXTRAS)]"; \
+	else \
+		[ -x $(RUN) ] || "$(PYTHON)" -m venv $(VENV); \
+		$(RUN) -m pip --version >/dev/null 2>&1 || $(RUN) -m ensurepip; \
+		PIP_CONSTRAINT=constraints.txt $(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"; \
+	fi
+	@touch $@
+
+reproduce: $(STAMP)  ## Run the experiments; the report is runs/reproduce/report.html
+	$(RUN) -m scripts.reproduce $(ARGS)
+
+test: $(STAMP)  ## Run all tests and doctests
+	$(RUN) -m pytest -n 2 $(ARGS)
+
+lint: $(STAMP)  ## Check style, formatting and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m basedpyright
+
+bench: $(STAMP)  ## Run all benchmarks; they measure, print a table and write JSON
+	@set -e; for script in benchmarks/[a-z]*.py; do \
+		echo "== $$script"; $(RUN) -m "benchmarks.$$(basename "$$script" .py)" $(ARGS); done

@@ -1,0 +1,61 @@
+"""Fair machine unlearning in JAX.
+
+Train a model on a fair objective, forget rows by Newton steps, certify the removal, and see what it did to fairness.
+Reference: Oesterling, Ma, Calmon, Lakkaraju, "Fair Machine Unlearning: Data Removal while Mitigating Disparities",
+AISTATS 2024, arXiv 2307.14754.
+
+| module | what is in it |
+|---|---|
+| ``data`` | ``Data``: rows, labels, groups, 0/1 weights; the eager checks |
+| ``datasets`` | ``load``: compas, adult, hsls, synthetic; ``from_csv`` |
+| ``objective`` | ``Objective``: loss, ridge, fairness penalty, perturbation; value, gradient, Hessian, products |
+| ``penalties``, ``cells`` | the fairness penalties, in O(n) from cell sums |
+| ``fitting`` | ``fit``: damped Newton, Newton-CG, L-BFGS |
+| ``conjugate_gradients`` | the matrix-free linear solver |
+| ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent |
+| ``certificates``, ``rounding`` | ``certify``: residual bounds, widened by their own rounding error |
+| ``privacy`` | from residual to (epsilon, delta) and back |
+| ``distances`` | how far the retrained model can be, and what that does to a prediction |
+| ``intervals`` | ``fairness_interval``: group rates of the retrained model, without retraining |
+| ``metrics`` | ``group_metrics``: accuracy and fairness by group |
+| ``thresholds`` | group thresholds, refitted on what remains |
+"""
+
+import importlib.metadata
+
+from fmu_jax import certificates, datasets, distances, intervals, metrics, privacy, removal, thresholds
+from fmu_jax.certificates import Certificate, certify
+from fmu_jax.data import Data, make_data
+from fmu_jax.fitting import FitResult, NotConvergedError, fit
+from fmu_jax.intervals import fairness_interval
+from fmu_jax.objective import Objective, predict_labels, sample_noise
+from fmu_jax.removal import Removal, remove
+
+__all__ = [
+    "Certificate",
+    "Data",
+    "FitResult",
+    "NotConvergedError",
+    "Objective",
+    "Removal",
+    "certificates",
+    "certify",
+    "datasets",
+    "distances",
+    "fairness_interval",
+    "fit",
+    "intervals",
+    "make_data",
+    "metrics",
+    "predict_labels",
+    "privacy",
+    "removal",
+    "remove",
+    "sample_noise",
+    "thresholds",
+]
+
+try:
+    __version__ = importlib.metadata.version("fmu-pags-jax")
+except importlib.metadata.PackageNotFoundError:  # A checkout on the path, not installed.
+    __version__ = "0+unknown"

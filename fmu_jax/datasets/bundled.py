@@ -1,0 +1,125 @@
+"""The data sets that ship with the package: packing, checked reading, and preparation as in the paper's code."""
+
+import dataclasses
+import gzip
+import hashlib
+import importlib.resources
+import io
+import zlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from fmu_jax.datasets.reading import listed
+from fmu_jax.datasets.split import Split, make_split
+
+FILES = importlib.resources.files("fmu_jax.datasets") / "files"
+"""Folder of the bundled files; `SOURCES.md` in it says where each comes from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundled:
+    """One bundled data set.
+
+    Attributes:
+      name: the data set's name; its file is ``{name}.csv.gz``.
+      sha256: of the CSV text in that file.
+      features: from the clean table to its feature table (float64 columns).
+      label: column of the label; label_values: its two values, of which the second is 1.
+      groups: for each protected attribute (a column) its two values, of which the second is 1.
+      scaling: the scaling that the paper's code uses for it.
+    """
+
+    name: str
+    sha256: str
+    features: Callable[[pd.DataFrame], pd.DataFrame]
+    label: str
+    label_values: tuple[str, str]
+    groups: Mapping[str, tuple[str, str]]
+    scaling: str
+
+
+def pack(table: pd.DataFrame) -> bytes:
+    """Compresses a table to the bytes of a .csv.gz file that depend on the table alone (no time, no file name)."""
+    out = io.BytesIO()
+    with gzip.GzipFile(filename="", fileobj=out, mode="wb", compresslevel=9, mtime=0) as file:
+        file.write(table.to_csv(index=False, lineterminator="\n").encode())
+    return out.getvalue()
+
+
+def text_sha256(packed: bytes) -> str:
+    """SHA-256 (hex) of the CSV text in a packed table.
+
+    The text, not the compressed bytes: those depend on the zlib that wrote them.
+    """
+    return hashlib.sha256(gzip.decompress(packed)).hexdigest()
+
+
+def read_bundled(bundled: Bundled) -> pd.DataFrame:
+    """Reads a bundled table.
+
+    Raises:
+      ValueError: the file is missing or damaged: its contents do not have the recorded SHA-256.
+    """
+    file = FILES / f"{bundled.name}.csv.gz"
+    fix = "install the package again, or rebuild the file with `python -m scripts.build_datasets` in the source tree"
+    try:
+        packed = file.read_bytes()
+        found = text_sha256(packed)
+    except FileNotFoundError:
+        raise ValueError(f"the bundled file {file} is missing; {fix}") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"the bundled file {file} is corrupted ({error}); {fix}") from error
+    if found != bundled.sha256:
+        raise ValueError(f"the bundled file {file} is corrupted: SHA-256 {found}, expected {bundled.sha256}; {fix}")
+    return pd.read_csv(io.BytesIO(gzip.decompress(packed)), keep_default_na=False)
+
+
+def two_valued(column: pd.Series, values: tuple[str, str]) -> np.ndarray:
+    """Codes a column of two texts as int32 0 (the first) and 1 (the second)."""
+    return (column == values[1]).to_numpy().astype(np.int32)
+
+
+def load_bundled(
+    bundled: Bundled,
+    *,
+    group: str,
+    seed: int,
+    test_fraction: float,
+    scaling: str | None = None,
+    group_feature: bool = True,
+) -> Split:
+    """Reads, encodes, splits and scales a bundled data set.
+
+    Args:
+      bundled: which.
+      group: the protected attribute, a key of ``bundled.groups``.
+      seed: of the split.
+      test_fraction: share of test rows.
+      scaling: None for the paper's own choice.
+      group_feature: keep the protected attribute as a feature, as the paper's code does.
+
+    Returns:
+      The ``Split``.
+
+    Raises:
+      ValueError: unknown group or scaling, or a damaged file.
+    """
+    if group not in bundled.groups:
+        raise ValueError(f"unknown group {group!r} of {bundled.name!r}; available: {listed(bundled.groups)}")
+    table = read_bundled(bundled)
+    features = bundled.features(table)
+    return make_split(
+        features if group_feature else features.drop(columns=[group]),
+        two_valued(table[bundled.label], bundled.label_values),
+        two_valued(table[group], bundled.groups[group]),
+        seed=seed,
+        test_fraction=test_fraction,
+        scaling=scaling or bundled.scaling,
+        source=bundled.name,
+        label_name=bundled.label,
+        label_values=bundled.label_values,
+        group_name=group,
+        group_values=bundled.groups[group],
+    )

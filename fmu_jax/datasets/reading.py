@@ -1,0 +1,119 @@
+"""Reading tables and refusing bad ones: missing files, repeated or absent columns, missing or infinite values."""
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+MISSING = ("error", "drop")
+
+
+def listed(values: Iterable, limit: int = 40) -> str:
+    """Writes values as a comma-separated list for a message, cut after `limit`."""
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    more = f", ... ({len(values)} in all)" if len(values) > limit else ""
+    return ", ".join(map(repr, values[:limit])) + more
+
+
+def read_header(path: Path) -> list[str]:
+    """Reads a CSV file's column names.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is empty, or a column name occurs twice.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True, encoding="utf-8-sig")
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{path} is empty; expected a header line with column names, then one row a record") from None
+    names = header.iloc[0].fillna("").tolist()
+    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{path} has more than one column named {listed(repeated)}; rename or delete the copies")
+    return names
+
+
+def read_table(path: str | Path, columns: Collection[str] | None = None, na_values: Sequence[str] = ()) -> pd.DataFrame:
+    """Reads a CSV file (compressed or not) whose first line names its columns.
+
+    Args:
+      path: the file.
+      columns: read only those of these names that the file has; None reads all.
+      na_values: text that stands for a missing value, beside pandas' usual ones (empty, NA, NaN, ...).
+
+    Returns:
+      The table, one row a record.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is empty, has no records, repeats a column name, or is no CSV file.
+    """
+    path = Path(path)
+    names = read_header(path)
+    wanted = None if columns is None else [name for name in names if name in columns]
+    try:
+        table = pd.read_csv(
+            path,
+            usecols=wanted,
+            na_values=list(na_values),
+            index_col=False,
+            low_memory=False,
+            skipinitialspace=True,
+            encoding="utf-8-sig",
+        )
+    except pd.errors.ParserError as error:
+        raise ValueError(f"{path} does not parse as CSV: {error}") from error
+    if not len(table):
+        raise ValueError(f"{path} has a header but no records")
+    return table
+
+
+def require_columns(present: Iterable[str], wanted: Iterable[str], *, source: str) -> None:
+    """Raises ValueError naming the wanted columns that are missing and the ones that are present."""
+    present = list(present)
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        raise ValueError(f"{source} has no column {listed(missing)}; its columns are {listed(present)}")
+
+
+def bad_entries(table: pd.DataFrame) -> pd.DataFrame:
+    """Marks the entries that are missing or infinite."""
+    bad = table.isna()
+    for name in table.select_dtypes("number"):
+        bad[name] |= np.isinf(table[name])
+    return bad
+
+
+def complete_rows(table: pd.DataFrame, *, missing: str, source: str) -> Bool[np.ndarray, " n"]:
+    """Finds the rows without missing or infinite entries.
+
+    Args:
+      table: n rows.
+      missing: "drop" to leave incomplete rows out, "error" to refuse them.
+      source: what to call the table in messages.
+
+    Returns:
+      Which rows to keep, ``(n,)``.
+
+    Raises:
+      ValueError: `missing` is unknown; or an entry is bad and `missing` is "error"; or no row is complete.
+    """
+    if missing not in MISSING:
+        raise ValueError(f"unknown missing={missing!r}; available: {listed(MISSING)}")
+    bad = bad_entries(table)
+    counts = bad.sum()
+    counts = counts[counts > 0].sort_values(ascending=False)
+    found = ", ".join(f"{name!r}: {count}" for name, count in counts.items())
+    if len(counts) and missing == "error":
+        raise ValueError(
+            f"{source} has missing, NaN or infinite values ({found} of {len(table)} rows); "
+            "pass missing='drop' to leave these rows out, drop=(column, ...) to leave a column out, or fill them first"
+        )
+    keep = np.logical_not(bad.to_numpy(bool).any(axis=1))
+    if not keep.any():
+        raise ValueError(f"every row of {source} has a missing or infinite value ({found}); leave out a column")
+    return keep

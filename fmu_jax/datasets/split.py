@@ -1,0 +1,166 @@
+"""A data set split into train and test rows, with all that is needed to read and undo its preparation."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Float64, Int, Int64
+
+from fmu_jax.data import Data, check_cells, make_data
+from fmu_jax.datasets import table as tables
+from fmu_jax.datasets.reading import listed
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Split:
+    """Train and test rows of one data set, scaled, with a constant-1 bias column last.
+
+    ``x = [(raw - center) / scale, 1]``. Center and scale come from the train rows alone: every train row has norm
+    at most 1 before the bias column (so at most sqrt(2) with it), while a test row may exceed that.
+
+    Attributes:
+      train, test: the rows; `x` is ``(n, d)``, float64 under ``jax_enable_x64`` and float32 otherwise; weights are 1.
+      feature_names: d names, the last one "bias".
+      label_name, label_values: what is predicted, and what labels 0 and 1 mean.
+      group_name, group_values: the protected attribute, and what groups 0 and 1 mean.
+      center, scale: ``(d - 1,)`` float64, of the features without the bias.
+      scaling: how center and scale were chosen, "standardise", "minmax" or "maxnorm".
+      train_rows, test_rows: each row's number (from 0) in the table it came from, int64.
+      source: the data set's name, or the file.
+      dropped_rows: records of the table that were left out because a value was missing.
+      dropped_columns: features that were left out because they never vary.
+    """
+
+    train: Data = dataclasses.field(repr=False)
+    test: Data = dataclasses.field(repr=False)
+    feature_names: tuple[str, ...]
+    label_name: str
+    label_values: tuple[str, str]
+    group_name: str
+    group_values: tuple[str, str]
+    center: Float64[np.ndarray, " p"] = dataclasses.field(repr=False)
+    scale: Float64[np.ndarray, " p"] = dataclasses.field(repr=False)
+    scaling: str
+    train_rows: Int64[np.ndarray, " n"] = dataclasses.field(repr=False)
+    test_rows: Int64[np.ndarray, " m"] = dataclasses.field(repr=False)
+    source: str
+    dropped_rows: int = 0
+    dropped_columns: tuple[str, ...] = ()
+
+    def scaled(self, raw: Float[np.ndarray, "m p"]) -> Float[np.ndarray, "m d"]:
+        """Prepares new raw rows as the train rows were: scale, then append the bias.
+
+        Args:
+          raw: ``(m, d - 1)``, columns as in ``feature_names[:-1]``.
+
+        Returns:
+          ``(m, d)``, the dtype of ``train.x``.
+
+        Raises:
+          ValueError: the number of columns is not ``d - 1``.
+        """
+        if raw.ndim != 2 or raw.shape[1] != len(self.center):
+            raise ValueError(f"expected rows of the {len(self.center)} features without the bias, got {raw.shape}")
+        return with_bias((raw - self.center) / self.scale, self.train.x.dtype)
+
+    def summary(self) -> dict[str, int | float]:
+        """Sizes, and over all rows the shares of label 1, of group 1, and of label 1 in each group."""
+        y = np.concatenate([np.asarray(part.y) for part in (self.train, self.test)])
+        group = np.concatenate([np.asarray(part.group) for part in (self.train, self.test)])
+        return {
+            "train_rows": len(self.train_rows),
+            "test_rows": len(self.test_rows),
+            "features": len(self.feature_names),
+            "positive_share": float(y.mean()),
+            "group_share": float(group.mean()),
+            "positive_share_group0": float(y[group == 0].mean()),
+            "positive_share_group1": float(y[group == 1].mean()),
+        }
+
+
+def float_dtype() -> np.dtype:
+    """JAX's default float: float64 under ``jax_enable_x64``, float32 otherwise."""
+    return np.dtype(jnp.result_type(float))
+
+
+def rounding_margin() -> float:
+    """Head room that keeps row norms at most 1 after rounding to the default float: 4 units of relative rounding."""
+    return 4 * float(np.finfo(float_dtype()).eps)
+
+
+def with_bias(x: Float[np.ndarray, "n p"], dtype) -> Float[np.ndarray, "n d"]:
+    """Appends a column of ones."""
+    out = np.ones((x.shape[0], x.shape[1] + 1), dtype)
+    out[:, :-1] = x
+    return out
+
+
+def make_split(
+    features: pd.DataFrame,
+    y: Int[np.ndarray, " n"],
+    group: Int[np.ndarray, " n"],
+    *,
+    seed: int,
+    test_fraction: float,
+    scaling: str,
+    source: str,
+    impute: bool = False,
+    rows: Int[np.ndarray, " n"] | None = None,
+    **described,
+) -> Split:
+    """Splits, scales and appends the bias.
+
+    Args:
+      features: n rows of float64 columns; finite, or with `impute` possibly NaN.
+      y: labels 0 and 1, ``(n,)``.
+      group: groups 0 and 1, ``(n,)``.
+      seed: of the split.
+      test_fraction: share of test rows.
+      scaling: "standardise", "minmax" or "maxnorm".
+      source: the data set's name or file.
+      impute: replace NaN by the mean of the train rows.
+      rows: each row's number in the table it came from; None means 0..n-1.
+      **described: further fields of ``Split`` (names, what was dropped).
+
+    Returns:
+      The ``Split``.
+
+    Raises:
+      ValueError: no feature varies, a feature is not finite, or the train or test rows lack a group or a label.
+    """
+    values = features.to_numpy(np.float64)
+    constant = ~(np.fmin.reduce(values) < np.fmax.reduce(values))  # these reductions skip NaN
+    if constant.all():
+        raise ValueError(f"{source} has no feature that varies; its features are {listed(features.columns)}")
+    values, names = values[:, ~constant], [str(name) for name in features.columns[~constant]]
+    parts = tables.split_rows(len(values), test_fraction=test_fraction, seed=seed)
+    for part, what in zip(parts, ("train", "test"), strict=True):
+        counts = np.bincount(2 * group[part] + y[part], minlength=4).reshape(2, 2)
+        check_cells(
+            counts, what=f"the {len(part)} {what} rows of {source} (test_fraction={test_fraction}, seed={seed})"
+        )
+    if impute:
+        means = np.nan_to_num(np.nanmean(values[parts[0]], axis=0))
+        values = np.where(np.isnan(values), means, values)
+    bad = ~np.isfinite(values).all(axis=0)
+    if bad.any():
+        raise ValueError(f"{source} has NaN or infinite values in {listed(np.array(names)[bad])}")
+    center, scale = tables.fit_scaling(values[parts[0]], scaling, margin=rounding_margin())
+    train, test = (
+        make_data(with_bias((values[part] - center) / scale, float_dtype()), y[part], group[part]) for part in parts
+    )
+    numbers = np.arange(len(values)) if rows is None else np.asarray(rows, np.int64)
+    return Split(
+        train=train,
+        test=test,
+        feature_names=(*names, "bias"),
+        center=center,
+        scale=scale,
+        scaling=scaling,
+        train_rows=numbers[parts[0]],
+        test_rows=numbers[parts[1]],
+        source=source,
+        dropped_columns=tuple(str(name) for name in features.columns[constant]),
+        **described,
+    )

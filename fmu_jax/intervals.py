@@ -1,0 +1,96 @@
+"""What retraining could do to group rates, without retraining.
+
+A row whose score under the unlearned model is farther from zero than retraining could move it keeps its predicted
+label. The others are undecided. Counting both, by group and label, gives an interval for every group rate of the
+*retrained* model; the paper's Theorem 2 (fairness after unlearning stays near that of retraining) becomes a number.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from fmu_jax.data import Data, cell_counts
+from fmu_jax.distances import prediction_margins
+from fmu_jax.objective import Objective, logits
+from fmu_jax.removal import Removal
+
+
+class FairnessInterval(NamedTuple):
+    """Each rate as ``(lowest, highest)``, shape ``(2,)``, that the retrained model can have.
+
+    Attributes:
+      accuracy: share of rows predicted right.
+      selection_rate: share predicted 1, ``(2, 2)`` indexed [group, end].
+      demographic_parity, equal_opportunity, equalized_odds, equalized_odds_mean: as in ``GroupMetrics``.
+      undecided: number of rows whose predicted label retraining could change, int32.
+    """
+
+    accuracy: Float[Array, "2"]
+    selection_rate: Float[Array, "2 2"]
+    demographic_parity: Float[Array, "2"]
+    equal_opportunity: Float[Array, "2"]
+    equalized_odds: Float[Array, "2"]
+    equalized_odds_mean: Float[Array, "2"]
+    undecided: Int[Array, ""]
+
+
+def fairness_interval(objective: Objective, removal: Removal, data: Data, *, noise=None) -> FairnessInterval:
+    """Interval of every group rate of the retrained model on ``data``.
+
+    Args:
+      objective: for the linear model.
+      removal: from ``remove``.
+      data: rows to predict, of the test set or of what remains.
+      noise: the perturbation of the training objective.
+
+    Returns:
+      A ``FairnessInterval``. Sharp for the counts it uses: each end is attained by some labelling of undecided rows.
+
+    Raises:
+      ValueError: a model that is not one linear model.
+    """
+    margins = prediction_margins(objective, removal, data.x, noise=noise)
+    scores = logits(objective, removal.params, data.x)
+    return rate_intervals(scores > 0, jnp.abs(scores) > margins, data)
+
+
+@jax.jit
+def rate_intervals(positive: Bool[Array, " n"], decided: Bool[Array, " n"], data: Data) -> FairnessInterval:
+    """Intervals of the group rates when undecided rows may be predicted either way.
+
+    Args:
+      positive: ``(n,)`` predicted label is 1.
+      decided: ``(n,)`` the prediction cannot change.
+      data: the rows; ``x`` is not read.
+
+    Returns:
+      A ``FairnessInterval``.
+    """
+    dtype = data.x.dtype
+    total = cell_counts(data).astype(dtype)
+    sure = cell_counts(data._replace(weight=jnp.where(decided & positive, data.weight, 0))).astype(dtype)
+    open_ = cell_counts(data._replace(weight=jnp.where(decided, 0, data.weight)))
+    # Fewest and most rows predicted 1, by (end, group, label).
+    chosen = jnp.stack([sure, sure + open_.astype(dtype)])
+    right = chosen[:, :, 1].sum(axis=1) + total[:, 0].sum() - chosen[::-1, :, 0].sum(axis=1)
+    selection = chosen.sum(axis=2) / total.sum(axis=1)[None]
+    rate = chosen / total[None]
+    by_label = jnp.stack([_gap(rate[:, :, label]) for label in (0, 1)])
+    return FairnessInterval(
+        accuracy=right / total.sum(),
+        selection_rate=selection.T,
+        demographic_parity=_gap(selection),
+        equal_opportunity=by_label[1],
+        equalized_odds=by_label.max(axis=0),
+        equalized_odds_mean=by_label.mean(axis=0),
+        undecided=open_.sum(),
+    )
+
+
+def _gap(rate: Float[Array, "2 2"]) -> Float[Array, "2"]:
+    """Interval of ``|r_0 - r_1|`` for rates in boxes ``rate[end, group]``."""
+    lowest = jnp.maximum(rate[0, 0] - rate[1, 1], rate[0, 1] - rate[1, 0])
+    highest = jnp.maximum(rate[1, 0] - rate[0, 1], rate[1, 1] - rate[0, 0])
+    return jnp.stack([jnp.maximum(lowest, 0), highest])

@@ -1,0 +1,80 @@
+"""Accuracy and group fairness of predicted labels.
+
+Gaps are absolute differences between the two groups, as in fairlearn; the ratio keeps its direction, as in AIF360,
+which the paper's code uses.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from fmu_jax.data import Data, cell_counts
+
+
+class GroupMetrics(NamedTuple):
+    """Scalars unless said; NaN where a group or label they divide by has no rows.
+
+    Attributes:
+      accuracy: share of rows predicted right.
+      balanced_accuracy: mean of true positive and true negative rate.
+      group_accuracy: accuracy of group 0 and group 1, ``(2,)``.
+      selection_rate: share predicted 1, by group, ``(2,)``.
+      demographic_parity: ``|selection_rate_0 - selection_rate_1|``.
+      equal_opportunity: ``|TPR_0 - TPR_1|``.
+      equalized_odds: ``max(|TPR_0 - TPR_1|, |FPR_0 - FPR_1|)``.
+      equalized_odds_mean: the mean of the two (AEOD, the paper's measure).
+      disparate_impact: ``selection_rate_0 / selection_rate_1``; 1 is parity.
+    """
+
+    accuracy: Float[Array, "..."]
+    balanced_accuracy: Float[Array, "..."]
+    group_accuracy: Float[Array, "... 2"]
+    selection_rate: Float[Array, "... 2"]
+    demographic_parity: Float[Array, "..."]
+    equal_opportunity: Float[Array, "..."]
+    equalized_odds: Float[Array, "..."]
+    equalized_odds_mean: Float[Array, "..."]
+    disparate_impact: Float[Array, "..."]
+
+
+@jax.jit
+def group_metrics(prediction: Int[Array, " n"], data: Data) -> GroupMetrics:
+    """Metrics of predicted labels over the rows of weight one; jit- and vmap-able (``in_axes=(0, None)``).
+
+    Args:
+      prediction: ``(n,)`` predicted labels, 0 or 1 (bool or int).
+      data: ``n`` rows; ``x`` is not read.
+
+    Returns:
+      ``GroupMetrics``.
+
+    Raises:
+      ValueError: ``prediction`` is not of shape ``(n,)``.
+
+    >>> from fmu_jax.data import make_data
+    >>> data = make_data(jnp.zeros((4, 1)), y=[0, 1, 0, 1], group=[0, 0, 1, 1])
+    >>> float(group_metrics(jnp.array([0, 1, 1, 1]), data).demographic_parity)
+    0.5
+    """
+    if prediction.shape != data.y.shape:
+        raise ValueError(f"`prediction` must have shape {data.y.shape}, one label a row; got {prediction.shape}")
+    chosen = cell_counts(data._replace(weight=jnp.where(prediction > 0, data.weight, 0))).astype(data.x.dtype)
+    total = cell_counts(data).astype(data.x.dtype)
+    right = jnp.stack([total[:, 0] - chosen[:, 0], chosen[:, 1]], axis=1)
+    by_label = right.sum(axis=0) / total.sum(axis=0)
+    rate = chosen / total
+    gap = jnp.abs(rate[0] - rate[1])
+    selection = chosen.sum(axis=1) / total.sum(axis=1)
+    return GroupMetrics(
+        accuracy=right.sum() / total.sum(),
+        balanced_accuracy=by_label.mean(),
+        group_accuracy=right.sum(axis=1) / total.sum(axis=1),
+        selection_rate=selection,
+        demographic_parity=jnp.abs(selection[0] - selection[1]),
+        equal_opportunity=gap[1],
+        equalized_odds=gap.max(),
+        equalized_odds_mean=gap.mean(),
+        disparate_impact=selection[0] / selection[1],
+    )

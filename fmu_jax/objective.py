@@ -1,0 +1,192 @@
+"""The fair, perturbed training objective, for the linear model and for any differentiable one.
+
+Sum form, with rows ``i`` of weight ``w_i`` in {0, 1}, ``n_w = sum w``, log-odds ``f_i``:
+
+    F(theta; w) = sum_i w_i r_i l(f_i, y_i) + n_w (l2/2) |theta|^2 + n_w fairness R(f; w) + <b, theta>
+
+``l`` is the logistic loss, ``R`` a penalty of ``fmu_jax.penalties``, ``b`` the objective perturbation (secret, drawn
+once, kept for every removal) and ``r_i`` = 1, or with ``reweigh`` the weights of Kamiran & Calders (2012),
+``N_g N_y / (n_w N_gy)``: functions of cell counts, so the objective of what remains is exact after any removal.
+The paper's mean form is ``F / n_w`` (Oesterling et al. 2024, section 4).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from fmu_jax import cells, penalties
+from fmu_jax.data import Data, is_traced
+
+Params = PyTree[Float[Array, "..."]]
+Scalar = Any  # a Python number or a traced 0-d array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is minimised. Numbers are traced (a sweep compiles once); names and the model are static.
+
+    Attributes:
+      l2: ridge strength per row, >= 0 (``lambda`` of the paper).
+      fairness: weight of the fairness penalty, >= 0 (``gamma``).
+      penalty: a key of ``fmu_jax.penalties.PENALTIES``.
+      reweigh: multiply each row's loss by its Kamiran-Calders weight.
+      predict: ``predict(params, x) -> (n,)`` log-odds; None is the linear model ``x @ params``.
+
+    Raises:
+      ValueError: unknown penalty, or a concrete ``l2`` or ``fairness`` that is negative or not finite.
+
+    >>> Objective(l2=1e-4, fairness=1.0).penalty
+    'equalized_odds'
+    """
+
+    l2: Scalar
+    fairness: Scalar = 0.0
+    penalty: str = "equalized_odds"
+    reweigh: bool = False
+    predict: Callable[[Any, Any], Any] | None = None
+
+    def __post_init__(self):
+        if self.penalty not in penalties.PENALTIES:
+            raise ValueError(f"unknown penalty {self.penalty!r}; known: {', '.join(penalties.PENALTIES)}")
+        for name in ("l2", "fairness"):
+            value = getattr(self, name)
+            if isinstance(value, (int, float, np.floating)) and not 0 <= value < float("inf"):
+                raise ValueError(f"`{name}` must be finite and >= 0, got {value}")
+
+    @property
+    def linear(self) -> bool:
+        """Whether the model is linear, so that the objective is convex and has closed forms."""
+        return self.predict is None
+
+
+jax.tree_util.register_dataclass(
+    Objective, data_fields=["l2", "fairness"], meta_fields=["penalty", "reweigh", "predict"]
+)
+
+
+def plain(objective: Objective) -> Objective:
+    """The same objective without any fairness intervention."""
+    return dataclasses.replace(objective, fairness=0.0, reweigh=False)
+
+
+def sample_noise(like: Params, *, key: Array, sigma: Scalar) -> Params:
+    """Draws the objective perturbation ``b ~ N(0, sigma^2 I)``.
+
+    The draw is the secret of the certificate: keep it and its key private, and reuse it for every removal.
+
+    Args:
+      like: parameters whose shapes and dtypes the noise takes; for the linear model any ``(d,)`` array.
+      key: PRNG key, required.
+      sigma: standard deviation, >= 0.
+
+    Returns:
+      A pytree like ``like``.
+
+    Raises:
+      ValueError: ``sigma`` is negative or not finite.
+    """
+    if not is_traced(sigma) and not 0 <= float(sigma) < float("inf"):
+        raise ValueError(f"`sigma` must be finite and >= 0, got {sigma}")
+    return _draw(key, like, sigma)
+
+
+@jax.jit
+def _draw(key, like, sigma):
+    return optax.tree.scale(sigma, optax.tree.random_like(key, like))
+
+
+def logits(objective: Objective, params: Params, x: Float[Array, "n ..."]) -> Float[Array, " n"]:
+    """Log-odds of label 1 for each row, ``(n,)``."""
+    return x @ params if objective.predict is None else objective.predict(params, x)
+
+
+@jax.jit
+def predict_labels(objective: Objective, params: Params, x: Float[Array, "n ..."]) -> Array:
+    """Predicted labels, ``(n,)`` int32: 1 where the log-odds are positive."""
+    return (logits(objective, params, x) > 0).astype(jnp.int32)
+
+
+def row_weights(objective: Objective, data: Data) -> Float[Array, " n"]:
+    """Weight of each row's loss: ``w_i``, or ``w_i N_g N_y / (n_w N_gy)`` with ``reweigh`` (Kamiran & Calders 2012)."""
+    if not objective.reweigh:
+        return data.weight
+    table = cells.counts(data)
+    share = table / jnp.maximum(table.sum(), 1)
+    expected = share.sum(axis=1, keepdims=True) * share.sum(axis=0, keepdims=True)
+    return data.weight * cells.spread(expected / jnp.where(share > 0, share, 1), data)
+
+
+def value(objective: Objective, params: Params, data: Data, noise: Params | None = None) -> Float[Array, ""]:
+    """``F``, differentiable in ``params`` for any model.
+
+    Args:
+      objective: what to evaluate.
+      params: ``(d,)`` for the linear model, else whatever ``objective.predict`` takes.
+      data: the rows.
+      noise: the perturbation ``b``, a pytree like ``params``; None is zero.
+
+    Returns:
+      The scalar ``F`` in sum form.
+    """
+    scores = logits(objective, params, data.x)
+    losses = jax.nn.softplus(scores) - data.y.astype(scores.dtype) * scores
+    n = cells.size(data)
+    total = jnp.dot(row_weights(objective, data), losses)
+    total += n * objective.l2 / 2 * optax.tree.norm(params, squared=True)
+    total += n * objective.fairness * penalties.from_scores(objective.penalty, scores, data)
+    return total if noise is None else total + optax.tree.vdot(noise, params)
+
+
+def gradient(objective: Objective, params: Params, data: Data, noise: Params | None = None) -> Params:
+    """``grad F``: closed form for the linear model, reverse mode otherwise. A pytree like ``params``."""
+    if not objective.linear:
+        return jax.grad(value, argnums=1)(objective, params, data, noise)
+    scores = data.x @ params
+    n = cells.size(data)
+    by_score = row_weights(objective, data) * (jax.nn.sigmoid(scores) - data.y.astype(scores.dtype))
+    by_score += n * objective.fairness * penalties.score_gradient(objective.penalty, scores, data)
+    total = by_score @ data.x + n * objective.l2 * params
+    return total if noise is None else total + noise
+
+
+def quadratic_part(objective: Objective, data: Data) -> Float[Array, "d d"]:
+    """Hessian of everything but the losses, for the linear model: ``A = n_w (l2 I + 2 fairness Q)``, ``(d, d)``."""
+    q = penalties.quadratic_form(objective.penalty, data)
+    return cells.size(data) * (objective.l2 * jnp.eye(q.shape[0], dtype=q.dtype) + 2 * objective.fairness * q)
+
+
+def curvature(objective: Objective, params: Float[Array, " d"], data: Data) -> Float[Array, "d d"]:
+    """Hessian of the weighted losses, for the linear model: ``X' diag(w r p (1 - p)) X``, ``(d, d)``."""
+    p = jax.nn.sigmoid(data.x @ params)
+    return (data.x * (row_weights(objective, data) * p * (1 - p))[:, None]).T @ data.x
+
+
+def hessian(objective: Objective, params: Float[Array, " d"], data: Data) -> Float[Array, "d d"]:
+    """Dense Hessian of ``F`` for the linear model, in closed form."""
+    return curvature(objective, params, data) + quadratic_part(objective, data)
+
+
+def hessian_vector_product(objective: Objective, params: Params, data: Data, vector: Params) -> Params:
+    """``(Hessian of F) v`` for any model by forward-over-reverse differentiation; a pytree like ``params``."""
+    return jax.jvp(lambda p: gradient(objective, p, data), (params,), (vector,))[1]
+
+
+def gauss_newton_vector_product(objective: Objective, params: Params, data: Data, vector: Params) -> Params:
+    """``(J' B J + n_w l2 I) v``, ``J`` = d scores/d params, ``B`` = Hessian of loss plus penalty in the scores.
+
+    Positive semi-definite for every model, and equal to the Hessian for the linear one (Schraudolph 2002).
+    """
+    scores, tangent = jax.jvp(lambda p: logits(objective, p, data.x), (params,), (vector,))
+    p = jax.nn.sigmoid(scores)
+    n = cells.size(data)
+    curved = row_weights(objective, data) * p * (1 - p) * tangent
+    # R is quadratic in the scores, so its Hessian times v is its gradient at v.
+    curved += n * objective.fairness * penalties.score_gradient(objective.penalty, tangent, data)
+    (product,) = jax.vjp(lambda p: logits(objective, p, data.x), params)[1](curved)
+    return optax.tree.add_scale(product, n * objective.l2, vector)

@@ -1,0 +1,79 @@
+"""Descent-to-delete: a few full-gradient steps on what remains, then noise before publishing.
+
+Source: Neel et al. (2021), "Descent-to-delete: gradient-based methods for machine unlearning".
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fmu_jax import objective as objectives
+from fmu_jax.data import Data
+from fmu_jax.objective import Objective, Params, Scalar
+from fmu_jax.removal.update import Update, exact_update
+
+
+@partial(jax.jit, static_argnames=("steps",))
+def _descend(objective, params, remaining, noise, step_size, steps) -> tuple[Params, Params]:
+    if step_size is None:
+        step_size = default_step_size(objective, remaining)
+
+    def step(_, carry):
+        params, _ = carry
+        grad = objectives.gradient(objective, params, remaining, noise)
+        return optax.tree.add_scale(params, -step_size, grad), params
+
+    return jax.lax.fori_loop(0, steps, step, (params, params))
+
+
+def descent(
+    objective: Objective,
+    params: Params,
+    data: Data,
+    remaining: Data,
+    *,
+    noise: Params | None = None,
+    steps: int = 50,
+    step_size: Scalar | None = None,
+    publish_sigma: float = 0.0,
+    key: jax.Array | None = None,
+) -> Update:
+    """Gradient descent on the fair objective of what remains, from the trained parameters.
+
+    Args:
+      objective: what ``params`` was trained on.
+      params: the trained parameters.
+      data: the rows before removal (not read).
+      remaining: the same rows with the forgotten ones at weight zero.
+      noise: the perturbation ``b`` of the training objective.
+      steps: number of full-gradient steps.
+      step_size: sum-form step size; None is ``2 / (M + m)`` from the smoothness ``M`` and strong convexity ``m`` of
+        the linear model, and is an error for any other model.
+      publish_sigma: standard deviation of the Gaussian noise added to the published parameters.
+      key: PRNG key, required when ``publish_sigma`` is positive.
+
+    Returns:
+      The ``Update``.
+
+    Raises:
+      ValueError: no ``step_size`` for a model that is not linear, or no ``key`` for published noise.
+    """
+    del data
+    if step_size is None and not objective.linear:
+        raise ValueError("`step_size` is required for a model that is not linear")
+    if publish_sigma and key is None:
+        raise ValueError(f"publish_sigma={publish_sigma} draws noise and needs `key`")
+    params, start = _descend(objective, params, remaining, noise, step_size, steps)
+    if publish_sigma and key is not None:
+        params = optax.tree.add(params, objectives.sample_noise(params, key=key, sigma=publish_sigma))
+    return exact_update(params, start, remaining.x.dtype)
+
+
+def default_step_size(objective: Objective, data: Data) -> jax.Array:
+    """``2 / (M + m)`` for the linear model: the losses' curvature lies between 0 and ``X'WX / 4``."""
+    quadratic = objectives.quadratic_part(objective, data)
+    weight = objectives.row_weights(objective, data)
+    largest = (data.x * (weight / 4)[:, None]).T @ data.x + quadratic
+    return 2 / (jnp.linalg.eigvalsh(largest)[-1] + jnp.linalg.eigvalsh(quadratic)[0])

@@ -1,0 +1,185 @@
+"""``remove``: one signature for every removal method."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from fmu_jax.data import Data, check_data, forget_mask, is_traced, without
+from fmu_jax.fitting import NotConvergedError, check_params, fit
+from fmu_jax.objective import Objective, Params
+from fmu_jax.removal.descent import descent
+from fmu_jax.removal.newton import fair_newton, influence, newton
+from fmu_jax.removal.projective import projective
+from fmu_jax.removal.sharded import sharded
+from fmu_jax.removal.update import Update
+
+
+class Removal(NamedTuple):
+    """What ``remove`` returns.
+
+    Attributes:
+      params: the parameters after removal.
+      data: what remains: the same arrays, forgotten rows at weight zero.
+      forgotten: ``(n,)`` bool, the rows removed by this call.
+      start: the point from which the last step was taken; ``certify`` reads it.
+      converged: the solver inside reached its tolerance.
+      residual: relative residual of the linear solve, or mean-form gradient norm of a refit; 0 where neither applies.
+      steps: iterations of the solver inside.
+    """
+
+    params: Any
+    data: Data
+    forgotten: Bool[Array, " n"]
+    start: Any
+    converged: Bool[Array, ""]
+    residual: Float[Array, ""]
+    steps: Int[Array, ""]
+
+
+class Method(NamedTuple):
+    """A removal method: its function, whether it honours a fairness intervention, whether it needs the linear model."""
+
+    run: Callable[..., Update]
+    fair: bool
+    linear_only: bool = False
+
+
+def retrain(
+    objective: Objective,
+    params: Params,
+    data: Data,
+    remaining: Data,
+    *,
+    noise: Params | None = None,
+    init: Params | None = None,
+    tolerance: float | None = None,
+    max_steps: int | None = None,
+) -> Update:
+    """The oracle: minimises the objective of what remains from ``init`` (zero for the linear model).
+
+    ``params`` is not read: retraining must not start from a model that saw the forgotten rows. Other arguments as
+    for ``fit``.
+    """
+    del data
+    result = fit(objective, remaining, noise=noise, init=init, tolerance=tolerance, max_steps=max_steps, throw=False)
+    return Update(result.params, params, result.converged, result.grad_norm, result.steps)
+
+
+#: Every removal method by name. Options beyond the common signature are those of each function.
+METHODS: dict[str, Method] = {
+    "retrain": Method(retrain, fair=True),
+    "fair_newton": Method(fair_newton, fair=True),
+    "influence": Method(influence, fair=True),
+    "descent": Method(descent, fair=True),
+    "newton": Method(newton, fair=False),
+    "projective": Method(projective, fair=False, linear_only=True),
+    "sharded": Method(sharded, fair=False, linear_only=True),
+}
+
+
+def remove(
+    objective: Objective,
+    params: Params,
+    data: Data,
+    forget,
+    *,
+    method: str = "fair_newton",
+    noise: Params | None = None,
+    allow_unfair: bool = False,
+    throw: bool = True,
+    **options,
+) -> Removal:
+    """Removes rows from a trained model.
+
+    Args:
+      objective: what ``params`` was trained on.
+      params: the trained parameters (for ``sharded``, the ``(shards, d)`` parameters of ``fit_shards``).
+      data: the rows it was trained on.
+      forget: rows to remove: indices ``(k,)``, or a boolean mask ``(n,)``. None at all is allowed.
+      method: a key of ``METHODS``.
+      noise: the perturbation ``b`` that ``params`` was trained with.
+      allow_unfair: let a method that cannot honour the objective's fairness intervention run all the same.
+      throw: whether to raise when the solver inside did not converge (not possible under ``jit``).
+      **options: what the method's own function takes: ``steps``, ``solver``, ``damping``, ``gauss_newton``, ... for
+        ``fair_newton``; ``shard`` for ``sharded``; ``steps``, ``step_size``, ``publish_sigma``, ``key`` for
+        ``descent``.
+
+    Returns:
+      A ``Removal``. Under ``jit`` and ``vmap`` values are not checked, and ``converged`` says what happened.
+
+    Raises:
+      ValueError: unknown method or option; a penalty or reweighing that the method cannot honour; rows out of range,
+        repeated, or removed before; nothing would remain, or a group or a label would be left empty.
+      NotConvergedError: the solver inside stopped early.
+
+    >>> from fmu_jax import datasets, fit
+    >>> data = datasets.synthetic(500, 3, seed=0).train
+    >>> objective = Objective(l2=1e-3, fairness=1.0)
+    >>> removal = remove(objective, fit(objective, data).params, data, [3, 14, 15])
+    >>> int(removal.forgotten.sum())
+    3
+    """
+    chosen = _choose(objective, method, allow_unfair, options)
+    mask = _check_forget(data, forget)
+    if method != "sharded":
+        check_params(objective, params, data, noise)
+    remaining = without(data, mask)
+    check_data(remaining, what="what remains after the removal")
+    update = chosen.run(objective, params, data, remaining, noise=noise, **options)
+    if throw and not is_traced(update.converged) and not update.converged:
+        hint = "raise `l2` or use float64" if objective.linear else "add `damping` or gauss_newton=True"
+        raise NotConvergedError(
+            f"method {method!r} stopped after {int(update.steps)} steps at residual {float(update.residual):.3g}; "
+            f"{hint}, or pass throw=False to take it as it is"
+        )
+    return Removal(update.params, remaining, mask, update.start, update.converged, update.residual, update.steps)
+
+
+def _choose(objective: Objective, method: str, allow_unfair: bool, options: dict) -> Method:
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+    chosen = METHODS[method]
+    known = [
+        name
+        for name in inspect.signature(chosen.run).parameters
+        if name not in ("objective", "params", "data", "remaining", "noise")
+    ]
+    for name in options:
+        if name not in known:
+            raise ValueError(f"method {method!r} takes no option {name!r}; it takes: {', '.join(known) or 'none'}")
+    if method == "sharded" and "shard" not in options:
+        raise ValueError("method 'sharded' needs `shard`, the assignment that fit_shards was given")
+    if chosen.linear_only and not objective.linear:
+        raise ValueError(f"method {method!r} is defined for the linear model only; use fair_newton or influence")
+    if not chosen.fair and not allow_unfair:
+        plain_penalty = not is_traced(objective.fairness) and float(objective.fairness) == 0
+        unseen = "reweighing" if objective.reweigh else None if plain_penalty else f"penalty {objective.penalty!r}"
+        if unseen:
+            raise ValueError(
+                f"method {method!r} cannot honour the {unseen} (fairness={objective.fairness}): it would unlearn "
+                "another objective than the one trained; use fair_newton, or pass allow_unfair=True for a baseline"
+            )
+    return chosen
+
+
+def _check_forget(data: Data, forget) -> Bool[Array, " n"]:
+    mask = forget_mask(forget, data.x.shape[0])
+    if is_traced(mask, data):
+        return mask
+    gone, first, left = jax.device_get(_overlap(mask, data.weight))
+    if gone:
+        raise ValueError(f"row {first} was removed before; `forget` may only hold rows of weight one")
+    if not left:
+        raise ValueError(f"`forget` holds all {int(mask.sum())} remaining rows; at least one row must remain")
+    return mask
+
+
+@jax.jit
+def _overlap(mask, weight):
+    """Whether a row to forget has no weight, the first such row, and whether any row remains."""
+    gone = mask & ~(weight > 0)
+    return jnp.any(gone), jnp.argmax(gone), jnp.any((weight > 0) & ~mask)

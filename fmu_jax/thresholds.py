@@ -1,0 +1,63 @@
+"""Post-processing for fairness: one decision threshold a group (Hardt, Price & Srebro 2016).
+
+The thresholds are a function of the scores of the rows at hand, so after a removal they are refitted on what remains.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from fmu_jax.data import Data
+
+RATES = ("selection_rate", "true_positive_rate")
+
+
+@partial(jax.jit, static_argnames="rate")
+def fit_thresholds(scores: Float[Array, " n"], data: Data, *, rate: str = "true_positive_rate") -> Float[Array, "2"]:
+    """Thresholds at which both groups have the rate that the threshold zero gives all rows together.
+
+    With ``selection_rate`` that is demographic parity, with ``true_positive_rate`` equal opportunity, each up to one
+    row (thresholds are deterministic; no randomised decisions).
+
+    Args:
+      scores: ``(n,)`` log-odds.
+      data: the rows to fit on; rows of weight zero do not count.
+      rate: one of ``RATES``.
+
+    Returns:
+      ``(2,)``: a row of group g is predicted 1 when its score is above ``thresholds[g]``.
+
+    Raises:
+      ValueError: unknown ``rate``.
+
+    >>> from fmu_jax.data import make_data
+    >>> data = make_data(jnp.zeros((6, 1)), y=[0, 1, 1, 0, 1, 1], group=[0, 0, 0, 1, 1, 1])
+    >>> fit_thresholds(jnp.array([-1.0, 1.0, 3.0, -5.0, -4.0, -2.0]), data).tolist()
+    [2.0, -3.0]
+    """
+    if rate not in RATES:
+        raise ValueError(f"unknown rate {rate!r}; known: {', '.join(RATES)}")
+    counted = (data.weight > 0) & ((data.y == 1) if rate == "true_positive_rate" else True)
+    target = jnp.sum(counted & (scores > 0)) / jnp.maximum(jnp.sum(counted), 1)
+    return jnp.stack([_upper_quantile(scores, counted & (data.group == g), target) for g in (0, 1)])
+
+
+def _upper_quantile(scores, counted, share):
+    """Threshold above which a given share (rounded to whole rows) of the counted scores lies."""
+    ordered = jnp.sort(jnp.where(counted, scores, -jnp.inf), descending=True)
+    total = jnp.sum(counted)
+    chosen = jnp.round(share * total).astype(jnp.int32)
+    above = ordered[jnp.maximum(chosen - 1, 0)]
+    below = ordered[jnp.minimum(chosen, scores.shape[0] - 1)]
+    middle = jnp.where(chosen < total, (above + below) / 2, -jnp.inf)
+    return jnp.where(chosen > 0, middle, ordered[0])
+
+
+@jax.jit
+def predict_with_thresholds(
+    scores: Float[Array, " n"], group: Int[Array, " n"], thresholds: Float[Array, "2"]
+) -> Int[Array, " n"]:
+    """Predicted labels ``(n,)`` int32: 1 where a row's score is above its group's threshold."""
+    return (scores > thresholds[group]).astype(jnp.int32)

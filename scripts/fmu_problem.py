@@ -1,0 +1,127 @@
+"""What the unlearning scripts share: a data set with a trained model, and which rows to forget."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from fmu_jax import Data, Objective, datasets, fit, sample_noise
+from fmu_jax.metrics import GroupMetrics
+from scripts.harness import cli, rows
+
+Subset = Literal["random", "minority", "majority"]
+Penalty = Literal["equalized_odds", "demographic_parity", "equal_opportunity", "individual"]
+DataSet = Literal["compas", "adult", "hsls"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemConfig(cli.Common):
+    """Flags of every unlearning script."""
+
+    datasets: tuple[DataSet, ...] = ("compas", "adult")
+    """Data sets; hsls needs --hsls."""
+    group: Literal["race", "gender"] = "race"
+    """Protected attribute."""
+    hsls: Path | None = None
+    """Your HSLS:09 public-use file, or a folder of its parts."""
+    l2: cli.Positive = 1e-4
+    """Ridge strength per row."""
+    fairness: cli.NonNegative = 1.0
+    """Weight of the fairness penalty."""
+    sigma: cli.NonNegative = 1.0
+    """Standard deviation of the objective perturbation."""
+    repeats: cli.Count = 5
+    """Seeds, counted from --seed: each draws a split, a perturbation and the rows to forget."""
+
+    def units(self, **axes: tuple) -> list[dict[str, Any]]:
+        """One unit of work for each data set, combination of ``axes`` and seed."""
+        if "hsls" in self.datasets and self.hsls is None:
+            raise ValueError("--datasets hsls needs --hsls, the path of your HSLS:09 public-use file")
+        units: list[dict[str, Any]] = [{"dataset": name} for name in self.datasets]
+        for axis, values in {**axes, "seed": tuple(range(self.seed, self.seed + self.repeats))}.items():
+            units = [unit | {axis: value} for unit in units for value in values]
+        return units
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A split, an objective, its perturbation, and the parameters trained on them."""
+
+    split: datasets.Split
+    objective: Objective
+    noise: jax.Array
+    params: jax.Array
+
+    @property
+    def train(self) -> Data:
+        """The training rows."""
+        return self.split.train
+
+    @property
+    def test(self) -> Data:
+        """The test rows."""
+        return self.split.test
+
+
+def start() -> None:
+    """Computes in float64 from here on, as certificates want; call before any array is made."""
+    jax.config.update("jax_enable_x64", True)
+
+
+def load_split(config: ProblemConfig, dataset: str, seed: int) -> datasets.Split:
+    """Loads a data set; HSLS calls the attribute ``gender`` of the others ``sex``."""
+    if dataset == "hsls":
+        return datasets.load("hsls", group=config.group.replace("gender", "sex"), seed=seed, path=config.hsls)
+    return datasets.load(dataset, group=config.group, seed=seed)
+
+
+def train_problem(
+    config: ProblemConfig, dataset: str, seed: int, *, sigma: float | None = None, **objective: Any
+) -> Problem:
+    """Loads a data set, draws the perturbation and fits; ``sigma`` and ``objective`` override the configured ones."""
+    split = load_split(config, dataset, seed)
+    target = dataclasses.replace(Objective(l2=config.l2, fairness=config.fairness), **objective)
+    key = jax.random.fold_in(jax.random.key(seed), 0)
+    noise = sample_noise(split.train.x[0], key=key, sigma=config.sigma if sigma is None else sigma)
+    return Problem(split, target, noise, fit(target, split.train, noise=noise).params)
+
+
+def draw_rows(data: Data, subset: Subset, count: int, *, seed: int) -> np.ndarray | None:
+    """Draws rows to forget.
+
+    Args:
+      data: the training rows.
+      subset: ``random`` (all rows), or the ``minority`` or ``majority`` group by size.
+      count: how many.
+      seed: of the draw.
+
+    Returns:
+      Row indices ``(count,)``, or None where the subset holds fewer rows or forgetting them would empty a cell.
+    """
+    pool = subset_rows(data, subset)
+    if count >= len(pool):
+        return None
+    rows = np.random.default_rng([seed, count]).choice(pool, count, replace=False)
+    kept = np.setdiff1d(np.arange(len(data.y)), rows)
+    cells = set(zip(np.asarray(data.group)[kept].tolist(), np.asarray(data.y)[kept].tolist(), strict=True))
+    return rows if len(cells) == 4 else None
+
+
+def subset_rows(data: Data, subset: Subset) -> np.ndarray:
+    """Indices of the rows of a subset, see ``draw_rows``."""
+    group = np.asarray(data.group)
+    if subset == "random":
+        return np.arange(len(group))
+    minority = int(2 * group.sum() < len(group))
+    return np.flatnonzero(group == (minority if subset == "minority" else 1 - minority))
+
+
+def metric_columns(metrics: GroupMetrics) -> rows.Row:
+    """Group metrics as columns of a row; group vectors become two columns."""
+    columns: rows.Row = {}
+    for name, value in metrics._asdict().items():
+        value = np.asarray(value)
+        columns |= {f"{name}_{g}": v for g, v in enumerate(value.tolist())} if value.ndim else {name: float(value)}
+    return columns

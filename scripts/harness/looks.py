@@ -1,0 +1,61 @@
+"""How each known series is drawn, the same in every figure: label, colour, marker and dashes."""
+
+from typing import NamedTuple
+
+
+class Look(NamedTuple):
+    """How a method is drawn, and what the legend calls it."""
+
+    label: str
+    color: str
+    marker: str
+    dash: str | tuple[int, tuple[float, ...]] = "-"
+
+
+GREY, BLACK, VERMILION, BLUE = "#7f7f7f", "#000000", "#d55e00", "#0072b2"
+SKY, GREEN, PURPLE, ORANGE = "#56b4e9", "#009e73", "#cc79a7", "#e69f00"
+
+LOOKS: dict[str, Look] = {
+    # Removal methods.
+    "no_removal": Look("no removal", GREY, "x", (0, (1.0, 1.5))),
+    "retrain": Look("retrain", BLACK, "s", (0, (4.0, 2.0))),
+    "fair_newton": Look("fair Newton", VERMILION, "o"),
+    "newton": Look("Newton", BLUE, "^"),
+    "influence": Look("influence", SKY, "v"),
+    "projective": Look("projective", GREEN, "D"),
+    "sharded": Look("sharded (SISA)", PURPLE, "P"),
+    "descent": Look("descent", ORANGE, "X"),
+    # Bounds on the residual gradient.
+    "residual_norm": Look("exact residual", BLACK, "s", (0, (4.0, 2.0))),
+    "row_bound": Look("row-wise bound", VERMILION, "o"),
+    "gram_bound": Look("Gram bound", ORANGE, "X"),
+    "paper_data_dependent": Look("paper, data-dependent", BLUE, "^"),
+    "paper_worst_case": Look("paper, worst case", SKY, "v"),
+    # Penalties.
+    "equalized_odds": Look("equalized odds", VERMILION, "o"),
+    "demographic_parity": Look("demographic parity", BLUE, "^"),
+    "equal_opportunity": Look("equal opportunity", GREEN, "D"),
+    "individual": Look("individual", PURPLE, "P"),
+    # Data sets.
+    "compas": Look("COMPAS", VERMILION, "o"),
+    "adult": Look("Adult", BLUE, "^"),
+    "hsls": Look("HSLS", GREEN, "D"),
+    "synthetic": Look("synthetic", GREY, "x"),
+}
+"""The look of each known series; within a figure that compares one kind of thing, no two are alike."""
+
+
+def look(name: str) -> Look:
+    """How to draw a method or any other series.
+
+    Args:
+        name: A key of `LOOKS`, or another name, which gets a look that depends on the name alone.
+
+    >>> look("fair_newton").color
+    '#d55e00'
+    """
+    if name in LOOKS:
+        return LOOKS[name]
+    others = [LOOKS[key] for key in ("fair_newton", "newton", "influence", "projective", "sharded", "descent")]
+    place = sum(name.encode()) % len(others)
+    return others[place]._replace(label=name.replace("_", " "), dash=(0, (5.0, 1.0, 1.0, 1.0)))

@@ -1,0 +1,88 @@
+"""How time and memory are measured: warm calls, compile time apart, medians, the peak of a process of its own."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from scripts.harness import files, report, rows
+
+
+def time_call(call: Callable[[], Any], *, repeats: int = 7) -> tuple[Any, dict[str, float]]:
+    """Times a call that returns JAX arrays.
+
+    Args:
+      call: what to time; its result is waited for.
+      repeats: counted calls, after the first.
+
+    Returns:
+      The last result, and ``first_ms`` (compilation included), ``median_ms``, ``min_ms``, ``max_ms``.
+    """
+    times, result = [], None
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        result = jax.block_until_ready(call())
+        times.append(1e3 * (time.perf_counter() - begin))
+    warm = sorted(times[1:])
+    timing = {"first_ms": times[0], "median_ms": warm[len(warm) // 2], "min_ms": warm[0], "max_ms": warm[-1]}
+    return result, timing
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in 10^6 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def in_own_process(module: str, arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """Runs ``python -m module arguments``, which prints rows as JSON on its last line, in a process of its own.
+
+    Raises:
+      RuntimeError: the process failed; its standard error is in the message.
+    """
+    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def publish(name: str, table: Sequence[dict[str, Any]], columns: Sequence[str], *, command: str, out: Path) -> None:
+    """Prints a table, and writes it as JSON with hardware, versions and command.
+
+    Args:
+      name: of the file, without ending.
+      table: rows.
+      columns: what to print, in order.
+      command: what made the rows.
+      out: folder of the JSON file.
+    """
+    widths = {c: max(len(c), *(len(report.number(row.get(c))) for row in table)) for c in columns}
+    print("  ".join(c.ljust(widths[c]) for c in columns))
+    for row in table:
+        print("  ".join(report.number(row.get(c)).ljust(widths[c]) for c in columns))
+    content = {
+        "command": command,
+        "processor": _processor(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "environment": rows.environment(),
+        "rows": list(table),
+    }
+    files.write_text(out / f"{name}.json", rows.to_json(content, indent=1) + "\n")
+    print(f"written: {out / f'{name}.json'}")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

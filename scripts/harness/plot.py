@@ -1,0 +1,265 @@
+"""One plot style, drawn from rows: a method has the same colour and marker in every figure.
+
+Figures use matplotlib's objects and its Agg renderer, never pyplot: there is no global figure, no window, and nothing
+to close. The colours are Okabe and Ito's, which remain distinct under the common colour-vision deficiencies; markers
+and dashes tell methods apart without colour.
+"""
+
+import io
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from scripts.harness import files
+from scripts.harness.looks import GREY as GREY
+from scripts.harness.looks import LOOKS, look
+
+STYLE: dict[str, Any] = {
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+}
+"""Differences from matplotlib's defaults, applied while a figure is made and saved, never globally."""
+
+
+def _style() -> AbstractContextManager[None]:
+    return matplotlib.rc_context(cast("Any", STYLE))
+
+
+def figure(
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    titles: Sequence[str] = (),
+    width: float = 3.4,
+    height: float = 2.6,
+    share_y: bool = False,
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure with a grid of panels.
+
+    Args:
+        rows: Panels from top to bottom.
+        columns: Panels from left to right.
+        titles: Of the panels, row by row.
+        width: Of one panel, in inches.
+        height: Of one panel, in inches.
+        share_y: Whether the panels of a row share their vertical axis.
+
+    Returns:
+        The figure, and its axes, an object array of shape ``(rows, columns)``.
+    """
+    with _style():
+        made = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        FigureCanvasAgg(made)
+        axes = made.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False)
+        for panel, title in zip(axes.flat, titles, strict=False):
+            panel.set_title(title)
+    return made, axes
+
+
+def median_line(
+    axes: Axes,
+    x: Any,
+    y: Any,
+    name: str,
+    *,
+    band: Literal["range", "quartiles", "none"] = "range",
+) -> None:
+    """Draw the median over repeats as a line, with a band around it.
+
+    Args:
+        axes: Where to draw.
+        x: ``(k,)`` positions, or names for a categorical axis.
+        y: ``(repeats, k)`` values; those that are not finite are left out, and a column of them leaves a gap.
+        name: Whose look to use, see `look`.
+        band: What the band spans: smallest to largest, first to third quartile, or nothing.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    values = np.atleast_2d(np.asarray(y, float))
+    if values.shape[1] != len(x):
+        raise ValueError(f"y must be (repeats, {len(x)}) for {len(x)} positions, got {values.shape}")
+    values = np.where(np.isfinite(values), values, np.nan)
+    low, high = {"range": (0, 100), "quartiles": (25, 75), "none": (50, 50)}[band]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # A column without a value is a gap, and no warning.
+        bottom, middle, top = np.nanpercentile(values, [low, 50, high], axis=0)
+    style = look(name)
+    with _style():
+        axes.plot(x, middle, color=style.color, marker=style.marker, linestyle=style.dash, label=style.label)
+        if band != "none" and len(values) > 1:
+            axes.fill_between(x, bottom, top, color=style.color, alpha=0.15, linewidth=0)
+
+
+def lines(
+    axes: Axes,
+    table: Sequence[Mapping[str, Any]],
+    *,
+    x: str,
+    y: str,
+    by: str = "method",
+    band: Literal["range", "quartiles", "none"] = "range",
+) -> None:
+    """Draw one median line for each value of a column, from rows.
+
+    Args:
+        axes: Where to draw; its axis labels become the column names, if it has none yet.
+        table: Rows; those without both columns, or with None in one, are left out.
+        x: Column of the horizontal axis.
+        y: Column of the vertical axis.
+        by: Column that tells the lines apart; known methods are drawn in the order of `LOOKS`.
+        band: As in `median_line`. Repeats are rows of equal ``by`` and ``x``.
+    """
+    groups = _group(table, by, x, y)
+    for name in _ordered(groups):
+        positions = sorted(groups[name])
+        repeats = max(len(values) for values in groups[name].values())
+        padded = [groups[name][at] + [math.nan] * (repeats - len(groups[name][at])) for at in positions]
+        median_line(axes, positions, np.transpose(padded), name, band=band)
+    _label(axes, x, y)
+
+
+def points(
+    axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, by: str = "method", order: Sequence[str] = ()
+) -> None:
+    """Draw the median of each category as a marker with a bar over its range, the series side by side, from rows.
+
+    Args:
+        axes: Where to draw.
+        table: Rows, as in `lines`.
+        x: Column of the categories.
+        y: Column of the vertical axis.
+        by: Column that tells the series apart.
+        order: The categories from left to right; by default as they first appear.
+    """
+    groups = _group(table, by, x, y)
+    places = {at: place for place, at in enumerate(order or dict.fromkeys(row[x] for row in table))}
+    names = _ordered(groups)
+    for k, name in enumerate(names):
+        kept = [(places[at], _finite(values)) for at, values in groups[name].items() if at in places]
+        kept = sorted((place, values) for place, values in kept if values)
+        if not kept:
+            continue
+        shift = 0.7 * ((k + 0.5) / len(names) - 0.5)
+        middle = np.asarray([np.median(values) for _, values in kept])
+        reach = [middle - [min(values) for _, values in kept], [max(values) for _, values in kept] - middle]
+        style = look(name)
+        at = [place + shift for place, _ in kept]
+        with _style():
+            axes.errorbar(
+                at, middle, yerr=reach, color=style.color, marker=style.marker, label=style.label, linestyle="none"
+            )
+    axes.set_xticks(list(places.values()), [str(at).replace("_", " ") for at in places])
+    _label(axes, "", y)
+
+
+def paths(axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, along: str, by: str = "method") -> None:
+    """Draw, for each series, the medians of two measures as a path along a third column, from rows.
+
+    Args:
+        axes: Where to draw.
+        table: Rows; those without one of the columns are left out.
+        x: Column of the horizontal axis.
+        y: Column of the vertical axis.
+        along: Column that orders each path (such as a penalty's weight); repeats are equal in it.
+        by: Column that tells the series apart.
+    """
+    table = [row for row in table if all(row.get(column) is not None for column in (x, y, along))]
+    across, up = _group(table, by, along, x), _group(table, by, along, y)
+    for name in _ordered(across):
+        steps = sorted(at for at in across[name] if _finite(across[name][at]) and _finite(up[name][at]))
+        style = look(name)
+        with _style():
+            axes.plot(
+                [float(np.median(_finite(across[name][at]))) for at in steps],
+                [float(np.median(_finite(up[name][at]))) for at in steps],
+                color=style.color,
+                marker=style.marker,
+                linestyle=style.dash,
+                label=style.label,
+            )
+    _label(axes, x, y)
+
+
+def legend(made: Figure, *, columns: int = 4) -> None:
+    """Put one legend for all panels below the figure: each label once, in the order of first appearance.
+
+    Args:
+        made: The figure.
+        columns: How many entries stand beside each other.
+    """
+    entries: dict[str, Any] = {}
+    for axes in made.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        with _style():
+            made.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+
+
+def _group(table: Sequence[Mapping[str, Any]], by: str, x: str, y: str) -> dict[str, dict[Any, list[float]]]:
+    """Values of ``y`` by series and position; rows without a value at both columns are left out."""
+    groups: dict[str, dict[Any, list[float]]] = {}
+    for row in table:
+        if row.get(x) is not None and row.get(y) is not None:
+            groups.setdefault(str(row[by]), {}).setdefault(row[x], []).append(float(row[y]))
+    return groups
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    """Known series in the order of `LOOKS`, then the others by name."""
+    order = {name: place for place, name in enumerate(LOOKS)}
+    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+
+
+def _finite(values: Sequence[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
+
+
+def _label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(axes.get_xlabel() or x.replace("_", " "))
+    axes.set_ylabel(axes.get_ylabel() or y.replace("_", " "))
+
+
+def save(made: Figure, path: Path) -> Path:
+    """Write a figure as PNG, atomically; the same figure gives the same bytes under the same matplotlib.
+
+    Args:
+        made: The figure.
+        path: Where; must end in ``.png``.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the path has another ending.
+    """
+    if path.suffix != ".png":
+        raise ValueError(f"figures are saved as .png, got {path.name!r}")
+    content = io.BytesIO()
+    with _style():
+        made.savefig(content, format="png", metadata={"Software": None}, facecolor="white")
+    files.write_bytes(path, content.getvalue())
+    return path

@@ -1,0 +1,201 @@
+"""Rows: the unit of every result, a flat mapping from column names to scalars, in JSON Lines and CSV.
+
+JSON Lines is the exact form, and strict JSON: floats that JSON cannot hold are the strings ``"NaN"``, ``"Infinity"``
+and ``"-Infinity"`` (so a row may not hold those three words as text). CSV is the convenient form: ``nan``, ``inf``,
+``-inf``, an empty cell for None or for a column that the row lacks, and a list as its JSON text.
+"""
+
+import csv
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+Scalar = None | bool | int | float | str
+Row = dict[str, Any]
+
+_SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def plain(value: Any, name: str = "value") -> Any:
+    """Turn a value into None, a bool, an int, a float, a string, or a list of them.
+
+    Args:
+        value: Such a value, a path, or anything of one element with ``item()`` (a NumPy or JAX scalar).
+        name: What to call it in an error.
+
+    Returns:
+        The plain value.
+
+    Raises:
+        ValueError: If it is anything else, such as an array of several elements, or one of the three reserved words.
+    """
+    if isinstance(value, str) and value in _SPECIAL:
+        raise ValueError(f"{name}: the text {value!r} is how rows spell a float; use another word")
+    if value is None:
+        return None
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # numpy.float64 is a float, and becomes a plain one.
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [plain(item, name) for item in value]
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
+        return plain(value.item(), name)
+    shape = getattr(value, "shape", None)
+    seen = f"an array of shape {shape}" if shape is not None else f"a {type(value).__name__}"
+    raise ValueError(f"{name}: rows hold scalars, text and lists of them, got {seen}; reduce it or use several columns")
+
+
+def flatten(config: Any, *, without: Iterable[str] = ()) -> Row:
+    """Turn a configuration into a flat row.
+
+    Args:
+        config: A dataclass instance or a mapping; nested ones become dotted names.
+        without: Names to leave out, at the top level.
+
+    Returns:
+        Plain values by name, in the order of the fields.
+
+    >>> flatten({"l2": 1e-4, "data": {"name": "adult", "shares": (0.01, 0.05)}})
+    {'l2': 0.0001, 'data.name': 'adult', 'data.shares': [0.01, 0.05]}
+    """
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        config = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    if not isinstance(config, Mapping):
+        raise ValueError(f"a configuration is a dataclass or a mapping, got a {type(config).__name__}")
+    left_out = set(without)
+    flat: Row = {}
+    for name, value in config.items():
+        if name in left_out:
+            continue
+        nested = isinstance(value, Mapping) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+        flat |= {f"{name}.{k}": v for k, v in flatten(value).items()} if nested else {name: plain(value, name)}
+    return flat
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Write plain values (and lists and mappings of them) as strict JSON; see the module for NaN and infinities."""
+
+    def spell(item: Any) -> Any:
+        if isinstance(item, float) and not math.isfinite(item):
+            return "NaN" if math.isnan(item) else "Infinity" if item > 0 else "-Infinity"
+        if isinstance(item, Mapping):
+            return {key: spell(inner) for key, inner in item.items()}
+        return [spell(inner) for inner in item] if isinstance(item, list | tuple) else item
+
+    return json.dumps(spell(value), allow_nan=False, indent=indent)
+
+
+def from_json(text: str) -> Any:
+    """Read what `to_json` wrote.
+
+    Raises:
+        ValueError: If the text is no JSON.
+    """
+
+    def revive(item: Any) -> Any:
+        if isinstance(item, str):
+            return _SPECIAL.get(item, item)
+        if isinstance(item, dict):
+            return {key: revive(inner) for key, inner in item.items()}
+        return [revive(inner) for inner in item] if isinstance(item, list) else item
+
+    return revive(json.loads(text))
+
+
+def to_jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
+    r"""Write rows as JSON Lines: one strict JSON object a line.
+
+    >>> to_jsonl([{"n": 3, "loss": float("nan")}])
+    '{"n": 3, "loss": "NaN"}\n'
+    """
+    return "".join(to_json(dict(row)) + "\n" for row in rows)
+
+
+def from_jsonl(text: str) -> list[Row]:
+    """Read JSON Lines that `to_jsonl` wrote."""
+    return [from_json(line) for line in text.split("\n") if line.strip()]
+
+
+def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    r"""Write rows as CSV with a header: all columns, in the order in which they first appear.
+
+    >>> to_csv([{"n": 3, "loss": 0.5}, {"n": 4, "note": "a,b"}])
+    'n,loss,note\n3,0.5,\n4,,"a,b"\n'
+    """
+
+    def cell(value: Any) -> Any:
+        return to_json(value) if isinstance(value, list | tuple) else value
+
+    table = list(rows)
+    columns = list(dict.fromkeys(name for row in table for name in row))
+    lines = _Lines()
+    writer = csv.DictWriter(lines, columns, restval=None)
+    if not columns:
+        return ""
+    writer.writeheader()
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in table)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+class _Lines(list[str]):
+    """What the CSV writer writes to: it quotes every line break inside a cell only if its own are CR LF."""
+
+    def write(self, line: str) -> int:
+        self.append(line)
+        return len(line)
+
+
+@functools.cache
+def code_digest() -> str:
+    """The first 12 hexadecimal digits of a SHA-256 over this checkout's sources: which code made a row."""
+    digest = hashlib.sha256()
+    for package in ("fmu_jax", "pags_jax", "scripts"):
+        for path in sorted((_CHECKOUT / package).rglob("*.py")):
+            digest.update(str(path.relative_to(_CHECKOUT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def environment() -> Row:
+    """What a result depends on besides its configuration: versions, machine, device, precision, code.
+
+    Returns:
+        Plain values: versions of python, jax, jaxlib, numpy and this project; ``platform``; ``cpus`` that this process
+        may use; ``backend``, ``device`` (its kind) and ``devices`` (how many) of JAX; ``x64`` and the default float
+        ``dtype``; ``code``, see `code_digest`.
+    """
+    import jax  # Here, so that a run folder can be read without waiting for it.
+
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "jax": _version("jax"),
+        "jaxlib": _version("jaxlib"),
+        "numpy": _version("numpy"),
+        "project": _version("fmu-pags-jax"),
+        "platform": platform.platform(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "backend": jax.default_backend(),
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
+        "dtype": str(jax.dtypes.canonicalize_dtype(float)),
+        "code": code_digest(),
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

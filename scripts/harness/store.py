@@ -1,0 +1,261 @@
+"""Run folders: rows written atomically, one file a unit of work, which resume after a kill at any moment.
+
+A run folder holds ``config.json`` (the configuration, and where and when the run began), ``units/`` (one file for each
+finished unit of work, with its rows), and, once the run is finished, ``rows.jsonl`` and ``rows.csv`` (all rows). A unit
+is finished when its file has its name: a kill before that leaves a temporary file, which the next run removes, and the
+unit is done again; a kill after that leaves the unit done.
+
+A unit is a string, or a mapping of scalars such as ``{"dataset": "adult", "seed": 0}``, whose entries also become
+columns of its rows. Rows carry what was measured, then ``seed``, ``unit``, ``wall_s`` (seconds that the unit took),
+``config.*`` and ``env.*`` (see `rows.environment`).
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import hashlib
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from scripts.harness import files, progress, rows
+
+Unit = TypeVar("Unit", bound=str | Mapping[str, Any])
+RUN_FIELDS = ("out", "preset", "dry_run", "traceback")
+"""Fields of a configuration that say where and how to run, not what: they may differ when a run resumes."""
+
+
+class RunError(ValueError):
+    """A run folder cannot be used: it is another run's, in use, or damaged. The message says which and what to do."""
+
+
+@dataclasses.dataclass
+class Run:
+    """An open run folder; see `open_run`."""
+
+    folder: Path
+    config: rows.Row
+    environment: rows.Row
+    _started: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def done(self, unit: str | Mapping[str, Any]) -> bool:
+        """Whether a unit of work is finished, by this process or by an earlier one."""
+        return self._path(unit_name(unit)).exists()
+
+    def pending(self, units: Sequence[Unit], *, label: str = "") -> Iterator[Unit]:
+        """Yield the units that are not finished, with a progress bar, and start each one's clock.
+
+        Args:
+            units: All units of the run.
+            label: Shown before the progress bar; the folder's name if empty.
+
+        Yields:
+            The unfinished units, in order.
+
+        Raises:
+            RunError: If two units have the same name.
+        """
+        names = [unit_name(unit) for unit in units]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise RunError(f"two units of work are called {twice!r}; each needs a name of its own")
+        left = [unit for unit in units if not self.done(unit)]
+        finished = len(units) - len(left)
+        for unit in progress.track(left, total=len(units), finished=finished, label=label or self.folder.name):
+            self._started[unit_name(unit)] = time.perf_counter()
+            yield unit
+
+    def record(
+        self, unit: str | Mapping[str, Any], measured: Sequence[Mapping[str, Any]], *, wall_s: float | None = None
+    ) -> None:
+        """Finish a unit of work: write its rows, atomically.
+
+        Args:
+            unit: The unit.
+            measured: Its rows: scalars by column name, without ``unit``, ``wall_s``, ``config.*`` or ``env.*``.
+            wall_s: Seconds that it took; by default the time since `pending` yielded it.
+
+        Raises:
+            RunError: If the unit is finished already.
+            ValueError: If a column is reserved, a value is no scalar, or there is neither ``wall_s`` nor a start.
+        """
+        name = unit_name(unit)
+        if self.done(unit):
+            raise RunError(f"unit {name!r} is finished already, in {self._path(name)}; its rows stay as they are")
+        if wall_s is None:
+            if name not in self._started:
+                raise ValueError(f"unit {name!r} did not come from pending(); say how long it took, wall_s=...")
+            wall_s = time.perf_counter() - self._started.pop(name)
+        fixed = dict(unit) if isinstance(unit, Mapping) else {}
+        shared = {f"config.{key}": value for key, value in self.config.items()}
+        shared |= {f"env.{key}": value for key, value in self.environment.items()}
+        content = {"unit": name, "rows": [self._row(fixed | dict(row), name, wall_s, shared) for row in measured]}
+        files.write_text(self._path(name), rows.to_json(content))
+
+    def all_rows(self) -> list[rows.Row]:
+        """All rows of the finished units, ordered by unit name (numbers in a name count as numbers).
+
+        Raises:
+            RunError: If a unit's file is damaged; the message names it.
+        """
+        units = [self._read(path) for path in (self.folder / "units").glob("*.json")]
+        units.sort(key=lambda unit: _natural(unit["unit"]))
+        return [row for unit in units for row in unit["rows"]]
+
+    def finish(self) -> None:
+        """Write ``rows.jsonl`` and ``rows.csv`` from all finished units (`open_run` calls this at its end)."""
+        table = self.all_rows()
+        files.write_text(self.folder / "rows.jsonl", rows.to_jsonl(table))
+        files.write_text(self.folder / "rows.csv", rows.to_csv(table))
+
+    def _path(self, name: str) -> Path:
+        slug = re.sub(r"[^A-Za-z0-9=.,-]+", "_", name).strip("._")[:80]
+        return self.folder / "units" / f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.json"
+
+    def _row(self, measured: Mapping[str, Any], name: str, wall_s: float, shared: rows.Row) -> rows.Row:
+        for column in measured:
+            if column in ("unit", "wall_s") or column.startswith(("config.", "env.")):
+                raise ValueError(f"unit {name!r}: the column {column!r} is the store's own; use another name")
+        row = {column: rows.plain(value, f"unit {name!r}, column {column!r}") for column, value in measured.items()}
+        row.setdefault("seed", self.config.get("seed"))
+        return {**row, "unit": name, "wall_s": round(wall_s, 6), **shared}
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            content = rows.from_json(path.read_text(encoding="utf-8"))
+            if self._path(content["unit"]) != path or not all(isinstance(row, dict) for row in content["rows"]):
+                raise KeyError("unit")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{path} is damaged; delete it, and the unit is done again") from error
+        return content
+
+
+@contextlib.contextmanager
+def open_run(out: Path, config: Any, *, environment: Mapping[str, Any] | None = None) -> Iterator[Run]:
+    """Open a run folder: a new one, or the same run's to resume it. One process at a time.
+
+    On leaving without an error the rows of all finished units are written to ``rows.jsonl`` and ``rows.csv``.
+
+    Args:
+        out: The folder; made if missing.
+        config: A dataclass instance or a mapping. All fields but `RUN_FIELDS` say what the run is.
+        environment: What every row carries as ``env.*``; by default `rows.environment`.
+
+    Yields:
+        The open run.
+
+    Raises:
+        RunError: If the folder holds another run or other files, another process has it open, or it is damaged.
+            Nothing in it is changed then.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with open_run(Path(folder) / "demo", {"seed": 7}, environment={}) as run:
+    ...         for unit in run.pending([{"k": 1}, {"k": 2}]):
+    ...             run.record(unit, [{"square": unit["k"] ** 2}], wall_s=0.5)
+    ...     read_rows(Path(folder) / "demo")[1]
+    {'k': 2, 'square': 4, 'seed': 7, 'unit': 'k=2', 'wall_s': 0.5, 'config.seed': 7}
+    """
+    identity = _experiment(config) | rows.flatten(config, without=RUN_FIELDS)
+    _refuse_foreign(out)
+    (out / "units").mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{out} is in use by another process; wait for it, or choose another --out") from None
+        run = Run(out, identity, dict(rows.environment() if environment is None else environment))
+        _claim(run)
+        files.remove_leftovers(out)
+        files.remove_leftovers(out / "units")
+        run.all_rows()  # Damage is said before hours of work, not after.
+        yield run
+        run.finish()
+
+
+def read_rows(folder: Path) -> list[rows.Row]:
+    """Read all rows of a finished run.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        FileNotFoundError: If the run is not finished, or there is none.
+    """
+    path = folder / "rows.jsonl"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: there is no finished run in {folder}")
+    return rows.from_jsonl(path.read_text(encoding="utf-8"))
+
+
+def unit_name(unit: str | Mapping[str, Any]) -> str:
+    """The name of a unit of work.
+
+    >>> unit_name({"dataset": "adult", "seed": 0})
+    'dataset=adult,seed=0'
+    """
+    if isinstance(unit, str):
+        return unit
+    return ",".join(f"{key}={rows.plain(value, key)}" for key, value in unit.items())
+
+
+def _experiment(config: Any) -> rows.Row:
+    """Which script a configuration belongs to: the module of its class, under its own name when run by ``-m``."""
+    if isinstance(config, Mapping):
+        return {}
+    module = type(config).__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        module = main.__spec__.name if main.__spec__ else Path(main.__file__ or "interactive").stem
+    return {"experiment": module}
+
+
+def _refuse_foreign(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file; choose a folder with --out")
+    if not out.is_dir() or (out / "config.json").exists():
+        return
+    own = {"units", ".lock"}
+    foreign = sorted(p.name for p in out.iterdir() if p.name not in own and not p.name.startswith(".tmp-"))
+    if foreign:
+        raise RunError(f"{out} holds no run, but other files ({', '.join(foreign[:3])}); choose another --out")
+
+
+def _claim(run: Run) -> None:
+    """Write ``config.json`` into a new folder, or check that the folder's is the same run's."""
+    path = run.folder / "config.json"
+    if not path.exists():
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        content = {"config": run.config, "environment": run.environment, "started": started}
+        files.write_text(path, rows.to_json(content, indent=2) + "\n")
+        return
+    try:
+        content = rows.from_json(path.read_text(encoding="utf-8"))
+        config, environment = dict(content["config"]), dict(content["environment"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged; choose another --out") from error
+    differing = _differences(config, run.config)
+    if differing:
+        raise RunError(
+            f"{run.folder} holds a run of another configuration ({'; '.join(differing)}); "
+            "choose another --out, or the same configuration to resume"
+        )
+    moved = _differences(environment, run.environment)
+    if moved and any((run.folder / "units").iterdir()):
+        print(f"note: resuming {run.folder}, begun elsewhere ({'; '.join(moved)}); rows say which", file=sys.stderr)
+
+
+def _differences(there: rows.Row, here: rows.Row) -> list[str]:
+    names = list(dict.fromkeys([*there, *here]))
+    was = {name: rows.to_json(there[name]) if name in there else "absent" for name in names}
+    now = {name: rows.to_json(here[name]) if name in here else "absent" for name in names}
+    return [f"{name}: {was[name]} there, {now[name]} here" for name in names if was[name] != now[name]]
+
+
+def _natural(name: str) -> list[tuple[int, float, str]]:
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return [(0, float(part), "") if k % 2 else (1, 0.0, part) for k, part in enumerate(parts)]

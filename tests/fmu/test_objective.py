@@ -1,0 +1,218 @@
+"""The objective against the NumPy oracles, its closed forms against autodiff, its products against dense matrices."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen
+from jax.flatten_util import ravel_pytree
+
+from fmu_jax import Objective, make_data, penalties, predict_labels, sample_noise
+from fmu_jax import objective as objectives
+from tests import oracles
+
+PENALTIES = tuple(penalties.PENALTIES)
+N, D = 40, 4
+PROBLEM = oracles.random_problem(1, N, D, already_removed=3)
+THETA, NOISE, VECTOR = np.random.default_rng(2).normal(size=(3, D))
+L2, FAIRNESS = 0.03, 1.7
+
+
+def rows(weight=PROBLEM.w):
+    return make_data(PROBLEM.x, PROBLEM.y, PROBLEM.s, weight)
+
+
+def case(penalty, reweigh=False, noise=None, weight=PROBLEM.w):
+    """(objective, data) and the same problem as the oracles take it."""
+    objective = Objective(l2=L2, fairness=FAIRNESS, penalty=penalty, reweigh=reweigh)
+    return objective, rows(weight), (PROBLEM.x, PROBLEM.y, PROBLEM.s, weight, L2, FAIRNESS, penalty, noise, reweigh)
+
+
+def linear_predict(params, x):
+    return x @ params
+
+
+class Mlp(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = jnp.tanh(linen.Dense(3, param_dtype=jnp.float64)(x))
+        return linen.Dense(1, param_dtype=jnp.float64)(x)[:, 0]
+
+
+def mlp_case(penalty):
+    objective = Objective(l2=L2, fairness=FAIRNESS, penalty=penalty, predict=Mlp().apply)
+    return objective, Mlp().init(jax.random.key(0), jnp.zeros((1, D)))
+
+
+def materialise(product, like):
+    """The dense matrix of a linear map on pytrees."""
+    flat, unravel = ravel_pytree(like)
+    return np.asarray(jax.jit(jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0]))(jnp.eye(flat.size))).T
+
+
+@pytest.mark.parametrize(
+    ("penalty", "reweigh", "noisy", "removed"), list(itertools.product(PENALTIES, *3 * [(False, True)]))
+)
+def test_value_gradient_and_hessian_equal_the_oracles(penalty, reweigh, noisy, removed):
+    noise = jnp.array(NOISE) if noisy else None
+    objective, data, problem = case(penalty, reweigh, noise, PROBLEM.w_remaining if removed else PROBLEM.w)
+    np.testing.assert_allclose(
+        objectives.value(objective, jnp.array(THETA), data, noise), oracles.objective(THETA, *problem), rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        objectives.gradient(objective, jnp.array(THETA), data, noise), oracles.gradient(THETA, *problem), rtol=1e-11
+    )
+    np.testing.assert_allclose(
+        objectives.hessian(objective, jnp.array(THETA), data), oracles.hessian(THETA, *problem), rtol=1e-11, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(("penalty", "reweigh"), list(itertools.product(PENALTIES, (False, True))))
+def test_a_removed_row_is_as_good_as_gone(penalty, reweigh):
+    objective, data, _ = case(penalty, reweigh, weight=PROBLEM.w_remaining)
+    kept = PROBLEM.w_remaining == 1
+    smaller = make_data(PROBLEM.x[kept], PROBLEM.y[kept], PROBLEM.s[kept])
+    for function in (objectives.value, objectives.gradient, objectives.hessian):
+        whole, part = (function(objective, jnp.array(THETA), d) for d in (data, smaller))
+        np.testing.assert_allclose(whole, part, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(("penalty", "reweigh"), list(itertools.product(PENALTIES, (False, True))))
+def test_closed_forms_equal_autodiff(penalty, reweigh):
+    objective, data, _ = case(penalty, reweigh)
+    automatic = Objective(l2=L2, fairness=FAIRNESS, penalty=penalty, reweigh=reweigh, predict=linear_predict)
+    theta, noise = jnp.array(THETA), jnp.array(NOISE)
+    np.testing.assert_allclose(
+        objectives.gradient(objective, theta, data, noise),
+        jax.jit(objectives.gradient)(automatic, theta, data, noise),
+        rtol=1e-10,
+    )
+    dense = jax.jit(jax.hessian(objectives.value, argnums=1))(automatic, theta, data, noise)
+    np.testing.assert_allclose(objectives.hessian(objective, theta, data), dense, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("penalty", "reweigh"), list(itertools.product(PENALTIES, (False, True))))
+def test_both_products_materialise_to_the_hessian_of_the_linear_model(penalty, reweigh):
+    objective, data, _ = case(penalty, reweigh)
+    theta = jnp.array(THETA)
+    dense = objectives.hessian(objective, theta, data)
+    for product in (objectives.hessian_vector_product, objectives.gauss_newton_vector_product):
+        matrix = materialise(lambda v, product=product: product(objective, theta, data, v), theta)
+        np.testing.assert_allclose(matrix, dense, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_hessian_vector_product_of_a_network_equals_its_hessian(penalty):
+    objective, params = mlp_case(penalty)
+    flat, unravel = ravel_pytree(params)
+    dense = jax.jit(jax.hessian(lambda v: objectives.value(objective, unravel(v), rows())))(flat)
+    matrix = materialise(lambda v: objectives.hessian_vector_product(objective, params, rows(), v), params)
+    np.testing.assert_allclose(matrix, dense, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_gauss_newton_of_a_network_is_positive_and_its_definition(penalty):
+    objective, params = mlp_case(penalty)
+    data = rows()
+    flat, unravel = ravel_pytree(params)
+    matrix = materialise(lambda v: objectives.gauss_newton_vector_product(objective, params, data, v), params)
+    scores = Mlp().apply(params, data.x)
+    jacobian = jax.jit(jax.jacobian(lambda v: Mlp().apply(unravel(v), data.x)))(flat)
+
+    def by_scores(f):  # loss and penalty as a function of the scores alone
+        return objectives.value(Objective(l2=0.0, fairness=FAIRNESS, penalty=penalty, predict=lambda f, _: f), f, data)
+
+    expected = jacobian.T @ jax.jit(jax.hessian(by_scores))(scores) @ jacobian + PROBLEM.w.sum() * L2 * np.eye(flat.size)
+    np.testing.assert_allclose(matrix, expected, rtol=1e-9, atol=1e-10)
+    assert np.linalg.eigvalsh(matrix)[0] > 0.99 * PROBLEM.w.sum() * L2
+
+
+@pytest.mark.parametrize(
+    ("penalty", "expected"),
+    # Pairs (a, b) of scores: (1, 3) and (2, 5) share a label; (1, 5) and (2, 3) do not. n_a n_b = 4.
+    [
+        ("equalized_odds", ((-2 - 3) / 4) ** 2),
+        ("demographic_parity", ((-2 - 3 - 4 - 1) / 4) ** 2),
+        ("equal_opportunity", (-3 / 4) ** 2),
+        ("individual", (4 + 9) / 4),
+    ],
+)
+def test_penalty_by_hand(penalty, expected):
+    data = make_data(np.ones((5, 1)), [0, 1, 0, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 1, 0])
+    assert float(penalties.from_scores(penalty, jnp.array([1.0, 2, 3, 5, 99]), data)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_penalty_of_arbitrary_scores(penalty):
+    data = rows(PROBLEM.w_remaining)
+    scores = jnp.array(np.random.default_rng(3).normal(scale=10, size=N))
+    expected = oracles.penalty_from_scores(penalty, scores, PROBLEM.y, PROBLEM.s, PROBLEM.w_remaining)
+    np.testing.assert_allclose(penalties.from_scores(penalty, scores, data), expected, rtol=1e-11)
+    np.testing.assert_allclose(
+        penalties.score_gradient(penalty, scores, data),
+        jax.grad(penalties.from_scores, argnums=1)(penalty, scores, data),
+        rtol=1e-10,
+        atol=1e-14,
+    )
+    scores = data.x @ jnp.array(THETA)
+    by_form = jnp.array(THETA) @ penalties.quadratic_form(penalty, data) @ jnp.array(THETA)
+    np.testing.assert_allclose(by_form, penalties.from_scores(penalty, scores, data), rtol=1e-10)
+
+
+def test_penalty_does_not_overflow_where_the_product_of_the_group_sizes_would():
+    """n_a n_b = 2.5e9 is beyond int32: the penalty of constant groups is the squared gap, whatever n."""
+    n = 100_000
+    group = np.arange(n) % 2
+    data = make_data(np.ones((n, 1), np.float32), np.arange(n) // 2 % 2, group)
+    scores = jnp.asarray(np.where(group == 0, 1.0, -1.0), jnp.float32)
+    assert float(penalties.from_scores("demographic_parity", scores, data)) == pytest.approx(4.0, rel=1e-4)
+
+
+def test_reweighing_equals_the_oracle_and_makes_label_and_group_independent():
+    data = rows(PROBLEM.w_remaining)
+    weight = objectives.row_weights(Objective(l2=L2, reweigh=True), data)
+    np.testing.assert_allclose(
+        weight, oracles.loss_weights(PROBLEM.y, PROBLEM.s, PROBLEM.w_remaining, reweigh=True), rtol=1e-12
+    )
+    mass = np.array([[weight[(PROBLEM.s == g) & (PROBLEM.y == t)].sum() for t in (0, 1)] for g in (0, 1)])
+    np.testing.assert_allclose(mass * mass.sum(), np.outer(mass.sum(axis=1), mass.sum(axis=0)), rtol=1e-12)
+
+
+def test_predicted_label_is_one_where_the_log_odds_are_positive():
+    objective = Objective(l2=L2)
+    labels = predict_labels(objective, jnp.array([1.0, 0.0]), jnp.array([[1.0, 1], [-1.0, 1], [0.0, 1]]))
+    assert labels.tolist() == [1, 0, 0]
+
+
+def test_noise_has_the_shape_dtype_and_scale_asked_for():
+    like = {"a": jnp.zeros((200, 50), jnp.float32), "b": jnp.zeros(3, jnp.float32)}
+    noise = sample_noise(like, key=jax.random.key(0), sigma=3.0)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), noise) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), like
+    )
+    assert float(noise["a"].std()) == pytest.approx(3.0, rel=0.03)
+    again, other = (sample_noise(like, key=jax.random.key(k), sigma=3.0)["a"] for k in (0, 1))
+    assert bool((noise["a"] == again).all())
+    assert not bool((noise["a"] == other).any())
+    with pytest.raises(TypeError, match="key"):
+        sample_noise(like, sigma=1.0)
+
+
+@pytest.mark.parametrize("sigma", [-1.0, float("nan"), float("inf")])
+def test_noise_of_impossible_scale_is_refused(sigma):
+    with pytest.raises(ValueError, match="`sigma` must be finite and >= 0"):
+        sample_noise(jnp.zeros(2), key=jax.random.key(0), sigma=sigma)
+
+
+@pytest.mark.parametrize("bad", [-1.0, -1, float("inf"), float("nan"), np.float64(-1e-9), np.float32(-1)])
+@pytest.mark.parametrize("name", ["l2", "fairness"])
+def test_impossible_strengths_are_refused(name, bad):
+    with pytest.raises(ValueError, match=f"`{name}` must be finite and >= 0"):
+        Objective(**{"l2": 1.0, name: bad})
+
+
+def test_unknown_penalty_is_refused_and_the_known_ones_listed():
+    with pytest.raises(ValueError, match=r"unknown penalty 'equal_odds'.*equalized_odds"):
+        Objective(l2=1.0, penalty="equal_odds")
