@@ -1,7 +1,7 @@
 """Time and memory of ``fit``, ``fair_newton`` and ``certify``, beside a scikit-learn refit of the plain loss.
 
-    python -m benchmarks.fmu_removal                          # Adult, then synthetic rows up to 10^7
-    python -m benchmarks.fmu_removal --sizes 10000 100000     # a smoke run
+    python -m benchmarks.fmu_removal                                     # Adult, then synthetic rows up to 10^7
+    python -m benchmarks.fmu_removal --cases synthetic --sizes 10000     # a smoke run
 
 Every case runs in a process of its own, so that its peak memory is its own. Times are warm medians in milliseconds,
 compilation apart. ``memory_ratio`` is what the process took beyond its imports, over the bytes of the data.
@@ -11,7 +11,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -30,6 +30,8 @@ class Config(cli.Common):
     """Time removal on Adult and on synthetic rows of growing number."""
 
     out: Path = Path("benchmarks/results")
+    cases: tuple[Literal["adult", "synthetic"], ...] = ("adult", "synthetic")
+    """What to measure."""
     sizes: tuple[cli.Count, ...] = (10_000, 100_000, 1_000_000, 10_000_000)
     """Numbers of synthetic rows (one in a thousand for testing), 20 features each and the bias."""
     repeats: cli.Count = 7
@@ -38,7 +40,8 @@ class Config(cli.Common):
 
 def plan(config: Config) -> list[str]:
     """The cases."""
-    return ["adult", *map(str, config.sizes)]
+    sizes = map(str, config.sizes) if "synthetic" in config.cases else ()
+    return [*(["adult"] if "adult" in config.cases else []), *sizes]
 
 
 def main(config: Config) -> None:

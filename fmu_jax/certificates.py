@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 
 from fmu_jax import cells
 from fmu_jax import objective as objectives
-from fmu_jax.distances import check_certifiable, local_radius
+from fmu_jax.distances import check_certifiable, retrained_region
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import check_positive, check_probability, epsilon_from
@@ -119,8 +119,8 @@ def certify(objective: Objective, before, removal: Removal, *, sigma: Scalar, de
 def _certify(objective, before, removal, sigma, delta, noise) -> Certificate:
     data, params, step = removal.data, removal.params, removal.params - removal.start
     x, om = data.x, objectives.row_weights(objective, data)
-    grad, margin = gradient_with_error(objective, params, data, noise)
-    residual = jnp.linalg.norm(grad) + margin
+    region = retrained_region(objective, removal, noise=noise)
+    residual, margin = region.residual_norm, region.rounding_margin
 
     at_start, start_margin = gradient_with_error(objective, removal.start, data, noise)
     left = at_start + objectives.hessian(objective, removal.start, data) @ step
@@ -140,8 +140,6 @@ def _certify(objective, before, removal, sigma, delta, noise) -> Certificate:
 
     noisy = jnp.zeros((), bool) if noise is None else jnp.any(noise != 0)
     bound = jnp.where(noisy, epsilon_from(residual, sigma, delta), jnp.inf)
-    radius, factor = local_radius(objective, removal, noise=noise)
-    lowest = jnp.linalg.eigvalsh(factor @ factor.T)[0]
     return Certificate(
         residual_norm=residual,
         row_bound=row + offset + margin,
@@ -150,8 +148,8 @@ def _certify(objective, before, removal, sigma, delta, noise) -> Certificate:
         paper_worst_case=worst,
         rounding_margin=margin,
         epsilon=bound,
-        distance_bound=residual / (cells.size(data) * objective.l2),
-        local_distance_bound=radius / jnp.sqrt(jnp.maximum(lowest, 0)),
+        distance_bound=region.distance,
+        local_distance_bound=region.radius * jnp.linalg.norm(region.dual, ord=2),
         sigma=jnp.asarray(sigma, x.dtype),
         delta=jnp.asarray(delta, x.dtype),
         dtype=str(x.dtype),

@@ -32,11 +32,12 @@ class DataSummary(NamedTuple):
 
     Attributes:
       counts: rows of weight one by (group, label), ``(2, 2)`` int32.
-      bad_features, bad_labels, bad_groups, bad_weights: numbers of offending entries, int32 scalars.
+      finite: no feature is NaN or infinite.
+      bad_labels, bad_groups, bad_weights: numbers of offending entries, int32 scalars.
     """
 
     counts: Int[Array, "2 2"]
-    bad_features: Int[Array, ""]
+    finite: Bool[Array, ""]
     bad_labels: Int[Array, ""]
     bad_groups: Int[Array, ""]
     bad_weights: Int[Array, ""]
@@ -100,7 +101,7 @@ def summarise(data: Data) -> DataSummary:
 
     return DataSummary(
         counts=cell_counts(data),
-        bad_features=count(~jnp.isfinite(data.x)),
+        finite=jnp.all(jnp.isfinite(data.x)),
         bad_labels=count((data.y != 0) & (data.y != 1)),
         bad_groups=count((data.group != 0) & (data.group != 1)),
         bad_weights=count((data.weight != 0) & (data.weight != 1)),
@@ -122,8 +123,9 @@ def check_data(data: Data, *, what: str = "the data") -> None:
     if is_traced(data):
         return
     summary = jax.device_get(summarise(data))
+    bad_features = 0 if summary.finite else int(jnp.sum(~jnp.isfinite(data.x), dtype=jnp.int32))
     for count, name, fix in (
-        (summary.bad_features, "features are NaN or infinite", "impute or drop them"),
+        (bad_features, "features are NaN or infinite", "impute or drop them"),
         (summary.bad_labels, "labels are neither 0 nor 1", "recode `y` to 0 and 1"),
         (summary.bad_groups, "group codes are neither 0 nor 1", "recode `group` to 0 and 1"),
         (summary.bad_weights, "weights are neither 0 nor 1", "a row is kept (1) or removed (0)"),
@@ -202,7 +204,11 @@ def forget_mask(forget, n: int) -> Bool[Array, " n"]:
     return jnp.asarray(mask)
 
 
-@jax.jit
 def without(data: Data, forget: Bool[Array, " n"]) -> Data:
     """The rows that remain: the same arrays with the weight of forgotten rows set to zero."""
-    return data._replace(weight=jnp.where(forget, jnp.zeros((), data.weight.dtype), data.weight))
+    return data._replace(weight=_zero_where(forget, data.weight))
+
+
+@jax.jit
+def _zero_where(mask, weight):
+    return jnp.where(mask, jnp.zeros((), weight.dtype), weight)

@@ -5,6 +5,8 @@ strong convexity, ``|theta^- - theta'| <= residual / (n_w l2)``, the same everyw
 actually have at ``theta^-``, usually far tighter.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -27,11 +29,29 @@ def check_certifiable(objective: Objective, removal: Removal) -> None:
         raise ValueError("shards are retrained exactly and need no certificate")
 
 
-def local_radius(objective: Objective, removal: Removal, *, noise=None) -> tuple[Array, Array]:
-    r"""Radius around ``theta^-``, in the norm of the local Hessian, that holds the retrained parameters.
+class Region(NamedTuple):
+    """Where the exactly retrained parameters ``theta'`` can lie, seen from the unlearned ones.
 
-    Logistic losses are generalised self-concordant: along ``theta^- + t Delta`` each row's curvature shrinks at most by
-    ``exp(-t |x_i.Delta|)`` (Bach 2010). With ``H = H'(theta^-)``, ``nu = |grad F'(theta^-)|_{H^-1}`` and
+    Attributes:
+      residual_norm: ``|grad F'(theta^-)|``, widened by ``rounding_margin``.
+      rounding_margin: bound on the rounding error in it.
+      distance: ``residual_norm / (n_w l2) >= |theta^- - theta'|``.
+      radius: bound on ``|theta^- - theta'|_H`` in the norm of ``H = H'(theta^-)``; infinite where it is silent.
+      dual: inverse of the lower Cholesky factor of ``H``, ``(d, d)``: ``|v|_{H^-1} = |dual v|``.
+    """
+
+    residual_norm: Float[Array, ""]
+    rounding_margin: Float[Array, ""]
+    distance: Float[Array, ""]
+    radius: Float[Array, ""]
+    dual: Float[Array, "d d"]
+
+
+def retrained_region(objective: Objective, removal: Removal, *, noise=None) -> Region:
+    r"""Bounds how far the retrained parameters lie from the unlearned ones, in two norms.
+
+    Logistic losses are generalised self-concordant: along ``theta^- + t Delta`` each row's curvature shrinks at most
+    by ``exp(-t |x_i.Delta|)`` (Bach 2010, Lemma 1). With ``nu = |grad F'(theta^-)|_{H^-1}`` and
     ``R = max_i |x_i|_{H^-1}`` over remaining rows, integrating that from ``theta^-`` to ``theta'`` gives, where
     ``nu R < 1``,
 
@@ -40,54 +60,47 @@ def local_radius(objective: Objective, removal: Removal, *, noise=None) -> tuple
     Args:
       objective: for the linear model.
       removal: from ``remove``.
-      noise: the perturbation.
+      noise: the perturbation of the training objective.
 
     Returns:
-      The radius (infinite where ``nu R >= 1``) and the lower Cholesky factor of ``H``, ``(d, d)``.
-    """
-    data, params = removal.data, removal.params
-    factor = jnp.linalg.cholesky(objectives.hessian(objective, params, data))
-    grad, margin = gradient_with_error(objective, params, data, noise)
-
-    def dual(columns):
-        return jax.scipy.linalg.solve_triangular(factor, columns, lower=True)
-
-    # |margin|_{H^-1} <= margin / sqrt(lowest eigenvalue) = margin |factor^-1|_2 <= margin |factor^-1|_F.
-    inverse = dual(jnp.eye(params.shape[0], dtype=params.dtype))
-    nu = jnp.linalg.norm(dual(grad)) + margin * jnp.linalg.norm(inverse)
-    norms = jnp.linalg.norm(data.x @ inverse.T, axis=1)
-    largest = jnp.max(jnp.where(data.weight > 0, norms, 0))
-    reach = nu * largest
-    radius = jnp.where(reach < 1, -jnp.log1p(-jnp.minimum(reach, 1)) / largest, jnp.inf)
-    return jnp.where(jnp.isnan(radius), jnp.inf, radius), factor
-
-
-def prediction_margins(objective: Objective, removal: Removal, x: Float[Array, "n d"], *, noise=None) -> Array:
-    """Bound on ``|x_i.(theta^- - theta')|`` for each row: how far retraining could move its score.
-
-    The smaller of ``kappa |x_i|`` (strong convexity) and ``|x_i|_{H^-1}`` times ``local_radius``.
-
-    Args:
-      objective: for the linear model.
-      removal: from ``remove``.
-      x: ``(n, d)`` rows, of training or test data.
-      noise: the perturbation.
-
-    Returns:
-      ``(n,)``.
+      The ``Region``.
 
     Raises:
       ValueError: a model that is not one linear model.
     """
     check_certifiable(objective, removal)
-    return _margins(objective, removal, x, noise)
+    return _region(objective, removal, noise)
 
 
 @jax.jit
-def _margins(objective, removal, x, noise):
-    grad, margin = gradient_with_error(objective, removal.params, removal.data, noise)
-    kappa = (jnp.linalg.norm(grad) + margin) / (cells.size(removal.data) * objective.l2)
-    radius, factor = local_radius(objective, removal, noise=noise)
-    dual = jax.scipy.linalg.solve_triangular(factor, x.T, lower=True)
-    local = jnp.linalg.norm(dual, axis=0) * radius
-    return jnp.fmin(kappa * jnp.linalg.norm(x, axis=1), jnp.where(jnp.isnan(local), jnp.inf, local))
+def _region(objective, removal, noise) -> Region:
+    data, params = removal.data, removal.params
+    grad, margin = gradient_with_error(objective, params, data, noise)
+    residual = jnp.linalg.norm(grad) + margin
+    factor = jnp.linalg.cholesky(objectives.hessian(objective, params, data))
+    dual = jax.scipy.linalg.solve_triangular(factor, jnp.eye(params.shape[0], dtype=params.dtype), lower=True)
+    # |margin|_{H^-1} <= margin |dual|_2 <= margin |dual|_F.
+    nu = jnp.linalg.norm(dual @ grad) + margin * jnp.linalg.norm(dual)
+    norms = jnp.linalg.norm(data.x @ dual.T, axis=1)
+    largest = jnp.max(jnp.where(data.weight > 0, norms, 0))
+    reach = nu * largest
+    radius = jnp.where(reach < 1, -jnp.log1p(-jnp.minimum(reach, 1)) / largest, jnp.inf)
+    radius = jnp.where(jnp.isnan(radius), jnp.inf, radius)
+    return Region(residual, margin, residual / (cells.size(data) * objective.l2), radius, dual)
+
+
+def prediction_margins(region: Region, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """Bound on ``|x_i.(theta^- - theta')|`` for each row: how far retraining could move its score.
+
+    The smaller of ``distance |x_i|`` and ``radius |x_i|_{H^-1}``.
+
+    Args:
+      region: from ``retrained_region``.
+      x: ``(n, d)`` rows, of training or test data.
+
+    Returns:
+      ``(n,)``.
+    """
+    local = region.radius * jnp.linalg.norm(x @ region.dual.T, axis=1)
+    everywhere = region.distance * jnp.linalg.norm(x, axis=1)
+    return jnp.fmin(everywhere, jnp.where(jnp.isnan(local), jnp.inf, local))

@@ -2,6 +2,9 @@
 
 ``fit`` is eager at the edge (it checks its input and raises when it did not converge) and pure inside: under
 ``jit`` or ``vmap`` nothing can be checked, and ``FitResult.converged`` says what happened.
+
+Differs from the reference: D11 training ends at the optimum, or says that it did not (the original's L-BFGS closure
+reuses stale scores and stops up to 1.3 away from it).
 """
 
 from typing import Any, NamedTuple

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.data import Data, cell_counts
-from fmu_jax.distances import prediction_margins
+from fmu_jax.distances import prediction_margins, retrained_region
 from fmu_jax.objective import Objective, logits
 from fmu_jax.removal import Removal
 
@@ -51,12 +51,15 @@ def fairness_interval(objective: Objective, removal: Removal, data: Data, *, noi
     Raises:
       ValueError: a model that is not one linear model.
     """
-    margins = prediction_margins(objective, removal, data.x, noise=noise)
-    scores = logits(objective, removal.params, data.x)
-    return rate_intervals(scores > 0, jnp.abs(scores) > margins, data)
+    return _interval(objective, removal.params, retrained_region(objective, removal, noise=noise), data)
 
 
 @jax.jit
+def _interval(objective, params, region, data) -> FairnessInterval:
+    scores = logits(objective, params, data.x)
+    return rate_intervals(scores > 0, jnp.abs(scores) > prediction_margins(region, data.x), data)
+
+
 def rate_intervals(positive: Bool[Array, " n"], decided: Bool[Array, " n"], data: Data) -> FairnessInterval:
     """Intervals of the group rates when undecided rows may be predicted either way.
 

@@ -80,6 +80,9 @@ def sample_noise(like: Params, *, key: Array, sigma: Scalar) -> Params:
 
     The draw is the secret of the certificate: keep it and its key private, and reuse it for every removal.
 
+    Differs from the reference: D12 all randomness comes from a key or a seed that the caller names (the original has
+    none, so that no figure can be repeated).
+
     Args:
       like: parameters whose shapes and dtypes the noise takes; for the linear model any ``(d,)`` array.
       key: PRNG key, required.

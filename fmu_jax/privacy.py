@@ -94,4 +94,5 @@ def gaussian_epsilon(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
         above = gaussian_delta(residual, sigma, middle) > delta
         return jnp.where(above, middle, low), jnp.where(above, high, middle)
 
-    return jax.lax.fori_loop(0, 100, halve, (low, high))[1] * (gaussian_delta(residual, sigma, 0.0) > delta)
+    found = jax.lax.fori_loop(0, 100, halve, (low, high))[1]
+    return jnp.where(gaussian_delta(residual, sigma, 0.0) > delta, found, 0)

@@ -40,7 +40,8 @@ def fit_thresholds(scores: Float[Array, " n"], data: Data, *, rate: str = "true_
     if rate not in RATES:
         raise ValueError(f"unknown rate {rate!r}; known: {', '.join(RATES)}")
     counted = (data.weight > 0) & ((data.y == 1) if rate == "true_positive_rate" else True)
-    target = jnp.sum(counted & (scores > 0)) / jnp.maximum(jnp.sum(counted), 1)
+    chosen, total = (jnp.sum(rows).astype(scores.dtype) for rows in (counted & (scores > 0), counted))
+    target = chosen / jnp.maximum(total, 1)
     return jnp.stack([_upper_quantile(scores, counted & (data.group == g), target) for g in (0, 1)])
 
 
@@ -48,7 +49,7 @@ def _upper_quantile(scores, counted, share):
     """Threshold above which a given share (rounded to whole rows) of the counted scores lies."""
     ordered = jnp.sort(jnp.where(counted, scores, -jnp.inf), descending=True)
     total = jnp.sum(counted)
-    chosen = jnp.round(share * total).astype(jnp.int32)
+    chosen = jnp.round(share * total.astype(scores.dtype)).astype(total.dtype)
     above = ordered[jnp.maximum(chosen - 1, 0)]
     below = ordered[jnp.minimum(chosen, scores.shape[0] - 1)]
     middle = jnp.where(chosen < total, (above + below) / 2, -jnp.inf)

@@ -86,7 +86,7 @@ def certificate_blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[An
     alt = "Bounds on the residual against the share removed, and epsilon against sigma, ours beside the paper's"
     return [
         "The smaller the gradient of the remaining objective at the unlearned parameters, the less noise hides the "
-        "removal. The exact residual is one pass over the data, the bounds do not evaluate it, the paper's stand beside.",
+        "removal. The exact residual takes one pass over the data; the bounds never evaluate it.",
         report.Table(lines, caption=caption, digits=3),
         report.Figure(folder / "fmu_certificates" / "certificates.png", alt, "Our bounds beside the paper's."),
     ]

@@ -45,8 +45,9 @@ def plan(config: Config) -> list[dict[str, Any]]:
 def main(config: Config) -> None:
     """Runs what is not done yet and draws the figure."""
     fmu_problem.start()
+    units = plan(config)
     with store.open_run(config.out, config) as run:
-        for unit in run.pending(plan(config)):
+        for unit in run.pending(units):
             run.record(unit, rows_of(config, **unit))
     draw(config, store.read_rows(config.out))
 

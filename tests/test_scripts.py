@@ -1,0 +1,113 @@
+"""Every script as a user calls it: help, a bad flag, a bad input, a small real run that resumes."""
+
+import dataclasses
+import importlib
+import json
+
+import pytest
+
+from scripts.harness import cli, store
+
+SCRIPTS = ("fmu_removal", "fmu_certificates", "fmu_tradeoff", "fmu_interventions", "reproduce")
+SMALL = {
+    "fmu_removal": ["--fractions", "0.05", "--subsets", "random", "minority"],
+    "fmu_certificates": ["--fractions", "0.05", "--shown-fraction", "0.05", "--sigmas", "1.0", "--deltas", "1e-5"],
+    "fmu_tradeoff": ["--weights", "0", "1", "--penalties", "equalized_odds"],
+    "fmu_interventions": [],
+}
+
+
+def call(name, *words):
+    module = importlib.import_module(f"scripts.{name}")
+    return cli.run(module.main, module.Config, plan=module.plan, argv=list(words))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_names_every_flag(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        call(name, "--help")
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(importlib.import_module(f"scripts.{name}").Config):
+        assert "--" + field.name.replace("_", "-") in shown
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_bad_flags_are_refused(name, capsys):
+    for words in (["--no-such-flag", "1"], ["--repeats", "0"], ["--repeats", "many"], ["--seed", "-1"]):
+        with pytest.raises(SystemExit) as end:
+            call(name, *words)
+        assert end.value.code == 2
+        assert words[0].lstrip("-") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_dry_run_lists_units_and_writes_nothing(name, tmp_path, capsys):
+    assert call(name, "--dry-run", "--repeats", "2", "--out", str(tmp_path / "run")) == 0
+    assert "seed=1" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_run_and_resume(name, tmp_path, capsys):
+    words = ["--datasets", "compas", "--repeats", "1", "--out", str(tmp_path / "run"), *SMALL[name]]
+    assert call(name, *words) == 0
+    table = store.read_rows(tmp_path / "run")
+    assert {row["dataset"] for row in table} == {"compas"}
+    assert all(row["env.x64"] for row in table)
+    assert list((tmp_path / "run").glob("*.png"))
+    units = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "units").iterdir()}
+    assert call(name, *words) == 0
+    assert units == {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "units").iterdir()}
+    assert call(name, *words, "--l2", "0.01") == 1
+    assert "l2" in capsys.readouterr().err
+    if name == "fmu_removal":
+        check_removal(table)
+
+
+def check_removal(table):
+    """The paper's point, on this small run: the fair step ends nearest to retraining, wherever rows come from."""
+    for subset in ("random", "minority"):
+        distance = {row["method"]: row["distance"] for row in table if row["subset"] == subset}
+        assert distance["retrain"] == 0
+        assert distance["sharded"] is None
+        others = [distance[name] for name in ("no_removal", "newton", "influence", "projective", "descent")]
+        assert distance["fair_newton"] < min(others) / 3
+        (certified,) = (row for row in table if row["subset"] == subset and row["method"] == "fair_newton")
+        assert distance["fair_newton"] <= certified["local_distance_bound"] <= certified["distance_bound"]
+        assert certified["odds_low"] <= certified["odds_high"]
+
+
+def test_a_share_of_a_subset(tmp_path):
+    words = ["--datasets", "compas", "--repeats", "1", "--subsets", "minority", "--out", str(tmp_path / "run")]
+    assert call("fmu_removal", *words, "--fractions", "0.9", "--fractions-of", "subset") == 0
+    (row,) = (row for row in store.read_rows(tmp_path / "run") if row["method"] == "fair_newton")
+    minority = round(row["rows_removed"] / 0.9)
+    assert 0.3 * row["train_rows"] < minority < 0.5 * row["train_rows"]
+
+
+def test_hsls_without_a_file_says_how_to_name_it(tmp_path, capsys):
+    assert call("fmu_removal", "--datasets", "hsls", "--out", str(tmp_path / "run")) == 1
+    assert "--hsls" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_file(tmp_path, capsys):
+    words = ["--datasets", "hsls", "--hsls", str(tmp_path / "nothing.csv"), "--out", str(tmp_path / "run")]
+    assert call("fmu_removal", *words) == 1
+    assert "nothing.csv" in capsys.readouterr().err
+
+
+def test_a_shown_value_that_is_not_measured(tmp_path, capsys):
+    assert call("fmu_certificates", "--shown-sigma", "3.0", "--out", str(tmp_path / "run")) == 1
+    assert "--shown-sigma" in capsys.readouterr().err
+
+
+def test_benchmark_smoke(tmp_path):
+    from benchmarks import fmu_removal
+
+    words = ["--cases", "synthetic", "--sizes", "2000", "--repeats", "1", "--out", str(tmp_path)]
+    assert cli.run(fmu_removal.main, fmu_removal.Config, plan=fmu_removal.plan, argv=words) == 0
+    content = json.loads((tmp_path / "fmu_removal.json").read_text())
+    assert [row["case"] for row in content["rows"]] == ["2000"]
+    assert all(row["fair_newton_ms"] > 0 and row["sklearn_refit_ms"] > 0 for row in content["rows"])
