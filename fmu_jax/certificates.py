@@ -25,7 +25,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from fmu_jax import cells
 from fmu_jax import objective as objectives
@@ -56,15 +56,15 @@ class Certificate:
       dtype: in which floating-point type all of it was computed.
     """
 
-    residual_norm: Float[Array, ""]
-    row_bound: Float[Array, ""]
-    gram_bound: Float[Array, ""]
-    paper_data_dependent: Float[Array, ""]
-    paper_worst_case: Float[Array, ""]
-    rounding_margin: Float[Array, ""]
-    epsilon: Float[Array, ""]
-    distance_bound: Float[Array, ""]
-    local_distance_bound: Float[Array, ""]
+    residual_norm: Scalar
+    row_bound: Scalar
+    gram_bound: Scalar
+    paper_data_dependent: Scalar
+    paper_worst_case: Scalar
+    rounding_margin: Scalar
+    epsilon: Scalar
+    distance_bound: Scalar
+    local_distance_bound: Scalar
     sigma: Scalar
     delta: Scalar
     dtype: str
@@ -149,7 +149,9 @@ def _certify(objective, before, removal, sigma, delta, noise) -> Certificate:
         rounding_margin=margin,
         epsilon=bound,
         distance_bound=region.distance,
-        local_distance_bound=region.radius * jnp.linalg.norm(region.dual, ord=2),
+        local_distance_bound=jnp.where(
+            jnp.isfinite(region.radius), region.radius * jnp.linalg.norm(region.dual, ord=2), jnp.inf
+        ),
         sigma=jnp.asarray(sigma, x.dtype),
         delta=jnp.asarray(delta, x.dtype),
         dtype=str(x.dtype),

@@ -7,6 +7,7 @@ Differs from the reference: D11 training ends at the optimum, or says that it di
 reuses stale scores and stops up to 1.3 away from it).
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from fmu_jax import cells
 from fmu_jax import objective as objectives
 from fmu_jax.conjugate_gradients import conjugate_gradients
 from fmu_jax.data import Data, check_data, is_traced
-from fmu_jax.objective import Objective, Params
+from fmu_jax.objective import Objective, Params, Scalar
 
 #: Up to this many features the linear model is solved with a dense (d, d) Hessian, beyond it matrix-free.
 DENSE_LIMIT = 2048
@@ -54,8 +55,9 @@ def fit(
     *,
     noise: Params | None = None,
     init: Params | None = None,
-    tolerance: float | None = None,
-    max_steps: int | None = None,
+    tolerance: Scalar | None = None,
+    max_steps: Scalar | None = None,
+    solver: str = "auto",
     throw: bool = True,
 ) -> FitResult:
     """Minimises ``objective`` over the rows of weight one.
@@ -70,6 +72,8 @@ def fit(
       init: starting parameters; None is zero, for the linear model only.
       tolerance: mean-form gradient norm at which to stop; None is 1e-10 in float64 and 1e-5 in float32.
       max_steps: largest number of iterations; None is 200 for Newton and 2000 for L-BFGS.
+      solver: of the linear model's Newton steps: ``dense``, ``cg`` (matrix-free), or ``auto``: dense up to
+        ``DENSE_LIMIT`` features.
       throw: whether to raise when not converged (not possible under ``jit``).
 
     Returns:
@@ -94,7 +98,7 @@ def fit(
         tolerance = 1e-10 if data.x.dtype == jnp.float64 else 1e-5
     if max_steps is None:
         max_steps = 200 if objective.linear else 2000
-    result = _minimise(objective, init, data, noise, tolerance, max_steps)
+    result = _minimise(objective, init, data, noise, tolerance, max_steps, use_dense(objective, init, solver))
     if throw and not is_traced(result.converged) and not result.converged:
         raise NotConvergedError(
             f"after {int(result.steps)} steps the mean-form gradient norm is {float(result.grad_norm):.3g}, above "
@@ -122,11 +126,21 @@ def check_params(objective: Objective, params: Params, data: Data, noise: Params
         )
 
 
-@jax.jit
-def _minimise(objective, init, data, noise, tolerance, max_steps) -> FitResult:
+def use_dense(objective: Objective, params: Params, solver: str) -> bool:
+    """Whether linear systems are solved densely: as ``solver`` says, and for ``auto`` if linear and small.
+
+    Raises:
+      ValueError: unknown ``solver``.
+    """
+    if solver not in ("auto", "dense", "cg"):
+        raise ValueError(f"unknown solver {solver!r}; known: auto, dense, cg")
+    return solver == "dense" or (solver == "auto" and objective.linear and params.shape[0] <= DENSE_LIMIT)
+
+
+@partial(jax.jit, static_argnames="dense")
+def _minimise(objective, init, data, noise, tolerance, max_steps, dense) -> FitResult:
     if not objective.linear:
         return _lbfgs(objective, init, data, noise, tolerance, max_steps)
-    dense = data.x.shape[1] <= DENSE_LIMIT
     return _newton(objective, init, data, noise, tolerance, max_steps, dense=dense)
 
 

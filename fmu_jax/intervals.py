@@ -46,7 +46,9 @@ def fairness_interval(objective: Objective, removal: Removal, data: Data, *, noi
       noise: the perturbation of the training objective.
 
     Returns:
-      A ``FairnessInterval``. Sharp for the counts it uses: each end is attained by some labelling of undecided rows.
+      A ``FairnessInterval``. Every rate of the retrained model lies inside. Upper ends, and both ends of accuracy and
+      selection rates, are attained by some labelling of the undecided rows; the lower end of a gap is attained up to
+      one row, as whole rows cannot always make two rates meet.
 
     Raises:
       ValueError: a model that is not one linear model.

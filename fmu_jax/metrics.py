@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.data import Data, cell_counts
 
@@ -40,7 +40,7 @@ class GroupMetrics(NamedTuple):
 
 
 @jax.jit
-def group_metrics(prediction: Int[Array, " n"], data: Data) -> GroupMetrics:
+def group_metrics(prediction: Int[Array, " n"] | Bool[Array, " n"], data: Data) -> GroupMetrics:
     """Metrics of predicted labels over the rows of weight one; jit- and vmap-able (``in_axes=(0, None)``).
 
     Args:
@@ -60,7 +60,7 @@ def group_metrics(prediction: Int[Array, " n"], data: Data) -> GroupMetrics:
     """
     if prediction.shape != data.y.shape:
         raise ValueError(f"`prediction` must have shape {data.y.shape}, one label a row; got {prediction.shape}")
-    chosen = cell_counts(data._replace(weight=jnp.where(prediction > 0, data.weight, 0))).astype(data.x.dtype)
+    chosen = cell_counts(data._replace(weight=jnp.where(prediction.astype(bool), data.weight, 0))).astype(data.x.dtype)
     total = cell_counts(data).astype(data.x.dtype)
     right = jnp.stack([total[:, 0] - chosen[:, 0], chosen[:, 1]], axis=1)
     by_label = right.sum(axis=0) / total.sum(axis=0)

@@ -56,8 +56,11 @@ class Objective:
             raise ValueError(f"unknown penalty {self.penalty!r}; known: {', '.join(penalties.PENALTIES)}")
         for name in ("l2", "fairness"):
             value = getattr(self, name)
-            if isinstance(value, (int, float, np.floating)) and not 0 <= value < float("inf"):
+            concrete = isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and not is_traced(value)
+            if concrete and not np.all((np.asarray(value) >= 0) & np.isfinite(value)):
                 raise ValueError(f"`{name}` must be finite and >= 0, got {value}")
+            if isinstance(value, str):
+                raise ValueError(f"`{name}` must be a number, got {value!r}")
 
     @property
     def linear(self) -> bool:

@@ -85,8 +85,14 @@ def gaussian_epsilon(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
     """
     check_positive(sigma=sigma)
     check_probability(delta=delta)
+    return _bisect(residual, sigma, delta)
+
+
+@jax.jit
+def _bisect(residual, sigma, delta):
     mu = jnp.asarray(residual / sigma)
-    low, high = jnp.zeros_like(mu), mu * (mu / 2 + jnp.sqrt(2 * jnp.log(1 / jnp.asarray(delta))) + 1)
+    # The privacy loss is N(mu^2/2, mu^2), whose Gaussian tail gives an epsilon that is surely enough.
+    low, high = jnp.zeros_like(mu), mu * (mu / 2 + jnp.sqrt(2 * jnp.log(1 / delta)) + 1)
 
     def halve(_, bracket):
         low, high = bracket

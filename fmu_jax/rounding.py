@@ -18,9 +18,11 @@ from fmu_jax import objective as objectives
 from fmu_jax.data import Data
 from fmu_jax.objective import Objective
 
-_BLOCK = 128
+_BLOCK = 32
 #: Roundings in one row's terms besides the sums: logistic function, products, cell coefficients.
 _LOCAL = 32
+#: Roundings in a cell coefficient (counts, two divisions, a sum of two) and its product with a score.
+_COEFFICIENT = 12
 
 
 def _block_sum(values: Float[Array, "n k"]) -> Float[Array, " k"]:
@@ -89,7 +91,7 @@ def _penalty_with_error(name, scores, score_error, data, gamma):
     unit = gamma(1)
     alpha, pair = penalties.coefficients(name, data)
     row_alpha = data.weight * cells.spread(alpha, data)
-    depth = gamma(_depth(scores.shape[0]) + _LOCAL)
+    depth = gamma(_depth(scores.shape[0]) + _COEFFICIENT)
     if not penalties.PENALTIES[name].pairwise:
         both = jnp.stack([row_alpha * scores, jnp.abs(row_alpha) * (score_error + depth * jnp.abs(scores))], axis=1)
         gap, gap_error = _block_sum(both)

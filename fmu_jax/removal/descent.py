@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from fmu_jax import objective as objectives
-from fmu_jax.data import Data
+from fmu_jax.data import Data, is_traced
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.removal.update import Update, exact_update
 
@@ -58,9 +58,14 @@ def descent(
       The ``Update``.
 
     Raises:
-      ValueError: no ``step_size`` for a model that is not linear, or no ``key`` for published noise.
+      ValueError: ``steps`` or ``step_size`` out of range, no ``step_size`` for a model that is not linear, or no
+        ``key`` for published noise.
     """
     del data
+    if steps < 1:
+        raise ValueError(f"`steps` must be at least 1, got {steps}")
+    if step_size is not None and not is_traced(step_size) and not step_size > 0:
+        raise ValueError(f"`step_size` must be positive, got {step_size}; a negative one ascends")
     if step_size is None and not objective.linear:
         raise ValueError("`step_size` is required for a model that is not linear")
     if publish_sigma and key is None:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.data import Data, check_data, forget_mask, is_traced, without
 from fmu_jax.fitting import NotConvergedError, check_params, fit
-from fmu_jax.objective import Objective, Params
+from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.removal.descent import descent
 from fmu_jax.removal.newton import fair_newton, influence, newton
 from fmu_jax.removal.projective import projective
@@ -56,8 +56,8 @@ def retrain(
     *,
     noise: Params | None = None,
     init: Params | None = None,
-    tolerance: float | None = None,
-    max_steps: int | None = None,
+    tolerance: Scalar | None = None,
+    max_steps: Scalar | None = None,
 ) -> Update:
     """The oracle: minimises the objective of what remains from ``init`` (zero for the linear model).
 
@@ -151,6 +151,9 @@ def _choose(objective: Objective, method: str, allow_unfair: bool, options: dict
     for name in options:
         if name not in known:
             raise ValueError(f"method {method!r} takes no option {name!r}; it takes: {', '.join(known) or 'none'}")
+    damping = options.get("damping", 0.0)
+    if not is_traced(damping) and not damping >= 0:
+        raise ValueError(f"`damping` must be >= 0, got {damping}")
     if method == "sharded" and "shard" not in options:
         raise ValueError("method 'sharded' needs `shard`, the assignment that fit_shards was given")
     if chosen.linear_only and not objective.linear:

@@ -23,7 +23,7 @@ from fmu_jax import cells
 from fmu_jax import objective as objectives
 from fmu_jax.conjugate_gradients import conjugate_gradients
 from fmu_jax.data import Data
-from fmu_jax.fitting import DENSE_LIMIT, solve_positive
+from fmu_jax.fitting import solve_positive, use_dense
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.removal.update import Update, exact_update
 
@@ -53,10 +53,10 @@ def fair_newton(
       data: the rows before removal (not read: everything is in ``remaining``).
       remaining: the same rows with the forgotten ones at weight zero.
       noise: the perturbation ``b`` of the training objective.
-      steps: number of Newton steps; a second one squares the error again.
+      steps: number of Newton steps; a second one squares the error again. ``converged`` is about the last solve.
       solver: ``dense``, ``cg`` (matrix-free), or ``auto``: dense for a linear model of up to ``DENSE_LIMIT`` features.
-      damping: adds ``n_w damping I`` to the Hessian.
-      gauss_newton: use the Gauss-Newton product in place of the Hessian (``cg`` only).
+      damping: adds ``n_w damping I`` to the Hessian, >= 0.
+      gauss_newton: use the Gauss-Newton product in place of the Hessian; ``auto`` then means ``cg``.
       tolerance: relative residual of the conjugate gradients.
       max_steps: their largest number.
 
@@ -143,17 +143,13 @@ def newton(
 
 def _solve(objective, params, rows, grad, *, solver, damping, gauss_newton, tolerance, max_steps) -> tuple[Any, ...]:
     """Solves ``(H + n_w damping I) step = grad`` -> (step, converged, relative residual, iterations)."""
-    if solver not in ("auto", "dense", "cg"):
-        raise ValueError(f"unknown solver {solver!r}; known: auto, dense, cg")
     shift = cells.size(rows) * damping
-    if solver == "auto":
-        solver = "dense" if objective.linear and params.shape[0] <= DENSE_LIMIT and not gauss_newton else "cg"
     product_of = objectives.gauss_newton_vector_product if gauss_newton else objectives.hessian_vector_product
 
     def product(v):
         return optax.tree.add_scale(product_of(objective, params, rows, v), shift, v)
 
-    if solver == "cg":
+    if not use_dense(objective, params, "cg" if gauss_newton and solver == "auto" else solver):
         result = conjugate_gradients(product, grad, tolerance=tolerance, max_steps=max_steps)
         return result.solution, result.converged, result.residual_norm, result.steps
 

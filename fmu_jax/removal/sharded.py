@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data
-from fmu_jax.fitting import FitResult, _minimise
+from fmu_jax.fitting import FitResult, _minimise, use_dense
 from fmu_jax.objective import Objective
 from fmu_jax.removal.update import Update
 
@@ -93,13 +93,16 @@ def _refit(objective, params, data, shard, touched) -> FitResult:
         part = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="fill", fill_value=0), data)
 
         def refit(old):
-            return _minimise(objective, jnp.zeros_like(old), part, None, tolerance, 200)
+            return _minimise(
+                objective, jnp.zeros_like(old), part, None, tolerance, 200, use_dense(objective, old, "auto")
+            )
 
         def keep(old):
             zero = jnp.zeros((), jnp.int32)
             return FitResult(old, jnp.ones((), bool), jnp.zeros((), old.dtype), zero)
 
-        return jax.lax.cond(again, refit, keep, old)
+        alive = jnp.any(part.weight > 0)
+        return jax.lax.cond(again & alive, refit, keep, jnp.where(alive | ~again, old, jnp.zeros_like(old)))
 
     # A scan, not a vmap: an untouched shard then costs nothing.
     return jax.lax.map(one, (shard, params, touched))

@@ -42,9 +42,7 @@ def test_minimiser_equals_the_independent_one(penalty, reweigh, noisy):
     noise = float(noisy) * NOISE
     objective = Objective(l2=0.01, fairness=2.0, penalty=penalty, reweigh=reweigh)
     result = fit(objective, rows(), noise=jnp.array(noise))
-    expected = oracles.minimise(
-        PROBLEM.x, PROBLEM.y, PROBLEM.s, PROBLEM.w, 0.01, 2.0, penalty, noise, reweigh
-    )
+    expected = oracles.minimise(PROBLEM.x, PROBLEM.y, PROBLEM.s, PROBLEM.w, 0.01, 2.0, penalty, noise, reweigh)
     np.testing.assert_allclose(result.params, expected, atol=1e-8)
     assert bool(result.converged)
 
@@ -150,9 +148,7 @@ def test_stopping_early_raises_or_is_said(predict):
     result = fit(objective, rows(), init=jnp.zeros(4), max_steps=1, throw=False)
     assert not bool(result.converged)
     assert int(result.steps) == 1
-    grad = oracles.gradient(
-        result.params, PROBLEM.x, PROBLEM.y, PROBLEM.s, PROBLEM.w, 0.01, 1.0, "equalized_odds"
-    )
+    grad = oracles.gradient(result.params, PROBLEM.x, PROBLEM.y, PROBLEM.s, PROBLEM.w, 0.01, 1.0, "equalized_odds")
     assert float(result.grad_norm) == pytest.approx(np.linalg.norm(grad) / PROBLEM.w.sum())
 
 
@@ -185,13 +181,13 @@ def test_float32_converges_to_its_own_tolerance(penalty):
     data = make_data(PROBLEM.x.astype(np.float32), PROBLEM.y, PROBLEM.s, PROBLEM.w)
     result = fit(Objective(l2=1e-3, fairness=2.0, penalty=penalty), data)
     assert result.params.dtype == jnp.float32
-    grad = oracles.gradient(
-        result.params, np.float64(data.x), PROBLEM.y, PROBLEM.s, PROBLEM.w, 1e-3, 2.0, penalty
-    )
+    grad = oracles.gradient(result.params, np.float64(data.x), PROBLEM.y, PROBLEM.s, PROBLEM.w, 1e-3, 2.0, penalty)
     assert np.linalg.norm(grad) / PROBLEM.w.sum() < 1.1e-5
 
 
-def test_float32_converges_on_real_data(real):
+@pytest.mark.parametrize("name", ["compas", "adult"])
+def test_float32_converges_on_real_data(name):
+    real = datasets.load(name, group="race", seed=0).train
     data = real._replace(x=real.x.astype(jnp.float32), weight=real.weight.astype(jnp.float32))
     assert fit(Objective(l2=1e-4, fairness=1.0), data).params.dtype == jnp.float32
 

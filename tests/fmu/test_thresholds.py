@@ -23,7 +23,7 @@ def test_both_groups_get_the_rate_of_all_rows(rate):
     thresholds = fit_thresholds(jnp.array(SCORES), DATA, rate=rate)
     predicted = np.asarray(predict_with_thresholds(jnp.array(SCORES), DATA.group, thresholds))
     for g in (0, 1):
-        rows = counted & (S == g)
+        rows = counted & (g == S)
         assert abs(predicted[rows].mean() - target) <= 0.5 / rows.sum() + 1e-12
         assert abs((SCORES > 0)[rows].mean() - target) > 2 / rows.sum()  # not so before
 
