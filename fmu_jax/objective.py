@@ -29,12 +29,12 @@ Scalar = Any  # a Python number or a traced 0-d array
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What is minimised. Numbers are traced (a sweep compiles once); names and the model are static.
+    """What is minimised. Numbers and label matches are traced: a sweep over them compiles once; the model is static.
 
     Attributes:
       l2: ridge strength per row, >= 0 (``lambda`` of the paper).
       fairness: weight of the fairness penalty, >= 0 (``gamma``).
-      penalty: a key of ``fmu_jax.penalties.PENALTIES``.
+      penalty: a key of ``fmu_jax.penalties.PENALTIES``, or a ``Penalty`` of your own.
       reweigh: multiply each row's loss by its Kamiran-Calders weight.
       predict: ``predict(params, x) -> (n,)`` log-odds; None is the linear model ``x @ params``.
 
@@ -47,13 +47,12 @@ class Objective:
 
     l2: Scalar
     fairness: Scalar = 0.0
-    penalty: str = "equalized_odds"
+    penalty: str | penalties.Penalty = "equalized_odds"
     reweigh: bool = False
     predict: Callable[[Any, Any], Any] | None = None
 
     def __post_init__(self):
-        if self.penalty not in penalties.PENALTIES:
-            raise ValueError(f"unknown penalty {self.penalty!r}; known: {', '.join(penalties.PENALTIES)}")
+        penalties.find(self.penalty)
         for name in ("l2", "fairness"):
             value = getattr(self, name)
             concrete = isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and not is_traced(value)
@@ -68,9 +67,19 @@ class Objective:
         return self.predict is None
 
 
-jax.tree_util.register_dataclass(
-    Objective, data_fields=["l2", "fairness"], meta_fields=["penalty", "reweigh", "predict"]
-)
+def _flatten(objective: Objective):
+    return (objective.l2, objective.fairness, penalties.find(objective.penalty)), (objective.reweigh, objective.predict)
+
+
+def _unflatten(static, traced) -> Objective:
+    # Past __init__: while tracing, the fields hold whatever JAX puts into a tree.
+    objective = object.__new__(Objective)
+    for name, value in zip(("l2", "fairness", "penalty", "reweigh", "predict"), (*traced, *static), strict=True):
+        object.__setattr__(objective, name, value)
+    return objective
+
+
+jax.tree_util.register_pytree_node(Objective, _flatten, _unflatten)
 
 
 def plain(objective: Objective) -> Objective:

@@ -14,8 +14,10 @@ cell sums ``T`` of the scores. ``equalized_odds`` is the penalty of Oesterling e
 and individual forms are those of Berk et al. (2017), "A convex framework for fair regression".
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -24,33 +26,54 @@ from fmu_jax import cells
 from fmu_jax.data import Data
 
 
-class Penalty(NamedTuple):
-    """A fairness penalty: which labels are compared (``match[y, y']``), and whether pair by pair."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Penalty:
+    """A fairness penalty; a pytree, so that a sweep over penalties of one form compiles once.
 
-    match: tuple[tuple[int, int], tuple[int, int]]
+    Attributes:
+      match: ``M[y, y']``, ``(2, 2)``: which labels of group 0 and of group 1 are compared.
+      pairwise: the individual form in place of the group form.
+    """
+
+    match: Any
     pairwise: bool = False
 
 
+jax.tree_util.register_dataclass(Penalty, data_fields=["match"], meta_fields=["pairwise"])
+
 PENALTIES = {
-    "equalized_odds": Penalty(match=((1, 0), (0, 1))),
-    "demographic_parity": Penalty(match=((1, 1), (1, 1))),
-    "equal_opportunity": Penalty(match=((0, 0), (0, 1))),
-    "individual": Penalty(match=((1, 0), (0, 1)), pairwise=True),
+    "equalized_odds": Penalty(np.array([[1.0, 0.0], [0.0, 1.0]])),
+    "demographic_parity": Penalty(np.array([[1.0, 1.0], [1.0, 1.0]])),
+    "equal_opportunity": Penalty(np.array([[0.0, 0.0], [0.0, 1.0]])),
+    "individual": Penalty(np.array([[1.0, 0.0], [0.0, 1.0]]), pairwise=True),
 }
 
 
-def coefficients(name: str, data: Data) -> tuple[Float[Array, "2 2"], Float[Array, "2 2"]]:
+def find(penalty: str | Penalty) -> Penalty:
+    """The penalty of that name; one that is a ``Penalty`` already is returned as it is.
+
+    Raises:
+      ValueError: unknown name.
+    """
+    if isinstance(penalty, Penalty):
+        return penalty
+    if penalty not in PENALTIES:
+        raise ValueError(f"unknown penalty {penalty!r}; known: {', '.join(PENALTIES)}")
+    return PENALTIES[penalty]
+
+
+def coefficients(penalty: str | Penalty, data: Data) -> tuple[Float[Array, "2 2"], Float[Array, "2 2"]]:
     """Cell coefficients of a penalty.
 
     Args:
-      name: a key of ``PENALTIES``.
+      penalty: a key of ``PENALTIES``, or a ``Penalty``.
       data: the rows; an empty group gives zero coefficients.
 
     Returns:
       ``alpha`` (2, 2), indexed [group, label], and ``match / (n_a n_b)`` (2, 2), indexed [label in a, label in b].
     """
     table = cells.counts(data)
-    match = jnp.asarray(np.array(PENALTIES[name].match), data.x.dtype)
+    match = jnp.asarray(find(penalty).match).astype(data.x.dtype)
     # The product of the group sizes overflows int32 and is never formed: divide twice.
     inverse = 1 / jnp.maximum(table.sum(axis=1), 1)
     share = table * inverse[:, None]
@@ -58,51 +81,51 @@ def coefficients(name: str, data: Data) -> tuple[Float[Array, "2 2"], Float[Arra
     return alpha, match * inverse[0] * inverse[1]
 
 
-def from_scores(name: str, scores: Float[Array, " n"], data: Data) -> Float[Array, ""]:
+def from_scores(penalty: str | Penalty, scores: Float[Array, " n"], data: Data) -> Float[Array, ""]:
     """The penalty ``R`` at given scores.
 
     Args:
-      name: a key of ``PENALTIES``.
+      penalty: a key of ``PENALTIES``, or a ``Penalty``.
       scores: ``(n,)`` real scores (log-odds).
       data: the rows.
 
     Returns:
       The non-negative scalar ``R``.
     """
-    alpha, pair = coefficients(name, data)
+    alpha, pair = coefficients(penalty, data)
     row_alpha = data.weight * cells.spread(alpha, data)
-    if not PENALTIES[name].pairwise:
+    if not find(penalty).pairwise:
         return jnp.dot(row_alpha, scores) ** 2
     total = cells.sums(scores, data)
     return jnp.dot(jnp.abs(row_alpha), scores**2) - 2 * total[0] @ pair @ total[1]
 
 
-def score_gradient(name: str, scores: Float[Array, " n"], data: Data) -> Float[Array, " n"]:
+def score_gradient(penalty: str | Penalty, scores: Float[Array, " n"], data: Data) -> Float[Array, " n"]:
     """Gradient of ``R`` with respect to the scores, ``(n,)``, in closed form."""
-    alpha, pair = coefficients(name, data)
+    alpha, pair = coefficients(penalty, data)
     row_alpha = data.weight * cells.spread(alpha, data)
-    if not PENALTIES[name].pairwise:
+    if not find(penalty).pairwise:
         return 2 * jnp.dot(row_alpha, scores) * row_alpha
     total = cells.sums(scores, data)
     other = jnp.stack([pair @ total[1], pair.T @ total[0]])
     return 2 * (jnp.abs(row_alpha) * scores - data.weight * cells.spread(other, data))
 
 
-def quadratic_form(name: str, data: Data) -> Float[Array, "d d"]:
+def quadratic_form(penalty: str | Penalty, data: Data) -> Float[Array, "d d"]:
     """The matrix ``Q`` with ``R = theta' Q theta`` for the linear model ``f = x theta``.
 
     The group penalties give ``Q = c c'`` with ``c = sum_i w_i alpha_i x_i``.
 
     Args:
-      name: a key of ``PENALTIES``.
+      penalty: a key of ``PENALTIES``, or a ``Penalty``.
       data: ``n`` rows of ``d`` features.
 
     Returns:
       ``(d, d)``, symmetric positive semi-definite.
     """
-    alpha, pair = coefficients(name, data)
+    alpha, pair = coefficients(penalty, data)
     row_alpha = data.weight * cells.spread(alpha, data)
-    if not PENALTIES[name].pairwise:
+    if not find(penalty).pairwise:
         c = row_alpha @ data.x
         return jnp.outer(c, c)
     total = cells.sums(data.x, data)

@@ -43,7 +43,7 @@ def epsilon_from(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
       out of range.
 
     >>> round(float(epsilon_from(0.1, 1.0, 1e-5)), 4)
-    0.4883
+    0.4882
     """
     check_positive(sigma=sigma)
     check_probability(delta=delta)

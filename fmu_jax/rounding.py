@@ -86,13 +86,13 @@ def gradient_with_error(
     return grad, (1 + gamma(4 * depth)) * jnp.linalg.norm(total_error + 8 * unit * parts)
 
 
-def _penalty_with_error(name, scores, score_error, data, gamma):
+def _penalty_with_error(penalty, scores, score_error, data, gamma):
     """d(penalty)/d(score) for each row and a bound on its error, both (n,)."""
     unit = gamma(1)
-    alpha, pair = penalties.coefficients(name, data)
+    alpha, pair = penalties.coefficients(penalty, data)
     row_alpha = data.weight * cells.spread(alpha, data)
     depth = gamma(_depth(scores.shape[0]) + _COEFFICIENT)
-    if not penalties.PENALTIES[name].pairwise:
+    if not penalties.find(penalty).pairwise:
         both = jnp.stack([row_alpha * scores, jnp.abs(row_alpha) * (score_error + depth * jnp.abs(scores))], axis=1)
         gap, gap_error = _block_sum(both)
         return 2 * gap * row_alpha, 2 * jnp.abs(row_alpha) * (gap_error + _LOCAL * unit * jnp.abs(gap))

@@ -101,7 +101,7 @@ def _one(config: Config, problem: fmu_problem.Problem, method: str, rows, shard,
     params = problem.params
     if method == "sharded":
         params, options = ensemble, options | {"noise": None, "shard": shard}
-    removal, timing = measure.time_call(lambda: remove(objective, params, problem.train, rows, **options), repeats=3)
+    removal, timing = measure.time_call(lambda: remove(objective, params, problem.train, rows, **options), repeats=1)
     if method == "sharded":
         labels = predict_shards(removal.params, test.x)
     else:

@@ -160,13 +160,17 @@ def _choose(objective: Objective, method: str, allow_unfair: bool, options: dict
         raise ValueError(f"method {method!r} is defined for the linear model only; use fair_newton or influence")
     if not chosen.fair and not allow_unfair:
         plain_penalty = not is_traced(objective.fairness) and float(objective.fairness) == 0
-        unseen = "reweighing" if objective.reweigh else None if plain_penalty else f"penalty {objective.penalty!r}"
+        unseen = "reweighing" if objective.reweigh else None if plain_penalty else _name(objective)
         if unseen:
             raise ValueError(
                 f"method {method!r} cannot honour the {unseen} (fairness={objective.fairness}): it would unlearn "
                 "another objective than the one trained; use fair_newton, or pass allow_unfair=True for a baseline"
             )
     return chosen
+
+
+def _name(objective: Objective) -> str:
+    return f"penalty {objective.penalty!r}" if isinstance(objective.penalty, str) else "fairness penalty"
 
 
 def _check_forget(data: Data, forget) -> Bool[Array, " n"]:
