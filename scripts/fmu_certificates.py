@@ -91,12 +91,10 @@ def _epsilon(bound: float, sigma: float, delta: float) -> float:
 
 def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
     """Bounds against the share removed, and epsilon against sigma, one row of panels a data set."""
-    figure, axes = plot.figure(
-        len(config.datasets),
-        2,
-        titles=[f"{name}, {what}" for name in config.datasets for what in ("bounds", "epsilon")],
-    )
     delta = config.deltas[0]
+    left_title, right_title = f"bounds at sigma = {config.shown_sigma:g}", f"{config.shown_fraction:.1%} removed"
+    titles = [f"{plot.look(name).label}, {title}" for name in config.datasets for title in (left_title, right_title)]
+    figure, axes = plot.figure(len(config.datasets), 2, titles=titles)
     for (left, right), dataset in zip(axes, config.datasets, strict=True):
         part = [row for row in table if row["dataset"] == dataset and np.isclose(row["delta"], delta)]
         for name in BOUNDS:
@@ -105,8 +103,7 @@ def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
             at_share = [row | {"bound": name} for row in part if np.isclose(row["fraction"], config.shown_fraction)]
             plot.lines(right, at_share, x="sigma", y=f"epsilon_{name}", by="bound")
         left.set(xscale="log", yscale="log", xlabel="share removed", ylabel="bound on the residual")
-        label = f"epsilon at delta = {delta:g}, {config.shown_fraction:.1%} removed"
-        right.set(xscale="log", yscale="log", xlabel="sigma", ylabel=label)
+        right.set(xscale="log", yscale="log", xlabel="sigma", ylabel=f"epsilon (delta = {delta:g})")
         right.axhline(1, color="0.5", linewidth=0.8)
     plot.legend(figure, columns=3)
     return plot.save(figure, config.out / "certificates.png")

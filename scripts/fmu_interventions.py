@@ -121,40 +121,49 @@ def predict(problem: fmu_problem.Problem, intervention: str, params, remaining) 
     return predict_with_thresholds(scores(problem.test.x), problem.test.group, thresholds)
 
 
+MEASURES = {
+    "distance": "distance to retrained",
+    "disagreement": "test predictions that differ",
+    "odds_gap_change": "size of the change of the odds gap",
+}
+
+
 def summary(table: Sequence[dict[str, Any]], dataset: str) -> list[rows.Row]:
-    """Medians over seeds, one row for each intervention and method of a data set."""
+    """Medians over seeds: one row for each intervention and measure, one column a method."""
+    part = [row for row in table if row["dataset"] == dataset and row["method"] != "retrain"]
     lines = []
-    for intervention in INTERVENTIONS:
-        for method in dict.fromkeys(row["method"] for row in table):
-            part = [
-                row
-                for row in table
-                if (row["dataset"], row["intervention"], row["method"]) == (dataset, intervention, method)
-            ]
-            if not part:
-                continue
-            line: rows.Row = {"intervention": intervention, "method": method}
-            for column in ("distance", "disagreement", "odds_gap_change", "parity_gap_change"):
-                values = [row[column] for row in part if row[column] is not None]
-                sizes = np.abs(values) if column.endswith("change") else values
-                line[column] = float(np.median(sizes)) if values else None
+    for measure, label in MEASURES.items():
+        for intervention in INTERVENTIONS:
+            line: rows.Row = {"measure": label, "intervention": intervention}
+            for method in dict.fromkeys(row["method"] for row in part):
+                values = [
+                    abs(row[measure])
+                    for row in part
+                    if (row["intervention"], row["method"]) == (intervention, method) and row[measure] is not None
+                ]
+                line[method] = float(np.median(values)) if values else None
             lines.append(line)
     return lines
 
 
 def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
-    """Distance and disagreement by intervention, a row of panels a data set."""
-    columns = {"distance": "distance to retrained", "disagreement": "test predictions that differ"}
-    titles = [f"{dataset}, {label}" for dataset in config.datasets for label in columns.values()]
-    figure, axes = plot.figure(len(config.datasets), 2, titles=titles, width=4.6, height=2.8)
+    """Distance and change of the gap by intervention, a row of panels a data set."""
+    titles = [f"{plot.look(dataset).label}, {label}" for dataset in config.datasets for label in MEASURES.values()]
+    figure, axes = plot.figure(len(config.datasets), len(MEASURES), titles=titles, width=4.0, height=2.8)
     for line, dataset in zip(axes, config.datasets, strict=True):
-        for panel, (column, label) in zip(line, columns.items(), strict=True):
-            part = [row for row in table if row["dataset"] == dataset and row["method"] != "retrain"]
+        for panel, (column, smallest) in zip(line, zip(MEASURES, (1e-5, 1e-4, 1e-4), strict=True), strict=True):
+            part = [
+                row | {column: abs(row[column])}
+                for row in table
+                if row["dataset"] == dataset and row["method"] != "retrain" and row[column] is not None
+            ]
             plot.points(panel, part, x="intervention", y=column, order=list(INTERVENTIONS))
-            panel.set_ylabel(label)
-            panel.tick_params(axis="x", rotation=30)
-            panel.set_yscale("symlog", linthresh=1e-4)
-    plot.legend(figure)
+            panel.set_ylabel("")
+            panel.set_yscale("symlog", linthresh=smallest)
+            panel.set_ylim(-smallest / 3, 3 * max(row[column] for row in part))
+            for tick in panel.get_xticklabels():
+                tick.set(rotation=30, ha="right", rotation_mode="anchor")
+    plot.legend(figure, columns=7)
     return plot.save(figure, config.out / "interventions.png")
 
 

@@ -129,7 +129,11 @@ def draw(out: Path, table: Sequence[dict[str, Any]]) -> list[Path]:
         chosen = [row for row in table if (row["dataset"], row["penalty"]) == (dataset, penalty)]
         subsets = list(dict.fromkeys(row["subset"] for row in chosen))
         figure, axes = plot.figure(
-            len(SHOWN), len(subsets), titles=[f"{dataset}, {subset}" for subset in subsets], share_y=True, height=2.2
+            len(SHOWN),
+            len(subsets),
+            titles=[f"{plot.look(dataset).label}, {subset}" for subset in subsets],
+            share_y=True,
+            height=2.2,
         )
         for line, (column, label) in enumerate(SHOWN.items()):
             for panel, subset in zip(axes[line], subsets, strict=True):

@@ -84,7 +84,11 @@ GAPS = {
 
 def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
     """Gap and accuracy of each model, a row of panels a data set, a column a penalty."""
-    titles = [f"{dataset}, {penalty}" for dataset in config.datasets for penalty in config.penalties]
+    titles = [
+        f"{plot.look(dataset).label}, {plot.look(penalty).label}"
+        for dataset in config.datasets
+        for penalty in config.penalties
+    ]
     figure, axes = plot.figure(len(config.datasets), len(config.penalties), titles=titles, width=3.0)
     for line, dataset in zip(axes, config.datasets, strict=True):
         for panel, penalty in zip(line, config.penalties, strict=True):

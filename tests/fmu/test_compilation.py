@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fmu_jax import Objective, certify, datasets, fairness_interval, fit, metrics, predict_labels, remove, sample_noise
+from fmu_jax.penalties import Penalty
 from fmu_jax.removal import METHODS, fit_shards, make_shards
 
 EVENTS = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/backend_compile_duration")
@@ -77,8 +78,17 @@ def test_a_sweep_of_hyper_parameters_shares_what_is_compiled(trained):
     assert seen == []
 
 
+def test_a_sweep_of_group_penalties_shares_what_is_compiled(trained):
+    params, noise = trained
+    remove(OBJECTIVE, params, DATA, [1], noise=noise)
+    with counted() as seen:
+        for penalty in ("demographic_parity", "equal_opportunity", Penalty(np.array([[1.0, 0.5], [0.5, 1.0]]))):
+            remove(Objective(l2=1e-2, fairness=1.0, penalty=penalty), params, DATA, [1], noise=noise)
+    assert seen == []
+
+
 def test_the_counter_counts(trained):
-    """A new shape, and a new penalty, are seen."""
+    """A new shape, and a penalty of another form, are seen."""
     params, noise = trained
     shorter = jax.tree.map(lambda leaf: leaf[:-1], DATA)
     with counted() as seen:

@@ -78,11 +78,11 @@ def test_converges_on_the_grid_of_every_bundled_data_set(real):
         assert abs(np.linalg.norm(grad) - float(result.grad_norm)) < 5e-11
 
 
-def check_compas(**options):
+def check_compas(*, solver="auto", **options):
     """The same on COMPAS with the oracle's gradient, for any penalty."""
     data = datasets.load("compas", group="race", seed=0).train
     for l2, fairness, noise in grid(data, (1.0, 1e3)):
-        result = fit(Objective(l2=l2, fairness=fairness, **options), data, noise=noise)
+        result = fit(Objective(l2=l2, fairness=fairness, **options), data, noise=noise, solver=solver)
         tail = (options.get("penalty", "equalized_odds"), noise, options.get("reweigh", False))
         grad = oracles.gradient(result.params, *as_numpy(data), l2, fairness, *tail, fast=True)
         assert np.linalg.norm(grad) / len(data.y) <= 1e-10, (l2, fairness, noise)
@@ -97,24 +97,26 @@ def test_reweighing_converges_on_compas():
     check_compas(reweigh=True)
 
 
-@pytest.fixture
-def matrix_free(monkeypatch):
-    """Forces Newton-CG; the limit is read while tracing, so what is compiled must go before and after."""
-    fitting._minimise.clear_cache()
-    monkeypatch.setattr(fitting, "DENSE_LIMIT", 0)
-    yield
-    fitting._minimise.clear_cache()
-
-
 @pytest.mark.parametrize("penalty", ["equalized_odds", "individual"])
-def test_newton_cg_finds_the_same_minimiser(penalty, matrix_free):
-    result = fit(Objective(l2=1e-3, fairness=2.0, penalty=penalty), rows(), noise=jnp.array(NOISE))
+def test_newton_cg_finds_the_same_minimiser(penalty):
+    result = fit(Objective(l2=1e-3, fairness=2.0, penalty=penalty), rows(), noise=jnp.array(NOISE), solver="cg")
     expected = oracles.minimise(PROBLEM.x, PROBLEM.y, PROBLEM.s, PROBLEM.w, 1e-3, 2.0, penalty, NOISE)
     np.testing.assert_allclose(result.params, expected, atol=1e-7)
 
 
-def test_newton_cg_converges_on_compas(matrix_free):
-    check_compas()
+def test_newton_cg_converges_on_compas():
+    check_compas(solver="cg")
+
+
+def test_many_features_are_solved_matrix_free_by_default():
+    few, many = jnp.zeros(fitting.DENSE_LIMIT), jnp.zeros(fitting.DENSE_LIMIT + 1)
+    assert fitting.use_dense(Objective(l2=1e-3), few, "auto")
+    assert not fitting.use_dense(Objective(l2=1e-3), many, "auto")
+
+
+def test_unknown_solver():
+    with pytest.raises(ValueError, match="unknown solver 'lu'; known: auto, dense, cg"):
+        fit(Objective(l2=1e-3), rows(), solver="lu")
 
 
 @pytest.fixture

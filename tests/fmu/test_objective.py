@@ -9,7 +9,7 @@ import pytest
 from flax import linen
 from jax.flatten_util import ravel_pytree
 
-from fmu_jax import Objective, make_data, penalties, predict_labels, sample_noise
+from fmu_jax import Objective, cells, make_data, penalties, predict_labels, sample_noise
 from fmu_jax import objective as objectives
 from tests import oracles
 
@@ -220,3 +220,14 @@ def test_impossible_strengths_are_refused(name, bad):
 def test_unknown_penalty_is_refused_and_the_known_ones_listed():
     with pytest.raises(ValueError, match=r"unknown penalty 'equal_odds'.*equalized_odds"):
         Objective(l2=1.0, penalty="equal_odds")
+
+
+def test_a_penalty_of_ones_own_interpolates_between_the_named_ones():
+    """The gap is linear in the label match: half of demographic parity's plus half of equalized odds'."""
+    data, scores = make_data(np.ones((6, 1)), [0, 1, 1, 0, 1, 0], [0, 0, 1, 1, 1, 0]), jnp.arange(6.0) ** 2
+    both = penalties.Penalty(np.array([[1.0, 0.5], [0.5, 1.0]]))
+    gaps = [
+        scores @ (cells.spread(penalties.coefficients(name, data)[0], data))
+        for name in ("equalized_odds", "demographic_parity")
+    ]
+    np.testing.assert_allclose(penalties.from_scores(both, scores, data), (sum(gaps) / 2) ** 2, rtol=1e-12)
