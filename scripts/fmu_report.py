@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from scripts import fmu_certificates, fmu_interventions
-from scripts.harness import report, store
+from scripts.harness import plot, report, store
 
 PARTS = ("fmu_removal", "fmu_certificates", "fmu_tradeoff", "fmu_interventions")
 
@@ -34,7 +34,7 @@ def data_table(table: Sequence[dict[str, Any]]) -> report.Table:
     lines = []
     for dataset in dict.fromkeys(row["dataset"] for row in table):
         part = [row for row in table if row["dataset"] == dataset and row["method"] == "no_removal"]
-        line: dict[str, Any] = {"data set": dataset}
+        line: dict[str, Any] = {"data set": plot.look(dataset).label}
         for column in ("train_rows", "features", "accuracy", "equalized_odds_mean", "demographic_parity"):
             line[column] = median(part, column)
         lines.append(line)
@@ -48,7 +48,7 @@ def removal_blocks(folder: Path, tables: Mapping[str, list[dict[str, Any]]], nam
         "the target. Newton, projective and sharded cannot see the fairness penalty; they run for comparison only."
     ]
     for dataset in names:
-        lines = []
+        label, lines = plot.look(dataset).label, []
         for method in dict.fromkeys(row["method"] for row in tables["fmu_removal"]):
             part = [
                 row
@@ -59,11 +59,11 @@ def removal_blocks(folder: Path, tables: Mapping[str, list[dict[str, Any]]], nam
             for column in ("distance", "accuracy", "equalized_odds_mean", "demographic_parity", "time_ms"):
                 line[column] = median(part, column)
             lines.append(line)
-        caption = f"{dataset}: 5 % of the rows forgotten (medians over subsets and seeds; metrics on test rows)."
+        caption = f"{label}: 5 % of the rows forgotten (medians over subsets and seeds; metrics on test rows)."
         blocks.append(report.Table(lines, caption=caption))
         for path in sorted((folder / "fmu_removal").glob(f"removal_{dataset}_*.png")):
-            alt = f"{dataset}: gap, accuracy, distance to retrained and time against the share removed, by method"
-            blocks.append(report.Figure(path, alt, f"{dataset}: every method against the share of rows removed."))
+            alt = f"{label}: gap, accuracy, distance to retrained and time against the share removed, by method"
+            blocks.append(report.Figure(path, alt, f"{label}: every method against the share of rows removed."))
     return blocks
 
 
@@ -78,7 +78,7 @@ def certificate_blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[An
                 for row in table
                 if (row["dataset"], row["fraction"], row["sigma"], row["delta"]) == (dataset, fraction, 1.0, delta)
             ]
-            line: dict[str, Any] = {"data set": dataset, "share removed": fraction}
+            line: dict[str, Any] = {"data set": plot.look(dataset).label, "share removed": fraction}
             for column in (*fmu_certificates.BOUNDS, "epsilon_residual_norm", "epsilon_paper_data_dependent"):
                 line[column] = median(part, column)
             lines.append(line)
@@ -110,15 +110,16 @@ def intervention_blocks(folder: Path, tables: Mapping[str, list[dict[str, Any]]]
         "Group thresholds are refitted, so a method that finds the plain model serves them."
     ]
     for dataset in names:
-        table = fmu_interventions.summary(tables["fmu_interventions"], dataset)
-        caption = f"{dataset}: against the intervention's own retrained model (medians over seeds, test rows)."
+        label, table = plot.look(dataset).label, fmu_interventions.summary(tables["fmu_interventions"], dataset)
+        caption = f"{label}: against the intervention's own retrained model (medians over seeds, test rows)."
         blocks.append(report.Table(table, caption=caption, digits=2))
     alt = "Distance to the retrained model, differing predictions and change of the gap, by intervention and method"
     blocks.append(report.Figure(folder / "fmu_interventions" / "interventions.png", alt, "Every intervention."))
     return blocks
 
 
-def median(part: Sequence[dict[str, Any]], column: str) -> float | None:
-    """Median of a column over rows that have it, or None."""
+def median(part: Sequence[dict[str, Any]], column: str) -> float | int | None:
+    """Median of a column over rows that have it, or None; whole numbers stay whole."""
     values = [row[column] for row in part if row.get(column) is not None]
-    return float(np.median(values)) if values else None
+    middle = float(np.median(values)) if values else None
+    return int(middle) if middle is not None and all(isinstance(value, int) for value in values) else middle

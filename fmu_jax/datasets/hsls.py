@@ -1,6 +1,9 @@
 """HSLS:09, the High School Longitudinal Study of 2009: 9th-grade mathematics, from a user's public-use file.
 
 The National Center for Education Statistics publishes the student file; it is not bundled here.
+
+Differs from the reference: D13 nominal codes are one-hot encoded, by name or by number alike (the original feeds codes
+to the model as numbers).
 """
 
 from collections.abc import Sequence
