@@ -11,14 +11,14 @@ The bracket vanishes for an exact Newton step and is computed and added, so the 
 
     exact     r = |grad F'(theta^-)|                                      one O(n d) pass
     row       (L/2) |G|_2^1/2 | sqrt(om) (X D)^2 |_2
-    Gram      (L/2) max|x_i| |G|_2^1/2 |D| sqrt(D' G D)                   no row needed once max|x_i| is known
+    Gram      (L/2) max|x_i| |G|_2^1/2 |D| sqrt(D' G D)                   no row needed once max|x_i|, G are known
 
 ``paper_data_dependent = 0.25 |X_w|_2 |D| |X_w D|`` and ``paper_worst_case`` (Theorem 1) are the originals, as their
 code evaluates them, for comparison: they hold for a converged start only.
 
 Differs from the reference: D8 (see ``privacy``); D9 the largest row norm is measured (rows have norm up to sqrt 2
-once the bias column is appended, the originals assume 1); D10 every certified norm is widened by its rounding error, in
-whatever dtype it was computed.
+once the bias column is appended, the originals assume 1); D10 the residual, and with it epsilon and the bounds, is
+widened by the rounding error of the gradient, in whatever dtype it was computed.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from fmu_jax import objective as objectives
 from fmu_jax.distances import check_certifiable, retrained_region
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective, Scalar
-from fmu_jax.privacy import check_positive, check_probability, epsilon_from
+from fmu_jax.privacy import certified_epsilon, check_positive, check_probability
 from fmu_jax.removal import Removal
 from fmu_jax.rounding import gradient_with_error
 
@@ -46,12 +46,14 @@ class Certificate:
 
     Attributes:
       residual_norm: ``|grad F'(theta^-)|``, widened by ``rounding_margin``.
-      row_bound, gram_bound: upper bounds of the residual that do not evaluate it, widened likewise.
+      row_bound, gram_bound: upper bounds of the residual from the length of the step, plus ``rounding_margin``.
       paper_data_dependent, paper_worst_case: the originals' figures.
       rounding_margin: bound on the rounding error in the residual.
-      epsilon: ``(residual_norm / sigma) sqrt(2 ln(1.5/delta))``; infinite when there is no noise.
+      epsilon: ``certified_epsilon`` of the residual: ``(residual_norm / sigma) sqrt(2 ln(1.5/delta))`` as long as that
+        is sound, more beyond; infinite when there is no noise.
       distance_bound: ``residual_norm / (n_w l2) >= |theta^- - theta'|`` by strong convexity (kappa).
-      local_distance_bound: the same by the curvature at ``theta^-``; usually far smaller, infinite where it is silent.
+      local_distance_bound: the same by the curvature at ``theta^-``; usually far smaller in float64, infinite where it
+        is silent.
       sigma, delta: what ``epsilon`` was computed for.
       dtype: in which floating-point type all of it was computed.
     """
@@ -74,6 +76,7 @@ _CERTIFICATE_FIELDS = [field.name for field in dataclasses.fields(Certificate) i
 jax.tree_util.register_dataclass(Certificate, data_fields=_CERTIFICATE_FIELDS, meta_fields=["dtype"])
 
 
+@jax.default_matmul_precision("highest")
 def certify(objective: Objective, before, removal: Removal, *, sigma: Scalar, delta: Scalar, noise=None) -> Certificate:
     """Certifies a removal from the linear model.
 
@@ -108,22 +111,22 @@ def certify(objective: Objective, before, removal: Removal, *, sigma: Scalar, de
     True
     """
     check_certifiable(objective, removal)
-    check_params(objective, removal.params, removal.data, noise)
     check_params(objective, before, removal.data, None)
     check_positive(sigma=sigma)
     check_probability(delta=delta)
-    return _certify(objective, before, removal, sigma, delta, noise)
+    # A call of its own, so that its temporary copies of the rows are gone before the next ones are made.
+    region = retrained_region(objective, removal, noise=noise)
+    return _certify(objective, before, removal, region, sigma, delta, noise)
 
 
 @jax.jit
-def _certify(objective, before, removal, sigma, delta, noise) -> Certificate:
+def _certify(objective, before, removal, region, sigma, delta, noise) -> Certificate:
     data, params, step = removal.data, removal.params, removal.params - removal.start
     x, om = data.x, objectives.row_weights(objective, data)
-    region = retrained_region(objective, removal, noise=noise)
     residual, margin = region.residual_norm, region.rounding_margin
 
     at_start, start_margin = gradient_with_error(objective, removal.start, data, noise)
-    left = at_start + objectives.hessian(objective, removal.start, data) @ step
+    left = at_start + objectives.hessian_vector_product(objective, removal.start, data, step)
     offset = jnp.linalg.norm(left) + start_margin
     moved = x @ step
     spectral = _spectral_norm(x, om)
@@ -139,7 +142,7 @@ def _certify(objective, before, removal, sigma, delta, noise) -> Certificate:
     worst = paper_worst_case(jnp.linalg.norm(before), objective.l2, n=cells.size(was), n_b=cells.counts(was)[1].sum())
 
     noisy = jnp.zeros((), bool) if noise is None else jnp.any(noise != 0)
-    bound = jnp.where(noisy, epsilon_from(residual, sigma, delta), jnp.inf)
+    bound = jnp.where(noisy, certified_epsilon(residual, sigma, delta), jnp.inf)
     return Certificate(
         residual_norm=residual,
         row_bound=row + offset + margin,

@@ -54,7 +54,7 @@ def make_data(x, y, group, weight=None) -> Data:
       weight: ``(n,)`` zeros and ones; None means all ones.
 
     Returns:
-      The ``Data``, on the default device.
+      The ``Data``; ``x`` stays on the device that it is on.
 
     Raises:
       ValueError: shapes differ, a feature is NaN or infinite, or a label, group or weight is neither 0 nor 1.
@@ -69,7 +69,8 @@ def make_data(x, y, group, weight=None) -> Data:
     codes = {}
     for name, values in (("y", y), ("group", group)):
         values = np.asarray(values)
-        codes[name] = values.astype(np.int32)
+        numeric = values.dtype.kind in "biuf" and np.all(np.isfinite(values))
+        codes[name] = values.astype(np.int32) if numeric else np.zeros(0, np.int32)
         if not np.array_equal(codes[name], values):
             seen = np.unique(values)[:5].tolist()
             raise ValueError(f"`{name}` must hold only 0 and 1, got values such as {seen}; recode it first")
@@ -125,7 +126,7 @@ def check_data(data: Data, *, what: str = "the data") -> None:
     summary = jax.device_get(summarise(data))
     bad_features = 0 if summary.finite else int(jnp.sum(~jnp.isfinite(data.x), dtype=jnp.int32))
     for count, name, fix in (
-        (bad_features, "features are NaN or infinite", "impute or drop them"),
+        (bad_features, "features are NaN or infinite", "impute or drop them (removed rows count too)"),
         (summary.bad_labels, "labels are neither 0 nor 1", "recode `y` to 0 and 1"),
         (summary.bad_groups, "group codes are neither 0 nor 1", "recode `group` to 0 and 1"),
         (summary.bad_weights, "weights are neither 0 nor 1", "a row is kept (1) or removed (0)"),
@@ -145,9 +146,9 @@ def check_shapes(data: Data) -> None:
     for name in ("y", "group"):
         if not jnp.issubdtype(getattr(data, name).dtype, jnp.integer):
             raise ValueError(f"`{name}` must be integer codes, got {getattr(data, name).dtype}; use make_data")
-    if not jnp.issubdtype(data.x.dtype, jnp.floating) or data.weight.dtype != data.x.dtype:
+    if data.x.dtype not in (jnp.float32, jnp.float64) or data.weight.dtype != data.x.dtype:
         raise ValueError(
-            f"`x` must be floating and `weight` of the same dtype, got {data.x.dtype} and {data.weight.dtype}"
+            f"`x` must be float32 or float64 and `weight` of the same dtype, got {data.x.dtype} and {data.weight.dtype}"
         )
 
 
@@ -181,9 +182,14 @@ def forget_mask(forget, n: int) -> Bool[Array, " n"]:
       ValueError: an index is out of range, repeated or not an integer, or the mask's length is not ``n``.
     """
     if is_traced(forget):
-        if forget.dtype == jnp.bool_:
+        if forget.dtype == jnp.bool_ and forget.shape == (n,):
             return forget
-        return jnp.zeros(n, bool).at[forget].set(True)
+        if forget.ndim != 1 or not jnp.issubdtype(forget.dtype, jnp.integer):
+            raise ValueError(
+                f"`forget` must be row indices (k,) or a boolean mask ({n},), got {forget.dtype} {forget.shape}"
+            )
+        # What cannot be checked while tracing must not wrap around: an index that is out of range forgets nothing.
+        return jnp.zeros(n, bool).at[jnp.where(forget < 0, n, forget)].set(True, mode="drop")
     rows = np.asarray(forget)
     if rows.dtype == np.bool_:
         if rows.shape != (n,):

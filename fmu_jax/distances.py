@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from fmu_jax import cells
 from fmu_jax import objective as objectives
+from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective
 from fmu_jax.removal import Removal
 from fmu_jax.rounding import gradient_with_error
@@ -47,6 +48,7 @@ class Region(NamedTuple):
     dual: Float[Array, "d d"]
 
 
+@jax.default_matmul_precision("highest")
 def retrained_region(objective: Objective, removal: Removal, *, noise=None) -> Region:
     r"""Bounds how far the retrained parameters lie from the unlearned ones, in two norms.
 
@@ -66,9 +68,10 @@ def retrained_region(objective: Objective, removal: Removal, *, noise=None) -> R
       The ``Region``.
 
     Raises:
-      ValueError: a model that is not one linear model.
+      ValueError: a model that is not one linear model, or noise that does not fit it.
     """
     check_certifiable(objective, removal)
+    check_params(objective, removal.params, removal.data, noise)
     return _region(objective, removal, noise)
 
 

@@ -49,6 +49,7 @@ class FitResult(NamedTuple):
     steps: Int[Array, ""]
 
 
+@jax.default_matmul_precision("highest")
 def fit(
     objective: Objective,
     data: Data,
@@ -88,6 +89,7 @@ def fit(
     >>> bool(fit(Objective(l2=1e-2, fairness=1.0), data).converged)
     True
     """
+    data = jax.tree.map(jnp.asarray, data)
     check_data(data)
     if init is None:
         if not objective.linear:
@@ -98,7 +100,7 @@ def fit(
         tolerance = 1e-10 if data.x.dtype == jnp.float64 else 1e-5
     if max_steps is None:
         max_steps = 200 if objective.linear else 2000
-    result = _minimise(objective, init, data, noise, tolerance, max_steps, use_dense(objective, init, solver))
+    result = minimise(objective, init, data, noise, tolerance, max_steps, use_dense(objective, init, solver))
     if throw and not is_traced(result.converged) and not result.converged:
         raise NotConvergedError(
             f"after {int(result.steps)} steps the mean-form gradient norm is {float(result.grad_norm):.3g}, above "
@@ -138,7 +140,8 @@ def use_dense(objective: Objective, params: Params, solver: str) -> bool:
 
 
 @partial(jax.jit, static_argnames="dense")
-def _minimise(objective, init, data, noise, tolerance, max_steps, dense) -> FitResult:
+def minimise(objective, init, data, noise, tolerance, max_steps, dense) -> FitResult:
+    """What ``fit`` runs once its input is checked; never raises, so other solvers build on it."""
     if not objective.linear:
         return _lbfgs(objective, init, data, noise, tolerance, max_steps)
     return _newton(objective, init, data, noise, tolerance, max_steps, dense=dense)
@@ -206,6 +209,8 @@ def _newton(objective, init, data, noise, tolerance, max_steps, *, dense) -> Fit
     def step(state):
         direction = newton_direction(state.params, state.grad)
         params = state.params + step_size(state.params, state.grad, direction) * direction
+        # A singular Hessian gives no direction: stay at the last good point, and end as stalled.
+        params = jnp.where(jnp.all(jnp.isfinite(params)), params, state.params)
         grad = gradient(params)
         norm = jnp.linalg.norm(grad)
         # Far from the optimum the gradient may grow while F falls; at rounding level neither moves any more.

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fmu_jax.data import Data, cell_counts
+from fmu_jax.data import Data, cell_counts, check_data
 from fmu_jax.distances import prediction_margins, retrained_region
+from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective, logits
 from fmu_jax.removal import Removal
 
@@ -36,6 +37,7 @@ class FairnessInterval(NamedTuple):
     undecided: Int[Array, ""]
 
 
+@jax.default_matmul_precision("highest")
 def fairness_interval(objective: Objective, removal: Removal, data: Data, *, noise=None) -> FairnessInterval:
     """Interval of every group rate of the retrained model on ``data``.
 
@@ -51,8 +53,10 @@ def fairness_interval(objective: Objective, removal: Removal, data: Data, *, noi
       one row, as whole rows cannot always make two rates meet.
 
     Raises:
-      ValueError: a model that is not one linear model.
+      ValueError: a model that is not one linear model, or rows, noise or parameters that do not fit it.
     """
+    check_data(data)
+    check_params(objective, removal.params, data, noise)
     return _interval(objective, removal.params, retrained_region(objective, removal, noise=noise), data)
 
 

@@ -4,13 +4,13 @@ Gaps are absolute differences between the two groups, as in fairlearn; the ratio
 which the paper's code uses.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
-from fmu_jax.data import Data, cell_counts
+from fmu_jax.data import Data, cell_counts, is_traced
 
 
 class GroupMetrics(NamedTuple):
@@ -39,27 +39,39 @@ class GroupMetrics(NamedTuple):
     disparate_impact: Float[Array, "..."]
 
 
-@jax.jit
-def group_metrics(prediction: Int[Array, " n"] | Bool[Array, " n"], data: Data) -> GroupMetrics:
+def group_metrics(prediction: Any, data: Data) -> GroupMetrics:
     """Metrics of predicted labels over the rows of weight one; jit- and vmap-able (``in_axes=(0, None)``).
 
     Args:
-      prediction: ``(n,)`` predicted labels, 0 or 1 (bool or int).
+      prediction: ``(n,)`` predicted labels, 0 or 1: an array or a list, bool or int.
       data: ``n`` rows; ``x`` is not read.
 
     Returns:
       ``GroupMetrics``.
 
     Raises:
-      ValueError: ``prediction`` is not of shape ``(n,)``.
+      ValueError: ``prediction`` is not of shape ``(n,)``, or holds scores or codes other than 0 and 1.
 
     >>> from fmu_jax.data import make_data
     >>> data = make_data(jnp.zeros((4, 1)), y=[0, 1, 0, 1], group=[0, 0, 1, 1])
     >>> float(group_metrics(jnp.array([0, 1, 1, 1]), data).demographic_parity)
     0.5
     """
+    prediction = jnp.asarray(prediction)
     if prediction.shape != data.y.shape:
         raise ValueError(f"`prediction` must have shape {data.y.shape}, one label a row; got {prediction.shape}")
+    if not jnp.issubdtype(prediction.dtype, jnp.integer) and prediction.dtype != jnp.bool_:
+        raise ValueError(f"`prediction` must hold labels 0 and 1, got {prediction.dtype}; compare scores with 0 first")
+    result, other = _metrics(prediction, data)
+    if not is_traced(other) and other:
+        raise ValueError(f"`prediction` must hold labels 0 and 1, got {int(other)} other entries; recode them")
+    return result
+
+
+@jax.jit
+def _metrics(prediction, data):
+    """The metrics, and how many predictions are neither 0 nor 1."""
+    other = jnp.sum((prediction != 0) & (prediction != 1), dtype=jnp.int32)
     chosen = cell_counts(data._replace(weight=jnp.where(prediction.astype(bool), data.weight, 0))).astype(data.x.dtype)
     total = cell_counts(data).astype(data.x.dtype)
     right = jnp.stack([total[:, 0] - chosen[:, 0], chosen[:, 1]], axis=1)
@@ -67,7 +79,7 @@ def group_metrics(prediction: Int[Array, " n"] | Bool[Array, " n"], data: Data) 
     rate = chosen / total
     gap = jnp.abs(rate[0] - rate[1])
     selection = chosen.sum(axis=1) / total.sum(axis=1)
-    return GroupMetrics(
+    result = GroupMetrics(
         accuracy=right.sum() / total.sum(),
         balanced_accuracy=by_label.mean(),
         group_accuracy=right.sum(axis=1) / total.sum(axis=1),
@@ -78,3 +90,4 @@ def group_metrics(prediction: Int[Array, " n"] | Bool[Array, " n"], data: Data) 
         equalized_odds_mean=gap.mean(),
         disparate_impact=selection[0] / selection[1],
     )
+    return result, other

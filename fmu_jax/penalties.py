@@ -96,6 +96,8 @@ def from_scores(penalty: str | Penalty, scores: Float[Array, " n"], data: Data) 
     row_alpha = data.weight * cells.spread(alpha, data)
     if not find(penalty).pairwise:
         return jnp.dot(row_alpha, scores) ** 2
+    # R does not change when all scores shift; centred ones do not cancel.
+    scores = scores - jnp.dot(data.weight, scores) / jnp.maximum(cells.size(data), 1)
     total = cells.sums(scores, data)
     return jnp.dot(jnp.abs(row_alpha), scores**2) - 2 * total[0] @ pair @ total[1]
 

@@ -4,7 +4,11 @@ With objective perturbation ``b ~ N(0, sigma^2 I)`` a model whose remaining-obje
 cannot be told from a retrained one, up to (epsilon, delta): Guo et al. (2020), Theorem 3. ``gaussian_*`` are the exact
 trade-off of two shifted Gaussians (Balle & Wang 2018), under a stronger assumption that their docstrings state.
 
-Differs from the reference: D8 epsilon divides by sigma; the original divides by sigma^2.
+The classical formula holds for epsilon up to about 1 (Balle & Wang 2018, section 2); ``certified_epsilon`` is what a
+certificate reports.
+
+Differs from the reference: D8 epsilon divides by sigma; the original divides by sigma^2. D14 an epsilon for which the
+classical formula is too small is replaced by the Gaussian tail bound (the original uses the formula everywhere).
 """
 
 import jax
@@ -23,6 +27,12 @@ def check_positive(**numbers) -> None:
             raise ValueError(f"`{name}` must be positive and finite, got {number}")
 
 
+def check_norm(residual) -> None:
+    """Raises ValueError for a negative or NaN residual norm; infinity and tracers pass."""
+    if not is_traced(residual) and not np.all(np.asarray(residual) >= 0):
+        raise ValueError(f"`residual` is a norm and must be >= 0, got {residual}")
+
+
 def check_probability(**numbers) -> None:
     """Raises ValueError unless each number lies strictly between 0 and 1; tracers pass."""
     for name, number in numbers.items():
@@ -32,6 +42,8 @@ def check_probability(**numbers) -> None:
 
 def epsilon_from(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
     """``epsilon = (residual / sigma) sqrt(2 ln(1.5 / delta))`` (Guo et al. 2020, Theorem 3; D8).
+
+    The classical formula: too small for epsilons well above 1, where ``certified_epsilon`` takes over.
 
     Args:
       residual: norm of the remaining objective's gradient, sum form, >= 0.
@@ -47,20 +59,42 @@ def epsilon_from(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
     """
     check_positive(sigma=sigma)
     check_probability(delta=delta)
+    check_norm(residual)
     return residual / sigma * jnp.sqrt(2 * jnp.log(1.5 / delta))
 
 
+def certified_epsilon(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
+    """The larger of ``epsilon_from`` and the Gaussian tail bound, so that delta is kept at every epsilon (D14).
+
+    The privacy loss between two Gaussians ``mu = residual / sigma`` apart is ``N(mu^2 / 2, mu^2)``; it exceeds
+    ``mu^2 / 2 + mu z`` with probability delta where ``z`` is the upper delta quantile of the standard normal.
+    Arguments and errors as for ``epsilon_from``.
+    """
+    classical = epsilon_from(residual, sigma, delta)
+    mu = jnp.asarray(residual / sigma)
+    upper = -jax.scipy.special.ndtri(jnp.asarray(delta).astype(mu.dtype))
+    return jnp.maximum(classical, mu * (mu / 2 + upper))
+
+
 def sigma_from(residual: Scalar, epsilon: Scalar, delta: Scalar) -> Array:
-    """Noise level at which a residual costs ``epsilon``: the inverse of ``epsilon_from`` in sigma."""
+    """Noise level at which a residual costs ``epsilon``: the inverse of ``epsilon_from`` in sigma.
+
+    Sound where epsilon is at most 1. Arguments and errors as for ``epsilon_from``.
+    """
     check_positive(epsilon=epsilon)
     check_probability(delta=delta)
     return residual / epsilon * jnp.sqrt(2 * jnp.log(1.5 / delta))
 
 
 def delta_from(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
-    """Failure probability at a given epsilon: the inverse of ``epsilon_from`` in delta, at most 1."""
+    """Failure probability at a given epsilon: the inverse of ``epsilon_from`` in delta, at most 1.
+
+    Sound where epsilon is at most 1. Arguments and errors as for ``epsilon_from``.
+    """
     check_positive(sigma=sigma, epsilon=epsilon)
-    return jnp.minimum(1.5 * jnp.exp(-((epsilon * sigma / residual) ** 2) / 2), 1.0)
+    residual = jnp.asarray(residual)
+    ratio = epsilon * sigma / jnp.where(residual > 0, residual, 1)
+    return jnp.where(residual > 0, jnp.minimum(1.5 * jnp.exp(-(ratio**2) / 2), 1.0), 0.0)
 
 
 def gaussian_delta(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
@@ -90,7 +124,7 @@ def gaussian_epsilon(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
 
 @jax.jit
 def _bisect(residual, sigma, delta):
-    mu = jnp.asarray(residual / sigma)
+    mu, delta = jnp.broadcast_arrays(jnp.asarray(residual / sigma), jnp.asarray(delta))
     # The privacy loss is N(mu^2/2, mu^2), whose Gaussian tail gives an epsilon that is surely enough.
     low, high = jnp.zeros_like(mu), mu * (mu / 2 + jnp.sqrt(2 * jnp.log(1 / delta)) + 1)
 

@@ -19,7 +19,8 @@ def fit_thresholds(scores: Float[Array, " n"], data: Data, *, rate: str = "true_
     """Thresholds at which both groups have the rate that the threshold zero gives all rows together.
 
     With ``selection_rate`` that is demographic parity, with ``true_positive_rate`` equal opportunity, each up to one
-    row (thresholds are deterministic; no randomised decisions).
+    row or one tie of equal scores (thresholds are deterministic; no randomised decisions). A group without rows to
+    count keeps the threshold zero.
 
     Args:
       scores: ``(n,)`` log-odds.
@@ -53,7 +54,7 @@ def _upper_quantile(scores, counted, share):
     above = ordered[jnp.maximum(chosen - 1, 0)]
     below = ordered[jnp.minimum(chosen, scores.shape[0] - 1)]
     middle = jnp.where(chosen < total, (above + below) / 2, -jnp.inf)
-    return jnp.where(chosen > 0, middle, ordered[0])
+    return jnp.where(total > 0, jnp.where(chosen > 0, middle, ordered[0]), 0)
 
 
 @jax.jit

@@ -86,7 +86,7 @@ def rows_of(config: Config, *, dataset: str, sigma: float, seed: int) -> list[di
 
 
 def _epsilon(bound: float, sigma: float, delta: float) -> float:
-    return float(privacy.epsilon_from(bound, sigma, delta))
+    return float(privacy.certified_epsilon(bound, sigma, delta))
 
 
 def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:

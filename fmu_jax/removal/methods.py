@@ -14,7 +14,7 @@ from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.removal.descent import descent
 from fmu_jax.removal.newton import fair_newton, influence, newton
 from fmu_jax.removal.projective import projective
-from fmu_jax.removal.sharded import sharded
+from fmu_jax.removal.sharded import check_shards, sharded
 from fmu_jax.removal.update import Update
 
 
@@ -81,6 +81,7 @@ METHODS: dict[str, Method] = {
 }
 
 
+@jax.default_matmul_precision("highest")
 def remove(
     objective: Objective,
     params: Params,
@@ -99,7 +100,7 @@ def remove(
       objective: what ``params`` was trained on.
       params: the trained parameters (for ``sharded``, the ``(shards, d)`` parameters of ``fit_shards``).
       data: the rows it was trained on.
-      forget: rows to remove: indices ``(k,)``, or a boolean mask ``(n,)``. None at all is allowed.
+      forget: rows to remove: indices ``(k,)``, or a boolean mask ``(n,)``. An empty list is allowed.
       method: a key of ``METHODS``.
       noise: the perturbation ``b`` that ``params`` was trained with.
       allow_unfair: let a method that cannot honour the objective's fairness intervention run all the same.
@@ -124,14 +125,19 @@ def remove(
     3
     """
     chosen = _choose(objective, method, allow_unfair, options)
+    data = jax.tree.map(jnp.asarray, data)
     mask = _check_forget(data, forget)
-    if method != "sharded":
+    if method == "sharded":
+        check_shards(objective, data, options["shard"], params)
+    else:
         check_params(objective, params, data, noise)
     remaining = without(data, mask)
     check_data(remaining, what="what remains after the removal")
     update = chosen.run(objective, params, data, remaining, noise=noise, **options)
     if throw and not is_traced(update.converged) and not update.converged:
-        hint = "raise `l2` or use float64" if objective.linear else "add `damping` or gauss_newton=True"
+        hint = "raise `max_steps` or `l2`, or use float64"
+        if method not in ("retrain", "sharded") and not objective.linear:
+            hint = "raise `max_steps` or `damping`, or use gauss_newton=True"
         raise NotConvergedError(
             f"method {method!r} stopped after {int(update.steps)} steps at residual {float(update.residual):.3g}; "
             f"{hint}, or pass throw=False to take it as it is"
@@ -148,7 +154,9 @@ def _choose(objective: Objective, method: str, allow_unfair: bool, options: dict
         for name in inspect.signature(chosen.run).parameters
         if name not in ("objective", "params", "data", "remaining", "noise")
     ]
-    for name in options:
+    for name, value in options.items():
+        if name in ("steps", "max_steps") and not (value is None or is_traced(value) or int(value) == value >= 1):
+            raise ValueError(f"`{name}` must be a whole number of at least 1, got {value}")
         if name not in known:
             raise ValueError(f"method {method!r} takes no option {name!r}; it takes: {', '.join(known) or 'none'}")
     damping = options.get("damping", 0.0)

@@ -10,11 +10,12 @@ Source: Bourtoule et al. (2021), "Machine unlearning".
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fmu_jax import objective as objectives
-from fmu_jax.data import Data
-from fmu_jax.fitting import FitResult, _minimise, use_dense
+from fmu_jax.data import Data, check_data, is_traced
+from fmu_jax.fitting import FitResult, NotConvergedError, minimise, use_dense
 from fmu_jax.objective import Objective
 from fmu_jax.removal.update import Update
 
@@ -45,6 +46,7 @@ def make_shards(n: int, shards: int, *, key: Array) -> Int[Array, "shards size"]
     return rows.reshape(size, shards).T.astype(jnp.int32)
 
 
+@jax.default_matmul_precision("highest")
 def fit_shards(objective: Objective, data: Data, shard: Int[Array, "shards size"]) -> FitResult:
     """Trains one linear model a shard on the plain objective (no fairness intervention, no perturbation).
 
@@ -55,9 +57,36 @@ def fit_shards(objective: Objective, data: Data, shard: Int[Array, "shards size"
 
     Returns:
       A ``FitResult`` whose fields have a leading axis of length ``shards``; ``params`` is ``(shards, d)``.
+
+    Raises:
+      ValueError: bad rows, a model that is not linear, or a ``shard`` that is no assignment of these rows.
+      NotConvergedError: a shard did not reach the tolerance of ``fit``.
     """
+    data = jax.tree.map(jnp.asarray, data)
+    check_data(data)
+    check_shards(objective, data, shard)
     start = jnp.zeros((shard.shape[0], data.x.shape[1]), data.x.dtype)
-    return _refit(objectives.plain(objective), start, data, shard, jnp.ones(shard.shape[0], bool))
+    result = _refit(objectives.plain(objective), start, data, shard, jnp.ones(shard.shape[0], bool))
+    if not is_traced(result.converged) and not jnp.all(result.converged):
+        worst = float(jnp.max(result.grad_norm))
+        raise NotConvergedError(f"a shard stopped at mean-form gradient norm {worst:.3g}; raise `l2` or use float64")
+    return result
+
+
+def check_shards(objective: Objective, data: Data, shard, params=None) -> None:
+    """Raises ValueError unless ``shard`` assigns each row once and ``params`` holds a linear model for each shard."""
+    if not objective.linear:
+        raise ValueError("shards are defined for the linear model only")
+    n, d = data.x.shape
+    if params is not None and jnp.shape(params) != (shard.shape[0], d):
+        raise ValueError(
+            f"`params` must have shape {(shard.shape[0], d)}, a model for each shard, as fit_shards returns them; got "
+            f"{jnp.shape(params)}"
+        )
+    if not is_traced(shard):
+        dealt = np.sort(np.asarray(shard).ravel())
+        if not np.array_equal(dealt[:n], np.arange(n)) or np.any(dealt[n:] != n):
+            raise ValueError(f"`shard` must hold each of the {n} rows once; make it with make_shards({n}, ...)")
 
 
 def sharded(
@@ -93,7 +122,7 @@ def _refit(objective, params, data, shard, touched) -> FitResult:
         part = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="fill", fill_value=0), data)
 
         def refit(old):
-            return _minimise(
+            return minimise(
                 objective, jnp.zeros_like(old), part, None, tolerance, 200, use_dense(objective, old, "auto")
             )
 

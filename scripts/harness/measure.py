@@ -86,3 +86,8 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def command(module: str) -> str:
+    """The command line of this process, as one would type it."""
+    return " ".join(["python -m", module, *sys.argv[1:]])

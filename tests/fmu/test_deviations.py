@@ -128,6 +128,18 @@ def test_d8_epsilon_divides_by_sigma():
     assert privacy.epsilon_from(0.3, 10.0, 1e-3) == pytest.approx(10 * reference, rel=1e-12)
 
 
+def test_d14_delta_is_kept_at_every_epsilon():
+    """The classical formula lets the true delta of two shifted Gaussians exceed the promised one; ours never does."""
+    delta, broken = 1e-5, 0
+    for mu in np.geomspace(1e-3, 50, 60):
+        epsilon, classical = privacy.certified_epsilon(mu, 1.0, delta), privacy.epsilon_from(mu, 1.0, delta)
+        assert oracles.gaussian_delta(float(epsilon), mu) <= delta * (1 + 1e-9)
+        assert epsilon >= classical
+        assert mu > 1 or epsilon == classical
+        broken += oracles.gaussian_delta(float(classical), mu) > delta
+    assert broken > 10
+
+
 def test_d9_rows_longer_than_one_widen_the_gram_bound():
     start = jnp.asarray(exact(FAIR, np.ones(len(P.y))))
     removal = remove(FAIR, start, DATA, P.removed)
