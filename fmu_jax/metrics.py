@@ -71,7 +71,8 @@ def group_metrics(prediction: Any, data: Data) -> GroupMetrics:
 @jax.jit
 def _metrics(prediction, data):
     """The metrics, and how many predictions are neither 0 nor 1."""
-    other = jnp.sum((prediction != 0) & (prediction != 1), dtype=jnp.int32)
+    codes = prediction.astype(jnp.int32)
+    other = jnp.sum((codes != 0) & (codes != 1), dtype=jnp.int32)
     chosen = cell_counts(data._replace(weight=jnp.where(prediction.astype(bool), data.weight, 0))).astype(data.x.dtype)
     total = cell_counts(data).astype(data.x.dtype)
     right = jnp.stack([total[:, 0] - chosen[:, 0], chosen[:, 1]], axis=1)

@@ -368,7 +368,7 @@ MLP_OBJECTIVE = Objective(l2=L2, predict=Mlp().apply)
         (OBJECTIVE, {"method": "fairnewton"}, r"unknown method 'fairnewton'; known: retrain, fair_newton"),
         (OBJECTIVE, {"step": 2}, r"method 'fair_newton' takes no option 'step'; it takes: steps, solver"),
         (OBJECTIVE, {"method": "retrain", "steps": 2}, "method 'retrain' takes no option 'steps'"),
-        (OBJECTIVE, {"steps": 0}, "`steps` must be at least 1, got 0"),
+        (OBJECTIVE, {"steps": 0}, "`steps` must be a whole number of at least 1, got 0"),
         (OBJECTIVE, {"solver": "lu"}, "unknown solver 'lu'; known: auto, dense, cg"),
         (OBJECTIVE, {"method": "sharded", "allow_unfair": True}, "needs `shard`"),
         (OBJECTIVE, {"noise": jnp.zeros(D + 1)}, "`noise` must have shape"),
