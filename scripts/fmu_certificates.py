@@ -16,7 +16,7 @@ import numpy as np
 from fmu_jax import certify, privacy, remove
 from scripts import fmu_problem
 from scripts.fmu_problem import ProblemConfig
-from scripts.harness import cli, plot, store
+from scripts.harness import cli, plot
 
 BOUNDS = ("residual_norm", "row_bound", "gram_bound", "paper_data_dependent", "paper_worst_case")
 
@@ -56,12 +56,8 @@ def plan(config: Config) -> list[dict[str, Any]]:
 
 def main(config: Config) -> None:
     """Runs what is not done yet and draws the figure."""
-    fmu_problem.start()
-    units = plan(config)
-    with store.open_run(config.out, config) as run:
-        for unit in run.pending(units):
-            run.record(unit, rows_of(config, **unit))
-    draw(config, store.read_rows(config.out))
+    table = fmu_problem.run_units(config, plan(config), rows_of)
+    draw(config, table)
 
 
 def rows_of(config: Config, *, dataset: str, sigma: float, seed: int) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from fmu_jax.removal import METHODS, fit_shards, make_shards
 from fmu_jax.thresholds import fit_thresholds, predict_with_thresholds
 from scripts import fmu_problem
 from scripts.fmu_problem import ProblemConfig, Subset
-from scripts.harness import cli, plot, rows, store
+from scripts.harness import cli, plot, rows
 
 #: Intervention -> overrides of the objective; thresholds act on a plain model.
 INTERVENTIONS: dict[str, dict[str, Any]] = {
@@ -61,12 +61,8 @@ def plan(config: Config) -> list[dict[str, Any]]:
 
 def main(config: Config) -> None:
     """Runs what is not done yet and draws the figure."""
-    fmu_problem.start()
-    units = plan(config)
-    with store.open_run(config.out, config) as run:
-        for unit in run.pending(units):
-            run.record(unit, rows_of(config, **unit))
-    draw(config, store.read_rows(config.out))
+    table = fmu_problem.run_units(config, plan(config), rows_of)
+    draw(config, table)
 
 
 def rows_of(config: Config, *, dataset: str, intervention: str, seed: int) -> list[dict[str, Any]]:

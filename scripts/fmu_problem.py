@@ -1,6 +1,7 @@
 """What the unlearning scripts share: a data set with a trained model, and which rows to forget."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from fmu_jax import Data, Objective, datasets, fit, sample_noise
 from fmu_jax.metrics import GroupMetrics
-from scripts.harness import cli, rows
+from scripts.harness import cli, rows, store
 
 Subset = Literal["random", "minority", "majority"]
 Penalty = Literal["equalized_odds", "demographic_parity", "equal_opportunity", "individual"]
@@ -65,9 +66,21 @@ class Problem:
         return self.split.test
 
 
-def start() -> None:
-    """Computes in float64 from here on, as certificates want; call before any array is made."""
+def run_units(
+    config: ProblemConfig, units: Sequence[dict[str, Any]], rows_of: Callable[..., list[rows.Row]]
+) -> list[rows.Row]:
+    """Does the units that are not done yet, in float64 as certificates want, and returns all rows of the run.
+
+    Args:
+      config: the script's; says where.
+      units: all units of the run.
+      rows_of: ``rows_of(config, **unit)``, the rows of one unit.
+    """
     jax.config.update("jax_enable_x64", True)
+    with store.open_run(config.out, config) as run:
+        for unit in run.pending(units):
+            run.record(unit, rows_of(config, **unit))
+    return store.read_rows(config.out)
 
 
 def load_split(config: ProblemConfig, dataset: str, seed: int) -> datasets.Split:

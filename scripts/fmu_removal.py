@@ -19,7 +19,7 @@ from fmu_jax import certify, fairness_interval, metrics, predict_labels, remove
 from fmu_jax.removal import METHODS, fit_shards, make_shards, predict_shards
 from scripts import fmu_problem
 from scripts.fmu_problem import Penalty, ProblemConfig, Subset
-from scripts.harness import cli, measure, plot, store
+from scripts.harness import cli, measure, plot
 
 SHOWN = {
     "equalized_odds_mean": "average odds gap (test)",
@@ -57,12 +57,8 @@ def plan(config: Config) -> list[dict[str, Any]]:
 
 def main(config: Config) -> None:
     """Runs what is not done yet and draws the figures."""
-    fmu_problem.start()
-    units = plan(config)
-    with store.open_run(config.out, config) as run:
-        for unit in run.pending(units):
-            run.record(unit, rows_of(config, **unit))
-    draw(config.out, store.read_rows(config.out))
+    table = fmu_problem.run_units(config, plan(config), rows_of)
+    draw(config.out, table)
 
 
 def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from fmu_jax import fit, metrics, predict_labels, remove
 from scripts import fmu_problem
 from scripts.fmu_problem import Penalty, ProblemConfig
-from scripts.harness import cli, plot, store
+from scripts.harness import cli, plot
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,8 @@ def plan(config: Config) -> list[dict[str, Any]]:
 
 def main(config: Config) -> None:
     """Runs what is not done yet and draws the figure."""
-    fmu_problem.start()
-    units = plan(config)
-    with store.open_run(config.out, config) as run:
-        for unit in run.pending(units):
-            run.record(unit, rows_of(config, **unit))
-    draw(config, store.read_rows(config.out))
+    table = fmu_problem.run_units(config, plan(config), rows_of)
+    draw(config, table)
 
 
 def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[dict[str, Any]]:

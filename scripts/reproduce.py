@@ -8,6 +8,7 @@ Three sizes, all ending in runs/reproduce/report.html:
 """
 
 import dataclasses
+import gzip
 import sys
 import time
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from scripts import fmu_certificates, fmu_interventions, fmu_removal, fmu_report, fmu_tradeoff
-from scripts.harness import cli, report, rows, store
+from scripts.harness import cli, files, report, rows, store
 
 #: The parts of the job: name of the subfolder and module.
 PARTS = {
@@ -42,6 +43,8 @@ class Config(cli.Common):
     """Seeds of every experiment."""
     hsls: Path | None = None
     """Your HSLS:09 public-use file or folder; given, it joins the data sets."""
+    publish: Path | None = None
+    """Also copy all rows (compressed) and figures to this folder, as README's results were."""
 
 
 def parts(config: Config) -> dict[str, Any]:
@@ -82,7 +85,18 @@ def main(config: Config) -> None:
         environment=rows.environment(),
         timing_s=timing,
     )
+    if config.publish is not None:
+        publish(config.out, config.publish)
     print(f"report: {path}")
+
+
+def publish(out: Path, folder: Path) -> None:
+    """Copies every part's rows, as reproducible ``.csv.gz``, and figures."""
+    for name in PARTS:
+        table = (out / name / "rows.csv").read_bytes()
+        files.write_bytes(folder / f"{name}.csv.gz", gzip.compress(table, mtime=0))
+        for figure in sorted((out / name).glob("*.png")):
+            files.write_bytes(folder / figure.name, figure.read_bytes())
 
 
 if __name__ == "__main__":
