@@ -47,6 +47,7 @@ def plan(config: Config) -> list[str]:
 
 def main(config: Config) -> None:
     """Runs every case in its own process and publishes the table."""
+    jax.config.update("jax_enable_x64", True)  # What every case computes in, and the environment is to say.
     table = []
     for case in plan(config):
         words = [case, str(config.seed), str(config.repeats)]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -120,6 +121,12 @@ def check_params(objective: Objective, params: Params, data: Data, noise: Params
                 raise ValueError(f"`{name}` must have shape ({d},), one entry a feature; got {jnp.shape(array)}")
     elif noise is not None and jax.tree.map(jnp.shape, noise) != jax.tree.map(jnp.shape, params):
         raise ValueError("`noise` must be a pytree of the same structure and shapes as the parameters")
+    if not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves((params, noise))):
+        raise ValueError("parameters and noise must be arrays; convert them with jnp.asarray")
+    if not is_traced(params, noise):
+        bad = [leaf for leaf in jax.tree.leaves((params, noise)) if not np.isfinite(np.asarray(leaf)).all()]
+        if bad:
+            raise ValueError(f"parameters or noise hold NaN or infinite numbers, among {bad[0].shape}; train again")
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves((params, noise))}
     if dtypes != {data.x.dtype}:
         raise ValueError(
@@ -170,7 +177,8 @@ def _newton(objective, init, data, noise, tolerance, max_steps, *, dense) -> Fit
         return n * (objective.l2 * v + objective.fairness * (by_score @ x))
 
     def gradient(params):
-        return (weight * (jax.nn.sigmoid(x @ params) - y)) @ x + times_quadratic(params) + linear
+        # Through the scores, not through the matrix Q: with a heavy penalty Q theta loses what is left of c.theta.
+        return objectives.gradient(objective, params, data, linear)
 
     def newton_direction(params, grad):
         p = jax.nn.sigmoid(x @ params)

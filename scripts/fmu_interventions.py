@@ -119,8 +119,8 @@ def predict(problem: fmu_problem.Problem, intervention: str, params, remaining) 
 
 MEASURES = {
     "distance": "distance to retrained",
-    "disagreement": "test predictions that differ",
-    "odds_gap_change": "size of the change of the odds gap",
+    "disagreement": "predictions differ",
+    "odds_gap_change": "change of odds gap",
 }
 
 
@@ -137,7 +137,7 @@ def summary(table: Sequence[dict[str, Any]], dataset: str) -> list[rows.Row]:
                     for row in part
                     if (row["intervention"], row["method"]) == (intervention, method) and row[measure] is not None
                 ]
-                line[method] = float(np.median(values)) if values else None
+                line[plot.look(method).label] = float(np.median(values)) if values else None
             lines.append(line)
     return lines
 

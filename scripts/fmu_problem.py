@@ -84,10 +84,8 @@ def run_units(
 
 
 def load_split(config: ProblemConfig, dataset: str, seed: int) -> datasets.Split:
-    """Loads a data set; HSLS calls the attribute ``gender`` of the others ``sex``."""
-    if dataset == "hsls":
-        return datasets.load("hsls", group=config.group.replace("gender", "sex"), seed=seed, path=config.hsls)
-    return datasets.load(dataset, group=config.group, seed=seed)
+    """Loads a data set."""
+    return datasets.load(dataset, group=config.group, seed=seed, path=config.hsls if dataset == "hsls" else None)
 
 
 def train_problem(

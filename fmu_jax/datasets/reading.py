@@ -30,6 +30,10 @@ def read_header(path: Path) -> list[str]:
         header = pd.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True, encoding="utf-8-sig")
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path} is empty; expected a header line with column names, then one row a record") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no CSV file in UTF-8 ({error.reason} at byte {error.start}); save it as one"
+        ) from None
     names = header.iloc[0].fillna("").tolist()
     repeated = sorted({name for name in names if name and names.count(name) > 1})
     if repeated:

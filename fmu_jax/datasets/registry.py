@@ -54,7 +54,7 @@ def load(
 
     Args:
       name: "compas", "adult", "hsls" or "synthetic".
-      group: the protected attribute.
+      group: the protected attribute; "gender" and "sex" mean the same, whichever the data set says.
       seed: of the split, and of the draw for "synthetic" (``numpy.random.default_rng``).
       path: for "hsls": a CSV file, a folder of CSV files, or several files.
       test_fraction: share of test rows, in (0, 1); there are ``ceil(test_fraction n)``.
@@ -75,8 +75,12 @@ def load(
 
     Source: Oesterling et al. 2024, experiments, for the data sets and their preparation.
     """
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"`seed` must be a whole number >= 0, got {seed!r}")
     if name not in GROUPS:
         raise ValueError(f"unknown data set {name!r}; available: {listed(GROUPS)} (for your own file: from_csv)")
+    other = {"gender": "sex", "sex": "gender"}.get(group, group)
+    group = other if other in GROUPS[name] else group
     if group not in GROUPS[name]:
         raise ValueError(f"unknown group {group!r} of {name!r}; available: {listed(GROUPS[name])}")
     unknown = sorted(set(options) - set(OPTIONS[name]))

@@ -221,3 +221,24 @@ def test_rows_are_checked():
         fit(Objective(l2=0.1), rows()._replace(weight=jnp.asarray(PROBLEM.s == 0, jnp.float64)))
     with pytest.raises(ValueError, match="1 features are NaN"):
         fit(Objective(l2=0.1), rows()._replace(x=rows().x.at[3, 1].set(jnp.nan)))
+
+
+@pytest.mark.parametrize("group", ["race", "gender"])
+def test_convergence_is_not_claimed_by_cancellation(group):
+    """A heavy penalty, hardly any ridge, loud noise: the gradient is checked through scores in extended precision."""
+    data = datasets.load("adult", group=group, seed=0).train
+    x, y, s, _ = (np.asarray(part, np.longdouble) for part in as_numpy(data))
+    noise = 10 * np.random.default_rng(3).normal(size=x.shape[1])
+    objective = Objective(l2=1e-6, fairness=1e3, penalty="demographic_parity")
+    result = fit(objective, data, noise=jnp.asarray(noise))
+    theta = np.asarray(result.params, np.longdouble)
+    c = x[s == 0].mean(axis=0) - x[s == 1].mean(axis=0)
+    p = 1 / (1 + np.exp(-(x @ theta)))
+    grad = ((p - y) @ x + noise) / len(y) + 1e-6 * theta + 2e3 * (c @ theta) * c
+    assert np.linalg.norm(grad.astype(float)) <= 1e-10
+    assert abs(np.linalg.norm(grad.astype(float)) - float(result.grad_norm)) < 3e-11
+
+
+def test_nan_noise_is_refused():
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        fit(Objective(l2=1e-3), rows(), noise=jnp.full(4, jnp.nan))

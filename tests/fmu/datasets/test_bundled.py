@@ -191,7 +191,7 @@ def test_pack_depends_on_the_table_alone():
     [
         ("mnist", "race", {}, "unknown data set 'mnist'; available: 'compas', 'adult', 'hsls', 'synthetic'"),
         ("compas", "age", {}, "unknown group 'age' of 'compas'; available: 'race', 'gender'"),
-        ("hsls", "gender", {}, "unknown group 'gender' of 'hsls'; available: 'race', 'sex'"),
+        ("hsls", "age", {}, "unknown group 'age' of 'hsls'; available: 'race', 'sex'"),
         ("synthetic", "race", {}, "unknown group 'race' of 'synthetic'; available: 'group'"),
         ("adult", "race", {"n": 5}, "unknown option 'n' of 'adult'; available: 'scaling', 'group_feature'"),
         ("adult", "race", {"path": "adult.csv"}, "'adult' takes no path .*from_csv"),

@@ -200,3 +200,22 @@ def test_repeated_columns_of_a_frame():
     table = pd.concat([people(), people()[["age"]]], axis=1)
     with pytest.raises(ValueError, match="more than one column named 'age'"):
         datasets.from_table(table, label="paid", group="sex", seed=0)
+
+
+def test_a_binary_file_is_named(tmp_path):
+    (tmp_path / "people.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ValueError, match="people.csv is no CSV file in UTF-8"):
+        datasets.from_csv(tmp_path / "people.csv", label="a", group="b", seed=0)
+
+
+@pytest.mark.parametrize("seed", [-1, -5])
+def test_bad_seeds_are_named(seed):
+    with pytest.raises(ValueError, match="`seed` must be a whole number >= 0"):
+        datasets.load("compas", group="race", seed=seed)
+
+
+def test_gender_and_sex_are_one_attribute():
+    assert (
+        datasets.load("compas", group="sex", seed=0).group_values
+        == datasets.load("compas", group="gender", seed=0).group_values
+    )
