@@ -128,9 +128,9 @@ def summary(table: Sequence[dict[str, Any]], dataset: str) -> list[rows.Row]:
     """Medians over seeds: one row for each intervention and measure, one column a method."""
     part = [row for row in table if row["dataset"] == dataset and row["method"] != "retrain"]
     lines = []
-    for measure, label in MEASURES.items():
+    for measure in MEASURES:
         for intervention in INTERVENTIONS:
-            line: rows.Row = {"measure": label, "intervention": intervention}
+            line: rows.Row = {"measure": measure.replace("_", " "), "intervention": intervention.replace("_", " ")}
             for method in dict.fromkeys(row["method"] for row in part):
                 values = [
                     abs(row[measure])

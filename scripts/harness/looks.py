@@ -23,7 +23,7 @@ LOOKS: dict[str, Look] = {
     "newton": Look("Newton", BLUE, "^"),
     "influence": Look("influence", SKY, "v"),
     "projective": Look("projective", GREEN, "D"),
-    "sharded": Look("sharded (SISA)", PURPLE, "P"),
+    "sharded": Look("sharded", PURPLE, "P"),
     "descent": Look("descent", ORANGE, "X"),
     # Bounds on the residual gradient.
     "residual_norm": Look("exact residual", BLACK, "s", (0, (4.0, 2.0))),

@@ -204,7 +204,7 @@ def test_repeated_columns_of_a_frame():
 
 def test_a_binary_file_is_named(tmp_path):
     (tmp_path / "people.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(ValueError, match="people.csv is no CSV file in UTF-8"):
+    with pytest.raises(ValueError, match=r"people\.csv is no CSV file in UTF-8"):
         datasets.from_csv(tmp_path / "people.csv", label="a", group="b", seed=0)
 
 
