@@ -13,6 +13,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``fitting`` | ``fit``: damped Newton, Newton-CG, L-BFGS |
 | ``conjugate_gradients`` | the matrix-free linear solver |
 | ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent |
+| ``stream``, ``moments`` | deletions one by one, certified at a cost independent of the number of rows |
 | ``certificates``, ``rounding`` | ``certify``: residual bounds, widened by their own rounding error |
 | ``privacy`` | from residual to (epsilon, delta) and back |
 | ``distances`` | how far the retrained model can be, and what that does to a prediction |
@@ -23,7 +24,7 @@ AISTATS 2024, arXiv 2307.14754.
 
 import importlib.metadata
 
-from fmu_jax import certificates, datasets, distances, intervals, metrics, privacy, removal, thresholds
+from fmu_jax import certificates, datasets, distances, intervals, metrics, privacy, removal, stream, thresholds
 from fmu_jax.certificates import Certificate, certify
 from fmu_jax.data import Data, make_data
 from fmu_jax.fitting import FitResult, NotConvergedError, fit
@@ -52,6 +53,7 @@ __all__ = [
     "removal",
     "remove",
     "sample_noise",
+    "stream",
     "thresholds",
 ]
 

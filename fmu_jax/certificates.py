@@ -9,16 +9,17 @@ point from which the last step was taken, ``D = theta^- - s``, ``om_i`` the row 
 
 The bracket vanishes for an exact Newton step and is computed and added, so the bounds hold for any step whatever:
 
-    exact     r = |grad F'(theta^-)|                                      one O(n d) pass
-    row       (L/2) |G|_2^1/2 | sqrt(om) (X D)^2 |_2
-    Gram      (L/2) max|x_i| |G|_2^1/2 |D| sqrt(D' G D)                   no row needed once max|x_i|, G are known
+    exact     r = |grad F'(theta^-)|                                one O(n d) pass
+    Gram      (L/2) D' K D,  K = X' diag(om |x|) X                  no row needed once K is known: O(d^2)
+    row       min(Gram, (L/2) |G|_2^1/2 | sqrt(om) (X D)^2 |_2)     one pass
 
+Gram is the triangle inequality, ``|X'v| <= sum_i |v_i| |x_i|``; the other term of row is that of Cauchy and Schwarz.
 ``paper_data_dependent = 0.25 |X_w|_2 |D| |X_w D|`` and ``paper_worst_case`` (Theorem 1) are the originals, as their
 code evaluates them, for comparison: they hold for a converged start only.
 
-Differs from the reference: D8 (see ``privacy``); D9 the largest row norm is measured (rows have norm up to sqrt 2
-once the bias column is appended, the originals assume 1); D10 the residual, and with it epsilon and the bounds, is
-widened by the rounding error of the gradient, in whatever dtype it was computed.
+Differs from the reference: D8 (see ``privacy``); D9 row norms are measured (they are up to sqrt 2 once the bias column
+is appended, the originals assume 1); D10 the residual, and with it epsilon and the bounds, is widened by the rounding
+error of the gradient, in whatever dtype it was computed.
 """
 
 import dataclasses
@@ -127,13 +128,10 @@ def _certify(objective, before, removal, region, sigma, delta, noise) -> Certifi
 
     at_start, start_margin = gradient_with_error(objective, removal.start, data, noise)
     left = at_start + objectives.hessian_vector_product(objective, removal.start, data, step)
-    offset = jnp.linalg.norm(left) + start_margin
-    moved = x @ step
-    spectral = _spectral_norm(x, om)
-    row = LOGISTIC_CURVATURE / 2 * spectral * jnp.linalg.norm(jnp.sqrt(om) * moved**2)
-    largest = jnp.max(jnp.where(om > 0, jnp.linalg.norm(x, axis=1), 0))
-    length = jnp.linalg.norm(step)
-    gram = LOGISTIC_CURVATURE / 2 * largest * spectral * length * jnp.linalg.norm(jnp.sqrt(om) * moved)
+    offset = jnp.linalg.norm(left) + start_margin + margin
+    moved = (x @ step) ** 2
+    gram = offset + LOGISTIC_CURVATURE / 2 * jnp.dot(om * jnp.linalg.norm(x, axis=1), moved)
+    row = offset + LOGISTIC_CURVATURE / 2 * _spectral_norm(x, om) * jnp.linalg.norm(jnp.sqrt(om) * moved)
 
     total = before - params
     was = data._replace(weight=jnp.maximum(data.weight, removal.forgotten.astype(x.dtype)))
@@ -145,8 +143,8 @@ def _certify(objective, before, removal, region, sigma, delta, noise) -> Certifi
     bound = jnp.where(noisy, certified_epsilon(residual, sigma, delta), jnp.inf)
     return Certificate(
         residual_norm=residual,
-        row_bound=row + offset + margin,
-        gram_bound=gram + offset + margin,
+        row_bound=jnp.minimum(row, gram),
+        gram_bound=gram,
         paper_data_dependent=dependent,
         paper_worst_case=worst,
         rounding_margin=margin,

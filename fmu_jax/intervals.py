@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.data import Data, cell_counts, check_data
-from fmu_jax.distances import prediction_margins, retrained_region
+from fmu_jax.distances import Region, prediction_margins, retrained_region
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective, logits
 from fmu_jax.removal import Removal
@@ -57,11 +57,12 @@ def fairness_interval(objective: Objective, removal: Removal, data: Data, *, noi
     """
     check_data(data)
     check_params(objective, removal.params, data, noise)
-    return _interval(objective, removal.params, retrained_region(objective, removal, noise=noise), data)
+    return interval_in_region(objective, removal.params, retrained_region(objective, removal, noise=noise), data)
 
 
 @jax.jit
-def _interval(objective, params, region, data) -> FairnessInterval:
+def interval_in_region(objective: Objective, params, region: Region, data: Data) -> FairnessInterval:
+    """Interval of every group rate of any parameters in ``region`` around ``params``; see ``fairness_interval``."""
     scores = logits(objective, params, data.x)
     return rate_intervals(scores > 0, jnp.abs(scores) > prediction_margins(region, data.x), data)
 

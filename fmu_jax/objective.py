@@ -131,10 +131,14 @@ def row_weights(objective: Objective, data: Data) -> Float[Array, " n"]:
     """Weight of each row's loss: ``w_i``, or ``w_i N_g N_y / (n_w N_gy)`` with ``reweigh`` (Kamiran & Calders 2012)."""
     if not objective.reweigh:
         return data.weight
-    table = cells.counts(data)
-    share = table / jnp.maximum(table.sum(), 1)
+    return data.weight * cells.spread(reweighing(cells.counts(data)), data)
+
+
+def reweighing(counts: Float[Array, "2 2"]) -> Float[Array, "2 2"]:
+    """Weight of a row by its cell, ``N_g N_y / (n_w N_gy)``, from the cell counts, [group, label]."""
+    share = counts / jnp.maximum(counts.sum(), 1)
     expected = share.sum(axis=1, keepdims=True) * share.sum(axis=0, keepdims=True)
-    return data.weight * cells.spread(expected / jnp.where(share > 0, share, 1), data)
+    return expected / jnp.where(share > 0, share, 1)
 
 
 def value(objective: Objective, params: Params, data: Data, noise: Params | None = None) -> Float[Array, ""]:

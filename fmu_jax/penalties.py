@@ -62,21 +62,22 @@ def find(penalty: str | Penalty) -> Penalty:
     return PENALTIES[penalty]
 
 
-def coefficients(penalty: str | Penalty, data: Data) -> tuple[Float[Array, "2 2"], Float[Array, "2 2"]]:
+def coefficients(
+    penalty: str | Penalty, counts: Float[Array, "2 2"]
+) -> tuple[Float[Array, "2 2"], Float[Array, "2 2"]]:
     """Cell coefficients of a penalty.
 
     Args:
       penalty: a key of ``PENALTIES``, or a ``Penalty``.
-      data: the rows; an empty group gives zero coefficients.
+      counts: ``cells.counts``, (2, 2) indexed [group, label]; an empty group gives zero coefficients.
 
     Returns:
       ``alpha`` (2, 2), indexed [group, label], and ``match / (n_a n_b)`` (2, 2), indexed [label in a, label in b].
     """
-    table = cells.counts(data)
-    match = jnp.asarray(find(penalty).match).astype(data.x.dtype)
+    match = jnp.asarray(find(penalty).match).astype(counts.dtype)
     # The product of the group sizes overflows int32 and is never formed: divide twice.
-    inverse = 1 / jnp.maximum(table.sum(axis=1), 1)
-    share = table * inverse[:, None]
+    inverse = 1 / jnp.maximum(counts.sum(axis=1), 1)
+    share = counts * inverse[:, None]
     alpha = jnp.stack([match @ share[1] * inverse[0], -(match.T @ share[0]) * inverse[1]])
     return alpha, match * inverse[0] * inverse[1]
 
@@ -92,7 +93,7 @@ def from_scores(penalty: str | Penalty, scores: Float[Array, " n"], data: Data) 
     Returns:
       The non-negative scalar ``R``.
     """
-    alpha, pair = coefficients(penalty, data)
+    alpha, pair = coefficients(penalty, cells.counts(data))
     row_alpha = data.weight * cells.spread(alpha, data)
     if not find(penalty).pairwise:
         return jnp.dot(row_alpha, scores) ** 2
@@ -104,7 +105,7 @@ def from_scores(penalty: str | Penalty, scores: Float[Array, " n"], data: Data) 
 
 def score_gradient(penalty: str | Penalty, scores: Float[Array, " n"], data: Data) -> Float[Array, " n"]:
     """Gradient of ``R`` with respect to the scores, ``(n,)``, in closed form."""
-    alpha, pair = coefficients(penalty, data)
+    alpha, pair = coefficients(penalty, cells.counts(data))
     row_alpha = data.weight * cells.spread(alpha, data)
     if not find(penalty).pairwise:
         return 2 * jnp.dot(row_alpha, scores) * row_alpha
@@ -125,11 +126,37 @@ def quadratic_form(penalty: str | Penalty, data: Data) -> Float[Array, "d d"]:
     Returns:
       ``(d, d)``, symmetric positive semi-definite.
     """
-    alpha, pair = coefficients(penalty, data)
+    alpha, pair = coefficients(penalty, cells.counts(data))
     row_alpha = data.weight * cells.spread(alpha, data)
     if not find(penalty).pairwise:
         c = row_alpha @ data.x
         return jnp.outer(c, c)
-    total = cells.sums(data.x, data)
-    cross = jnp.einsum("yi,yz,zj->ij", total[0], pair, total[1])
-    return (data.x * jnp.abs(row_alpha)[:, None]).T @ data.x - cross - cross.T
+    return (data.x * jnp.abs(row_alpha)[:, None]).T @ data.x - _across(cells.sums(data.x, data), pair)
+
+
+def quadratic_form_of_cells(
+    penalty: str | Penalty, counts: Float[Array, "2 2"], sums: Float[Array, "2 2 d"], gram: Float[Array, "k d d"]
+) -> Float[Array, "d d"]:
+    """``quadratic_form`` from cell statistics alone, at a cost independent of the number of rows.
+
+    Args:
+      penalty: a key of ``PENALTIES``, or a ``Penalty``.
+      counts: rows by [group, label], (2, 2).
+      sums: sum of the rows of each cell, (2, 2, d).
+      gram: Gram matrix of each cell, in the order (group 0, label 0), (0, 1), (1, 0), (1, 1); read by the individual
+        form only, so ``k`` may be 0 otherwise.
+
+    Returns:
+      ``(d, d)``, symmetric positive semi-definite up to rounding.
+    """
+    alpha, pair = coefficients(penalty, counts)
+    if not find(penalty).pairwise:
+        c = jnp.einsum("gy,gyd->d", alpha, sums)
+        return jnp.outer(c, c)
+    return jnp.einsum("k,kij->ij", jnp.abs(alpha).ravel(), gram) - _across(sums, pair)
+
+
+def _across(sums, pair):
+    """Products of the cell sums of one group with those of the other, both ways."""
+    cross = jnp.einsum("yi,yz,zj->ij", sums[0], pair, sums[1])
+    return cross + cross.T

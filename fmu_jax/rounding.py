@@ -25,9 +25,17 @@ _LOCAL = 32
 _COEFFICIENT = 12
 
 
-def _block_sum(values: Float[Array, "n k"]) -> Float[Array, " k"]:
-    """Sum over rows with error at most ``gamma_m`` times the sum of sizes, ``m`` = ``_depth(n)``."""
+def roundings(m: int, dtype) -> float:
+    """``gamma_m = m u / (1 - m u)``: what ``m`` roundings can do, relative to the size of the terms."""
+    unit = float(jnp.finfo(dtype).eps) / 2
+    return m * unit / (1 - m * unit)
+
+
+def block_sum(values: Float[Array, "n k"]) -> Float[Array, " k"]:
+    """Sum over rows with error at most ``gamma_m`` times the sum of sizes, ``m = depth(n)``."""
     n = values.shape[0]
+    if n <= _BLOCK:
+        return values.sum(axis=0)
     padded = jnp.pad(values, ((0, -n % _BLOCK), (0, 0)))
     total = padded.reshape(-1, _BLOCK, values.shape[1]).sum(axis=1)
     while total.shape[0] > 1:
@@ -36,7 +44,8 @@ def _block_sum(values: Float[Array, "n k"]) -> Float[Array, " k"]:
     return total[0]
 
 
-def _depth(n: int) -> int:
+def depth(n: int) -> int:
+    """Roundings that a term goes through in ``block_sum`` of ``n`` rows."""
     return _BLOCK + max(0, math.ceil(math.log2(max(1, -(-n // _BLOCK)))))
 
 
@@ -61,7 +70,7 @@ def gradient_with_error(
     unit = jnp.finfo(x.dtype).eps / 2
 
     def gamma(m):
-        return m * unit / (1 - m * unit)
+        return roundings(m, x.dtype)
 
     weight = objectives.row_weights(objective, data)
     # A sum of products, not a matrix product: it is fused, and no copy of |x| is made.
@@ -76,30 +85,30 @@ def gradient_with_error(
     by_score_error = loss_error + strength * penalty_error
     by_score_error += 4 * unit * (jnp.abs(by_loss) + strength * jnp.abs(by_penalty))
 
-    depth = _depth(x.shape[0])
-    total = _block_sum(x * by_score[:, None])
-    total_error = _block_sum(jnp.abs(x) * (by_score_error + gamma(depth + 2) * jnp.abs(by_score))[:, None])
+    levels = depth(x.shape[0])
+    total = block_sum(x * by_score[:, None])
+    total_error = block_sum(jnp.abs(x) * (by_score_error + gamma(levels + 2) * jnp.abs(by_score))[:, None])
     ridge = n * objective.l2 * params
     grad, parts = total + ridge, jnp.abs(total) + jnp.abs(ridge)
     if noise is not None:
         grad, parts = grad + noise, parts + jnp.abs(noise)
-    # The bound itself is rounded too: 1 + gamma(4 depth) covers it.
-    return grad, (1 + gamma(4 * depth)) * jnp.linalg.norm(total_error + 8 * unit * parts)
+    # The bound itself is rounded too: 1 + gamma(4 levels) covers it.
+    return grad, (1 + gamma(4 * levels)) * jnp.linalg.norm(total_error + 8 * unit * parts)
 
 
 def _penalty_with_error(penalty, scores, score_error, data, gamma):
     """d(penalty)/d(score) for each row and a bound on its error, both (n,)."""
     unit = gamma(1)
-    alpha, pair = penalties.coefficients(penalty, data)
+    alpha, pair = penalties.coefficients(penalty, cells.counts(data))
     row_alpha = data.weight * cells.spread(alpha, data)
-    depth = gamma(_depth(scores.shape[0]) + _COEFFICIENT)
+    share = gamma(depth(scores.shape[0]) + _COEFFICIENT)
     if not penalties.find(penalty).pairwise:
-        both = jnp.stack([row_alpha * scores, jnp.abs(row_alpha) * (score_error + depth * jnp.abs(scores))], axis=1)
-        gap, gap_error = _block_sum(both)
+        both = jnp.stack([row_alpha * scores, jnp.abs(row_alpha) * (score_error + share * jnp.abs(scores))], axis=1)
+        gap, gap_error = block_sum(both)
         return 2 * gap * row_alpha, 2 * jnp.abs(row_alpha) * (gap_error + _LOCAL * unit * jnp.abs(gap))
     member = jax.nn.one_hot(2 * data.group + data.y, 4, dtype=scores.dtype) * data.weight[:, None]
-    total = _block_sum(member * scores[:, None]).reshape(2, 2)
-    total_error = _block_sum(member * (score_error + depth * jnp.abs(scores))[:, None]).reshape(2, 2)
+    total = block_sum(member * scores[:, None]).reshape(2, 2)
+    total_error = block_sum(member * (score_error + share * jnp.abs(scores))[:, None]).reshape(2, 2)
     total_error += _LOCAL * unit * jnp.abs(total)
     other = jnp.stack([pair @ total[1], pair.T @ total[0]])
     other_error = jnp.stack([pair @ total_error[1], pair.T @ total_error[0]])

@@ -271,22 +271,20 @@ def residual_norm(theta, x, y, s, w, l2, fairness, penalty, noise=None, reweigh=
 
 
 def row_bound(theta_start, theta_new, x, om):
-    """(L/2) ||sqrt(om) X||_2 ||sqrt(om) (X D)^2||_2, D = theta_new - theta_start, after an exact Newton step.
+    """The smaller of `gram_bound` and (L/2) ||sqrt(om) X||_2 ||sqrt(om) (X D)^2||_2, D = theta_new - theta_start.
 
     Taylor: the residual is sum om_i x_i sigma''(xi_i) (x_i.D)^2 / 2, and |sigma''| <= L (the row-wise bound).
     """
     root = np.sqrt(np.asarray(om, np.float64))
     squares = (x @ (theta_new - theta_start)) ** 2
-    return float(LIPSCHITZ / 2 * np.linalg.norm(root[:, None] * x, 2) * np.linalg.norm(root * squares))
+    spectral = LIPSCHITZ / 2 * np.linalg.norm(root[:, None] * x, 2) * np.linalg.norm(root * squares)
+    return float(min(spectral, gram_bound(theta_start, theta_new, x, om)))
 
 
 def gram_bound(theta_start, theta_new, x, om):
-    """(L/2) max ||x_i|| ||sqrt(om) X||_2 ||D|| sqrt(D'GD), G = X' diag(om) X, the maximum over rows with om > 0."""
-    om, d = np.asarray(om, np.float64), theta_new - theta_start
-    gram = x.T @ (om[:, None] * x)
-    longest = max(np.linalg.norm(x[i]) for i in range(len(om)) if om[i] > 0)
-    spectral = np.linalg.norm(np.sqrt(om)[:, None] * x, 2)
-    return float(LIPSCHITZ / 2 * longest * spectral * np.linalg.norm(d) * np.sqrt(d @ gram @ d))
+    """(L/2) sum_i om_i ||x_i|| (x_i.D)^2, a row at a time (triangle inequality on the Taylor remainder)."""
+    d = theta_new - theta_start
+    return float(LIPSCHITZ / 2 * sum(om[i] * np.linalg.norm(x[i]) * (x[i] @ d) ** 2 for i in range(len(om))))
 
 
 def paper_data_dependent(theta_start, theta_new, x, om):

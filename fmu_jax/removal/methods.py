@@ -126,7 +126,7 @@ def remove(
     """
     chosen = _choose(objective, method, allow_unfair, options)
     data = jax.tree.map(jnp.asarray, data)
-    mask = _check_forget(data, forget)
+    mask = check_forget(data, forget)
     if method == "sharded":
         check_shards(objective, data, options["shard"], params)
     else:
@@ -181,7 +181,8 @@ def _name(objective: Objective) -> str:
     return f"penalty {objective.penalty!r}" if isinstance(objective.penalty, str) else "fairness penalty"
 
 
-def _check_forget(data: Data, forget) -> Bool[Array, " n"]:
+def check_forget(data: Data, forget) -> Bool[Array, " n"]:
+    """The mask of ``forget``; raises ValueError for a row that is gone already, or when none would remain."""
     mask = forget_mask(forget, data.x.shape[0])
     if is_traced(mask, data):
         return mask

@@ -1,0 +1,215 @@
+r"""What streaming removal keeps of the rows: sums over them at a fixed anchor ``a``, each with its rounding error.
+
+With scores ``f_i = x_i.a``, ``p_i = sigmoid(f_i)`` and norms ``|x_i|``, over the rows of weight one and by cell
+(group, label):
+
+    counts N, sums S of x_i, and, kept by cell only where the objective reweighs cells,
+    gradient = sum (p_i - y_i) x_i,   curvature = sum p_i (1 - p_i) x_i x_i',   reach = sum |x_i| x_i x_i'.
+
+A pairwise penalty also needs ``gram = sum x_i x_i'`` by cell. All are additive: the moments of what remains are those
+of all rows minus those of the removed ones, whatever the order. ``assemble`` turns them into the gradient and the
+Hessian of the fair objective at ``a``, which are then exact for what remains.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from fmu_jax import objective as objectives
+from fmu_jax import penalties
+from fmu_jax.data import Data, cell_counts
+from fmu_jax.objective import Objective
+from fmu_jax.rounding import block_sum, depth, roundings
+
+#: Rows whose matrices are summed at once; larger data go block by block, so that no copy of all rows is made.
+BLOCK = 4096
+#: Roundings in one row's terms besides the sums: logistic function, norm, products.
+_LOCAL = 16
+
+
+class Errors(NamedTuple):
+    """Bounds on the rounding errors in ``Moments``, norms summed over cells.
+
+    Attributes:
+      gradient, sums: of the vectors.
+      matrices: of each of ``curvature``, ``reach`` and ``gram``, Frobenius norm.
+    """
+
+    gradient: Float[Array, ""]
+    sums: Float[Array, ""]
+    matrices: Float[Array, ""]
+
+
+class Moments(NamedTuple):
+    """Additive statistics of rows at an anchor; ``c`` is 4 (cells) with ``reweigh``, else 1.
+
+    Attributes:
+      counts: rows by [group, label], int32.
+      sums: of the rows of each cell.
+      gradient, curvature: of the logistic losses at the anchor.
+      reach: norm-weighted Gram matrix, of which the residual bound is made.
+      gram: Gram matrices by cell for a pairwise penalty (``g`` = 4), else empty (``g`` = 0).
+      errors: of all of them.
+    """
+
+    counts: Int[Array, "2 2"]
+    sums: Float[Array, "2 2 d"]
+    gradient: Float[Array, "c d"]
+    curvature: Float[Array, "c d d"]
+    reach: Float[Array, "c d d"]
+    gram: Float[Array, "g d d"]
+    errors: Errors
+
+
+def moments(objective: Objective, anchor: Float[Array, " d"], rows: Data) -> Moments:
+    """Moments of ``rows`` at ``anchor``, in one pass and O(d^2) memory beyond the rows.
+
+    Args:
+      objective: says which statistics its penalty and its reweighing need.
+      anchor: ``(d,)``.
+      rows: ``k`` rows of ``d`` features; those of weight zero do not count.
+
+    Returns:
+      The ``Moments``.
+    """
+    k = rows.x.shape[0]
+    if k <= BLOCK:
+        return _block(objective, anchor, rows)
+    whole = k // BLOCK
+
+    def add(i, total):
+        block = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * BLOCK, BLOCK), rows)
+        return plus(total, _block(objective, anchor, block))
+
+    rest = _block(objective, anchor, jax.tree.map(lambda leaf: leaf[whole * BLOCK :], rows))
+    return jax.lax.fori_loop(0, whole, add, rest)
+
+
+def _block(objective: Objective, anchor, rows: Data) -> Moments:
+    x, w, dtype = rows.x, rows.weight, rows.x.dtype
+    k, d = x.shape
+    member = jax.nn.one_hot(2 * rows.group + rows.y, 4, dtype=dtype) * w[:, None]
+    part = member if objective.reweigh else w[:, None]
+    p = jax.nn.sigmoid(x @ anchor)
+    off, norm = p - rows.y.astype(dtype), jnp.linalg.norm(x, axis=1)
+
+    def matrices(values, member):
+        return jnp.stack([(x * (values * column)[:, None]).T @ x for column in member.T])
+
+    pairwise = penalties.find(objective.penalty).pairwise
+    # A score is off by gamma_{d+2} sum_j |x_ij a_j|, and sigmoid' <= 1/4, |(p (1 - p))'| <= 1/10.
+    score = roundings(d + 2, dtype) * jnp.sum(jnp.abs(x * anchor[None]), axis=1)
+    once = roundings(depth(k) + _LOCAL, dtype)
+    errors = Errors(
+        gradient=jnp.dot(w * norm, score / 4 + once * (jnp.abs(off) + 1)),
+        sums=once * jnp.dot(w, norm),
+        matrices=jnp.dot(w * norm**2, score / 10 + roundings(k + _LOCAL, dtype) * jnp.maximum(norm, 1)),
+    )
+    return Moments(
+        counts=cell_counts(rows),
+        sums=_by_cell(x, member).reshape(2, 2, d),
+        gradient=_by_cell(x * off[:, None], part),
+        curvature=matrices(p * (1 - p), part),
+        reach=matrices(norm, part),
+        gram=matrices(jnp.ones_like(w), member) if pairwise else jnp.zeros((0, d, d), dtype),
+        errors=errors,
+    )
+
+
+def _by_cell(values, member):
+    return jnp.stack([block_sum(values * column[:, None]) for column in member.T])
+
+
+def plus(a: Moments, b: Moments) -> Moments:
+    """Moments of two sets of rows together."""
+    return _combine(a, b, 1)
+
+
+def minus(a: Moments, b: Moments) -> Moments:
+    """Moments of the rows of ``a`` without those of ``b``; the errors of both stay."""
+    return _combine(a, b, -1)
+
+
+def _combine(a: Moments, b: Moments, sign: int) -> Moments:
+    total = jax.tree.map(lambda left, right: left + sign * right, a._replace(errors=b.errors), b)
+    dtype = a.sums.dtype
+    unit = roundings(1, dtype)
+    # Traces bound the Frobenius norms of the positive semi-definite sums.
+    matrices = (a.curvature, a.reach, a.gram, b.curvature, b.reach, b.gram)
+    trace = jnp.stack([jnp.trace(matrix, axis1=1, axis2=2).sum() for matrix in matrices]).sum()
+    rounded = Errors(
+        gradient=unit * jnp.linalg.norm(total.gradient, axis=1).sum(),
+        sums=unit * jnp.linalg.norm(total.sums, axis=2).sum(),
+        matrices=unit * trace,
+    )
+    errors = jax.tree.map(lambda *parts: sum(parts), a.errors, b.errors, rounded)
+    return total._replace(errors=errors)
+
+
+class Quadratic(NamedTuple):
+    """Second-order model of the remaining objective at the anchor.
+
+    Attributes:
+      gradient, hessian: of ``F'`` at the anchor, ``(d,)`` and ``(d, d)``.
+      reach: ``sum_i om_i |x_i| x_i x_i'``, ``(d, d)``.
+      gradient_error, hessian_error, reach_error: bounds on the norms of their rounding errors.
+    """
+
+    gradient: Float[Array, " d"]
+    hessian: Float[Array, "d d"]
+    reach: Float[Array, "d d"]
+    gradient_error: Float[Array, ""]
+    hessian_error: Float[Array, ""]
+    reach_error: Float[Array, ""]
+
+
+def assemble(objective: Objective, anchor: Float[Array, " d"], noise: Float[Array, " d"], m: Moments) -> Quadratic:
+    """Gradient and Hessian of the fair objective at the anchor, from moments.
+
+    Args:
+      objective: linear model.
+      anchor: ``(d,)``, at which ``m`` was taken.
+      noise: the perturbation ``b``, ``(d,)``.
+      m: moments of what remains.
+
+    Returns:
+      The ``Quadratic``.
+    """
+    d, dtype = anchor.shape[0], anchor.dtype
+    counts = m.counts.astype(dtype)
+    n = counts.sum()
+    om = objectives.reweighing(counts).ravel() if objective.reweigh else jnp.ones(1, dtype)
+    q = penalties.quadratic_form_of_cells(objective.penalty, counts, m.sums, m.gram)
+    strength = 2 * n * objective.fairness
+    ridge = n * objective.l2
+    hessian = jnp.einsum("c,cij->ij", om, m.curvature) + strength * q + ridge * jnp.eye(d, dtype=dtype)
+    from_loss, from_penalty = om @ m.gradient, strength * (q @ anchor)
+    size = jnp.linalg.norm(anchor)
+    q_error = _penalty_error(objective, counts, m)
+    largest, local = om.max(), roundings(d + _LOCAL, dtype)
+    parts = jnp.linalg.norm(from_loss) + ridge * size + jnp.linalg.norm(noise)
+    return Quadratic(
+        gradient=from_loss + ridge * anchor + from_penalty + noise,
+        hessian=hessian,
+        reach=jnp.einsum("c,cij->ij", om, m.reach),
+        gradient_error=largest * m.errors.gradient + strength * q_error * size + local * parts,
+        hessian_error=largest * m.errors.matrices + strength * q_error + local * jnp.trace(hessian),
+        reach_error=largest * m.errors.matrices,
+    )
+
+
+def _penalty_error(objective: Objective, counts, m: Moments):
+    """Bound on the rounding error of the penalty's matrix Q, Frobenius norm."""
+    alpha, pair = penalties.coefficients(objective.penalty, counts)
+    local = roundings(_LOCAL, counts.dtype)
+    alpha, pair, norms = jnp.abs(alpha), jnp.abs(pair), jnp.linalg.norm(m.sums, axis=2)
+    if not penalties.find(objective.penalty).pairwise:
+        size = jnp.sum(alpha * norms)  # of c, at most
+        error = alpha.max() * m.errors.sums + local * size
+        return 2 * size * error + error**2 + local * size**2
+    wide = norms + m.errors.sums
+    across = wide[0] @ pair @ wide[1] * (1 + local) - norms[0] @ pair @ norms[1]
+    traces = jnp.trace(m.gram, axis1=1, axis2=2)
+    return alpha.max() * m.errors.matrices + local * jnp.dot(alpha.ravel(), traces) + 2 * across

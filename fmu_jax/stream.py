@@ -1,0 +1,387 @@
+r"""Streaming removal: deletions one by one, each certified, at a cost independent of the number of rows.
+
+A state holds an anchor ``a`` (a converged fit) and the moments of the remaining rows there (``fmu_jax.moments``).
+Removing rows subtracts their own terms; the model is then the Newton step *from the anchor* for what remains,
+
+    theta = a + D,    D = -H'(a)^{-1} grad F'(a),
+
+so after any sequence of deletions, in any order and batching, it equals the one-shot ``fair_newton`` of their union.
+Its residual needs no row (see ``certificates``; ``K = sum_i om_i |x_i| x_i x_i'``, ``L = 1/(6 sqrt 3)``):
+
+    |grad F'(theta)| <= (L/2) D' K D + |grad F'(a) + H'(a) D| + rounding.
+
+When the epsilon of that bound passes the budget, ``refresh`` re-solves and moves the anchor. Everything is pure,
+and except for the checks at the edge jittable, so that requests can be scanned:
+
+    state, epsilons = jax.lax.scan(lambda s, row: ((s := delete(s, row)), s.epsilon), state, rows)
+
+Source: Oesterling et al. (2024), section 4, one removal at a time; Guo et al. (2020), section 3.3, for the budget.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from fmu_jax.certificates import LOGISTIC_CURVATURE
+from fmu_jax.data import Data, cell_counts, check_data, is_traced, without
+from fmu_jax.distances import Region
+from fmu_jax.fitting import FitResult, NotConvergedError, check_params, minimise, solve_positive
+from fmu_jax.intervals import FairnessInterval, interval_in_region
+from fmu_jax.moments import Moments, assemble, minus, moments
+from fmu_jax.objective import Objective, Scalar
+from fmu_jax.privacy import certified_epsilon, check_positive, check_probability
+from fmu_jax.removal.methods import check_forget
+
+
+class State(NamedTuple):
+    """A deployed linear model that can forget; a pytree whose size does not depend on the number of rows.
+
+    Attributes:
+      params: the current model, ``(d,)``.
+      residual_bound: bound on the norm of the remaining objective's gradient at ``params``, sum form.
+      epsilon: what ``params`` have spent: ``certified_epsilon`` of the bound; infinite without noise.
+      objective: what is minimised.
+      noise: the perturbation ``b``, ``(d,)``. Secret, as is the anchor: publish ``params`` only.
+      anchor: where ``moments`` were taken.
+      moments: of the remaining rows.
+      row_norm: largest row norm when the anchor was set.
+      sigma, delta, budget: noise level, failure probability, and the epsilon that a published model may have.
+      deleted, refreshes: how many rows, and how many times, since ``start``, int32.
+    """
+
+    params: Float[Array, " d"]
+    residual_bound: Float[Array, ""]
+    epsilon: Float[Array, ""]
+    objective: Objective
+    noise: Float[Array, " d"]
+    anchor: Float[Array, " d"]
+    moments: Moments
+    row_norm: Float[Array, ""]
+    sigma: Float[Array, ""]
+    delta: Float[Array, ""]
+    budget: Float[Array, ""]
+    deleted: Int[Array, ""]
+    refreshes: Int[Array, ""]
+
+    @property
+    def counts(self) -> Int[Array, "2 2"]:
+        """Remaining rows by [group, label]."""
+        return self.moments.counts
+
+
+@jax.default_matmul_precision("highest")
+def start(
+    objective: Objective, fit: FitResult, data: Data, *, noise, sigma: Scalar, delta: Scalar, budget: Scalar
+) -> State:
+    """Anchors a stream of deletions at a fitted model.
+
+    Args:
+      objective: for the linear model.
+      fit: from ``fmu_jax.fit`` with this objective, data and noise.
+      data: the ``n`` rows that it was fitted on.
+      noise: the perturbation ``b`` that it was fitted with, ``(d,)``; None or zero gives an infinite epsilon.
+      sigma: standard deviation that ``b`` was drawn with, > 0.
+      delta: failure probability, in (0, 1).
+      budget: largest epsilon of a model that may be published, > 0.
+
+    Returns:
+      The ``State``.
+
+    Raises:
+      ValueError: a number out of range; a model that is not linear; a fit that did not converge; bad rows.
+
+    >>> import fmu_jax
+    >>> data = fmu_jax.datasets.synthetic(500, 3, seed=0).train
+    >>> objective = Objective(l2=1e-2, fairness=1.0)
+    >>> noise = fmu_jax.sample_noise(data.x[0], key=jax.random.key(0), sigma=1.0)
+    >>> fitted = fmu_jax.fit(objective, data, noise=noise)
+    >>> state = start(objective, fitted, data, noise=noise, sigma=1.0, delta=1e-5, budget=1.0)
+    >>> rows, remaining = take(data, [3, 14, 15])
+    >>> state = delete(state, rows)
+    >>> int(state.deleted), bool(needs_refresh(state)), bool(state.epsilon < 0.01)
+    (3, False, True)
+    """
+    if not objective.linear:
+        raise ValueError("streaming removal is for the linear model only; use fmu_jax.remove for any other")
+    data = jax.tree.map(jnp.asarray, data)
+    check_data(data)
+    check_params(objective, fit.params, data, noise)
+    check_positive(sigma=sigma, budget=budget)
+    check_probability(delta=delta)
+    if not is_traced(fit.converged) and not fit.converged:
+        raise ValueError(f"the fit did not converge (grad_norm={float(fit.grad_norm):.3g}); fit again with more steps")
+    noise = jnp.zeros_like(fit.params) if noise is None else noise
+    zero = jnp.zeros((), jnp.int32)
+    return _anchor(objective, fit.params, data, noise, sigma, delta, budget, zero, zero)
+
+
+@jax.jit
+def _anchor(objective, params, data, noise, sigma, delta, budget, deleted, refreshes) -> State:
+    dtype = params.dtype
+    sigma, delta, budget, nothing = (jnp.asarray(number).astype(dtype) for number in (sigma, delta, budget, 0))
+    objective = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), objective)
+    largest = jnp.max(jnp.where(data.weight > 0, jnp.linalg.norm(data.x, axis=1), 0))
+    return _solve(
+        State(
+            params=params,
+            residual_bound=nothing,
+            epsilon=nothing,
+            objective=objective,
+            noise=noise,
+            anchor=params,
+            moments=moments(objective, params, data),
+            row_norm=largest,
+            sigma=sigma,
+            delta=delta,
+            budget=budget,
+            deleted=deleted,
+            refreshes=refreshes,
+        )
+    )
+
+
+def _solve(state: State) -> State:
+    """The Newton step from the anchor for the state's moments, with its bound."""
+    # Without the barrier XLA computes the matrices anew wherever they are used (5 times slower at d = 512 on a CPU).
+    q = jax.lax.optimization_barrier(assemble(state.objective, state.anchor, state.noise, state.moments))
+    step = -solve_positive(q.hessian, q.gradient)
+    length, d = jnp.linalg.norm(step), step.shape[0]
+    left = jnp.linalg.norm(q.gradient + q.hessian @ step) + q.gradient_error + q.hessian_error * length
+    curved = jnp.vdot(step, q.reach @ step) + q.reach_error * length**2
+    # Evaluating the bound rounds too.
+    bound = (1 + 8 * (d + 8) * jnp.finfo(step.dtype).eps) * (LOGISTIC_CURVATURE / 2 * curved + left)
+    epsilon = jnp.where(jnp.any(state.noise != 0), certified_epsilon(bound, state.sigma, state.delta), jnp.inf)
+    return state._replace(params=state.anchor + step, residual_bound=bound, epsilon=epsilon)
+
+
+@jax.default_matmul_precision("highest")
+def delete(state: State, rows: Data) -> State:
+    """Removes rows from the model: O(k d^2 + d^3), whatever the number of remaining rows.
+
+    The state does not know which rows it was trained on: that each is removed once, and was trained on, is for the
+    caller to ensure (``take`` does). A model whose ``needs_refresh`` is true must be refreshed before it is published.
+
+    Args:
+      state: from ``start``, ``delete`` or ``refresh``.
+      rows: what to remove: ``k`` rows, or one without the leading axis; rows of weight zero are padding.
+
+    Returns:
+      The new ``State``; the old one is untouched.
+
+    Raises:
+      ValueError: rows whose features do not fit the model, or that would empty a cell (group, label).
+    """
+    if rows.x.ndim == 1:
+        rows = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], rows)
+    d, dtype = state.anchor.shape[0], state.anchor.dtype
+    if rows.x.ndim != 2 or rows.x.shape[1] != d or rows.x.dtype != dtype:
+        raise ValueError(f"`rows` must hold {d} features of {dtype} each; got {rows.x.shape} of {rows.x.dtype}")
+    after = _delete(state, rows)
+    if not is_traced(after, rows):
+        _check_counts(state.counts, after.counts)
+    return after
+
+
+@jax.jit
+def _delete(state: State, rows: Data) -> State:
+    removed = moments(state.objective, state.anchor, rows)
+    after = state._replace(
+        moments=minus(state.moments, removed), deleted=state.deleted + removed.counts.sum(dtype=jnp.int32)
+    )
+    return _solve(after)
+
+
+def _check_counts(before, after) -> None:
+    before, after = np.asarray(before), np.asarray(after)
+    for group, label in np.argwhere((after < before) & (after < 1)):
+        raise ValueError(
+            f"removing {before[group, label] - after[group, label]} rows of group {group} with label {label} leaves "
+            f"none of {before[group, label]}; keep at least one row of every group and label, or train anew"
+        )
+
+
+def needs_refresh(state: State) -> Bool[Array, ""]:
+    """Whether the epsilon of the current model passes the budget, so that it must not be published."""
+    return ~(state.epsilon <= state.budget)
+
+
+@jax.default_matmul_precision("highest")
+def refresh(state: State, data: Data, *, tolerance: Scalar | None = None) -> State:
+    """Re-solves on what remains, from the current parameters; the anchor moves to the optimum.
+
+    The result is the exactly retrained model under the same noise, to solver tolerance, so its epsilon starts anew.
+
+    Args:
+      state: the state.
+      data: what remains: weight zero for every deleted row.
+      tolerance: as for ``fit``.
+
+    Returns:
+      The new ``State``.
+
+    Raises:
+      ValueError: ``data`` does not hold as many rows in each cell as the state.
+      NotConvergedError: the solver stopped early.
+    """
+    data = jax.tree.map(jnp.asarray, data)
+    check_params(state.objective, state.params, data, state.noise)
+    if not is_traced(state, data):
+        check_data(data)
+        held = np.asarray(cell_counts(data))
+        if not np.array_equal(held, state.counts):
+            raise ValueError(
+                f"`data` holds {held.tolist()} rows by [group][label] where the state holds "
+                f"{np.asarray(state.counts).tolist()}; pass what remains after the deletions"
+            )
+    if tolerance is None:
+        tolerance = 1e-10 if data.x.dtype == jnp.float64 else 1e-5
+    after, result = _refresh(state, data, tolerance)
+    if not is_traced(result.converged) and not result.converged:
+        raise NotConvergedError(
+            f"the refresh stopped after {int(result.steps)} steps at mean-form gradient norm "
+            f"{float(result.grad_norm):.3g}, above tolerance={float(tolerance):.3g}; use float64, or a larger tolerance"
+        )
+    return after
+
+
+@jax.jit
+def _refresh(state: State, data: Data, tolerance) -> tuple[State, FitResult]:
+    result = minimise(state.objective, state.params, data, state.noise, tolerance, 200, True)
+    after = _anchor(
+        state.objective, result.params, data, state.noise, state.sigma, state.delta, state.budget, state.deleted,
+        state.refreshes + 1,
+    )  # fmt: skip
+    return after, result
+
+
+def take(data: Data, forget: Any) -> tuple[Data, Data]:
+    """Picks rows to delete, refusing what a stream of deletions must never see.
+
+    Args:
+      data: the ``n`` remaining rows, deleted ones at weight zero.
+      forget: row indices ``(k,)``, or a boolean mask ``(n,)``.
+
+    Returns:
+      The rows to delete, ``(k, d)``, in their order in ``data``, and what remains: the same arrays, weight zero for
+      the deleted.
+
+    Raises:
+      ValueError: a row is out of range, repeated, deleted before, or the last of its cell.
+    """
+    data = jax.tree.map(jnp.asarray, data)
+    mask = check_forget(data, forget)
+    remaining = without(data, mask)
+    _check_counts(cell_counts(data), cell_counts(remaining))
+    chosen = np.flatnonzero(np.asarray(mask))
+    return jax.tree.map(lambda leaf: leaf[chosen], data), remaining
+
+
+class Served(NamedTuple):
+    """What ``serve`` returns for each of ``k`` requests.
+
+    Attributes:
+      params: the published model after it, ``(k, d)``.
+      residual_bound, epsilon: of that model, ``(k,)``.
+      refreshed: whether it is from a refresh, ``(k,)`` bool.
+    """
+
+    params: Float[Array, "k d"]
+    residual_bound: Float[Array, " k"]
+    epsilon: Float[Array, " k"]
+    refreshed: Bool[Array, " k"]
+
+
+@jax.default_matmul_precision("highest")
+def serve(state: State, data: Data, rows: Any) -> tuple[State, Served]:
+    """Serves deletion requests one by one in a single ``lax.scan``, refreshing whenever the bound passes the budget.
+
+    Args:
+      state: the state.
+      data: the remaining rows, as for ``refresh``.
+      rows: indices of the rows to delete, ``(k,)``, in the order of the requests.
+
+    Returns:
+      The state after the last request, and what was published after each.
+
+    Raises:
+      ValueError: as ``take``.
+      NotConvergedError: a refresh did not bring the bound within the budget.
+    """
+    data = jax.tree.map(jnp.asarray, data)
+    if not is_traced(data, rows):
+        take(data, rows)
+    after, served = _serve(state, data, jnp.asarray(rows))
+    if not is_traced(served) and np.any(~(np.asarray(served.epsilon) <= np.asarray(state.budget))):
+        raise NotConvergedError(
+            f"a refreshed model has epsilon {float(np.max(served.epsilon)):.3g}, above the budget "
+            f"{float(state.budget):.3g}; use float64, or a larger sigma or budget"
+        )
+    return after, served
+
+
+@jax.jit
+def _serve(state: State, data: Data, rows) -> tuple[State, Served]:
+    tolerance = 1e-10 if data.x.dtype == jnp.float64 else 1e-5
+    # Row i is gone from request turn[i] on, so no copy of the weights is carried.
+    turn = jnp.full(data.weight.shape, rows.shape[0], jnp.int32)
+    turn = turn.at[rows].set(jnp.arange(rows.shape[0], dtype=jnp.int32))
+
+    def request(state, at):
+        t, row = at
+        state = _delete(state, jax.tree.map(lambda leaf: leaf[row][None], data))
+        stale = needs_refresh(state)
+        state = jax.lax.cond(
+            stale,
+            lambda s: _refresh(s, without(data, turn <= t), tolerance)[0],
+            lambda s: s,
+            state,
+        )
+        return state, Served(state.params, state.residual_bound, state.epsilon, stale)
+
+    return jax.lax.scan(request, state, (jnp.arange(rows.shape[0], dtype=jnp.int32), rows))
+
+
+@jax.jit
+def retrained_region(state: State) -> Region:
+    r"""Where the exactly retrained parameters can lie, from the bound alone, as ``distances.retrained_region``.
+
+    Along ``D`` no row's curvature shrinks by more than ``exp(-|x_i.D|) >= exp(-t)``, ``t = max|x_i| |D|``, so
+    ``H'(theta) >= e^-t H'(a)``, and both of that function's bounds follow from the moments, at a cost of O(d^3).
+
+    Returns:
+      The ``Region``; it holds for every retrained model of the same noise.
+    """
+    q = assemble(state.objective, state.anchor, state.noise, state.moments)
+    d, dtype = state.anchor.shape[0], state.anchor.dtype
+    shift = state.row_norm * jnp.linalg.norm(state.params - state.anchor)
+    # The factor of a matrix that is surely no larger than the true Hessian.
+    factor = jnp.linalg.cholesky(q.hessian - q.hessian_error * jnp.eye(d, dtype=dtype))
+    dual = jax.scipy.linalg.solve_triangular(factor, jnp.eye(d, dtype=dtype), lower=True) * jnp.exp(shift / 2)
+    wide = jnp.linalg.norm(dual, ord=2)
+    largest = state.row_norm * wide
+    reach = state.residual_bound * wide * largest
+    radius = jnp.where(reach < 1, -jnp.log1p(-jnp.minimum(reach, 1)) / largest, jnp.inf)
+    radius = jnp.where(jnp.isnan(radius), jnp.inf, radius)
+    n = state.counts.sum().astype(dtype)
+    margin = q.gradient_error
+    return Region(state.residual_bound, margin, state.residual_bound / (n * state.objective.l2), radius, dual)
+
+
+@jax.default_matmul_precision("highest")
+def fairness_interval(state: State, data: Data) -> FairnessInterval:
+    """Interval of every group rate on ``data`` of the model that retraining on what remains would give.
+
+    Args:
+      state: the state.
+      data: rows to predict, of the test set for instance.
+
+    Returns:
+      A ``FairnessInterval``, as ``fmu_jax.fairness_interval`` but without a pass over the training rows.
+    """
+    data = jax.tree.map(jnp.asarray, data)
+    check_data(data)
+    check_params(state.objective, state.params, data, state.noise)
+    return interval_in_region(state.objective, state.params, retrained_region(state), data)

@@ -1,0 +1,318 @@
+"""Streaming removal: any sequence equals the one-shot step, every bound holds, nothing costs more with more rows."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmu_jax import Data, Objective, certify, datasets, fit, make_data, metrics, predict_labels, remove, stream
+from fmu_jax.distances import prediction_margins
+from fmu_jax.moments import BLOCK, assemble, minus, moments, plus
+from fmu_jax.penalties import PENALTIES
+from tests import oracles
+
+N, D = 90, 5
+SETTINGS = [(penalty, reweigh) for penalty in PENALTIES for reweigh in (False, True)]
+GUARANTEE = {"sigma": 1.0, "delta": 1e-5, "budget": 1.0}
+
+
+@functools.cache
+def problem(seed=0, remove=0.3, n=N, d=D) -> tuple[Data, np.ndarray, jax.Array]:
+    """Rows, a forget set that empties no cell, and noise."""
+    x, y, s, w, removed, _ = oracles.random_problem(seed, n, d, remove)
+    noise = np.random.default_rng([seed, 1]).normal(size=d)
+    return make_data(x, y, s, w), np.flatnonzero(removed), jnp.asarray(noise)
+
+
+@functools.cache
+def started(penalty="equalized_odds", reweigh=False, seed=0, l2=1e-2, fairness=1.0, remove=0.3):
+    data, rows, noise = problem(seed, remove)
+    objective = Objective(l2=l2, fairness=fairness, penalty=penalty, reweigh=reweigh)
+    state = stream.start(objective, fit(objective, data, noise=noise), data, noise=noise, **GUARANTEE)
+    return state, data, rows, noise, (l2, fairness, penalty, np.asarray(noise), reweigh)
+
+
+def pick(data, rows):
+    return jax.tree.map(lambda leaf: leaf[np.asarray(rows, int)], data)
+
+
+def arrays(data):
+    return tuple(np.asarray(field) for field in data)
+
+
+def left(data, rows):
+    weight = np.asarray(data.weight).copy()
+    weight[rows] = 0.0
+    return weight
+
+
+@pytest.mark.parametrize(("penalty", "reweigh"), SETTINGS)
+def test_any_order_and_batching_equals_the_one_shot_step(penalty, reweigh):
+    state, data, rows, noise, tail = started(penalty, reweigh)
+    x, y, s, _ = arrays(data)
+    anchor = np.asarray(state.anchor)
+    expected = oracles.newton_step_fair(anchor, x, y, s, left(data, rows), *tail[:3], tail[3], tail[4])
+    shuffled = np.random.default_rng(1).permutation(rows)
+    for batches in ([rows], [[row] for row in shuffled], np.array_split(shuffled, 3)):
+        end = state
+        for batch in batches:
+            end = stream.delete(end, pick(data, batch))
+        np.testing.assert_allclose(end.params, expected, rtol=0, atol=1e-9)
+        assert int(end.deleted) == len(rows)
+    objective = Objective(l2=tail[0], fairness=tail[1], penalty=penalty, reweigh=reweigh)
+    removal = remove(objective, state.anchor, data, rows, noise=noise)
+    np.testing.assert_allclose(end.params, removal.params, rtol=0, atol=1e-9)
+    certificate = certify(objective, state.anchor, removal, sigma=1.0, delta=1e-5, noise=noise)
+    assert float(end.residual_bound) == pytest.approx(float(certificate.gram_bound), rel=1e-6)
+
+
+@pytest.mark.parametrize(("penalty", "reweigh"), SETTINGS)
+def test_every_state_is_certified(penalty, reweigh):
+    for seed in range(3):
+        for l2, fairness in ((1e-4, 10.0), (1e-2, 0.1)):
+            state, data, rows, _, tail = started(penalty, reweigh, seed, l2, fairness)
+            x, y, s, _ = arrays(data)
+            gone = []
+            for row in rows:
+                state = stream.delete(state, pick(data, [row]))
+                gone.append(row)
+                exact = oracles.residual_norm(np.asarray(state.params), x, y, s, left(data, gone), *tail)
+                assert exact <= float(state.residual_bound)
+            assert l2 < 1e-2 or float(state.residual_bound) < 20 * exact  # a bound that says something
+            assert float(state.epsilon) == pytest.approx(
+                max(
+                    oracles.epsilon_from(float(state.residual_bound), 1.0, 1e-5),
+                    oracles.gaussian_epsilon(1e-5, float(state.residual_bound)),
+                ),
+                rel=0.2,  # the tail bound is an upper bound of the exact Gaussian curve
+            )
+
+
+@pytest.mark.parametrize(("penalty", "reweigh"), [("equalized_odds", False), ("individual", True)])
+def test_the_retrained_model_lies_in_the_region(penalty, reweigh):
+    tight = 0
+    for seed in range(4):
+        state, data, rows, _, tail = started(penalty, reweigh, seed, 1e-2, 1.0, 0.1)
+        state = stream.delete(state, pick(data, rows))
+        x, y, s, _ = arrays(data)
+        retrained = oracles.minimise(x, y, s, left(data, rows), *tail, start=np.asarray(state.params))
+        region = stream.retrained_region(state)
+        step = retrained - np.asarray(state.params)
+        assert np.linalg.norm(step) <= float(region.distance)
+        hessian = oracles.hessian(np.asarray(state.params), x, y, s, left(data, rows), *tail)
+        assert np.sqrt(step @ hessian @ step) <= float(region.radius)
+        # What the state claims of the Hessian's norm is never below the truth.
+        for row in x:
+            assert np.sqrt(row @ np.linalg.solve(hessian, row)) <= np.linalg.norm(np.asarray(region.dual) @ row)
+        margins = np.asarray(prediction_margins(region, data.x))
+        assert (np.abs(x @ step) <= margins).all()
+        tight += np.median(margins) < 50 * np.median(np.abs(x @ step))
+        interval = stream.fairness_interval(state, data)
+        labels = predict_labels(state.objective, jnp.asarray(retrained), data.x)
+        for name, value in metrics.group_metrics(labels, data)._asdict().items():
+            bounds = getattr(interval, name, None)
+            if bounds is not None:
+                assert (np.asarray(bounds)[..., 0] <= value + 1e-12).all(), name
+                assert (value - 1e-12 <= np.asarray(bounds)[..., 1]).all(), name
+    assert tight
+
+
+def test_refresh_is_retraining():
+    state, data, rows, _, tail = started()
+    rows_data, remaining = stream.take(data, rows)
+    stale = stream.delete(state, rows_data)._replace(budget=jnp.asarray(1e-9))
+    assert stream.needs_refresh(stale)
+    fresh = stream.refresh(stale, remaining)
+    x, y, s, _ = arrays(data)
+    np.testing.assert_allclose(fresh.params, oracles.minimise(x, y, s, left(data, rows), *tail), rtol=0, atol=1e-7)
+    assert (int(fresh.refreshes), int(fresh.deleted)) == (1, len(rows))
+    assert float(fresh.epsilon) < 1e-6 < float(stale.epsilon)
+    np.testing.assert_array_equal(fresh.anchor, fresh.anchor)
+    # From the new anchor on, the identity holds again.
+    more = np.setdiff1d(np.arange(N), rows)[:7]
+    again = stream.delete(fresh, pick(data, more))
+    expected = oracles.newton_step_fair(
+        np.asarray(fresh.anchor), x, y, s, left(data, [*rows, *more]), *tail[:3], tail[3], tail[4]
+    )
+    np.testing.assert_allclose(again.params, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("budget", [0.3, 100.0])
+def test_serve_publishes_nothing_beyond_the_budget(budget):
+    state, data, rows, _, tail = started(l2=1e-3)
+    state = state._replace(budget=jnp.asarray(budget))
+    end, served = stream.serve(state, data, rows)
+    x, y, s, _ = arrays(data)
+    anchor, gone = np.asarray(state.anchor), []
+    assert bool(served.refreshed.any()) is (budget < 1)
+    for t, row in enumerate(rows):
+        gone.append(row)
+        params = np.asarray(served.params[t])
+        assert float(served.epsilon[t]) <= budget
+        assert oracles.residual_norm(params, x, y, s, left(data, gone), *tail) <= float(served.residual_bound[t])
+        if served.refreshed[t]:
+            anchor = oracles.minimise(x, y, s, left(data, gone), *tail, start=params)
+        step = oracles.newton_step_fair(anchor, x, y, s, left(data, gone), *tail[:3], tail[3], tail[4])
+        np.testing.assert_allclose(params, step, rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(end.params, served.params[-1])
+    assert int(end.refreshes) == int(served.refreshed.sum())
+    assert int(end.deleted) == len(rows)
+
+
+def test_scan_padding_and_single_rows():
+    state, data, rows, *_ = started()
+    one = jax.lax.scan(lambda s, row: (stream.delete(s, row), s.epsilon), state, pick(data, rows))[0]
+    padded = pick(data, [*rows, 0, 1])
+    padded = padded._replace(weight=padded.weight.at[-2:].set(0.0))
+    both = stream.delete(state, padded)
+    np.testing.assert_allclose(one.params, both.params, rtol=0, atol=1e-12)
+    assert int(one.deleted) == int(both.deleted) == len(rows)
+    single = stream.delete(state, jax.tree.map(lambda leaf: leaf[rows[0]], data))
+    np.testing.assert_array_equal(single.params, stream.delete(state, pick(data, rows[:1])).params)
+    none = stream.delete(state, pick(data, []))
+    np.testing.assert_allclose(none.params, state.params, rtol=0, atol=1e-12)
+
+
+def shapes_in(jaxpr):
+    """Shapes of everything that a jaxpr computes, inner ones included."""
+    for equation in jaxpr.eqns:
+        for variable in (*equation.invars, *equation.outvars):
+            yield getattr(variable.aval, "shape", ())
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(inner, "jaxpr"):
+                    yield from shapes_in(inner.jaxpr)
+                elif hasattr(inner, "eqns"):
+                    yield from shapes_in(inner)
+
+
+def test_nothing_in_a_deletion_has_the_number_of_rows():
+    state, data, *_ = started()
+    row = pick(data, [0])
+    found = set(shapes_in(jax.make_jaxpr(stream.delete)(state, row).jaxpr))
+    assert {(1, D), (D, D)} <= found
+    assert all(N not in shape for shape in found)
+    assert all(N not in leaf.shape for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize(("penalty", "reweigh"), SETTINGS)
+def test_moments_are_additive_and_those_of_the_definition(penalty, reweigh):
+    state, data, rows, noise, tail = started(penalty, reweigh)
+    objective, anchor = state.objective, state.anchor
+    whole = moments(objective, anchor, data)
+    part, rest = pick(data, rows), pick(data, np.setdiff1d(np.arange(N), rows))
+    for same in (
+        plus(moments(objective, anchor, part), moments(objective, anchor, rest)),
+        minus(moments(objective, anchor, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), data, part)),
+              moments(objective, anchor, part)),
+    ):  # fmt: skip
+        for a, b in zip(same[:-1], whole[:-1], strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+    x, y, s, w = arrays(data)
+    found = assemble(objective, anchor, noise, whole)
+    theta = np.asarray(anchor)
+    np.testing.assert_allclose(found.gradient, oracles.gradient(theta, x, y, s, w, *tail), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(found.hessian, oracles.hessian(theta, x, y, s, w, *tail), rtol=1e-11, atol=1e-11)
+    om = oracles.loss_weights(y, s, w, reweigh)
+    expected = sum(om[i] * np.linalg.norm(x[i]) * np.outer(x[i], x[i]) for i in range(N))
+    np.testing.assert_allclose(found.reach, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("penalty", "reweigh"), [("equalized_odds", True), ("individual", False)])
+def test_blocks_and_rounding_bounds(penalty, reweigh):
+    """Float32 moments of more than one block, against float64: the claimed errors cover the true ones."""
+    n = 2 * BLOCK + 77
+    data = datasets.synthetic(2 * n, 4, seed=3).train
+    data = jax.tree.map(lambda leaf: leaf[:n], data)
+    low = data._replace(x=data.x.astype(jnp.float32), weight=data.weight.astype(jnp.float32))
+    data = data._replace(x=low.x.astype(jnp.float64))
+    anchor = jnp.asarray([0.3, -2.0, 1.0, 0.5, -0.2], jnp.float32)
+    high, noise = Objective(l2=1e-4, fairness=1.0, penalty=penalty, reweigh=reweigh), jnp.zeros(5)
+    flat = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), high)
+    found = moments(flat, anchor, low)
+    x, y, s, w = arrays(data)
+    theta = np.asarray(anchor, np.float64)
+    np.testing.assert_array_equal(found.counts, [[((s == g) & (y == c)).sum() for c in (0, 1)] for g in (0, 1)])
+    sums = np.array([[x[(s == g) & (y == c)].sum(axis=0) for c in (0, 1)] for g in (0, 1)])
+    assert 0 < np.linalg.norm(np.asarray(found.sums) - sums, axis=2).sum() <= float(found.errors.sums)
+    quadratic = assemble(flat, anchor, noise.astype(jnp.float32), found)
+    tail = (1e-4, 1.0, penalty, None, reweigh, True)
+    gradient, hessian = oracles.gradient(theta, x, y, s, w, *tail), oracles.hessian(theta, x, y, s, w, *tail)
+    assert 0 < np.linalg.norm(np.asarray(quadratic.gradient) - gradient) <= float(quadratic.gradient_error)
+    assert 0 < np.linalg.norm(np.asarray(quadratic.hessian) - hessian) <= float(quadratic.hessian_error)
+    om = oracles.loss_weights(y, s, w, reweigh)
+    reach = x.T @ ((om * np.linalg.norm(x, axis=1))[:, None] * x)
+    assert 0 < np.linalg.norm(np.asarray(quadratic.reach) - reach) <= float(quadratic.reach_error)
+    # In float64 the same blocks agree with the definition itself.
+    exact = assemble(high, anchor.astype(jnp.float64), noise, moments(high, anchor.astype(jnp.float64), data))
+    np.testing.assert_allclose(exact.gradient, gradient, rtol=0, atol=1e-8)
+    assert np.linalg.norm(exact.hessian - hessian) <= 1e-10 * np.linalg.norm(hessian)
+
+
+def test_float32_bounds_cover_the_truth():
+    data, rows, noise = problem()
+    low = data._replace(x=data.x.astype(jnp.float32), weight=data.weight.astype(jnp.float32))
+    objective = Objective(l2=1e-2, fairness=1.0)
+    small = noise.astype(jnp.float32)
+    state = stream.start(objective, fit(objective, low, noise=small), low, noise=small, **GUARANTEE)
+    x, y, s, _ = arrays(low)
+    for k, row in enumerate(rows):
+        state = stream.delete(state, pick(low, [row]))
+        weight = left(data, rows[: k + 1])
+        tail = (1e-2, 1.0, "equalized_odds", np.asarray(small, np.float64))
+        exact = oracles.residual_norm(
+            np.asarray(state.params, np.float64), x, y.astype(int), s.astype(int), weight, *tail
+        )
+        assert exact <= float(state.residual_bound)
+    assert state.params.dtype == state.residual_bound.dtype == jnp.float32
+
+
+def test_without_noise_nothing_is_indistinguishable():
+    data, rows, _ = problem()
+    objective = Objective(l2=1e-2, fairness=1.0)
+    state = stream.start(objective, fit(objective, data), data, noise=None, **GUARANTEE)
+    assert np.isinf(state.epsilon)
+    assert stream.needs_refresh(state)
+    assert np.isfinite(stream.delete(state, pick(data, rows)).residual_bound)
+
+
+def test_what_must_not_be_deleted_is_refused():
+    data, rows, _ = problem()
+    _, remaining = stream.take(data, rows)
+    for forget, said in (
+        ([N], f"row {N}"),
+        ([rows[0]], f"row {rows[0]} was removed before"),
+        ([0 if 0 not in rows else 1] * 2, "more than once"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            stream.take(remaining, forget)
+    cell = np.flatnonzero((np.asarray(data.group) == 1) & (np.asarray(data.y) == 1))
+    with pytest.raises(ValueError, match="group 1 with label 1 leaves none"):
+        stream.take(data, cell)
+    kept, _ = stream.take(data, cell[1:])
+    np.testing.assert_array_equal(kept.x, data.x[cell[1:]])
+
+
+def test_bad_input_is_refused_and_the_state_untouched():
+    state, data, rows, noise, _ = started()
+    before = jax.tree.map(np.array, state)
+    cell = np.flatnonzero((np.asarray(data.group) == 0) & (np.asarray(data.y) == 0))
+    with pytest.raises(ValueError, match="group 0 with label 0 leaves none"):
+        stream.delete(state, pick(data, cell))
+    with pytest.raises(ValueError, match=f"{D} features of float64"):
+        stream.delete(state, data._replace(x=data.x[:, 1:]))
+    with pytest.raises(ValueError, match="pass what remains"):
+        stream.refresh(stream.delete(state, pick(data, rows)), data)
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, state), before)
+    objective, fitted = state.objective, fit(state.objective, data, noise=noise)
+    for changed in ({"sigma": 0.0}, {"delta": 1.0}, {"budget": -1.0}):
+        with pytest.raises(ValueError, match=next(iter(changed))):
+            stream.start(objective, fitted, data, noise=noise, **{**GUARANTEE, **changed})
+    with pytest.raises(ValueError, match="did not converge"):
+        rough = fit(objective, data, noise=noise, max_steps=1, throw=False)
+        stream.start(objective, rough, data, noise=noise, **GUARANTEE)
+    with pytest.raises(ValueError, match="linear model only"):
+        net = Objective(l2=1e-2, predict=lambda params, x: x @ params)
+        stream.start(net, fitted, data, noise=noise, **GUARANTEE)
