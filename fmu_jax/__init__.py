@@ -7,6 +7,7 @@ AISTATS 2024, arXiv 2307.14754.
 | module | what is in it |
 |---|---|
 | ``data`` | ``Data``: rows, labels, groups, 0/1 weights; the eager checks |
+| ``audit`` | does the guarantee hold in fact? empirical epsilon, U-LiRA, KLoM, membership attack |
 | ``datasets`` | ``load``: compas, adult, hsls, synthetic; ``from_csv`` |
 | ``objective`` | ``Objective``: loss, ridge, fairness penalty, perturbation; value, gradient, Hessian, products |
 | ``penalties``, ``cells`` | the fairness penalties, in O(n) from cell sums |
@@ -15,6 +16,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent |
 | ``stream``, ``moments`` | deletions one by one, certified at a cost independent of the number of rows |
 | ``certificates``, ``rounding`` | ``certify``: residual bounds, widened by their own rounding error |
+| ``output_perturbation``, ``contraction`` | ``certify_descent``: the guarantee of noise on the published model |
 | ``privacy`` | from residual to (epsilon, delta) and back |
 | ``distances`` | how far the retrained model can be, and what that does to a prediction |
 | ``intervals`` | ``fairness_interval``: group rates of the retrained model, without retraining |
@@ -24,23 +26,37 @@ AISTATS 2024, arXiv 2307.14754.
 
 import importlib.metadata
 
-from fmu_jax import certificates, datasets, distances, intervals, metrics, privacy, removal, stream, thresholds
+from fmu_jax import (
+    certificates,
+    datasets,
+    distances,
+    intervals,
+    metrics,
+    output_perturbation,
+    privacy,
+    removal,
+    stream,
+    thresholds,
+)
 from fmu_jax.certificates import Certificate, certify
 from fmu_jax.data import Data, make_data
 from fmu_jax.fitting import FitResult, NotConvergedError, fit
 from fmu_jax.intervals import fairness_interval
 from fmu_jax.objective import Objective, predict_labels, sample_noise
+from fmu_jax.output_perturbation import DescentCertificate, certify_descent
 from fmu_jax.removal import Removal, remove
 
 __all__ = [
     "Certificate",
     "Data",
+    "DescentCertificate",
     "FitResult",
     "NotConvergedError",
     "Objective",
     "Removal",
     "certificates",
     "certify",
+    "certify_descent",
     "datasets",
     "distances",
     "fairness_interval",
@@ -48,6 +64,7 @@ __all__ = [
     "intervals",
     "make_data",
     "metrics",
+    "output_perturbation",
     "predict_labels",
     "privacy",
     "removal",

@@ -30,7 +30,7 @@ from jaxtyping import Array
 
 from fmu_jax import cells
 from fmu_jax import objective as objectives
-from fmu_jax.distances import check_certifiable, retrained_region
+from fmu_jax.distances import check_certifiable, local_distance, retrained_region
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import certified_epsilon, check_positive, check_probability
@@ -150,9 +150,7 @@ def _certify(objective, before, removal, region, sigma, delta, noise) -> Certifi
         rounding_margin=margin,
         epsilon=bound,
         distance_bound=region.distance,
-        local_distance_bound=jnp.where(
-            jnp.isfinite(region.radius), region.radius * jnp.linalg.norm(region.dual, ord=2), jnp.inf
-        ),
+        local_distance_bound=local_distance(region),
         sigma=jnp.asarray(sigma, x.dtype),
         delta=jnp.asarray(delta, x.dtype),
         dtype=str(x.dtype),

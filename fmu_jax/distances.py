@@ -92,6 +92,11 @@ def _region(objective, removal, noise) -> Region:
     return Region(residual, margin, residual / (cells.size(data) * objective.l2), radius, dual)
 
 
+def local_distance(region: Region) -> Float[Array, ""]:
+    """Bound on ``|theta^- - theta'|`` by the curvature at ``theta^-``, infinite where that is silent."""
+    return jnp.where(jnp.isfinite(region.radius), region.radius * jnp.linalg.norm(region.dual, ord=2), jnp.inf)
+
+
 def prediction_margins(region: Region, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Bound on ``|x_i.(theta^- - theta')|`` for each row: how far retraining could move its score.
 

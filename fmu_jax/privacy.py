@@ -76,6 +76,24 @@ def certified_epsilon(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
     return jnp.maximum(classical, mu * (mu / 2 + upper))
 
 
+def residual_from(epsilon: Scalar, sigma: Scalar, delta: Scalar) -> Array:
+    """The largest residual that ``epsilon`` admits at a noise level: the inverse of ``certified_epsilon``.
+
+    It is proportional to ``sigma``, so the noise level at which a residual ``r`` costs ``epsilon`` is
+    ``r / residual_from(epsilon, 1.0, delta)``, sound at every epsilon. Arguments and errors as for ``epsilon_from``.
+
+    >>> residual = residual_from(3.0, 0.5, 1e-5)
+    >>> round(float(certified_epsilon(residual, 0.5, 1e-5)), 9)
+    3.0
+    """
+    check_positive(sigma=sigma, epsilon=epsilon)
+    check_probability(delta=delta)
+    epsilon = jnp.asarray(epsilon)
+    classical = epsilon / jnp.sqrt(2 * jnp.log(1.5 / delta))
+    upper = -jax.scipy.special.ndtri(jnp.asarray(delta).astype(classical.dtype))
+    return sigma * jnp.minimum(classical, 2 * epsilon / (jnp.sqrt(upper**2 + 2 * epsilon) + upper))
+
+
 def sigma_from(residual: Scalar, epsilon: Scalar, delta: Scalar) -> Array:
     """Noise level at which a residual costs ``epsilon``: the inverse of ``epsilon_from`` in sigma.
 

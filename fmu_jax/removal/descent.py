@@ -76,9 +76,18 @@ def descent(
     return exact_update(params, start, remaining.x.dtype)
 
 
-def default_step_size(objective: Objective, data: Data) -> jax.Array:
-    """``2 / (M + m)`` for the linear model: the losses' curvature lies between 0 and ``X'WX / 4``."""
+def curvature_range(objective: Objective, data: Data) -> tuple[jax.Array, jax.Array]:
+    """Smoothness ``M`` and strong convexity ``m`` of the linear model's objective, sum form.
+
+    The losses' curvature lies between 0 and ``X'WX / 4``; everything else is quadratic.
+    """
     quadratic = objectives.quadratic_part(objective, data)
     weight = objectives.row_weights(objective, data)
     largest = (data.x * (weight / 4)[:, None]).T @ data.x + quadratic
-    return 2 / (jnp.linalg.eigvalsh(largest)[-1] + jnp.linalg.eigvalsh(quadratic)[0])
+    return jnp.linalg.eigvalsh(largest)[-1], jnp.linalg.eigvalsh(quadratic)[0]
+
+
+def default_step_size(objective: Objective, data: Data) -> jax.Array:
+    """``2 / (M + m)`` for the linear model."""
+    largest, smallest = curvature_range(objective, data)
+    return 2 / (largest + smallest)

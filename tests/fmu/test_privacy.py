@@ -21,6 +21,14 @@ def test_conversions_equal_the_oracles_and_invert_each_other(r, sigma, delta):
     assert float(privacy.delta_from(r, sigma, epsilon / 100)) == 1.0
 
 
+@pytest.mark.parametrize("delta", [1e-9, 1e-5, 0.3, 0.9])
+def test_residual_from_inverts_the_certified_epsilon(delta):
+    for epsilon in (1e-4, 0.5, 1.0, 3.0, 50.0):
+        residual = privacy.residual_from(epsilon, 0.3, delta)
+        assert float(privacy.certified_epsilon(residual, 0.3, delta)) == pytest.approx(epsilon, rel=1e-9)
+        assert float(privacy.certified_epsilon(1.001 * residual, 0.3, delta)) > epsilon
+
+
 @pytest.mark.parametrize("mu", [1e-3, 0.1, 1.0, 5.0])
 def test_gaussian_trade_off_equals_scipy(mu):
     for epsilon in (0.0, 0.01, 1.0, 8.0):
