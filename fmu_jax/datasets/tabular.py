@@ -1,4 +1,4 @@
-"""A user's own table: any CSV file or DataFrame with a label column and a group column."""
+"""A user's own table: any CSV or Parquet file or DataFrame with a label column and a group column."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +26,10 @@ def from_csv(
     max_categories: int = 50,
     group_feature: bool = True,
 ) -> Split:
-    r"""Reads a CSV file whose first line names its columns.
+    r"""Reads a CSV file whose first line names its columns, or a Parquet file.
 
     Args:
-      path: the file; may be compressed (.gz, .zip, ...).
+      path: the file; a CSV file may be compressed (.gz, .zip, ...), Parquet (.parquet, .pq) needs pyarrow.
       label: the column to predict.
       group: the column of the protected attribute.
       seed: of the random split (``numpy.random.default_rng``).

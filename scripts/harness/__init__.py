@@ -2,6 +2,7 @@
 
 Modules:
     cli: typed command lines from a frozen dataclass, presets, dry runs, exit statuses.
+    ranges: numbers in a range, as annotations.
     store: run folders of atomically written rows, which resume after a kill.
     rows: what a row is, its JSON Lines and CSV form, and the environment that every row carries.
     files: atomic writes.

@@ -16,105 +16,43 @@ Fields become flags, their docstrings the help, their annotations the allowed va
 
     if __name__ == "__main__":
         sys.exit(cli.run(main, Config, plan=plan))
+
+A program of several commands gives each a configuration of its own, derived from `Base`, and ends in `run_command`.
 """
 
 import dataclasses
-import math
 import sys
 import traceback
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 import tyro
-from tyro.constructors import PrimitiveConstructorSpec
 
 from scripts.harness import rows, store
+from scripts.harness.ranges import Count as Count
+from scripts.harness.ranges import NonNegative as NonNegative
+from scripts.harness.ranges import Positive as Positive
+from scripts.harness.ranges import Probability as Probability
+from scripts.harness.ranges import Range as Range
+from scripts.harness.ranges import Seed as Seed
+from scripts.harness.ranges import Share as Share
+from scripts.harness.ranges import check_number
+from scripts.harness.ranges import number as number
 
 
-def _short(value: float) -> str:
-    return str(int(value)) if value == int(value) and abs(value) < 1e12 else f"{value:g}"
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Base:
+    """Flags that every command line has."""
 
-
-def _article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """An interval of numbers, to annotate a field with through `number`.
-
-    Args:
-        low: The lower end.
-        high: The upper end.
-        open_low: Whether the lower end itself is outside.
-        open_high: Whether the upper end itself is outside.
-    """
-
-    low: float = -math.inf
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        above = value > self.low if self.open_low else value >= self.low
-        below = value < self.high if self.open_high else value <= self.high
-        return above and below and math.isfinite(value)
-
-    def __str__(self) -> str:
-        """As words: ``> 0``, ``>= 1``, ``in (0, 1]``, ``finite``."""
-        if math.isinf(self.high):
-            sign = ">" if self.open_low else ">="
-            return "finite" if math.isinf(self.low) else f"{sign} {_short(self.low)}"
-        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
-        return f"in {left}{_short(self.low)}, {_short(self.high)}{right}"
-
-
-def number(kind: type[int] | type[float], allowed: Range) -> Any:
-    """What to put into ``Annotated[kind, ...]`` for a number in a range; the range shows in the help.
-
-    Args:
-        kind: ``int`` or ``float``.
-        allowed: The range, which `check` enforces.
-    """
-    what = "INTEGER" if kind is int else "NUMBER"
-
-    def read(words: list[str]) -> int | float:
-        try:
-            return kind(words[0])
-        except ValueError:
-            raise ValueError(f"expected {_article(what.lower())} {allowed}, got {words[0]!r}") from None
-
-    spec = PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=f"{what} {allowed}",
-        instance_from_str=read,
-        is_instance=lambda value: isinstance(value, int | kind) and not isinstance(value, bool),
-        str_from_instance=lambda value: [repr(value)],
-    )
-    _RANGES[id(spec)] = (spec, kind, allowed)
-    return spec
-
-
-_RANGES: dict[int, tuple[PrimitiveConstructorSpec[Any], type, Range]] = {}
-
-Positive = Annotated[float, number(float, Range(0, open_low=True))]
-"""A finite number above 0."""
-NonNegative = Annotated[float, number(float, Range(0))]
-"""A finite number, 0 or above."""
-Share = Annotated[float, number(float, Range(0, 1, open_low=True))]
-"""A share of a whole, in (0, 1]."""
-Probability = Annotated[float, number(float, Range(0, 1, open_low=True, open_high=True))]
-"""A probability strictly between 0 and 1."""
-Count = Annotated[int, number(int, Range(1))]
-"""A whole number, 1 or above."""
-Seed = Annotated[int, number(int, Range(0, 2**32 - 1))]
-"""What a random key is made from: a whole number of 32 bits."""
+    traceback: bool = False
+    """Show where in the code an error came from."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Common:
+class Common(Base):
     """Flags that every script has; a script's Config derives from it."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -128,8 +66,6 @@ class Common:
     """Run folder. The same configuration resumes there; another one is refused."""
     dry_run: bool = False
     """Print the configuration and the units of work that it leads to, and write nothing."""
-    traceback: bool = False
-    """Show where in the code an error came from."""
 
 
 ConfigT = TypeVar("ConfigT", bound=Common)
@@ -160,11 +96,7 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> Conf
             _refuse(f"--preset: this script has no preset {config.preset!r}, only {known}")
         changed = dict(config_type.PRESETS[config.preset]) | {"preset": config.preset}
         config = _parse_with(config_type, words, dataclasses.replace(config_type(), **changed))
-    try:
-        check(config)
-    except ValueError as error:
-        _refuse(str(error))
-    return config
+    return _checked(config)
 
 
 def check(config: Any) -> None:
@@ -174,7 +106,8 @@ def check(config: Any) -> None:
         config: A dataclass instance.
 
     Raises:
-        ValueError: If a number is outside its range, or a list is empty; the message names flag, range and value.
+        ValueError: If a number is outside its range, or a list is empty whose default is not; the message names flag,
+            range and value.
 
     >>> check(Common(seed=-1))
     Traceback (most recent call last):
@@ -185,12 +118,13 @@ def check(config: Any) -> None:
         flag = "--" + field.name.replace("_", "-")
         hint, value = hints[field.name], getattr(config, field.name)
         if typing.get_origin(hint) is tuple:
-            if not value:
+            if not value and field.default != ():
                 raise ValueError(f"{flag}: expected at least one value")
             for item in value:
-                _check_number(flag, typing.get_args(hint)[0], item)
-        else:
-            _check_number(flag, hint, value)
+                check_number(flag, typing.get_args(hint)[0], item)
+        elif value is not None:
+            for kind in typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,):
+                check_number(flag, kind, value)
 
 
 def describe(config: Any) -> dict[str, Any]:
@@ -221,13 +155,70 @@ def run(
         SystemExit: As `parse`.
     """
     config = parse(config_type, argv)
-    try:
+
+    def work(config: ConfigT) -> None:
         if config.dry_run:
             _show_plan(config, list(plan(config)) if plan else [])
         else:
             main(config)
+
+    return _status(work, config, interrupted="interrupted; the same command resumes")
+
+
+def run_command(
+    commands: Mapping[str, tuple[type[Base], Callable[[Any], Any]]],
+    *,
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run a program whose first word names one of several commands.
+
+    Args:
+        commands: By name, the command's configuration (a frozen dataclass derived from `Base`, whose fields without a
+            default are required) and what does its work.
+        description: What ``--help`` says of the program.
+        argv: As in `parse`.
+
+    Returns:
+        The exit status, as `run`.
+
+    Raises:
+        SystemExit: As `parse`.
+    """
+    kinds = [
+        Annotated[config_type, tyro.conf.subcommand(name, prefix_name=False)]
+        for name, (config_type, _) in commands.items()
+    ]
+    words = list(sys.argv[1:] if argv is None else argv)
+    either: Any = typing.Union[tuple(kinds)]  # noqa: UP007 - made of values
+    config = _checked(tyro.cli(either, args=words, description=description, config=_TYRO))
+    main = next(main for config_type, main in commands.values() if type(config) is config_type)
+    return _status(main, config, interrupted="interrupted")
+
+
+_TYRO = (tyro.conf.FlagCreatePairsOff,)
+_UNIONS = (typing.Union, types.UnionType)
+_AnyConfig = TypeVar("_AnyConfig", bound=Base)
+
+
+def _parse_with(config_type: type[ConfigT], words: list[str], default: ConfigT) -> ConfigT:
+    return tyro.cli(config_type, args=words, default=default, config=_TYRO)
+
+
+def _checked(config: _AnyConfig) -> _AnyConfig:
+    try:
+        check(config)
+    except ValueError as error:
+        _refuse(str(error))
+    return config
+
+
+def _status(work: Callable[[_AnyConfig], Any], config: _AnyConfig, *, interrupted: str) -> int:
+    """Do the work; a user's errors become one line and an exit status."""
+    try:
+        work(config)
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         if config.traceback:
@@ -235,20 +226,6 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _parse_with(config_type: type[ConfigT], words: list[str], default: ConfigT) -> ConfigT:
-    return tyro.cli(config_type, args=words, default=default, config=(tyro.conf.FlagCreatePairsOff,))
-
-
-def _check_number(flag: str, hint: Any, value: Any) -> None:
-    for mark in getattr(hint, "__metadata__", ()):
-        if id(mark) in _RANGES:
-            _, kind, allowed = _RANGES[id(mark)]
-            what = _article("integer" if kind is int else "number")
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not (whole or (kind is float and isinstance(value, float))) or value not in allowed:
-                raise ValueError(f"{flag}: expected {what} {allowed}, got {value!r}")
 
 
 def _show_plan(config: Common, units: list[str | Mapping[str, Any]]) -> None:

@@ -177,3 +177,83 @@ def test_as_a_process(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr, done.stdout) == (1, "error: no such data set\n", "")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Paint(cli.Base):
+    """Paint a wall."""
+
+    wall: Path
+    """Which wall."""
+    coats: cli.Count = 1
+    share: cli.Share | None = None
+    """How much of it; all by default."""
+    colors: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wash(cli.Base):
+    """Wash a wall."""
+
+    wall: Path
+
+
+def call(words: str, main=lambda config: None) -> int:
+    return cli.run_command({"paint": (Paint, main), "wash": (Wash, main)}, description="Walls.", argv=words.split())
+
+
+def test_the_first_word_names_a_command() -> None:
+    seen: list[object] = []
+    assert call("paint --wall north --share 0.5 --colors red blue", seen.append) == 0
+    assert call("wash --wall south --traceback", seen.append) == 0
+    assert call("paint --wall east", seen.append) == 0
+    assert seen == [
+        Paint(wall=Path("north"), share=0.5, colors=("red", "blue")),
+        Wash(wall=Path("south"), traceback=True),
+        Paint(wall=Path("east")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "paint"),
+        ("burn --wall north", "burn"),
+        ("wash", "--wall"),
+        ("wash --wall north --coats 2", "--coats"),
+        ("paint --wall north --coats 0", "error: --coats: expected an integer >= 1, got 0"),
+        ("paint --wall north --share 2", "error: --share: expected a number in (0, 1], got 2.0"),
+    ],
+)
+def test_bad_words_of_a_command_are_refused(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        call(words)
+    streams = capsys.readouterr()
+    assert stop.value.code == 2
+    assert said in streams.err
+    assert streams.out == ""
+
+
+@pytest.mark.parametrize("words", ["--help", "paint --help", "wash --help"])
+def test_help_of_commands(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        call(words)
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    expected = {"--help": ("Walls.", "paint", "wash"), "paint": ("--coats", "NUMBER in (0, 1]", "Which wall.")}
+    assert all(word in shown for word in expected.get(words.split()[0], ("--wall", "(required)")))
+
+
+def test_errors_of_a_command_become_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(config: cli.Base) -> None:
+        raise ValueError("no paint left")
+
+    def stop(config: cli.Base) -> None:
+        raise KeyboardInterrupt
+
+    assert call("paint --wall north", fail) == 1
+    assert capsys.readouterr().err == "error: no paint left\n"
+    assert call("paint --wall north --traceback", fail) == 1
+    assert "Traceback" in capsys.readouterr().err
+    assert call("wash --wall north", stop) == 130
+    assert capsys.readouterr().err == "interrupted\n"

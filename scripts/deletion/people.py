@@ -1,0 +1,77 @@
+"""Who is meant: identifiers as exact text, and the salted hashes that stand for them in a store."""
+
+import hmac
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fmu_jax.datasets.reading import listed
+
+HASH_BYTES = 16
+"""Length of a hash; two of a hundred million people share one with probability below 10^-22."""
+
+
+def read_ids(path: Path) -> list[str]:
+    """Reads identifiers, one a line; white space around them and blank lines do not count.
+
+    Args:
+      path: a text file in UTF-8.
+
+    Returns:
+      The identifiers, in order, repeated ones included.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: it is no UTF-8, or holds no identifier.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start})") from None
+    ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise ValueError(f"{path} holds no id; write one a line")
+    return ids
+
+
+def repeated(ids: Iterable[str]) -> list[str]:
+    """The identifiers that occur more than once, each once, in order.
+
+    >>> repeated(["7", "007", "7", "8", "7"])
+    ['7']
+    """
+    seen: set[str] = set()
+    twice: dict[str, None] = {}
+    for name in ids:
+        if name in seen:
+            twice[name] = None
+        seen.add(name)
+    return list(twice)
+
+
+def check_ids(ids: Sequence[str], *, source: str) -> None:
+    """Refuses a table in which a person has no identifier, or two rows have the same one.
+
+    Args:
+      ids: of the rows, in order.
+      source: what to call the table in messages.
+
+    Raises:
+      ValueError: says which.
+    """
+    missing = [row for row, name in enumerate(ids) if not name]
+    if missing:
+        raise ValueError(f"{source} has no id in {len(missing)} rows (first: record {missing[0] + 1}); fill them in")
+    twice = repeated(ids)
+    if twice:
+        raise ValueError(f"{source} repeats the id {listed(twice, 5)}; each row needs an id of its own")
+
+
+def hash_ids(salt: bytes, ids: Iterable[str]) -> list[bytes]:
+    """HMAC-SHA256 of each identifier under the store's salt, cut to `HASH_BYTES`.
+
+    Without the salt a hash can be neither inverted nor guessed, so that a certificate names nobody.
+
+    >>> hash_ids(b"salt", ["7"]) == hash_ids(b"salt", ["007"])
+    False
+    """
+    return [hmac.digest(salt, name.encode(), "sha256")[:HASH_BYTES] for name in ids]

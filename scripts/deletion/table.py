@@ -1,0 +1,84 @@
+"""A user's table as a store wants it: identifiers apart, rows encoded, scaled and split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from fmu_jax import datasets
+from fmu_jax.datasets.reading import listed, read_table, require_columns
+from scripts.deletion import people
+
+
+class Table(NamedTuple):
+    """What to read, and as what; ``scripts.fmu_delete.Train`` says what each means."""
+
+    path: Path
+    id: str
+    label: str
+    group: str
+    positive: Sequence[str] = ()
+    group_one: Sequence[str] = ()
+    drop: Sequence[str] = ()
+    missing: str = "error"
+    na_values: Sequence[str] = ()
+    scaling: str = "standardise"
+    max_categories: int = 50
+    test_fraction: float = 0.2
+
+
+def read(table: Table, *, seed: int) -> tuple[list[str], datasets.Split]:
+    """Reads a table.
+
+    Args:
+      table: what to read.
+      seed: of the split.
+
+    Returns:
+      The identifiers of all its records, in order; and the prepared rows, whose ``train_rows`` and ``test_rows`` count
+      those records.
+
+    Raises:
+      OSError: there is no such file.
+      ValueError: it cannot be used; the message says what to do.
+    """
+    source = str(table.path)
+    content = read_table(table.path, na_values=table.na_values, text=(table.id,))
+    require_columns(content.columns, (table.id, table.label, table.group), source=source)
+    ids = content[table.id].tolist()
+    people.check_ids(ids, source=source)
+    split = datasets.from_table(
+        content,
+        label=table.label,
+        group=table.group,
+        seed=seed,
+        positive=_values(content[table.label], table.positive, "--positive"),
+        group_one=_values(content[table.group], table.group_one, "--group-one"),
+        drop=(table.id, *table.drop),
+        scaling=table.scaling,
+        test_fraction=table.test_fraction,
+        missing=table.missing,
+        max_categories=table.max_categories,
+        source=source,
+    )
+    return ids, split
+
+
+def _values(column: pd.Series, texts: Sequence[str], flag: str) -> tuple[Any, ...] | None:
+    """The column's values that are written so; None where no text is given."""
+    present = column.dropna().unique().tolist()
+    for text in texts:
+        if not any(_means(text, value) for value in present):
+            raise ValueError(f"{flag}: column {column.name!r} has no value {text!r}; it holds {listed(present, 10)}")
+    return tuple(value for value in present if any(_means(text, value) for text in texts)) or None
+
+
+def _means(text: str, value: Any) -> bool:
+    """Whether a text is how one writes a value; for a number in any spelling, such as 1 and 1.0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value) == text
+    try:
+        return float(text) == value
+    except ValueError:
+        return False

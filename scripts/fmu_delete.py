@@ -1,0 +1,199 @@
+"""Honour deletion requests on your own table: a fair model that forgets people, with a certificate for each request.
+
+    python -m scripts.fmu_delete train --csv people.csv --id id --label income --positive ">50K" --group race \
+        --epsilon 1 --delta 1e-5 --store model/
+    python -m scripts.fmu_delete delete --store model/ --ids ids.txt
+    python -m scripts.fmu_delete report --store model/
+    python -m scripts.fmu_delete verify --store model/
+
+The store is a folder that only you can read; ``model.json`` and ``certificates/`` in it are what one hands out. Whoever
+reads the rest of it (the secret noise, the people's rows) can undo the guarantee.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fmu_jax import Objective
+from scripts.deletion import exports, people, records, requests, training, verification
+from scripts.deletion.records import Record
+from scripts.deletion.table import Table
+from scripts.deletion.training import Noise, Trained
+from scripts.fmu_problem import Penalty
+from scripts.harness import cli
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(cli.Base):
+    """Train a fair model on a table of people, and keep in a new store what later deletions need."""
+
+    csv: Path
+    """The table: CSV, compressed or not, or Parquet (.parquet, .pq)."""
+    id: str
+    """Column of the identifiers: text or whole numbers, one for each person, exact (007 is not 7)."""
+    label: str
+    """Column to predict."""
+    group: str
+    """Column of the protected attribute; it stays a feature."""
+    store: Path
+    """Folder of the new store; nothing is overwritten."""
+    positive: tuple[str, ...] = ()
+    """Label values that count as 1; not needed where the label has two values (then the larger is 1)."""
+    group_one: tuple[str, ...] = ()
+    """Group values that make up group 1; as for --positive."""
+    drop: tuple[str, ...] = ()
+    """Columns to leave out."""
+    missing: Literal["error", "drop"] = "error"
+    """People with a missing value: refuse the table, or leave them out; the store then does not know them."""
+    na_values: tuple[str, ...] = ()
+    """Text that stands for a missing value, such as "?", beside the usual ones."""
+    scaling: Literal["standardise", "minmax", "maxnorm"] = "standardise"
+    """How features are scaled, before rows are brought to norm 1."""
+    max_categories: cli.Count = 50
+    """The most values that a text column may have."""
+    test_fraction: cli.Probability = 0.2
+    """Share of people held out to measure accuracy and fairness; they too can be deleted."""
+    fairness: cli.NonNegative = 1.0
+    """Weight of the fairness penalty."""
+    penalty: Penalty = "equalized_odds"
+    """Which gap between the groups is penalised."""
+    l2: cli.Positive = 1e-4
+    """Ridge strength per person."""
+    epsilon: cli.Positive = 1.0
+    """Budget: the largest epsilon that a published model may have; beyond it the model is retrained."""
+    delta: cli.Probability = 1e-5
+    """Failure probability of the guarantee."""
+    sigma: cli.Positive | None = None
+    """Standard deviation of the secret noise; by default the power of two for which --planned stays in the budget."""
+    planned: cli.Share = 0.01
+    """Share of the people whose deletion should fit into the budget before the model is retrained."""
+    seed: cli.Seed | None = None
+    """For tests: split and noise follow from it, so the noise is only as secret as the seed. Leave it out otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delete(cli.Base):
+    """Delete people from the model and from its store: one request, one certificate."""
+
+    store: Path
+    """The store."""
+    ids: Path
+    """Text file of their identifiers, one a line."""
+    ignore_missing: bool = False
+    """Pass over unknown, repeated and already deleted ids in place of refusing all."""
+    refresh: bool = False
+    """Retrain in any case, so that no earlier model is kept in the store as the point that steps start from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(cli.Base):
+    """Write a page: how many were deleted, epsilon, accuracy and fairness by group over the requests."""
+
+    store: Path
+    """The store; the page is report.html in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(cli.Base):
+    """Recompute everything from the stored rows, and fail where a certificate, the model or the ledger disagrees."""
+
+    store: Path
+    """The store."""
+
+
+def train(config: Train) -> None:
+    """Trains, and says what was chosen."""
+    names = ("id", "label", "group", "positive", "group_one", "drop", "missing", "na_values", "scaling")
+    source = Table(
+        config.csv,
+        **{name: getattr(config, name) for name in (*names, "max_categories", "test_fraction")},
+    )
+    objective = Objective(l2=config.l2, fairness=config.fairness, penalty=config.penalty)
+    noise = Noise(config.epsilon, config.delta, config.sigma, config.planned)
+    show_training(config, training.train(config.store, source, objective, noise, seed=config.seed))
+
+
+def show_training(config: Train, done: Trained) -> None:
+    """Prints what training has to tell."""
+    settings = done.settings
+    print(f"people: {settings.train_rows} to train on, {settings.test_rows} held out, {done.dropped_people} left out")
+    for what, name, values in (
+        ("label", settings.label_name, settings.label_values),
+        ("group", settings.group_name, settings.group_values),
+    ):
+        print(f"{what} {name}: 0 = {values[0]}, 1 = {values[1]}")
+    print(f"features: {len(settings.feature_names)}")
+    print(f"noise: sigma = {settings.sigma:g} ({'chosen' if config.sigma is None else 'given'})")
+    print(
+        f"planned: deleting {done.planned_people} people at random leaves a residual of at most "
+        f"{done.planned_residual:.2g}, which costs epsilon {done.planned_epsilon:.2g} of {settings.budget:g}"
+    )
+    print(f"accuracy on the held-out people: {done.accuracy:.4f} ({done.accuracy_without_noise:.4f} without the noise)")
+    print(f"store: {config.store} (readable by you only; publish nothing of it but model.json and certificates)")
+    print(f"note: {config.csv} and its copies still hold everybody; delete people there too")
+    print("note: encoding and scaling of the features were computed with everybody and stay; train anew to renew them")
+
+
+def delete(config: Delete) -> None:
+    """Deletes, and says what it cost."""
+    ids = people.read_ids(config.ids)
+    record = requests.delete(config.store, ids, ignore_missing=config.ignore_missing, refresh=config.refresh)
+    show_request(config.store, record)
+
+
+def show_request(store: Path, record: Record) -> None:
+    """Prints what a certificate says."""
+    content = records.parse(record)
+    deleted, remaining, after = content["deleted"], content["remaining"], content["after"]
+    ignored = {what.replace("_", " "): count for what, count in content["ignored"].items() if count}
+    print(f"request {content['number']}: {deleted['train']} training and {deleted['test']} held-out people deleted")
+    if ignored:
+        print("passed over: " + ", ".join(f"{count} {what}" for what, count in ignored.items()))
+    print(f"left: {remaining['train']} training and {remaining['test']} held-out people")
+    print(f"model: {content['method']}")
+    print(
+        f"epsilon: {content['epsilon']:g} of {content['epsilon_budget']:g} (delta {content['delta']:g}), residual at "
+        f"most {content['residual_bound']:g}"
+    )
+    print(f"accuracy {_shown(after['accuracy'])}, odds gap {_shown(after['equalized_odds_mean'])} on held-out people")
+    print(f"certificate: {store / exports.CERTIFICATES / exports.certificate_name(record.number)}")
+    print("note: your own table, logs and backups still hold these people; delete them there too")
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
+
+
+def report(config: Report) -> None:
+    """Writes the page."""
+    from scripts.deletion import page  # Here, so that a deletion does not wait for matplotlib.
+
+    print(f"report: {page.write(config.store)}")
+
+
+def verify(config: Verify) -> None:
+    """Checks everything.
+
+    Raises:
+      ValueError: something disagrees.
+    """
+    failed = 0
+    for name, found in verification.verify(config.store):
+        failed += not found.agrees
+        print(f"{'ok  ' if found.agrees else 'FAIL'} {name}: {found.detail}")
+    if failed:
+        raise ValueError(f"{failed} checks failed: {config.store} is damaged or was changed by hand")
+
+
+COMMANDS = {"train": (Train, train), "delete": (Delete, delete), "report": (Report, report), "verify": (Verify, verify)}
+DESCRIPTION = "A fair model that forgets people on request, with a certificate for each request."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command that the first word names; returns the exit status."""
+    return cli.run_command(COMMANDS, description=DESCRIPTION, argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

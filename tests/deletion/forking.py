@@ -1,0 +1,148 @@
+"""Runs the command's own functions in processes that can be killed, one fork an order.
+
+Everything is imported here once, but no JAX backend is started, so that a fork is a fresh process that need not wait
+for imports. Orders come as JSON, one a line, on standard input; the answers go to standard output.
+"""
+
+import contextlib
+import ctypes
+import io
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib.backends.backend_agg
+import scipy.linalg  # What JAX imports when it first compiles.
+
+from scripts import fmu_delete
+from scripts.deletion import exports, ledger, page, requests, training
+from scripts.harness import files
+
+PLACES = {"ledger": ledger, "exports": exports, "files": files, "training": training, "os": os, "Path": Path}
+
+
+def kill_at(place: str, name: str, call: int, *, after: bool) -> None:
+    """Kills this process by SIGKILL at the given call of a function: before it does anything, or after."""
+    real, calls = getattr(PLACES[place], name), [0]
+
+    def counted(*args: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **options)
+        if calls[0] == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(PLACES[place], name, counted)
+
+
+def serve(store: str, batches: list[list[str]], write: int, point: list[Any] | None) -> None:
+    """Deletes batch after batch, and says so after each."""
+    for number, batch in enumerate(batches):
+        if point and number == 1:
+            kill_at(*point[:3], after=point[3])
+        requests.delete(Path(store), batch)
+        os.write(write, b".")
+
+
+def killed(store: str, batches: list[list[str]], *, wait: bool, delay: float, point: list[Any] | None = None) -> dict:
+    """Kills a process that serves requests: after a delay from its start, or from its first answer, or at a point."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(read)
+        serve(store, batches, write, point)
+        os._exit(0)
+    os.close(write)
+    answers = os.read(read, 1) if wait or point else b""
+    if not point:
+        time.sleep(delay)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    while more := os.read(read, 4096):
+        answers += more
+    os.close(read)
+    return {"answered": len(answers), "signal": os.WTERMSIG(os.waitpid(child, 0)[1])}
+
+
+def timed(store: str, batches: list[list[str]]) -> dict:
+    """How long a process takes to its first answer, and from one to the next."""
+    read, write = os.pipe()
+    begin = time.monotonic()
+    if not os.fork():
+        serve(store, batches, write, None)
+        os._exit(0)
+    os.close(write)
+    times = [time.monotonic() for _ in batches if os.read(read, 1)]
+    os.close(read)
+    os.wait()
+    return {"first": times[0] - begin, "each": (times[-1] - times[0]) / (len(times) - 1)}
+
+
+def together(commands: list[list[str]]) -> list[dict]:
+    """Runs several commands at the same time, each in a process of its own."""
+    children = [_start(words) for words in commands]
+    return [_finish(*child) for child in children]
+
+
+def command(words: list[str], **how: Any) -> dict:
+    """Runs one command; ``how`` as in ``_start``."""
+    return _finish(*_start(words, **how))
+
+
+def obey_permissions() -> None:
+    """Gives up root's capabilities, so that a folder that may not be written to is not written to."""
+    if os.geteuid() == 0:
+        version, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        if ctypes.CDLL(None).capset(version, none):
+            raise OSError("capset failed")
+
+
+def _start(words: list[str], *, limit: int | None = None, obey: bool = False, point: list[Any] | None = None):
+    """Starts a command in a fork: with a limit on the size of files, without root's rights, or to be killed."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(write)
+        return child, read
+    os.close(read)
+    if limit is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if obey:
+        obey_permissions()
+    if point:
+        kill_at(*point[:3], after=point[3])
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = fmu_delete.main(words)
+        except BaseException as error:
+            status = repr(error)
+    os.write(write, json.dumps({"status": status, "out": out.getvalue(), "err": err.getvalue()}).encode())
+    os._exit(0)
+
+
+def _finish(child: int, read: int) -> dict:
+    content = b""
+    while more := os.read(read, 65536):
+        content += more
+    os.close(read)
+    ended = os.WTERMSIG(os.waitpid(child, 0)[1])
+    return {"signal": ended, **(json.loads(content) if content else {})}
+
+
+ORDERS = {"killed": killed, "timed": timed, "together": together, "command": command}
+WARM = (matplotlib.backends.backend_agg, scipy.linalg, page)
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        order = json.loads(line)
+        print(json.dumps(ORDERS[order.pop("do")](**order)), flush=True)

@@ -1,0 +1,221 @@
+"""Kill -9 at any moment, two processes at once, a full disk, a folder that cannot be written to."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.deletion import ledger, people, records, verification
+from tests.deletion import tables
+
+ROOT = Path(__file__).resolve().parents[2]
+N = 1600
+KILLS = 50
+
+
+@pytest.fixture(scope="module")
+def order(tmp_path_factory):
+    """Sends an order to a process of ``forking.py``, and waits for the answer."""
+    cache = tmp_path_factory.mktemp("cache")
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    script = str(Path(__file__).with_name("forking.py"))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, script], env=environment, **pipes) as process:
+
+        def send(do, **what):
+            process.stdin.write(json.dumps({"do": do, **what}) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield send
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("large") / "model"
+    tables.make_store(folder, n=N, sigma=1.0)
+    return folder
+
+
+@pytest.fixture
+def crashing(large, tmp_path):
+    return shutil.copytree(large, tmp_path / "model")
+
+
+def batch(number):
+    """Whom request ``number`` (from 1 on) deletes: two people, so that half of it would show."""
+    return [f"{2 * number:04d}", f"{2 * number + 1:04d}"]
+
+
+def check(folder, answered):
+    """Looks at a copy, so that the store itself is left as the kill left it; returns how many requests are done."""
+    with tempfile.TemporaryDirectory() as copied:
+        copy = shutil.copytree(folder, Path(copied) / "model")
+        outcomes = dict(verification.verify(copy))
+        assert all(outcome.agrees for outcome in outcomes.values()), outcomes
+        with contextlib.closing(sqlite3.connect(copy / ledger.NAME)) as db:
+            done = ledger.last_record(db).number
+            found = {name: request for name, _, request in ledger.all_people(db)}
+            salt = ledger.meta(db, "salt")
+    assert answered <= done <= answered + 1, "a request was lost, or one was done that nobody sent"
+    expected = dict.fromkeys(found, 0)
+    for number in range(1, done + 1):
+        expected |= dict.fromkeys(people.hash_ids(salt, batch(number)), number)
+    assert found == expected
+    return done
+
+
+def test_kills_at_random_moments_lose_and_repeat_nothing(crashing, order):
+    """One third at any moment from the start of a process, the others while it serves."""
+    store, draw = str(crashing), random.Random(0)
+    order("timed", store=store, batches=[batch(1), batch(2)])  # Compiles.
+    pace = order("timed", store=store, batches=[batch(number) for number in range(3, 9)])
+    done, killed, unanswered = check(crashing, 8), 0, 0
+    while killed < KILLS:
+        waits = killed % 3 > 0
+        delay = draw.uniform(0, 3 * pace["each"] if waits else 1.2 * pace["first"])
+        batches = [batch(number) for number in range(done + 1, done + 40)]
+        end = order("killed", store=store, batches=batches, wait=waits, delay=delay)
+        assert end["signal"] == signal.SIGKILL
+        killed += 1
+        before, done = done, check(crashing, done + end["answered"])
+        unanswered += done - before - end["answered"]
+    assert done > KILLS
+    assert 0 < unanswered < KILLS  # Some were killed between the commit and the answer, not all.
+
+
+POINTS = {
+    "rows erased": ("ledger", "erase_rows", 1, True),
+    "before the certificate": ("ledger", "add_record", 1, False),
+    "all but committed": ("ledger", "add_record", 1, True),
+    "before the log is copied": ("ledger", "settle", 2, False),
+    "after the log was copied": ("ledger", "settle", 2, True),
+    "before the files": ("exports", "catch_up", 2, False),
+    "certificate not yet in place": ("Path", "replace", 1, False),
+    "certificate in place": ("Path", "replace", 1, True),
+    "model not yet in place": ("Path", "replace", 2, False),
+    "model in place": ("Path", "replace", 2, True),
+}
+
+
+@pytest.mark.parametrize("where", POINTS)
+def test_a_kill_at_each_step(crashing, order, where):
+    batches = [batch(number) for number in range(1, 5)]
+    end = order("killed", store=str(crashing), batches=batches, wait=True, delay=0, point=POINTS[where])
+    assert end == {"answered": 1, "signal": signal.SIGKILL}
+    begun = where in ("rows erased", "before the certificate", "all but committed")
+    assert check(crashing, 1) == (1 if begun else 2)
+    row = tables.look(crashing)[2][tables.position(crashing, batch(2)[0])]
+    assert row.any() == begun
+
+
+TRAINING = {
+    "ledger made": (("ledger", "put_state", 1, True), False),
+    "model not yet in place": (("Path", "replace", 2, False), False),
+    "before the folder takes its place": (("Path", "rename", 1, False), False),
+    "in its place": (("Path", "rename", 1, True), True),
+}
+
+
+@pytest.mark.parametrize("where", TRAINING)
+def test_a_killed_training_leaves_no_store_or_a_whole_one(tmp_path, order, where):
+    point, whole = TRAINING[where]
+    tables.people(300).to_csv(tmp_path / "people.csv", index=False)
+    words = ["train", "--csv", str(tmp_path / "people.csv"), "--id", "id", "--label", "paid", "--group", "sex"]
+    words += ["--store", str(tmp_path / "model")]
+    assert order("command", words=words, point=point) == {"signal": signal.SIGKILL}
+    assert (tmp_path / "model").exists() == whole
+    if not whole:
+        assert order("command", words=words)["status"] == 0
+    assert all(outcome.agrees for _, outcome in verification.verify(tmp_path / "model"))
+    assert {path.name for path in tmp_path.iterdir()} == {"people.csv", "model"}
+
+
+def write_ids(folder, name, ids):
+    path = folder / name
+    path.write_text("".join(f"{one}\n" for one in ids))
+    return str(path)
+
+
+def test_processes_at_once_are_serialised(crashing, tmp_path, order):
+    words = ["delete", "--store", str(crashing), "--ids"]
+    parts = [[f"{k:04d}" for k in range(start, start + 3)] for start in (100, 200, 300)]
+    ends = order("together", commands=[[*words, write_ids(tmp_path, f"{k}.txt", part)] for k, part in enumerate(parts)])
+    assert [end["status"] for end in ends] == [0, 0, 0], ends
+    assert all(outcome.agrees for _, outcome in verification.verify(crashing))
+    with ledger.opened(crashing) as db:
+        said = [records.parse(record) for record in ledger.records(db)]
+        hashes = [{name.hex() for name in people.hash_ids(ledger.meta(db, "salt"), part)} for part in parts]
+    assert len(said) == 4
+    assert sorted(sorted(content["ids"]) for content in said[1:]) == sorted(sorted(part) for part in hashes)
+    assert {path.name for path in (crashing / "certificates").iterdir()} == {f"00000{k}.json" for k in range(4)}
+
+
+def test_of_two_processes_that_delete_one_person_one_is_refused(crashing, tmp_path, order):
+    words = ["delete", "--store", str(crashing), "--ids", write_ids(tmp_path, "ids.txt", ["0100"])]
+    ends = order("together", commands=[words, words])
+    assert sorted(end["status"] for end in ends) == [0, 1]
+    (refused,) = (end for end in ends if end["status"])
+    assert "already deleted: '0100'" in refused["err"]
+    assert refused["err"].count("\n") == 1
+    assert all(outcome.agrees for _, outcome in verification.verify(crashing))
+
+
+@pytest.mark.parametrize("limit", [0, 8000])
+def test_a_full_disk_is_an_error_that_leaves_the_store_usable(crashing, tmp_path, order, limit):
+    words = ["delete", "--store", str(crashing), "--ids", write_ids(tmp_path, "ids.txt", ["0100", "0101"])]
+    before = tables.look(crashing)
+    end = order("command", words=words, limit=limit)
+    assert end["status"] == 1, end
+    assert end["err"].startswith("error: ")
+    assert end["err"].count("\n") == 1
+    assert "ledger.sqlite" in end["err"]
+    np.testing.assert_array_equal(tables.look(crashing)[2], before[2])
+    assert all(outcome.agrees for _, outcome in verification.verify(crashing))
+    assert order("command", words=words)["status"] == 0
+    assert all(outcome.agrees for _, outcome in verification.verify(crashing))
+
+
+@pytest.mark.parametrize("command", ["delete", "report", "verify"])
+def test_a_folder_that_cannot_be_written_to(crashing, tmp_path, order, command):
+    words = [command, "--store", str(crashing)]
+    if command == "delete":
+        words += ["--ids", write_ids(tmp_path, "ids.txt", ["0100"])]
+    before = tables.contents(crashing)
+    crashing.chmod(0o500)
+    end = order("command", words=words, obey=True)
+    crashing.chmod(0o700)
+    assert end["status"] == 1, end
+    assert end["err"].startswith("error: ")
+    assert end["err"].count("\n") == 1
+    assert str(crashing) in end["err"]
+    assert tables.contents(crashing) == before
+    assert order("command", words=words, obey=True)["status"] == 0
+
+
+def test_training_where_nothing_can_be_written(tmp_path, order):
+    tables.people(300).to_csv(tmp_path / "people.csv", index=False)
+    words = ["train", "--csv", str(tmp_path / "people.csv"), "--id", "id", "--label", "paid", "--group", "sex"]
+    place = tmp_path / "place"
+    place.mkdir(mode=0o500)
+    end = order("command", words=[*words, "--store", str(place / "model")], obey=True)
+    assert (end["status"], end["err"].count("\n")) == (1, 1), end
+    assert "Permission denied" in end["err"]
+    assert list(place.iterdir()) == []

@@ -1,0 +1,45 @@
+"""Identifiers: exact text, one a line, and hashes that only the salt can make."""
+
+import hashlib
+
+import pytest
+
+from scripts.deletion import people
+
+
+def test_ids_are_exact_text(tmp_path):
+    path = tmp_path / "ids.txt"
+    path.write_bytes("\ufeff007\r\n\r\n 7 \nZoë, Ann\n\n1e3\na\u2028b\n007\n".encode())
+    assert people.read_ids(path) == ["007", "7", "Zoë, Ann", "1e3", "a\u2028b", "007"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n\r\n", b"\xef\xbb\xbf"])
+def test_an_empty_file_is_refused(tmp_path, content):
+    path = tmp_path / "ids.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"ids\.txt holds no id"):
+        people.read_ids(path)
+
+
+def test_a_binary_file_is_named(tmp_path):
+    (tmp_path / "ids.txt").write_bytes(b"7\n\xff\xfe")
+    with pytest.raises(ValueError, match=r"ids\.txt is no text in UTF-8 .* at byte 2"):
+        people.read_ids(tmp_path / "ids.txt")
+
+
+def test_repeated_and_missing_ids_of_a_table_are_named():
+    people.check_ids(["7", "007", "07"], source="the table")
+    with pytest.raises(ValueError, match=r"the table repeats the id '7', '8';"):
+        people.check_ids(["7", "8", "7", "9", "8", "7"], source="the table")
+    with pytest.raises(ValueError, match=r"no id in 2 rows \(first: record 2\)"):
+        people.check_ids(["7", "", "8", ""], source="the table")
+
+
+def test_hashes_are_hmac_sha256():
+    """Against RFC 2104, written out."""
+    salt, name = bytes(range(32)), "Zoë"
+    block = salt.ljust(64, b"\0")
+    inner = hashlib.sha256(bytes(b ^ 0x36 for b in block) + name.encode()).digest()
+    outer = hashlib.sha256(bytes(b ^ 0x5C for b in block) + inner).digest()
+    assert people.hash_ids(salt, [name]) == [outer[: people.HASH_BYTES]]
+    assert people.hash_ids(bytes(32), [name]) != people.hash_ids(salt, [name])

@@ -1,0 +1,285 @@
+"""Deletion requests: the model equals one fair Newton step, bad requests leave no trace, certificates form a chain."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmu_jax import fit, metrics, remove
+from fmu_jax.objective import predict_labels
+from scripts.deletion import exports, ledger, model, records, requests
+from scripts.deletion.model import as_data
+from tests import oracles
+from tests.deletion import tables
+
+
+def names(*numbers):
+    return [f"{k:04d}" for k in numbers]
+
+
+def certificates(folder):
+    with ledger.opened(folder) as db:
+        kept = list(ledger.records(db))
+    return kept, [records.parse(record) for record in kept]
+
+
+def expected_params(folder, anchor, noise, deleted, original):
+    """One step of the core's ``fair_newton`` from the anchor, for the union of everybody deleted."""
+    settings, _, _ = tables.look(folder)
+    positions = np.array([tables.position(folder, name) for name in deleted])
+    train = as_data(original[settings.test_rows :])
+    forget = positions[positions >= settings.test_rows] - settings.test_rows
+    return remove(tables.OBJECTIVE, anchor, train, forget, noise=noise).params
+
+
+def test_requests_add_up_to_one_step(store):
+    """In any batching, held-out people among them: the parameters are those of the one-shot removal."""
+    _, start, original = tables.look(store)
+    batches = [names(3), names(10, 11, 12), names(*range(20, 25)), names(399)]
+    for batch in batches:
+        requests.delete(store, batch)
+    deleted = [name for batch in batches for name in batch]
+    _, state, rows = tables.look(store)
+    expected = expected_params(store, start.anchor, start.noise, deleted, original)
+    np.testing.assert_allclose(state.params, expected, rtol=1e-9, atol=1e-9)
+    gone = np.array([tables.position(store, name) for name in deleted])
+    kept = original.copy()
+    kept[gone] = 0
+    np.testing.assert_array_equal(rows, kept)
+    assert json.loads((store / exports.MODEL).read_text())["params"] == np.asarray(state.params).tolist()
+
+
+def test_the_bound_holds_and_measures_are_the_oracles(store):
+    """Residual and rates computed in NumPy from the rows that are left."""
+    record = requests.delete(store, names(*range(3)))
+    said = records.parse(record)
+    settings, state, rows = tables.look(store)
+    train, test = as_data(rows[settings.test_rows :]), as_data(rows[: settings.test_rows])
+    residual = oracles.residual_norm(
+        *(np.asarray(part) for part in (state.params, train.x, train.y, train.group, train.weight)),
+        tables.OBJECTIVE.l2,
+        tables.OBJECTIVE.fairness,
+        "equalized_odds",
+        noise=np.asarray(state.noise),
+    )
+    assert 0 < residual <= float(state.residual_bound) <= said["residual_bound"]
+    x, y, alive = np.asarray(test.x), np.asarray(test.y), np.asarray(test.weight) > 0
+    right = (x @ np.asarray(state.params) > 0) == (y == 1)
+    assert said["after"]["accuracy"] == pytest.approx(right[alive].mean(), abs=1e-9)
+    for group in (0, 1):
+        members = alive & (np.asarray(test.group) == group)
+        assert said["after"]["group_accuracy"][group] == pytest.approx(right[members].mean(), abs=1e-9)
+    assert said["remaining"]["test"] == alive.sum()
+    assert said["remaining"]["train"] == int((np.asarray(train.weight) > 0).sum())
+
+
+def test_the_interval_holds_the_retrained_model(store):
+    said = records.parse(requests.delete(store, names(*range(40, 46))))
+    settings, state, rows = tables.look(store)
+    train, test = as_data(rows[settings.test_rows :]), as_data(rows[: settings.test_rows])
+    retrained = fit(tables.OBJECTIVE, train, noise=state.noise).params
+    found = metrics.group_metrics(predict_labels(tables.OBJECTIVE, retrained, test.x), test)
+    for name in ("accuracy", "demographic_parity", "equal_opportunity", "equalized_odds", "equalized_odds_mean"):
+        low, high = said["after"]["retrained"][name]
+        assert low - 1e-9 <= float(getattr(found, name)) <= high + 1e-9
+
+
+def test_a_refresh_when_the_budget_is_passed(tmp_path):
+    folder = tmp_path / "model"
+    tables.make_store(folder, sigma=0.1)
+    _, start, _ = tables.look(folder)
+    methods = []
+    while records.REFRESHED not in methods:
+        record = requests.delete(folder, names(len(methods)))
+        methods.append(records.parse(record)["method"])
+    settings, state, rows = tables.look(folder)
+    retrained = fit(tables.OBJECTIVE, as_data(rows[settings.test_rows :]), noise=state.noise).params
+    np.testing.assert_allclose(state.anchor, retrained, atol=1e-8)
+    np.testing.assert_array_equal(state.noise, start.noise)
+    assert int(state.refreshes) == 1
+    requests.delete(folder, names(len(methods)))
+    assert records.STREAMED in methods[: methods.index(records.REFRESHED)]
+    _, said = certificates(folder)
+    assert all(content["epsilon"] <= 1.0 for content in said)
+    assert max(content["epsilon"] for content in said) > 0.1
+
+
+def test_a_refresh_on_demand_is_retraining(store):
+    said = records.parse(requests.delete(store, names(5, 6), refresh=True))
+    assert said["method"] == records.REFRESHED
+    assert said["epsilon"] < 1e-6
+    settings, state, rows = tables.look(store)
+    retrained = fit(tables.OBJECTIVE, as_data(rows[settings.test_rows :]), noise=state.noise).params
+    np.testing.assert_allclose(state.anchor, retrained, atol=1e-8)
+    np.testing.assert_allclose(state.params, retrained, atol=1e-8)
+
+
+def test_held_out_people_leave_the_model_as_it_is(store):
+    settings, before, _ = tables.look(store)
+    held_out = [name for name in names(*range(400)) if tables.position(store, name) < settings.test_rows][:3]
+    said = records.parse(requests.delete(store, held_out))
+    _, after, rows = tables.look(store)
+    assert said["method"] == records.UNCHANGED
+    assert said["deleted"] == {"train": 0, "test": 3}
+    np.testing.assert_array_equal(after.params, before.params)
+    assert int((rows[: settings.test_rows, -3] == 1).sum()) == settings.test_rows - 3
+
+
+def test_all_held_out_people_can_be_deleted(store):
+    """Nobody is left to measure on; the certificate then says nothing rather than something wrong."""
+    settings, _, _ = tables.look(store)
+    held_out = [name for name in names(*range(400)) if tables.position(store, name) < settings.test_rows]
+    said = records.parse(requests.delete(store, held_out))
+    assert said["remaining"]["test"] == 0
+    assert said["after"]["accuracy"] is None
+    assert said["after"]["retrained"] is None
+    assert (
+        records.parse(requests.delete(store, [next(n for n in names(*range(9)) if n not in held_out)]))["number"] == 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["0001", "9999", "ann"], r"nobody was deleted, because ids are unknown: '9999', 'ann'; correct them"),
+        (["1"], r"unknown: '1'"),
+        (["0007", "0008", "0007"], r"repeated: '0007'"),
+        (["0399", "0001"], r"already deleted: '0399'"),
+        (["0399", "nobody", "0001", "0001"], r"unknown: 'nobody'; already deleted: '0399'; repeated: '0001'"),
+        ([f"x{k}" for k in range(9)], r"unknown: 'x0', 'x1', 'x2', 'x3', 'x4', \.\.\. \(9 in all\)"),
+    ],
+)
+def test_bad_ids_are_named_and_nothing_changes(store, ids, message):
+    requests.delete(store, ["0399"])
+    before = tables.contents(store)
+    with pytest.raises(ValueError, match=message):
+        requests.delete(store, ids)
+    assert tables.contents(store) == before
+
+
+def test_ignore_missing_goes_on_with_the_rest(store):
+    requests.delete(store, ["0399"])
+    said = records.parse(requests.delete(store, ["0399", "nobody", "0001", "0001", "0002"], ignore_missing=True))
+    assert said["ignored"] == {"unknown": 1, "already_deleted": 1, "repeated": 1}
+    assert sum(said["deleted"].values()) == len(said["ids"]) == 2
+    before = tables.contents(store)
+    with pytest.raises(ValueError, match=r"none of the 2 ids can be deleted \(unknown: 'x'; already deleted: '0001'\)"):
+        requests.delete(store, ["0001", "x"], ignore_missing=True)
+    assert tables.contents(store) == before
+
+
+def test_the_last_people_of_a_cell_are_refused(store):
+    settings, state, rows = tables.look(store)
+    train = {name: tables.position(store, name) for name in names(*range(400))}
+    cell = [
+        name
+        for name, at in train.items()
+        if at >= settings.test_rows and rows[at, -1] == 1 and rows[at, -2] == 0  # women who are not paid
+    ]
+    assert len(cell) == int(state.counts[1, 0])
+    before = tables.contents(store)
+    with pytest.raises(ValueError, match=rf"sex 'woman' and paid 'no' would be left .*of {len(cell)}\)"):
+        requests.delete(store, cell)
+    assert tables.contents(store) == before
+    requests.delete(store, cell[1:])
+    assert int(tables.look(store)[1].counts[1, 0]) == 1
+
+
+def test_certificates_form_a_chain_and_name_hashes_only(store):
+    requests.delete(store, ["0001"])
+    requests.delete(store, ["0002", "0003"])
+    kept, said = certificates(store)
+    assert [content["number"] for content in said] == [0, 1, 2]
+    for number in (1, 2):
+        assert said[number]["previous"] == kept[number - 1].digest == records.digest_of(kept[number - 1].text)
+        assert said[number]["before"] == said[number - 1]["after"]
+        assert (store / "certificates" / f"00000{number}.json").read_text() == kept[number].text
+    wanted = {
+        "time",
+        "ids",
+        "residual_bound",
+        "epsilon",
+        "epsilon_left",
+        "delta",
+        "sigma",
+        "method",
+        "versions",
+        "store",
+    }
+    assert wanted <= set(said[2])
+    assert len(said[2]["ids"]) == 2
+    assert all(len(name) == 32 and int(name, 16) for name in said[2]["ids"])
+
+
+def test_what_a_kill_left_out_is_written_when_the_store_is_next_opened(store, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(exports, "catch_up", lambda *_: None)
+        requests.delete(store, ["0001"])
+        requests.delete(store, ["0002"])
+    assert [path.name for path in (store / "certificates").iterdir()] == ["000000.json"]
+    (store / ".tmp-1-model.json").write_text("half a file")
+    with ledger.opened(store) as db:
+        exports.catch_up(db, store)
+    assert sorted(path.name for path in (store / "certificates").iterdir()) == [f"00000{k}.json" for k in range(3)]
+    assert json.loads((store / exports.MODEL).read_text())["request"] == 2
+    assert not list(store.glob(".tmp-*"))
+
+
+def test_a_failure_after_the_commit_says_that_the_request_is_done(store, monkeypatch):
+    with monkeypatch.context() as patched:
+        calls = iter([None, OSError("no space left on device")])
+
+        def catch_up(db, folder):
+            if error := next(calls):
+                raise error
+
+        patched.setattr(exports, "catch_up", catch_up)
+        with pytest.raises(OSError, match=r"request 1 is done and in the ledger, but .*no space left"):
+            requests.delete(store, ["0001"])
+    with pytest.raises(ValueError, match="already deleted: '0001'"):
+        requests.delete(store, ["0001"])
+    assert (store / "certificates" / "000001.json").exists()
+
+
+def test_a_state_survives_its_bytes(store):
+    settings, state, _ = tables.look(store)
+    again = model.unpack(settings, model.pack(state))
+    assert jax.tree.structure(again) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+    with pytest.raises(ValueError, match="damaged"):
+        model.unpack(settings, model.pack(state)[:-100])
+    with pytest.raises(ValueError, match="damaged"):
+        model.unpack(settings, model.pack(state._replace(noise=jnp.zeros(3))))
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-300, 0.000123456, 0.99999, 1.0, 123456.7])
+def test_rounding_up_never_rounds_down(value):
+    up = records.rounded_up(value)
+    assert value <= up <= value * (1 + 1.1e-3)
+    assert len(f"{up:.17g}".replace(".", "").strip("0").split("e")[0]) <= 4 or float(f"{up:.4g}") == up
+
+
+def test_thousands_of_people_at_once(tmp_path):
+    """One request for a quarter of a larger store: many chunks, a large batch, one certificate."""
+    folder = tmp_path / "model"
+    tables.make_store(folder, n=20_000)
+    _, start, original = tables.look(folder)
+    everybody = names(*range(20_000))
+    deleted = everybody[: 3 * 5_000 : 3]
+    said = records.parse(requests.delete(folder, deleted))
+    assert sum(said["deleted"].values()) == len(set(said["ids"])) == 5_000
+    settings, state, rows = tables.look(folder)
+    assert int((rows[:, -3] == 1).sum()) == 15_000
+    assert int(np.asarray(state.counts).sum()) == said["remaining"]["train"]
+    train = as_data(rows[settings.test_rows :])
+    if said["method"] == records.REFRESHED:
+        expected = fit(tables.OBJECTIVE, train, noise=start.noise).params
+        np.testing.assert_allclose(state.params, expected, atol=1e-8)
+    else:
+        removed = np.flatnonzero((original != rows).any(axis=1))
+        forget = removed[removed >= settings.test_rows] - settings.test_rows
+        before = as_data(original[settings.test_rows :])
+        expected = remove(tables.OBJECTIVE, start.anchor, before, forget, noise=start.noise).params
+        np.testing.assert_allclose(state.params, expected, rtol=1e-9, atol=1e-9)
