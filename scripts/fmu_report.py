@@ -9,8 +9,9 @@ import numpy as np
 from scripts import fmu_certificates, fmu_interventions
 from scripts.harness import plot, report, store
 
-PARTS = ("fmu_removal", "fmu_certificates", "fmu_tradeoff", "fmu_interventions")
-
+PARTS = (
+    "fmu_removal", "fmu_certificates", "fmu_tradeoff", "fmu_interventions", "fmu_stream", "fmu_published_noise",
+)  # fmt: skip
 
 BOUND_TITLES = {
     "data set": "data set",
@@ -39,6 +40,10 @@ def sections(folder: Path) -> list[report.Section]:
         report.Section("Certificates: what a removal costs", certificate_blocks(folder, tables["fmu_certificates"])),
         report.Section("Accuracy against fairness", tradeoff_blocks(folder)),
         report.Section("Popular interventions under efficient methods", intervention_blocks(folder, tables, names)),
+        report.Section("Requests one by one", stream_blocks(folder, tables["fmu_stream"])),
+        report.Section(
+            "Noise on the objective or on the published model", noise_blocks(folder, tables["fmu_published_noise"])
+        ),
     ]
 
 
@@ -129,6 +134,54 @@ def intervention_blocks(folder: Path, tables: Mapping[str, list[dict[str, Any]]]
     alt = "Distance to the retrained model, differing predictions and change of the gap, by intervention and method"
     blocks.append(report.Figure(folder / "fmu_interventions" / "interventions.png", alt, "Every intervention."))
     return blocks
+
+
+def stream_blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[Any]:
+    """Table and figure of ``fmu_stream``."""
+    lines = []
+    for dataset in dict.fromkeys(row["dataset"] for row in table):
+        for subset in dict.fromkeys(row["subset"] for row in table):
+            part = [row for row in table if (row["dataset"], row["subset"]) == (dataset, subset)]
+            ends = [row for row in part if row.get("distance") is not None]
+            line: dict[str, Any] = {"data set": plot.look(dataset).label, "rows": subset}
+            line |= {"requests": median(ends, "request"), "refreshes": median(ends, "refreshes")}
+            line |= {"largest epsilon": max(row["epsilon"] for row in part)}
+            for column in ("distance", "streamed_accuracy", "retrained_accuracy", "streamed_odds", "retrained_odds"):
+                line[column.replace("_", ", ")] = median(ends, column)
+            lines.append(line)
+    alt = "Certified epsilon of the published model, rising with the deletions and falling at each refresh"
+    return [
+        "Each request is served by subtracting its row's terms and solving again from the anchor, at a cost that does "
+        "not depend on the number of rows; where the certified epsilon passes the budget of 1, the model is solved "
+        "anew before it is published.",
+        report.Table(lines, caption="After the last request, beside retraining (medians over seeds, test rows)."),
+        report.Figure(folder / "fmu_stream" / "stream.png", alt, "What each published model has spent (one seed)."),
+    ]
+
+
+def noise_blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[Any]:
+    """Table and figure of ``fmu_published_noise``."""
+    at = min({row["epsilon"] for row in table if row["epsilon"] > 0}, key=lambda epsilon: abs(np.log(epsilon)))
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in table:
+        if row["epsilon"] in (0, at):
+            key = tuple(row.get(name) for name in ("dataset", "method", "noise", "bound", "steps"))
+            groups.setdefault(key, []).append(row)
+    lines = []
+    for (dataset, method, noise, bound, steps), part in groups.items():
+        line: dict[str, Any] = {"data set": plot.look(dataset).label, "method": plot.look(method).label}
+        line |= {"steps": steps, "noise": noise, "bound": bound and bound.replace("_", " ")}
+        for column in ("sigma", "distance", "accuracy", "equalized_odds_mean"):
+            line[column.replace("_", " ")] = median(part, column)
+        lines.append(line)
+    alt = "Accuracy and odds gap against epsilon: fair Newton stays at the model without noise, descent falls to chance"
+    return [
+        "Descent-to-delete hides the removal by noise on the published parameters, fair Newton by noise on the "
+        "training objective. A gap that falls along with the accuracy is no fairness: there the predictions are "
+        "guesses. Each sigma is fitted to the deletion shown.",
+        report.Table(lines, caption=f"At epsilon = {at:g} (medians over seeds, means over noise draws, test rows)."),
+        report.Figure(folder / "fmu_published_noise" / "published_noise.png", alt, "At equal epsilon."),
+    ]
 
 
 def median(part: Sequence[dict[str, Any]], column: str) -> float | int | None:

@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from scripts import fmu_certificates, fmu_interventions, fmu_removal, fmu_report, fmu_tradeoff
+from scripts import (
+    fmu_certificates,
+    fmu_interventions,
+    fmu_published_noise,
+    fmu_removal,
+    fmu_report,
+    fmu_stream,
+    fmu_tradeoff,
+)
 from scripts.harness import cli, files, report, rows, store
 
 #: The parts of the job: name of the subfolder and module.
@@ -24,6 +32,8 @@ PARTS = {
     "fmu_certificates": fmu_certificates,
     "fmu_tradeoff": fmu_tradeoff,
     "fmu_interventions": fmu_interventions,
+    "fmu_stream": fmu_stream,
+    "fmu_published_noise": fmu_published_noise,
 }
 
 LEAD = """

@@ -18,7 +18,7 @@ and except for the checks at the edge jittable, so that requests can be scanned:
 Source: Oesterling et al. (2024), section 4, one removal at a time; Guo et al. (2020), section 3.3, for the budget.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +26,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.certificates import LOGISTIC_CURVATURE
-from fmu_jax.data import Data, cell_counts, check_data, is_traced, without
-from fmu_jax.distances import Region
+from fmu_jax.data import Data, cell_counts, check_data, is_traced
 from fmu_jax.fitting import FitResult, NotConvergedError, check_params, minimise, solve_positive
-from fmu_jax.intervals import FairnessInterval, interval_in_region
 from fmu_jax.moments import Moments, assemble, minus, moments
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import certified_epsilon, check_positive, check_probability
-from fmu_jax.removal.methods import check_forget
 
 
 class State(NamedTuple):
@@ -99,9 +96,8 @@ def start(
     >>> noise = fmu_jax.sample_noise(data.x[0], key=jax.random.key(0), sigma=1.0)
     >>> fitted = fmu_jax.fit(objective, data, noise=noise)
     >>> state = start(objective, fitted, data, noise=noise, sigma=1.0, delta=1e-5, budget=1.0)
-    >>> rows, remaining = take(data, [3, 14, 15])
-    >>> state = delete(state, rows)
-    >>> int(state.deleted), bool(needs_refresh(state)), bool(state.epsilon < 0.01)
+    >>> state = delete(state, jax.tree.map(lambda leaf: leaf[jnp.array([3, 14, 15])], data))
+    >>> int(state.deleted), bool(needs_refresh(state)), bool(state.epsilon < 0.1)
     (3, False, True)
     """
     if not objective.linear:
@@ -162,7 +158,8 @@ def delete(state: State, rows: Data) -> State:
     """Removes rows from the model: O(k d^2 + d^3), whatever the number of remaining rows.
 
     The state does not know which rows it was trained on: that each is removed once, and was trained on, is for the
-    caller to ensure (``take`` does). A model whose ``needs_refresh`` is true must be refreshed before it is published.
+    caller to ensure (``stream.take`` does). A model whose ``needs_refresh`` is true must be refreshed before it is
+    published.
 
     Args:
       state: from ``start``, ``delete`` or ``refresh``.
@@ -181,7 +178,7 @@ def delete(state: State, rows: Data) -> State:
         raise ValueError(f"`rows` must hold {d} features of {dtype} each; got {rows.x.shape} of {rows.x.dtype}")
     after = _delete(state, rows)
     if not is_traced(after, rows):
-        _check_counts(state.counts, after.counts)
+        check_counts(state.counts, after.counts)
     return after
 
 
@@ -194,7 +191,8 @@ def _delete(state: State, rows: Data) -> State:
     return _solve(after)
 
 
-def _check_counts(before, after) -> None:
+def check_counts(before, after) -> None:
+    """Raises ValueError where rows were taken from a cell (group, label) and none is left."""
     before, after = np.asarray(before), np.asarray(after)
     for group, label in np.argwhere((after < before) & (after < 1)):
         raise ValueError(
@@ -255,133 +253,3 @@ def _refresh(state: State, data: Data, tolerance) -> tuple[State, FitResult]:
         state.refreshes + 1,
     )  # fmt: skip
     return after, result
-
-
-def take(data: Data, forget: Any) -> tuple[Data, Data]:
-    """Picks rows to delete, refusing what a stream of deletions must never see.
-
-    Args:
-      data: the ``n`` remaining rows, deleted ones at weight zero.
-      forget: row indices ``(k,)``, or a boolean mask ``(n,)``.
-
-    Returns:
-      The rows to delete, ``(k, d)``, in their order in ``data``, and what remains: the same arrays, weight zero for
-      the deleted.
-
-    Raises:
-      ValueError: a row is out of range, repeated, deleted before, or the last of its cell.
-    """
-    data = jax.tree.map(jnp.asarray, data)
-    mask = check_forget(data, forget)
-    remaining = without(data, mask)
-    _check_counts(cell_counts(data), cell_counts(remaining))
-    chosen = np.flatnonzero(np.asarray(mask))
-    return jax.tree.map(lambda leaf: leaf[chosen], data), remaining
-
-
-class Served(NamedTuple):
-    """What ``serve`` returns for each of ``k`` requests.
-
-    Attributes:
-      params: the published model after it, ``(k, d)``.
-      residual_bound, epsilon: of that model, ``(k,)``.
-      refreshed: whether it is from a refresh, ``(k,)`` bool.
-    """
-
-    params: Float[Array, "k d"]
-    residual_bound: Float[Array, " k"]
-    epsilon: Float[Array, " k"]
-    refreshed: Bool[Array, " k"]
-
-
-@jax.default_matmul_precision("highest")
-def serve(state: State, data: Data, rows: Any) -> tuple[State, Served]:
-    """Serves deletion requests one by one in a single ``lax.scan``, refreshing whenever the bound passes the budget.
-
-    Args:
-      state: the state.
-      data: the remaining rows, as for ``refresh``.
-      rows: indices of the rows to delete, ``(k,)``, in the order of the requests.
-
-    Returns:
-      The state after the last request, and what was published after each.
-
-    Raises:
-      ValueError: as ``take``.
-      NotConvergedError: a refresh did not bring the bound within the budget.
-    """
-    data = jax.tree.map(jnp.asarray, data)
-    if not is_traced(data, rows):
-        take(data, rows)
-    after, served = _serve(state, data, jnp.asarray(rows))
-    if not is_traced(served) and np.any(~(np.asarray(served.epsilon) <= np.asarray(state.budget))):
-        raise NotConvergedError(
-            f"a refreshed model has epsilon {float(np.max(served.epsilon)):.3g}, above the budget "
-            f"{float(state.budget):.3g}; use float64, or a larger sigma or budget"
-        )
-    return after, served
-
-
-@jax.jit
-def _serve(state: State, data: Data, rows) -> tuple[State, Served]:
-    tolerance = 1e-10 if data.x.dtype == jnp.float64 else 1e-5
-    # Row i is gone from request turn[i] on, so no copy of the weights is carried.
-    turn = jnp.full(data.weight.shape, rows.shape[0], jnp.int32)
-    turn = turn.at[rows].set(jnp.arange(rows.shape[0], dtype=jnp.int32))
-
-    def request(state, at):
-        t, row = at
-        state = _delete(state, jax.tree.map(lambda leaf: leaf[row][None], data))
-        stale = needs_refresh(state)
-        state = jax.lax.cond(
-            stale,
-            lambda s: _refresh(s, without(data, turn <= t), tolerance)[0],
-            lambda s: s,
-            state,
-        )
-        return state, Served(state.params, state.residual_bound, state.epsilon, stale)
-
-    return jax.lax.scan(request, state, (jnp.arange(rows.shape[0], dtype=jnp.int32), rows))
-
-
-@jax.jit
-def retrained_region(state: State) -> Region:
-    r"""Where the exactly retrained parameters can lie, from the bound alone, as ``distances.retrained_region``.
-
-    Along ``D`` no row's curvature shrinks by more than ``exp(-|x_i.D|) >= exp(-t)``, ``t = max|x_i| |D|``, so
-    ``H'(theta) >= e^-t H'(a)``, and both of that function's bounds follow from the moments, at a cost of O(d^3).
-
-    Returns:
-      The ``Region``; it holds for every retrained model of the same noise.
-    """
-    q = assemble(state.objective, state.anchor, state.noise, state.moments)
-    d, dtype = state.anchor.shape[0], state.anchor.dtype
-    shift = state.row_norm * jnp.linalg.norm(state.params - state.anchor)
-    # The factor of a matrix that is surely no larger than the true Hessian.
-    factor = jnp.linalg.cholesky(q.hessian - q.hessian_error * jnp.eye(d, dtype=dtype))
-    dual = jax.scipy.linalg.solve_triangular(factor, jnp.eye(d, dtype=dtype), lower=True) * jnp.exp(shift / 2)
-    wide = jnp.linalg.norm(dual, ord=2)
-    largest = state.row_norm * wide
-    reach = state.residual_bound * wide * largest
-    radius = jnp.where(reach < 1, -jnp.log1p(-jnp.minimum(reach, 1)) / largest, jnp.inf)
-    radius = jnp.where(jnp.isnan(radius), jnp.inf, radius)
-    n = state.counts.sum().astype(dtype)
-    margin = q.gradient_error
-    return Region(state.residual_bound, margin, state.residual_bound / (n * state.objective.l2), radius, dual)
-
-
-@jax.default_matmul_precision("highest")
-def fairness_interval(state: State, data: Data) -> FairnessInterval:
-    """Interval of every group rate on ``data`` of the model that retraining on what remains would give.
-
-    Args:
-      state: the state.
-      data: rows to predict, of the test set for instance.
-
-    Returns:
-      A ``FairnessInterval``, as ``fmu_jax.fairness_interval`` but without a pass over the training rows.
-    """
-    data = jax.tree.map(jnp.asarray, data)
-    check_data(data)
-    check_params(state.objective, state.params, data, state.noise)
-    return interval_in_region(state.objective, state.params, retrained_region(state), data)

@@ -1,0 +1,18 @@
+"""Streaming removal: deletions one by one, certified at a cost independent of the number of rows."""
+
+from fmu_jax.stream.retrained import fairness_interval, retrained_region
+from fmu_jax.stream.serving import Served, serve, take
+from fmu_jax.stream.state import State, delete, needs_refresh, refresh, start
+
+__all__ = [
+    "Served",
+    "State",
+    "delete",
+    "fairness_interval",
+    "needs_refresh",
+    "refresh",
+    "retrained_region",
+    "serve",
+    "start",
+    "take",
+]

@@ -1,0 +1,54 @@
+"""Where the retrained model can lie, and what its group rates can be, from a state alone."""
+
+import jax
+import jax.numpy as jnp
+
+from fmu_jax.data import Data, check_data
+from fmu_jax.distances import Region
+from fmu_jax.fitting import check_params
+from fmu_jax.intervals import FairnessInterval, interval_in_region
+from fmu_jax.moments import assemble
+from fmu_jax.stream.state import State
+
+
+@jax.jit
+def retrained_region(state: State) -> Region:
+    r"""Where the exactly retrained parameters can lie, from the bound alone, as ``distances.retrained_region``.
+
+    Along ``D`` no row's curvature shrinks by more than ``exp(-|x_i.D|) >= exp(-t)``, ``t = max|x_i| |D|``, so
+    ``H'(theta) >= e^-t H'(a)``, and both of that function's bounds follow from the moments, at a cost of O(d^3).
+
+    Returns:
+      The ``Region``; it holds for every retrained model of the same noise.
+    """
+    q = assemble(state.objective, state.anchor, state.noise, state.moments)
+    d, dtype = state.anchor.shape[0], state.anchor.dtype
+    shift = state.row_norm * jnp.linalg.norm(state.params - state.anchor)
+    # The factor of a matrix that is surely no larger than the true Hessian.
+    factor = jnp.linalg.cholesky(q.hessian - q.hessian_error * jnp.eye(d, dtype=dtype))
+    dual = jax.scipy.linalg.solve_triangular(factor, jnp.eye(d, dtype=dtype), lower=True) * jnp.exp(shift / 2)
+    wide = jnp.linalg.norm(dual, ord=2)
+    largest = state.row_norm * wide
+    reach = state.residual_bound * wide * largest
+    radius = jnp.where(reach < 1, -jnp.log1p(-jnp.minimum(reach, 1)) / largest, jnp.inf)
+    radius = jnp.where(jnp.isnan(radius), jnp.inf, radius)
+    n = state.counts.sum().astype(dtype)
+    margin = q.gradient_error
+    return Region(state.residual_bound, margin, state.residual_bound / (n * state.objective.l2), radius, dual)
+
+
+@jax.default_matmul_precision("highest")
+def fairness_interval(state: State, data: Data) -> FairnessInterval:
+    """Interval of every group rate on ``data`` of the model that retraining on what remains would give.
+
+    Args:
+      state: the state.
+      data: rows to predict, of the test set for instance.
+
+    Returns:
+      A ``FairnessInterval``, as ``fmu_jax.fairness_interval`` but without a pass over the training rows.
+    """
+    data = jax.tree.map(jnp.asarray, data)
+    check_data(data)
+    check_params(state.objective, state.params, data, state.noise)
+    return interval_in_region(state.objective, state.params, retrained_region(state), data)

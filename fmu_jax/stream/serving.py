@@ -1,0 +1,99 @@
+"""Serving deletion requests: what may be deleted, and whole sequences in one scan."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from fmu_jax.data import Data, cell_counts, is_traced, without
+from fmu_jax.fitting import NotConvergedError
+from fmu_jax.removal.methods import check_forget
+from fmu_jax.stream.state import State, check_counts, delete, needs_refresh, refresh
+
+
+def take(data: Data, forget: Any) -> tuple[Data, Data]:
+    """Picks rows to delete, refusing what a stream of deletions must never see.
+
+    Args:
+      data: the ``n`` remaining rows, deleted ones at weight zero.
+      forget: row indices ``(k,)``, or a boolean mask ``(n,)``.
+
+    Returns:
+      The rows to delete, ``(k, d)``, in their order in ``data``, and what remains: the same arrays, weight zero for
+      the deleted.
+
+    Raises:
+      ValueError: a row is out of range, repeated, deleted before, or the last of its cell.
+    """
+    data = jax.tree.map(jnp.asarray, data)
+    mask = check_forget(data, forget)
+    remaining = without(data, mask)
+    check_counts(cell_counts(data), cell_counts(remaining))
+    chosen = np.flatnonzero(np.asarray(mask))
+    return jax.tree.map(lambda leaf: leaf[chosen], data), remaining
+
+
+class Served(NamedTuple):
+    """What ``serve`` returns for each of ``k`` requests.
+
+    Attributes:
+      params: the published model after it, ``(k, d)``.
+      residual_bound, epsilon: of that model, ``(k,)``.
+      refreshed: whether it is from a refresh, ``(k,)`` bool.
+    """
+
+    params: Float[Array, "k d"]
+    residual_bound: Float[Array, " k"]
+    epsilon: Float[Array, " k"]
+    refreshed: Bool[Array, " k"]
+
+
+@jax.default_matmul_precision("highest")
+def serve(state: State, data: Data, rows: Any) -> tuple[State, Served]:
+    """Serves deletion requests one by one in a single ``lax.scan``, refreshing whenever the bound passes the budget.
+
+    Args:
+      state: the state.
+      data: the remaining rows, as for ``refresh``.
+      rows: indices of the rows to delete, ``(k,)``, in the order of the requests.
+
+    Returns:
+      The state after the last request, and what was published after each.
+
+    Raises:
+      ValueError: as ``take``.
+      NotConvergedError: a refresh did not bring the bound within the budget.
+    """
+    data = jax.tree.map(jnp.asarray, data)
+    if not is_traced(data, rows):
+        take(data, rows)
+    after, served = _serve(state, data, jnp.asarray(rows))
+    if not is_traced(served) and np.any(~(np.asarray(served.epsilon) <= np.asarray(state.budget))):
+        raise NotConvergedError(
+            f"a refreshed model has epsilon {float(np.max(served.epsilon)):.3g}, above the budget "
+            f"{float(state.budget):.3g}; use float64, or a larger sigma or budget"
+        )
+    return after, served
+
+
+@jax.jit
+def _serve(state: State, data: Data, rows) -> tuple[State, Served]:
+    # Row i is gone from request turn[i] on, so no copy of the weights is carried.
+    turn = jnp.full(data.weight.shape, rows.shape[0], jnp.int32)
+    turn = turn.at[rows].set(jnp.arange(rows.shape[0], dtype=jnp.int32))
+
+    def request(state, at):
+        t, row = at
+        state = delete(state, jax.tree.map(lambda leaf: leaf[row], data))
+        stale = needs_refresh(state)
+        state = jax.lax.cond(
+            stale,
+            lambda s: refresh(s, without(data, turn <= t)),
+            lambda s: s,
+            state,
+        )
+        return state, Served(state.params, state.residual_bound, state.epsilon, stale)
+
+    return jax.lax.scan(request, state, (jnp.arange(rows.shape[0], dtype=jnp.int32), rows))
