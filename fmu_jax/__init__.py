@@ -27,6 +27,7 @@ AISTATS 2024, arXiv 2307.14754.
 import importlib.metadata
 
 from fmu_jax import (
+    audit,
     certificates,
     datasets,
     distances,
@@ -54,6 +55,7 @@ __all__ = [
     "NotConvergedError",
     "Objective",
     "Removal",
+    "audit",
     "certificates",
     "certify",
     "certify_descent",

@@ -11,6 +11,7 @@ from scripts.harness import plot, report, store
 
 PARTS = (
     "fmu_removal", "fmu_certificates", "fmu_tradeoff", "fmu_interventions", "fmu_stream", "fmu_published_noise",
+    "fmu_audit",
 )  # fmt: skip
 
 BOUND_TITLES = {
@@ -44,6 +45,7 @@ def sections(folder: Path) -> list[report.Section]:
         report.Section(
             "Noise on the objective or on the published model", noise_blocks(folder, tables["fmu_published_noise"])
         ),
+        report.Section("Audits: does the guarantee hold in fact?", audit_blocks(folder, tables["fmu_audit"])),
     ]
 
 
@@ -182,6 +184,36 @@ def noise_blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[Any]:
         report.Table(lines, caption=f"At epsilon = {at:g} (medians over seeds, means over noise draws, test rows)."),
         report.Figure(folder / "fmu_published_noise" / "published_noise.png", alt, "At equal epsilon."),
     ]
+
+
+def audit_blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[Any]:
+    """Tables and figures of ``fmu_audit``."""
+    columns = {
+        "epsilon": ("certified_epsilon", "empirical_epsilon", "largest_bound"),
+        "attacks": ("lira_auc", "klom", "membership_auc"),
+    }
+    captions = {
+        "epsilon": "Empirical epsilon, a lower bound at 95 %, beside the largest certificate over the draws.",
+        "attacks": "Attacks on planted rows: 0.5 is chance for areas under the curve, 0 for KLoM.",
+    }
+    alts = {
+        "epsilon": "Certified and empirical epsilon of each method; doing nothing exceeds what fair Newton certifies",
+        "attacks": "Success of three attacks on planted rows by method; retraining is at chance, no removal worst",
+    }
+    blocks: list[Any] = [
+        "Thousands of models are unlearned and retrained under draws of the noise, and told apart as well as can be. "
+        "An audit is worth something if it can fail: no removal returns the parameters unchanged.",
+    ]
+    for part, names in columns.items():
+        rows = [row for row in table if row["part"] == part]
+        lines = []
+        for dataset, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
+            chosen = [row for row in rows if (row["dataset"], row["method"]) == (dataset, method)]
+            line: dict[str, Any] = {"data set": plot.look(dataset).label, "method": plot.look(method).label}
+            lines.append(line | {name: median(chosen, name) for name in names})
+        blocks.append(report.Table(lines, caption=captions[part]))
+        blocks.append(report.Figure(folder / "fmu_audit" / f"audit_{part}.png", alts[part]))
+    return blocks
 
 
 def median(part: Sequence[dict[str, Any]], column: str) -> float | int | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from scripts import (
+    fmu_audit,
     fmu_certificates,
     fmu_interventions,
     fmu_published_noise,
@@ -34,6 +35,7 @@ PARTS = {
     "fmu_interventions": fmu_interventions,
     "fmu_stream": fmu_stream,
     "fmu_published_noise": fmu_published_noise,
+    "fmu_audit": fmu_audit,
 }
 
 LEAD = """
@@ -65,8 +67,9 @@ def parts(config: Config) -> dict[str, Any]:
         values = dict(module.Config.PRESETS.get(config.preset, {}))
         if config.preset == "none" and name == "fmu_tradeoff":
             values["penalties"] = ("equalized_odds", "demographic_parity")
-        values |= {"out": config.out / name, "seed": config.seed, "repeats": config.repeats, "hsls": config.hsls}
-        if config.hsls is not None:
+        repeats = 1 if name == "fmu_audit" else config.repeats  # Ten thousand draws a seed are enough.
+        values |= {"out": config.out / name, "seed": config.seed, "repeats": repeats, "hsls": config.hsls}
+        if config.hsls is not None and name != "fmu_audit":
             values["datasets"] = (*base.datasets, "hsls")
         configs[name] = dataclasses.replace(base, **values)
     return configs

@@ -8,13 +8,22 @@ import pytest
 
 from scripts.harness import cli, store
 
-SCRIPTS = ("fmu_removal", "fmu_certificates", "fmu_tradeoff", "fmu_interventions", "fmu_stream", "reproduce")
+SCRIPTS = (
+    "fmu_removal",
+    "fmu_certificates",
+    "fmu_tradeoff",
+    "fmu_interventions",
+    "fmu_stream",
+    "fmu_audit",
+    "reproduce",
+)
 SMALL = {
     "fmu_removal": ["--fractions", "0.05", "--subsets", "random", "minority"],
     "fmu_certificates": ["--fractions", "0.05", "--shown-fraction", "0.05", "--sigmas", "1.0", "--deltas", "1e-5"],
     "fmu_tradeoff": ["--weights", "0", "1", "--penalties", "equalized_odds"],
     "fmu_interventions": [],
     "fmu_stream": ["--share", "0.2", "--checkpoints", "10"],
+    "fmu_audit": ["--models", "200", "--pairs", "8"],
 }
 
 

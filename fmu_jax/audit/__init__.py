@@ -1,0 +1,39 @@
+"""Does the guarantee hold in fact? Attacks that a certificate must withstand, and that catch a missing removal.
+
+| module | what is in it |
+|---|---|
+| ``draws`` | ``draw_models``: trained, unlearned and retrained models under thousands of noise draws |
+| ``epsilon`` | ``empirical_epsilon``: a lower bound on epsilon from such draws, valid at 95 % |
+| ``distinguishers``, ``binomial`` | the statistics that it tries, and the exact bounds of their error rates |
+| ``shadow`` | ``plant``, ``shadow_models``: planted rows, and pairs of models with and without them |
+| ``likelihood_ratio`` | ``lira``: the per-example likelihood-ratio attack U-LiRA |
+| ``margin_divergence`` | ``klom``: divergence of margins from those of retrained models |
+| ``loss_threshold``, ``roc`` | ``membership``: the loss-threshold attack; areas under the ROC curve |
+"""
+
+from fmu_jax.audit.draws import AUDITED, NO_REMOVAL, PERTURBED, Draws, draw_models
+from fmu_jax.audit.epsilon import EmpiricalEpsilon, empirical_epsilon, largest_bound
+from fmu_jax.audit.likelihood_ratio import LiRA, lira
+from fmu_jax.audit.loss_threshold import Membership, membership
+from fmu_jax.audit.margin_divergence import klom
+from fmu_jax.audit.shadow import ShadowModels, by_membership, plant, shadow_models
+
+__all__ = [
+    "AUDITED",
+    "NO_REMOVAL",
+    "PERTURBED",
+    "Draws",
+    "EmpiricalEpsilon",
+    "LiRA",
+    "Membership",
+    "ShadowModels",
+    "by_membership",
+    "draw_models",
+    "empirical_epsilon",
+    "klom",
+    "largest_bound",
+    "lira",
+    "membership",
+    "plant",
+    "shadow_models",
+]

@@ -1,0 +1,161 @@
+r"""An empirical lower bound on epsilon: how well can unlearned and retrained models in fact be told apart?
+
+If unlearned and retrained parameters are (epsilon, delta)-indistinguishable (Guo et al. 2020, section 2), then for
+every region ``S``, with ``P`` the probability under one and ``Q`` under the other, in either order,
+
+    P(S) <= e^epsilon Q(S) + delta,   so   epsilon >= log((P(S) - delta) / Q(S)).
+
+``S`` is a half-line of a statistic of ``distinguishers``. Statistic, threshold, side and order are chosen on one half
+of the models; the other half, which the choice has not seen, gives exact confidence bounds of ``P(S)`` and ``Q(S)``
+(Clopper & Pearson 1934), at a confidence that holds for all statistics at once (Bonferroni), so that the largest bound
+is as valid as each. Jagielski, Ullman & Oprea (2020), "Auditing differentially private machine learning", section 3.
+
+A bound from few models is low whatever is compared (``largest_bound``): a small one means that nothing was found, not
+that there is nothing.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fmu_jax.audit.binomial import clopper_pearson
+from fmu_jax.audit.distinguishers import DISTINGUISHERS, fit_scores
+from fmu_jax.data import is_traced
+from fmu_jax.objective import Scalar
+from fmu_jax.privacy import check_probability
+
+#: Fewest models to audit: a quarter of them fits a mean and a covariance.
+MIN_MODELS = 40
+
+
+class EmpiricalEpsilon(NamedTuple):
+    """Lower bounds on epsilon, each >= 0, all of which hold at once with the asked confidence.
+
+    Attributes:
+      epsilon: the largest.
+      by_test: each by the name of its statistic, a key of ``DISTINGUISHERS``.
+    """
+
+    epsilon: Float[Array, ""]
+    by_test: dict[str, Float[Array, ""]]
+
+
+@jax.default_matmul_precision("highest")
+def empirical_epsilon(
+    unlearned: Float[Array, "n d"],
+    retrained: Float[Array, "n d"],
+    *,
+    delta: Scalar,
+    confidence: Scalar = 0.95,
+    key: Array,
+) -> EmpiricalEpsilon:
+    """Bounds from below the epsilon at which two samples of parameters are (epsilon, delta)-indistinguishable.
+
+    Args:
+      unlearned: ``(n, d)`` parameters after unlearning, one independent draw of the noise a row.
+      retrained: ``(n, d)`` parameters retrained. Row ``j`` may share its noise with row ``j`` of ``unlearned``.
+      delta: in (0, 1), that of the certificate.
+      confidence: with which the bound holds, in (0, 1).
+      key: PRNG key, required; splits the rows into the two halves.
+
+    Returns:
+      An ``EmpiricalEpsilon``; never NaN.
+
+    Raises:
+      ValueError: the samples differ in shape, hold fewer than ``MIN_MODELS`` rows, or are not finite; ``delta`` or
+        ``confidence`` out of range.
+
+    >>> normal = jax.random.normal(jax.random.key(0), (2, 4000, 2))
+    >>> bound = empirical_epsilon(normal[0] + 3.0, normal[1], delta=1e-5, key=jax.random.key(1)).epsilon
+    >>> bool(bound > 4)
+    True
+    """
+    check_probability(delta=delta, confidence=confidence)
+    shapes = jnp.shape(unlearned), jnp.shape(retrained)
+    if len(shapes[0]) != 2 or shapes[0] != shapes[1] or shapes[0][1] < 1:
+        raise ValueError(f"both samples must have the same shape (models, d), got {shapes[0]} and {shapes[1]}")
+    if shapes[0][0] < MIN_MODELS:
+        raise ValueError(f"an audit needs at least {MIN_MODELS} models a sample, got {shapes[0][0]}; draw more")
+    for name, sample in (("unlearned", unlearned), ("retrained", retrained)):
+        if not is_traced(sample) and not np.isfinite(np.asarray(sample)).all():
+            raise ValueError(f"`{name}` holds NaN or infinite parameters; check that every model converged")
+    return _bound(unlearned, retrained, delta, confidence, key)
+
+
+def largest_bound(models: int, *, delta: Scalar, confidence: Scalar = 0.95) -> Array:
+    """What ``empirical_epsilon`` returns where all models are told apart: the most that so many models can show.
+
+    Args:
+      models: rows of a sample.
+      delta: in (0, 1).
+      confidence: in (0, 1).
+
+    >>> [round(float(largest_bound(models, delta=1e-5)), 2) for models in (100, 10_000, 1_000_000)]
+    [2.19, 6.85, 11.45]
+    """
+    check_probability(delta=delta, confidence=confidence)
+    n = models - models // 2
+    low, high = clopper_pearson(jnp.array([n, 0]), n, confidence=1 - (1 - confidence) / len(DISTINGUISHERS))
+    return jnp.maximum(_log_ratio(low[0], high[1], delta), 0)
+
+
+@jax.jit
+def _bound(unlearned, retrained, delta, confidence, key) -> EmpiricalEpsilon:
+    count = unlearned.shape[0]
+    order = jax.random.permutation(key, count)
+    first, second = order[: count // 2], order[count // 2 :]
+    miss = (1 - confidence) / len(DISTINGUISHERS)
+    scores = fit_scores(unlearned[first], retrained[first])
+
+    def one(p_first, q_first, p_second, q_second):
+        return _evaluate(_choose(p_first, q_first, delta, miss), p_second, q_second, delta, miss)
+
+    parts = unlearned[first], retrained[first], unlearned[second], retrained[second]
+    bounds = jax.vmap(one)(*(jnp.stack([score(part) for score in scores.values()]) for part in parts))
+    return EmpiricalEpsilon(jnp.max(bounds), dict(zip(scores, bounds, strict=True)))
+
+
+class _Choice(NamedTuple):
+    """The region ``score > threshold``, or its complement if ``below``; ``swap`` puts the second sample in the lead."""
+
+    threshold: Float[Array, ""]
+    below: Array
+    swap: Array
+
+
+def _choose(p, q, delta, miss) -> _Choice:
+    """The region with the largest bound on the half at hand, by closed-form (Wilson 1927) intervals.
+
+    They need not be exact: what is chosen is evaluated on other models.
+    """
+    n, z = p.shape[0], jax.scipy.special.ndtri(1 - miss / 2)
+    thresholds = jnp.concatenate([p, q])
+
+    def interval(scores):
+        above = n - jnp.searchsorted(jnp.sort(scores), thresholds, side="right")
+        share = jnp.stack([above, n - above]).astype(scores.dtype) / n  # by side
+        centre, reach = share + z**2 / (2 * n), z * jnp.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+        return (centre - reach) / (1 + z**2 / n), (centre + reach) / (1 + z**2 / n)
+
+    (p_low, p_high), (q_low, q_high) = interval(p), interval(q)
+    bounds = jnp.stack([_log_ratio(p_low, q_high, delta), _log_ratio(q_low, p_high, delta)])
+    swap, below, at = jnp.unravel_index(jnp.argmax(bounds), bounds.shape)
+    return _Choice(thresholds[at], below == 1, swap == 1)
+
+
+def _evaluate(choice: _Choice, p, q, delta, miss):
+    """The bound of a chosen region on models that the choice has not seen."""
+    n = p.shape[0]
+    above = jnp.stack([jnp.sum(p > choice.threshold), jnp.sum(q > choice.threshold)])
+    inside = jnp.where(choice.below, n - above, above)
+    low, high = clopper_pearson(jnp.where(choice.swap, inside[::-1], inside), n, confidence=1 - miss)
+    return jnp.maximum(_log_ratio(low[0], high[1], delta), 0)
+
+
+def _log_ratio(p, q, delta):
+    """``log((p - delta) / q)``, minus infinity where ``p <= delta``; ``q > 0``."""
+    left = p - delta
+    return jnp.where(left > 0, jnp.log(jnp.where(left > 0, left, 1) / q), -jnp.inf)

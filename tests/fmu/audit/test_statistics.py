@@ -1,0 +1,108 @@
+"""The audit's statistics against SciPy, scikit-learn, closed forms, and pairs of Gaussians of known epsilon."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from sklearn.metrics import roc_auc_score
+
+from fmu_jax import audit, privacy
+from fmu_jax.audit.binomial import clopper_pearson
+from fmu_jax.audit.roc import auc
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+def test_clopper_pearson_equals_scipy(confidence):
+    for n in (1, 7, 5000):
+        for k in sorted({0, 1, n // 3, n}):
+            low, high = clopper_pearson(k, n, confidence=confidence)
+            expected = scipy.stats.binomtest(k, n).proportion_ci(confidence, method="exact")
+            np.testing.assert_allclose([low, high], expected, rtol=1e-8, atol=1e-12)
+
+
+def test_auc_equals_sklearn_with_ties():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        scores, positive = rng.integers(0, 8, 60).astype(float), rng.random(60) < 0.4
+        assert float(auc(jnp.asarray(scores), jnp.asarray(positive))) == pytest.approx(roc_auc_score(positive, scores))
+
+
+@pytest.mark.parametrize("shift", [0.3, 1.0, 3.0])
+def test_empirical_epsilon_stays_below_the_exact_one(shift):
+    """Valid at 95 %: of 100 audits of two Gaussians at most 11 may fail (probability 0.01 at a true rate of 5 %)."""
+    exact = float(privacy.gaussian_epsilon(shift, 1.0, 1e-5))
+
+    def one(key):
+        p, q, split = jax.random.split(key, 3)
+        far = jax.random.normal(p, (800, 3)).at[:, 1].add(shift)
+        return audit.empirical_epsilon(far, jax.random.normal(q, (800, 3)), delta=1e-5, key=split).epsilon
+
+    found = jax.lax.map(one, jax.random.split(jax.random.key(1), 100))
+    assert np.isfinite(found).all()
+    assert (np.asarray(found) > exact).sum() <= 11
+
+
+def test_empirical_epsilon_finds_what_is_there():
+    p, q, split = jax.random.split(jax.random.key(0), 3)
+    rest = jax.random.normal(q, (20_000, 2))
+    near = audit.empirical_epsilon(jax.random.normal(p, (20_000, 2)), rest, delta=1e-5, key=split)
+    assert float(near.epsilon) < 0.1
+    far = audit.empirical_epsilon(jax.random.normal(p, (20_000, 2)) + 1.0, rest, delta=1e-5, key=split)
+    assert float(far.epsilon) > 0.3 * float(privacy.gaussian_epsilon(np.sqrt(2), 1.0, 1e-5))
+    apart = audit.empirical_epsilon(rest + 100.0, rest, delta=1e-5, key=split)
+    ceiling = float(audit.largest_bound(20_000, delta=1e-5))
+    assert float(apart.epsilon) == pytest.approx(ceiling)
+    assert float(far.epsilon) == max(float(value) for value in far.by_test.values()) < ceiling
+    # A difference of spread alone is found too.
+    assert float(audit.empirical_epsilon(2 * rest, rest, delta=1e-5, key=split).epsilon) > 0.5
+
+
+def test_klom_equals_scipy_entropy():
+    rng = np.random.default_rng(0)
+    p, q = rng.normal(0.5, 1.0, (300, 4)), rng.normal(0.0, 1.3, (500, 4))
+    found = audit.klom(jnp.asarray(p), jnp.asarray(q))
+    for i in range(4):
+        edges = np.linspace(min(p[:, i].min(), q[:, i].min()), max(p[:, i].max(), q[:, i].max()), 21)
+        a, b = (np.histogram(values[:, i], edges)[0] / len(values) for values in (p, q))
+        b = np.where(a > 0, np.maximum(b, 1e-5), b)
+        expected = scipy.stats.entropy(a, b)  # normalises both
+        assert float(found[i]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_lira_equals_a_slow_attack():
+    rng = np.random.default_rng(0)
+    seen, unseen = rng.normal(0.8, 1.0, (60, 3)), rng.normal(0.0, 1.4, (60, 3))
+    found = audit.lira(jnp.asarray(seen), jnp.asarray(unseen))
+    for i in range(3):
+        fitted = [scipy.stats.norm(v[:30, i].mean(), v[:30, i].std(ddof=1)) for v in (seen, unseen)]
+        score = [fitted[0].logpdf(v[30:, i]) - fitted[1].logpdf(v[30:, i]) for v in (seen, unseen)]
+        truth = np.repeat([1, 0], 30)
+        assert float(found.auc[i]) == pytest.approx(roc_auc_score(truth, np.concatenate(score)))
+        assert float(found.advantage[i]) == pytest.approx((score[0] > 0).mean() - (score[1] > 0).mean())
+
+
+def test_membership_equals_sklearn():
+    rng = np.random.default_rng(0)
+    loss, member = rng.exponential(size=(5, 40)), rng.random((5, 40)) < 0.5
+    found = audit.membership(jnp.asarray(loss), jnp.asarray(member))
+    for i in range(5):
+        assert float(found.auc[i]) == pytest.approx(roc_auc_score(member[i], -loss[i]))
+        low = loss[i] < loss[i].mean()
+        assert float(found.advantage[i]) == pytest.approx(low[member[i]].mean() - low[~member[i]].mean())
+
+
+def test_bad_input_is_refused():
+    sample, key = jnp.zeros((50, 2)), jax.random.key(0)
+    for changed, said in (
+        ({"unlearned": sample[:10], "retrained": sample[:10]}, "at least 40"),
+        ({"unlearned": sample.at[0, 0].set(jnp.nan)}, "NaN"),
+        ({"delta": 0.0}, "delta"),
+    ):
+        options = {"unlearned": sample, "retrained": sample, "delta": 1e-5, "key": key} | changed
+        with pytest.raises(ValueError, match=said):
+            audit.empirical_epsilon(options.pop("unlearned"), options.pop("retrained"), **options)
+    with pytest.raises(ValueError, match="at least 4"):
+        audit.lira(sample[:2], sample[:2])
+    with pytest.raises(ValueError, match="bins"):
+        audit.klom(sample, sample, bins=1)
