@@ -24,10 +24,11 @@ from scripts import fmu_problem
 from scripts.fmu_problem import ProblemConfig, Subset
 from scripts.harness import cli, looks, plot
 
+#: Title, axis label and chance level of each attack.
 ATTACKS = {
-    "lira_auc": "U-LiRA: AUC",
-    "klom": "KLoM",
-    "membership_auc": "loss threshold: AUC",
+    "lira_auc": ("U-LiRA", "area under the curve", 0.5),
+    "klom": ("KLoM", "divergence from retrained", 0.0),
+    "membership_auc": ("Loss threshold", "area under the curve", 0.5),
 }
 
 
@@ -134,27 +135,31 @@ def draw(config: Config, table: Sequence[dict[str, Any]]) -> list[Path]:
     figure, axes = plot.figure(1, len(names), titles=names, width=6.8, height=3.4)
     for panel, dataset in zip(axes[0], config.datasets, strict=True):
         draw_epsilon(panel, [row for row in table if (row["dataset"], row["part"]) == (dataset, "epsilon")])
-    plot.legend(figure)
+    plot.legend(figure, columns=2)
     paths = [plot.save(figure, config.out / "audit_epsilon.png")]
 
     part = [row | {"dataset": plot.look(row["dataset"]).label} for row in table if row["part"] == "attacks"]
-    figure, axes = plot.figure(1, len(ATTACKS), titles=list(ATTACKS.values()), width=3.4, height=2.8)
-    for panel, column in zip(axes[0], ATTACKS, strict=True):
-        panel.set(xlabel="data set", ylabel="divergence of margins" if column == "klom" else "area under the curve")
+    figure, axes = plot.figure(1, len(ATTACKS), titles=[title for title, _, _ in ATTACKS.values()], height=2.8)
+    for panel, (column, (_, label, chance)) in zip(axes[0], ATTACKS.items(), strict=True):
+        panel.axhline(chance, color=looks.BLACK, linewidth=0.8, linestyle=":", label="chance")
+        panel.set_ylabel(label)
         plot.points(panel, part, x="dataset", y=column)
-    plot.legend(figure)
+    plot.legend(figure, columns=5)
     return [*paths, plot.save(figure, config.out / "audit_attacks.png")]
 
 
 def draw_epsilon(panel: Axes, part: Sequence[dict[str, Any]]) -> None:
-    """Empirical beside certified epsilon of each method."""
+    """Certified and empirical epsilon of each method, beside what fair Newton certifies."""
     for name in ("certified_epsilon", "empirical_epsilon"):
-        plot.points(panel, [row | {"bound": name} for row in part], x="method", y=name, by="bound")
+        named = [row | {"method": plot.look(row["method"]).label, "bound": name} for row in part]
+        plot.points(panel, named, x="method", y=name, by="bound")
     claim = np.median([row["certified_epsilon"] for row in part if row["method"] == "fair_newton"])
-    panel.axhline(claim, color=looks.VERMILION, linewidth=0.8)
-    panel.set(xlabel="", ylabel="epsilon")
+    panel.axhline(float(claim), color=looks.VERMILION, linewidth=0.8, label="certified by fair Newton")
+    ceiling = max(row["largest_bound"] for row in part)
+    panel.axhline(ceiling, color=looks.GREY, linewidth=0.8, linestyle=":", label="most that so many models can show")
     panel.set_yscale("symlog", linthresh=0.01)
-    panel.set_ylim(0, 10 * max(row["certified_epsilon"] for row in part))
+    panel.set_ylim(-0.002, 3 * max(row["certified_epsilon"] for row in part))
+    panel.set_ylabel("epsilon")
 
 
 if __name__ == "__main__":

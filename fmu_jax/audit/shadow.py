@@ -161,40 +161,39 @@ def _train(objective, rows, start, shard, keys, sigma, kept, count, methods, bat
 
 def _pair(objective, rows, start, shard, noise, subset, member, methods) -> ShadowModels:
     """Both models of one pair; ``subset`` are the weights of the real rows."""
-    n = subset.shape[0]
+    n, sharded = subset.shape[0], "sharded" in methods
     x, sign = rows.x[n:], (2 * rows.y[n:] - 1).astype(subset.dtype)
 
     def weighted(planted):
         return rows._replace(weight=jnp.concatenate([subset, planted.astype(subset.dtype)]))
 
+    def train(planted):
+        shards = fit_shards(objective, weighted(planted), shard) if sharded else None
+        return fit(objective, weighted(planted), noise=noise, init=start), shards
+
     def margins(params):
         return sign * (x @ (params if params.ndim == 1 else params.mean(axis=0)))
 
-    remaining = weighted(jnp.zeros_like(sign))
-    retrained = fit(objective, remaining, noise=noise, init=start)
+    # Both models of the pair and, third, the one that is retrained without any planted row.
+    trained, shards = jax.vmap(train)(jnp.concatenate([member, jnp.zeros_like(member[:1])]))
+    retrained = trained.params[2]
 
-    def one(member):
-        full, forget = weighted(member), jnp.concatenate([jnp.zeros(n, bool), member])
-        trained = fit(objective, full, noise=noise, init=start)
-        values, converged = {}, trained.converged & retrained.converged
+    def one(planted, params, ensemble):
+        full, forget = weighted(planted), jnp.concatenate([jnp.zeros(n, bool), planted])
+        values, converged = {}, jnp.ones((), bool)
         for method in methods:
-            if method == "retrain":  # The same for both models of the pair, so solved once.
-                params, fine = retrained.params, retrained.converged
+            if method == "retrain":  # Which rows were planted makes no difference to it, so it is solved once.
+                after, fine = retrained, trained.converged[2]
             elif method == "sharded":
-                params, fine = _unlearn_shards(objective, full, forget, shard)
+                removal = remove(objective, ensemble, full, forget, method=method, shard=shard, allow_unfair=True)
+                after, fine = removal.params, removal.converged
             else:
-                params, fine = unlearn(objective, trained.params, full, forget, method=method, noise=noise, init=start)
-            values[method], converged = margins(params), converged & fine
+                after, fine = unlearn(objective, params, full, forget, method=method, noise=noise, init=start)
+            values[method], converged = margins(after), converged & fine
         return values, converged
 
-    values, converged = jax.vmap(one)(member)
-    oracle = {method: margins(retrained.params) for method in methods}
-    if "sharded" in methods:
-        oracle["sharded"] = margins(fit_shards(objective, remaining, shard).params)
-    return ShadowModels(member, values, oracle, jnp.all(converged))
-
-
-def _unlearn_shards(objective, full, forget, shard) -> tuple[Array, Array]:
-    trained = fit_shards(objective, full, shard)
-    removal = remove(objective, trained.params, full, forget, method="sharded", shard=shard, allow_unfair=True)
-    return removal.params, jnp.all(trained.converged) & removal.converged
+    ensembles = shards.params if sharded else None
+    values, converged = jax.vmap(one)(member, *jax.tree.map(lambda leaf: leaf[:2], (trained.params, ensembles)))
+    oracle = {method: margins(ensembles[2] if method == "sharded" else retrained) for method in methods}
+    converged = [jnp.all(part.converged) for part in (trained, shards) if part is not None] + [jnp.all(converged)]
+    return ShadowModels(member, values, oracle, jnp.all(jnp.stack(converged)))

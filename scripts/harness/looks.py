@@ -31,6 +31,9 @@ LOOKS: dict[str, Look] = {
     "gram_bound": Look("Gram bound", ORANGE, "X"),
     "paper_data_dependent": Look("paper, data-dependent", BLUE, "^"),
     "paper_worst_case": Look("paper, worst case", SKY, "v"),
+    # Audits.
+    "certified_epsilon": Look("certified from the residual", VERMILION, "o"),
+    "empirical_epsilon": Look("shown by the audit (lower bound, 95 %)", BLACK, "s"),
     # Penalties.
     "equalized_odds": Look("equalized odds", VERMILION, "o"),
     "demographic_parity": Look("demographic parity", BLUE, "^"),
