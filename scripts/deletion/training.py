@@ -105,10 +105,7 @@ def _plan(objective: Objective, pilot: FitResult, data: Data, noise: Noise, seed
 
 def _noise_level(residual: float, epsilon: float, delta: float) -> float:
     """The smallest power of two at which this residual costs at most epsilon: it hardly depends on single people."""
-    sigma = 2.0 ** math.ceil(math.log2(float(privacy.sigma_from(residual, epsilon, delta))))
-    while float(privacy.certified_epsilon(residual, sigma, delta)) > epsilon:
-        sigma *= 2
-    return sigma
+    return 2.0 ** math.ceil(math.log2(residual / float(privacy.residual_from(epsilon, 1.0, delta))))
 
 
 def _settings(split: datasets.Split, objective: Objective, noise: Noise, sigma: float) -> Settings:

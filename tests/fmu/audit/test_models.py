@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from fmu_jax import Objective, audit, datasets, privacy
+from fmu_jax import Data, Objective, audit, datasets, fit, privacy
+from fmu_jax.objective import gradient
 from fmu_jax.removal import METHODS
 
 OBJECTIVE = Objective(l2=1e-3, fairness=1.0)
@@ -60,3 +61,118 @@ def test_every_attack_ranks_retraining_best_and_nothing_worst():
     for method, values in measured.items():
         for value, low, high in zip(values, best, worst, strict=True):
             assert low - 0.05 <= value < high, (method, measured, worst)
+
+
+def test_compas_the_certificate_holds_and_doing_nothing_breaks_it():
+    train = datasets.load("compas", group="race", seed=0).train
+    forget = np.flatnonzero(np.asarray(train.group) == 0)[:200]
+    objective = Objective(l2=1e-4, fairness=1.0)
+    methods = ("fair_newton", audit.NO_REMOVAL)
+    models = audit.draw_models(objective, train, forget, key=jax.random.key(0), sigma=1.0, models=1000, methods=methods)
+    found = {
+        method: float(
+            audit.empirical_epsilon(
+                models.unlearned[method], models.retrained, delta=1e-5, key=jax.random.key(1)
+            ).epsilon
+        )
+        for method in methods
+    }
+    certified = float(privacy.certified_epsilon(float(models.residual["fair_newton"].max()), 1.0, 1e-5))
+    assert found["fair_newton"] <= max(certified, 0.02)
+    assert found[audit.NO_REMOVAL] > 10 * certified
+
+
+def test_draws_are_the_models_that_fit_and_remove_make():
+    """The shortcut to the optimum changes no model, and what is certified is the gradient on what remains."""
+    models = draws()
+    mask = np.zeros(len(DATA.y), bool)
+    mask[FORGET] = True
+    rest = jax.tree.map(lambda leaf: leaf[~mask], DATA)
+    # Without knowledge of the draws: a perturbation is the negative gradient at a trained optimum.
+    for model in range(3):
+        noise = -gradient(OBJECTIVE, models.trained[model], DATA)
+        again = fit(OBJECTIVE, DATA, noise=noise).params
+        np.testing.assert_allclose(models.trained[model], again, atol=1e-7)
+        np.testing.assert_allclose(
+            models.unlearned["retrain"][model], fit(OBJECTIVE, rest, noise=noise).params, atol=1e-7
+        )
+        grad = gradient(OBJECTIVE, models.unlearned["fair_newton"][model], rest) + noise
+        # `noise` carries the gradient that is left at the trained optimum, at most fit's tolerance.
+        assert float(models.residual["fair_newton"][model]) >= float(np.linalg.norm(grad)) - 1e-6
+    perturbations = jax.vmap(lambda params, rows: -gradient(OBJECTIVE, params, rows), (0, None))
+    noises, fresh = perturbations(models.trained, DATA), perturbations(models.retrained, rest)
+    for sample in (noises, fresh):
+        assert np.std(sample) == pytest.approx(1.0, abs=0.02)
+    assert abs(np.corrcoef(noises[:, 0], fresh[:, 0])[0, 1]) < 0.1
+
+
+def test_planted_rows_are_rare_and_contradict_each_other():
+    planted = audit.plant(DATA, 6, key=jax.random.key(2))
+    assert len(planted.y) == 12
+    np.testing.assert_array_equal(planted.x[:6], planted.x[6:])
+    np.testing.assert_array_equal(planted.y, [0] * 6 + [1] * 6)
+    norms = np.linalg.norm(np.asarray(DATA.x)[:, :-1], axis=1)
+    np.testing.assert_allclose(np.linalg.norm(np.asarray(planted.x)[:, :-1], axis=1), norms.max())
+
+
+def test_a_pair_of_shadow_models_is_what_fit_and_retraining_make():
+    """One pair on all real rows: the oracle of ``retrain`` is the fit without planted rows, by every test of it."""
+    planted = audit.plant(DATA, 3, key=jax.random.key(2))
+    shadow = audit.shadow_models(
+        OBJECTIVE,
+        DATA,
+        planted,
+        key=jax.random.key(3),
+        sigma=1e-9,
+        pairs=1,
+        share=1.0,
+        methods=("retrain", "no_removal"),
+    )
+    sign = 2.0 * np.asarray(planted.y) - 1
+    params = fit(OBJECTIVE, DATA).params
+    np.testing.assert_allclose(shadow.oracle["retrain"][0], sign * (planted.x @ params), atol=1e-6)
+    np.testing.assert_allclose(shadow.margins["retrain"][0], np.tile(shadow.oracle["retrain"], (2, 1)), atol=1e-12)
+    for member, margins in zip(shadow.member[0], shadow.margins["no_removal"][0], strict=True):
+        rows = jax.tree.map(lambda real, extra, kept=member: np.concatenate([real, extra[kept]]), DATA, planted)
+        np.testing.assert_allclose(margins, sign * (planted.x @ fit(OBJECTIVE, rows).params), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma": 0.0}, "sigma"),
+        ({"models": 0}, "`models` must be a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be a whole number of at least 1, got 0"),
+        ({"methods": ("sharded",)}, "cannot audit method 'sharded' here; known: retrain, fair_newton"),
+        ({"objective": Objective(l2=1.0, fairness=1.0, predict=lambda params, x: x @ params)}, "linear model only"),
+    ],
+)
+def test_draw_models_refuses(change, message):
+    options = {"objective": OBJECTIVE, "key": jax.random.key(0), "sigma": 1.0, "models": 10, **change}
+    with pytest.raises(ValueError, match=message):
+        audit.draw_models(options.pop("objective"), DATA, FORGET, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"share": 0.0}, r"`share` must lie in \(0, 1\], got 0"),
+        ({"pairs": 0}, "`pairs` must be a whole number of at least 1, got 0"),
+        ({"shards": 0}, "`shards`"),
+        ({"methods": ("forgetting",)}, "cannot audit method 'forgetting'"),
+        ({"planted": jax.tree.map(lambda leaf: leaf[:3], DATA)}, "two halves of equal size, see plant; got 3 rows"),
+    ],
+)
+def test_shadow_models_refuses(change, message):
+    planted = audit.plant(DATA, 2, key=jax.random.key(2))
+    options = {"planted": planted, "key": jax.random.key(0), "sigma": 1.0, "pairs": 2, **change}
+    with pytest.raises(ValueError, match=message):
+        audit.shadow_models(OBJECTIVE, DATA, options.pop("planted"), **options)
+
+
+def test_plant_refuses_what_it_cannot_plant():
+    with pytest.raises(ValueError, match="`positions` must be between 1 and the number of rows"):
+        audit.plant(DATA, 0, key=jax.random.key(0))
+    without_bias = Data(DATA.x[:, :-1], DATA.y, DATA.group, DATA.weight)
+    with pytest.raises(ValueError, match="last column is the bias"):
+        audit.plant(without_bias, 2, key=jax.random.key(0))
