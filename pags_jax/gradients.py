@@ -1,0 +1,158 @@
+r"""Input gradients of a classifier, for one example at a time, vectorised.
+
+Of example ``x`` with logits ``f``, label ``y`` and class probabilities ``p = softmax(f)``, by ``target``:
+
+    "logit_sum"    d sum_k f_k / dx      the paper's; not a function of the classifier: adding c(x) to all logits
+                                         changes it, and no probability
+    "logit"        d f_y / dx
+    "log_prob"     d log p_y / dx        what a score can equal
+    "loss"         - d log p_y / dx
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from pags_jax.images import check_images, check_labels
+
+#: What is differentiated with respect to the image.
+Target = Literal["logit_sum", "logit", "log_prob", "loss"]
+
+
+def input_gradients(
+    apply_fn: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    y: Int[Array, " n"] | None = None,
+    *,
+    target: Target,
+    chunk_size: int | None = None,
+) -> Float[Array, "n ..."]:
+    """The gradient of one number by each image; no example sees another.
+
+    Args:
+      apply_fn: maps images to logits ``(n, classes)``; called with batches of one under ``vmap``.
+      x: images in [0, 1].
+      y: labels; may be left out for "logit_sum".
+      target: see the module.
+      chunk_size: examples that are computed at once, to bound memory; all by default.
+
+    Returns:
+      Gradients, shaped as ``x``.
+
+    Raises:
+      ValueError: an unknown target, missing labels, or images or labels that cannot be used.
+
+    >>> weights = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
+    >>> input_gradients(lambda x: x @ weights, jnp.zeros((1, 3)), jnp.array([1]), target="logit")
+    Array([[0., 0., 3.]], dtype=float32)
+    """
+    if target not in get_args(Target):
+        raise ValueError(f"unknown target {target!r}; known: {', '.join(get_args(Target))}")
+    check_images(x)
+    if y is None:
+        if target != "logit_sum":
+            raise ValueError(f"target {target!r} needs labels `y`")
+        y = jnp.zeros(x.shape[0], jnp.int32)
+    check_labels(y, x)
+
+    def one(image, label):
+        return jax.grad(lambda image: _value(apply_fn(image[None])[0], label, target))(image)
+
+    if chunk_size is None:
+        return jax.vmap(one)(x, y)
+    if int(chunk_size) != chunk_size or chunk_size < 1:
+        raise ValueError(f"`chunk_size` must be a whole number of at least 1, got {chunk_size}")
+    return jax.lax.map(lambda pair: one(*pair), (x, y), batch_size=chunk_size)
+
+
+def smoothed_gradients(
+    apply_fn: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    y: Int[Array, " n"] | None = None,
+    *,
+    target: Target,
+    key: Array,
+    sigma: Any,
+    samples: int,
+) -> Float[Array, "n ..."]:
+    """SmoothGrad: mean input gradient over ``samples`` images with Gaussian noise added (Smilkov et al. 2017).
+
+    Args:
+      apply_fn: as for ``input_gradients``, as are ``x``, ``y`` and ``target``.
+      x: images.
+      y: labels.
+      target: what to differentiate.
+      key: PRNG key, required.
+      sigma: standard deviation of the noise, in the units of ``x``.
+      samples: number of draws; computed one after the other, so that memory does not grow with them.
+
+    Returns:
+      Gradients, shaped as ``x``.
+
+    Raises:
+      ValueError: as ``input_gradients``, or ``samples`` below 1.
+    """
+    _check_count(samples=samples)
+
+    def draw(total, key):
+        noisy = x + sigma * jax.random.normal(key, x.shape, x.dtype)
+        return total + input_gradients(apply_fn, noisy, y, target=target), None
+
+    total, _ = jax.lax.scan(draw, jnp.zeros_like(x), jax.random.split(key, samples))
+    return total / samples
+
+
+def integrated_gradients(
+    apply_fn: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    y: Int[Array, " n"] | None = None,
+    *,
+    target: Target,
+    baseline: Float[Array, "n ..."] | float = 0.0,
+    steps: int = 32,
+) -> Float[Array, "n ..."]:
+    """Integrated gradients from a baseline, by the midpoint rule (Sundararajan et al. 2017).
+
+    Summed over an image they approach the difference of the target's values between image and baseline.
+
+    Args:
+      apply_fn: as for ``input_gradients``, as are ``x``, ``y`` and ``target``.
+      x: images.
+      y: labels.
+      target: what to differentiate.
+      baseline: where the straight path starts, shaped as ``x`` or one number.
+      steps: points on the path.
+
+    Returns:
+      ``(x - baseline)`` times the mean gradient on the path, shaped as ``x``.
+
+    Raises:
+      ValueError: as ``input_gradients``, or ``steps`` below 1.
+    """
+    _check_count(steps=steps)
+    origin = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+
+    def add(total, share):
+        return total + input_gradients(apply_fn, origin + share * (x - origin), y, target=target), None
+
+    shares = (jnp.arange(steps, dtype=x.dtype) + 0.5) / steps
+    total, _ = jax.lax.scan(add, jnp.zeros_like(x), shares)
+    return (x - origin) * total / steps
+
+
+def _value(logits: Array, label: Array, target: Target) -> Array:
+    if target == "logit_sum":
+        return logits.sum()
+    if target == "logit":
+        return logits[label]
+    log_prob = jax.nn.log_softmax(logits)[label]
+    return log_prob if target == "log_prob" else -log_prob
+
+
+def _check_count(**counts: int) -> None:
+    for name, count in counts.items():
+        if int(count) != count or count < 1:
+            raise ValueError(f"`{name}` must be a whole number of at least 1, got {count}")

@@ -1,0 +1,185 @@
+r"""Losses that make classifiers robust, each ``loss(apply_fn, x, y, key, strength)``, a mean over the batch.
+
+With ``l_i`` the cross-entropy of example ``i``, ``f`` the logits and ``u ~ N(0, I)``:
+
+    cross_entropy            mean_i l_i
+    gradient_norm            mean_i l_i + strength mean_i |d l_i / d x_i|^2
+    smoothness               mean_i l_i + strength mean_i |f(x_i) - f(x_i + sigma u_i)|^2
+    randomized_smoothing     mean_i l_i(x_i + strength u_i)
+    adversarial              mean_i l_i(x_i + pgd(x_i; eps = strength))
+
+``strength`` is traced, so that a sweep compiles one step. With ``has_aux`` the model is
+``apply_fn(x) -> (logits, aux)`` and the loss returns ``(value, aux)`` of the one forward pass that is trained on: the
+clean one for the first three, the noisy and the attacked one for the last two. So running statistics are updated once,
+and never by an attack.
+
+Differs from the reference: P1 ``strength`` of ``gradient_norm`` is ``1e5 / N^2`` times the constant there, which
+multiplies ``1e5 / N`` times the squared norm of the gradient of the batch's mean loss (``reference_strength``). P5 the
+second forward pass of ``smoothness`` leaves running statistics alone; there clean and noisy ones are averaged.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from pags_jax.attacks import Scope, pgd
+from pags_jax.images import check_images, check_labels
+
+Value = Any
+
+
+def cross_entropy(
+    apply_fn: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    y: Int[Array, " n"],
+    key: Array | None = None,
+    strength: Any = 0.0,
+    *,
+    has_aux: bool = False,
+) -> Value:
+    """Mean cross-entropy; ``key`` and ``strength`` are there to have one signature.
+
+    Args:
+      apply_fn: maps images to logits, or to ``(logits, aux)``.
+      x: images in [0, 1].
+      y: labels.
+      key: not used.
+      strength: not used.
+      has_aux: whether ``apply_fn`` and this loss return an auxiliary value too.
+
+    Returns:
+      A scalar, or ``(scalar, aux)``.
+
+    >>> float(cross_entropy(lambda x: x, jnp.zeros((4, 10)), jnp.arange(4)).round(3))
+    2.303
+    """
+    del key, strength
+    check_images(x)
+    check_labels(y, x)
+    logits, aux = _with_aux(apply_fn, has_aux)(x)
+    return _result(_mean_loss(logits, y), aux, has_aux)
+
+
+def gradient_norm(
+    apply_fn: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    y: Int[Array, " n"],
+    key: Array | None,
+    strength: Any,
+    *,
+    has_aux: bool = False,
+) -> Value:
+    """Cross-entropy and the squared norm of its input gradients (Drucker and LeCun 1992).
+
+    Where the batch couples examples (batch statistics), ``d l_i / d x_i`` is ``d sum_j l_j / d x_i``. Arguments and
+    result as for ``cross_entropy``; ``key`` is not used.
+
+    >>> apply_fn = lambda x: jnp.stack([x[:, 0], -x[:, 0]], axis=1)
+    >>> value = gradient_norm(apply_fn, jnp.zeros((3, 2)), jnp.zeros(3, int), None, 10.0)
+    >>> float((value - jnp.log(2)).round(4))  # d l / d x = (-1, 0)
+    10.0
+    """
+    del key
+    check_images(x)
+    check_labels(y, x)
+    (logits, aux), pull = _split_vjp(_with_aux(apply_fn, has_aux), x)
+    # The gradient of the cross-entropy with respect to logits; it is differentiated again, as everything here.
+    by_logit = jax.nn.softmax(logits) - jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
+    gradients = pull(by_logit)
+    penalty = jnp.sum(gradients**2) / x.shape[0]
+    return _result(_mean_loss(logits, y) + strength * penalty, aux, has_aux)
+
+
+def smoothness(
+    apply_fn: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    y: Int[Array, " n"],
+    key: Array,
+    strength: Any,
+    *,
+    sigma: Any = 0.1,
+    has_aux: bool = False,
+) -> Value:
+    """Cross-entropy and how far noise of standard deviation ``sigma`` moves the logits; the rest as above."""
+    check_images(x)
+    check_labels(y, x)
+    forward = _with_aux(apply_fn, has_aux)
+    logits, aux = forward(x)
+    moved, _ = forward(_with_noise(x, key, sigma))
+    penalty = jnp.sum((logits - moved) ** 2) / x.shape[0]
+    return _result(_mean_loss(logits, y) + strength * penalty, aux, has_aux)
+
+
+def randomized_smoothing(
+    apply_fn: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    y: Int[Array, " n"],
+    key: Array,
+    strength: Any,
+    *,
+    has_aux: bool = False,
+) -> Value:
+    """Cross-entropy under Gaussian noise of standard deviation ``strength`` (Cohen et al. 2019); the rest as above."""
+    return cross_entropy(apply_fn, _with_noise(x, key, strength), y, has_aux=has_aux)
+
+
+def adversarial(
+    apply_fn: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    y: Int[Array, " n"],
+    key: Array,
+    strength: Any,
+    *,
+    steps: int = 10,
+    scope: Scope = "example",
+    unroll: bool = False,
+    has_aux: bool = False,
+) -> Value:
+    """Cross-entropy under an L2 attack of radius ``strength`` (Madry et al. 2018).
+
+    ``steps``, ``scope`` and ``unroll`` are those of ``attacks.pgd``; the rest as above.
+    """
+    forward = _with_aux(apply_fn, has_aux)
+    delta = pgd(lambda x: forward(x)[0], x, y, key=key, eps_l2=strength, steps=steps, scope=scope, unroll=unroll)
+    return cross_entropy(apply_fn, x + delta, y, has_aux=has_aux)
+
+
+#: Every loss by its name.
+LOSSES = {loss.__name__: loss for loss in (cross_entropy, gradient_norm, smoothness, randomized_smoothing, adversarial)}
+
+
+def reference_strength(constant: Any, batch_size: int) -> Any:
+    """The ``strength`` of ``gradient_norm`` that the reference calls ``constant`` at this batch size.
+
+    There the penalty is ``1e5 / N |d (mean_i l_i) / d x|^2 = 1e5 / N^3 sum_i |d l_i / d x_i|^2``, which is
+    ``1e5 / N^2`` times the mean that is penalised here.
+
+    >>> round(reference_strength(1.0, 128), 2)
+    6.1
+    """
+    return 1e5 / batch_size**2 * constant
+
+
+def _with_aux(apply_fn, has_aux: bool):
+    return apply_fn if has_aux else lambda x: (apply_fn(x), None)
+
+
+def _split_vjp(forward, x):
+    logits, pull, aux = jax.vjp(forward, x, has_aux=True)
+    return (logits, aux), lambda cotangent: pull(cotangent)[0]
+
+
+def _mean_loss(logits: Array, y: Array) -> Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+def _with_noise(x: Array, key: Array, sigma: Any) -> Array:
+    return x + sigma * jax.random.normal(key, x.shape, x.dtype)
+
+
+def _result(value: Array, aux: Any, has_aux: bool) -> Value:
+    return (value, aux) if has_aux else value

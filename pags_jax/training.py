@@ -1,0 +1,212 @@
+r"""Training a classifier: one pure step, and an epoch of it over images that lie on the device.
+
+    g     <- d loss / d params + weight_decay params
+    m     <- momentum m + g
+    params <- params - rate(step) m,       rate = learning_rate * 0.1^(milestones passed)
+
+A ``Task`` is static: what is compiled. ``Hyper`` is traced: strengths, rates and milestones vary without compiling
+again. Draws depend on the key and the number of the step, the order of the rows on the key and the number of the epoch,
+so that a resumed run replays what an uninterrupted one does.
+
+Differs from the reference: P6 an attack's gradients are not added to the parameters' and P7 an attack does not move
+running statistics; P8 every batch has the same size, the rows left over sit out this epoch.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, UInt8
+
+from pags_jax import losses
+from pags_jax.augmentation import Augmentation, unchanged
+from pags_jax.images import to_float
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, and compiled once.
+
+    Attributes:
+      model: a flax module called as ``model(x, train=...)``; running statistics are its collection ``batch_stats``.
+      loss: one of ``losses``, or of the same signature; options are bound with ``functools.partial``.
+      augment: maps ``(key, x)`` to ``x``.
+      batch_size: examples in a step.
+    """
+
+    model: nn.Module
+    loss: Callable[..., Any] = losses.cross_entropy
+    augment: Augmentation = unchanged
+    batch_size: int = 128
+
+
+class Hyper(NamedTuple):
+    """Hyper-parameters, all traced.
+
+    Attributes:
+      strength: of the loss.
+      learning_rate: at the start.
+      milestones: steps after which the rate is a tenth of what it was.
+      momentum: share of the last update that is kept.
+      weight_decay: added to the gradient, times the parameters; all of them, as in the reference.
+    """
+
+    strength: Any
+    learning_rate: Any
+    milestones: Any
+    momentum: Any = 0.9
+    weight_decay: Any = 5e-4
+
+
+class TrainState(NamedTuple):
+    """Everything that training changes, and the key that it draws from.
+
+    Attributes:
+      step: steps done.
+      params: parameters.
+      statistics: running statistics; empty where the model has none.
+      momentum: the optimiser's state.
+      key: PRNG key, never changed.
+    """
+
+    step: Int[Array, ""]
+    params: Any
+    statistics: Any
+    momentum: Any
+    key: Array
+
+
+class Metrics(NamedTuple):
+    """What a step says of itself, before its update.
+
+    Attributes:
+      loss: the whole loss.
+      accuracy: of the forward pass that was trained on.
+      grad_norm: Euclidean norm of the gradient, without weight decay.
+    """
+
+    loss: Float[Array, "..."]
+    accuracy: Float[Array, "..."]
+    grad_norm: Float[Array, "..."]
+
+
+def milestones(epochs: int, steps_per_epoch: int) -> Int[Array, " 2"]:
+    """The reference's: after 75 % and 87.5 % of the epochs, rounded down.
+
+    >>> milestones(200, 390).tolist()
+    [58500, 68250]
+    """
+    return jnp.array([int(0.75 * epochs) * steps_per_epoch, int(0.875 * epochs) * steps_per_epoch], jnp.int32)
+
+
+def init(task: Task, x: UInt8[Array, "n h w c"], *, key: Array) -> TrainState:
+    """A fresh state for images of this shape; ``key`` is required and draws parameters and all of the training."""
+    for_params, for_training = jax.random.split(key)
+    variables = task.model.init(for_params, to_float(x[:1]), train=False)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        statistics=variables.get("batch_stats", {}),
+        momentum=optax.trace(0.9).init(params),
+        key=for_training,
+    )
+
+
+def step(
+    task: Task,
+    state: TrainState,
+    x: UInt8[Array, "n h w c"],
+    y: Int[Array, " n"],
+    hyper: Hyper,
+) -> tuple[TrainState, Metrics]:
+    """One step on a batch: augment, differentiate, update. Pure; ``jit`` it with ``task`` static."""
+    for_steps, _ = jax.random.split(state.key)
+    for_augment, for_loss = jax.random.split(jax.random.fold_in(for_steps, state.step))
+    images = task.augment(for_augment, to_float(x))
+
+    def total(params):
+        def apply_fn(images):
+            variables = {"params": params, "batch_stats": state.statistics}
+            logits, updated = task.model.apply(variables, images, train=True, mutable=["batch_stats"])
+            return logits, (logits, updated.get("batch_stats", {}))
+
+        return task.loss(apply_fn, images, y, for_loss, hyper.strength, has_aux=True)
+
+    (loss, (logits, statistics)), gradients = jax.value_and_grad(total, has_aux=True)(state.params)
+    metrics = Metrics(loss, jnp.mean((jnp.argmax(logits, -1) == y).astype(loss.dtype)), optax.tree.norm(gradients))
+    rate = hyper.learning_rate * 0.1 ** jnp.sum((state.step >= hyper.milestones).astype(loss.dtype))
+    optimizer = optax.chain(
+        optax.add_decayed_weights(hyper.weight_decay), optax.trace(hyper.momentum), optax.scale(-rate)
+    )
+    updates, (_, momentum, _) = optimizer.update(
+        gradients, (optax.EmptyState(), state.momentum, optax.EmptyState()), state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, statistics, momentum, state.key), metrics
+
+
+_step = jax.jit(step, static_argnames="task", donate_argnames="state")
+
+
+def order(task: Task, state: TrainState, rows: int) -> Int[Array, "steps batch"]:
+    """The rows of every batch of the epoch that ``state`` is in."""
+    steps = steps_per_epoch(task, rows)
+    _, for_order = jax.random.split(state.key)
+    shuffled = jax.random.permutation(jax.random.fold_in(for_order, state.step // steps), rows)
+    return shuffled[: steps * task.batch_size].reshape(steps, task.batch_size)
+
+
+_order = jax.jit(order, static_argnames=("task", "rows"))
+
+
+def steps_per_epoch(task: Task, rows: int) -> int:
+    """Whole batches among the rows.
+
+    Raises:
+      ValueError: fewer rows than a batch.
+    """
+    if rows < task.batch_size:
+        raise ValueError(f"a batch of {task.batch_size} needs as many images, got {rows}; use a smaller `batch_size`")
+    return rows // task.batch_size
+
+
+@partial(jax.jit, static_argnames="task", donate_argnames="state")
+def scan_epoch(task: Task, state: TrainState, x: Array, y: Array, hyper: Hyper) -> tuple[TrainState, Metrics]:
+    """One epoch inside one program: for accelerators. Metrics have a row for each step.
+
+    ``state`` is donated and must not be used again. On CPUs ``steps`` is several times faster.
+    """
+
+    def body(state, rows):
+        return step(task, state, x[rows], y[rows], hyper)
+
+    return jax.lax.scan(body, state, order(task, state, x.shape[0]))
+
+
+def steps(task: Task, state: TrainState, x: Array, y: Array, hyper: Hyper) -> Iterator[tuple[TrainState, Metrics]]:
+    """The rest of the current epoch, step by step: for CPUs, and to save state in between.
+
+    Yields states and metrics on the device; a state that was yielded is donated to the next step.
+    """
+    rows = _order(task, state, x.shape[0])
+    for batch in rows[int(state.step) % len(rows) :]:
+        state, metrics = _step(task, state, x[batch], y[batch], hyper)
+        yield state, metrics
+
+
+def check_finite(metrics: Metrics, first_step: int) -> None:
+    """Raises FloatingPointError naming the first step and metric that is not finite; row 0 is ``first_step``."""
+    table = jnp.stack([jnp.atleast_1d(column) for column in metrics], axis=1)
+    bad = ~jnp.isfinite(table)
+    if bool(bad.any()):
+        row, column = divmod(int(jnp.argmax(bad)), table.shape[1])
+        raise FloatingPointError(
+            f"{Metrics._fields[column]} is {float(table[row, column])} at step {first_step + row}; "
+            "use a smaller learning rate or strength"
+        )
