@@ -115,8 +115,7 @@ def _norm(values: Array, scope: Scope) -> Array:
     return scale * jnp.sqrt(jnp.sum((values / scale) ** 2, axes, keepdims=True)) * (largest > 0).astype(values.dtype)
 
 
-def _start(key: Array | None, x: Array, eps: Array, linf: bool, scope: Scope) -> Array:
-    assert key is not None
+def _start(key: Any, x: Array, eps: Array, linf: bool, scope: Scope) -> Array:
     if linf:
         return eps * jax.random.uniform(key, x.shape, x.dtype, -1, 1)
     for_direction, for_radius = jax.random.split(key)

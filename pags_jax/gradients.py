@@ -46,8 +46,8 @@ def input_gradients(
       ValueError: an unknown target, missing labels, or images or labels that cannot be used.
 
     >>> weights = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
-    >>> input_gradients(lambda x: x @ weights, jnp.zeros((1, 3)), jnp.array([1]), target="logit")
-    Array([[0., 0., 3.]], dtype=float32)
+    >>> input_gradients(lambda x: x @ weights, jnp.zeros((1, 3)), jnp.array([1]), target="logit").tolist()
+    [[0.0, 0.0, 3.0]]
     """
     if target not in get_args(Target):
         raise ValueError(f"unknown target {target!r}; known: {', '.join(get_args(Target))}")

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, UInt8
 
-from pags_jax import losses
+from pags_jax import losses, models
 from pags_jax.augmentation import Augmentation, unchanged
 from pags_jax.images import to_float
 
@@ -70,14 +70,14 @@ class TrainState(NamedTuple):
       step: steps done.
       params: parameters.
       statistics: running statistics; empty where the model has none.
-      momentum: the optimiser's state.
+      optimizer: the optimiser's state.
       key: PRNG key, never changed.
     """
 
     step: Int[Array, ""]
     params: Any
     statistics: Any
-    momentum: Any
+    optimizer: Any
     key: Array
 
 
@@ -107,13 +107,13 @@ def milestones(epochs: int, steps_per_epoch: int) -> Int[Array, " 2"]:
 def init(task: Task, x: UInt8[Array, "n h w c"], *, key: Array) -> TrainState:
     """A fresh state for images of this shape; ``key`` is required and draws parameters and all of the training."""
     for_params, for_training = jax.random.split(key)
-    variables = task.model.init(for_params, to_float(x[:1]), train=False)
+    variables = models.init(task.model, x, key=for_params)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         statistics=variables.get("batch_stats", {}),
-        momentum=optax.trace(0.9).init(params),
+        optimizer=_descent(0.0, 0.0, 0.0).init(params),
         key=for_training,
     )
 
@@ -139,16 +139,19 @@ def step(
         return task.loss(apply_fn, images, y, for_loss, hyper.strength, has_aux=True)
 
     (loss, (logits, statistics)), gradients = jax.value_and_grad(total, has_aux=True)(state.params)
-    metrics = Metrics(loss, jnp.mean((jnp.argmax(logits, -1) == y).astype(loss.dtype)), optax.tree.norm(gradients))
-    rate = hyper.learning_rate * 0.1 ** jnp.sum((state.step >= hyper.milestones).astype(loss.dtype))
-    optimizer = optax.chain(
-        optax.add_decayed_weights(hyper.weight_decay), optax.trace(hyper.momentum), optax.scale(-rate)
-    )
-    updates, (_, momentum, _) = optimizer.update(
-        gradients, (optax.EmptyState(), state.momentum, optax.EmptyState()), state.params
-    )
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, statistics, momentum, state.key), metrics
+    right = jnp.equal(jnp.argmax(logits, -1), y).astype(loss.dtype)
+    metrics = Metrics(loss, right.mean(), optax.tree.norm(gradients))
+    rate = hyper.learning_rate * 0.1 ** jnp.sum(jnp.greater_equal(state.step, hyper.milestones).astype(loss.dtype))
+    descent = _descent(hyper.momentum, hyper.weight_decay, rate)
+    updates, optimizer = descent.update(gradients, state.optimizer, state.params)
+    return TrainState(
+        state.step + 1, optax.apply_updates(state.params, updates), statistics, optimizer, state.key
+    ), metrics
+
+
+def _descent(momentum: Any, weight_decay: Any, rate: Any) -> optax.GradientTransformation:
+    """Momentum as PyTorch has it: the rate multiplies the sum, not what goes into it."""
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(momentum), optax.scale(-rate))
 
 
 _step = jax.jit(step, static_argnames="task", donate_argnames="state")

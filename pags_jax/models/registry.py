@@ -1,0 +1,92 @@
+"""Models by name, their variables, and the functions of images that they become."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Shaped
+
+from pags_jax.models.layers import Activation
+from pags_jax.models.lenet import LeNet
+from pags_jax.models.resnet import ResNet
+from pags_jax.models.vgg import VGG
+
+Name = Literal["lenet", "resnet18", "resnet34", "resnet50", "vgg11"]
+#: Every model that ``create`` knows.
+NAMES: tuple[str, ...] = get_args(Name)
+
+_RESNETS = {
+    "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
+    "resnet34": partial(ResNet, blocks=(3, 4, 6, 3)),
+    "resnet50": partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True),
+}
+
+
+def create(
+    name: str,
+    *,
+    classes: int,
+    activation: str = "relu",
+    beta: float = 20.0,
+    stem: int = 3,
+    dtype: Any = None,
+) -> nn.Module:
+    """Makes a classifier by name.
+
+    Args:
+      name: one of ``NAMES``.
+      classes: number of classes, at least 2.
+      activation: "relu", or "softplus" with ``beta``.
+      beta: sharpness of the softplus, > 0; the reference takes 20.
+      stem: of residual networks: 3 for small images, 7 for large ones.
+      dtype: what the layers compute in, such as ``jnp.bfloat16``; parameters and logits stay float32.
+
+    Returns:
+      The flax module.
+
+    Raises:
+      ValueError: an unknown name or a value out of range.
+
+    >>> model = create("resnet18", classes=10)
+    >>> variables = init(model, jnp.zeros((1, 32, 32, 3)), key=jax.random.key(0))
+    >>> count_parameters(variables)
+    11173962
+    """
+    if name not in NAMES:
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(NAMES)}")
+    if classes < 2:
+        raise ValueError(f"`classes` must be at least 2, got {classes}")
+    if activation not in get_args(Activation):
+        raise ValueError(f"unknown activation {activation!r}; known: {', '.join(get_args(Activation))}")
+    if not beta > 0:
+        raise ValueError(f"`beta` must be above 0, got {beta}")
+    if stem not in (3, 7):
+        raise ValueError(f"`stem` must be 3 or 7, got {stem}")
+    options = {"classes": classes, "activation": activation, "beta": beta, "dtype": dtype}
+    if name in _RESNETS:
+        return _RESNETS[name](stem=stem, **options)
+    if stem != 3:
+        raise ValueError(f"`stem` is a choice of residual networks, not of {name!r}")
+    return (LeNet if name == "lenet" else VGG)(**options)
+
+
+def init(model: nn.Module, x: Shaped[Array, "n h w c"], *, key: Array) -> dict[str, Any]:
+    """Fresh variables for images shaped as ``x``: ``params``, and ``batch_stats`` of batch normalisation."""
+    return dict(model.init(key, jnp.zeros((1, *x.shape[1:]), jnp.float32), train=False))
+
+
+def evaluator(model: nn.Module, variables: Any) -> Callable[[Any], Any]:
+    """The classifier in evaluation: a function of images alone, each example by itself, with running statistics."""
+
+    def apply_fn(x):
+        return model.apply(variables, x, train=False)
+
+    return apply_fn
+
+
+def count_parameters(variables: Any) -> int:
+    """Number of trained parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

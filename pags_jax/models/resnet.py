@@ -1,0 +1,85 @@
+"""Residual networks (He et al. 2016): 18, 34 and 50 layers, for small and for large images.
+
+Differs from the reference: P11 the last map is averaged whole; there a window of 4 x 4, which leaves out rows of other
+images than 32 x 32. P12 every nonlinearity is the chosen one; there a bottleneck ends in a ReLU.
+"""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from pags_jax.models.layers import Activation, activate, as_logits, conv, dense, norm
+
+
+class Block(nn.Module):
+    """A residual block: two 3 x 3 convolutions, or a bottleneck of 1 x 1, 3 x 3 and 1 x 1."""
+
+    width: int
+    stride: int
+    bottleneck: bool
+    activation: str
+    beta: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """The block's output."""
+
+        def convolved(x, width, size, stride=1):
+            x = conv(width, (size, size), strides=stride, padding=size // 2, dtype=self.dtype)(x)
+            return norm(use_running_average=not train, dtype=self.dtype)(x)
+
+        if self.bottleneck:
+            shape = ((self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1))
+        else:
+            shape = ((self.width, 3, self.stride), (self.width, 3, 1))
+        out = x
+        for layer, (width, size, stride) in enumerate(shape):
+            out = activate(out, self.activation, self.beta) if layer else out
+            out = convolved(out, width, size, stride)
+        if x.shape != out.shape:
+            x = convolved(x, out.shape[-1], 1, self.stride)
+        return activate(x + out, self.activation, self.beta)
+
+
+class ResNet(nn.Module):
+    """A residual network of four stages, 64 to 512 wide.
+
+    ResNet-18 for CIFAR-10 (stem 3) has 11,173,962 parameters.
+
+    Attributes:
+      classes: number of classes.
+      blocks: blocks in each stage.
+      bottleneck: which kind of block.
+      stem: 3 for one 3 x 3 convolution (CIFAR), 7 for a 7 x 7 one and 3 x 3 maxima, stride 2 each (ImageNet).
+      activation: nonlinearity.
+      beta: of the softplus.
+      dtype: what to compute in, such as ``bfloat16``; by default that of images and parameters.
+    """
+
+    classes: int
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    bottleneck: bool = False
+    stem: Literal[3, 7] = 3
+    activation: Activation = "relu"
+    beta: float = 20.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n k"]:
+        """Logits; ``train`` uses, and updates, the statistics of the batch."""
+        x = conv(
+            64, (self.stem, self.stem), strides=1 if self.stem == 3 else 2, padding=self.stem // 2, dtype=self.dtype
+        )(x)
+        x = norm(use_running_average=not train, dtype=self.dtype)(x)
+        x = activate(x, self.activation, self.beta)
+        if self.stem == 7:
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
+        for stage, blocks in enumerate(self.blocks):
+            for block in range(blocks):
+                stride = 2 if stage and not block else 1
+                x = Block(64 * 2**stage, stride, self.bottleneck, self.activation, self.beta, self.dtype)(
+                    x, train=train
+                )
+        return as_logits(dense(self.classes, dtype=self.dtype)(x.mean((1, 2))))

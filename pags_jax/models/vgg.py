@@ -1,0 +1,40 @@
+"""VGG-11 with batch normalisation for small images (Simonyan and Zisserman 2015)."""
+
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from pags_jax.models.layers import Activation, activate, as_logits, conv, dense, max_pool, norm
+
+
+class VGG(nn.Module):
+    """3 x 3 convolutions in stages, each ended by 2 x 2 maxima, and one dense layer.
+
+    On 32 x 32 x 3 images VGG-11 has 9,231,114 parameters. Differs from the reference: P11 the last map is averaged, so
+    that images may be larger than 32 x 32.
+
+    Attributes:
+      classes: number of classes.
+      stages: channels of the convolutions of each stage.
+      activation: nonlinearity.
+      beta: of the softplus.
+      dtype: what to compute in; by default that of images and parameters.
+    """
+
+    classes: int
+    stages: tuple[tuple[int, ...], ...] = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+    activation: Activation = "relu"
+    beta: float = 20.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n k"]:
+        """Logits; ``train`` uses, and updates, the statistics of the batch."""
+        for stage in self.stages:
+            for width in stage:
+                x = conv(width, (3, 3), use_bias=True, dtype=self.dtype)(x)
+                x = norm(use_running_average=not train, dtype=self.dtype)(x)
+                x = activate(x, self.activation, self.beta)
+            x = max_pool(x)
+        return as_logits(dense(self.classes, dtype=self.dtype)(x.mean((1, 2))))
