@@ -1,0 +1,26 @@
+"""What to tell the compiler where its own choice is slow."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+#: On CPUs XLA hands convolutions to a library that takes two to three times as long as its own code (measured with
+#: jaxlib 0.10.2: `python -m benchmarks.pags_training`). An empty list of what to hand over keeps them.
+_OWN_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """Options for ``jax.jit(..., compiler_options=...)`` on the default backend; none where they do not apply.
+
+    >>> isinstance(compiler_options(), dict)
+    True
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    try:  # The option is experimental: another version of XLA may not know it.
+        jax.jit(lambda x: x, compiler_options=_OWN_CONVOLUTIONS)(jnp.zeros(()))
+    except (RuntimeError, ValueError):
+        return {}
+    return dict(_OWN_CONVOLUTIONS)
