@@ -14,14 +14,15 @@ P4 a zero gradient moves nothing; there it makes NaN.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from pags_jax.images import check_images, check_labels, is_traced
+from pags_jax.images import check_classes, check_images, check_labels, is_traced
+from pags_jax.likelihood import log_prob
 
 ApplyFn = Callable[[Any], Any]
 #: Whether every example has a ball of its own, or the batch has one.
@@ -73,7 +74,11 @@ def pgd(
     >>> [round(float(norm), 6) for norm in jnp.linalg.norm(delta, axis=1)]
     [0.5, 0.5]
     """
-    _check(x, y, eps_l2, eps_linf, steps, scope, start, key)
+    check_images(x)
+    check_labels(y, x)
+    check_classes(apply_fn, x, y)
+    _check_ball(eps_l2, eps_linf, scope)
+    _check_path(x, key, steps, start, step_size, bounds)
     eps = jnp.asarray(eps_linf if eps_l2 is None else eps_l2, x.dtype)
     alpha = 2 * eps / steps if step_size is None else jnp.asarray(step_size, x.dtype)
 
@@ -83,19 +88,21 @@ def pgd(
         else:
             length = _norm(delta, scope)
             delta = delta * jnp.where(length > eps, eps / jnp.where(length > 0, length, 1), 1)
-        return delta if bounds is None else jnp.clip(x + delta, *bounds) - x
+        # Shortens `delta` alone: `clip(x + delta) - x` rounds, and may leave the ball again.
+        return delta if bounds is None else jnp.clip(delta, bounds[0] - x, bounds[1] - x)
 
     def total_loss(delta):
-        return optax.softmax_cross_entropy_with_integer_labels(apply_fn(x + delta), y).sum()
+        return -log_prob(apply_fn(x + delta), y).sum()
 
     def ascend(_, delta):
         gradient = jax.grad(total_loss)(delta)
         if eps_l2 is None:
             return project(delta + alpha * jnp.sign(gradient))
         length = _norm(gradient, scope)
-        return project(delta + alpha * gradient / jnp.where(length > 0, length, 1))
+        return project(delta + alpha * (gradient / jnp.where(length > 0, length, 1)))
 
-    delta = jax.lax.stop_gradient(_start(key, x, eps, eps_l2 is None, scope) if start is None else start)
+    delta = _start(key, x, eps, eps_l2 is None, scope) if start is None else jnp.asarray(start, x.dtype)
+    delta = jax.lax.stop_gradient(delta)
     if bounds is not None:
         delta = project(delta)
     if unroll:
@@ -128,21 +135,34 @@ def _start(key: Any, x: Array, eps: Array, linf: bool, scope: Scope) -> Array:
     return eps * radius * direction
 
 
-def _check(x, y, eps_l2, eps_linf, steps, scope, start, key) -> None:
-    check_images(x)
-    check_labels(y, x)
+def _check_ball(eps_l2, eps_linf, scope) -> None:
     if (eps_l2 is None) == (eps_linf is None):
         raise ValueError("give exactly one radius: `eps_l2` or `eps_linf`")
     eps = eps_linf if eps_l2 is None else eps_l2
-    if not is_traced(eps) and not float(eps) >= 0:
-        raise ValueError(f"the radius must be at least 0, got {eps}")
-    if int(steps) != steps or steps < 1:
-        raise ValueError(f"`steps` must be a whole number of at least 1, got {steps}")
-    if scope not in ("example", "batch"):
-        raise ValueError(f"unknown scope {scope!r}; known: example, batch")
+    if jnp.ndim(eps) or not (is_traced(eps) or 0 <= float(eps) < np.inf):
+        raise ValueError(f"the radius must be one finite number of at least 0, got {eps}")
+    if scope not in get_args(Scope):
+        raise ValueError(f"unknown scope {scope!r}; known: {', '.join(get_args(Scope))}")
     if scope == "batch" and eps_l2 is None:
         raise ValueError('`scope="batch"` is defined for `eps_l2`')
+
+
+def _check_path(x, key, steps, start, step_size, bounds) -> None:
+    if not isinstance(steps, int | np.integer) or steps < 1:
+        raise ValueError(f"`steps` must be a whole number of at least 1, got {steps}")
     if start is None and key is None:
         raise ValueError("give a `key` for the random start, or a `start`")
-    if start is not None and start.shape != x.shape:
-        raise ValueError(f"`start` must have the shape {x.shape} of `x`, got {start.shape}")
+    if start is not None and jnp.shape(start) != x.shape:
+        raise ValueError(f"`start` must have the shape {x.shape} of `x`, got {jnp.shape(start)}")
+    if step_size is not None and not (is_traced(step_size) or 0 < float(step_size) < np.inf):
+        raise ValueError(f"`step_size` must be finite and above 0, got {step_size}")
+    if bounds is None:
+        return
+    lower, upper = bounds
+    if not lower < upper:
+        raise ValueError(f"`bounds` must be (lowest, highest), got {bounds}")
+    if not is_traced(x):
+        with jax.ensure_compile_time_eval():
+            inside = bool(jnp.all((x >= lower) & (x <= upper)))
+        if not inside:
+            raise ValueError(f"images must lie inside `bounds` = {bounds}")

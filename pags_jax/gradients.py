@@ -14,9 +14,11 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from pags_jax.images import check_images, check_labels
+from pags_jax.images import check_classes, check_images, check_labels
+from pags_jax.likelihood import log_prob
 
 #: What is differentiated with respect to the image.
 Target = Literal["logit_sum", "logit", "log_prob", "loss"]
@@ -57,14 +59,14 @@ def input_gradients(
             raise ValueError(f"target {target!r} needs labels `y`")
         y = jnp.zeros(x.shape[0], jnp.int32)
     check_labels(y, x)
+    check_classes(apply_fn, x[:1], y)
 
     def one(image, label):
         return jax.grad(lambda image: _value(apply_fn(image[None])[0], label, target))(image)
 
     if chunk_size is None:
         return jax.vmap(one)(x, y)
-    if int(chunk_size) != chunk_size or chunk_size < 1:
-        raise ValueError(f"`chunk_size` must be a whole number of at least 1, got {chunk_size}")
+    _check_count(chunk_size=chunk_size)
     return jax.lax.map(lambda pair: one(*pair), (x, y), batch_size=chunk_size)
 
 
@@ -96,6 +98,8 @@ def smoothed_gradients(
       ValueError: as ``input_gradients``, or ``samples`` below 1.
     """
     _check_count(samples=samples)
+    check_images(x)
+    sigma = jnp.asarray(sigma, x.dtype)
 
     def draw(total, key):
         noisy = x + sigma * jax.random.normal(key, x.shape, x.dtype)
@@ -133,6 +137,7 @@ def integrated_gradients(
       ValueError: as ``input_gradients``, or ``steps`` below 1.
     """
     _check_count(steps=steps)
+    check_images(x)
     origin = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
 
     def add(total, share):
@@ -148,11 +153,10 @@ def _value(logits: Array, label: Array, target: Target) -> Array:
         return logits.sum()
     if target == "logit":
         return logits[label]
-    log_prob = jax.nn.log_softmax(logits)[label]
-    return log_prob if target == "log_prob" else -log_prob
+    return log_prob(logits, label) if target == "log_prob" else -log_prob(logits, label)
 
 
-def _check_count(**counts: int) -> None:
+def _check_count(**counts: Any) -> None:
     for name, count in counts.items():
-        if int(count) != count or count < 1:
+        if not isinstance(count, int | np.integer) or count < 1:
             raise ValueError(f"`{name}` must be a whole number of at least 1, got {count}")

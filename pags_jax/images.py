@@ -1,5 +1,6 @@
 """What images and labels must be, checked before anything is traced."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,6 +20,8 @@ def to_float(x: Any, dtype=jnp.float32) -> jax.Array:
     >>> to_float(np.array([[0, 255]], np.uint8))
     Array([[0., 1.]], dtype=float32)
     """
+    if jnp.result_type(x) != jnp.uint8:
+        raise ValueError(f"expected images in uint8 to be scaled to [0, 1], got {jnp.result_type(x)}")
     return jnp.asarray(x).astype(dtype) / 255
 
 
@@ -28,7 +31,13 @@ def check_images(x: Any) -> None:
         raise ValueError(f"images must be floats in [0, 1], got {jnp.result_type(x)}; see images.to_float")
     if jnp.ndim(x) < 2:
         raise ValueError(f"images must have an axis for examples and more, got the shape {jnp.shape(x)}")
-    if not is_traced(x) and not bool(jnp.all(jnp.isfinite(x))):
+    if jnp.shape(x)[0] == 0:
+        raise ValueError(f"expected at least one image, got the shape {jnp.shape(x)}")
+    if is_traced(x):
+        return
+    with jax.ensure_compile_time_eval():  # A constant inside of `jit` is not traced, but what is done to it would be.
+        finite = bool(jnp.all(jnp.isfinite(x)))
+    if not finite:
         raise ValueError("images hold NaN or infinite values")
 
 
@@ -38,5 +47,17 @@ def check_labels(y: Any, x: Any) -> None:
         raise ValueError(f"labels must be integers, got {jnp.result_type(y)}")
     if jnp.shape(y) != jnp.shape(x)[:1]:
         raise ValueError(f"expected {jnp.shape(x)[0]} labels, one for each image, got the shape {jnp.shape(y)}")
-    if not is_traced(y) and np.min(y, initial=0) < 0:
-        raise ValueError(f"labels must be at least 0, got {np.min(y)}")
+    if not is_traced(y) and np.min(np.asarray(y), initial=0) < 0:
+        raise ValueError(f"labels must be at least 0, got {np.min(np.asarray(y))}")
+
+
+def check_classes(apply_fn: Callable[[Any], Any], x: Any, y: Any) -> None:
+    """Raises ValueError unless every label is a class of the model ``apply_fn(x) -> (n, classes)``.
+
+    ``x`` is passed to the model as it is, but nothing is computed. Under tracing, where labels cannot be seen, nothing is checked.
+    """
+    if is_traced(y):
+        return
+    classes = jax.eval_shape(apply_fn, x).shape[-1]
+    if np.max(np.asarray(y)) >= classes:
+        raise ValueError(f"labels must be below {classes}, the number of classes, got {np.max(np.asarray(y))}")

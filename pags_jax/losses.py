@@ -23,11 +23,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
 from pags_jax.attacks import Scope, pgd
 from pags_jax.images import check_images, check_labels
+from pags_jax.likelihood import log_prob
 
 Value = Any
 
@@ -87,11 +87,9 @@ def gradient_norm(
     check_images(x)
     check_labels(y, x)
     (logits, aux), pull = _split_vjp(_with_aux(apply_fn, has_aux), x)
-    # The gradient of the cross-entropy with respect to logits; it is differentiated again, as everything here.
-    by_logit = jax.nn.softmax(logits) - jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
-    gradients = pull(by_logit)
-    penalty = jnp.sum(gradients**2) / x.shape[0]
-    return _result(_mean_loss(logits, y) + strength * penalty, aux, has_aux)
+    by_logit = jax.grad(lambda logits: -log_prob(logits, y).sum())(logits)
+    penalty = jnp.sum(pull(by_logit) ** 2) / x.shape[0]
+    return _result(_penalised(_mean_loss(logits, y), strength, penalty), aux, has_aux)
 
 
 def smoothness(
@@ -111,7 +109,7 @@ def smoothness(
     logits, aux = forward(x)
     moved, _ = forward(_with_noise(x, key, sigma))
     penalty = jnp.sum((logits - moved) ** 2) / x.shape[0]
-    return _result(_mean_loss(logits, y) + strength * penalty, aux, has_aux)
+    return _result(_penalised(_mean_loss(logits, y), strength, penalty), aux, has_aux)
 
 
 def randomized_smoothing(
@@ -174,11 +172,15 @@ def _split_vjp(forward, x):
 
 
 def _mean_loss(logits: Array, y: Array) -> Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+    return -log_prob(logits, y).mean()
+
+
+def _penalised(loss: Array, strength: Any, penalty: Array) -> Array:
+    return loss + jnp.asarray(strength, loss.dtype) * penalty.astype(loss.dtype)
 
 
 def _with_noise(x: Array, key: Array, sigma: Any) -> Array:
-    return x + sigma * jax.random.normal(key, x.shape, x.dtype)
+    return x + jnp.asarray(sigma, x.dtype) * jax.random.normal(key, x.shape, x.dtype)
 
 
 def _result(value: Array, aux: Any, has_aux: bool) -> Value:

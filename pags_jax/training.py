@@ -192,14 +192,17 @@ def scan_epoch(task: Task, state: TrainState, x: Array, y: Array, hyper: Hyper) 
     return jax.lax.scan(body, state, order(task, state, x.shape[0]))
 
 
-def steps(task: Task, state: TrainState, x: Array, y: Array, hyper: Hyper) -> Iterator[tuple[TrainState, Metrics]]:
+def steps(
+    task: Task, state: TrainState, x: Array, y: Array, hyper: Hyper, *, compiled_step: Callable[..., Any] = _step
+) -> Iterator[tuple[TrainState, Metrics]]:
     """The rest of the current epoch, step by step: for CPUs, and to save state in between.
 
-    Yields states and metrics on the device; a state that was yielded is donated to the next step.
+    ``compiled_step`` is ``step`` under a ``jit`` of your own, such as one with compiler options. Yields states and
+    metrics on the device; a state that was yielded is donated to the next step.
     """
     rows = _order(task, state, x.shape[0])
     for batch in rows[int(state.step) % len(rows) :]:
-        state, metrics = _step(task, state, x[batch], y[batch], hyper)
+        state, metrics = compiled_step(task, state, x[batch], y[batch], hyper)
         yield state, metrics
 
 

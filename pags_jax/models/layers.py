@@ -19,8 +19,17 @@ _uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 conv = partial(nn.Conv, kernel_init=_uniform, use_bias=False)
 dense = partial(nn.Dense, kernel_init=_uniform)
-#: PyTorch's momentum of 0.1 is the share of what is new.
-norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+
+class BatchNorm(nn.BatchNorm):
+    """Batch normalisation with PyTorch's constants; its momentum of 0.1 is the share of what is new."""
+
+    momentum: float = 0.9
+
+    def __call__(self, x: Array, *args: Any, **kwargs: Any) -> Array:
+        """Normalised ``x``; statistics are in float32 at least, so that dtypes are mixed on purpose."""
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(x, *args, **kwargs)
 
 
 def activate(x: Array, activation: str, beta: float) -> Array:
@@ -40,4 +49,4 @@ def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n i j c"]:
 
 def as_logits(x: Any) -> Any:
     """Logits in at least float32, whatever the layers compute in."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)

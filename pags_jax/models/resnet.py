@@ -9,7 +9,7 @@ from typing import Any, Literal
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from pags_jax.models.layers import Activation, activate, as_logits, conv, dense, norm
+from pags_jax.models.layers import Activation, BatchNorm, activate, as_logits, conv, dense
 
 
 class Block(nn.Module):
@@ -28,7 +28,7 @@ class Block(nn.Module):
 
         def convolved(x, width, size, stride=1):
             x = conv(width, (size, size), strides=stride, padding=size // 2, dtype=self.dtype)(x)
-            return norm(use_running_average=not train, dtype=self.dtype)(x)
+            return BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
 
         if self.bottleneck:
             shape = ((self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1))
@@ -72,7 +72,7 @@ class ResNet(nn.Module):
         x = conv(
             64, (self.stem, self.stem), strides=1 if self.stem == 3 else 2, padding=self.stem // 2, dtype=self.dtype
         )(x)
-        x = norm(use_running_average=not train, dtype=self.dtype)(x)
+        x = BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
         x = activate(x, self.activation, self.beta)
         if self.stem == 7:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from pags_jax.models.layers import Activation, activate, as_logits, conv, dense, max_pool, norm
+from pags_jax.models.layers import Activation, BatchNorm, activate, as_logits, conv, dense, max_pool
 
 
 class VGG(nn.Module):
@@ -34,7 +34,7 @@ class VGG(nn.Module):
         for stage in self.stages:
             for width in stage:
                 x = conv(width, (3, 3), use_bias=True, dtype=self.dtype)(x)
-                x = norm(use_running_average=not train, dtype=self.dtype)(x)
+                x = BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
                 x = activate(x, self.activation, self.beta)
             x = max_pool(x)
         return as_logits(dense(self.classes, dtype=self.dtype)(x.mean((1, 2))))

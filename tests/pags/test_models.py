@@ -1,0 +1,195 @@
+"""Classifiers against published parameter counts and slow float64 forward passes in NumPy and SciPy."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.signal import correlate2d
+
+from pags_jax import models
+from pags_jax.models.layers import max_pool
+from pags_jax.models.resnet import Block
+
+
+def convolve(x, kernel, stride=1, padding=0):
+    """Cross-correlation of ``(h, w, c)`` with ``(i, j, c, k)``, one plane at a time."""
+    x = np.pad(x, ((padding, padding), (padding, padding), (0, 0)))
+    planes = [
+        sum(correlate2d(x[..., c], kernel[..., c, k], mode="valid") for c in range(x.shape[-1]))
+        for k in range(kernel.shape[-1])
+    ]
+    return np.stack(planes, axis=-1)[::stride, ::stride]
+
+
+def float64(tree):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tree)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "stem", "shape", "count"),
+    [
+        ("lenet", 10, 3, (28, 28, 1), 1_199_882),
+        ("vgg11", 10, 3, (32, 32, 3), 9_231_114),
+        ("resnet18", 10, 3, (32, 32, 3), 11_173_962),
+        ("resnet34", 10, 3, (32, 32, 3), 21_282_122),
+        ("resnet50", 10, 3, (32, 32, 3), 23_520_842),
+        ("resnet18", 100, 3, (32, 32, 3), 11_220_132),
+        ("resnet18", 1000, 7, (224, 224, 3), 11_689_512),
+        ("resnet34", 1000, 7, (224, 224, 3), 21_797_672),
+        ("resnet50", 1000, 7, (224, 224, 3), 25_557_032),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, classes, stem, shape, count):
+    model = models.create(name, classes=classes, stem=stem)
+    x = jnp.zeros((2, *shape), jnp.float32)
+    variables = jax.eval_shape(lambda key: models.init(model, x, key=key), jax.random.key(0))
+    assert models.count_parameters(variables) == count
+    logits = jax.eval_shape(lambda variables: model.apply(variables, x), variables)
+    assert (logits.shape, logits.dtype) == ((2, classes), jnp.float32)
+
+
+def test_the_7x7_stem_shrinks_fourfold():
+    model = models.create("resnet18", classes=10, stem=7)
+    x = jnp.zeros((1, 64, 64, 3), jnp.float32)
+    variables = jax.eval_shape(lambda key: models.init(model, x, key=key), jax.random.key(0))
+    _, state = jax.eval_shape(lambda variables: model.apply(variables, x, capture_intermediates=True), variables)
+    assert state["intermediates"]["Block_0"]["__call__"][0].shape == (1, 16, 16, 64)
+    assert state["intermediates"]["Block_7"]["__call__"][0].shape == (1, 2, 2, 512)
+
+
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+def test_lenet_equals_a_slow_forward_pass(activation):
+    model = models.create("lenet", classes=3, activation=activation, beta=5.0)
+    rng = np.random.default_rng(0)
+    x = rng.random((2, 11, 10, 2))
+    variables = float64(models.init(model, jnp.asarray(x), key=jax.random.key(0)))
+    params = jax.tree.map(np.asarray, variables["params"])
+
+    def activate(values):
+        return np.maximum(values, 0) if activation == "relu" else np.logaddexp(0, 5 * values) / 5
+
+    for image, logits in zip(x, models.evaluator(model, variables)(jnp.asarray(x)), strict=True):
+        for layer in ("Conv_0", "Conv_1"):
+            image = activate(convolve(image, params[layer]["kernel"]) + params[layer]["bias"])
+        pooled = np.array(
+            [[image[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((0, 1)) for j in range(3)] for i in range(3)]
+        )
+        hidden = activate(pooled.ravel() @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"])
+        expected = hidden @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
+        np.testing.assert_allclose(logits, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(("bottleneck", "stride"), [(False, 1), (False, 2), (True, 2)])
+def test_a_block_equals_a_slow_forward_pass(bottleneck, stride, train):
+    block = Block(3, stride, bottleneck, "softplus", 5.0, None)
+    rng = np.random.default_rng(0)
+    x = rng.random((4, 6, 5, 4))
+    variables = float64(block.init(jax.random.key(0), jnp.asarray(x, jnp.float32), train=False))
+    # Statistics and affine maps that are not those of a fresh network.
+    variables = jax.tree.map(lambda leaf: leaf + rng.random(leaf.shape) / 4, variables)
+    out, updated = block.apply(variables, jnp.asarray(x), train=train, mutable=["batch_stats"])
+    params, stats = (jax.tree.map(np.asarray, variables[name]) for name in ("params", "batch_stats"))
+    moved = {}
+
+    def layer(index, x, stride, padding):
+        x = np.stack([convolve(image, params[f"Conv_{index}"]["kernel"], stride, padding) for image in x])
+        name = f"BatchNorm_{index}"
+        mean, var = (x.mean((0, 1, 2)), x.var((0, 1, 2))) if train else (stats[name]["mean"], stats[name]["var"])
+        moved[name] = {"mean": mean, "var": var}
+        return (x - mean) / np.sqrt(var + 1e-5) * params[name]["scale"] + params[name]["bias"]
+
+    def softplus(values):
+        return np.logaddexp(0, 5 * values) / 5
+
+    hidden = softplus(layer(0, x, 1 if bottleneck else stride, 0 if bottleneck else 1))
+    hidden = layer(1, hidden, stride if bottleneck else 1, 1)
+    if bottleneck:
+        hidden = layer(2, softplus(hidden), 1, 0)
+    last = 3 if bottleneck else 2
+    shortcut = layer(last, x, stride, 0) if f"Conv_{last}" in params else x
+    np.testing.assert_allclose(out, softplus(hidden + shortcut), rtol=1e-9, atol=1e-11)
+    for name, values in moved.items():
+        for statistic, new in values.items():
+            expected = 0.9 * stats[name][statistic] + 0.1 * new if train else stats[name][statistic]
+            np.testing.assert_allclose(updated["batch_stats"][name][statistic], expected, rtol=1e-9)
+
+
+def test_max_pool_equals_flax_and_so_does_its_gradient():
+    x = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
+    weight = jax.random.normal(jax.random.key(1), (2, 3, 3, 3))
+    pools = (max_pool, lambda x: nn.max_pool(x, (2, 2), strides=(2, 2)))
+    values = [pool(x) for pool in pools]
+    gradients = [jax.grad(lambda x, pool=pool: jnp.sum(weight * pool(x)))(x) for pool in pools]
+    np.testing.assert_array_equal(*values)
+    np.testing.assert_array_equal(*gradients)
+
+
+@pytest.mark.parametrize("name", ["lenet", "vgg11", "resnet"])
+def test_examples_do_not_see_each_other_in_evaluation(name):
+    model = models.ResNet(classes=4, blocks=(1, 1)) if name == "resnet" else models.create(name, classes=4)
+    x = jax.random.uniform(jax.random.key(0), (3, 32, 32, 1))
+    apply_fn = models.evaluator(model, float64(models.init(model, x, key=jax.random.key(1))))
+    alone = jnp.concatenate([apply_fn(x[i : i + 1]) for i in range(3)])
+    np.testing.assert_allclose(apply_fn(x), alone, rtol=1e-12, atol=1e-12)
+
+
+def test_every_pixel_of_an_oblong_image_counts():
+    """P11: the reference leaves out the lowest rows of 56 x 28 images."""
+    model = models.ResNet(classes=2, blocks=(1, 1, 1, 1), activation="softplus")
+    x = jax.random.uniform(jax.random.key(0), (1, 56, 28, 1))
+    apply_fn = models.evaluator(model, float64(models.init(model, x, key=jax.random.key(1))))
+    gradient = np.asarray(jax.grad(lambda x: apply_fn(x).sum())(x))[0, :, :, 0]
+    assert (np.abs(gradient) > 0).all()
+    rows = np.abs(gradient).sum(axis=1)
+    assert rows[-4:].mean() > 0.2 * rows.mean()
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_a_softplus_block_ends_in_a_softplus(bottleneck):
+    """P12: a rectifier at its end would make zeros, and a network that is not smooth."""
+    x = jax.random.normal(jax.random.key(0), (4, 6, 6, 8), jnp.float32)
+    outputs = {}
+    for activation in ("relu", "softplus"):
+        block = Block(2 if bottleneck else 8, 1, bottleneck, activation, 5.0, None)
+        outputs[activation] = block.apply(block.init(jax.random.key(1), x, train=False), x, train=False)
+    assert (outputs["relu"] == 0).any()
+    assert (outputs["softplus"] > 0).all()
+
+
+def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
+    x = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3), jnp.float32)
+    exact, rounded = (models.ResNet(classes=10, blocks=(1, 1), dtype=dtype) for dtype in (None, jnp.bfloat16))
+    variables = models.init(rounded, x, key=jax.random.key(1))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    a, b = (models.evaluator(model, variables)(x) for model in (exact, rounded))
+    assert a.dtype == b.dtype == jnp.float32
+    assert 0 < float(jnp.max(jnp.abs(a - b))) < 0.05 * float(jnp.max(jnp.abs(a)))
+
+
+def test_weights_are_drawn_as_pytorch_draws_them():
+    model = models.create("resnet18", classes=10)
+    variables = models.init(model, jnp.zeros((1, 32, 32, 3)), key=jax.random.key(0))
+    for layer, fan_in in (("Conv_0", 27), ("Dense_0", 512)):
+        kernel = np.asarray(variables["params"][layer]["kernel"])
+        bound = 1 / np.sqrt(fan_in)
+        assert 0.98 * bound < np.abs(kernel).max() <= bound
+        assert kernel.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "alexnet"}, "unknown model 'alexnet'; known: lenet, resnet18"),
+        ({"classes": 1}, "`classes` must be at least 2, got 1"),
+        ({"activation": "tanh"}, "unknown activation 'tanh'; known: relu, softplus"),
+        ({"beta": 0.0}, "`beta` must be above 0, got 0"),
+        ({"stem": 5}, "`stem` must be 3 or 7, got 5"),
+        ({"name": "lenet", "stem": 7}, "`stem` is a choice of residual networks, not of 'lenet'"),
+    ],
+)
+def test_bad_models_are_refused(options, message):
+    options = {"name": "resnet18", "classes": 10, **options}
+    with pytest.raises(ValueError, match=message):
+        models.create(options.pop("name"), **options)
