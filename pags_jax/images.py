@@ -54,7 +54,7 @@ def check_labels(y: Any, x: Any) -> None:
 def check_classes(apply_fn: Callable[[Any], Any], x: Any, y: Any) -> None:
     """Raises ValueError unless every label is a class of the model ``apply_fn(x) -> (n, classes)``.
 
-    ``x`` is passed to the model as it is, but nothing is computed. Under tracing, where labels cannot be seen, nothing is checked.
+    Only the model's output shape for ``x`` is looked up. Under tracing, where labels cannot be seen, nothing is done.
     """
     if is_traced(y):
         return

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Int32, UInt8
 
 from pags_jax import losses, models
 from pags_jax.augmentation import Augmentation, unchanged
@@ -104,7 +105,7 @@ def milestones(epochs: int, steps_per_epoch: int) -> Int[Array, " 2"]:
     return jnp.array([int(0.75 * epochs) * steps_per_epoch, int(0.875 * epochs) * steps_per_epoch], jnp.int32)
 
 
-def init(task: Task, x: UInt8[Array, "n h w c"], *, key: Array) -> TrainState:
+def init(task: Task, x: UInt8[Array | np.ndarray, "n h w c"], *, key: Array) -> TrainState:
     """A fresh state for images of this shape; ``key`` is required and draws parameters and all of the training."""
     for_params, for_training = jax.random.split(key)
     variables = models.init(task.model, x, key=for_params)
@@ -121,14 +122,18 @@ def init(task: Task, x: UInt8[Array, "n h w c"], *, key: Array) -> TrainState:
 def step(
     task: Task,
     state: TrainState,
-    x: UInt8[Array, "n h w c"],
-    y: Int[Array, " n"],
+    x: UInt8[Array | np.ndarray, "n h w c"],
+    y: Int32[Array | np.ndarray, " n"],
     hyper: Hyper,
 ) -> tuple[TrainState, Metrics]:
     """One step on a batch: augment, differentiate, update. Pure; ``jit`` it with ``task`` static."""
     for_steps, _ = jax.random.split(state.key)
     for_augment, for_loss = jax.random.split(jax.random.fold_in(for_steps, state.step))
-    images = task.augment(for_augment, to_float(x))
+    dtype = jax.tree.leaves(state.params)[0].dtype
+    images = task.augment(for_augment, to_float(x, dtype))
+    strength, rate, momentum, decay = (
+        jnp.asarray(value, dtype) for value in (hyper.strength, hyper.learning_rate, hyper.momentum, hyper.weight_decay)
+    )
 
     def total(params):
         def apply_fn(images):
@@ -136,13 +141,13 @@ def step(
             logits, updated = task.model.apply(variables, images, train=True, mutable=["batch_stats"])
             return logits, (logits, updated.get("batch_stats", {}))
 
-        return task.loss(apply_fn, images, y, for_loss, hyper.strength, has_aux=True)
+        return task.loss(apply_fn, images, y, for_loss, strength, has_aux=True)
 
     (loss, (logits, statistics)), gradients = jax.value_and_grad(total, has_aux=True)(state.params)
-    right = jnp.equal(jnp.argmax(logits, -1), y).astype(loss.dtype)
+    right = jnp.equal(jnp.argmax(logits, -1).astype(jnp.int32), y).astype(loss.dtype)
     metrics = Metrics(loss, right.mean(), optax.tree.norm(gradients))
-    rate = hyper.learning_rate * 0.1 ** jnp.sum(jnp.greater_equal(state.step, hyper.milestones).astype(loss.dtype))
-    descent = _descent(hyper.momentum, hyper.weight_decay, rate)
+    passed = jnp.greater_equal(state.step, jnp.asarray(hyper.milestones, jnp.int32)).sum().astype(dtype)
+    descent = _descent(momentum, decay, rate * 0.1**passed)
     updates, optimizer = descent.update(gradients, state.optimizer, state.params)
     return TrainState(
         state.step + 1, optax.apply_updates(state.params, updates), statistics, optimizer, state.key

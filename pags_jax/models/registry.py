@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Shaped
 
 from pags_jax.models.layers import Activation
@@ -73,7 +74,7 @@ def create(
     return (LeNet if name == "lenet" else VGG)(**options)
 
 
-def init(model: nn.Module, x: Shaped[Array, "n h w c"], *, key: Array) -> dict[str, Any]:
+def init(model: nn.Module, x: Shaped[Array | np.ndarray, "n h w c"], *, key: Array) -> dict[str, Any]:
     """Fresh variables for images shaped as ``x``: ``params``, and ``batch_stats`` of batch normalisation."""
     return dict(model.init(key, jnp.zeros((1, *x.shape[1:]), jnp.float32), train=False))
 
