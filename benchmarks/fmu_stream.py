@@ -93,8 +93,7 @@ def measure_case(case: str, seed: int, requests: int, repeats: int) -> dict[str,
     rows = jax.tree.map(lambda leaf: leaf[order], data)
     scan = jax.jit(lambda state, rows: jax.lax.scan(_delete, state, rows))
     _, deleted = measure.time_call(lambda: scan(state, rows), repeats=repeats)
-    (after, served), serving = measure.time_call(lambda: stream.serve(state, data, order), repeats=repeats)
-    _, remaining = stream.take(data, order)
+    (after, remaining, served), serving = measure.time_call(lambda: stream.serve(state, data, order), repeats=repeats)
     _, refreshed = measure.time_call(lambda: stream.refresh(after, remaining), repeats=repeats)
     _, retrained = measure.time_call(
         lambda: remove(objective, fitted.params, data, order[:1], noise=noise, method="retrain"), repeats=repeats

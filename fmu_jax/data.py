@@ -120,6 +120,13 @@ def check_data(data: Data, *, what: str = "the data") -> None:
       ValueError: shapes or dtypes differ from those of ``Data``; a feature is NaN or infinite; a label, group or
         weight is neither 0 nor 1; a group is empty or only one label is left among rows of weight one.
     """
+    check_values(data, what=what)
+    if not is_traced(data):
+        check_cells(np.asarray(cell_counts(data)), what=what)
+
+
+def check_values(data: Data, *, what: str = "the data") -> None:
+    """As ``check_data``, for rows that need not be of every group and label."""
     check_shapes(data)
     if is_traced(data):
         return
@@ -133,7 +140,6 @@ def check_data(data: Data, *, what: str = "the data") -> None:
     ):
         if count:
             raise ValueError(f"{count} {name} in {what}; {fix}")
-    check_cells(summary.counts, what=what)
 
 
 def check_shapes(data: Data) -> None:

@@ -157,7 +157,11 @@ def stream_blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[Any]:
         "not depend on the number of rows; where the certified epsilon passes the budget of 1, the model is solved "
         "anew before it is published.",
         report.Table(lines, caption="After the last request, beside retraining (medians over seeds, test rows)."),
-        report.Figure(folder / "fmu_stream" / "stream.png", alt, "What each published model has spent (one seed)."),
+        report.Figure(
+            folder / "fmu_stream" / "stream.png",
+            alt,
+            "What published models have spent (one seed; 80 of its requests, so that not every refresh shows).",
+        ),
     ]
 
 

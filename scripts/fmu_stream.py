@@ -65,7 +65,7 @@ def rows_of(config: Config, *, dataset: str, subset: Subset, seed: int) -> list[
         objective, fitted, train, noise=noise, sigma=config.sigma, delta=config.delta, budget=config.epsilon
     )
     order = request_order(train, subset, round(config.share * len(train.y)), seed=seed)
-    _, served = stream.serve(state, train, order)
+    _, remaining, served = stream.serve(state, train, order)
     marks = np.unique(np.linspace(0, len(order) - 1, config.checkpoints).astype(int))
     exact = exact_residuals(objective, train, noise, jnp.asarray(order), served.params[marks], jnp.asarray(marks))
     exact_epsilon = privacy.certified_epsilon(exact, config.sigma, config.delta)
@@ -83,7 +83,7 @@ def rows_of(config: Config, *, dataset: str, subset: Subset, seed: int) -> list[
             "refreshes": int(refreshes[t]),
         }
         if t == marks[-1]:
-            params, (_, remaining) = served.params[t], stream.take(train, order)
+            params = served.params[t]
             retrained = fit(objective, remaining, noise=noise).params
             row |= {"distance": float(jnp.linalg.norm(params - retrained))}
             for name, model in (("streamed", params), ("retrained", retrained)):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from fmu_jax.data import Data, cell_counts, is_traced, without
 from fmu_jax.fitting import NotConvergedError
 from fmu_jax.removal.methods import check_forget
-from fmu_jax.stream.state import State, check_counts, delete, needs_refresh, refresh
+from fmu_jax.stream.state import State, check_counts, check_held, delete, needs_refresh, refresh
 
 
 def take(data: Data, forget: Any) -> tuple[Data, Data]:
@@ -51,7 +51,7 @@ class Served(NamedTuple):
 
 
 @jax.default_matmul_precision("highest")
-def serve(state: State, data: Data, rows: Any) -> tuple[State, Served]:
+def serve(state: State, data: Data, rows: Any) -> tuple[State, Data, Served]:
     """Serves deletion requests one by one in a single ``lax.scan``, refreshing whenever the bound passes the budget.
 
     Args:
@@ -60,22 +60,24 @@ def serve(state: State, data: Data, rows: Any) -> tuple[State, Served]:
       rows: indices of the rows to delete, ``(k,)``, in the order of the requests.
 
     Returns:
-      The state after the last request, and what was published after each.
+      The state after the last request, what then remains of ``data``, and what was published after each request.
 
     Raises:
-      ValueError: as ``take``.
+      ValueError: as ``take``, or ``data`` are not the rows that the state holds.
       NotConvergedError: a refresh did not bring the bound within the budget.
     """
     data = jax.tree.map(jnp.asarray, data)
-    if not is_traced(data, rows):
+    if not is_traced(state, data, rows):
+        check_held(state, data)
         take(data, rows)
-    after, served = _serve(state, data, jnp.asarray(rows))
+    rows = jnp.asarray(rows)
+    after, served = _serve(state, data, rows)
     if not is_traced(served) and np.any(~(np.asarray(served.epsilon) <= np.asarray(state.budget))):
         raise NotConvergedError(
             f"a refreshed model has epsilon {float(np.max(served.epsilon)):.3g}, above the budget "
             f"{float(state.budget):.3g}; use float64, or a larger sigma or budget"
         )
-    return after, served
+    return after, data._replace(weight=data.weight.at[rows].set(0)), served
 
 
 @jax.jit

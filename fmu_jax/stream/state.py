@@ -25,12 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from fmu_jax import cells
 from fmu_jax.certificates import LOGISTIC_CURVATURE
-from fmu_jax.data import Data, cell_counts, check_data, is_traced
+from fmu_jax.data import Data, cell_counts, check_data, check_values, is_traced
 from fmu_jax.fitting import FitResult, NotConvergedError, check_params, minimise, solve_positive
 from fmu_jax.moments import Moments, assemble, minus, moments
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import certified_epsilon, check_positive, check_probability
+from fmu_jax.rounding import roundings
 
 
 class State(NamedTuple):
@@ -169,13 +171,14 @@ def delete(state: State, rows: Data) -> State:
       The new ``State``; the old one is untouched.
 
     Raises:
-      ValueError: rows whose features do not fit the model, or that would empty a cell (group, label).
+      ValueError: rows that do not fit the model or cannot be rows of it, or that would empty a cell (group, label).
     """
     if rows.x.ndim == 1:
         rows = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], rows)
     d, dtype = state.anchor.shape[0], state.anchor.dtype
     if rows.x.ndim != 2 or rows.x.shape[1] != d or rows.x.dtype != dtype:
         raise ValueError(f"`rows` must hold {d} features of {dtype} each; got {rows.x.shape} of {rows.x.dtype}")
+    check_values(rows, what="the rows to delete")
     after = _delete(state, rows)
     if not is_traced(after, rows):
         check_counts(state.counts, after.counts)
@@ -201,6 +204,27 @@ def check_counts(before, after) -> None:
         )
 
 
+def check_held(state: State, data: Data) -> None:
+    """Raises ValueError unless ``data`` are, by their number and sum in every cell, the rows that the state holds."""
+    if is_traced(state, data):
+        return
+    check_data(data)
+    held = np.asarray(cell_counts(data))
+    if not np.array_equal(held, state.counts):
+        raise ValueError(
+            f"`data` holds {held.tolist()} rows by [group][label] where the state holds "
+            f"{np.asarray(state.counts).tolist()}; pass what remains after the deletions"
+        )
+    length = jnp.dot(data.weight, jnp.linalg.norm(data.x, axis=1))
+    error = roundings(len(data.y) + 16, data.x.dtype) * length + state.moments.errors.sums
+    apart = float(jnp.linalg.norm(cells.sums(data.x, data) - state.moments.sums))
+    if not apart <= float(error):
+        raise ValueError(
+            f"`data` are as many rows as the state holds but not the same: their sums by cell are {apart:.3g} apart; "
+            "pass what remains after the deletions"
+        )
+
+
 def needs_refresh(state: State) -> Bool[Array, ""]:
     """Whether the epsilon of the current model passes the budget, so that it must not be published."""
     return ~(state.epsilon <= state.budget)
@@ -221,19 +245,12 @@ def refresh(state: State, data: Data, *, tolerance: Scalar | None = None) -> Sta
       The new ``State``.
 
     Raises:
-      ValueError: ``data`` does not hold as many rows in each cell as the state.
+      ValueError: ``data`` are not the rows that the state holds.
       NotConvergedError: the solver stopped early.
     """
     data = jax.tree.map(jnp.asarray, data)
     check_params(state.objective, state.params, data, state.noise)
-    if not is_traced(state, data):
-        check_data(data)
-        held = np.asarray(cell_counts(data))
-        if not np.array_equal(held, state.counts):
-            raise ValueError(
-                f"`data` holds {held.tolist()} rows by [group][label] where the state holds "
-                f"{np.asarray(state.counts).tolist()}; pass what remains after the deletions"
-            )
+    check_held(state, data)
     if tolerance is None:
         tolerance = 1e-10 if data.x.dtype == jnp.float64 else 1e-5
     after, result = _refresh(state, data, tolerance)

@@ -143,7 +143,7 @@ def test_refresh_is_retraining():
 def test_serve_publishes_nothing_beyond_the_budget(budget):
     state, data, rows, _, tail = started(l2=1e-3)
     state = state._replace(budget=jnp.asarray(budget))
-    end, served = stream.serve(state, data, rows)
+    end, remaining, served = stream.serve(state, data, rows)
     x, y, s, _ = arrays(data)
     anchor, gone = np.asarray(state.anchor), []
     assert bool(served.refreshed.any()) is (budget < 1)
@@ -157,6 +157,7 @@ def test_serve_publishes_nothing_beyond_the_budget(budget):
         step = oracles.newton_step_fair(anchor, x, y, s, left(data, gone), *tail[:3], tail[3], tail[4])
         np.testing.assert_allclose(params, step, rtol=0, atol=1e-7)
     np.testing.assert_array_equal(end.params, served.params[-1])
+    np.testing.assert_array_equal(remaining.weight, left(data, rows))
     assert int(end.refreshes) == int(served.refreshed.sum())
     assert int(end.deleted) == len(rows)
 
@@ -316,3 +317,38 @@ def test_bad_input_is_refused_and_the_state_untouched():
     with pytest.raises(ValueError, match="linear model only"):
         net = Objective(l2=1e-2, predict=lambda params, x: x @ params)
         stream.start(net, fitted, data, noise=noise, **GUARANTEE)
+
+
+def test_rows_that_the_state_does_not_hold_are_refused():
+    """A second call with the rows of before would bring deleted rows back, and its bound would be false."""
+    state, data, rows, *_ = started()
+    after, remaining, _ = stream.serve(state, data, rows[:3])
+    with pytest.raises(ValueError, match="pass what remains after the deletions"):
+        stream.serve(after, data, rows[3:5])
+    with pytest.raises(ValueError, match="removed"):
+        stream.serve(after, remaining, rows[:1])
+    stream.serve(after, remaining, rows[3:5])
+    # As many rows of every cell, but others: one deleted row instead of one that remains.
+    _, y, s, _ = arrays(data)
+    swap = next(i for i in range(N) if i not in rows[:3] and (y[i], s[i]) == (y[rows[0]], s[rows[0]]))
+    weight = remaining.weight.at[rows[0]].set(1.0).at[swap].set(0.0)
+    for call in (stream.refresh, lambda state, data: stream.serve(state, data, [])):
+        with pytest.raises(ValueError, match="not the same: their sums by cell are"):
+            call(after, remaining._replace(weight=weight))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("y", 5, "labels are neither 0 nor 1 in the rows to delete"),
+        ("group", -1, "group codes are neither 0 nor 1 in the rows to delete"),
+        ("weight", 0.5, "weights are neither 0 nor 1 in the rows to delete"),
+        ("x", np.nan, "features are NaN or infinite in the rows to delete"),
+    ],
+)
+def test_rows_that_cannot_be_rows_are_not_deleted(field, value, message):
+    state, data, rows, *_ = started()
+    chosen = pick(data, rows[:2])
+    bad = chosen._replace(**{field: jnp.full_like(getattr(chosen, field), value)})
+    with pytest.raises(ValueError, match=message):
+        stream.delete(state, bad)
