@@ -160,7 +160,7 @@ def stream_blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[Any]:
         report.Figure(
             folder / "fmu_stream" / "stream.png",
             alt,
-            "What published models have spent (one seed; 80 of its requests, so that not every refresh shows).",
+            "What published models have spent: one seed, 80 of its requests; not every refresh shows.",
         ),
     ]
 
