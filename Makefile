@@ -46,5 +46,5 @@ lint: $(STAMP)  ## Check style, formatting and types
 	$(RUN) -m basedpyright
 
 bench: $(STAMP)  ## Run all benchmarks; they measure, print a table and write JSON
-	@set -e; for script in benchmarks/[a-z]*.py; do \
+	@set -e; for script in $$(grep -l '__name__ == "__main__"' benchmarks/*.py); do \
 		echo "== $$script"; $(RUN) -m "benchmarks.$$(basename "$$script" .py)" $(ARGS); done

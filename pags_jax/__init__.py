@@ -4,21 +4,20 @@ After Srinivas, Bordt and Lakkaraju, *Which Models have Perceptually-Aligned Gra
 Robustness* (NeurIPS 2023). Images are ``(n, height, width, channels)`` floats in [0, 1]; a model is a function
 ``apply_fn(x) -> logits`` of shape ``(n, classes)``.
 
-Nothing is built yet but this map. To come:
+Import the modules, as in ``from pags_jax import attacks, gradients``:
 
-    models: LeNet, ResNets, VGG-11, an autoencoder, a small denoising U-Net.
+    datasets: Fashion-MNIST, MNIST, CIFAR, ImageNet-64; images beside a distractor.
+    images: what images and labels must be.
+    augmentation: random crops and flips inside ``jit``.
+    models: LeNet, ResNets, VGG-11.
+    likelihood: the log-probability of a label, also where the model is sure.
     losses: cross-entropy, gradient-norm, smoothness, randomized-smoothing and adversarial training.
-    attacks: projected gradient descent, per example.
-    training: train state, one pure step, epochs, checkpoints.
+    attacks: projected gradient ascent, per example or per batch.
+    training: train state, one pure step, epochs.
+    evaluation: accuracy, clean and under attack.
     gradients: input gradients of logits, log-probabilities and losses; smoothed and integrated ones.
-    scores: denoising score matching, and the score it learns.
-    manifold: tangent spaces of the data, and projection on them.
-    robustness: on- and off-manifold robustness of a model.
-    alignment: how close gradients are to scores.
-    bayes: synthetic manifolds whose Bayes-optimal classifier is known.
-    regimes: weak, Bayes-aligned and excessive robustness.
-    generation: images from the gradients of a robust classifier.
-    datasets: images with, and without, a known manifold.
+
+To come: scores, manifold, robustness, alignment, bayes, regimes, generation.
 """
 
 import importlib.metadata

@@ -41,7 +41,7 @@ def pgd(
     scope: Scope = "example",
     start: Float[Array, "n ..."] | None = None,
     step_size: Any = None,
-    bounds: tuple[float, float] | None = None,
+    bounds: tuple[Any, Any] | None = None,
     unroll: bool = False,
 ) -> Float[Array, "n ..."]:
     """Finds perturbations in a ball that raise the cross-entropy.

@@ -36,7 +36,7 @@ def correct(apply_fn: Callable[[Any], Any], x: Float[Array, "n ..."], y: Int[Arr
     """
     check_images(x)
     check_labels(y, x)
-    return jnp.equal(jnp.argmax(apply_fn(x), -1), y)
+    return jnp.equal(jnp.argmax(apply_fn(x), -1).astype(y.dtype), y)
 
 
 def robustly_correct(
@@ -82,7 +82,7 @@ def robustly_correct(
 def accuracy(
     judge: Callable[[Any, Any, Any], Any],
     x: Shaped[Array, "n ..."],
-    y: Int[Array, " n"],
+    y: Int[Array, " labels"],
     *,
     key: Array,
     batch_size: int = 500,
@@ -100,7 +100,7 @@ def accuracy(
       A share in [0, 1].
 
     Raises:
-      ValueError: no images, as many labels as images missing, or a batch size below 1.
+      ValueError: no images, not as many labels, or a batch size below 1.
 
     >>> judge = lambda x, y, key: correct(lambda x: x, x, y)
     >>> accuracy(judge, jnp.eye(4), jnp.array([0, 1, 1, 3]), key=jax.random.key(0), batch_size=3)

@@ -192,8 +192,10 @@ def _pair(objective, rows, start, shard, noise, subset, member, methods) -> Shad
             values[method], converged = margins(after), converged & fine
         return values, converged
 
-    ensembles = shards.params if sharded else None
+    ensembles = None if shards is None else shards.params
     values, converged = jax.vmap(one)(member, *jax.tree.map(lambda leaf: leaf[:2], (trained.params, ensembles)))
-    oracle = {method: margins(ensembles[2] if method == "sharded" else retrained) for method in methods}
+    oracle: dict[str, Array] = dict.fromkeys(methods, margins(retrained))
+    if ensembles is not None:
+        oracle["sharded"] = margins(ensembles[2])
     converged = [jnp.all(part.converged) for part in (trained, shards) if part is not None] + [jnp.all(converged)]
     return ShadowModels(member, values, oracle, jnp.all(jnp.stack(converged)))

@@ -12,12 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pags_jax.convolution import conv_general_dilated
+
 #: Nonlinearities.
 Activation = Literal["relu", "softplus"]
 
 _uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
-conv = partial(nn.Conv, kernel_init=_uniform, use_bias=False)
+conv = partial(nn.Conv, kernel_init=_uniform, use_bias=False, conv_general_dilated=conv_general_dilated)
 dense = partial(nn.Dense, kernel_init=_uniform)
 
 

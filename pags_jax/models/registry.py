@@ -80,12 +80,11 @@ def init(model: nn.Module, x: Shaped[Array | np.ndarray, "n h w c"], *, key: Arr
 
 
 def evaluator(model: nn.Module, variables: Any) -> Callable[[Any], Any]:
-    """The classifier in evaluation: a function of images alone, each example by itself, with running statistics."""
+    """The classifier in evaluation: a function of images alone, each example by itself, with running statistics.
 
-    def apply_fn(x):
-        return model.apply(variables, x, train=False)
-
-    return apply_fn
+    It is a pytree, so that ``jit`` can take it as an argument and compile once for all variables of a model.
+    """
+    return jax.tree_util.Partial(model.apply, variables)
 
 
 def count_parameters(variables: Any) -> int:

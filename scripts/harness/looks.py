@@ -34,6 +34,12 @@ LOOKS: dict[str, Look] = {
     # Audits.
     "certified_epsilon": Look("certified from the residual", VERMILION, "o"),
     "empirical_epsilon": Look("shown by the audit (lower bound, 95 %)", BLACK, "s"),
+    # Robust losses.
+    "cross_entropy": Look("cross-entropy", BLACK, "s"),
+    "gradient_norm": Look("gradient norm", BLUE, "^"),
+    "smoothness": Look("smoothness", GREEN, "D"),
+    "randomized_smoothing": Look("randomized smoothing", PURPLE, "P"),
+    "adversarial": Look("adversarial", VERMILION, "o"),
     # Penalties.
     "equalized_odds": Look("equalized odds", VERMILION, "o"),
     "demographic_parity": Look("demographic parity", BLUE, "^"),

@@ -1,0 +1,173 @@
+"""Checkpoints: a pytree of arrays on disk, whole or not at all, refused where it does not belong.
+
+A folder holds one checkpoint a step, named by the step; the newest two are kept. Each holds the arrays, written by
+orbax, and ``about.json``: a *fingerprint* (what the run is, as a flat row), the type and shape of every leaf, and a
+SHA-256 of the files. So another configuration or architecture is refused by name, and damage is seen before anything
+is read. Typed PRNG keys are stored as their data::
+
+    for step in ...:
+        checkpoints.save(folder, state, step=step, fingerprint=fingerprint)
+    ...
+    if checkpoints.latest(folder) is not None:
+        state = checkpoints.restore(folder, fresh_state, fingerprint=fingerprint)
+
+A kill at any moment leaves the checkpoints that were there; what a killed writer left is removed by the next `save`.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from scripts.harness import files, rows
+
+KEEP = 2
+"""How many checkpoints stay: were the newest damaged, there is the one before."""
+
+Tree = TypeVar("Tree")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is another run's, or damaged. The message names it and what differs."""
+
+
+def save(folder: Path, state: Any, *, step: int, fingerprint: Mapping[str, Any]) -> Path:
+    """Write a checkpoint, then remove all but it and the one before (`KEEP`), and any of a later step.
+
+    Args:
+        folder: Of this run's checkpoints, and of nothing else; made if missing.
+        state: A pytree of arrays.
+        step: Names the checkpoint; one of the same step is replaced.
+        fingerprint: What the run is: plain values by name, see `rows.flatten`.
+
+    Returns:
+        The checkpoint's path.
+
+    Raises:
+        OSError: If the folder cannot be written to.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> state = {"w": np.arange(3.0)}
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     _ = save(Path(name), state, step=7, fingerprint={"model": "lenet"})
+    ...     latest(Path(name)), restore(Path(name), state, fingerprint={"model": "lenet"})
+    (7, {'w': array([0., 1., 2.])})
+    """
+    folder = folder.absolute()
+    path, writing = folder / str(step), folder / f"{files.TEMPORARY_PREFIX}{step}"
+    _remove(folder.glob(f"{files.TEMPORARY_PREFIX}*"))
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        checkpointer.save(writing / "state", args=ocp.args.StandardSave(_without_keys(state)))
+    about = {"fingerprint": rows.flatten(fingerprint), "leaves": _leaves(state), "sha256": _digest(writing / "state")}
+    files.write_text(writing / "about.json", rows.to_json(about, indent=2) + "\n")
+    if path.exists():
+        path.rename(folder / f"{files.TEMPORARY_PREFIX}replaced")
+    writing.rename(path)
+    files.sync_folder(folder)
+    kept = [other for other in _steps(folder) if other <= step][-KEEP:]
+    _remove([*folder.glob(f"{files.TEMPORARY_PREFIX}*"), *(folder / str(n) for n in _steps(folder) if n not in kept)])
+    return path
+
+
+def latest(folder: Path) -> int | None:
+    """The step of the newest checkpoint, or None if there is none."""
+    return max(_steps(folder), default=None)
+
+
+def restore(folder: Path, like: Tree, *, fingerprint: Mapping[str, Any], step: int | None = None) -> Tree:
+    """Read a checkpoint.
+
+    Args:
+        folder: As for `save`.
+        like: A pytree of the same structure; arrays go to the devices that its arrays are on.
+        fingerprint: As for `save`.
+        step: Which one; by default the newest.
+
+    Returns:
+        The state, bit for bit as it was saved.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        CheckpointError: If it was saved with another fingerprint or another tree of arrays (the message says what
+            differs), or is damaged.
+    """
+    step = latest(folder) if step is None else step
+    path = folder.absolute() / str(step)
+    if step is None or not path.is_dir():
+        raise FileNotFoundError(f"there is no checkpoint {'' if step is None else f'{step} '}in {folder}")
+    about = _about(path)
+    for there, here in ((about["fingerprint"], rows.flatten(fingerprint)), (about["leaves"], _leaves(like))):
+        if differing := _differences(there, here):
+            more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
+            raise CheckpointError(
+                f"{path} was saved by another configuration or architecture ({'; '.join(differing[:3])}{more}); "
+                "delete it to start afresh, or choose another folder"
+            )
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_keys(like))
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        tree = checkpointer.restore(path / "state", args=ocp.args.StandardRestore(abstract))
+    return jax.tree.map(_with_key, tree, like)
+
+
+def _steps(folder: Path) -> list[int]:
+    """Steps of the finished checkpoints, in order; what a killed writer left has another kind of name."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    try:
+        about = rows.from_json((path / "about.json").read_text(encoding="utf-8"))
+        if about["sha256"] != _digest(path / "state"):
+            raise ValueError("the files are not those that were written")
+        return {"fingerprint": dict(about["fingerprint"]), "leaves": dict(about["leaves"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged; delete it to go on from an earlier checkpoint or from the start"
+        ) from error
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of all files in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder).as_posix()} {len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _without_keys(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+
+
+def _with_key(leaf: Any, like: Any) -> Any:
+    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
+
+
+def _leaves(tree: Any) -> dict[str, str]:
+    """Type and shape of every leaf by its path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    was, now = ({name: rows.to_json(value) for name, value in side.items()} for side in (there, here))
+    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    return [f"{name}: {was.get(name, 'absent')} there, {now.get(name, 'absent')} here" for name in names]

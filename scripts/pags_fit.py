@@ -1,0 +1,126 @@
+"""One training run that a kill cannot change: the epochs of a model, saved on the way.
+
+On CPUs steps are driven from Python (convolutions inside of loops are several times slower there), elsewhere an epoch
+is one program. Metrics stay on the device until an epoch ends or the state is saved; a number that is not finite stops
+the run there.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax import training
+from scripts.harness import checkpoints, compiling, progress
+
+Driver = Literal["auto", "steps", "scan"]
+
+
+class Fit(NamedTuple):
+    """A training run, finished or on the way.
+
+    Attributes:
+        state: What was trained.
+        metrics: ``(steps, 3)``: loss, accuracy and gradient norm of every step; 0 where it is still to come.
+        train_s: Seconds of training, those before a resume included.
+    """
+
+    state: training.TrainState
+    metrics: np.ndarray
+    train_s: np.ndarray
+
+
+def is_stepwise(driver: str = "auto") -> bool:
+    """Whether Python drives the steps: on CPUs, unless told otherwise."""
+    return driver == "steps" or (driver == "auto" and jax.default_backend() == "cpu")
+
+
+@functools.cache
+def compiled_step() -> Callable[..., Any]:
+    """`training.step` under one ``jit`` for the whole process, with the backend's compiler options."""
+    options = compiling.compiler_options()
+    return jax.jit(training.step, static_argnames="task", donate_argnames="state", compiler_options=options)
+
+
+def fit(
+    task: training.Task,
+    hyper: training.Hyper,
+    x: jax.Array,
+    y: jax.Array,
+    *,
+    key: jax.Array,
+    epochs: int,
+    folder: Path,
+    fingerprint: Mapping[str, Any],
+    save_minutes: float,
+    driver: str = "auto",
+    label: str = "",
+) -> tuple[Fit, float | None]:
+    """Train a model, from its newest checkpoint if there is one.
+
+    Args:
+        task: What is compiled.
+        hyper: What is traced.
+        x: ``(n, h, w, c)`` uint8 images on the device.
+        y: ``(n,)`` labels.
+        key: Draws parameters and all of the training.
+        epochs: How many in all.
+        folder: Of this run's checkpoints.
+        fingerprint: What the run is, see `checkpoints.save`.
+        save_minutes: Time between checkpoints; there is one at the end in any case.
+        driver: "steps", "scan" or "auto".
+        label: Shown before the progress bar.
+
+    Returns:
+        The finished run, and images per second, without the first epoch of this process, which compiles (None if it is
+        the only one).
+
+    Raises:
+        FloatingPointError: At the first metric that is not finite; the message names it and the step.
+        CheckpointError: See `checkpoints.restore`.
+    """
+    per_epoch = training.steps_per_epoch(task, len(x))
+    total = epochs * per_epoch
+    done = Fit(training.init(task, x[:1], key=key), np.zeros((total, 3), np.float32), np.zeros(()))
+    if checkpoints.latest(folder) is not None:
+        done = checkpoints.restore(folder, done, fingerprint=fingerprint)
+    step = int(done.state.step)
+    saved, rates = time.perf_counter(), []
+    for _ in progress.track(range(step // per_epoch, epochs), total=epochs, finished=step // per_epoch, label=label):
+        first, began, looked, fresh = step, time.perf_counter(), time.perf_counter(), []
+        for state, metrics in _epoch(task, done.state, x, y, hyper, driver):
+            fresh.append(metrics)
+            step += metrics.loss.size
+            due = step == total or time.perf_counter() - saved >= 60 * save_minutes
+            if due or step % per_epoch == 0:
+                table = _look(done.metrics, fresh, step)
+                done = Fit(state, table, done.train_s + (time.perf_counter() - looked))
+                looked, fresh = time.perf_counter(), []
+            if due:
+                checkpoints.save(folder, done, step=step, fingerprint=fingerprint)
+                saved = time.perf_counter()
+        rates.append((step - first) * task.batch_size / (time.perf_counter() - began))
+    return done, float(np.median(rates[1:])) if rates[1:] else None
+
+
+def _epoch(
+    task: training.Task, state: training.TrainState, x: jax.Array, y: jax.Array, hyper: training.Hyper, driver: str
+) -> Iterable[tuple[training.TrainState, training.Metrics]]:
+    """The rest of the epoch that ``state`` is in, in one program where it is whole."""
+    if is_stepwise(driver) or int(state.step) % training.steps_per_epoch(task, len(x)):
+        return training.steps(task, state, x, y, hyper, compiled_step=compiled_step())
+    return [training.scan_epoch(task, state, x, y, hyper)]
+
+
+def _look(table: np.ndarray, fresh: list[training.Metrics], step: int) -> np.ndarray:
+    """The table of metrics with those of the steps before ``step``, if all are finite."""
+    columns = zip(*jax.device_get(fresh), strict=True)
+    new = np.stack([np.concatenate([np.atleast_1d(part) for part in column]) for column in columns], 1)
+    first = step - len(new)
+    training.check_finite(training.Metrics(*jnp.asarray(new.T)), first)
+    return np.concatenate([table[:first], new, table[step:]])

@@ -1,0 +1,153 @@
+"""How robust models are trained: which strengths, what rate for each, and what a data set's images are augmented with.
+
+Strengths are this project's (see `pags_jax.losses`) or the reference's constants, which it calls differently: its
+gradient-norm constant hides ``1e5 / N^2`` for batches of ``N``, and its attacks share one ball among a batch, about
+``sqrt(N)`` times as large as each image's. The rate falls in proportion above a strength of each loss, as there.
+"""
+
+import math
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from tyro.constructors import PrimitiveConstructorSpec
+
+from pags_jax import augmentation, losses
+
+Loss = Literal["cross_entropy", "gradient_norm", "smoothness", "randomized_smoothing", "adversarial"]
+Unit = Literal["own", "reference"]
+Augment = Literal["auto", "none", "crop", "crop-flip"]
+
+AUGMENTATIONS = {"none": augmentation.unchanged, "crop": augmentation.crop, "crop-flip": augmentation.crop_and_flip}
+COLOUR_PHOTOGRAPHS = ("cifar10", "cifar100", "imagenet64")
+"""Data sets that "auto" crops and flips."""
+
+
+class Recipe(NamedTuple):
+    """What to train a loss with.
+
+    Attributes:
+        own: A few strengths from weak to strong.
+        reference: The paper's sweep, in the reference's constants.
+        gentle_above: The reference's constant above which its learning rate falls in proportion.
+    """
+
+    own: tuple[float, ...]
+    reference: tuple[float, ...]
+    gentle_above: float = math.inf
+
+
+def log_spaced(start: float, stop: float, count: int) -> tuple[float, ...]:
+    """Numbers of equal ratio, to six digits.
+
+    >>> log_spaced(0.01, 100, 5)
+    (0.01, 0.1, 1.0, 10.0, 100.0)
+    """
+    return tuple(float(f"{value:.6g}") for value in np.geomspace(start, stop, count))
+
+
+RECIPES: dict[Loss, Recipe] = {
+    "cross_entropy": Recipe((0.0,), (0.0,)),
+    "gradient_norm": Recipe((0.01, 0.1, 1.0), log_spaced(1e-5, 1e2, 30), gentle_above=0.01),
+    "smoothness": Recipe((0.1, 1.0, 10.0), log_spaced(1e-4, 1e4, 30), gentle_above=10.0),
+    "randomized_smoothing": Recipe((0.1, 0.25, 0.5), log_spaced(1e-3, 1e2, 30)),
+    "adversarial": Recipe((0.5, 1.0, 2.0), log_spaced(1e-5, 1e4, 30), gentle_above=100.0),
+}
+
+
+def strengths_of(loss: Loss, given: tuple[float, ...], unit: str) -> tuple[float, ...]:
+    """The strengths to sweep: those given, or the recipe's in that unit; the cross-entropy has none but 0.
+
+    >>> strengths_of("adversarial", (), "own")
+    (0.5, 1.0, 2.0)
+    """
+    recipe = RECIPES[loss]
+    return given if given and loss != "cross_entropy" else getattr(recipe, unit)
+
+
+def strength_and_rate(
+    loss: Loss, strength: float, *, unit: str, batch_size: int, learning_rate: float
+) -> tuple[float, float]:
+    """What the loss is called with, and the learning rate that goes with it.
+
+    Args:
+        loss: Its name.
+        strength: As the user says it.
+        unit: "own", or "reference" if it is a constant of the reference.
+        batch_size: Images in a step.
+        learning_rate: For small strengths.
+
+    >>> strength_and_rate("gradient_norm", 1.0, unit="reference", batch_size=100, learning_rate=0.025)
+    (10.0, 0.00025)
+    """
+    per_constant = {"gradient_norm": losses.reference_strength(1.0, batch_size), "adversarial": batch_size**-0.5}
+    constant = strength if unit == "reference" else strength / per_constant.get(loss, 1.0)
+    if loss == "gradient_norm":
+        strength = losses.reference_strength(constant, batch_size)
+    limit = RECIPES[loss].gentle_above
+    return strength, learning_rate if constant <= limit else learning_rate * limit / constant
+
+
+def loss_function(loss: Loss, *, steps: int, unit: str, unroll: bool) -> Any:
+    """A loss as `pags_jax.training.Task` takes it; make it once, since each is compiled anew.
+
+    Args:
+        loss: Its name.
+        steps: Of the attack, in adversarial training.
+        unit: In the reference's, attacks share one ball among the batch.
+        unroll: Write out the attack's steps instead of looping.
+    """
+    if loss != "adversarial":
+        return losses.LOSSES[loss]
+    scope = "batch" if unit == "reference" else "example"
+    return partial(losses.adversarial, steps=steps, scope=scope, unroll=unroll)
+
+
+def augmentation_of(augment: str, dataset: str) -> augmentation.Augmentation:
+    """What images are augmented with in training."""
+    if augment == "auto":
+        augment = "crop-flip" if dataset in COLOUR_PHOTOGRAPHS else "none"
+    return AUGMENTATIONS[augment]
+
+
+def read_strengths(words: list[str]) -> tuple[float, ...]:
+    """Strengths from the words of a command line: numbers, and START:STOP:COUNT for equal ratios.
+
+    Raises:
+        ValueError: A word is neither, or out of range.
+
+    >>> read_strengths(["0", "1e-2:1:3"])
+    (0.0, 0.01, 0.1, 1.0)
+    """
+    return tuple(value for word in words for value in _read_strength(word))
+
+
+def _read_strength(word: str) -> tuple[float, ...]:
+    try:
+        if ":" not in word:
+            values = (float(word),)
+        else:
+            start, stop, count = word.split(":")
+            if not (0 < float(start) < math.inf and 0 < float(stop) < math.inf and int(count) >= 2):
+                raise ValueError
+            values = log_spaced(float(start), float(stop), int(count))
+        if not all(0 <= value < math.inf for value in values):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"expected a finite number >= 0, or START:STOP:COUNT with START and STOP > 0 and COUNT >= 2, got {word!r}"
+        ) from None
+    return values
+
+
+Strengths = Annotated[
+    tuple[float, ...],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NUMBER >= 0|START:STOP:COUNT [...]]",
+        instance_from_str=read_strengths,
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(item, int | float) for item in value),
+        str_from_instance=lambda value: [repr(item) for item in value],
+    ),
+]
+"""Several strengths: numbers, or START:STOP:COUNT, whose ratios are equal."""

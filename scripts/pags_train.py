@@ -1,0 +1,292 @@
+"""Train classifiers by robust losses over a sweep of strengths, and measure them on clean and on attacked images.
+
+    python -m scripts.pags_train --loss gradient_norm --strengths 1e-5:1e2:30 --out runs/gradient_norm
+
+Srinivas et al. (2023), the models of section 5. Each model is one row, and its weights a file in ``models/`` of the run
+folder (`scripts.pags_models.load_model`). Attacked accuracy counts images that are right both as they are and under an
+L2 attack within [0, 1]. Test images serve to measure alone; the strengths that the figure shows are chosen on held-out
+training images.
+"""
+
+import functools
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax import datasets, models, training
+from scripts import pags_accuracy, pags_fit, pags_models, pags_recipes
+from scripts.harness import cli, plot, rows, store
+
+DataSet = Literal["fashion_mnist", "fashion_mnist_full", "mnist", "cifar10", "cifar100", "imagenet64", "distractor"]
+
+
+@dataclass(frozen=True)
+class Config(cli.Common):
+    """Train robust classifiers; the sweep compiles once for each loss."""
+
+    PRESETS: ClassVar = {
+        "quick": {
+            "loss": ("cross_entropy", "adversarial"),
+            "strengths": (1.0,),
+            "epochs": 6,
+            "steps": 3,
+            "attack_eps": (0.5, 1.0, 1.5),
+            "attack_steps": 10,
+            "attack_rows": 500,
+        },
+        "paper": {
+            "dataset": "cifar10",
+            "model": "resnet18",
+            "strength_unit": "reference",
+            "epochs": 200,
+            "batch_size": 128,
+            "learning_rate": 0.025,
+        },
+    }
+
+    out: Path = Path("runs/pags_train")
+    dataset: DataSet = "fashion_mnist"
+    """Images; fashion_mnist is a balanced part of it that comes with the package, distractor puts letters beside it."""
+    folder: Path | None = None
+    """Where the data set's files are; by default they are downloaded where that is possible."""
+    model: pags_models.Name = "lenet"
+    """Architecture."""
+    activation: Literal["relu", "softplus"] = "relu"
+    """Nonlinearity; the softplus has beta 20."""
+    stem: Literal[3, 7] = 3
+    """First convolution of residual networks: 3 x 3, or 7 x 7 for large images."""
+    dtype: pags_models.DType = "float32"
+    """What layers compute in; parameters stay float32."""
+    loss: tuple[pags_recipes.Loss, ...] = tuple(pags_recipes.RECIPES)
+    """Losses to train with."""
+    strengths: pags_recipes.Strengths = ()
+    """Strengths of every loss but the cross-entropy, which has none; by default each loss has its own."""
+    strength_unit: pags_recipes.Unit = "own"
+    """Whether strengths are this project's, or the reference's constants: its gradient norm hides 1e5 / batch^2, and
+    its attacks have one ball for a batch. The default strengths of "reference" are the paper's 30."""
+    epochs: cli.Count = 20
+    """Passes over the training images; the rate drops tenfold after 75 % and 87.5 % of them."""
+    batch_size: cli.Count = 64
+    """Images in a step."""
+    learning_rate: cli.Positive = 0.05
+    """At the start, for small strengths; for large ones it falls in proportion, as in the reference."""
+    weight_decay: cli.NonNegative = 5e-4
+    """Of all parameters."""
+    steps: cli.Count = 10
+    """Of the attack in adversarial training."""
+    augment: pags_recipes.Augment = "auto"
+    """Random crops (padded by 4) and flips; auto: both for CIFAR and ImageNet, else none."""
+    validation: cli.Probability = 0.1
+    """Share of the training images that is held out."""
+    train_rows: cli.Count | None = None
+    """Train on so many of the other images; by default on all."""
+    attack_eps: tuple[cli.Positive, ...] = (0.25, 0.5, 1.0, 1.5, 2.0)
+    """L2 radii at which trained models are attacked."""
+    attack_steps: cli.Count = 20
+    """Steps of those attacks."""
+    attack_rows: cli.Count | None = None
+    """Attack so many held-out and so many test images; by default all."""
+    repeats: cli.Count = 1
+    """Seeds, counted from --seed: each draws a split, parameters and the training."""
+    driver: pags_fit.Driver = "auto"
+    """Drive steps one by one, or make an epoch one program; auto: steps on CPUs."""
+    save_minutes: cli.NonNegative = 5.0
+    """Time between checkpoints of a model."""
+
+
+class Split(NamedTuple):
+    """Images and labels on the device: to train on, to choose by, to measure on."""
+
+    train: tuple[jax.Array, jax.Array]
+    validation: tuple[jax.Array, jax.Array]
+    test: tuple[jax.Array, jax.Array]
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """One unit for each seed, loss and strength."""
+    return [
+        {"dataset": config.dataset, "model": config.model, "loss": loss, "strength": strength, "seed": seed}
+        for seed in range(config.seed, config.seed + config.repeats)
+        for loss in config.loss
+        for strength in pags_recipes.strengths_of(loss, config.strengths, config.strength_unit)
+    ]
+
+
+def main(config: Config) -> None:
+    """Trains what is not trained yet and draws the figure."""
+    units = plan(config)
+    options = {"seed": config.seed} if config.dataset == "distractor" else {}
+    data = datasets.load(config.dataset, folder=config.folder, **options)
+    with store.open_run(config.out, config) as run:
+        for unit in run.pending(units):
+            run.record(unit, [row_of(config, data, unit)])
+            shutil.rmtree(config.out / "checkpoints" / store.unit_name(unit), ignore_errors=True)
+    draw(config, store.read_rows(config.out))
+
+
+def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.Row:
+    """Trains, saves and measures one model; one that diverges becomes a row that says so."""
+    name = store.unit_name(unit)
+    split = split_of(config, data, unit["seed"])
+    task = task_of(config, unit["loss"], data.train_x.shape[1:], len(data.classes))
+    hyper = hyper_of(config, unit, training.steps_per_epoch(task, len(split.train[0])))
+    for_training, for_attacks = jax.random.split(jax.random.key(unit["seed"]))
+    row = {
+        "loss_strength": float(hyper.strength),
+        "learning_rate": float(hyper.learning_rate),
+        "train_rows": len(split.train[0]),
+    }
+    try:
+        done, images_per_s = pags_fit.fit(
+            task,
+            hyper,
+            *split.train,
+            key=for_training,
+            epochs=config.epochs,
+            folder=config.out / "checkpoints" / name,
+            fingerprint=rows.flatten(config, without=store.RUN_FIELDS) | unit,
+            save_minutes=config.save_minutes,
+            driver=config.driver,
+            label=name,
+        )
+    except FloatingPointError as error:
+        return row | {"failure": str(error)}
+    statistics = {"batch_stats": done.state.statistics} if done.state.statistics else {}
+    variables = {"params": done.state.params, **statistics}
+    architecture = architecture_of(config, data.train_x.shape[1:], len(data.classes))
+    weights = pags_models.save_model(config.out / "models" / f"{name}.npz", architecture, variables)
+    validation, test = (
+        pags_accuracy.accuracies(
+            task.model,
+            variables,
+            *part,
+            key=for_attacks,
+            eps_l2=config.attack_eps,
+            steps=config.attack_steps,
+            attacked=config.attack_rows,
+        )
+        for part in (split.validation, split.test)
+    )
+    epochs = done.metrics.reshape(config.epochs, -1, 3).mean(1, dtype=np.float64)
+    return row | {
+        "failure": None,
+        "parameters": models.count_parameters(variables),
+        "train_loss": epochs[-1, 0],
+        "train_accuracy": epochs[-1, 1],
+        "validation_accuracy": validation[0],
+        "test_accuracy": test[0],
+        "attack_eps": config.attack_eps,
+        "validation_attacked": validation[1:],
+        "test_attacked": test[1:],
+        "epoch_loss": epochs[:, 0].tolist(),
+        "train_s": float(done.train_s),
+        "images_per_s": images_per_s,
+        "weights": str(weights.relative_to(config.out)),
+    }
+
+
+def split_of(config: Config, data: datasets.Images, seed: int) -> Split:
+    """Holds out a share of the training images, drawn by the seed, and moves what is used to the device."""
+    order = np.random.default_rng(seed).permutation(len(data.train_y))
+    held_out = max(1, round(config.validation * len(order)))
+
+    def part(x, y, order):
+        return jnp.asarray(x[order]), jnp.asarray(y[order])
+
+    return Split(
+        train=part(data.train_x, data.train_y, order[held_out:][: config.train_rows]),
+        validation=part(data.train_x, data.train_y, order[:held_out]),
+        test=part(data.test_x, data.test_y, np.arange(len(data.test_y))),
+    )
+
+
+def architecture_of(config: Config, shape: tuple[int, ...], classes: int) -> pags_models.Architecture:
+    """The configured architecture for images of this shape."""
+    height, width, channels = shape
+    return pags_models.Architecture(
+        config.model,
+        (height, width, channels),
+        classes,
+        activation=config.activation,
+        stem=config.stem,
+        dtype=config.dtype,
+    )
+
+
+@functools.cache
+def task_of(config: Config, loss: pags_recipes.Loss, shape: tuple[int, ...], classes: int) -> training.Task:
+    """What is compiled, one object for all strengths of a loss."""
+    return training.Task(
+        architecture_of(config, shape, classes).create(),
+        pags_recipes.loss_function(
+            loss, steps=config.steps, unit=config.strength_unit, unroll=pags_fit.is_stepwise(config.driver)
+        ),
+        pags_recipes.augmentation_of(config.augment, config.dataset),
+        config.batch_size,
+    )
+
+
+def hyper_of(config: Config, unit: dict[str, Any], steps_per_epoch: int) -> training.Hyper:
+    """What varies over the sweep, as arrays, so that nothing is compiled again."""
+    strength, learning_rate = pags_recipes.strength_and_rate(
+        unit["loss"],
+        unit["strength"],
+        unit=config.strength_unit,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+    )
+    return training.Hyper(
+        strength=jnp.float32(strength),
+        learning_rate=jnp.float32(learning_rate),
+        milestones=training.milestones(config.epochs, steps_per_epoch),
+        weight_decay=jnp.float32(config.weight_decay),
+    )
+
+
+def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
+    """Accuracy against the attack's radius at each loss's best strength, and against clean accuracy over all."""
+    trained = [row for row in table if row["failure"] is None]
+    shown = len(config.attack_eps) // 2
+    eps = config.attack_eps[shown]
+    figure, axes = plot.figure(1, 2, titles=("Best strength of each loss", "All strengths"), width=3.6)
+    curves = [
+        {"loss": row["loss"], "radius": radius, "accuracy": accuracy}
+        for row in best(trained)
+        for radius, accuracy in zip(
+            (0.0, *config.attack_eps), (row["test_accuracy"], *row["test_attacked"]), strict=True
+        )
+    ]
+    plot.lines(axes[0, 0], curves, x="radius", y="accuracy", by="loss")
+    pairs = [row | {"attacked": row["test_attacked"][shown]} for row in trained]
+    plot.paths(axes[0, 1], pairs, x="test_accuracy", y="attacked", along="strength", by="loss")
+    axes[0, 0].set(xlabel="L2 radius of the attack", ylabel="accuracy (test)", ylim=(0, 1))
+    axes[0, 1].set(xlabel="accuracy (test)", ylabel=f"under attack, radius {eps:g}")
+    plot.legend(figure)
+    return plot.save(figure, config.out / "accuracy.png")
+
+
+def best(trained: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, over seeds, of each loss's strength with the largest mean accuracy on held-out images.
+
+    The mean is over seeds and over all radii, 0 among them.
+    """
+    scores: dict[tuple[str, float], list[float]] = {}
+    for row in trained:
+        accuracy = [row["validation_accuracy"], *row["validation_attacked"]]
+        scores.setdefault((row["loss"], row["strength"]), []).append(float(np.mean(accuracy)))
+    chosen = {}
+    for (loss, strength), values in scores.items():
+        if loss not in chosen or np.mean(values) > chosen[loss][0]:
+            chosen[loss] = (np.mean(values), strength)
+    return [row for row in trained if chosen[row["loss"]][1] == row["strength"]]
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Config, plan=plan))

@@ -1,0 +1,66 @@
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import pags_cases, pags_gradients, pags_training
+from scripts.harness import cli
+
+SMOKE = ["--models", "lenet", "--batch-size", "8", "--repeats", "1"]
+
+
+def measured(benchmark, *words, out):
+    name = benchmark.__name__.rpartition(".")[2]
+    argv = [*SMOKE, *words, "--out", str(out)]
+    assert cli.run(benchmark.main, benchmark.Config, plan=benchmark.plan, argv=argv) == 0
+    (path,) = out.glob(f"{name}*.json")
+    return json.loads(path.read_text())["rows"]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "words", "side", "forward_passes"),
+    [
+        (pags_training, ["--losses", "cross_entropy", "--peak-tflops", "2"], "unrolled", 3),
+        (pags_gradients, ["--targets", "log_prob"], "jax", 2),
+    ],
+)
+def test_rows_hold_times_and_the_share_of_the_peak(benchmark, words, side, forward_passes, tmp_path):
+    (row,) = measured(benchmark, *words, out=tmp_path)
+    # Multiply-adds of LeNet's forward pass; backward passes by weights and by inputs take as many each, except that
+    # training needs none by the images.
+    first, rest = 26**2 * 9 * 32, 24**2 * 9 * 32 * 64 + 9216 * 128 + 128 * 10
+    gflop = 2e-9 * ((first + rest) * forward_passes - first * (forward_passes == 3))
+    assert row["gflop_per_image"] == pytest.approx(gflop, rel=0.05)  # The rest is elementwise, and the update.
+    assert row["jax_images_per_s"] == pytest.approx(8e3 / row[f"{side}_ms"])
+    share = row["jax_images_per_s"] * row["gflop_per_image"] / 1e3 / row["peak_tflops"]
+    assert row["jax_peak_share"] == pytest.approx(share)
+    if pags_cases.has_torch():
+        fastest = min(row["torch_ms"], row["torch_nhwc_ms"])
+        assert row["times_torch"] == pytest.approx(row[f"{side}_ms"] / fastest)
+    else:
+        assert not any(name.startswith("torch") for name in row)
+
+
+def test_a_loop_is_timed_only_where_the_loss_has_one():
+    config = pags_training.Config(models=("lenet",))
+    sides = {case["work"]: pags_training.sides_of(pags_cases.Case(**case)) for case in pags_training.plan(config)}
+    assert {work for work, names in sides.items() if "loop" in names} == {"adversarial_3", "adversarial_10"}
+
+
+def test_a_peak_for_each_precision_is_asked_for(capsys):
+    words = ["--precisions", "float32", "bfloat16", "--peak-tflops", "2"]
+    assert cli.run(pags_training.main, pags_training.Config, plan=pags_training.plan, argv=words) == 1
+    assert "a number for each of 2 precisions, got 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_peer_computes_the_same(tmp_path):
+    pytest.importorskip("torch")
+    (step,) = measured(pags_training, "--check", "--losses", "gradient_norm", out=tmp_path / "step")
+    assert max(step[name] for name in ("logits", "loss", "update")) < 1e-4
+    (gradients,) = measured(pags_gradients, "--check", "--targets", "log_prob", out=tmp_path / "gradients")
+    assert gradients["gradients"] < 1e-5
+
+
+def test_difference_is_relative():
+    assert pags_cases.difference(np.array([3.0, 0.0]), np.array([3.0, 4.0])) == pytest.approx(0.8)

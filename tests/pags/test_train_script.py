@@ -1,0 +1,445 @@
+"""The training script as a user calls it: flags, a sweep that resumes, what its rows and weights say."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pags_jax import datasets, evaluation, losses, models, training
+from scripts import pags_fit, pags_models, pags_recipes, pags_train
+from scripts.harness import checkpoints, cli, rows, store
+
+SMALL = ["--epochs", "2", "--batch-size", "16", "--attack-eps", "0.5", "1.0", "--attack-steps", "2", "--steps", "2"]
+
+
+def call(*words):
+    return cli.run(pags_train.main, pags_train.Config, plan=pags_train.plan, argv=list(words))
+
+
+def sample(count, seed):
+    """Three classes of 8 x 8 images: a bright bar at the top, in the middle or below, under noise."""
+    draw = np.random.default_rng(seed)
+    y = draw.integers(0, 3, count).astype(np.int32)
+    x = draw.integers(0, 100, (count, 8, 8, 1))
+    for label in range(3):
+        x[y == label, 3 * label : 3 * label + 2] += 120
+    return x.astype(np.uint8), y
+
+
+@pytest.fixture
+def data(monkeypatch):
+    images = datasets.Images(*sample(90, 0), *sample(40, 1), ("top", "middle", "bottom"))
+    monkeypatch.setattr(datasets, "load", lambda name, *, folder: images)
+    return images
+
+
+def test_help_names_every_flag(capsys):
+    with pytest.raises(SystemExit) as end:
+        call("--help")
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(pags_train.Config):
+        assert "--" + field.name.replace("_", "-") in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--no-such-flag", "1"], "no-such-flag"),
+        (["--loss", "hinge"], "cross_entropy"),
+        (["--dataset", "svhn"], "fashion_mnist"),
+        (["--dtype", "float16"], "bfloat16"),
+        (["--strengths", "1:10"], "START:STOP:COUNT"),
+        (["--strengths", "0:10:3"], "START and STOP > 0"),
+        (["--strengths", "1:10:1"], "COUNT >= 2"),
+        (["--strengths", "-1"], "number >= 0"),
+        (["--strengths", "nan"], "number >= 0"),
+        (["--epochs", "0"], ">= 1"),
+        (["--validation", "1"], "(0, 1)"),
+        (["--learning-rate", "0"], "> 0"),
+        (["--attack-eps", "0"], "> 0"),
+        (["--repeats", "0"], ">= 1"),
+    ],
+)
+def test_bad_flags_are_refused(words, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        call(*words)
+    assert end.value.code == 2
+    error = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert words[0] in error
+    assert said in error
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--train-rows", "10"], "batch of 16"),
+        (["--model", "lenet", "--stem", "7"], "stem"),
+        (["--dataset", "cifar10", "--folder", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(words, said, tmp_path, capsys, request):
+    if "--dataset" not in words:
+        request.getfixturevalue("data")
+    assert call(*SMALL, "--out", str(tmp_path / "run"), *words) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_dry_run_lists_units_and_writes_nothing(tmp_path, capsys):
+    words = ["--loss", "cross_entropy", "gradient_norm", "--strengths", "1e-5:1e2:30", "7", "--repeats", "2"]
+    assert call("--dry-run", "--out", str(tmp_path / "run"), *words) == 0
+    shown = capsys.readouterr().out
+    assert f"units of work: {2 * (1 + 31)}" in shown
+    assert f"loss=gradient_norm,strength={10 ** (-5 + 7 * 9 / 29):.6g},seed=1" in shown
+    assert not (tmp_path / "run").exists()
+
+
+def test_paper_preset_is_the_references(capsys):
+    config = cli.parse(pags_train.Config, ["--preset", "paper"])
+    assert (config.dataset, config.model, config.epochs, config.batch_size) == ("cifar10", "resnet18", 200, 128)
+    assert (config.learning_rate, config.weight_decay, config.steps) == (0.025, 5e-4, 10)
+    assert len(pags_train.plan(config)) == 1 + 4 * 30
+    grids = {"gradient_norm": (-5, 2), "smoothness": (-4, 4), "randomized_smoothing": (-3, 2), "adversarial": (-5, 4)}
+    for loss, (low, high) in grids.items():
+        units = [unit["strength"] for unit in pags_train.plan(config) if unit["loss"] == loss]
+        np.testing.assert_allclose(units, np.logspace(low, high, 30), rtol=1e-5)
+    assert pags_recipes.augmentation_of(config.augment, config.dataset).__name__ == "crop_and_flip"
+    assert pags_recipes.augmentation_of(config.augment, "fashion_mnist").__name__ == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("loss", "constant", "strength", "rate"),
+    [
+        ("gradient_norm", 0.01, 0.01 * 1e5 / 128**2, 0.025),
+        ("gradient_norm", 0.5, 0.5 * 1e5 / 128**2, 0.025 / (0.5 / 0.01)),
+        ("smoothness", 10.0, 10.0, 0.025),
+        ("smoothness", 1e4, 1e4, 0.025 * 10 / 1e4),
+        ("randomized_smoothing", 100.0, 100.0, 0.025),
+        ("adversarial", 100.0, 100.0, 0.025),
+        ("adversarial", 1e4, 1e4, 0.025 * 100 / 1e4),
+        ("cross_entropy", 0.0, 0.0, 0.025),
+    ],
+)
+def test_constants_of_the_reference(loss, constant, strength, rate):
+    options = {"batch_size": 128, "learning_rate": 0.025}
+    got = pags_recipes.strength_and_rate(loss, constant, unit="reference", **options)
+    np.testing.assert_allclose(got, (strength, rate), rtol=1e-12)
+    # The same model in this project's units; one ball for 128 images is 128 balls of 1 / sqrt(128) of its radius.
+    own = strength / math.sqrt(128) if loss == "adversarial" else strength
+    got = pags_recipes.strength_and_rate(loss, own, unit="own", **options)
+    np.testing.assert_allclose(got, (own, rate), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("unit", "scope"), [("own", "example"), ("reference", "batch")])
+def test_attacks_of_the_reference_share_a_ball(unit, scope):
+    loss = pags_recipes.loss_function("adversarial", steps=7, unit=unit, unroll=True)
+    assert loss.func is losses.adversarial
+    assert loss.keywords == {"steps": 7, "scope": scope, "unroll": True}
+
+
+def test_small_sweep(data, tmp_path, capsys):
+    out = tmp_path / "run"
+    words = [*SMALL, "--loss", "cross_entropy", "adversarial", "--strengths", "0.5", "--out", str(out)]
+    assert call(*words) == 0
+    table = {row["loss"]: row for row in store.read_rows(out)}
+    assert set(table) == {"cross_entropy", "adversarial"}
+    assert (out / "accuracy.png").exists()
+    assert not list((out / "checkpoints").iterdir())
+    for row in table.values():
+        assert row["failure"] is None
+        assert (row["train_rows"], len(row["epoch_loss"])) == (81, 2)
+        assert row["train_loss"] == row["epoch_loss"][-1]
+        assert row["images_per_s"] > 0
+        assert row["env.backend"] == "cpu"
+        model, variables = pags_models.load_model(out / row["weights"])
+        logits = np.asarray(model.apply(variables, jnp.asarray(data.test_x.astype(np.float32) / 255)))
+        assert row["test_accuracy"] == np.mean(logits.argmax(1) == data.test_y)
+        assert all(attacked <= row["test_accuracy"] for attacked in row["test_attacked"])
+        assert row["parameters"] == models.count_parameters(variables)
+    done = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.parent.name in ("units", "models")}
+    assert len(done) == 4
+    assert call(*words) == 0
+    assert all(path.stat().st_mtime_ns == then for path, then in done.items())
+    assert call(*words, "--epochs", "3") == 1
+    assert "epochs: 2 there, 3 here" in capsys.readouterr().err
+
+
+def test_sweep_compiles_once_and_its_memory_is_flat(data, tmp_path, monkeypatch):
+    traced, live = [], []
+    real = losses.gradient_norm
+
+    def counted(*given, **options):
+        traced.append(1)
+        return real(*given, **options)
+
+    def watched(config, data, unit):
+        row = pags_train.row_of(config, data, unit)
+        live.append((len(jax.live_arrays()), sum(array.nbytes for array in jax.live_arrays())))
+        return row
+
+    monkeypatch.setitem(losses.LOSSES, "gradient_norm", counted)
+    config = cli.parse(
+        pags_train.Config, [*SMALL, "--loss", "gradient_norm", "--strengths", "0.01:1:4", "--out", str(tmp_path)]
+    )
+    for unit in pags_train.plan(config):
+        watched(config, data, unit)
+    assert len(live) == 4
+    assert len(traced) == 1
+    assert len(set(live[1:])) == 1
+
+
+class Stop(Exception):
+    """Ends a process, as far as a training can tell."""
+
+
+def interrupted_after(monkeypatch, saves):
+    real, calls = checkpoints.save, []
+
+    def save(*given, **options):
+        path = real(*given, **options)
+        calls.append(path)
+        if len(calls) == saves:
+            raise Stop
+        return path
+
+    monkeypatch.setattr(checkpoints, "save", save)
+
+
+@pytest.mark.parametrize(("driver", "saves"), [("steps", 3), ("steps", 10), ("scan", 1), ("scan", 2)])
+def test_resumed_training_ends_with_the_same_bits(driver, saves, data, tmp_path, monkeypatch):
+    words = [*SMALL, "--loss", "randomized_smoothing", "--strengths", "0.1", "--driver", driver]
+    words += ["--save-minutes", "0", "--augment", "crop-flip"]
+    assert call(*words, "--out", str(tmp_path / "whole")) == 0
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        interrupted_after(patch, saves)
+        call(*words, "--out", str(tmp_path / "parts"))
+    (stopped,) = (tmp_path / "parts" / "checkpoints").iterdir()
+    assert checkpoints.latest(stopped) == (saves if driver == "steps" else 5 * saves)
+    assert call(*words, "--out", str(tmp_path / "parts")) == 0
+    whole, parts = (store.read_rows(tmp_path / name)[0] for name in ("whole", "parts"))
+    timing = ("wall_s", "train_s", "images_per_s", "config.out")
+    assert {k: v for k, v in whole.items() if k not in timing} == {k: v for k, v in parts.items() if k not in timing}
+    weights = [dict(np.load(tmp_path / name / whole["weights"])) for name in ("whole", "parts")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(weights[0][name].tobytes() == weights[1][name].tobytes() for name in weights[0])
+
+
+def test_a_checkpoint_of_another_model_is_refused(data, tmp_path, monkeypatch, capsys):
+    words = [*SMALL, "--loss", "cross_entropy", "--save-minutes", "0", "--out", str(tmp_path / "run")]
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        interrupted_after(patch, 1)
+        call(*words)
+    (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
+    about = folder / "1" / "about.json"
+    about.write_text(about.read_text().replace('"model": "lenet"', '"model": "vgg11"'))
+    assert call(*words) == 1
+    assert 'model: "vgg11" there, "lenet" here' in capsys.readouterr().err
+
+
+def test_a_model_that_diverges_is_a_row_and_the_sweep_goes_on(data, tmp_path):
+    words = [*SMALL, "--loss", "smoothness", "--strengths", "1e38", "0.1", "--learning-rate", "0.05"]
+    assert call(*words, "--out", str(tmp_path)) == 0
+    failed, trained = sorted(store.read_rows(tmp_path), key=lambda row: row["failure"] is None)
+    assert failed["strength"] == 1e38
+    assert failed["failure"].startswith("grad_norm is inf at step 0;")
+    assert "test_accuracy" not in failed
+    assert trained["failure"] is None
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [f"{trained['unit']}.npz"]
+
+
+def test_test_images_choose_nothing(data, tmp_path):
+    words = [*SMALL, "--loss", "cross_entropy"]
+    config = cli.parse(pags_train.Config, [*words, "--out", str(tmp_path / "a")])
+    (unit,) = pags_train.plan(config)
+    others = data._replace(test_x=255 - data.test_x, test_y=(data.test_y + 1) % 3)
+    row = pags_train.row_of(config, data, unit)
+    other = pags_train.row_of(dataclasses.replace(config, out=tmp_path / "b"), others, unit)
+    differing = {name for name in row if row[name] != other[name]} - {"train_s", "images_per_s"}
+    assert differing <= {"test_accuracy", "test_attacked"}
+    assert "test_accuracy" in differing
+    split = pags_train.split_of(config, data, 0)
+    assert (len(split.train[0]), len(split.validation[0])) == (81, 9)
+    together = np.concatenate([split.train[0], split.validation[0]])
+    assert sorted(map(bytes, together)) == sorted(map(bytes, data.train_x))
+    assert not np.array_equal(split.validation[0], pags_train.split_of(config, data, 1).validation[0])
+
+
+def test_the_figure_shows_what_is_best_on_held_out_images():
+    def row(loss, strength, seed, validation, test):
+        return {
+            "loss": loss,
+            "strength": strength,
+            "seed": seed,
+            "validation_accuracy": validation[0],
+            "validation_attacked": validation[1:],
+            "test_accuracy": test,
+        }
+
+    table = [
+        row("adversarial", 0.5, 0, [0.9, 0.3], 0.2),
+        row("adversarial", 0.5, 1, [0.9, 0.5], 0.2),
+        row("adversarial", 1.0, 0, [0.9, 0.1], 0.9),
+        row("adversarial", 1.0, 1, [0.9, 0.6], 0.9),
+        row("cross_entropy", 0.0, 0, [0.1, 0.0], 0.1),
+    ]
+    assert pags_train.best(table) == [table[0], table[1], table[4]]
+
+
+def test_drivers_agree_and_bfloat16_computes(data, tmp_path):
+    words = [*SMALL, "--loss", "cross_entropy"]
+    losses_of = {}
+    for driver, dtype in (("steps", "float32"), ("scan", "float32"), ("steps", "bfloat16")):
+        out = tmp_path / f"{driver}-{dtype}"
+        assert call(*words, "--driver", driver, "--dtype", dtype, "--out", str(out)) == 0
+        (row,) = store.read_rows(out)
+        losses_of[driver, dtype] = np.asarray(row["epoch_loss"])
+        model, variables = pags_models.load_model(out / row["weights"])
+        assert model.dtype == jnp.dtype(dtype)
+        assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    plain = losses_of["steps", "float32"]
+    np.testing.assert_allclose(losses_of["scan", "float32"], plain, rtol=1e-4)
+    np.testing.assert_allclose(losses_of["steps", "bfloat16"], plain, rtol=0.05)
+    assert not np.array_equal(losses_of["steps", "bfloat16"], plain)
+
+
+ARCHITECTURE = pags_models.Architecture("lenet", (8, 8, 1), 3, activation="softplus")
+
+
+@pytest.fixture
+def weights(tmp_path):
+    variables = models.init(ARCHITECTURE.create(), np.zeros((1, 8, 8, 1), np.uint8), key=jax.random.key(0))
+    return pags_models.save_model(tmp_path / "model.npz", ARCHITECTURE, variables), variables
+
+
+def test_a_model_comes_back(weights):
+    path, variables = weights
+    model, restored = pags_models.load_model(path)
+    assert model == ARCHITECTURE.create()
+    assert jax.tree.structure(restored) == jax.tree.structure(variables)
+    for one, other in zip(jax.tree.leaves(restored), jax.tree.leaves(variables), strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"classes": 4}, r"params/Dense_1/bias: expected float32\[4\], got float32\[3\]"),
+        ({"name": "vgg11"}, "another architecture"),
+        ({"name": "alexnet"}, "unknown model 'alexnet'"),
+        ({"depth": 4}, "depth"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused(weights, changed, said):
+    path, _ = weights
+    arrays = dict(np.load(path))
+    about = json.loads(str(arrays.pop("architecture"))) | changed
+    np.savez(path, architecture=np.array(rows.to_json(about)), **arrays)
+    with pytest.raises(ValueError, match=said) as refused:
+        pags_models.load_model(path)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "text", "pickle", "other arrays"])
+def test_files_that_are_no_model_are_refused(weights, damage):
+    path, _ = weights
+    content = bytearray(path.read_bytes())
+    if damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 0x40
+        path.write_bytes(content)
+    elif damage == "text":
+        path.write_text("weights")
+    elif damage == "pickle":
+        np.savez(path, architecture=np.array([{"a": 1}], object))
+    else:
+        np.savez(path, x=np.zeros(3))
+    with pytest.raises(ValueError, match=f"{path} is no model that scripts.pags_train saved"):
+        pags_models.load_model(path)
+
+
+def test_a_missing_model_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.npz"):
+        pags_models.load_model(tmp_path / "nothing.npz")
+    with pytest.raises(ValueError, match=r"\.npz"):
+        pags_models.save_model(tmp_path / "model.pt", ARCHITECTURE, {})
+    with pytest.raises(ValueError, match="another architecture"):
+        pags_models.save_model(tmp_path / "model.npz", ARCHITECTURE, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fit_whose_training_is_over_only_comes_back(data, tmp_path):
+    task = training.Task(models.create("lenet", classes=3), batch_size=16)
+    hyper = training.Hyper(jnp.float32(0), jnp.float32(0.05), training.milestones(1, 5))
+    given = {"epochs": 1, "folder": tmp_path, "fingerprint": {"a": 1}, "save_minutes": 60.0}
+    x, y = jnp.asarray(data.train_x), jnp.asarray(data.train_y)
+    first, rate = pags_fit.fit(task, hyper, x, y, key=jax.random.key(0), **given)
+    assert rate is None  # One epoch, which compiles.
+    second, _ = pags_fit.fit(task, hyper, x, y, key=jax.random.key(0), **given)
+    assert int(second.state.step) == 5
+    assert np.array_equal(first.metrics, second.metrics)
+    assert np.all(first.metrics[:, [0, 2]] > 0)
+    assert first.train_s == second.train_s > 0
+
+
+def test_accuracy_counts_every_example_once_whatever_the_batches():
+    draw = np.random.default_rng(0)
+    x, y = jnp.asarray(draw.normal(size=(23, 4))), jnp.asarray(draw.integers(0, 4, 23))
+    expected = np.mean(np.asarray(x).argmax(1) == np.asarray(y))
+    shapes = set()
+
+    def judge(x, y, key):
+        shapes.add(x.shape)
+        return evaluation.correct(lambda x: x, x, y)
+
+    for batch_size in (1, 5, 23, 100):
+        assert evaluation.accuracy(judge, x, y, key=jax.random.key(0), batch_size=batch_size) == expected
+    assert shapes == {(size, 4) for size in (1, 5, 23, 100)}
+
+
+def test_an_attack_on_a_linear_classifier_turns_small_margins_only():
+    """No attack in a ball of radius r can turn a margin above r; this one misses at most some of the last fifth."""
+    draw = np.random.default_rng(1)
+    weight = draw.normal(size=(6, 2))
+    x, y = draw.uniform(0.3, 0.7, (200, 6)), draw.integers(0, 2, 200)
+    direction = weight[:, 1] - weight[:, 0]
+    margin = (2 * y - 1) * (x @ direction) / np.linalg.norm(direction)
+    for radius in (0.0, 0.05, 0.1):
+        given = {"key": jax.random.key(0), "eps_l2": radius, "steps": 20, "bounds": None}
+        got = evaluation.robustly_correct(lambda x: x @ weight, jnp.asarray(x), jnp.asarray(y), **given)
+        assert np.all(np.asarray(got)[margin > radius + 1e-9])
+        assert not np.any(np.asarray(got)[margin < 0.8 * radius])
+        assert 5 < np.sum(margin > radius) < 195
+
+
+def test_attacks_stay_inside_of_images():
+    seen = []
+
+    def apply_fn(x):
+        seen.append((float(x.min()), float(x.max()))) if not isinstance(x, jax.core.Tracer) else None
+        return jnp.concatenate([x.sum(1, keepdims=True), 2 - x.sum(1, keepdims=True)], 1)
+
+    x = jnp.asarray(np.random.default_rng(2).uniform(0, 1, (20, 2)))
+    y = jnp.zeros(20, int)
+    evaluation.robustly_correct(apply_fn, x, y, key=jax.random.key(0), eps_l2=5.0, steps=3)
+    assert len(seen) == 2
+    assert all(low >= 0 and high <= 1 for low, high in seen)
+
+
+def test_what_evaluation_refuses():
+    x, y = jnp.zeros((4, 3)), jnp.zeros(4, int)
+    for given, said in (
+        ((x, y, 0), "at least 1, got 0"),
+        ((x[:0], y[:0], 2), "got 0 and 0"),
+        ((x, y[:3], 2), "got 3 and 4"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            evaluation.accuracy(lambda *_: 1, *given[:2], key=jax.random.key(0), batch_size=given[2])
+    with pytest.raises(ValueError, match="labels must be at least 0, got -1"):
+        evaluation.correct(lambda x: x, x, y - 1)
