@@ -194,7 +194,7 @@ def _pair(objective, rows, start, shard, noise, subset, member, methods) -> Shad
 
     ensembles = None if shards is None else shards.params
     values, converged = jax.vmap(one)(member, *jax.tree.map(lambda leaf: leaf[:2], (trained.params, ensembles)))
-    oracle: dict[str, Array] = dict.fromkeys(methods, margins(retrained))
+    oracle = {method: margins(retrained) for method in methods}
     if ensembles is not None:
         oracle["sharded"] = margins(ensembles[2])
     converged = [jnp.all(part.converged) for part in (trained, shards) if part is not None] + [jnp.all(converged)]

@@ -69,7 +69,7 @@ def test_both_scopes_reproduce_numpy_twins(scope, twin, eps, problem):
     np.testing.assert_allclose(delta, twin(params, x, y, start, eps, 7), rtol=1e-9, atol=1e-12)
 
 
-def test_what_a_batch_radius_means_depends_on_the_batch(problem):
+def test_p2_what_a_batch_radius_means_depends_on_the_batch(problem):
     """P2: at one eps the reference grants an example of a larger batch less; a ball of its own grants the same."""
     params, x, y = problem
     mean_norms = {}
@@ -188,7 +188,7 @@ def test_nothing_leaves_the_ball_or_the_box(exponent, seed, scale, mode, bounds,
 
 
 @pytest.mark.parametrize(("ball", "scope"), [("eps_l2", "example"), ("eps_l2", "batch"), ("eps_linf", "example")])
-def test_a_zero_gradient_moves_nothing(ball, scope):
+def test_p4_a_zero_gradient_moves_nothing(ball, scope):
     """P4: the reference divides by its norm."""
     x, y, start = jnp.ones((2, 3)), jnp.array([0, 1]), jnp.full((2, 3), 0.1)
     delta = pgd(lambda x: 0.0 * x, x, y, key=None, **{ball: 1.0}, steps=3, scope=scope, start=start)
@@ -244,7 +244,7 @@ def test_linf_starts_are_uniform_in_the_cube():
     assert stats.kstest(delta.ravel(), stats.uniform(-0.2, 0.4).cdf).pvalue > 1e-3
 
 
-def test_batch_starts_have_half_the_radius_and_no_bias():
+def test_p3_batch_starts_have_half_the_radius_and_no_bias():
     """P3: the reference draws them from [0, 1), so that their mean is sqrt(3)/2 of the root mean square."""
     delta = starts(500, 8, 2, eps_l2=7.0, scope="batch")
     assert np.linalg.norm(delta) == pytest.approx(3.5, rel=1e-12)

@@ -63,7 +63,7 @@ def test_half_of_the_images_are_mirrored_left_to_right(images):
     assert stats.binomtest(runs, N - 1).pvalue > 1e-3
 
 
-def test_crops_and_flips_are_drawn_apart(images):
+def test_p9_crops_and_flips_are_drawn_apart(images):
     """P9: each example has its own place and side, and a side tells nothing of the place."""
     both = np.asarray(jax.jit(crop_and_flip)(KEY, images))
     sides, rows = [], []

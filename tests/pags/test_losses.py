@@ -89,7 +89,7 @@ def test_gradient_norm_penalises_what_input_gradients_measures(strength):
 
 @pytest.mark.parametrize("n", [16, 80, 128])
 @pytest.mark.parametrize("coupled", [False, True])
-def test_strengths_convert_from_the_reference(n, coupled):
+def test_p1_strengths_convert_from_the_reference(n, coupled):
     """P1: the published 1e5 * sum((d mean loss / d x)^2) / N, also where examples share batch statistics."""
     params, x, y = draw(n, seed=3)
     centre = np.eye(n) - np.ones((n, n)) / n if coupled else np.eye(n)
@@ -156,7 +156,7 @@ def test_adversarial_trains_on_an_attack_of_its_strength(scope):
 
 
 @pytest.mark.parametrize("scope", ["example", "batch"])
-def test_an_attack_adds_nothing_to_the_parameter_gradient(scope):
+def test_p6_an_attack_adds_nothing_to_the_parameter_gradient(scope):
     """P6: the reference accumulates the attack's own gradients; here the perturbed images are constants."""
     params, x, y = draw(6)
 
@@ -192,7 +192,7 @@ def unrolled(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_aux_comes_from_the_pass_that_is_trained_on(name):
+def test_p5_aux_comes_from_the_pass_that_is_trained_on(name):
     """Also P5 and P7: running statistics see clean images, or noisy, or attacked ones, once."""
     params, x, y = draw(6)
     calls = []

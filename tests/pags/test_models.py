@@ -59,7 +59,7 @@ def test_the_7x7_stem_shrinks_fourfold():
 
 
 @pytest.mark.parametrize("activation", ["relu", "softplus"])
-def test_lenet_equals_a_slow_forward_pass(activation):
+def test_p10_lenet_equals_a_slow_forward_pass(activation):
     model = models.create("lenet", classes=3, activation=activation, beta=5.0)
     rng = np.random.default_rng(0)
     x = rng.random((2, 11, 10, 2))
@@ -135,7 +135,7 @@ def test_examples_do_not_see_each_other_in_evaluation(name):
     np.testing.assert_allclose(apply_fn(x), alone, rtol=1e-12, atol=1e-12)
 
 
-def test_every_pixel_of_an_oblong_image_counts():
+def test_p11_every_pixel_of_an_oblong_image_counts():
     """P11: the reference leaves out the lowest rows of 56 x 28 images."""
     model = models.ResNet(classes=2, blocks=(1, 1, 1, 1), activation="softplus")
     x = jax.random.uniform(jax.random.key(0), (1, 56, 28, 1))
@@ -147,7 +147,7 @@ def test_every_pixel_of_an_oblong_image_counts():
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])
-def test_a_softplus_block_ends_in_a_softplus(bottleneck):
+def test_p12_a_softplus_block_ends_in_a_softplus(bottleneck):
     """P12: a rectifier at its end would make zeros, and a network that is not smooth."""
     x = jax.random.normal(jax.random.key(0), (4, 6, 6, 8), jnp.float32)
     outputs = {}

@@ -71,7 +71,7 @@ def test_steps_equal_sgd_by_hand():
         np.testing.assert_allclose(state.params["Dense_0"]["kernel"], weights, rtol=1e-5, atol=1e-8)
 
 
-def test_every_epoch_is_a_new_permutation_of_whole_batches():
+def test_p8_every_epoch_is_a_new_permutation_of_whole_batches():
     task = training.Task(Linear(), batch_size=16)
     state = training.init(task, X, key=jax.random.key(0))
     orders = [np.asarray(training.order(task, state._replace(step=jnp.int32(step)), len(X))) for step in (0, 2, 3, 6)]
@@ -85,7 +85,7 @@ def test_every_epoch_is_a_new_permutation_of_whole_batches():
         training.steps_per_epoch(training.Task(Linear(), batch_size=64), 50)
 
 
-def test_an_attack_changes_neither_statistics_nor_gradients():
+def test_p6_p7_an_attack_changes_neither_statistics_nor_gradients():
     """P6 and P7: the step is that of plain training on the attacked images."""
     loss = partial(losses.adversarial, steps=3)
     task = training.Task(Normalised(), loss, batch_size=20)
