@@ -8,9 +8,13 @@
 
 The store is a folder that only you can read; ``model.json`` and ``certificates/`` in it are what one hands out. Whoever
 reads the rest of it (the secret noise, the people's rows) can undo the guarantee.
+
+Exit status: 0 done; 1 refused or failed, and nothing was changed; 2 no such command line; 3 the deletion is done and in
+the ledger, but the certificate or ``model.json`` could not be written yet.
 """
 
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,7 +78,11 @@ class Train(cli.Base):
 
 @dataclass(frozen=True, kw_only=True)
 class Delete(cli.Base):
-    """Delete people from the model and from its store: one request, one certificate."""
+    """Delete people from the model and from its store: one request, one certificate.
+
+    Exit status: 0 if done; 1 if refused, nobody was deleted; 3 if done and in the ledger, but the certificate or
+    model.json could not be written: do not repeat the request, report writes them.
+    """
 
     store: Path
     """The store."""
@@ -96,7 +104,10 @@ class Report(cli.Base):
 
 @dataclass(frozen=True, kw_only=True)
 class Verify(cli.Base):
-    """Recompute everything from the stored rows, and fail where a certificate, the model or the ledger disagrees."""
+    """Recompute everything from the stored rows, and fail where a certificate, the model or the ledger disagrees.
+
+    Writes no file. Exit status: 0 if all agrees, 1 if something does not; each line says what, and what to do.
+    """
 
     store: Path
     """The store."""
@@ -138,7 +149,12 @@ def show_training(config: Train, done: Trained) -> None:
 def delete(config: Delete) -> None:
     """Deletes, and says what it cost."""
     ids = people.read_ids(config.ids)
-    record = requests.delete(config.store, ids, ignore_missing=config.ignore_missing, refresh=config.refresh)
+    try:
+        record = requests.delete(config.store, ids, ignore_missing=config.ignore_missing, refresh=config.refresh)
+    except requests.UnwrittenError:
+        if config.traceback:
+            traceback.print_exc()
+        raise
     show_request(config.store, record)
 
 
@@ -162,7 +178,7 @@ def show_request(store: Path, record: Record) -> None:
 
 
 def _shown(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4f}"
+    return "unknown" if value is None else f"{value:.3f}"
 
 
 def report(config: Report) -> None:
@@ -183,16 +199,30 @@ def verify(config: Verify) -> None:
         failed += not found.agrees
         print(f"{'ok  ' if found.agrees else 'FAIL'} {name}: {found.detail}")
     if failed:
-        raise ValueError(f"{failed} checks failed: {config.store} is damaged or was changed by hand")
+        raise ValueError(
+            f"{failed} checks failed: {config.store} is damaged, was changed by hand, or has files yet to be written; "
+            "the lines above say which, and nothing was changed now"
+        )
 
 
 COMMANDS = {"train": (Train, train), "delete": (Delete, delete), "report": (Report, report), "verify": (Verify, verify)}
+UNWRITTEN = 3
+"""Exit status of a request that is done, and must not be repeated, though not all its files could be written."""
 DESCRIPTION = "A fair model that forgets people on request, with a certificate for each request."
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command that the first word names; returns the exit status."""
-    return cli.run_command(COMMANDS, description=DESCRIPTION, argv=argv)
+    """Runs the command that the first word names.
+
+    Returns:
+      The exit status: as ``cli.run_command``, and `UNWRITTEN` after a request that is done but whose files are not
+      all written.
+    """
+    try:
+        return cli.run_command(COMMANDS, description=DESCRIPTION, argv=argv)
+    except requests.UnwrittenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return UNWRITTEN
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Modules:
     ledger: the SQLite database; all SQL is here.
     model: the streamed model, stored and restored; the rows as ``Data``.
     records: certificates and the chain that they form.
+    seal: a keyed digest of all that the ledger holds.
     exports: ``model.json`` and ``certificates/``.
     training: from a table to a new store.
     requests: a deletion request, wholly done or not begun.

@@ -21,15 +21,17 @@ class Seen(NamedTuple):
     Attributes:
       folder: the store.
       fault: what SQLite finds wrong with its file; empty if nothing.
+      meta: all that is kept by name.
       settings, state: of the model.
       kept: all certificates of the ledger.
       said: their contents.
       hashes, positions, requests: of everybody, ``(n,)``.
-      rows: everybody's row, ``(n, d + 2)``, followed in ``padding`` by what fills the last chunk.
+      rows: everybody's row, ``(n, d + 2)``, followed in ``padding`` by what else is stored.
     """
 
     folder: Path
     fault: str
+    meta: dict[str, bytes]
     settings: Settings
     state: stream.State
     kept: list[Record]
@@ -62,13 +64,14 @@ def look(db: Ledger, folder: Path) -> Seen:
       ValueError: settings, state or certificates cannot be read at all.
     """
     settings = Settings.from_json(ledger.meta(db, "settings"))
-    state = model.unpack(settings, ledger.state(db))
+    state = model.unpack(settings, ledger.meta(db, "state"))
     kept = list(ledger.records(db))
     everybody = list(ledger.all_people(db))
     rows = ledger.rows_between(db, 0, settings.rows)
     return Seen(
         folder=folder,
         fault=ledger.fault(db),
+        meta=ledger.all_meta(db),
         settings=settings,
         state=state,
         kept=kept,

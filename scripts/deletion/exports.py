@@ -1,11 +1,11 @@
 """The files that follow the ledger: the published model and the certificates.
 
-They are written after a request is committed, and what a kill left out is written when the store is next opened.
-A certificate that is there is never overwritten, so that one that was tampered with stays to be seen.
+They are written after a request is committed, and what a kill left out is written by the next ``delete`` or ``report``;
+``verify`` writes nothing. A certificate that is there is never overwritten, so that one that was tampered with stays to
+be seen; ``model.json`` is, whenever it is not what the ledger says.
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fmu_jax import stream
-from scripts.deletion import ledger, model, records
+from scripts.deletion import ledger, model, records, seal
 from scripts.deletion.ledger import Ledger, Record
 from scripts.deletion.model import Settings
 from scripts.harness import files, rows
@@ -43,12 +43,14 @@ def private() -> Iterator[None]:
 
 
 def catch_up(db: Ledger, folder: Path) -> None:
-    """Writes what is missing or older than the ledger; nobody else writes meanwhile.
+    """Writes what is missing, and ``model.json`` unless it is the ledger's; nobody else writes meanwhile.
 
     Raises:
+      ValueError: the ledger does not fit its seal, so that nothing of it is to be published.
       OSError: a file cannot be written.
     """
     with private(), ledger.exclusive(db):
+        seal.check_books(db)
         certificates = folder / CERTIFICATES
         certificates.mkdir(exist_ok=True)
         for place in (folder, certificates):
@@ -58,20 +60,11 @@ def catch_up(db: Ledger, folder: Path) -> None:
         missing = [number for number in range(last.number + 1) if certificate_name(number) not in present]
         for record in ledger.records(db, missing):
             files.write_text(certificates / certificate_name(record.number), record.text)
-        if _is_old(folder / MODEL, last.number):
-            settings = Settings.from_json(ledger.meta(db, "settings"))
-            state = model.unpack(settings, ledger.state(db))
-            files.write_text(folder / MODEL, model_text(settings, state, last))
-
-
-def _is_old(path: Path, number: int) -> bool:
-    """Whether ``model.json`` is missing or from an earlier request; a damaged one is left for ``verify`` to see."""
-    try:
-        return int(json.loads(path.read_bytes())["request"]) < number
-    except FileNotFoundError:
-        return True
-    except (ValueError, KeyError, TypeError):
-        return False
+        settings = Settings.from_json(ledger.meta(db, "settings"))
+        text = model_text(settings, model.unpack(settings, ledger.meta(db, "state")), last)
+        path = folder / MODEL
+        if not path.exists() or path.read_bytes() != text.encode():
+            files.write_text(path, text)
 
 
 def model_text(settings: Settings, state: stream.State, last: Record) -> str:

@@ -24,7 +24,7 @@ CHUNK = 512
 WAIT_S = 600.0
 """How long one process waits for another's request."""
 _APPLICATION = 0x464D5544
-_VERSION = 1
+_VERSION = 2
 _FLOAT = np.dtype("<f8")
 
 _SCHEMA = f"""
@@ -32,16 +32,16 @@ PRAGMA journal_mode = WAL;
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
 BEGIN IMMEDIATE;
-CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (name TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL);
 -- request: the number of the request that deleted this person, 0 while nobody has.
 CREATE TABLE people (id BLOB PRIMARY KEY, position INTEGER NOT NULL, request INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE chunks (number INTEGER PRIMARY KEY, rows BLOB NOT NULL);
-CREATE TABLE state (number INTEGER PRIMARY KEY CHECK (number = 0), packed BLOB NOT NULL);
 CREATE TABLE records (number INTEGER PRIMARY KEY, certificate TEXT NOT NULL, digest TEXT NOT NULL);
 COMMIT;
 """
 
 Ledger = sqlite3.Connection
+Error = sqlite3.Error
 
 
 class Record(NamedTuple):
@@ -91,6 +91,10 @@ def opened(folder: Path) -> Iterator[Ledger]:
     path = folder / NAME
     if not path.is_file():
         raise FileNotFoundError(f"there is no store in {folder} ({NAME} is missing); make one with the command train")
+    for place in (folder, path):
+        if not os.access(place, os.W_OK):
+            why = "or its disk is; SQLite keeps its locks there, so make it writable also to look, or copy the store"
+            raise PermissionError(f"{place} is read-only for you, {why}")
     with _errors(path), contextlib.closing(_connect(path)) as db:
         marks = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
         if marks != [_APPLICATION, _VERSION]:
@@ -145,9 +149,14 @@ def settle(db: Ledger) -> None:
 
 
 def fault(db: Ledger) -> str:
-    """What SQLite finds wrong with the file; empty if nothing."""
-    mode = db.execute("PRAGMA journal_mode").fetchone()[0]
+    """What is wrong with the file, its tables or its mode; empty if nothing."""
+    tables = "SELECT type, name, tbl_name, sql FROM sqlite_master"
+    with contextlib.closing(sqlite3.connect(":memory:")) as new:
+        new.executescript(_SCHEMA)
+        differing = {f"{kind} {name}" for kind, name, *_ in set(new.execute(tables)) ^ set(db.execute(tables))}
     found = [line for (line,) in db.execute("PRAGMA integrity_check(5)") if line != "ok"]
+    found += [f"{what} is missing, changed or was added" for what in sorted(differing)]
+    mode = db.execute("PRAGMA journal_mode").fetchone()[0]
     return "; ".join([*found, *([f"journal_mode is {mode}, not wal"] if mode != "wal" else [])])
 
 
@@ -160,13 +169,22 @@ def _one(db: Ledger, query: str, *values: Any) -> tuple[Any, ...]:
 
 
 def put_meta(db: Ledger, name: str, value: bytes) -> None:
-    """Keeps a value by name, for good."""
-    db.execute("INSERT INTO meta VALUES (?, ?)", (name, value))
+    """Keeps a value by name; every later one is written over the first, byte by byte, and must be as long."""
+    db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
+    with db.blobopen("meta", "value", _one(db, "SELECT rowid FROM meta WHERE name = ?", name)[0]) as blob:
+        if len(blob) != len(value):
+            raise ValueError(f"the new {name} has {len(value)} bytes, the stored one {len(blob)}")
+        blob.write(value)
 
 
 def meta(db: Ledger, name: str) -> bytes:
     """The value kept under a name."""
-    return _one(db, "SELECT value FROM meta WHERE name = ?", name)[0]
+    return _one(db, "SELECT CAST(value AS BLOB) FROM meta WHERE name = ?", name)[0]
+
+
+def all_meta(db: Ledger) -> dict[str, bytes]:
+    """All values, by name."""
+    return dict(db.execute("SELECT name, CAST(value AS BLOB) FROM meta"))
 
 
 def add_people(db: Ledger, hashes: Sequence[bytes], positions: Iterable[int]) -> None:
@@ -241,8 +259,8 @@ def erase_rows(db: Ledger, positions: np.ndarray) -> None:
 
 
 def padding(db: Ledger, rows: int) -> np.ndarray:
-    """What fills up the last chunk after ``rows`` rows."""
-    return rows_between(db, rows, -(-rows // CHUNK) * CHUNK)
+    """All that is stored after the first ``rows`` rows: what fills up the last chunk."""
+    return rows_between(db, rows, _one(db, "SELECT count(*) FROM chunks")[0] * CHUNK)
 
 
 def _chunk(db: Ledger, number: int) -> np.ndarray:
@@ -256,26 +274,6 @@ def _by_chunk(positions: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     numbers, starts, counts = np.unique(positions[order] // CHUNK, return_index=True, return_counts=True)
     for number, start, count in zip(numbers.tolist(), starts, counts, strict=True):
         yield number, order[start : start + count]
-
-
-def put_state(db: Ledger, packed: bytes) -> None:
-    """Keeps the model's state; the first one is written, every later one over it, byte by byte.
-
-    Raises:
-      ValueError: it is not as long as the one before.
-    """
-    if db.execute("SELECT count(*) FROM state").fetchone() == (0,):
-        db.execute("INSERT INTO state VALUES (0, ?)", (packed,))
-        return
-    with db.blobopen("state", "packed", 0) as blob:
-        if len(blob) != len(packed):
-            raise ValueError(f"the model's state has {len(packed)} bytes, the stored one {len(blob)}")
-        blob.write(packed)
-
-
-def state(db: Ledger) -> bytes:
-    """The model's state."""
-    return _one(db, "SELECT packed FROM state")[0]
 
 
 def add_record(db: Ledger, record: Record) -> None:

@@ -5,12 +5,13 @@ Each takes what there is to see, returns what it found in words, and raises when
 
 import stat
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fmu_jax import privacy
-from scripts.deletion import exports, ledger, records
+from scripts.deletion import exports, ledger, records, seal
 from scripts.deletion.evidence import Seen, agree
 from scripts.deletion.model import Settings
 
@@ -20,9 +21,23 @@ _ROUNDED = 4e-3
 
 
 def check_database(seen: Seen) -> str:
-    """SQLite's own checks."""
+    """SQLite's own checks, and that there are the tables of a ledger and nothing else."""
     agree(not seen.fault, seen.fault)
     return "whole"
+
+
+def check_seal(seen: Seen) -> str:
+    """The ledger is as it was sealed; see ``seal`` for what that shows."""
+    kept = seen.meta[seal.NAME]
+    everybody = zip(seen.hashes, seen.positions.tolist(), seen.requests.tolist(), strict=True)
+    again = seal.whole(seen.meta, everybody, seen.rows, seen.kept[-1].digest)
+    parts = {
+        "people (hashes, positions, requests or rows)": slice(seal.BYTES),
+        "books (salt, settings, state or certificates)": slice(seal.BYTES, None),
+    }
+    changed = [name for name, part in parts.items() if again[part] != kept[part]]
+    agree(not changed, f"what the ledger holds is not what was sealed: {' and '.join(changed)}")
+    return f"{len(seen.hashes)} people, {len(seen.meta) - 1} values and the certificates are as they were sealed"
 
 
 def check_privacy(seen: Seen) -> str:
@@ -32,7 +47,8 @@ def check_privacy(seen: Seen) -> str:
     agree(not open_, f"others have access to {', '.join(open_[:3])}; chmod -R go= the store")
     known = {ledger.NAME, f"{ledger.NAME}-wal", f"{ledger.NAME}-shm"} | _FOLLOWING
     foreign = sorted({path.name for path in seen.folder.iterdir()} - known)
-    agree(not foreign, f"files that do not belong to the store: {', '.join(foreign[:3])}")
+    rest = "report removes what a kill left (.tmp-...), the rest is yours to take away"
+    agree(not foreign, f"files that do not belong to the store: {', '.join(foreign[:3])}; {rest}")
     return f"{len(places)} files and folders, the owner's only"
 
 
@@ -45,19 +61,34 @@ def check_chain(seen: Seen) -> str:
         agree(said["previous"] == previous, f"certificate {number} does not name the one before it")
         agree(said["store"] == seen.settings.store, f"certificate {number} is of another store")
         agree(said["format"] == records.FORMAT, f"certificate {number} has another format")
+        _check_form(number, said, seen.said[0])
         previous = record.digest
     return f"{len(seen.kept)} certificates, the last {previous}"
+
+
+def _check_form(number: int, said: dict[str, Any], first: dict[str, Any]) -> None:
+    """A certificate has the fields of the first one, and says nothing in words that this format does not say."""
+    agree(said.keys() == first.keys(), f"certificate {number} has other fields than the first")
+    agree(said["method"] in records.METHODS, f"certificate {number} has an unknown method")
+    agree(said["statement"] == records.STATEMENT, f"certificate {number} states something else")
+    versions = said["versions"]
+    named = versions.keys() == set(records.VERSIONS) and all(isinstance(text, str) for text in versions.values())
+    agree(named and said["dtype"] == "float64", f"certificate {number} names other versions or another precision")
 
 
 def check_certificates(seen: Seen) -> str:
     """The certificate files are those of the ledger."""
     folder = seen.folder / exports.CERTIFICATES
-    for record in seen.kept:
-        path = folder / exports.certificate_name(record.number)
-        agree(path.read_bytes() == record.text.encode(), f"{path} is not what the ledger holds")
-    extra = {path.name for path in folder.iterdir()} - {exports.certificate_name(r.number) for r in seen.kept}
-    agree(not extra, f"{folder} holds {', '.join(sorted(extra)[:3])}, which the ledger does not")
-    return f"{len(seen.kept)} files equal the ledger"
+    texts = {exports.certificate_name(record.number): record.text.encode() for record in seen.kept}
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    wrong = {
+        "missing": texts.keys() - there,
+        "not what the ledger holds": {name for name in texts.keys() & there if not _holds(folder / name, texts[name])},
+        "not of the ledger": there - texts.keys(),
+    }
+    said = "; ".join(f"{what}: {', '.join(sorted(names))}" for what, names in wrong.items() if names)
+    agree(not said, f"in {folder} {said}; take away what should not be there, then report writes what is missing")
+    return f"{len(texts)} files equal the ledger"
 
 
 def check_people(seen: Seen) -> str:
@@ -85,6 +116,7 @@ def check_rows(seen: Seen) -> str:
     there = seen.rows[~deleted]
     lost = int((there[:, -3] != 1).sum())
     agree(not lost, f"{lost} rows of people who were not deleted are gone")
+    agree(len(seen.padding) < ledger.CHUNK, "there are more rows than people")
     valid = np.isfinite(there).all() and np.isin(there[:, -2:], (0, 1)).all()
     agree(valid, "a row holds something that is no number, or another label or group than 0 and 1")
     agree(not seen.padding.any(), "there is something after the last row")
@@ -130,6 +162,10 @@ def check_model(seen: Seen) -> str:
     """The published model is the ledger's."""
     expected = exports.model_text(seen.settings, seen.state, seen.kept[-1])
     path = seen.folder / exports.MODEL
-    same = path.read_bytes() == expected.encode()
-    agree(same, f"{path} is not the ledger's; delete it, and any command writes it anew")
+    agree(path.exists(), f"{path} is missing; report writes it")
+    agree(_holds(path, expected.encode()), f"{path} is not what the ledger says; report writes it anew")
     return f"{path.name} is of request {seen.kept[-1].number}"
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content

@@ -20,6 +20,8 @@ from fmu_jax.data import cell_counts
 from fmu_jax.intervals import FairnessInterval
 
 _SMALLEST_BATCH = 16
+_PLACES = 3
+"""Decimals of a published rate: with many, the rates before and after tell how a single person was predicted."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,14 +163,15 @@ def assess(state: stream.State, test: Data) -> dict[str, Any]:
       test: the held-out rows that remain.
 
     Returns:
-      Rates by name, None where nobody is left to count; ``retrained`` holds, by the same names, the
-      interval that the retrained model's rate lies in, or is None where a group or a label has nobody left.
+      Rates by name to `_PLACES` decimals, None where nobody is left to count; ``retrained`` holds, by the same names,
+      the interval that the retrained model's rate lies in, rounded outwards, or is None where a group or a label has
+      nobody left.
     """
     found, interval, counts = jax.device_get(_measure(state, test))
-    rates = {name: _rounded(value) for name, value in found._asdict().items()}
+    rates = {name: _plain(np.round(value, _PLACES)) for name, value in found._asdict().items()}
     if not (counts.sum(axis=0).all() and counts.sum(axis=1).all()):
         return rates | {"retrained": None}
-    ends = {name: _rounded(value) for name, value in interval._asdict().items() if name != "undecided"}
+    ends = {name: _plain(_outwards(value)) for name, value in interval._asdict().items() if name != "undecided"}
     return rates | {"retrained": ends | {"undecided": int(interval.undecided)}}
 
 
@@ -178,8 +181,13 @@ def _measure(state: stream.State, test: Data) -> tuple[metrics.GroupMetrics, Fai
     return metrics.group_metrics(labels, test), stream.fairness_interval(state, test), cell_counts(test)
 
 
-def _rounded(value: Any) -> Any:
-    value = np.asarray(value)
-    if value.ndim:
-        return [_rounded(item) for item in value]
-    return round(float(value), 9) if np.isfinite(value) else None
+def _outwards(interval: np.ndarray) -> np.ndarray:
+    """Intervals ``(..., 2)`` to `_PLACES` decimals; what rounding took from an end is given back first."""
+    low, high = np.moveaxis(interval * 10**_PLACES, -1, 0)
+    return np.stack([np.floor(low + 1e-6), np.ceil(high - 1e-6)], axis=-1) / 10**_PLACES
+
+
+def _plain(value: Any) -> Any:
+    if np.ndim(value):
+        return [_plain(item) for item in value]
+    return float(value) if np.isfinite(value) else None

@@ -4,10 +4,11 @@ import hmac
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fmu_jax.datasets.reading import listed
-
 HASH_BYTES = 16
 """Length of a hash; two of a hundred million people share one with probability below 10^-22."""
+
+NAMED = 100
+"""How many identifiers a message names."""
 
 
 def read_ids(path: Path) -> list[str]:
@@ -48,8 +49,18 @@ def repeated(ids: Iterable[str]) -> list[str]:
     return list(twice)
 
 
+def named(ids: Sequence[str]) -> str:
+    """Identifiers for a message: up to `NAMED` of them, and how many more there are.
+
+    >>> named(["7", "007"])
+    "'7', '007'"
+    """
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return ", ".join(map(repr, ids[:NAMED])) + more
+
+
 def check_ids(ids: Sequence[str], *, source: str) -> None:
-    """Refuses a table in which a person has no identifier, or two rows have the same one.
+    """Refuses a table in which a person has no identifier, two rows have the same one, or one is more than a line.
 
     Args:
       ids: of the rows, in order.
@@ -63,7 +74,13 @@ def check_ids(ids: Sequence[str], *, source: str) -> None:
         raise ValueError(f"{source} has no id in {len(missing)} rows (first: record {missing[0] + 1}); fill them in")
     twice = repeated(ids)
     if twice:
-        raise ValueError(f"{source} repeats the id {listed(twice, 5)}; each row needs an id of its own")
+        raise ValueError(f"{source} repeats the id {named(twice)}; each row needs an id of its own")
+    broken = [name for name in ids if name.splitlines() != [name]]
+    if broken:
+        raise ValueError(
+            f"{source} has a line break in the id {named(broken)}; whom to delete is named one a line, so that nobody "
+            "could name these people: take the breaks out"
+        )
 
 
 def hash_ids(salt: bytes, ids: Iterable[str]) -> list[bytes]:

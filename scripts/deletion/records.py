@@ -1,7 +1,8 @@
 """Certificates: one for the training and one for each request, each naming the digest of the one before.
 
 A certificate holds scalars only. Bound and epsilon are rounded up to four digits: from their last digits, and the
-store, a guess at a deleted row could be checked.
+store, a guess at a deleted row could be checked. Rates have three decimals: more of them, before and after, would tell
+the group of a held-out person who was deleted, and whether the model was right about them.
 """
 
 import datetime
@@ -22,6 +23,9 @@ TRAINED = "trained"
 UNCHANGED = "none: only held-out people, the model does not change"
 STREAMED = "fair_newton, streamed"
 REFRESHED = "refreshed: retrained on who remains, under the same secret noise"
+# A change of these is another FORMAT, as verify compares them.
+METHODS = (TRAINED, UNCHANGED, STREAMED, REFRESHED)
+VERSIONS = ("project", "code", "jax", "jaxlib", "numpy", "python")
 STATEMENT = (
     "Up to (epsilon, delta) nobody can tell the published model from one trained anew without these people, provided "
     "that they do not know the secret noise, that the requests were not chosen by looking at published models, and "
@@ -101,7 +105,7 @@ def make(
         "before": None if previous is None else parse(previous)["after"],
         "after": dict(after),
         "dtype": str(np.asarray(state.params).dtype),
-        "versions": {name: environment[name] for name in ("project", "code", "jax", "jaxlib", "numpy", "python")},
+        "versions": {name: environment[name] for name in VERSIONS},
         "ids": sorted(name.hex() for name in ids),
         "previous": None if previous is None else previous.digest,
     }

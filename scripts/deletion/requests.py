@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from fmu_jax import stream
-from fmu_jax.datasets.reading import listed
-from scripts.deletion import exports, ledger, model, people, records
+from scripts.deletion import exports, ledger, model, people, records, seal
 from scripts.deletion.ledger import Ledger, Record
 from scripts.deletion.model import Settings
 
-_NAMED = 5
+
+class UnwrittenError(Exception):
+    """A request is done and in the ledger, but not all files that follow it could be written."""
 
 
 class Chosen(NamedTuple):
@@ -39,7 +40,8 @@ def delete(folder: Path, ids: Sequence[str], *, ignore_missing: bool = False, re
     Raises:
       ValueError: ids are unknown, repeated or already deleted, or nobody of a group and label would be left. The
         store is then as it was.
-      OSError: the store cannot be read or written. The message says whether the request is done.
+      OSError: the store cannot be read or written; nobody was deleted.
+      UnwrittenError: the request is done.
     """
     model.use_float64()
     with ledger.opened(folder) as db:
@@ -49,10 +51,10 @@ def delete(folder: Path, ids: Sequence[str], *, ignore_missing: bool = False, re
         try:
             ledger.settle(db)
             exports.catch_up(db, folder)
-        except OSError as error:
-            raise OSError(
-                f"request {record.number} is done and in the ledger, but not all files could be written ({error}); any "
-                "command on the store will write them"
+        except (OSError, ledger.Error) as error:
+            raise UnwrittenError(
+                f"request {record.number} is done and in the ledger, but not all files could be written ({error}); do "
+                "not send it again: report, or the next delete, writes them (exit status 3)"
             ) from error
     return record
 
@@ -62,8 +64,9 @@ def _serve(db: Ledger, ids: Sequence[str], ignore_missing: bool, refresh: bool) 
     previous = ledger.last_record(db)
     chosen = choose(db, ids, ignore_missing=ignore_missing)
     held_out = chosen.positions < settings.test_rows
-    trained = ledger.rows_at(db, chosen.positions[~held_out])
-    before = model.unpack(settings, ledger.state(db))
+    rows = ledger.rows_at(db, chosen.positions)
+    trained = rows[~held_out]
+    before = model.unpack(settings, ledger.meta(db, "state"))
     _check_cells(settings, before, trained)
 
     ledger.erase_rows(db, chosen.positions)
@@ -81,8 +84,9 @@ def _serve(db: Ledger, ids: Sequence[str], ignore_missing: bool, refresh: bool) 
         ignored=chosen.ignored,
         after=model.assess(after, test),
     )
-    ledger.put_state(db, model.pack(after))
+    ledger.put_meta(db, "state", model.pack(after))
     ledger.add_record(db, record)
+    seal.renew(db, chosen.hashes, chosen.positions, rows, record.number)
     return record
 
 
@@ -101,7 +105,7 @@ def choose(db: Ledger, ids: Sequence[str], *, ignore_missing: bool) -> Chosen:
         "already deleted": [unique[k] for k in np.flatnonzero(gone)],
         "repeated": people.repeated(ids),
     }
-    said = "; ".join(f"{what}: {listed(names, _NAMED)}" for what, names in wrong.items() if names)
+    said = "; ".join(f"{what}: {people.named(names)}" for what, names in wrong.items() if names)
     if said and not ignore_missing:
         raise ValueError(f"nobody was deleted, because ids are {said}; correct them, or pass --ignore-missing")
     kept = np.flatnonzero(~unknown & ~gone)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmu_jax import Data, FitResult, Objective, datasets, fit, metrics, predict_labels, privacy, stream
-from scripts.deletion import exports, ledger, model, people, records, table
+from scripts.deletion import exports, ledger, model, people, records, seal, table
 from scripts.deletion.model import Settings
 from scripts.deletion.table import Table
 from scripts.harness import files
@@ -162,7 +162,9 @@ def _building(folder: Path) -> Iterator[Path]:
 
 def _write(place: Path, settings: Settings, state: stream.State, split: datasets.Split, ids: list[str]) -> None:
     salt = secrets.token_bytes(32)
-    kept = [ids[record] for record in (*split.test_rows, *split.train_rows)]
+    hashes = people.hash_ids(salt, [ids[record] for record in (*split.test_rows, *split.train_rows)])
+    rows = np.concatenate([model.stacked(part) for part in (split.test, split.train)])
+    meta = {"settings": settings.to_json(), "salt": salt, "state": model.pack(state)}
     record = records.make(
         settings,
         state,
@@ -174,10 +176,10 @@ def _write(place: Path, settings: Settings, state: stream.State, split: datasets
     )
     with ledger.created(place) as db:
         with ledger.exclusive(db):
-            ledger.put_meta(db, "settings", settings.to_json())
-            ledger.put_meta(db, "salt", salt)
-            ledger.add_people(db, people.hash_ids(salt, kept), range(settings.rows))
-            ledger.add_rows(db, np.concatenate([model.stacked(part) for part in (split.test, split.train)]))
-            ledger.put_state(db, model.pack(state))
+            ledger.add_people(db, hashes, range(settings.rows))
+            ledger.add_rows(db, rows)
             ledger.add_record(db, record)
+            everybody = ((name, position, 0) for position, name in enumerate(hashes))
+            for name, value in (meta | {seal.NAME: seal.whole(meta, everybody, rows, record.digest)}).items():
+                ledger.put_meta(db, name, value)
         exports.catch_up(db, place)

@@ -1,14 +1,18 @@
-"""Does the store tell the truth? Everything is computed again from the stored rows and compared."""
+"""Does the store tell the truth? Everything is computed again from the stored rows and compared; nothing is written.
+
+That is: no export. Opening a ledger still finishes what a killed process left in SQLite's own log.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.deletion import exports, ledger, ledger_checks, model, model_checks
+from scripts.deletion import ledger, ledger_checks, model, model_checks
 from scripts.deletion.evidence import Seen, look
 
 CHECKS: dict[str, Callable[[Seen], str]] = {
     "database": ledger_checks.check_database,
+    "seal": ledger_checks.check_seal,
     "privacy": ledger_checks.check_privacy,
     "chain": ledger_checks.check_chain,
     "certificates": ledger_checks.check_certificates,
@@ -23,6 +27,10 @@ CHECKS: dict[str, Callable[[Seen], str]] = {
     "model.json": ledger_checks.check_model,
 }
 """Every check by the name under which it is reported."""
+
+
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError)
+"""What reading a damaged ledger can end in, beside the errors that say what is wrong."""
 
 
 class Outcome(NamedTuple):
@@ -46,14 +54,16 @@ def verify(folder: Path) -> Iterator[tuple[str, Outcome]]:
       OSError: the same, or there is no store.
     """
     model.use_float64()
-    with ledger.opened(folder) as db:
-        exports.catch_up(db, folder)
-        with ledger.exclusive(db):
+    with ledger.opened(folder) as db, ledger.exclusive(db):
+        try:
             seen = look(db, folder)
-            for name, check in CHECKS.items():
-                try:
-                    outcome = Outcome(True, check(seen))
-                except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
-                    what = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
-                    outcome = Outcome(False, f"{what}{error}")
-                yield name, outcome
+        except _UNREADABLE as error:
+            raise ValueError(f"the ledger in {folder} cannot be read: {type(error).__name__}: {error}") from error
+        for name, check in CHECKS.items():
+            try:
+                outcome = Outcome(True, check(seen))
+            except (ValueError, OSError) as error:
+                outcome = Outcome(False, str(error))
+            except _UNREADABLE as error:
+                outcome = Outcome(False, f"{type(error).__name__}: {error}")
+            yield name, outcome

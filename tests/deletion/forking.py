@@ -7,6 +7,7 @@ for imports. Orders come as JSON, one a line, on standard input; the answers go 
 import contextlib
 import ctypes
 import io
+import itertools
 import json
 import os
 import resource
@@ -20,10 +21,18 @@ import matplotlib.backends.backend_agg
 import scipy.linalg  # What JAX imports when it first compiles.
 
 from scripts import fmu_delete
-from scripts.deletion import exports, ledger, page, requests, training
+from scripts.deletion import exports, ledger, page, requests, seal, training
 from scripts.harness import files
 
-PLACES = {"ledger": ledger, "exports": exports, "files": files, "training": training, "os": os, "Path": Path}
+PLACES = {
+    "ledger": ledger,
+    "seal": seal,
+    "exports": exports,
+    "files": files,
+    "training": training,
+    "os": os,
+    "Path": Path,
+}
 
 
 def kill_at(place: str, name: str, call: int, *, after: bool) -> None:
@@ -42,8 +51,27 @@ def kill_at(place: str, name: str, call: int, *, after: bool) -> None:
     setattr(PLACES[place], name, counted)
 
 
-def serve(store: str, batches: list[list[str]], write: int, point: list[Any] | None) -> None:
-    """Deletes batch after batch, and says so after each."""
+def announce(write: int) -> None:
+    """Makes a request say "(" once its transaction is open, and ")" once it is committed."""
+    begin, settle, begun = requests._serve, ledger.settle, []
+
+    def marked_begin(*args: Any) -> Any:
+        os.write(write, b"(")
+        begun.append(True)
+        return begin(*args)
+
+    def marked_settle(db: Any) -> None:
+        if begun:
+            begun.clear()
+            os.write(write, b")")
+        settle(db)
+
+    requests._serve, ledger.settle = marked_begin, marked_settle
+
+
+def serve(store: str, batches: list[list[str]], write: int, point: list[Any] | None = None) -> None:
+    """Deletes batch after batch, and says "(", ")" and "." as each is begun, committed and answered."""
+    announce(write)
     for number, batch in enumerate(batches):
         if point and number == 1:
             kill_at(*point[:3], after=point[3])
@@ -51,8 +79,10 @@ def serve(store: str, batches: list[list[str]], write: int, point: list[Any] | N
         os.write(write, b".")
 
 
-def killed(store: str, batches: list[list[str]], *, wait: bool, delay: float, point: list[Any] | None = None) -> dict:
-    """Kills a process that serves requests: after a delay from its start, or from its first answer, or at a point."""
+def killed(
+    store: str, batches: list[list[str]], *, marks: int = 0, delay: float = 0, point: list[Any] | None = None
+) -> dict:
+    """Kills a process that serves requests: at a point, or after so many of its marks and a delay; what it had said."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -60,29 +90,33 @@ def killed(store: str, batches: list[list[str]], *, wait: bool, delay: float, po
         serve(store, batches, write, point)
         os._exit(0)
     os.close(write)
-    answers = os.read(read, 1) if wait or point else b""
+    said = b""
     if not point:
+        while len(said) < marks and (mark := os.read(read, 1)):
+            said += mark
         time.sleep(delay)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
     while more := os.read(read, 4096):
-        answers += more
+        said += more
     os.close(read)
-    return {"answered": len(answers), "signal": os.WTERMSIG(os.waitpid(child, 0)[1])}
+    return {"said": said.decode(), "signal": os.WTERMSIG(os.waitpid(child, 0)[1])}
 
 
-def timed(store: str, batches: list[list[str]]) -> dict:
-    """How long a process takes to its first answer, and from one to the next."""
+def timed(store: str, batches: list[list[str]]) -> list[float]:
+    """How long a process takes to each of its marks: from its start to the first, and from each to the next."""
     read, write = os.pipe()
-    begin = time.monotonic()
-    if not os.fork():
-        serve(store, batches, write, None)
+    times = [time.monotonic()]
+    child = os.fork()
+    if not child:
+        os.close(read)
+        serve(store, batches, write)
         os._exit(0)
     os.close(write)
-    times = [time.monotonic() for _ in batches if os.read(read, 1)]
+    while os.read(read, 1):
+        times.append(time.monotonic())
     os.close(read)
-    os.wait()
-    return {"first": times[0] - begin, "each": (times[-1] - times[0]) / (len(times) - 1)}
+    os.waitpid(child, 0)
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
 def together(commands: list[list[str]]) -> list[dict]:

@@ -47,7 +47,7 @@ def look(folder: Path):
     """Settings, state and all rows of a store, past its own opening."""
     with sqlite3.connect(folder / ledger.NAME) as db:
         settings = Settings.from_json(ledger.meta(db, "settings"))
-        found = settings, model.unpack(settings, ledger.state(db)), ledger.rows_between(db, 0, settings.rows)
+        found = settings, model.unpack(settings, ledger.meta(db, "state")), ledger.rows_between(db, 0, settings.rows)
     db.close()
     return found
 

@@ -46,6 +46,7 @@ def test_help_names_every_flag_with_words(command, capsys):
     for field in dataclasses.fields(config_type):
         assert "--" + field.name.replace("_", "-") in shown
     assert "secret" in shown or command != "train"
+    assert "Exit status" in shown or command not in ("delete", "verify")
 
 
 def test_help_lists_the_commands(capsys):
@@ -162,7 +163,7 @@ def test_the_published_model_predicts_as_it_says(tmp_path, store):
     held_out = [k for k in range(400) if tables.position(store, f"{k:04d}") < settings.test_rows]
     said = json.loads((store / "certificates/000001.json").read_text())["after"]["accuracy"]
     alive = [k for k in held_out if rows[tables.position(store, f"{k:04d}"), -3] == 1]
-    assert (predicted == people["paid"])[alive].mean() == pytest.approx(said, abs=1e-9)
+    assert round((predicted == people["paid"])[alive].mean(), 3) == said
 
 
 def test_sigma_is_the_power_of_two_that_the_plan_needs(tmp_path):

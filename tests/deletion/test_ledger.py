@@ -20,7 +20,7 @@ def folder(tmp_path):
         ledger.put_meta(db, "salt", b"\0\1")
         ledger.add_people(db, [bytes([k % 256, k // 256]) for k in range(N)], range(N))
         ledger.add_rows(db, ROWS)
-        ledger.put_state(db, b"first state")
+        ledger.put_meta(db, "state", b"first state")
         ledger.add_record(db, Record(0, "{}\n", "abc"))
     return tmp_path
 
@@ -69,10 +69,10 @@ def test_a_transaction_is_kept_whole_or_not_at_all(folder):
     with ledger.opened(folder) as db:
         with pytest.raises(Stop), ledger.exclusive(db):
             ledger.erase_rows(db, np.arange(N))
-            ledger.put_state(db, b"other state")
+            ledger.put_meta(db, "state", b"other state")
             ledger.add_record(db, Record(1, "{}", "def"))
             raise Stop
-        assert ledger.state(db) == b"first state"
+        assert ledger.meta(db, "state") == b"first state"
         np.testing.assert_array_equal(ledger.rows_between(db, 0, N), ROWS)
         assert [record.number for record in ledger.records(db)] == [0]
 
@@ -80,10 +80,10 @@ def test_a_transaction_is_kept_whole_or_not_at_all(folder):
 def test_the_state_is_overwritten_where_it_stands(folder):
     with ledger.opened(folder) as db:
         with ledger.exclusive(db):
-            ledger.put_state(db, b"later state")
+            ledger.put_meta(db, "state", b"later state")
         with pytest.raises(ValueError, match="has 5 bytes, the stored one 11"), ledger.exclusive(db):
-            ledger.put_state(db, b"short")
-        assert ledger.state(db) == b"later state"
+            ledger.put_meta(db, "state", b"short")
+        assert ledger.meta(db, "state") == b"later state"
     content = (folder / ledger.NAME).read_bytes()
     assert b"later state" in content
     assert b"first state" not in content
@@ -109,6 +109,25 @@ def test_the_pragmas_that_the_promises_rest_on(folder):
         assert db.execute("PRAGMA temp_store").fetchone() == (2,)  # 2 is memory.
 
 
+def test_a_read_only_ledger_says_so(folder, monkeypatch):
+    monkeypatch.setattr(ledger.os, "access", lambda place, _: place != folder / ledger.NAME)  # Root may write anywhere.
+    with pytest.raises(PermissionError, match=r"ledger\.sqlite is read-only for you, or its disk is"):
+        ledger.opened(folder).__enter__()
+
+
+def test_every_table_is_a_ledgers(folder):
+    changes = (
+        "CREATE TABLE backup (a)",
+        "CREATE INDEX places ON people (position)",
+        "ALTER TABLE records ADD note TEXT",
+    )
+    for change, said in zip(changes, ("table backup", "index places", "table records"), strict=True):
+        with contextlib.closing(sqlite3.connect(folder / ledger.NAME)) as db:
+            assert said not in ledger.fault(db)
+            db.execute(change)
+            assert f"{said} is missing, changed or was added" in ledger.fault(db)
+
+
 def test_no_store(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no store in .*; make one with the command train"):
         ledger.opened(tmp_path).__enter__()
@@ -123,7 +142,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path):
     path.unlink()
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE other (a)")
-    with pytest.raises(ValueError, match="is no ledger of version 1"), ledger.opened(tmp_path):
+    with pytest.raises(ValueError, match="is no ledger of version 2"), ledger.opened(tmp_path):
         pass
 
 

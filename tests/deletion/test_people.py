@@ -35,6 +35,24 @@ def test_repeated_and_missing_ids_of_a_table_are_named():
         people.check_ids(["7", "", "8", ""], source="the table")
 
 
+BREAKS = [chr(k) for k in range(0x3000) if len(f"a{chr(k)}b".splitlines()) > 1]
+
+
+@pytest.mark.parametrize("mark", ["\r\n", *BREAKS])
+def test_an_id_of_two_lines_is_refused_and_named(mark):
+    assert set(BREAKS) >= set("\n\r\v\f\x85\u2028\u2029")
+    for name in (f"a{mark}b", f"ab{mark}"):
+        with pytest.raises(ValueError, match="line break in the id") as error:
+            people.check_ids(["7", name, "8"], source="the table")
+        assert repr(name) in str(error.value)
+
+
+def test_a_message_names_a_hundred_ids_and_counts_the_rest():
+    ids = [f"{k:03d}" for k in range(250)]
+    assert people.named(ids[:100]) == ", ".join(map(repr, ids[:100]))
+    assert people.named(ids) == ", ".join(map(repr, ids[:100])) + " and 150 more"
+
+
 def test_hashes_are_hmac_sha256():
     """Against RFC 2104, written out."""
     salt, name = bytes(range(32)), "Zoë"

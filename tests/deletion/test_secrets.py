@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scripts import fmu_delete
-from scripts.deletion import ledger, people, requests
+from scripts.deletion import ledger, people, requests, seal
 from tests.deletion import tables
 
 
@@ -106,6 +106,20 @@ def test_the_old_model_is_gone(store):
     assert found_in(store, vector_traces(old.anchor)) == set()
 
 
+def test_the_seal_is_in_the_ledger_alone_and_the_old_one_is_gone(store):
+    """From two seals and the salt, a guess at the row that was deleted between them could be checked."""
+    halves = []
+    for name in ("0001", "0002"):
+        requests.delete(store, [name])
+        now = meta(store, seal.NAME)
+        assert len(now) == 2 * seal.BYTES
+        for old in halves:
+            assert found_in(store, [old, old.hex().encode()]) == set()
+        halves = [now[: seal.BYTES], now[seal.BYTES :]]
+        for half in halves:
+            assert found_in(store, [half, half.hex().encode()]) == {(ledger.NAME, 0)}
+
+
 def spellings(number):
     """A number as it could be printed, from six significant digits on."""
     texts = {repr(number), str(np.float32(number)), number.hex()}
@@ -136,7 +150,7 @@ def test_the_noise_is_shown_nowhere(tmp_path, capfd):
     assert fmu_delete.main(["verify", "--store", str(store), "--traceback"]) == 0
     (store / "model.json").write_text("{}")
     assert fmu_delete.main(["verify", "--store", str(store), "--traceback"]) == 1
-    (store / "model.json").unlink()
+    assert fmu_delete.main(["report", "--store", str(store), "--traceback"]) == 0
     assert fmu_delete.main(["verify", "--store", str(store), "--traceback"]) == 0
 
     _, state, _ = tables.look(store)

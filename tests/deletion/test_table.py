@@ -134,7 +134,11 @@ def test_bad_ids_of_a_table_are_refused(tmp_path):
     pd.concat([people, people[3:4]]).to_csv(tmp_path / "people.csv", index=False)
     with pytest.raises(ValueError, match=r"repeats the id '0003'"):
         table.read(table.Table(tmp_path / "people.csv", "id", "paid", "sex"), seed=0)
-    people.loc[5, "id"] = ""
+    people.loc[[5, 8], "id"] = ["an\nid", "an\r\nother"]
+    people.to_csv(tmp_path / "people.csv", index=False)
+    with pytest.raises(ValueError, match=r"people\.csv has a line break in the id 'an\\nid', 'an\\r\\nother'; whom"):
+        table.read(table.Table(tmp_path / "people.csv", "id", "paid", "sex"), seed=0)
+    people.loc[[5, 8], "id"] = ["", "0008"]
     people.to_csv(tmp_path / "people.csv", index=False)
     with pytest.raises(ValueError, match=r"no id in 1 rows \(first: record 6\)"):
         table.read(table.Table(tmp_path / "people.csv", "id", "paid", "sex"), seed=0)

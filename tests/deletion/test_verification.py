@@ -1,18 +1,27 @@
 """``verify`` passes on a store that was only used, and fails on every single thing that is changed by hand."""
 
-import contextlib
-import json
-import sqlite3
+import hashlib
+import random
+import struct
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from scripts import fmu_delete
-from scripts.deletion import exports, ledger, model, records, requests, verification
+from scripts.deletion import exports, ledger, requests, verification
 from scripts.deletion.ledger import CHUNK
-from scripts.deletion.model import Settings
 from tests.deletion import tables
+from tests.deletion.tampering import (
+    TAMPERED,
+    by_hand,
+    change_row,
+    change_settings,
+    edit,
+    execute,
+    failing,
+    someone,
+    stored,
+)
 
 
 @pytest.fixture
@@ -20,17 +29,6 @@ def used(store):
     requests.delete(store, ["0001", "0002"])
     requests.delete(store, ["0003"])
     return store
-
-
-@contextlib.contextmanager
-def by_hand(folder):
-    with contextlib.closing(sqlite3.connect(folder / ledger.NAME)) as db:
-        yield db
-        db.commit()
-
-
-def failing(folder):
-    return {name for name, outcome in verification.verify(folder) if not outcome.agrees}
 
 
 def test_a_used_store_passes_every_check(used):
@@ -42,200 +40,84 @@ def test_a_used_store_passes_every_check(used):
     assert failing(used) == set()
 
 
-def change_row(folder, name, change):
-    """Applies ``change`` to the stored row of a person."""
-    at = tables.position(folder, name)
-    with by_hand(folder) as db, db.blobopen("chunks", "rows", at // CHUNK) as blob:
-        rows = np.frombuffer(blob.read(), "<f8").reshape(CHUNK, -1).copy()
-        change(rows[at % CHUNK])
-        blob.seek(0)
-        blob.write(rows.tobytes())
-
-
-def someone(folder, part, label=None):
-    """A person who was not deleted, trained on or held out."""
-    settings, _, rows = tables.look(folder)
-    for k in range(100, 400):
-        at = tables.position(folder, f"{k:04d}")
-        if (at < settings.test_rows) == (part == "test") and label in (None, rows[at, -2]):
-            return f"{k:04d}"
-    raise AssertionError
-
-
-def change_state(folder, **fields):
-    _, state, _ = tables.look(folder)
-    changed = state._replace(**{name: change(getattr(state, name)) for name, change in fields.items()})
-    with by_hand(folder) as db:
-        db.execute("UPDATE state SET packed = ?", (model.pack(changed),))
-
-
-def change_settings(folder, **fields):
-    with by_hand(folder) as db:
-        content = json.loads(ledger.meta(db, "settings")) | fields
-        db.execute("UPDATE meta SET value = ? WHERE name = 'settings'", (json.dumps(content).encode(),))
-
-
-def forge(folder, number, change):
-    """Changes a certificate and makes the chain and the files after it fit."""
-    with by_hand(folder) as db:
-        previous = None
-        for record in list(ledger.records(db)):
-            content = records.parse(record)
-            if record.number == number:
-                change(content)
-            content["previous"] = previous
-            text = json.dumps(content, indent=1) + "\n"
-            previous = records.digest_of(text)
-            db.execute(
-                "UPDATE records SET certificate = ?, digest = ? WHERE number = ?", (text, previous, record.number)
-            )
-            (folder / "certificates" / exports.certificate_name(record.number)).write_text(text)
-        settings = Settings.from_json(ledger.meta(db, "settings"))
-        state = model.unpack(settings, ledger.state(db))
-        (folder / exports.MODEL).write_text(exports.model_text(settings, state, ledger.last_record(db)))
-
-
-def execute(folder, command, *values):
-    with by_hand(folder) as db:
-        db.execute(command, values)
-
-
-def edit(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def nudge(values):
-    return values.at[(0,) * values.ndim].add(1e-5)
-
-
-def swap_request(folder):
-    """Says that another person than the deleted one was deleted."""
-    with by_hand(folder) as db:
-        db.execute("UPDATE people SET request = 1 WHERE id = (SELECT id FROM people WHERE request = 0 LIMIT 1)")
-        db.execute("UPDATE people SET request = 0 WHERE id = (SELECT id FROM people WHERE request = 2 LIMIT 1)")
-
-
-TAMPERED = {
-    "a certificate file is changed": (
-        lambda s: edit(s / "certificates/000001.json", '"epsilon": ', '"epsilon": 0.0'),
-        {"certificates"},
-    ),
-    "a certificate file is added": (lambda s: (s / "certificates/000009.json").write_text("{}"), {"certificates"}),
-    "a certificate of the ledger is changed": (
-        lambda s: execute(s, "UPDATE records SET certificate = replace(certificate, 'Z', 'Y') WHERE number = 1"),
-        {"chain", "certificates"},
-    ),
-    "a digest is changed": (lambda s: execute(s, "UPDATE records SET digest = 'ab' WHERE number = 1"), {"chain"}),
-    "a certificate is taken out": (lambda s: execute(s, "DELETE FROM records WHERE number = 1"), {"chain"}),
-    "an old epsilon is forged, chain and all": (lambda s: forge(s, 1, lambda c: c.update(epsilon=1e-9)), {"numbers"}),
-    "the last epsilon and bound are forged": (
-        lambda s: forge(s, 2, lambda c: c.update(epsilon=0.0, residual_bound=0.0, epsilon_left=1.0)),
-        {"residual"},
-    ),
-    "what remains is forged": (lambda s: forge(s, 1, lambda c: c["remaining"].update(train=400)), {"numbers"}),
-    "how many were deleted is forged": (lambda s: forge(s, 1, lambda c: c["deleted"].update(train=0)), {"numbers"}),
-    "the accuracy before is forged": (lambda s: forge(s, 2, lambda c: c["before"].update(accuracy=1.0)), {"numbers"}),
-    "the accuracy after is forged": (lambda s: forge(s, 2, lambda c: c["after"].update(accuracy=1.0)), {"measures"}),
-    "the method is forged": (lambda s: forge(s, 2, lambda c: c.update(method=records.REFRESHED)), {"numbers"}),
-    "whom it was about is forged": (lambda s: forge(s, 1, lambda c: c["ids"].pop()), {"people"}),
-    "another store's certificate": (lambda s: forge(s, 1, lambda c: c.update(store="ab")), {"chain"}),
-    "somebody is said to be there still": (
-        lambda s: execute(s, "UPDATE people SET request = 0 WHERE request = 2"),
-        {"people", "rows", "numbers"},
-    ),
-    "somebody else is said to be deleted": (swap_request, {"people", "rows"}),
-    "somebody is taken out": (
-        lambda s: execute(s, "DELETE FROM people WHERE id = (SELECT min(id) FROM people)"),
-        {"people"},
-    ),
-    "two people have one row": (
-        lambda s: execute(s, "UPDATE people SET position = 7 WHERE id = (SELECT min(id) FROM people)"),
-        {"people"},
-    ),
-    "a deleted row is back": (lambda s: change_row(s, "0001", lambda row: row.fill(1)), {"rows"}),
-    "half a deleted row is back": (lambda s: change_row(s, "0001", lambda row: row[:2].fill(0.5)), {"rows"}),
-    "somebody's row is gone": (
-        lambda s: change_row(s, someone(s, "train"), lambda row: row.fill(0)),
-        {"rows", "accumulators"},
-    ),
-    "a feature is changed": (
-        lambda s: change_row(s, someone(s, "train"), lambda row: row[:1].__iadd__(1e-6)),
-        {"accumulators"},
-    ),
-    "a label is changed": (
-        lambda s: change_row(s, someone(s, "train"), lambda row: row[-2:-1].__imul__(-1).__iadd__(1)),
-        {"accumulators", "parameters"},
-    ),
-    "a label is no label": (lambda s: change_row(s, someone(s, "train"), lambda row: row[-2:-1].fill(3)), {"rows"}),
-    "a held-out group is changed": (
-        lambda s: change_row(s, someone(s, "test"), lambda row: row[-1:].__imul__(-1).__iadd__(1)),
-        {"measures"},
-    ),
-    "the parameters are nudged": (lambda s: change_state(s, params=nudge), {"parameters", "model.json"}),
-    "the noise is changed": (lambda s: change_state(s, noise=nudge), {"parameters"}),
-    "the anchor is changed": (lambda s: change_state(s, anchor=nudge), {"accumulators"}),
-    "the gradient is changed": (
-        lambda s: change_state(s, moments=lambda m: m._replace(gradient=nudge(m.gradient))),
-        {"accumulators"},
-    ),
-    "the curvature is changed": (
-        lambda s: change_state(s, moments=lambda m: m._replace(curvature=nudge(m.curvature))),
-        {"accumulators"},
-    ),
-    "the reach is changed": (
-        lambda s: change_state(s, moments=lambda m: m._replace(reach=nudge(m.reach))),
-        {"accumulators"},
-    ),
-    "a cell sum is changed": (
-        lambda s: change_state(s, moments=lambda m: m._replace(sums=nudge(m.sums))),
-        {"accumulators"},
-    ),
-    "a count is changed": (
-        lambda s: change_state(s, moments=lambda m: m._replace(counts=m.counts.at[0, 0].add(1))),
-        {"accumulators"},
-    ),
-    "the longest row is shortened": (lambda s: change_state(s, row_norm=lambda v: v * 0), {"accumulators"}),
-    "the bound is lowered": (
-        lambda s: change_state(s, residual_bound=lambda v: v * 1e-9, epsilon=lambda v: v * 1e-9),
-        {"residual"},
-    ),
-    "epsilon is lowered": (lambda s: change_state(s, epsilon=lambda v: v / 2), {"residual"}),
-    "the state's sigma is changed": (lambda s: change_state(s, sigma=lambda v: v * 2), {"settings"}),
-    "the state's fairness is changed": (
-        lambda s: change_state(s, objective=lambda o: tables.reweighted(o, fairness=jnp.asarray(0.5))),
-        {"settings"},
-    ),
-    "the state's penalty is changed": (
-        lambda s: change_state(s, objective=lambda o: tables.reweighted(o, penalty="demographic_parity")),
-        {"settings"},
-    ),
-    "the count of deletions is changed": (lambda s: change_state(s, deleted=lambda v: v + 1), {"numbers"}),
-    "the count of refreshes is changed": (lambda s: change_state(s, refreshes=lambda v: v + 1), {"numbers"}),
-    "the settings' sigma is changed": (lambda s: change_settings(s, sigma=40.0), {"settings", "numbers"}),
-    "the settings' ridge is changed": (lambda s: change_settings(s, l2=0.1), {"settings", "parameters"}),
-    "the settings' budget is changed": (lambda s: change_settings(s, budget=9.0), {"settings", "numbers"}),
-    "the published model is changed": (
-        lambda s: edit(s / "model.json", '"params": [\n  ', '"params": [\n  1'),
-        {"model.json"},
-    ),
-    "the published model is of another request": (
-        lambda s: edit(s / "model.json", '"request": 2', '"request": 7'),
-        {"model.json"},
-    ),
-    "others can read the ledger": (lambda s: (s / ledger.NAME).chmod(0o644), {"privacy"}),
-    "others can read the folder": (lambda s: s.chmod(0o755), {"privacy"}),
-    "something else lies in the store": (lambda s: (s / "old_model.json").touch(0o600), {"privacy"}),
-    "the log is not kept ahead": (lambda s: execute(s, "PRAGMA journal_mode = DELETE"), {"database"}),
-}
-
-
 @pytest.mark.parametrize("what", TAMPERED)
 def test_a_change_by_hand_is_seen(used, what):
     tamper, expected = TAMPERED[what]
     tamper(used)
+    before = tables.contents(used)
     assert expected <= failing(used)
+    assert {name: held for name, held in tables.contents(used).items() if not name.startswith(ledger.NAME)} == {
+        name: held for name, held in before.items() if not name.startswith(ledger.NAME)
+    }
+
+
+def test_a_flipped_bit_is_seen_or_changes_nothing_that_is_stored(used):
+    """Anywhere in the file; most of a small one is people, rows, certificates and values."""
+    path, draw = used / ledger.NAME, random.Random(0)
+    whole, before = path.read_bytes(), stored(used)
+    seen = 0
+    for _ in range(40):
+        content = bytearray(whole)
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(content)
+        try:
+            found = failing(used)
+        except (ValueError, OSError):
+            found = {"the ledger does not read"}
+        seen += bool(found)
+        assert found or stored(used) == before
+        for leftover in used.glob(f"{ledger.NAME}-*"):
+            leftover.unlink()
+    assert seen > 15
+    path.write_bytes(whole)
+    assert failing(used) == set()
+
+
+@pytest.mark.parametrize("what", ["the salt is changed", "the rounding errors are zeroed", "epsilon is lowered"])
+def test_nothing_is_built_on_a_ledger_whose_books_were_changed(used, what, tmp_path, capsys):
+    TAMPERED[what][0](used)
+    (used / exports.MODEL).unlink()
+    (tmp_path / "ids.txt").write_text("0005\n")
+    before = stored(used)
+    for words in (["delete", "--ids", str(tmp_path / "ids.txt")], ["report"]):
+        assert fmu_delete.main([words[0], "--store", str(used), *words[1:]]) == 1
+        assert "do not fit its seal; nothing was done; verify tells more" in capsys.readouterr().err
+    assert stored(used) == before
+    assert not (used / exports.MODEL).exists()
+
+
+def test_a_changed_row_is_seen_even_after_it_was_deleted(used):
+    name = someone(used, "test")
+    change_row(used, name, lambda row: row[:1].__iadd__(1e-9))
+    requests.delete(used, [name])
+    assert failing(used) == {"seal"}
+
+
+def test_the_seal_is_what_it_says(used):
+    """Written out: a sum of keyed BLAKE2b over everybody, and one over the rest."""
+    _, _, rows = tables.look(used)
+    with by_hand(used) as db:
+        meta, last = ledger.all_meta(db), ledger.last_record(db).digest
+        everybody = list(ledger.all_people(db))
+    total = 0
+    for name, position, request in everybody:
+        text = name + struct.pack("<qq", position, request) + struct.pack(f"<{rows.shape[1]}d", *rows[position])
+        total += int.from_bytes(
+            hashlib.blake2b(text, key=meta["salt"], person=b"person", digest_size=32).digest(), "little"
+        )
+    assert meta["seal"][:32] == (total % 2**256).to_bytes(32, "little")
+    parts = [
+        b"last certificate",
+        last.encode(),
+        b"salt",
+        meta["salt"],
+        b"settings",
+        meta["settings"],
+        b"state",
+        meta["state"],
+    ]
+    text = b"".join(struct.pack("<q", len(part)) + part for part in parts)
+    assert meta["seal"][32:] == hashlib.blake2b(text, key=meta["salt"], person=b"books", digest_size=32).digest()
 
 
 def test_what_fills_the_last_chunk_is_looked_at(used):
@@ -250,8 +132,10 @@ def test_what_fills_the_last_chunk_is_looked_at(used):
     "tamper",
     [
         lambda s: edit(s / "certificates/000001.json", '"epsilon": ', '"epsilon": 1'),
-        lambda s: execute(s, "UPDATE state SET packed = zeroblob(length(packed))"),
-        lambda s: execute(s, "DELETE FROM state"),
+        lambda s: execute(s, "UPDATE meta SET value = zeroblob(length(value)) WHERE name = 'state'"),
+        lambda s: execute(s, "DELETE FROM meta WHERE name = 'state'"),
+        lambda s: execute(s, "DROP TABLE people"),
+        lambda s: execute(s, "UPDATE people SET id = 'text' WHERE position = 7"),
         lambda s: execute(s, "DELETE FROM meta"),
         lambda s: execute(s, "DELETE FROM chunks"),
         lambda s: execute(s, "DELETE FROM records"),
@@ -273,8 +157,29 @@ def test_the_command_exits_with_1_and_one_line(used, tamper, capsys):
     assert said.err.count("\n") == 1
 
 
-def test_a_deleted_certificate_file_is_written_again(used):
-    (used / "certificates/000001.json").unlink()
-    (used / "model.json").unlink()
-    assert failing(used) == set()
-    assert (used / "certificates/000001.json").exists()
+def test_a_falsified_model_and_a_deleted_certificate_are_said_and_left_and_report_writes_them(used, capsys):
+    model_file, certificate = used / "model.json", used / "certificates/000001.json"
+    whole = certificate.read_bytes()
+    certificate.unlink()
+    edit(model_file, '"request": 2', '"request": Infinity')
+    edit(model_file, '"params": [\n  ', '"params": [\n  1')
+    falsified = model_file.read_bytes()
+    assert fmu_delete.main(["verify", "--store", str(used)]) == 1
+    said = capsys.readouterr().out
+    assert "missing: 000001.json; take away what should not be there, then report writes what is missing" in said
+    assert "model.json is not what the ledger says; report writes it anew" in said
+    assert model_file.read_bytes() == falsified
+    assert not certificate.exists()
+    assert fmu_delete.main(["report", "--store", str(used)]) == 0
+    assert certificate.read_bytes() == whole
+    assert fmu_delete.main(["verify", "--store", str(used)]) == 0
+
+
+def test_every_wrong_certificate_file_is_named(used, capsys):
+    folder = used / "certificates"
+    (folder / "000000.json").unlink()
+    edit(folder / "000002.json", '"epsilon": ', '"epsilon": 0.0')
+    (folder / "000007.json").write_text("{}")
+    assert fmu_delete.main(["verify", "--store", str(used)]) == 1
+    wrong = "missing: 000000.json; not what the ledger holds: 000002.json; not of the ledger: 000007.json; take away"
+    assert wrong in capsys.readouterr().out
