@@ -7,6 +7,8 @@ Of example ``x`` with logits ``f``, label ``y`` and class probabilities ``p = so
     "logit"        d f_y / dx
     "log_prob"     d log p_y / dx        what a score can equal
     "loss"         - d log p_y / dx
+
+Everything here is pure and meant to be called under ``jit``; eager calls run operation by operation.
 """
 
 from collections.abc import Callable
