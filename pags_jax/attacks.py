@@ -55,8 +55,8 @@ def pgd(
       eps_linf: radius in the largest absolute value, traced; exactly one of the two radii is given.
       steps: number of steps.
       scope: "example", or "batch" for one L2 ball around all images together, as in the reference.
-      start: where to start, shaped as ``x``; outside of the ball it is projected after the first step. By default uniform
-        in the ball; for "batch" a random direction of length ``eps / 2``.
+      start: where to start, shaped as ``x``; outside of the ball it is projected after the first step. By default
+        uniform in the ball; for "batch" a random direction of length ``eps / 2``.
       step_size: length of a step; by default ``2 eps / steps``.
       bounds: lowest and highest value that ``x + delta`` may take. By default images may leave [0, 1], as in the
         reference; to measure accuracy under attack use ``(0, 1)``.
