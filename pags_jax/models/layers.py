@@ -4,6 +4,7 @@ Weights are drawn as PyTorch does by default, uniform with variance ``1 / (3 fan
 tuned for that.
 """
 
+import math
 from functools import partial
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pags_jax.channels import channel_spread, channel_sum
 from pags_jax.convolution import conv_general_dilated
 
 #: Nonlinearities.
@@ -23,15 +25,42 @@ conv = partial(nn.Conv, kernel_init=_uniform, use_bias=False, conv_general_dilat
 dense = partial(nn.Dense, kernel_init=_uniform)
 
 
-class BatchNorm(nn.BatchNorm):
-    """Batch normalisation with PyTorch's constants; its momentum of 0.1 is the share of what is new."""
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, with PyTorch's constants (Ioffe and Szegedy 2015).
 
-    momentum: float = 0.9
+    Variables are named as flax's. Statistics are computed in float32 at least.
 
-    def __call__(self, x: Array, *args: Any, **kwargs: Any) -> Array:
-        """Normalised ``x``; statistics are in float32 at least, so that dtypes are mixed on purpose."""
-        with jax.numpy_dtype_promotion("standard"):
-            return super().__call__(x, *args, **kwargs)
+    Attributes:
+      use_running_average: normalise by running statistics; otherwise by those of the batch, which update them.
+      dtype: of the result; by default that of ``x``.
+    """
+
+    use_running_average: bool
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """``(x - mean) / sqrt(variance + 1e-5) * scale + bias``."""
+        c, n = x.shape[-1], math.prod(x.shape[:-1])
+        scale = self.param("scale", nn.initializers.ones_init(), (c,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (c,), jnp.float32)
+        running = {
+            "mean": self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32),
+            "var": self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32),
+        }
+        dtype, x = self.dtype or x.dtype, at_least_float32(x)
+        mean, var = (running[name].value.astype(x.dtype) for name in ("mean", "var"))
+        if not self.use_running_average:
+            mean = channel_sum(x) / n
+            var = jnp.maximum(channel_sum(x * x) / n - mean * mean, 0)
+            if not self.is_initializing():
+                for name, new in (("mean", mean), ("var", var)):
+                    old = running[name].value  # PyTorch's momentum of 0.1 is the share of what is new.
+                    running[name].value = 0.9 * old + 0.1 * new.astype(old.dtype)
+        slope = scale.astype(x.dtype) * jax.lax.rsqrt(var + 1e-5)
+        shift = bias.astype(x.dtype) - mean * slope
+        leading = x.shape[:-1]
+        return (x * channel_spread(slope, leading) + channel_spread(shift, leading)).astype(dtype)
 
 
 def activate(x: Array, activation: str, beta: float) -> Array:
@@ -49,6 +78,6 @@ def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n i j c"]:
     return even.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
 
 
-def as_logits(x: Any) -> Any:
-    """Logits in at least float32, whatever the layers compute in."""
+def at_least_float32(x: Any) -> Any:
+    """``x`` in at least float32, whatever the layers compute in."""
     return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)

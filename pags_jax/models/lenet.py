@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from pags_jax.models.layers import Activation, activate, as_logits, conv, dense, max_pool
+from pags_jax.models.layers import Activation, activate, at_least_float32, conv, dense, max_pool
 
 
 class LeNet(nn.Module):
@@ -35,4 +35,4 @@ class LeNet(nn.Module):
             x = activate(x, self.activation, self.beta)
         x = max_pool(x).reshape(x.shape[0], -1)
         x = activate(dense(128, dtype=self.dtype)(x), self.activation, self.beta)
-        return as_logits(dense(self.classes, dtype=self.dtype)(x))
+        return at_least_float32(dense(self.classes, dtype=self.dtype)(x))

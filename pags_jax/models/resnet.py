@@ -9,7 +9,7 @@ from typing import Any, Literal
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from pags_jax.models.layers import Activation, BatchNorm, activate, as_logits, conv, dense
+from pags_jax.models.layers import Activation, BatchNorm, activate, at_least_float32, conv, dense
 
 
 class Block(nn.Module):
@@ -82,4 +82,4 @@ class ResNet(nn.Module):
                 x = Block(64 * 2**stage, stride, self.bottleneck, self.activation, self.beta, self.dtype)(
                     x, train=train
                 )
-        return as_logits(dense(self.classes, dtype=self.dtype)(x.mean((1, 2))))
+        return at_least_float32(dense(self.classes, dtype=self.dtype)(x.mean((1, 2))))

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from pags_jax.models.layers import Activation, BatchNorm, activate, as_logits, conv, dense, max_pool
+from pags_jax.models.layers import Activation, BatchNorm, activate, at_least_float32, conv, dense, max_pool
 
 
 class VGG(nn.Module):
@@ -37,4 +37,4 @@ class VGG(nn.Module):
                 x = BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
                 x = activate(x, self.activation, self.beta)
             x = max_pool(x)
-        return as_logits(dense(self.classes, dtype=self.dtype)(x.mean((1, 2))))
+        return at_least_float32(dense(self.classes, dtype=self.dtype)(x.mean((1, 2))))
