@@ -52,8 +52,12 @@ TRANSFORMS = {
 }
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize(("strides", "padding"), GEOMETRIES)
+@pytest.mark.parametrize(
+    ("strides", "padding", "transform"),
+    # Everything for the strided one; for the others what has a geometry: the three forms, all in the double backward.
+    [(*geometry, transform) for geometry in GEOMETRIES[1:2] for transform in TRANSFORMS]
+    + [(*geometry, "double backward") for geometry in (GEOMETRIES[0], *GEOMETRIES[2:])],
+)
 def test_derivatives_of_every_kind_equal_those_of_xla(strides, padding, transform):
     found, expected = (jax.jit(TRANSFORMS[transform](f))(*images()) for f in objectives(strides, padding))
     for ours, reference in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
