@@ -23,3 +23,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 if not os.environ.get("CI") and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+#: Resident memory above which compiled programs are dropped, bytes: two workers and what they start share 24 GB.
+_PLENTY = 4 * 2**30
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Drops compiled programs between modules once a worker has grown large."""
+    if nextitem is None or nextitem.path == item.path or not Path("/proc/self/statm").exists():
+        return
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    if pages * os.sysconf("SC_PAGE_SIZE") > _PLENTY:
+        jax.clear_caches()

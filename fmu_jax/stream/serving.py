@@ -70,7 +70,7 @@ def serve(state: State, data: Data, rows: Any) -> tuple[State, Data, Served]:
     if not is_traced(state, data, rows):
         check_held(state, data)
         take(data, rows)
-    rows = jnp.asarray(rows)
+    rows = jnp.asarray(rows).astype(jnp.int32)
     after, served = _serve(state, data, rows)
     if not is_traced(served) and np.any(~(np.asarray(served.epsilon) <= np.asarray(state.budget))):
         raise NotConvergedError(

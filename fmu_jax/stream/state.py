@@ -25,14 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from fmu_jax import cells
 from fmu_jax.certificates import LOGISTIC_CURVATURE
 from fmu_jax.data import Data, cell_counts, check_data, check_values, is_traced
 from fmu_jax.fitting import FitResult, NotConvergedError, check_params, minimise, solve_positive
 from fmu_jax.moments import Moments, assemble, minus, moments
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import certified_epsilon, check_positive, check_probability
-from fmu_jax.rounding import roundings
 
 
 class State(NamedTuple):
@@ -205,7 +203,7 @@ def check_counts(before, after) -> None:
 
 
 def check_held(state: State, data: Data) -> None:
-    """Raises ValueError unless ``data`` are, by their number and sum in every cell, the rows that the state holds."""
+    """Raises ValueError unless ``data`` have, up to rounding, the moments at the anchor that the state holds."""
     if is_traced(state, data):
         return
     check_data(data)
@@ -215,14 +213,15 @@ def check_held(state: State, data: Data) -> None:
             f"`data` holds {held.tolist()} rows by [group][label] where the state holds "
             f"{np.asarray(state.counts).tolist()}; pass what remains after the deletions"
         )
-    length = jnp.dot(data.weight, jnp.linalg.norm(data.x, axis=1))
-    error = roundings(len(data.y) + 16, data.x.dtype) * length + state.moments.errors.sums
-    apart = float(jnp.linalg.norm(cells.sums(data.x, data) - state.moments.sums))
-    if not apart <= float(error):
-        raise ValueError(
-            f"`data` are as many rows as the state holds but not the same: their sums by cell are {apart:.3g} apart; "
-            "pass what remains after the deletions"
-        )
+    mine, theirs = state.moments, moments(state.objective, state.anchor, data)
+    for name, field in (("sums", "sums"), ("gradient", "gradient"), ("curvature", "matrices"), ("reach", "matrices")):
+        error = getattr(mine.errors, field) + getattr(theirs.errors, field)
+        apart = float(jnp.linalg.norm(jnp.ravel(getattr(mine, name) - getattr(theirs, name))))
+        if not apart <= float(error):
+            raise ValueError(
+                f"`data` are as many rows as the state holds but not the same: their {name} by cell are {apart:.3g} "
+                "apart; pass what remains after the deletions"
+            )
 
 
 def needs_refresh(state: State) -> Bool[Array, ""]:

@@ -67,6 +67,13 @@ def catch_up(db: Ledger, folder: Path) -> None:
             files.write_text(path, text)
 
 
+def check_certificate(folder: Path, record: Record) -> None:
+    """Raises OSError unless a certificate's file holds it: what was there before is not overwritten."""
+    path = folder / CERTIFICATES / certificate_name(record.number)
+    if not path.is_file() or path.read_bytes() != record.text.encode():
+        raise FileExistsError(f"{path} is something else; move it away")
+
+
 def model_text(settings: Settings, state: stream.State, last: Record) -> str:
     """``model.json``: all that is needed to predict, and nothing secret."""
     content = {

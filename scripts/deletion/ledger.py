@@ -157,7 +157,11 @@ def fault(db: Ledger) -> str:
     found = [line for (line,) in db.execute("PRAGMA integrity_check(5)") if line != "ok"]
     found += [f"{what} is missing, changed or was added" for what in sorted(differing)]
     mode = db.execute("PRAGMA journal_mode").fetchone()[0]
-    return "; ".join([*found, *([f"journal_mode is {mode}, not wal"] if mode != "wal" else [])])
+    found += [f"journal_mode is {mode}, not wal"] if mode != "wal" else []
+    with Path(db.execute("PRAGMA database_list").fetchone()[2]).open("rb") as file:
+        versions = file.read(20)[18:]
+    found += ["the file header asks for another version of SQLite"] if versions != b"\x02\x02" else []
+    return "; ".join(found)
 
 
 def _one(db: Ledger, query: str, *values: Any) -> tuple[Any, ...]:

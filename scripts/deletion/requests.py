@@ -51,6 +51,7 @@ def delete(folder: Path, ids: Sequence[str], *, ignore_missing: bool = False, re
         try:
             ledger.settle(db)
             exports.catch_up(db, folder)
+            exports.check_certificate(folder, record)
         except (OSError, ledger.Error) as error:
             raise UnwrittenError(
                 f"request {record.number} is done and in the ledger, but not all files could be written ({error}); do "
@@ -61,6 +62,7 @@ def delete(folder: Path, ids: Sequence[str], *, ignore_missing: bool = False, re
 
 def _serve(db: Ledger, ids: Sequence[str], ignore_missing: bool, refresh: bool) -> Record:
     settings = Settings.from_json(ledger.meta(db, "settings"))
+    seal.check(db, settings.rows)
     previous = ledger.last_record(db)
     chosen = choose(db, ids, ignore_missing=ignore_missing)
     held_out = chosen.positions < settings.test_rows

@@ -74,6 +74,26 @@ def check_books(db: Ledger) -> None:
         )
 
 
+def check(db: Ledger, people: int) -> None:
+    """Refuses to go on from a ledger of so many people in which anything is not as it was sealed.
+
+    Reads everything: a deletion from swapped positions would erase one person and certify another.
+
+    Raises:
+      ValueError: something is not.
+    """
+    meta, rows = ledger.all_meta(db), ledger.rows_between(db, 0, people)
+    try:
+        fits = meta.get(NAME) == whole(meta, ledger.all_people(db), rows, ledger.last_record(db).digest)
+    except IndexError:  # A position beyond the rows.
+        fits = False
+    if not fits:
+        raise ValueError(
+            "the ledger is damaged or was changed by hand: people, positions or rows do not fit its seal; nobody was "
+            "deleted; verify tells more"
+        )
+
+
 def _person(salt: bytes, name: bytes, position: int, request: int, row: np.ndarray) -> int:
     digest = blake2b(name, digest_size=BYTES, key=salt, person=b"person")
     for number in (position, request):

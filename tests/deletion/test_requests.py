@@ -221,6 +221,7 @@ def test_certificates_form_a_chain_and_name_hashes_only(store):
 def test_what_a_kill_left_out_is_written_when_the_store_is_next_opened(store, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(exports, "catch_up", lambda *_: None)
+        patched.setattr(exports, "check_certificate", lambda *_: None)
         requests.delete(store, ["0001"])
         requests.delete(store, ["0002"])
     assert [path.name for path in (store / "certificates").iterdir()] == ["000000.json"]
@@ -230,6 +231,32 @@ def test_what_a_kill_left_out_is_written_when_the_store_is_next_opened(store, mo
     assert sorted(path.name for path in (store / "certificates").iterdir()) == [f"00000{k}.json" for k in range(3)]
     assert json.loads((store / exports.MODEL).read_text())["request"] == 2
     assert not list(store.glob(".tmp-*"))
+
+
+def test_a_file_in_the_place_of_a_certificate_is_kept_and_reported(store, capsys):
+    path = store / "certificates" / "000001.json"
+    path.write_text("forged")
+    (store.parent / "ids.txt").write_text("0001\n")
+    words = ["delete", "--store", str(store), "--ids", str(store.parent / "ids.txt")]
+    assert fmu_delete.main(words) == fmu_delete.UNWRITTEN
+    assert "000001.json is something else; move it away" in capsys.readouterr().err
+    assert path.read_text() == "forged"
+    path.unlink()
+    with ledger.opened(store) as db:
+        exports.catch_up(db, store)
+        assert path.read_text() == ledger.last_record(db).text
+
+
+def test_swapped_positions_delete_nobody(store):
+    with ledger.opened(store) as db, ledger.exclusive(db):
+        (a, i, _), (b, j, _), *_ = (person for person in ledger.all_people(db) if person[1] > 200)
+        db.execute("UPDATE people SET position = -1 WHERE id = ?", (a,))
+        db.execute("UPDATE people SET position = ? WHERE id = ?", (i, b))
+        db.execute("UPDATE people SET position = ? WHERE id = ?", (j, a))
+    with pytest.raises(ValueError, match="do not fit its seal; nobody was deleted; verify tells more"):
+        requests.delete(store, ["0001"])
+    with ledger.opened(store) as db:
+        assert ledger.last_record(db).number == 0
 
 
 def test_a_failure_after_the_commit_says_that_the_request_is_done(store, monkeypatch, capsys):

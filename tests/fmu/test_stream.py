@@ -335,6 +335,28 @@ def test_rows_that_the_state_does_not_hold_are_refused():
     for call in (stream.refresh, lambda state, data: stream.serve(state, data, [])):
         with pytest.raises(ValueError, match="not the same: their sums by cell are"):
             call(after, remaining._replace(weight=weight))
+    same, _, none = stream.serve(after, remaining, [])
+    np.testing.assert_array_equal(same.params, after.params)
+    assert none.epsilon.shape == (0,)
+
+
+def test_other_rows_of_the_same_sums_are_refused():
+    """Two 0/1 rows exchanged for two others with the same sum: tables of categories hold many of those."""
+    rng = np.random.default_rng(0)
+    bits = np.concatenate([rng.integers(0, 2, (60, 4)), [[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]]])
+    x = np.concatenate([bits, np.ones((64, 1))], axis=1).astype(float)
+    y, group = np.arange(64) % 2, np.arange(64) // 2 % 2
+    y[-4:], group[-4:] = 1, 0
+    data = make_data(x, y, group)
+    objective = Objective(l2=1e-2, fairness=1.0)
+    noise = jnp.full(5, 0.1)
+    fitted = fit(objective, data, noise=noise)
+    state = stream.start(objective, fitted, data, noise=noise, sigma=1.0, delta=1e-5, budget=10.0)
+    state, remaining, _ = stream.serve(state, data, [60, 61])
+    stream.refresh(state, remaining)
+    other = data._replace(weight=data.weight.at[jnp.array([62, 63])].set(0.0))
+    with pytest.raises(ValueError, match="not the same: their"):
+        stream.refresh(state, other)
 
 
 @pytest.mark.parametrize(
