@@ -18,9 +18,9 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# A second run takes its programs from here instead of compiling them anew (about half the time). Not in CI: it starts
-# afresh. Two workers may meet at one entry, half written: JAX warns and compiles, see filterwarnings in pyproject.toml.
-if not os.environ.get("CI") and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+# A second run takes its programs from here instead of compiling them anew (about half the time), and workers take each
+# other's. Two may meet at one entry, half written: JAX warns and compiles, see filterwarnings in pyproject.toml.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 

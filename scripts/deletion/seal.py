@@ -4,8 +4,8 @@ With ``h`` = BLAKE2b under the store's salt, the seal is two numbers of 256 bits
 
     sum over everybody of h(hash of the id, position, request, row)  mod 2^256,    h(meta, last certificate's digest),
 
-where the row of a deleted person is all zeros. A request replaces its own people's terms only, so that its cost does
-not depend on how many remain; a row that was changed leaves the sum wrong for good, even once it is deleted.
+where the row of a deleted person is all zeros. A request checks all of it before it begins (3 us a person), and then
+replaces its own people's terms.
 
 What it shows: that anything in the ledger is not as the last request left it, be it decay, a slip or a hand. It is no
 signature: who can write the file and knows this code can seal it anew, as the salt lies beside it, or put an older copy

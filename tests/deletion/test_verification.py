@@ -86,11 +86,23 @@ def test_nothing_is_built_on_a_ledger_whose_books_were_changed(used, what, tmp_p
     assert not (used / exports.MODEL).exists()
 
 
-def test_a_changed_row_is_seen_even_after_it_was_deleted(used):
+def test_nobody_is_deleted_from_a_ledger_with_a_changed_row(used):
     name = someone(used, "test")
     change_row(used, name, lambda row: row[:1].__iadd__(1e-9))
-    requests.delete(used, [name])
+    with pytest.raises(ValueError, match="rows do not fit its seal; nobody was deleted"):
+        requests.delete(used, [name])
     assert failing(used) == {"seal"}
+
+
+def test_a_file_that_sqlite_will_not_write_is_seen(used):
+    """Its header holds the version that writers must know; a reader does not mind."""
+    name, path = someone(used, "test"), used / "ledger.sqlite"
+    content = bytearray(path.read_bytes())
+    content[18] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="readonly"):
+        requests.delete(used, [name])
+    assert failing(used)
 
 
 def test_the_seal_is_what_it_says(used):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,7 +58,10 @@ def test_everything_comes_back_and_the_newest_two_stay(tmp_path):
         restored = checkpoints.restore(tmp_path, state(0), fingerprint=FINGERPRINT, step=given)
         assert_same_bits(restored, state(step))
         assert type(restored.table) is np.ndarray
-    assert threading.active_count() == threads
+    until = time.monotonic() + 10
+    while threading.active_count() > threads and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() <= threads
 
 
 def test_special_values_and_key_types_come_back(tmp_path):
