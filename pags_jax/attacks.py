@@ -60,7 +60,7 @@ def pgd(
       step_size: length of a step; by default ``2 eps / steps``.
       bounds: lowest and highest value that ``x + delta`` may take. By default images may leave [0, 1], as in the
         reference; to measure accuracy under attack use ``(0, 1)``.
-      unroll: write the steps out instead of looping: several times faster on CPUs, where convolutions inside of loops
+      unroll: write the steps out instead of looping: twice as fast on CPUs, where convolutions inside of loops
         are slow, and slower to compile.
 
     Returns:

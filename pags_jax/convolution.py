@@ -8,7 +8,7 @@ With images ``x``, a kernel ``w`` and outputs ``y``, everything comes from one t
 
 so that the derivatives of each of the three are the other two. ``jax.lax.conv_general_dilated`` differentiates its own
 derivatives by other formulas: right, but outside of what XLA has fast code for. Twice differentiated, as for the
-gradient-norm loss, they take 30 to 80 times as long on CPUs (``benchmarks/pags_training.py``).
+gradient-norm loss, single ones took 40 to 75 times as long on a CPU (jaxlib 0.10.2).
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """One training run that a kill cannot change: the epochs of a model, saved on the way.
 
-On CPUs steps are driven from Python (convolutions inside of loops are several times slower there), elsewhere an epoch
+On CPUs steps are driven from Python (convolutions inside of loops take twice as long there), elsewhere an epoch
 is one program. Metrics stay on the device until an epoch ends or the state is saved; a number that is not finite stops
 the run there.
 """
