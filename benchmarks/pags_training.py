@@ -120,7 +120,7 @@ def torch_side(case: Case, side: str) -> dict[str, Any]:
 def check_side(case: Case) -> dict[str, Any]:
     """Differences after one step from the same parameters and draws, over PyTorch's norms.
 
-    Running variances differ by n / (n - 1): PyTorch stores unbiased ones. Attacks enlarge rounding.
+    Attacks enlarge rounding.
     """
     from benchmarks import torch_peer
 

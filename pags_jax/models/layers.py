@@ -28,7 +28,7 @@ dense = partial(nn.Dense, kernel_init=_uniform)
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, with PyTorch's constants (Ioffe and Szegedy 2015).
 
-    Variables are named as flax's. Statistics are computed in float32 at least.
+    Variables are named as flax's. Statistics are computed in float32 at least; running variances are unbiased.
 
     Attributes:
       use_running_average: normalise by running statistics; otherwise by those of the batch, which update them.
@@ -54,7 +54,7 @@ class BatchNorm(nn.Module):
             mean = channel_sum(x) / n
             var = jnp.maximum(channel_sum(x * x) / n - mean * mean, 0)
             if not self.is_initializing():
-                for name, new in (("mean", mean), ("var", var)):
+                for name, new in (("mean", mean), ("var", var * (n / max(n - 1, 1)))):
                     old = running[name].value  # PyTorch's momentum of 0.1 is the share of what is new.
                     running[name].value = 0.9 * old + 0.1 * new.astype(old.dtype)
         slope = scale.astype(x.dtype) * jax.lax.rsqrt(var + 1e-5)
