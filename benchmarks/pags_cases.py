@@ -81,18 +81,36 @@ def plan(config: Config, works: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def publish(
-    config: Config, name: str, cases: Sequence[Case], sides: Callable[[Case], Sequence[str]], *, ours: Sequence[str]
+def main(
+    config: Config,
+    name: str,
+    works: Sequence[str],
+    sides: Callable[[Case], Sequence[str]],
+    *,
+    ours: Sequence[str],
+    differences: Sequence[str],
 ) -> None:
-    """Runs the sides of every case and publishes the table.
+    """Measures every case, each side in its own process, and publishes the table.
 
     Args:
       config: the flags.
       name: of the benchmark's module.
-      cases: what to measure.
+      works: what is timed of each model.
       sides: names of a case's sides, in order; those of PyTorch start with "torch".
       ours: names of the sides of which the fastest is compared with the fastest of PyTorch's.
+      differences: columns that the side "check" fills, with ``--check``.
     """
+    cases = [Case(**case) for case in plan(config, works)]
+    if config.check:
+        publish_check(config, name, cases, differences)
+    else:
+        publish(config, name, cases, sides, ours=ours)
+
+
+def publish(
+    config: Config, name: str, cases: Sequence[Case], sides: Callable[[Case], Sequence[str]], *, ours: Sequence[str]
+) -> None:
+    """Runs the sides of every case and publishes the table; arguments as for ``main``."""
     module = f"benchmarks.{name}"
     torch = has_torch()
     peaks: dict[str, float] = dict(zip(config.precisions, config.peak_tflops, strict=False))

@@ -46,12 +46,9 @@ def plan(config: Config) -> list[dict[str, Any]]:
 
 
 def main(config: Config) -> None:
-    """Runs every side of every case in its own process and publishes the table."""
-    cases = [Case(**case) for case in plan(config)]
-    if config.check:
-        pags_cases.publish_check(config, "pags_gradients", cases, ("gradients",))
-    else:
-        pags_cases.publish(config, "pags_gradients", cases, lambda case: SIDES_OF, ours=("jax",))
+    """Times them, or checks that both compute the same."""
+    sides = {"ours": ("jax",), "differences": ("gradients",)}
+    pags_cases.main(config, "pags_gradients", config.targets, lambda case: SIDES_OF, **sides)
 
 
 def jax_side(case: Case, side: str) -> dict[str, Any]:

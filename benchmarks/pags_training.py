@@ -54,12 +54,8 @@ def plan(config: Config) -> list[dict[str, Any]]:
 
 
 def main(config: Config) -> None:
-    """Runs every side of every case in its own process and publishes the table."""
-    cases = [Case(**case) for case in plan(config)]
-    if config.check:
-        pags_cases.publish_check(config, "pags_training", cases, DIFFERENCES)
-    else:
-        pags_cases.publish(config, "pags_training", cases, sides_of, ours=OURS)
+    """Times them, or checks that both compute the same."""
+    pags_cases.main(config, "pags_training", config.losses, sides_of, ours=OURS, differences=DIFFERENCES)
 
 
 def sides_of(case: Case) -> tuple[str, ...]:

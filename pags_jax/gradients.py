@@ -81,6 +81,7 @@ def smoothed_gradients(
     key: Array,
     sigma: Any,
     samples: int,
+    chunk_size: int | None = None,
 ) -> Float[Array, "n ..."]:
     """SmoothGrad: mean input gradient over ``samples`` images with Gaussian noise added (Smilkov et al. 2017).
 
@@ -92,6 +93,7 @@ def smoothed_gradients(
       key: PRNG key, required.
       sigma: standard deviation of the noise, in the units of ``x``.
       samples: number of draws; computed one after the other, so that memory does not grow with them.
+      chunk_size: as for ``input_gradients``.
 
     Returns:
       Gradients, shaped as ``x``.
@@ -105,7 +107,7 @@ def smoothed_gradients(
 
     def draw(total, key):
         noisy = x + sigma * jax.random.normal(key, x.shape, x.dtype)
-        return total + input_gradients(apply_fn, noisy, y, target=target), None
+        return total + input_gradients(apply_fn, noisy, y, target=target, chunk_size=chunk_size), None
 
     total, _ = jax.lax.scan(draw, jnp.zeros_like(x), jax.random.split(key, samples))
     return total / samples
@@ -119,6 +121,7 @@ def integrated_gradients(
     target: Target,
     baseline: Float[Array, "n ..."] | float = 0.0,
     steps: int = 32,
+    chunk_size: int | None = None,
 ) -> Float[Array, "n ..."]:
     """Integrated gradients from a baseline, by the midpoint rule (Sundararajan et al. 2017).
 
@@ -131,6 +134,7 @@ def integrated_gradients(
       target: what to differentiate.
       baseline: where the straight path starts, shaped as ``x`` or one number.
       steps: points on the path.
+      chunk_size: as for ``input_gradients``.
 
     Returns:
       ``(x - baseline)`` times the mean gradient on the path, shaped as ``x``.
@@ -143,7 +147,8 @@ def integrated_gradients(
     origin = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
 
     def add(total, share):
-        return total + input_gradients(apply_fn, origin + share * (x - origin), y, target=target), None
+        point = origin + share * (x - origin)
+        return total + input_gradients(apply_fn, point, y, target=target, chunk_size=chunk_size), None
 
     shares = (jnp.arange(steps, dtype=x.dtype) + 0.5) / steps
     total, _ = jax.lax.scan(add, jnp.zeros_like(x), shares)

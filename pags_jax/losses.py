@@ -6,7 +6,7 @@ With ``l_i`` the cross-entropy of example ``i``, ``f`` the logits and ``u ~ N(0,
     gradient_norm            mean_i l_i + strength mean_i |d l_i / d x_i|^2
     smoothness               mean_i l_i + strength mean_i |f(x_i) - f(x_i + sigma u_i)|^2
     randomized_smoothing     mean_i l_i(x_i + strength u_i)
-    adversarial              mean_i l_i(x_i + pgd(x_i; eps = strength))
+    adversarial              mean_i l_i(x_i + pgd(x_i; eps = strength)), in an L2 or Linf ball
 
 ``strength`` is traced, so that a sweep compiles one step. With ``has_aux`` the model is
 ``apply_fn(x) -> (logits, aux)`` and the loss returns ``(value, aux)`` of the one forward pass that is trained on: the
@@ -19,7 +19,7 @@ second forward pass of ``smoothness`` leaves running statistics alone; there cle
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -133,16 +133,18 @@ def adversarial(
     strength: Any,
     *,
     steps: int = 10,
+    norm: Literal["l2", "linf"] = "l2",
     scope: Scope = "example",
     unroll: bool = False,
     has_aux: bool = False,
 ) -> Value:
-    """Cross-entropy under an L2 attack of radius ``strength`` (Madry et al. 2018).
+    """Cross-entropy under an attack of radius ``strength`` in the given norm (Madry et al. 2018).
 
     ``steps``, ``scope`` and ``unroll`` are those of ``attacks.pgd``; the rest as above.
     """
     forward = _with_aux(apply_fn, has_aux)
-    delta = pgd(lambda x: forward(x)[0], x, y, key=key, eps_l2=strength, steps=steps, scope=scope, unroll=unroll)
+    radius = {f"eps_{norm}": strength}
+    delta = pgd(lambda x: forward(x)[0], x, y, key=key, **radius, steps=steps, scope=scope, unroll=unroll)
     return cross_entropy(apply_fn, x + delta, y, has_aux=has_aux)
 
 

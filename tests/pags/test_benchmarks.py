@@ -1,5 +1,6 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -7,6 +8,20 @@ from benchmarks import pags_cases, pags_gradients, pags_training
 from scripts.harness import cli
 
 SMOKE = ["--models", "lenet", "--batch-size", "8", "--repeats", "1"]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Sides run here instead of in a process each, which takes most of a small case's time."""
+    before = jax.config.jax_default_matmul_precision
+
+    def run(side, case, module):
+        benchmark = {"benchmarks.pags_training": pags_training, "benchmarks.pags_gradients": pags_gradients}[module]
+        return benchmark.SIDES[side](case)
+
+    monkeypatch.setattr(pags_cases, "run", run)
+    yield
+    jax.config.update("jax_default_matmul_precision", before)
 
 
 def measured(benchmark, *words, out):
@@ -20,12 +35,13 @@ def measured(benchmark, *words, out):
 @pytest.mark.parametrize(
     ("benchmark", "words", "side", "forward_passes"),
     [
-        (pags_training, ["--losses", "cross_entropy", "--peak-tflops", "2"], "unrolled", 3),
+        (pags_training, ["--losses", "cross_entropy"], "unrolled", 3),
         (pags_gradients, ["--targets", "log_prob"], "jax", 2),
     ],
 )
+@pytest.mark.usefixtures("in_this_process")
 def test_rows_hold_times_and_the_share_of_the_peak(benchmark, words, side, forward_passes, tmp_path):
-    (row,) = measured(benchmark, *words, out=tmp_path)
+    (row,) = measured(benchmark, *words, "--peak-tflops", "2", out=tmp_path)
     # Multiply-adds of LeNet's forward pass; backward passes by weights and by inputs take as many each, except that
     # training needs none by the images.
     first, rest = 26**2 * 9 * 32, 24**2 * 9 * 32 * 64 + 9216 * 128 + 128 * 10
@@ -41,6 +57,12 @@ def test_rows_hold_times_and_the_share_of_the_peak(benchmark, words, side, forwa
         assert not any(name.startswith("torch") for name in row)
 
 
+def test_a_side_runs_in_a_process_of_its_own():
+    row = pags_cases.run("jax", pags_cases.Case("lenet", "logit", "float32", 4, 0, 1), "benchmarks.pags_gradients")
+    assert row["jax_ms"] > 0
+    assert row["gflop_per_image"] > 0
+
+
 def test_a_loop_is_timed_only_where_the_loss_has_one():
     config = pags_training.Config(models=("lenet",))
     sides = {case["work"]: pags_training.sides_of(pags_cases.Case(**case)) for case in pags_training.plan(config)}
@@ -53,7 +75,7 @@ def test_a_peak_for_each_precision_is_asked_for(capsys):
     assert "a number for each of 2 precisions, got 1" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_the_peer_computes_the_same(tmp_path):
     pytest.importorskip("torch")
     (step,) = measured(pags_training, "--check", "--losses", "gradient_norm", out=tmp_path / "step")

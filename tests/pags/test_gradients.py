@@ -243,6 +243,16 @@ def test_integrated_gradients_of_quadratics_are_exact(matrix):
     np.testing.assert_allclose(black, x * (x @ matrix) / 2, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("function", [smoothed_gradients, integrated_gradients])
+def test_chunks_of_examples_leave_averages_as_they_are(function, apply_fn, images):
+    x, y = images
+    draws = {"key": jax.random.key(3), "sigma": 0.2, "samples": 2} if function is smoothed_gradients else {"steps": 2}
+    whole, chunked = (
+        jax.jit(partial(function, apply_fn, target="log_prob", chunk_size=size, **draws))(x, y) for size in (None, 3)
+    )
+    np.testing.assert_allclose(chunked, whole, rtol=1e-11, atol=1e-14)
+
+
 def test_all_are_float32_for_float32_images():
     x, y = jnp.ones((2, 5), jnp.float32), jnp.array([0, 1])
     weights = jnp.ones((5, 2), jnp.float32)

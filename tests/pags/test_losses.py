@@ -144,13 +144,14 @@ def test_randomized_smoothing_trains_on_noise_of_its_strength():
     assert stats.kstest(((noisy - x) / 0.4).ravel(), "norm").pvalue > 1e-3
 
 
-@pytest.mark.parametrize("scope", ["example", "batch"])
-def test_adversarial_trains_on_an_attack_of_its_strength(scope):
+@pytest.mark.parametrize(("norm", "scope"), [("l2", "example"), ("l2", "batch"), ("linf", "example")])
+def test_adversarial_trains_on_an_attack_of_its_strength(norm, scope):
     params, x, y = draw(6)
-    value, seen = seen_inputs(adversarial, params, x, y, 0.5, steps=4, scope=scope)
+    value, seen = seen_inputs(adversarial, params, x, y, 0.5, steps=4, norm=norm, scope=scope)
     attacked = np.asarray(seen[-1])
     np.testing.assert_allclose(value, mean_loss(params, attacked, y), rtol=1e-12)
-    sizes = np.linalg.norm(attacked - x, axis=1 if scope == "example" else None)
+    axis = 1 if scope == "example" else None
+    sizes = np.linalg.norm(attacked - x, ord=np.inf if norm == "linf" else None, axis=axis)
     np.testing.assert_allclose(sizes, 0.5, rtol=1e-12)
     assert value > mean_loss(params, x, y)
 

@@ -97,7 +97,7 @@ def test_a_block_equals_a_slow_forward_pass(bottleneck, stride, train):
         x = np.stack([convolve(image, params[f"Conv_{index}"]["kernel"], stride, padding) for image in x])
         name = f"BatchNorm_{index}"
         mean, var = (x.mean((0, 1, 2)), x.var((0, 1, 2))) if train else (stats[name]["mean"], stats[name]["var"])
-        moved[name] = {"mean": mean, "var": var}
+        moved[name] = {"mean": mean, "var": x.var((0, 1, 2), ddof=1)}
         return (x - mean) / np.sqrt(var + 1e-5) * params[name]["scale"] + params[name]["bias"]
 
     def softplus(values):
