@@ -1,6 +1,7 @@
 r"""Training a classifier: one pure step, and an epoch of it over images that lie on the device.
 
-    g     <- d loss / d params + weight_decay params
+    g     <- d loss / d params, shortened to at most clip
+    g     <- g + weight_decay params
     m     <- momentum m + g
     params <- params - rate(step) m,       rate = learning_rate * 0.1^(milestones passed)
 
@@ -55,6 +56,7 @@ class Hyper(NamedTuple):
       milestones: steps after which the rate is a tenth of what it was.
       momentum: share of the last update that is kept.
       weight_decay: added to the gradient, times the parameters; all of them, as in the reference.
+      clip: largest Euclidean norm of the loss's gradient; longer ones are shortened to it (Pascanu et al. 2013).
     """
 
     strength: Any
@@ -62,6 +64,7 @@ class Hyper(NamedTuple):
     milestones: Any
     momentum: Any = 0.9
     weight_decay: Any = 5e-4
+    clip: Any = np.inf
 
 
 class TrainState(NamedTuple):
@@ -88,7 +91,7 @@ class Metrics(NamedTuple):
     Attributes:
       loss: the whole loss.
       accuracy: of the forward pass that was trained on.
-      grad_norm: Euclidean norm of the gradient, without weight decay.
+      grad_norm: Euclidean norm of the gradient, without weight decay, before it is shortened.
     """
 
     loss: Float[Array, "..."]
@@ -131,8 +134,9 @@ def step(
     for_augment, for_loss = jax.random.split(jax.random.fold_in(for_steps, state.step))
     dtype = jax.tree.leaves(state.params)[0].dtype
     images = task.augment(for_augment, to_float(x, dtype))
-    strength, rate, momentum, decay = (
-        jnp.asarray(value, dtype) for value in (hyper.strength, hyper.learning_rate, hyper.momentum, hyper.weight_decay)
+    strength, rate, momentum, decay, clip = (
+        jnp.asarray(value, dtype)
+        for value in (hyper.strength, hyper.learning_rate, hyper.momentum, hyper.weight_decay, hyper.clip)
     )
 
     def total(params):
@@ -145,7 +149,9 @@ def step(
 
     (loss, (logits, statistics)), gradients = jax.value_and_grad(total, has_aux=True)(state.params)
     right = jnp.equal(jnp.argmax(logits, -1).astype(jnp.int32), y).astype(loss.dtype)
-    metrics = Metrics(loss, right.mean(), optax.tree.norm(gradients))
+    length = optax.tree.norm(gradients)
+    metrics = Metrics(loss, right.mean(), length)
+    gradients = optax.tree.scale(jnp.where(length > clip, clip / length, 1), gradients)
     passed = jnp.greater_equal(state.step, jnp.asarray(hyper.milestones, jnp.int32)).sum().astype(dtype)
     descent = _descent(momentum, decay, rate * 0.1**passed)
     updates, optimizer = descent.update(gradients, state.optimizer, state.params)
@@ -162,8 +168,8 @@ def _descent(momentum: Any, weight_decay: Any, rate: Any) -> optax.GradientTrans
 _step = jax.jit(step, static_argnames="task", donate_argnames="state")
 
 
-def order(task: Task, state: TrainState, rows: int) -> Int[Array, "steps batch"]:
-    """The rows of every batch of the epoch that ``state`` is in."""
+def order(task: Task, state: Any, rows: int) -> Int[Array, "steps batch"]:
+    """The rows of every batch of the epoch that ``state``, or another one with ``step`` and ``key``, is in."""
     steps = steps_per_epoch(task, rows)
     _, for_order = jax.random.split(state.key)
     shuffled = jax.random.permutation(jax.random.fold_in(for_order, state.step // steps), rows)
@@ -184,26 +190,29 @@ def steps_per_epoch(task: Task, rows: int) -> int:
     return rows // task.batch_size
 
 
-@partial(jax.jit, static_argnames="task", donate_argnames="state")
-def scan_epoch(task: Task, state: TrainState, x: Array, y: Array, hyper: Hyper) -> tuple[TrainState, Metrics]:
+@partial(jax.jit, static_argnames=("task", "one_step"), donate_argnames="state")
+def scan_epoch(
+    task: Task, state: Any, x: Array, y: Array, hyper: Any, *, one_step: Callable[..., Any] = step
+) -> tuple[Any, Any]:
     """One epoch inside one program: for accelerators. Metrics have a row for each step.
 
     ``state`` is donated and must not be used again. On CPUs ``steps`` is faster: convolutions are slow in loops.
+    ``one_step`` is ``step``, or one of the same signature, such as ``generative.step``.
     """
 
     def body(state, rows):
-        return step(task, state, x[rows], y[rows], hyper)
+        return one_step(task, state, x[rows], y[rows], hyper)
 
     return jax.lax.scan(body, state, order(task, state, x.shape[0]))
 
 
 def steps(
-    task: Task, state: TrainState, x: Array, y: Array, hyper: Hyper, *, compiled_step: Callable[..., Any] = _step
-) -> Iterator[tuple[TrainState, Metrics]]:
+    task: Task, state: Any, x: Array, y: Array, hyper: Any, *, compiled_step: Callable[..., Any] = _step
+) -> Iterator[tuple[Any, Any]]:
     """The rest of the current epoch, step by step: for CPUs, and to save state in between.
 
-    ``compiled_step`` is ``step`` under a ``jit`` of your own, such as one with compiler options. Yields states and
-    metrics on the device; a state that was yielded is donated to the next step.
+    ``compiled_step`` is ``step`` under a ``jit`` of your own, such as one with compiler options, or one of the same
+    signature. Yields states and metrics on the device; a state that was yielded is donated to the next step.
     """
     rows = _order(task, state, x.shape[0])
     for batch in rows[int(state.step) % len(rows) :]:
@@ -211,13 +220,16 @@ def steps(
         yield state, metrics
 
 
-def check_finite(metrics: Metrics, first_step: int) -> None:
-    """Raises FloatingPointError naming the first step and metric that is not finite; row 0 is ``first_step``."""
+def check_finite(metrics: Any, first_step: int) -> None:
+    """Raises FloatingPointError naming the first step and metric that is not finite; row 0 is ``first_step``.
+
+    ``metrics`` are this module's ``Metrics``, or another NamedTuple of numbers or columns.
+    """
     table = jnp.stack([jnp.atleast_1d(column) for column in metrics], axis=1)
     bad = ~jnp.isfinite(table)
     if bool(bad.any()):
         row, column = divmod(int(jnp.argmax(bad)), table.shape[1])
         raise FloatingPointError(
-            f"{Metrics._fields[column]} is {float(table[row, column])} at step {first_step + row}; "
+            f"{metrics._fields[column]} is {float(table[row, column])} at step {first_step + row}; "
             "use a smaller learning rate or strength"
         )

@@ -9,6 +9,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -26,11 +27,12 @@ class Fit(NamedTuple):
 
     Attributes:
         state: What was trained.
-        metrics: ``(steps, 3)``: loss, accuracy and gradient norm of every step; 0 where it is still to come.
+        metrics: ``(steps, k)``: the k metrics of every step, such as loss, accuracy and gradient norm; 0 where it is
+            still to come.
         train_s: Seconds of training, those before a resume included.
     """
 
-    state: training.TrainState
+    state: Any
     metrics: np.ndarray
     train_s: np.ndarray
 
@@ -41,15 +43,15 @@ def is_stepwise(driver: str = "auto") -> bool:
 
 
 @functools.cache
-def compiled_step() -> Callable[..., Any]:
-    """`training.step` under one ``jit`` for the whole process, with the backend's compiler options."""
+def compiled_step(step: Callable[..., Any] = training.step) -> Callable[..., Any]:
+    """A step under one ``jit`` for the whole process, with the backend's compiler options."""
     options = compiling.compiler_options()
-    return jax.jit(training.step, static_argnames="task", donate_argnames="state", compiler_options=options)
+    return jax.jit(step, static_argnames="task", donate_argnames="state", compiler_options=options)
 
 
 def fit(
     task: training.Task,
-    hyper: training.Hyper,
+    hyper: Any,
     x: jax.Array,
     y: jax.Array,
     *,
@@ -60,12 +62,13 @@ def fit(
     save_minutes: float,
     driver: str = "auto",
     label: str = "",
+    trainer: ModuleType = training,
 ) -> tuple[Fit, float | None]:
     """Train a model, from its newest checkpoint if there is one.
 
     Args:
         task: What is compiled.
-        hyper: What is traced.
+        hyper: What is traced, the trainer's ``Hyper``.
         x: ``(n, h, w, c)`` uint8 images on the device.
         y: ``(n,)`` labels.
         key: Draws parameters and all of the training.
@@ -75,6 +78,8 @@ def fit(
         save_minutes: Time between checkpoints; there is one at the end in any case.
         driver: "steps", "scan" or "auto".
         label: Shown before the progress bar.
+        trainer: The module whose ``init``, ``step`` and ``Metrics`` are meant: `training` for classifiers,
+            `generative` for denoisers and autoencoders.
 
     Returns:
         The finished run, and images per second, without the first epoch of this process, which compiles (None if it is
@@ -86,14 +91,15 @@ def fit(
     """
     per_epoch = training.steps_per_epoch(task, len(x))
     total = epochs * per_epoch
-    done = Fit(training.init(task, x[:1], key=key), np.zeros((total, 3), np.float32), np.zeros(()))
+    table = np.zeros((total, len(trainer.Metrics._fields)), np.float32)
+    done = Fit(trainer.init(task, x[:1], key=key), table, np.zeros(()))
     if checkpoints.latest(folder) is not None:
         done = checkpoints.restore(folder, done, fingerprint=fingerprint)
     step = int(done.state.step)
     saved, rates = time.perf_counter(), []
     for _ in progress.track(range(step // per_epoch, epochs), total=epochs, finished=step // per_epoch, label=label):
         first, began, looked, fresh = step, time.perf_counter(), time.perf_counter(), []
-        for state, metrics in _epoch(task, done.state, x, y, hyper, driver):
+        for state, metrics in _epoch(task, done.state, x, y, hyper, driver, trainer):
             fresh.append(metrics)
             step += metrics.loss.size
             due = step == total or time.perf_counter() - saved >= 60 * save_minutes
@@ -109,18 +115,18 @@ def fit(
 
 
 def _epoch(
-    task: training.Task, state: training.TrainState, x: jax.Array, y: jax.Array, hyper: training.Hyper, driver: str
-) -> Iterable[tuple[training.TrainState, training.Metrics]]:
+    task: training.Task, state: Any, x: jax.Array, y: jax.Array, hyper: Any, driver: str, trainer: ModuleType
+) -> Iterable[tuple[Any, Any]]:
     """The rest of the epoch that ``state`` is in, in one program where it is whole."""
     if is_stepwise(driver) or int(state.step) % training.steps_per_epoch(task, len(x)):
-        return training.steps(task, state, x, y, hyper, compiled_step=compiled_step())
-    return [training.scan_epoch(task, state, x, y, hyper)]
+        return training.steps(task, state, x, y, hyper, compiled_step=compiled_step(trainer.step))
+    return [training.scan_epoch(task, state, x, y, hyper, one_step=trainer.step)]
 
 
-def _look(table: np.ndarray, fresh: list[training.Metrics], step: int) -> np.ndarray:
+def _look(table: np.ndarray, fresh: list[Any], step: int) -> np.ndarray:
     """The table of metrics with those of the steps before ``step``, if all are finite."""
     columns = zip(*jax.device_get(fresh), strict=True)
     new = np.stack([np.concatenate([np.atleast_1d(part) for part in column]) for column in columns], 1)
     first = step - len(new)
-    training.check_finite(training.Metrics(*jnp.asarray(new.T)), first)
+    training.check_finite(type(fresh[0])(*jnp.asarray(new.T)), first)
     return np.concatenate([table[:first], new, table[step:]])

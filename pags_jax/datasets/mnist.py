@@ -1,6 +1,10 @@
 """MNIST: handwritten digits, 60,000 train and 10,000 test images of 28 x 28 pixels (LeCun, Cortes and Burges)."""
 
-from pags_jax.datasets.idx_folders import IdxSet
+from pathlib import Path
+
+from pags_jax.datasets import reading
+from pags_jax.datasets.idx_folders import IdxSet, download_files, read_split
+from pags_jax.datasets.labelled_images import Images
 
 MNIST = IdxSet(
     name="mnist",
@@ -14,3 +18,17 @@ MNIST = IdxSet(
     },
     classes=("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
 )
+
+
+def load_test_images(folder: str | Path | None) -> Images:
+    """The 10,000 test images alone, for who has no others: every fifth becomes a test image, the rest train.
+
+    Raises:
+      ValueError: see ``idx_folders.read_split``; or a download fails.
+    """
+    folder = download_files(MNIST) if folder is None else Path(folder)
+    with reading.advising(f"get the files of {MNIST.name} from {MNIST.address}"):
+        x, y = read_split(folder, "t10k", classes=len(MNIST.classes))
+    test = slice(4, None, 5)
+    train = [row for row in range(len(x)) if row % 5 != 4]
+    return Images(x[train], y[train], x[test], y[test], MNIST.classes)

@@ -10,12 +10,13 @@ from pags_jax.datasets.distractor import add_distractors
 from pags_jax.datasets.idx_folders import load_idx_set
 from pags_jax.datasets.imagenet64 import load_imagenet64
 from pags_jax.datasets.labelled_images import Images
-from pags_jax.datasets.mnist import MNIST
+from pags_jax.datasets.mnist import MNIST, load_test_images
 from pags_jax.datasets.reading import listed
 
 _LOADERS: dict[str, Callable[..., Images]] = {
     "fashion_mnist_full": fashion_mnist.load_full,
     "mnist": partial(load_idx_set, MNIST),
+    "mnist_test": load_test_images,
     "cifar10": partial(cifar.load_cifar, cifar.CIFAR10, labels="class"),
     "cifar100": partial(cifar.load_cifar, cifar.CIFAR100),
     "imagenet64": load_imagenet64,
@@ -36,6 +37,7 @@ def load(name: str, *, folder: str | Path | None = None, **options: Any) -> Imag
     fashion_mnist       28 x 28 x 1    8,000, 2,000       the package: a balanced subset
     fashion_mnist_full  28 x 28 x 1    60,000, 10,000     `folder`, Debian's package, or a download
     mnist               28 x 28 x 1    60,000, 10,000     `folder` or a download
+    mnist_test          28 x 28 x 1    8,000, 2,000       the same: its test images alone, split
     cifar10, cifar100   32 x 32 x 3    50,000, 10,000     `folder` or a download (the binary version)
     imagenet64          64 x 64 x 3    1,281,167, 50,000  `folder`: the released npz batches
     distractor          h x 2 w x c    as `of`            another of these, beside a letter, with masks

@@ -63,6 +63,15 @@ class BatchNorm(nn.Module):
         return (x * channel_spread(slope, leading) + channel_spread(shift, leading)).astype(dtype)
 
 
+def widened(channels: int, width: float) -> int:
+    """A number of channels times ``width``, rounded, at least 1.
+
+    >>> widened(64, 0.25)
+    16
+    """
+    return max(1, round(channels * width))
+
+
 def activate(x: Array, activation: str, beta: float) -> Array:
     """``max(x, 0)``, or ``log(1 + exp(beta x)) / beta``, which is smooth and tends to it for large ``beta``."""
     return jax.nn.relu(x) if activation == "relu" else jax.nn.softplus(beta * x) / beta

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from pags_jax.models.layers import Activation, activate, at_least_float32, conv, dense, max_pool
+from pags_jax.models.layers import Activation, activate, at_least_float32, conv, dense, max_pool, widened
 
 
 class LeNet(nn.Module):
@@ -16,12 +16,14 @@ class LeNet(nn.Module):
 
     Attributes:
       classes: number of classes.
+      width: multiplies the numbers of channels.
       activation: nonlinearity.
       beta: of the softplus.
       dtype: what to compute in; by default that of images and parameters.
     """
 
     classes: int
+    width: float = 1.0
     activation: Activation = "relu"
     beta: float = 20.0
     dtype: Any = None
@@ -30,9 +32,9 @@ class LeNet(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n k"]:
         """Logits; training and evaluation are the same."""
         del train
-        for width in (32, 64):
-            x = conv(width, (3, 3), padding="VALID", use_bias=True, dtype=self.dtype)(x)
+        for channels in (32, 64):
+            x = conv(widened(channels, self.width), (3, 3), padding="VALID", use_bias=True, dtype=self.dtype)(x)
             x = activate(x, self.activation, self.beta)
         x = max_pool(x).reshape(x.shape[0], -1)
-        x = activate(dense(128, dtype=self.dtype)(x), self.activation, self.beta)
+        x = activate(dense(widened(128, self.width), dtype=self.dtype)(x), self.activation, self.beta)
         return at_least_float32(dense(self.classes, dtype=self.dtype)(x))

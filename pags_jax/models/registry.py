@@ -1,5 +1,6 @@
 """Models by name, their variables, and the functions of images that they become."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args
@@ -33,6 +34,7 @@ def create(
     activation: str = "relu",
     beta: float = 20.0,
     stem: int = 3,
+    width: float = 1.0,
     dtype: Any = None,
 ) -> nn.Module:
     """Makes a classifier by name.
@@ -43,6 +45,7 @@ def create(
       activation: "relu", or "softplus" with ``beta``.
       beta: sharpness of the softplus, > 0; the reference takes 20.
       stem: of residual networks: 3 for small images, 7 for large ones.
+      width: multiplies the numbers of channels, > 0.
       dtype: what the layers compute in, such as ``jnp.bfloat16``; parameters and logits stay float32.
 
     Returns:
@@ -64,9 +67,11 @@ def create(
         raise ValueError(f"unknown activation {activation!r}; known: {', '.join(get_args(Activation))}")
     if not beta > 0:
         raise ValueError(f"`beta` must be above 0, got {beta}")
+    if not 0 < width < math.inf:
+        raise ValueError(f"`width` must be finite and above 0, got {width}")
     if stem not in (3, 7):
         raise ValueError(f"`stem` must be 3 or 7, got {stem}")
-    options = {"classes": classes, "activation": activation, "beta": beta, "dtype": dtype}
+    options = {"classes": classes, "width": width, "activation": activation, "beta": beta, "dtype": dtype}
     if name in _RESNETS:
         return _RESNETS[name](stem=stem, **options)
     if stem != 3:

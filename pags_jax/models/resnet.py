@@ -9,7 +9,7 @@ from typing import Any, Literal
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from pags_jax.models.layers import Activation, BatchNorm, activate, at_least_float32, conv, dense
+from pags_jax.models.layers import Activation, BatchNorm, activate, at_least_float32, conv, dense, widened
 
 
 class Block(nn.Module):
@@ -51,6 +51,7 @@ class ResNet(nn.Module):
     Attributes:
       classes: number of classes.
       blocks: blocks in each stage.
+      width: multiplies the numbers of channels.
       bottleneck: which kind of block.
       stem: 3 for one 3 x 3 convolution (CIFAR), 7 for a 7 x 7 one and 3 x 3 maxima, stride 2 each (ImageNet).
       activation: nonlinearity.
@@ -60,6 +61,7 @@ class ResNet(nn.Module):
 
     classes: int
     blocks: tuple[int, ...] = (2, 2, 2, 2)
+    width: float = 1.0
     bottleneck: bool = False
     stem: Literal[3, 7] = 3
     activation: Activation = "relu"
@@ -69,9 +71,8 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n k"]:
         """Logits; ``train`` uses, and updates, the statistics of the batch."""
-        x = conv(
-            64, (self.stem, self.stem), strides=1 if self.stem == 3 else 2, padding=self.stem // 2, dtype=self.dtype
-        )(x)
+        first, size = widened(64, self.width), (self.stem, self.stem)
+        x = conv(first, size, strides=1 if self.stem == 3 else 2, padding=self.stem // 2, dtype=self.dtype)(x)
         x = BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
         x = activate(x, self.activation, self.beta)
         if self.stem == 7:
@@ -79,7 +80,7 @@ class ResNet(nn.Module):
         for stage, blocks in enumerate(self.blocks):
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
-                x = Block(64 * 2**stage, stride, self.bottleneck, self.activation, self.beta, self.dtype)(
+                x = Block(first * 2**stage, stride, self.bottleneck, self.activation, self.beta, self.dtype)(
                     x, train=train
                 )
         return at_least_float32(dense(self.classes, dtype=self.dtype)(x.mean((1, 2))))

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from pags_jax.models.layers import Activation, BatchNorm, activate, at_least_float32, conv, dense, max_pool
+from pags_jax.models.layers import Activation, BatchNorm, activate, at_least_float32, conv, dense, max_pool, widened
 
 
 class VGG(nn.Module):
@@ -16,6 +16,7 @@ class VGG(nn.Module):
 
     Attributes:
       classes: number of classes.
+      width: multiplies the numbers of channels.
       stages: channels of the convolutions of each stage.
       activation: nonlinearity.
       beta: of the softplus.
@@ -23,6 +24,7 @@ class VGG(nn.Module):
     """
 
     classes: int
+    width: float = 1.0
     stages: tuple[tuple[int, ...], ...] = ((64,), (128,), (256, 256), (512, 512), (512, 512))
     activation: Activation = "relu"
     beta: float = 20.0
@@ -32,8 +34,8 @@ class VGG(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n k"]:
         """Logits; ``train`` uses, and updates, the statistics of the batch."""
         for stage in self.stages:
-            for width in stage:
-                x = conv(width, (3, 3), use_bias=True, dtype=self.dtype)(x)
+            for channels in stage:
+                x = conv(widened(channels, self.width), (3, 3), use_bias=True, dtype=self.dtype)(x)
                 x = BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
                 x = activate(x, self.activation, self.beta)
             x = max_pool(x)

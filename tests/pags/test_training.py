@@ -48,14 +48,16 @@ def run(task, state, count, options=None):
     return state, metrics
 
 
-def test_steps_equal_sgd_by_hand():
+@pytest.mark.parametrize("clip", [np.inf, 0.2])
+def test_steps_equal_sgd_by_hand(clip):
     """Six steps across both milestones, with weight decay and momentum, as PyTorch defines them."""
     task = training.Task(Linear(), batch_size=20)
     state = training.init(task, X, key=jax.random.key(0))
     state = state._replace(params=jax.tree.map(lambda leaf: leaf.astype(jnp.float64), state.params))
     state = state._replace(optimizer=jax.tree.map(lambda leaf: leaf.astype(jnp.float64), state.optimizer))
     weights, buffer = np.asarray(state.params["Dense_0"]["kernel"]), 0.0
-    options = hyper(learning_rate=0.5, momentum=0.8, weight_decay=0.01)
+    options = hyper(learning_rate=0.5, momentum=0.8, weight_decay=0.01, clip=clip)
+    shortened = 0
     for step in range(6):
         rows = np.asarray(training.order(task, state, len(X)))[step % 2]
         x, onehot = X[rows].reshape(20, -1).astype(np.float32) / 255, np.eye(3)[Y[rows]]
@@ -66,9 +68,12 @@ def test_steps_equal_sgd_by_hand():
         assert float(metrics.loss) == pytest.approx(-np.mean(np.log(p[onehot == 1])), rel=1e-6)
         assert float(metrics.accuracy) == pytest.approx(np.mean(logits.argmax(axis=1) == Y[rows]))
         assert float(metrics.grad_norm) == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+        shortened += np.linalg.norm(gradient) > clip
+        gradient *= min(1, clip / np.linalg.norm(gradient))
         buffer = 0.8 * buffer + gradient + 0.01 * weights
         weights = weights - 0.5 * (1, 1, 1, 0.1, 0.01, 0.01)[step] * buffer
         np.testing.assert_allclose(state.params["Dense_0"]["kernel"], weights, rtol=1e-5, atol=1e-8)
+    assert (shortened > 0) == (clip < 1)
 
 
 def test_p8_every_epoch_is_a_new_permutation_of_whole_batches():

@@ -1,0 +1,285 @@
+r"""Scores: gradients of the log-density of noisy images, from denoisers trained by score matching.
+
+A denoiser is a function ``denoise(x, sigma)`` of noisy images ``(n, ...)`` scaled to [-1, 1] and of the noise level in
+the same units. The one with the least squared error gives the score of the data's density under noise (Vincent 2011):
+
+    D(x; sigma) = E[clean | x],    grad log p(x; sigma) = (D(x; sigma) - x) / sigma^2
+
+Networks are preconditioned and trained as by Karras, Aittala, Aila and Laine, *Elucidating the Design Space of
+Diffusion-Based Generative Models* (NeurIPS 2022), called EDM here: with ``d`` the standard deviation of the data,
+
+    D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)
+    c_skip = d^2 / (sigma^2 + d^2)           c_in    = 1 / sqrt(sigma^2 + d^2)
+    c_out  = sigma d / sqrt(sigma^2 + d^2)   c_noise = log(sigma) / 4
+    loss   = (sigma^2 + d^2) / (sigma d)^2 |D(x + sigma u; sigma) - x|^2,   log sigma ~ N(-1.2, 1.2^2)
+
+so that input and target of the network ``F`` have variance one at every level, and a network that returns zero has loss
+one.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int
+
+from pags_jax.images import check_images, is_traced
+
+#: ``denoise(x_pm1, sigma_pm1)``.
+Denoiser = Callable[[Any, Any], Any]
+
+
+class Preconditioning(NamedTuple):
+    """What surrounds the network at a noise level (EDM, Table 1, last column).
+
+    Attributes:
+      c_skip: multiplies the noisy image in the result.
+      c_out: multiplies what the network returns.
+      c_in: multiplies the noisy image that the network sees.
+      c_noise: the noise level that it sees.
+    """
+
+    c_skip: Float[Array, "..."]
+    c_out: Float[Array, "..."]
+    c_in: Float[Array, "..."]
+    c_noise: Float[Array, "..."]
+
+
+def preconditioning(sigma: Float[Array, "..."], sigma_data: Any) -> Preconditioning:
+    """The four coefficients at noise levels above 0, for data of the standard deviation ``sigma_data``.
+
+    >>> preconditioning(jnp.float32(0.5), 0.5).c_skip.item()
+    0.5
+    """
+    total = sigma**2 + sigma_data**2
+    return Preconditioning(
+        sigma_data**2 / total, sigma * sigma_data / jnp.sqrt(total), 1 / jnp.sqrt(total), jnp.log(sigma) / 4
+    )
+
+
+def preconditioned(network: Callable[[Any, Any], Any], *, sigma_data: Any) -> Denoiser:
+    """A denoiser made of a network.
+
+    Args:
+      network: ``network(x, c_noise)``, with ``c_noise`` of shape ``(n,)``, returns something shaped as ``x``.
+      sigma_data: standard deviation of the pixels of the data, images in [-1, 1].
+
+    Returns:
+      ``denoise(x, sigma)``, with one ``sigma`` for all images, or one for each, ``(n,)``. If the network is a pytree
+      (``jax.tree_util.Partial``), so is the denoiser, and ``jit`` can take it as an argument.
+
+    >>> denoise = preconditioned(lambda x, c_noise: jnp.zeros_like(x), sigma_data=0.5)
+    >>> denoise(jnp.ones((1, 2)), 0.5).tolist()
+    [[0.5, 0.5]]
+    """
+    return Partial(_denoise, network, sigma_data=sigma_data)
+
+
+def _denoise(network: Callable[[Any, Any], Any], x: Any, sigma: Any, *, sigma_data: Any) -> Any:
+    levels = jnp.broadcast_to(jnp.asarray(sigma, x.dtype), x.shape[:1])
+    c = preconditioning(levels, jnp.asarray(sigma_data, x.dtype))
+    return _beside(c.c_skip, x) * x + _beside(c.c_out, x) * network(_beside(c.c_in, x) * x, c.c_noise)
+
+
+def denoiser(model: Any, variables: Any, labels: Int[Array, "..."] | int | None = None) -> Denoiser:
+    """The denoiser of a trained network, of one class or of all.
+
+    Args:
+      model: a ``models.UNet``, or another module of such a call and with ``classes`` and ``sigma_data``.
+      variables: of it.
+      labels: the class of each image, ``(n,)``, or one for all; None: whatever the class.
+
+    Returns:
+      ``denoise(x, sigma)``: a pytree, so that a function jitted with it as an argument compiles once for all variables
+      and labels.
+
+    Raises:
+      ValueError: labels that are no classes of the model.
+
+    >>> from pags_jax.models import UNet
+    >>> model, x = UNet(widths=(8,), blocks=1), jnp.ones((3, 28, 28, 1), jnp.float32)
+    >>> variables = model.init(jax.random.key(0), x)
+    >>> denoise = denoiser(model, variables, jnp.array([0, 4, 9]))
+    >>> denoise(x, 0.5).shape
+    (3, 28, 28, 1)
+    """
+    if labels is not None:
+        labels = jnp.asarray(labels)
+        if not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise ValueError(f"labels must be integers, got {labels.dtype}")
+        if not is_traced(labels) and not np.all((np.asarray(labels) >= 0) & (np.asarray(labels) <= model.classes)):
+            raise ValueError(
+                f"labels must be from 0 to {model.classes - 1} (or {model.classes}: no label), "
+                f"got {np.min(np.asarray(labels))} to {np.max(np.asarray(labels))}"
+            )
+    return preconditioned(Partial(model.apply, variables, labels=labels), sigma_data=model.sigma_data)
+
+
+def score(denoise: Denoiser, x: Float[Array, "n ..."], *, sigma_pm1: Any) -> Float[Array, "n ..."]:
+    """The gradient of the log-density of images under noise, at the images: ``(D(x'; sigma) - x') / sigma^2``.
+
+    Here ``x' = 2 x - 1``, and the gradient is by ``x'``; by ``x``, the image in [0, 1], it is twice that.
+
+    Args:
+      denoise: a denoiser of images in [-1, 1].
+      x: images in [0, 1].
+      sigma_pm1: noise level for images in [-1, 1], traced; Srinivas et al. (2023) take 0.5 for CIFAR-10.
+
+    Returns:
+      The score, shaped as ``x``; by Vincent, *A Connection Between Score Matching and Denoising Autoencoders* (2011).
+
+    Raises:
+      ValueError: images that cannot be used, or a noise level that is not one number above 0.
+
+    >>> of_a_normal = lambda x, sigma: x / (1 + sigma**2)  # denoises data of N(0, 1)
+    >>> score(of_a_normal, jnp.array([[1.0, 0.5]]), sigma_pm1=1.0).tolist()
+    [[-0.5, 0.0]]
+    """
+    x, sigma = _scaled(x, sigma_pm1)
+    return (denoise(x, sigma) - x) / sigma**2
+
+
+def bayes_gradient(
+    conditional: Denoiser, unconditional: Denoiser, x: Float[Array, "n ..."], *, sigma_pm1: Any
+) -> Float[Array, "n ..."]:
+    """The input gradient of the Bayes classifier of noisy images: conditional minus unconditional score.
+
+        grad log p(y | x'; sigma) = grad log p(x' | y; sigma) - grad log p(x'; sigma) = (D_y - D)(x'; sigma) / sigma^2
+
+    Args:
+      conditional: a denoiser of images of the classes in question.
+      unconditional: a denoiser of all images.
+      x: images in [0, 1].
+      sigma_pm1: noise level for images in [-1, 1], traced.
+
+    Returns:
+      The gradient by the image in [-1, 1], shaped as ``x``; by the image in [0, 1] it is twice that.
+
+    Raises:
+      ValueError: as ``score``.
+
+    >>> one, other = (lambda x, sigma, m=m: (x + m * sigma**2) / (1 + sigma**2) for m in (1.0, 0.0))
+    >>> bayes_gradient(one, other, jnp.ones((1, 2)), sigma_pm1=1.0).tolist()
+    [[0.5, 0.5]]
+    """
+    x, sigma = _scaled(x, sigma_pm1)
+    return (conditional(x, sigma) - unconditional(x, sigma)) / sigma**2
+
+
+def noise_levels(
+    key: Array, n: int, *, log_mean: float = -1.2, log_std: float = 1.2, dtype: Any = jnp.float32
+) -> Float[Array, " n"]:
+    """Noise levels to train at: log-normal, around 0.3 (EDM, section 5)."""
+    return jnp.exp(log_mean + log_std * jax.random.normal(key, (n,), dtype))
+
+
+def denoising_loss(
+    denoise: Denoiser,
+    x: Float[Array, "n ..."],
+    sigma: Any,
+    noise: Float[Array, "n ..."],
+    *,
+    sigma_data: Any,
+) -> Float[Array, " n"]:
+    """Each image's weighted squared error, a mean over its pixels (EDM, equation 2 and section 5).
+
+    Args:
+      denoise: the denoiser.
+      x: clean images in [-1, 1].
+      sigma: noise levels, ``(n,)`` or one for all.
+      noise: draws of a standard normal.
+      sigma_data: of the preconditioning.
+
+    Returns:
+      One number for each image; about 1 for a fresh network.
+
+    >>> zero = preconditioned(lambda x, c_noise: jnp.zeros_like(x), sigma_data=0.5)
+    >>> denoising_loss(zero, jnp.full((1, 4), 0.5), 1.0, jnp.zeros((1, 4)), sigma_data=0.5).round(3).item()
+    0.8
+    """
+    levels = jnp.broadcast_to(jnp.asarray(sigma, x.dtype), x.shape[:1])
+    squares = (denoise(x + _beside(levels, x) * noise, levels) - x) ** 2
+    return loss_weight(levels, sigma_data) * squares.reshape(x.shape[0], -1).mean(1)
+
+
+def loss_weight(sigma: Any, sigma_data: Any) -> Any:
+    """What multiplies the squared error at a noise level: ``(sigma^2 + d^2) / (sigma d)^2 = 1 / c_out^2``."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def noise_schedule(
+    steps: int, *, sigma_max: float = 80.0, sigma_min: float = 0.002, rho: float = 7.0
+) -> Float[np.ndarray, " levels"]:
+    """Noise levels to sample along, ``steps`` from the largest to the smallest, then 0 (EDM, equation 5).
+
+    >>> noise_schedule(3, sigma_max=8.0, sigma_min=1.0, rho=3.0).tolist()
+    [8.0, 3.375, 1.0, 0.0]
+    """
+    if steps < 2 or not sigma_max > sigma_min > 0:
+        raise ValueError(
+            f"expected at least 2 steps and sigma_max > sigma_min > 0, got {steps}, {sigma_max} and {sigma_min}"
+        )
+    levels = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps) ** rho
+    return np.append(levels, 0.0)
+
+
+def heun_step(denoise: Denoiser, x: Float[Array, "n ..."], sigma: Any, following: Any) -> Float[Array, "n ..."]:
+    """One step of Heun's method along ``dx / dsigma = (x - D(x; sigma)) / sigma`` (EDM, Algorithm 1).
+
+    Args:
+      denoise: the denoiser.
+      x: images at level ``sigma``, in the units of [-1, 1].
+      sigma: the level, above 0, traced.
+      following: the level to go to; 0 makes it a step of Euler's method, which ends at ``D(x; sigma)``.
+
+    Returns:
+      Images at level ``following``.
+    """
+    sigma, following = (jnp.asarray(level, x.dtype) for level in (sigma, following))
+    slope = (x - denoise(x, sigma)) / sigma
+    there = x + (following - sigma) * slope
+    last = jnp.equal(following, 0)
+    level = jnp.where(last, sigma, following)
+    slope_there = jnp.where(last, slope, (there - denoise(there, level)) / level)
+    return x + (following - sigma) * (slope + slope_there) / 2
+
+
+def sample(
+    denoise: Denoiser,
+    noise: Float[Array, "n ..."],
+    levels: Float[np.ndarray, " levels"],
+    *,
+    step: Callable[..., Any] = heun_step,
+) -> Float[Array, "n ..."]:
+    """Draws images by going down the noise levels, without randomness but the first noise.
+
+    Args:
+      denoise: a denoiser; the images are of its classes.
+      noise: draws of a standard normal.
+      levels: as from ``noise_schedule``.
+      step: ``heun_step``, best under a ``jit`` of your own; steps are driven from Python.
+
+    Returns:
+      Images in about [-1, 1].
+    """
+    x = noise * float(levels[0])
+    for sigma, following in itertools.pairwise(levels):
+        x = step(denoise, x, sigma, following)
+    return x
+
+
+def _beside(values: Float[Array, " n"], x: Any) -> Array:
+    """One value for each image, ready to multiply its pixels."""
+    return values.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def _scaled(x: Array, sigma: Any) -> tuple[Array, Array]:
+    """Images in [-1, 1] and the level in their type, both checked."""
+    check_images(x)
+    if jnp.ndim(sigma) != 0 or not (is_traced(sigma) or 0 < float(sigma) < float("inf")):
+        raise ValueError(f"`sigma_pm1` must be one finite number above 0, got {sigma}")
+    return 2 * x - 1, jnp.asarray(sigma, x.dtype)
