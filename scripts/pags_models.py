@@ -5,6 +5,7 @@ apply_fn = pags_jax.models.evaluator(model, variables)
 """
 
 import dataclasses
+import functools
 import io
 import zipfile
 from pathlib import Path
@@ -33,6 +34,7 @@ class Architecture:
         activation: Nonlinearity.
         beta: Of the softplus.
         stem: Of residual networks.
+        width: Multiplies the numbers of channels.
         dtype: What the layers compute in.
     """
 
@@ -42,8 +44,10 @@ class Architecture:
     activation: str = "relu"
     beta: float = 20.0
     stem: int = 3
+    width: float = 1.0
     dtype: str = "float32"
 
+    @functools.cache  # noqa: B019 - one module for an architecture, so that ``jit`` compiles it once
     def create(self) -> nn.Module:
         """The flax module."""
         return models.create(
@@ -52,6 +56,7 @@ class Architecture:
             activation=self.activation,
             beta=self.beta,
             stem=self.stem,
+            width=self.width,
             dtype=jnp.dtype(self.dtype),
         )
 

@@ -11,7 +11,6 @@ training images.
 import functools
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -21,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pags_jax import datasets, models, training
-from scripts import pags_accuracy, pags_fit, pags_models, pags_recipes
+from scripts import pags_accuracy, pags_figures, pags_fit, pags_models, pags_recipes
 from scripts.harness import cli, plot, rows, store
 
-DataSet = Literal["fashion_mnist", "fashion_mnist_full", "mnist", "cifar10", "cifar100", "imagenet64", "distractor"]
+DataSet = Literal[
+    "fashion_mnist", "fashion_mnist_full", "mnist", "mnist_test", "cifar10", "cifar100", "imagenet64", "distractor"
+]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Config(cli.Common):
             "epochs": 200,
             "batch_size": 128,
             "learning_rate": 0.025,
+            "clip": None,
         },
     }
 
@@ -56,12 +58,16 @@ class Config(cli.Common):
     """Images; fashion_mnist is a balanced part of it that comes with the package, distractor puts letters beside it."""
     folder: Path | None = None
     """Where the data set's files are; by default they are downloaded where that is possible."""
+    distractor_of: Literal["fashion_mnist", "fashion_mnist_full", "mnist", "mnist_test"] = "fashion_mnist"
+    """Images of the data set distractor; the paper's are mnist."""
     model: pags_models.Name = "lenet"
     """Architecture."""
     activation: Literal["relu", "softplus"] = "relu"
     """Nonlinearity; the softplus has beta 20."""
     stem: Literal[3, 7] = 3
     """First convolution of residual networks: 3 x 3, or 7 x 7 for large images."""
+    width: cli.Positive = 1.0
+    """Multiplies the numbers of channels."""
     dtype: pags_models.DType = "float32"
     """What layers compute in; parameters stay float32."""
     loss: tuple[pags_recipes.Loss, ...] = tuple(pags_recipes.RECIPES)
@@ -76,7 +82,9 @@ class Config(cli.Common):
     batch_size: cli.Count = 64
     """Images in a step."""
     learning_rate: cli.Positive = 0.05
-    """At the start, for small strengths; for large ones it falls in proportion, as in the reference."""
+    """At the start. With --strength-unit reference it falls in proportion for large strengths, as there."""
+    clip: cli.Positive | None = 1.0
+    """Longest gradient of the loss; longer ones are shortened, or large strengths need small rates. None: no limit."""
     weight_decay: cli.NonNegative = 5e-4
     """Of all parameters."""
     steps: cli.Count = 10
@@ -122,13 +130,18 @@ def plan(config: Config) -> list[dict[str, Any]]:
 def main(config: Config) -> None:
     """Trains what is not trained yet and draws the figure."""
     units = plan(config)
-    options = {"seed": config.seed} if config.dataset == "distractor" else {}
-    data = datasets.load(config.dataset, folder=config.folder, **options)
+    data = images_of(config)
     with store.open_run(config.out, config) as run:
         for unit in run.pending(units):
             run.record(unit, [row_of(config, data, unit)])
             shutil.rmtree(config.out / "checkpoints" / store.unit_name(unit), ignore_errors=True)
-    draw(config, store.read_rows(config.out))
+    plot.save(pags_figures.draw_accuracy(store.read_rows(config.out)), config.out / "accuracy.png")
+
+
+def images_of(config: Config) -> datasets.Images:
+    """The data set."""
+    options = {"seed": config.seed, "of": config.distractor_of} if config.dataset == "distractor" else {}
+    return datasets.load(config.dataset, folder=config.folder, **options)
 
 
 def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.Row:
@@ -216,6 +229,7 @@ def architecture_of(config: Config, shape: tuple[int, ...], classes: int) -> pag
         classes,
         activation=config.activation,
         stem=config.stem,
+        width=config.width,
         dtype=config.dtype,
     )
 
@@ -247,45 +261,8 @@ def hyper_of(config: Config, unit: dict[str, Any], steps_per_epoch: int) -> trai
         learning_rate=jnp.float32(learning_rate),
         milestones=training.milestones(config.epochs, steps_per_epoch),
         weight_decay=jnp.float32(config.weight_decay),
+        clip=jnp.float32(np.inf if config.clip is None else config.clip),
     )
-
-
-def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
-    """Accuracy against the attack's radius at each loss's best strength, and against clean accuracy over all."""
-    trained = [row for row in table if row["failure"] is None]
-    shown = len(config.attack_eps) // 2
-    eps = config.attack_eps[shown]
-    figure, axes = plot.figure(1, 2, titles=("Best strength of each loss", "All strengths"), width=3.6)
-    curves = [
-        {"loss": row["loss"], "radius": radius, "accuracy": accuracy}
-        for row in best(trained)
-        for radius, accuracy in zip(
-            (0.0, *config.attack_eps), (row["test_accuracy"], *row["test_attacked"]), strict=True
-        )
-    ]
-    plot.lines(axes[0, 0], curves, x="radius", y="accuracy", by="loss")
-    pairs = [row | {"attacked": row["test_attacked"][shown]} for row in trained]
-    plot.paths(axes[0, 1], pairs, x="test_accuracy", y="attacked", along="strength", by="loss")
-    axes[0, 0].set(xlabel="L2 radius of the attack", ylabel="accuracy (test)", ylim=(0, 1))
-    axes[0, 1].set(xlabel="accuracy (test)", ylabel=f"under attack, radius {eps:g}")
-    plot.legend(figure)
-    return plot.save(figure, config.out / "accuracy.png")
-
-
-def best(trained: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, over seeds, of each loss's strength with the largest mean accuracy on held-out images.
-
-    The mean is over seeds and over all radii, 0 among them.
-    """
-    scores: dict[tuple[str, float], list[float]] = {}
-    for row in trained:
-        accuracy = [row["validation_accuracy"], *row["validation_attacked"]]
-        scores.setdefault((row["loss"], row["strength"]), []).append(float(np.mean(accuracy)))
-    chosen = {}
-    for (loss, strength), values in scores.items():
-        if loss not in chosen or np.mean(values) > chosen[loss][0]:
-            chosen[loss] = (np.mean(values), strength)
-    return [row for row in trained if chosen[row["loss"]][1] == row["strength"]]
 
 
 if __name__ == "__main__":

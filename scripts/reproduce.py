@@ -13,7 +13,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
+
+import jax
 
 from scripts import (
     fmu_audit,
@@ -24,23 +27,41 @@ from scripts import (
     fmu_report,
     fmu_stream,
     fmu_tradeoff,
+    pags_alignment,
+    pags_bayes,
+    pags_distractor,
+    pags_figures,
+    pags_measuring,
+    pags_report,
+    pags_robustness,
+    pags_train,
 )
 from scripts.harness import cli, files, report, rows, store
 
-#: The parts of the job: name of the subfolder and module.
-PARTS = {
-    "fmu_removal": fmu_removal,
-    "fmu_certificates": fmu_certificates,
-    "fmu_tradeoff": fmu_tradeoff,
-    "fmu_interventions": fmu_interventions,
-    "fmu_stream": fmu_stream,
-    "fmu_published_noise": fmu_published_noise,
-    "fmu_audit": fmu_audit,
+FMU = (
+    fmu_removal, fmu_certificates, fmu_tradeoff, fmu_interventions, fmu_stream, fmu_published_noise, fmu_audit,
+)  # fmt: skip
+
+#: What the sweep of robust models is trained with, by preset: half as wide as the scripts' default, to save time.
+TRAINING: dict[str, dict[str, Any]] = {
+    "none": {"width": 0.5, "epochs": 4, "steps": 3, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 10, "attack_rows": 300},
+    "quick": {
+        "width": 0.25, "epochs": 1, "steps": 2, "attack_eps": (0.5,), "attack_steps": 2, "attack_rows": 100,
+        "train_rows": 1024, "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (0.1, 1.0),
+    },
+    "paper": {"epochs": 40, "steps": 10, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 20, "attack_rows": 1000},
+}  # fmt: skip
+BESIDE_A_DISTRACTOR: dict[str, dict[str, Any]] = {
+    name: values
+    | {"dataset": "distractor", "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (1.0,)}
+    for name, values in TRAINING.items()
 }
 
 LEAD = """
 Fair machine unlearning (Oesterling et al. 2024) on real data: train on a fair objective, forget rows, certify the
-removal, see what happened to fairness. Bands span the smallest to the largest of the seeds.
+removal, see what happened to fairness. Perceptually-aligned gradients (Srinivas et al. 2023) on real images: train
+classifiers to be robust, and see which robustness makes their gradients look like the data. Bands span the smallest to
+the largest of the seeds.
 """
 
 
@@ -59,56 +80,94 @@ class Config(cli.Common):
     """Also copy all rows (compressed) and figures to this folder, as README's results were."""
 
 
-def parts(config: Config) -> dict[str, Any]:
-    """Configuration of each part, its own preset applied first."""
-    configs = {}
-    for name, module in PARTS.items():
-        base = module.Config(preset=config.preset)
-        values = dict(module.Config.PRESETS.get(config.preset, {}))
-        if config.preset == "none" and name == "fmu_tradeoff":
+def parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
+    """Module and configuration of each part, by the name of its folder, in order; its own preset applied first."""
+    return fmu_parts(config) | pags_parts(config)
+
+
+def fmu_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
+    """Fair machine unlearning."""
+    found = {}
+    for module in FMU:
+        name = module.__name__.rpartition(".")[2]
+        values: dict[str, Any] = {"hsls": config.hsls}
+        if config.preset == "none" and module is fmu_tradeoff:
             values["penalties"] = ("equalized_odds", "demographic_parity")
-        repeats = 1 if name == "fmu_audit" else config.repeats  # Ten thousand draws a seed are enough.
-        values |= {"out": config.out / name, "seed": config.seed, "repeats": repeats, "hsls": config.hsls}
-        if config.hsls is not None and name != "fmu_audit":
-            values["datasets"] = (*base.datasets, "hsls")
-        configs[name] = dataclasses.replace(base, **values)
-    return configs
+        values["repeats"] = 1 if module is fmu_audit else config.repeats  # Ten thousand draws a seed are enough.
+        if config.hsls is not None and module is not fmu_audit:
+            values["datasets"] = (*module.Config.datasets, "hsls")
+        found[name] = (module, part_of(config, module, name, **values))
+    return found
+
+
+def pags_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
+    """Perceptually-aligned gradients; a sweep takes minutes a seed, so that there is one but in the paper preset."""
+    repeats = {"repeats": config.repeats if config.preset == "paper" else 1}
+    sweep, beside = config.out / "pags_train", config.out / "pags_distractor_train"
+    runs = {name: config.out / f"pags_{name}" for name in ("robustness", "alignment", "distractor")}
+    return {
+        name: (module, part_of(config, module, name, **values))
+        for name, module, values in (
+            ("pags_train", pags_train, TRAINING[config.preset] | repeats),
+            ("pags_robustness", pags_robustness, {"trained": sweep}),
+            ("pags_alignment", pags_alignment, {"trained": sweep}),
+            ("pags_distractor_train", pags_train, BESIDE_A_DISTRACTOR[config.preset] | repeats),
+            ("pags_distractor", pags_distractor, {"trained": beside}),
+            ("pags_bayes", pags_bayes, {}),
+            ("pags_figures", pags_figures, runs),
+        )
+    }
+
+
+def part_of(config: Config, module: ModuleType, name: str, **values: Any) -> Any:
+    """A part's configuration: its preset, then ``values``."""
+    preset = dict(module.Config.PRESETS.get(config.preset, {}))
+    here = {"preset": config.preset, "seed": config.seed, "out": config.out / name}
+    return dataclasses.replace(module.Config(), **preset | here | values)
 
 
 def plan(config: Config) -> list[str]:
     """All units of all parts."""
-    return [
-        f"{name}/{store.unit_name(unit)}" for name, part in parts(config).items() for unit in PARTS[name].plan(part)
-    ]
+    every, units = parts(config), []
+    for name, (module, part) in every.items():
+        if isinstance(part, pags_measuring.MeasuringConfig):  # One for each model, which may not be trained yet.
+            found = pags_measuring.units(pags_train.plan(every[part.trained.name][1]))
+        else:
+            found = module.plan(part)
+        units += [f"{name}/{store.unit_name(unit)}" for unit in found]
+    return units
 
 
 def main(config: Config) -> None:
     """Runs what is not done yet, then writes the report."""
     timing = {}
-    for name, part in parts(config).items():
+    for name, (module, part) in parts(config).items():
+        jax.config.update("jax_enable_x64", module in FMU)  # Certificates want float64, images float32.
         begin = time.perf_counter()
-        PARTS[name].main(part)
+        module.main(part)
         timing[name] = time.perf_counter() - begin
     path = report.write(
         config.out / "report.html",
-        "Fair machine unlearning, reproduced",
-        fmu_report.sections(config.out),
+        "Fair machine unlearning and perceptually-aligned gradients, reproduced",
+        [*fmu_report.sections(config.out), *pags_report.sections(config.out)],
         lead=LEAD,
         config=config,
         environment=rows.environment(),
         timing_s=timing,
     )
     if config.publish is not None:
-        publish(config.out, config.publish)
+        publish(config)
     print(f"report: {path}")
 
 
-def publish(out: Path, folder: Path) -> None:
+def publish(config: Config) -> None:
     """Copies every part's rows, as reproducible ``.csv.gz``, and figures."""
-    for name in PARTS:
-        table = (out / name / "rows.csv").read_bytes()
-        files.write_bytes(folder / f"{name}.csv.gz", gzip.compress(table, mtime=0))
-        for figure in sorted((out / name).glob("*.png")):
+    folder = config.publish or Path()
+    for name in parts(config):
+        table = config.out / name / "rows.csv"
+        if table.exists():
+            files.write_bytes(folder / f"{name}.csv.gz", gzip.compress(table.read_bytes(), mtime=0))
+        for figure in sorted((config.out / name).glob("*.png")):
             files.write_bytes(folder / figure.name, figure.read_bytes())
 
 

@@ -40,6 +40,10 @@ LOOKS: dict[str, Look] = {
     "smoothness": Look("smoothness", GREEN, "D"),
     "randomized_smoothing": Look("randomized smoothing", PURPLE, "P"),
     "adversarial": Look("adversarial", VERMILION, "o"),
+    # Sides of the data manifold.
+    "on_manifold": Look("on-manifold", GREEN, "D"),
+    "off_manifold": Look("off-manifold", VERMILION, "o"),
+    "accuracy": Look("accuracy", BLACK, "s"),
     # Penalties.
     "equalized_odds": Look("equalized odds", VERMILION, "o"),
     "demographic_parity": Look("demographic parity", BLUE, "^"),

@@ -203,6 +203,19 @@ def paths(axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, alo
     _label(axes, x, y)
 
 
+def picture(axes: Axes, pixels: Any) -> None:
+    """Show an image, in place of axes.
+
+    Args:
+        axes: Where.
+        pixels: ``(height, width, 1 or 3)`` from 0 to 1; what lies outside is cut off.
+    """
+    pixels = np.clip(np.asarray(pixels, float), 0, 1)
+    with _style():
+        axes.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
+        axes.set_axis_off()
+
+
 def legend(made: Figure, *, columns: int = 4) -> None:
     """Put one legend for all panels below the figure: each label once, in the order of first appearance.
 

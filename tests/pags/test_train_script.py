@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from pags_jax import datasets, evaluation, losses, models, training
-from scripts import pags_fit, pags_models, pags_recipes, pags_train
+from scripts import pags_figures, pags_fit, pags_models, pags_recipes, pags_train
 from scripts.harness import checkpoints, cli, rows, store
 
 SMALL = ["--epochs", "2", "--batch-size", "16", "--attack-eps", "0.5", "1.0", "--attack-steps", "2", "--steps", "2"]
@@ -103,7 +102,7 @@ def test_dry_run_lists_units_and_writes_nothing(tmp_path, capsys):
 def test_paper_preset_is_the_references(capsys):
     config = cli.parse(pags_train.Config, ["--preset", "paper"])
     assert (config.dataset, config.model, config.epochs, config.batch_size) == ("cifar10", "resnet18", 200, 128)
-    assert (config.learning_rate, config.weight_decay, config.steps) == (0.025, 5e-4, 10)
+    assert (config.learning_rate, config.weight_decay, config.steps, config.clip) == (0.025, 5e-4, 10, None)
     assert len(pags_train.plan(config)) == 1 + 4 * 30
     grids = {"gradient_norm": (-5, 2), "smoothness": (-4, 4), "randomized_smoothing": (-3, 2), "adversarial": (-5, 4)}
     for loss, (low, high) in grids.items():
@@ -130,10 +129,7 @@ def test_constants_of_the_reference(loss, constant, strength, rate):
     options = {"batch_size": 128, "learning_rate": 0.025}
     got = pags_recipes.strength_and_rate(loss, constant, unit="reference", **options)
     np.testing.assert_allclose(got, (strength, rate), rtol=1e-12)
-    # The same model in this project's units; one ball for 128 images is 128 balls of 1 / sqrt(128) of its radius.
-    own = strength / math.sqrt(128) if loss == "adversarial" else strength
-    got = pags_recipes.strength_and_rate(loss, own, unit="own", **options)
-    np.testing.assert_allclose(got, (own, rate), rtol=1e-12)
+    assert pags_recipes.strength_and_rate(loss, constant, unit="own", **options) == (constant, 0.025)
 
 
 @pytest.mark.parametrize(("unit", "scope"), [("own", "example"), ("reference", "batch")])
@@ -288,7 +284,7 @@ def test_the_figure_shows_what_is_best_on_held_out_images():
         row("adversarial", 1.0, 1, [0.9, 0.6], 0.9),
         row("cross_entropy", 0.0, 0, [0.1, 0.0], 0.1),
     ]
-    assert pags_train.best(table) == [table[0], table[1], table[4]]
+    assert pags_figures.best(table) == [table[0], table[1], table[4]]
 
 
 def test_drivers_agree_and_bfloat16_computes(data, tmp_path):

@@ -95,6 +95,17 @@ def test_folder_is_read(tmp_path, name):
     assert images.train_mask is None
 
 
+def test_test_images_alone_are_split(tmp_path):
+    arrays = {stem: array for stem, array in draw_arrays().items() if stem.startswith("t10k")}
+    write_set(tmp_path, arrays)
+    images = mnist.load_test_images(tmp_path)
+    x, y = arrays["t10k-images-idx3-ubyte"][..., None], arrays["t10k-labels-idx1-ubyte"]
+    np.testing.assert_array_equal(images.test_x, x[[4, 9]])
+    np.testing.assert_array_equal(images.test_y, y[[4, 9]])
+    np.testing.assert_array_equal(images.train_x, x[[0, 1, 2, 3, 5, 6, 7, 8]])
+    np.testing.assert_array_equal(images.train_y, y[[0, 1, 2, 3, 5, 6, 7, 8]])
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-20])
 

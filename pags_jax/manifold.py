@@ -1,0 +1,299 @@
+r"""The tangent space of the data manifold at an image: from a decoder, from neighbours, or from a denoiser.
+
+A *basis* is an array ``(n, k, ...image)``: for each image orthonormal vectors ``b_1, b_2, ...``, leading ones first,
+then zeros once the rank is reached. It projects by ``P v = sum_j <b_j, v> b_j``, to which zeros add nothing: they are
+the mask that keeps shapes static.
+
+    tangent_basis     columns of a decoder's Jacobian d decode / d z
+    local_pca         differences of neighbouring images from their mean
+    denoiser_basis    leading eigenvectors of a denoiser's Jacobian d D / d u
+
+Each ends in one rank-revealing factorisation of its vectors as the columns of ``A``: ``A = Q R`` (Householder) and
+``R = U S V'`` give the left singular vectors ``Q U`` for the price of a small singular value decomposition; those whose
+singular value is at most ``rtol`` times the largest become zero.
+
+Everything here is pure and meant to be called under ``jit``. Images are worked on all at once, or ``chunk_size`` at a
+time in a loop, to bound memory. On CPUs, where convolutions inside of loops are slow, call it on a few instead.
+
+Differs from the reference: P14 one factorisation for each image, in which a Jacobian without full rank gives fewer
+vectors; there ``scipy.linalg.orth`` anew for every model, and an IndexError. P15 the Jacobian by one forward-mode
+product for each latent; there one backward pass for each of the many more pixels, through the decoder's weights too.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from pags_jax.images import check_images, is_traced
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def tangent_basis(
+    decode: Callable[[Any], Any],
+    z: Float[Array, "n d"],
+    *,
+    rtol: Any = None,
+    chunk_size: int | None = None,
+) -> Float[Array, "n k ..."]:
+    """An orthonormal basis of the column space of the decoder's Jacobian at each code.
+
+    Args:
+      decode: maps codes ``(n, d)`` to images ``(n, ...)``; called with one code, whose ``d`` tangents are one batch.
+      z: codes.
+      rtol: singular values of at most this share of the largest count as zero. By default the machine epsilon times
+        the larger of ``d`` and the number of features, as for ``numpy.linalg.matrix_rank`` and the reference's
+        ``scipy.linalg.orth``: 3.7e-4 in float32 for CIFAR. Latents weaker than that need a smaller one.
+      chunk_size: codes that are worked on at once; all by default.
+
+    Returns:
+      The basis, ``k = min(d, features)``, by falling singular value: ``basis[:, :m]`` are the ``m`` directions in which
+      images change most. NaN where the Jacobian is not finite.
+
+    Raises:
+      ValueError: codes, a decoder's output, ``rtol`` or ``chunk_size`` that cannot be used.
+
+    >>> decode = lambda z: jnp.stack([z[:, 0], 2 * z[:, 1], z[:, 0] ** 2], axis=1)
+    >>> basis = tangent_basis(decode, jnp.zeros((1, 2)))
+    >>> jnp.abs(basis[0]).tolist(), rank(basis).tolist()
+    ([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]], [2])
+    """
+    if not jnp.issubdtype(z.dtype, jnp.floating) or z.ndim != 2 or z.size == 0:
+        raise ValueError(f"codes must be floats of the shape (n, d), got {z.dtype} of the shape {z.shape}")
+    decoded = jax.eval_shape(decode, z[:1])
+    if len(decoded.shape) < 2 or decoded.shape[0] != 1:
+        raise ValueError(f"`decode` must map codes (n, d) to images (n, ...), but {z[:1].shape} to {decoded.shape}")
+    if rtol is not None and not (is_traced(rtol) or 0 <= float(rtol) < 1):
+        raise ValueError(f"`rtol` must be at least 0 and below 1, got {rtol}")
+
+    def one(z):
+        def push(tangent):
+            return jax.jvp(lambda z: decode(z[None])[0], (z,), (tangent,))[1]
+
+        return _span(jax.vmap(push)(jnp.eye(z.size, dtype=z.dtype)), rtol)
+
+    return map_chunks(one, (z,), chunk_size)
+
+
+def local_pca(neighbours: Float[Array, "n m ..."], *, rank: int) -> Float[Array, "n k ..."]:
+    """Leading principal directions of each image's neighbours: its tangent space, if the manifold is flat among them.
+
+    Args:
+      neighbours: ``m`` images near each of ``n``, as ``data[nearest(x, data, ...)]``.
+      rank: number of directions, at most ``m - 1``.
+
+    Returns:
+      The basis, by falling variance.
+
+    Raises:
+      ValueError: ``neighbours`` that cannot be used, or a ``rank`` that they cannot give.
+
+    >>> line = jnp.array([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
+    >>> print(jnp.abs(local_pca(line[None], rank=1)))
+    [[[0.6 0.8]]]
+    """
+    check_images(neighbours)
+    if neighbours.ndim < 3:
+        raise ValueError(f"neighbours must have the shape (n, m, ...), got {neighbours.shape}")
+    _check_counts(min(neighbours.shape[1] - 1, neighbours[0, 0].size), rank=rank)
+    return jax.vmap(lambda images: _span(images - images.mean(0, keepdims=True), None)[:rank])(neighbours)
+
+
+def nearest(
+    x: Float[Array, "n ..."],
+    data: Float[Array, "m ..."],
+    *,
+    count: int,
+    itself: Int[Array, " n"] | None,
+    chunk_size: int | None = None,
+) -> Int[Array, "n count"]:
+    """Numbers of the nearest images in Euclidean distance, the nearest first; ties, to rounding, in any order.
+
+    Args:
+      x: images.
+      data: images to choose from.
+      count: how many for each of ``x``.
+      itself: where in ``data`` each of ``x`` is, which is then no neighbour of its own (a copy elsewhere is one); None
+        where ``x`` is not from ``data``.
+      chunk_size: images of ``x`` whose distances to all of ``data`` are held at once; all by default.
+
+    Returns:
+      Indices into ``data``.
+
+    Raises:
+      ValueError: images of different shapes, or fewer images than neighbours.
+
+    >>> data = jnp.array([[0.0, 0.0], [5.0, 0.0], [1.0, 1.0]])
+    >>> nearest(data[:1], data, count=2, itself=jnp.array([0])).tolist()
+    [[2, 1]]
+    """
+    check_images(x)
+    check_images(data)
+    if x.shape[1:] != data.shape[1:]:
+        raise ValueError(f"`x` and `data` must hold images of one shape, got {x.shape[1:]} and {data.shape[1:]}")
+    _check_counts(len(data) - (itself is not None), count=count)
+    flat = data.reshape(len(data), -1)
+    centre = flat.mean(0, keepdims=True)
+    flat = flat - centre
+    squares = jnp.sum(flat**2, 1)
+    numbers = jnp.arange(len(data), dtype=jnp.int32)
+    own = jnp.full(len(x), -1, jnp.int32) if itself is None else itself.astype(jnp.int32)
+
+    def one(image, own):
+        # Without the image's own square, which all its distances have in common.
+        distances = squares - 2 * jnp.matmul(flat, image, precision=_HIGHEST)
+        return jax.lax.top_k(-jnp.where(numbers == own, jnp.inf, distances), count)[1]
+
+    return map_chunks(one, (x.reshape(len(x), -1) - centre, own), chunk_size)
+
+
+def denoiser_basis(
+    denoise: Callable[[Any, Any], Any],
+    x: Float[Array, "n ..."],
+    *,
+    sigma_pm1: Any,
+    rank: int,
+    key: Array,
+    iterations: int,
+    chunk_size: int | None = None,
+    unroll: bool = False,
+) -> Float[Array, "n k ..."]:
+    r"""Leading eigenvectors of the denoiser's Jacobian at each image, by subspace iteration.
+
+    Of the exact denoiser ``D(u; sigma) = E[u_0 | u]``, where ``u = u_0 + sigma noise``, the Jacobian is the posterior's
+    covariance ``Cov[u_0 | u] / sigma^2`` (Tweedie's formula of second order): symmetric, with eigenvalues near 1 along
+    a manifold that is flat on the scale of ``sigma``, and near 0 across it. A trained one is made symmetric,
+    ``(J + J') / 2``. The error falls as ``|lambda_{rank+1} / lambda_rank|^iterations``; the leading vectors of a larger
+    ``rank`` converge faster.
+
+    Args:
+      denoise: ``denoise(images in [-1, 1], sigma_pm1)``, each image by itself.
+      x: images in [0, 1]; the Jacobian is taken at ``2 x - 1``, without noise.
+      sigma_pm1: noise level for images in [-1, 1], traced.
+      rank: number of vectors.
+      key: PRNG key of the start.
+      iterations: products with the Jacobian, each ``rank`` forward and as many backward passes.
+      chunk_size: images that are worked on at once; all by default.
+      unroll: write the iterations out instead of looping: faster on CPUs, and slower to compile.
+
+    Returns:
+      The basis, by falling absolute eigenvalue.
+
+    Raises:
+      ValueError: images, or a number that cannot be used.
+
+    >>> denoise = lambda u, sigma: u * jnp.array([[0.9, 0.1, 0.0]])
+    >>> options = {"sigma_pm1": 0.5, "rank": 1, "key": jax.random.key(0), "iterations": 20}
+    >>> jnp.abs(denoiser_basis(denoise, jnp.zeros((1, 3)), **options)).round(6).tolist()
+    [[[1.0, 0.0, 0.0]]]
+    """
+    check_images(x)
+    _check_counts(x[0].size, rank=rank)
+    _check_counts(iterations=iterations)
+    sigma = jnp.asarray(sigma_pm1, x.dtype)
+
+    def one(image, key):
+        def denoised(u):
+            return denoise(u[None], sigma)[0]
+
+        _, push = jax.linearize(denoised, 2 * image - 1)
+        _, pull = jax.vjp(denoised, 2 * image - 1)
+
+        def multiply(vectors):
+            return (jax.vmap(push)(vectors) + jax.vmap(pull)(vectors)[0]) / 2
+
+        def step(_, vectors):
+            q, _ = jnp.linalg.qr(multiply(vectors).reshape(rank, -1).T)
+            return q.T.reshape(vectors.shape)
+
+        start = jax.random.normal(key, (rank, *image.shape), image.dtype)
+        return _span(multiply(jax.lax.fori_loop(0, iterations - 1, step, start, unroll=unroll)), None)
+
+    return map_chunks(one, (x, jax.random.split(key, len(x))), chunk_size)
+
+
+def project(basis: Float[Array, "n k ..."], v: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+    """The part of each ``v`` in its image's span: ``P v = sum_j <b_j, v> b_j``. For several of each, use ``vmap``.
+
+    Raises:
+      ValueError: a basis for other shapes.
+
+    >>> print(project(jnp.array([[[0.6, 0.8]]]), jnp.array([[5.0, 0.0]])))
+    [[1.8 2.4]]
+    """
+    if basis.ndim != v.ndim + 1 or basis.shape[:1] != v.shape[:1] or basis.shape[2:] != v.shape[1:]:
+        raise ValueError(f"vectors of the shape {v.shape} need a basis (n, k, ...image), got {basis.shape}")
+    flat = basis.reshape(*basis.shape[:2], -1).astype(v.dtype)
+    along = jnp.einsum("nkf,nf->nk", flat, v.reshape(len(v), -1), precision=_HIGHEST)
+    return jnp.einsum("nk,nkf->nf", along, flat, precision=_HIGHEST).reshape(v.shape)
+
+
+def rank(basis: Float[Array, "n k ..."]) -> Int[Array, " n"]:
+    """How many vectors of each image's basis are not zero."""
+    return jnp.any(basis.reshape(*basis.shape[:2], -1) != 0, -1).sum(-1, dtype=jnp.int32)
+
+
+def principal_angles(a: Float[Array, "n k ..."], b: Float[Array, "n l ..."]) -> Float[Array, "n angles"]:
+    """The angles between the spans of two bases, the smallest first, without loss of digits (Björck and Golub 1973).
+
+    Args:
+      a: a basis.
+      b: another.
+
+    Returns:
+      ``min(k, l)`` angles in radians; NaN beyond the smaller of the two ranks.
+
+    Raises:
+      ValueError: bases for other shapes of image.
+
+    >>> principal_angles(jnp.array([[[1.0, 0.0]]]), jnp.array([[[0.6, 0.8]]])).round(4).tolist()
+    [[0.9273]]
+    """
+    if a.shape[:1] != b.shape[:1] or a.shape[2:] != b.shape[2:]:
+        raise ValueError(f"expected two bases for the same images, got the shapes {a.shape} and {b.shape}")
+    count, size = min(a.shape[1], b.shape[1]), max(a.shape[1], b.shape[1])
+
+    def one(a, b, rank_a, rank_b):
+        a, b = (jnp.pad(v.reshape(len(v), -1), ((0, size - len(v)), (0, 0))) for v in (a, b))
+        small, large = jnp.where(rank_a < rank_b, a, b), jnp.where(rank_a < rank_b, b, a)
+        product = jnp.matmul(small, large.T, precision=_HIGHEST)
+        cosines = jnp.linalg.svd(product, compute_uv=False)[:count]
+        sines = jnp.linalg.svd(small - jnp.matmul(product, large, precision=_HIGHEST), compute_uv=False)
+        number, angles = jnp.arange(count, dtype=jnp.int32), jnp.minimum(rank_a, rank_b)
+        # They fall, with those of zero vectors last: the smallest of an angle is number `angles - 1`.
+        sines = sines[jnp.maximum(angles - 1 - number, 0)]
+        by_sine, by_cosine = jnp.arcsin(jnp.minimum(sines, 1)), jnp.arccos(jnp.minimum(cosines, 1))
+        return jnp.where(number < angles, jnp.where(cosines**2 < 0.5, by_cosine, by_sine), jnp.nan)
+
+    return jax.vmap(one)(a, b, rank(a), rank(b))
+
+
+def _span(vectors: Array, rtol: Any) -> Array:
+    """Left singular vectors of the matrix whose columns are the ``(m, ...)`` vectors, those of value zero as zeros."""
+    columns = vectors.reshape(len(vectors), -1).T
+    if rtol is None:
+        rtol = float(jnp.finfo(columns.dtype).eps) * max(columns.shape)
+    q, r = jnp.linalg.qr(columns)
+    u, values, _ = jnp.linalg.svd(r, full_matrices=False)
+    # Not "kept if above": what is not finite must make NaN, not a subspace of rank zero.
+    vanish = values <= jnp.asarray(rtol, values.dtype) * values[0]
+    basis = jnp.where(vanish[None], 0, jnp.matmul(q, u, precision=_HIGHEST))
+    return basis.T.reshape(-1, *vectors.shape[1:])
+
+
+def map_chunks(function: Callable, arrays: tuple[Array, ...], chunk_size: int | None) -> Array:
+    """``function`` of each row of the arrays, for all rows at once (None) or for ``chunk_size`` at a time."""
+    if chunk_size is not None:
+        _check_counts(chunk_size=chunk_size)
+    return jax.lax.map(lambda row: function(*row), arrays, batch_size=chunk_size or 0)
+
+
+def _check_counts(most: int | None = None, **counts: Any) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or count < 1 or (most is not None and count > most):
+            allowed = "of at least 1" if most is None else f"from 1 to {most}"
+            raise ValueError(f"`{name}` must be a whole number {allowed}, got {count}")

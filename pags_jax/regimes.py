@@ -1,0 +1,182 @@
+r"""Reads the regimes of robustness off a sweep: weak, Bayes-aligned, excessive (Srinivas et al. 2023, section 4).
+
+A sweep trains models at strengths ``s_0 < s_1 < ...``, for each seed. Of a model, ``a`` is the accuracy, ``on`` and
+``off`` are deviations under steps of one length on and off the manifold. With ``a*`` the best accuracy of a seed's
+models, those with ``a >= a* - tolerance`` are *accurate*. The rules, for each seed by itself:
+
+    excessive    the strengths beyond the last one that is accurate
+    aligned      the unbroken run of strengths, up to that last one, that are accurate and have off < ratio * on
+    weak         the strengths before that run
+
+So a label never goes back along a sweep, whatever the curves do; where they cross more than once, the last crossing
+counts, and a tie is not aligned. A seed may lack a regime: no strength is excessive while accuracy holds to the end,
+and none is aligned where ``off`` stays above until accuracy falls.
+
+Over seeds, a strength has the label that more than half of them give it, and none where there is no such label. A
+regime that no strength has is not made up: it is listed with the reason.
+"""
+
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+#: Regimes, in the order of growing strength.
+Label = Literal["weak", "aligned", "excessive"]
+LABELS: tuple[Label, ...] = get_args(Label)
+
+_ABSENCE: dict[Label, str] = {
+    "weak": "the weakest strength is aligned already",
+    "aligned": "off-manifold deviation does not fall below on-manifold deviation while the model is accurate",
+    "excessive": "the strongest strength is still accurate",
+}
+
+
+class Regimes(NamedTuple):
+    """What ``read`` found.
+
+    Attributes:
+      strengths: of the sweep, ascending.
+      labels: of each strength; None where no label has more than half of the seeds.
+      agreement: share of the seeds that give each strength its most frequent label.
+      weak_until: for each seed, the last strength that is weak; NaN where none is.
+      excessive_from: for each seed, the first strength that is excessive; NaN where none is.
+      absent: why a regime has no strength, by its label.
+    """
+
+    strengths: tuple[float, ...]
+    labels: tuple[Label | None, ...]
+    agreement: np.ndarray
+    weak_until: np.ndarray
+    excessive_from: np.ndarray
+    absent: dict[Label, str]
+
+    def span(self, label: Label) -> tuple[float, float] | None:
+        """First and last strength of a regime; None where it is absent."""
+        members = [strength for strength, found in zip(self.strengths, self.labels, strict=True) if found == label]
+        return (members[0], members[-1]) if members else None
+
+
+class Peak(NamedTuple):
+    """Where a measure is largest over a sweep, see ``peak``.
+
+    Attributes:
+      strength: at which the median over seeds is largest; the smallest such strength.
+      is_inner: whether that is neither the weakest nor the strongest.
+      rise: for each seed, the value there less that at the weakest strength.
+      fall: for each seed, the value there less that at the strongest.
+    """
+
+    strength: float
+    is_inner: bool
+    rise: np.ndarray
+    fall: np.ndarray
+
+
+def read(strengths: Any, accuracy: Any, on: Any, off: Any, *, tolerance: float = 0.02, ratio: float = 1.0) -> Regimes:
+    """Labels every strength of a sweep by the rules of the module.
+
+    Args:
+      strengths: ascending, ``(k,)``.
+      accuracy: shares in [0, 1], ``(k, seeds)``; NaN here or below means that this model is missing.
+      on: on-manifold deviations, at least 0, ``(k, seeds)``.
+      off: off-manifold deviations, at least 0, ``(k, seeds)``.
+      tolerance: how far accuracy may lie below the seed's best.
+      ratio: of off- to on-manifold deviation, below which a model can be aligned.
+
+    Returns:
+      Labels and how far the seeds agree.
+
+    Raises:
+      ValueError: strengths that do not ascend, shapes that do not fit, values out of range, a seed without a model, or
+        a tolerance or ratio that cannot be used.
+
+    >>> found = read([0.1, 1, 10, 100], *np.array([[0.9, 0.9, 0.89, 0.6], [5, 4, 3, 1], [6, 4.5, 1, 0.5]])[..., None])
+    >>> found.labels
+    ('weak', 'weak', 'aligned', 'excessive')
+    >>> found.span("weak"), found.absent
+    ((0.1, 1.0), {})
+    """
+    strengths, (accuracy, on, off) = _checked(strengths, accuracy=accuracy, on=on, off=off)
+    if not 0 <= tolerance < 1 or not ratio > 0:
+        raise ValueError(f"expected `tolerance` in [0, 1) and `ratio` above 0, got {tolerance} and {ratio}")
+    if (accuracy > 1).any() or any((values < 0).any() for values in (accuracy, on, off)):
+        raise ValueError("expected `accuracy` in [0, 1], and deviations of at least 0")
+    known = np.isfinite(accuracy + on + off)
+    if not known.any(axis=0).all():
+        raise ValueError(f"seed {int(np.argmin(known.any(axis=0)))} of the sweep has no model; leave it out")
+    places = np.full(known.shape, -1)
+    for seed, rows in enumerate(known.T):
+        curves = (values[rows, seed] for values in (accuracy, on, off))
+        places[rows, seed] = _places(*curves, tolerance=tolerance, ratio=ratio)
+    counts = np.stack([(places == place).sum(axis=1) for place in range(len(LABELS))], axis=1)
+    most = counts.max(axis=1)
+    seeds = known.shape[1]
+    labels = tuple(LABELS[place] if 2 * most[k] > seeds else None for k, place in enumerate(counts.argmax(axis=1)))
+    column = strengths[:, None]
+    return Regimes(
+        strengths=tuple(strengths.tolist()),
+        labels=labels,
+        agreement=most / seeds,
+        weak_until=_or_nan(np.where(places == 0, column, -np.inf).max(axis=0)),
+        excessive_from=_or_nan(np.where(places == 2, column, np.inf).min(axis=0)),
+        absent={label: _reason(label, places) for label in LABELS if label not in labels},
+    )
+
+
+def peak(strengths: Any, values: Any) -> Peak:
+    """Finds where a measure, such as the alignment with a score, is largest, and how clearly.
+
+    Args:
+      strengths: ascending, ``(k,)``.
+      values: of the measure, ``(k, seeds)``; NaN where a model is missing.
+
+    Returns:
+      The peak of the median over seeds; rises and falls are of the same seed's models, NaN where one is missing.
+
+    Raises:
+      ValueError: strengths that do not ascend, a strength without a value, or shapes that do not fit.
+
+    >>> peak([0, 1, 2], [[0.1, 0.2], [0.5, 0.4], [0.3, 0.1]])
+    Peak(strength=1.0, is_inner=True, rise=array([0.4, 0.2]), fall=array([0.2, 0.3]))
+    """
+    strengths, (values,) = _checked(strengths, values=values)
+    missing = np.isnan(values).all(axis=1)
+    if missing.any():
+        raise ValueError(f"no seed has a value at the strength {strengths[missing][0]:g}; leave it out")
+    top = int(np.nanmedian(values, axis=1).argmax())
+    return Peak(float(strengths[top]), 0 < top < len(strengths) - 1, values[top] - values[0], values[top] - values[-1])
+
+
+def _places(accuracy: np.ndarray, on: np.ndarray, off: np.ndarray, *, tolerance: float, ratio: float) -> np.ndarray:
+    """Places of the labels in ``LABELS``, for the curves of one seed."""
+    accurate = accuracy >= accuracy.max() - tolerance
+    end = np.flatnonzero(accurate)[-1] + 1
+    breaks = np.flatnonzero(~(accurate & (off < ratio * on))[:end])
+    start = breaks[-1] + 1 if breaks.size else 0
+    index = np.arange(len(accuracy))
+    return (index >= start).astype(int) + (index >= end)
+
+
+def _reason(label: Label, places: np.ndarray) -> str:
+    seeds, showing = places.shape[1], int((places == LABELS.index(label)).any(axis=0).sum())
+    if showing == seeds:
+        return "all seeds show it, but most of them at no common strength"
+    return f"{showing} of {seeds} seeds show it; for the others {_ABSENCE[label]}"
+
+
+def _checked(strengths: Any, **curves: Any) -> tuple[np.ndarray, list[np.ndarray]]:
+    strengths = np.asarray(strengths, float)
+    if strengths.ndim != 1 or not strengths.size or not np.isfinite(strengths).all() or (np.diff(strengths) <= 0).any():
+        raise ValueError(f"`strengths` must be finite and ascend, got {strengths.tolist()}")
+    arrays = {name: np.asarray(values, float) for name, values in curves.items()}
+    first = next(iter(arrays.values())).shape
+    for name, values in arrays.items():
+        if values.ndim != 2 or values.shape != first or len(values) != len(strengths) or not values.size:
+            raise ValueError(f"`{name}` must be ({len(strengths)} strengths, seeds), got the shape {values.shape}")
+        if np.isinf(values).any():
+            raise ValueError(f"`{name}` holds infinite values; mark a missing model by NaN")
+    return strengths, list(arrays.values())
+
+
+def _or_nan(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, np.nan)

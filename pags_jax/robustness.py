@@ -1,0 +1,293 @@
+r"""How far a model's prediction moves on the data manifold, and off it.
+
+Of an image ``x``, the projection ``P`` to its tangent space (``pags_jax.manifold``), and noise ``u ~ N(0, I)``:
+
+    directions                     v_on = P u / |P u|,        v_off = (u - P u) / |u - P u|
+    manifold_robustness            E |p(x + eps v) - p(x)|_1  for v = v_on and v = v_off,  p = softmax(f)
+    relative_noise_robustness      E |p(x + sigma m u) - p(x)|_1  for a mask m of the signal or of the distractor
+    off_manifold_share             |g - P g|^2 / |g|^2        of a gradient g
+    off_manifold_share_by_noise    the same from changes under noise, as sigma -> 0
+
+A measure that an image does not have is NaN: never zero, and never a division by it. Models are compared on the same
+images, directions and noise when every one gets the same ``key``, or the same ``noise``. Nothing is differentiated.
+
+Source: Srinivas, Bordt and Lakkaraju 2023, Theorem 1, figures 3 and 5. Differs from the reference: P16 the same images
+and directions for all models, any number of draws, and the change of the softmax; there fresh noise for each model, one
+draw, one image more than asked for, and a figure that averages logits.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from pags_jax.images import check_images, is_traced
+from pags_jax.manifold import map_chunks, project, rank
+
+#: The reference's distances in L2. Its figures show the 14th, 2.637.
+REFERENCE_EPS = tuple(np.logspace(-3, 2, 20).tolist())
+
+
+class OnOff(NamedTuple):
+    """One value along the manifold and one across it, of each image.
+
+    Attributes:
+      on: on the manifold.
+      off: off the manifold.
+    """
+
+    on: Array
+    off: Array
+
+
+def directions(basis: Float[Array, "n k ..."], noise: Float[Array, "n ..."]) -> OnOff:
+    """Unit vectors along the parts of noise on and off the manifold; for several draws, use ``vmap``.
+
+    They are orthogonal, and ``|P u| v_on + |u - P u| v_off = u``.
+
+    Args:
+      basis: of each image's tangent space.
+      noise: one draw ``u`` for each image.
+
+    Returns:
+      Directions shaped as ``noise``. Zero where there is none: on the manifold where the basis has rank 0, off it
+      where the basis spans everything.
+
+    Raises:
+      ValueError: a basis for other shapes.
+
+    >>> on, off = directions(jnp.array([[[1.0, 0.0]]]), jnp.array([[3.0, 4.0]]))
+    >>> on.tolist(), off.tolist()
+    ([[1.0, 0.0]], [[0.0, 1.0]])
+    """
+    on, off = _parts(basis, noise)
+    return OnOff(_unit(on), _unit(off))
+
+
+def manifold_robustness(
+    apply_fn: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    basis: Float[Array, "n k ..."],
+    *,
+    eps_l2: Any,
+    key: Array | None = None,
+    draws: int = 1,
+    noise: Float[Array, "..."] | None = None,
+    bounds: tuple[Any, Any] | None = None,
+    chunk_size: int | None = None,
+) -> OnOff:
+    """How far steps of length ``eps_l2`` on and off the manifold move the class probabilities, in L1: from 0 to 2.
+
+    Steps start at the image itself, also where the basis belongs to its reconstruction ``decode(z)``, as in the
+    reference.
+
+    Args:
+      apply_fn: maps images to logits ``(n, classes)``; called with all steps from one image under ``vmap``.
+      x: images in [0, 1].
+      basis: of each image's tangent space.
+      eps_l2: distance in the Euclidean norm, traced: one, or an axis of them such as ``REFERENCE_EPS``.
+      key: PRNG key of the noise; where images come in several calls, one for each call.
+      draws: how many draws of noise the key makes.
+      noise: the noise instead, ``(draws, n, ...)`` or ``(n, ...)``; exactly one of ``key`` and ``noise`` is given.
+      bounds: lowest and highest value of a pixel, to which steps are cut; by default images may leave [0, 1], as in the
+        reference.
+      chunk_size: images that are worked on at once, to bound memory; all by default.
+
+    Returns:
+      Means over draws, ``(n,)`` or ``(eps, n)``; NaN where an image has no such direction.
+
+    Raises:
+      ValueError: images, a basis, noise or a number that cannot be used.
+
+    >>> x, basis = jnp.zeros((1, 2)), jnp.array([[[1.0, 0.0]]])
+    >>> apply_fn = lambda x: x * jnp.array([[2.0, 0.0]])
+    >>> on, off = manifold_robustness(apply_fn, x, basis, eps_l2=1.0, noise=jnp.ones((1, 2)))
+    >>> on.round(3).tolist(), off.round(3).tolist()
+    ([0.762], [0.0])
+    """
+    noise = _noise(x, key, draws, noise)
+    on, off = jax.vmap(directions, (None, 0))(basis, noise)
+    changes = _changes(apply_fn, x, jnp.concatenate([on, off]), _scales(eps_l2, "eps_l2", x), bounds, chunk_size)
+    on, off = jnp.split(changes, 2, axis=-2)
+    return OnOff(on.mean(-2), off.mean(-2))
+
+
+def relative_noise_robustness(
+    apply_fn: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    mask: Bool[Array, "n ..."],
+    *,
+    sigma: Any,
+    key: Array | None = None,
+    draws: int = 1,
+    noise: Float[Array, "..."] | None = None,
+    chunk_size: int | None = None,
+) -> Float[Array, "... n"]:
+    """How far noise on one part of each image moves the class probabilities, in L1: from 0 to 2.
+
+    The paper's figure 5 divides the mean over images for the signal by that for the distractor. ``sigma`` is the
+    noise on every value of the part, so that a part twice as large gets twice the energy: parts are comparable as they
+    are where they have one size, as the halves of ``datasets.with_distractor`` have.
+
+    Args:
+      apply_fn: as for ``manifold_robustness``, as are ``key``, ``draws``, ``noise`` and ``chunk_size``. With the same
+        key or noise the parts of an image see parts of the same noise.
+      x: images in [0, 1].
+      mask: true where the part is, shaped as ``x`` or as its leading axes, such as ``(n, h, w)``.
+      sigma: standard deviation of the noise in the units of ``x``, traced: one, or an axis of them.
+      key: PRNG key of the noise.
+      draws: how many draws of noise the key makes.
+      noise: standard normal, instead of the key.
+      chunk_size: images that are worked on at once.
+
+    Returns:
+      Means over draws, ``(n,)`` or ``(sigma, n)``; NaN where the part is empty.
+
+    Raises:
+      ValueError: images, a mask, noise or a number that cannot be used.
+
+    >>> x, mask = jnp.zeros((1, 2)), jnp.array([[True, False]])
+    >>> noise, apply_fn = jnp.ones((1, 2)), lambda x: x * jnp.array([[99.0, 0.0]])
+    >>> signal = relative_noise_robustness(apply_fn, x, mask, sigma=0.5, noise=noise)
+    >>> distractor = relative_noise_robustness(apply_fn, x, ~mask, sigma=0.5, noise=noise)
+    >>> signal.tolist(), distractor.tolist()
+    ([1.0], [0.0])
+    """
+    noise = _noise(x, key, draws, noise)
+    if mask.dtype != bool or mask.shape != x.shape[: mask.ndim]:
+        raise ValueError(
+            f"`mask` must be truth values for leading axes of {x.shape}, got {mask.dtype} of the shape {mask.shape}"
+        )
+    mask = mask.reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim))
+    changes = _changes(apply_fn, x, jnp.where(mask[None], noise, 0), _scales(sigma, "sigma", x), None, chunk_size)
+    return changes.mean(-2)
+
+
+def off_manifold_share(gradient: Float[Array, "n ..."], basis: Float[Array, "n k ..."]) -> Float[Array, " n"]:
+    """The share of a gradient's squared length that is off the manifold, ``|g - P g|^2 / |g|^2``.
+
+    Args:
+      gradient: one of each image, in any scale.
+      basis: of each image's tangent space.
+
+    Returns:
+      Shares from 0 to 1; NaN where the gradient is zero or not finite.
+
+    Raises:
+      ValueError: a basis for other shapes.
+
+    >>> basis = jnp.array([[[1.0, 0.0]], [[1.0, 0.0]]])
+    >>> off_manifold_share(jnp.array([[3.0, 4.0], [0.0, 0.0]]), basis).round(6).tolist()
+    [0.64, nan]
+    """
+    return _share(*_parts(basis, gradient))
+
+
+def off_manifold_share_by_noise(
+    function: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    basis: Float[Array, "n k ..."],
+    *,
+    sigma: Any,
+    key: Array | None = None,
+    draws: int = 1,
+    noise: Float[Array, "..."] | None = None,
+    chunk_size: int | None = None,
+) -> Float[Array, " n"]:
+    r"""The share of a function's response to small noise that is due to the noise off the manifold.
+
+    With the parts ``u_on = P u`` and ``u_off = u - P u``, not scaled, and central differences
+    ``d(v) = F(x + sigma v) - F(x - sigma v)``, it is ``sum d(u_off)^2 / (sum d(u_on)^2 + sum d(u_off)^2)`` over the
+    draws. As ``E (g.P u)^2 = |P g|^2``, it tends to ``off_manifold_share`` of ``g``, the gradient of ``F``, as
+    ``sigma -> 0`` (Theorem 1 of the paper); for ``draws`` draws with a standard error of about
+    ``2 s (1 - s) / sqrt(draws)`` at the share ``s``.
+
+    Args:
+      function: maps images to one number each, ``(n,)``, as ``lambda x: log_prob(apply_fn(x), y)``.
+      x: images in [0, 1].
+      basis: of each image's tangent space.
+      sigma: standard deviation of the noise in the units of ``x``, traced.
+      key: PRNG key of the noise, as for ``manifold_robustness``, as are ``draws`` and ``noise``.
+      draws: how many draws of noise the key makes.
+      noise: standard normal, instead of the key.
+      chunk_size: draws, each for all images, that are worked on at once; all by default.
+
+    Returns:
+      Shares from 0 to 1; NaN where the function does not change, or is not finite.
+
+    Raises:
+      ValueError: images, a basis, noise or a number that cannot be used.
+    """
+    noise = _noise(x, key, draws, noise)
+    sigma = _scales(sigma, "sigma", x)
+    if sigma.ndim:
+        raise ValueError(f"`sigma` must be one number, got the shape {sigma.shape}")
+
+    def change(noise):
+        steps = jnp.stack(_parts(basis, sigma * noise))
+        return jax.vmap(lambda step: function(x + step) - function(x - step))(steps)
+
+    on, off = jnp.moveaxis(map_chunks(change, (noise,), chunk_size), 1, 0)
+    return _share(on.T, off.T)
+
+
+def _parts(basis: Array, v: Array) -> tuple[Array, Array]:
+    """``P v`` and ``v - P v``; exactly zero where the basis has rank 0, or spans everything."""
+    on = project(basis, v)
+    everything = rank(basis) == v[0].size
+    return on, jnp.where(everything.reshape(-1, *(1,) * (v.ndim - 1)), 0, v - on)
+
+
+def _unit(v: Array) -> Array:
+    length = jnp.sqrt(jnp.sum(v**2, tuple(range(1, v.ndim)), keepdims=True))
+    return v / jnp.where(length > 0, length, 1)
+
+
+def _share(on: Array, off: Array) -> Array:
+    """``sum off^2 / (sum on^2 + sum off^2)`` over all axes but the first; NaN for 0 / 0."""
+    parts = jnp.stack([on.reshape(len(on), -1), off.reshape(len(off), -1)])
+    largest = jnp.max(jnp.abs(parts), (0, 2), keepdims=True)
+    # Scaled first: the squares of a confident model's gradients underflow in float32.
+    on, off = jnp.sum((parts / jnp.where(largest > 0, largest, 1)) ** 2, 2)
+    return jnp.where(on + off > 0, off / jnp.where(on + off > 0, on + off, 1), jnp.nan)
+
+
+def _changes(apply_fn, x, ways, scales, bounds, chunk_size) -> Array:
+    """L1 changes of the softmax from ``x`` to ``x + scale * way``: ``(*scales, ways, n)``, NaN where a way is zero."""
+    if bounds is not None and not bounds[0] < bounds[1]:
+        raise ValueError(f"`bounds` must be (lowest, highest), got {bounds}")
+
+    def one(image, ways):
+        points = image[None, None] + scales.reshape(-1, *(1,) * ways.ndim) * ways[None]
+        points = points if bounds is None else jnp.clip(points, *bounds)
+        batch = jnp.concatenate([image[None], points.reshape(-1, *image.shape)])
+        p = jax.nn.softmax(apply_fn(batch).astype(x.dtype))
+        return jnp.abs(p[1:] - p[:1]).sum(-1).reshape(*scales.shape, len(ways))
+
+    changes = jnp.moveaxis(map_chunks(one, (x, jnp.moveaxis(ways, 1, 0)), chunk_size), 0, -1)
+    moves = jnp.any(ways.reshape(*ways.shape[:2], -1) != 0, -1)
+    return jnp.where(jnp.broadcast_to(moves, changes.shape), changes, jnp.nan)
+
+
+def _noise(x, key, draws, noise) -> Array:
+    check_images(x)
+    if (key is None) == (noise is None):
+        raise ValueError("give exactly one of `key` and `noise`")
+    if noise is not None:
+        if noise.shape not in (x.shape, (*noise.shape[:1], *x.shape)) or noise.size == 0:
+            raise ValueError(f"`noise` must have the shape (draws, *{x.shape}) or {x.shape}, got {noise.shape}")
+        return noise.astype(x.dtype).reshape(-1, *x.shape)
+    if not isinstance(draws, int | np.integer) or draws < 1:
+        raise ValueError(f"`draws` must be a whole number of at least 1, got {draws}")
+    return jax.random.normal(key, (int(draws), *x.shape), x.dtype)
+
+
+def _scales(scales, name: str, x: Array) -> Array:
+    values = jnp.asarray(scales, x.dtype)
+    seen = np.zeros(()) if is_traced(scales) else np.asarray(scales)
+    if values.ndim > 1 or not np.all(np.isfinite(seen) & (seen >= 0)):
+        raise ValueError(f"`{name}` must be a finite number of at least 0, or one axis of them, got {scales}")
+    return values

@@ -1,0 +1,132 @@
+"""How much the input gradients of the models of a training run look like the score of a generative model.
+
+    python -m scripts.pags_alignment --trained runs/pags_train --out runs/pags_alignment
+
+Srinivas et al. (2023), the models of section 5. One row for each model and pair of gradient and score: cosine,
+1 - LPIPS, and the share of the gradient that is off the data manifold. ``panels.npz`` keeps maps of a few images.
+"""
+
+import functools
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax import alignment, robustness
+from pags_jax import scores as pags_scores
+from pags_jax.datasets import lpips_weights
+from pags_jax.gradients import Target, input_gradients
+from scripts import pags_manifolds, pags_measuring
+from scripts.harness import cli, compiling, files, rows, store
+
+
+@dataclass(frozen=True)
+class Config(pags_manifolds.ManifoldConfig):
+    """Measure the alignment of gradients with scores."""
+
+    PRESETS: ClassVar = {"quick": {"images": 50, "sigmas_pm1": (1.0,)}, "paper": {"images": 1000}}
+
+    out: Path = Path("runs/pags_alignment")
+    sigmas_pm1: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
+    """Noise levels of the score, for images in [-1, 1]; the paper takes 0.5 for CIFAR-10 and 1.2 for ImageNet-64."""
+    shown: cli.Count = 6
+    """Images in panels.npz."""
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """One unit for each trained model."""
+    return pags_measuring.units(pags_measuring.trained_rows(config.trained))
+
+
+def main(config: Config) -> None:
+    """Measures what is not measured yet."""
+    table = pags_measuring.trained_rows(config.trained)
+    sample = pags_measuring.sample(config, table)
+    basis = pags_manifolds.basis_of(config, sample)
+    maps = {sigma: scores_of(config, sample, sigma) for sigma in config.sigmas_pm1}
+    with store.open_run(config.out, config) as run:
+        for sigma, kinds in maps.items():
+            keep(config.out / f"scores_{sigma:g}.npz", {"x": sample.x, "y": sample.y, **kinds}, config.shown)
+        for unit in run.pending(pags_measuring.units(table)):
+            trained, apply_fn = pags_measuring.model_of(config.trained, table, unit)
+            gradients = {
+                target: differentiated()(apply_fn, sample.x, sample.y, target) for target in alignment.PAIRINGS
+            }
+            keep(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, config.shown)
+            compared = [
+                row_of(trained, gradient, target, sigma, kinds, basis)
+                for sigma, kinds in maps.items()
+                for target, gradient in gradients.items()
+            ]
+            run.record(unit, compared)
+
+
+def scores_of(config: Config, sample: pags_measuring.Sample, sigma: float) -> dict[str, jax.Array]:
+    """The scores of the images at a noise level by kind: unconditional, of their own class, and the difference of the two."""
+    unconditional, conditional = pags_manifolds.denoisers(config, sample.y)
+    score = jax.jit(pags_scores.score, compiler_options=compiling.compiler_options())
+    maps = {
+        name: score(denoise, sample.x, sigma_pm1=jnp.float32(sigma))
+        for name, denoise in (("unconditional", unconditional), ("conditional", conditional))
+    }
+    return maps | {"bayes": maps["conditional"] - maps["unconditional"]}
+
+
+def row_of(
+    trained: rows.Row, gradient: jax.Array, target: Target, sigma: float, scores: dict[str, jax.Array], basis: jax.Array
+) -> rows.Row:
+    """Means over the images of which both maps are neither zero nor infinite."""
+    kind = alignment.PAIRINGS[target]
+    weights = lpips_weights.load_lpips_weights()
+    cosine, similarity, share = (np.asarray(part) for part in comparison()(gradient, scores[kind], basis, weights))
+    valid = np.isfinite(cosine) & np.isfinite(similarity) & np.isfinite(share)
+    return {
+        "test_accuracy": trained["test_accuracy"],
+        "loss_strength": trained["loss_strength"],
+        "target": target,
+        "sigma_pm1": sigma,
+        "score": kind,
+        "cosine": cosine[valid].mean(),
+        "similarity": similarity[valid].mean(),
+        "off_share": share[valid].mean(),
+        "cosine_error": cosine[valid].std() / np.sqrt(max(valid.sum(), 1)),
+        "similarity_error": similarity[valid].std() / np.sqrt(max(valid.sum(), 1)),
+        "invalid": int((~valid).sum()),
+    }
+
+
+@functools.cache
+def differentiated() -> Any:
+    """Input gradients of a model that is an argument."""
+
+    def differentiate(apply_fn, x, y, target):
+        return input_gradients(apply_fn, x, y, target=target)
+
+    return jax.jit(differentiate, static_argnames="target", compiler_options=compiling.compiler_options())
+
+
+@functools.cache
+def comparison() -> Any:
+    """Cosine, 1 - LPIPS and off-manifold share of a batch of maps."""
+
+    def compare(gradient, score, basis, weights):
+        similarity = alignment.perceptual_similarity(gradient, score, weights=weights)
+        return alignment.cosine(gradient, score), similarity, robustness.off_manifold_share(gradient, basis)
+
+    return jax.jit(compare)
+
+
+def keep(path: Path, arrays: dict[str, Any], count: int) -> None:
+    """The first maps, for a figure."""
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **{name: np.asarray(array[:count]) for name, array in arrays.items()})
+    files.write_bytes(path, content.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Config, plan=plan))

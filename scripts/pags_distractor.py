@@ -1,0 +1,89 @@
+"""Does a model look at the signal or at the distractor beside it? Noise on either half, and what it changes.
+
+    python -m scripts.pags_train --dataset distractor --loss cross_entropy gradient_norm --out runs/distractor
+    python -m scripts.pags_distractor --trained runs/distractor --out runs/pags_distractor
+
+Srinivas et al. (2023), figure 5. One row for each model and noise: how far equally strong noise on the signal and on the
+distractor moves the class probabilities.
+"""
+
+import functools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax import robustness
+from scripts import pags_measuring
+from scripts.harness import cli, compiling, rows, store
+
+
+@dataclass(frozen=True)
+class Config(pags_measuring.MeasuringConfig):
+    """Compare noise on the signal with noise on the distractor."""
+
+    PRESETS: ClassVar = {"quick": {"images": 100, "draws": 1, "sigmas": (0.1, 0.5)}, "paper": {"images": 1000}}
+
+    out: Path = Path("runs/pags_distractor")
+    images: cli.Count = 500
+    """Test images, drawn by --seed, the same for every model."""
+    sigmas: tuple[cli.Positive, ...] = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
+    """Standard deviations of the noise, for images in [0, 1]; both halves are equally large."""
+    draws: cli.Count = 4
+    """Noises an image; their mean is taken."""
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """One unit for each trained model."""
+    return pags_measuring.units(pags_measuring.trained_rows(config.trained))
+
+
+def main(config: Config) -> None:
+    """Measures what is not measured yet."""
+    table = pags_measuring.trained_rows(config.trained)
+    sample = pags_measuring.sample(config, table)
+    if sample.mask is None:
+        raise ValueError(
+            f"--trained: the models in {config.trained} are of {table[0]['config.dataset']}, which has no "
+            "distractor; train with --dataset distractor"
+        )
+    noise = jax.random.normal(jax.random.key(config.seed), (config.draws, *sample.x.shape), sample.x.dtype)
+    with store.open_run(config.out, config) as run:
+        for unit in run.pending(pags_measuring.units(table)):
+            trained, apply_fn = pags_measuring.model_of(config.trained, table, unit)
+            run.record(unit, rows_of(config, trained, apply_fn, sample, noise))
+
+
+def rows_of(config: Config, trained: rows.Row, apply_fn, sample: pags_measuring.Sample, noise) -> list[rows.Row]:
+    """Mean deviations of one model, a row for each noise."""
+    table = []
+    for sigma in config.sigmas:
+        signal, distractor = (
+            np.asarray(measured()(apply_fn, sample.x, mask, noise, jnp.float32(sigma)))
+            for mask in (sample.mask, ~sample.mask)
+        )
+        measures = {"signal": signal.mean(), "distractor": distractor.mean()}
+        table.append(
+            {"test_accuracy": trained["test_accuracy"], "loss_strength": trained["loss_strength"], "sigma": sigma}
+            | measures
+            | {"ratio": measures["signal"] / measures["distractor"] if measures["distractor"] > 0 else None}
+        )
+    return table
+
+
+@functools.cache
+def measured():
+    """Deviation under noise on one part, of a model that is an argument."""
+
+    def measure(apply_fn, x, mask, noise, sigma):
+        return robustness.relative_noise_robustness(apply_fn, x, mask, noise=noise, sigma=sigma)
+
+    return jax.jit(measure, compiler_options=compiling.compiler_options())
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Config, plan=plan))

@@ -1,0 +1,283 @@
+"""The figures of Srinivas et al. (2023), from the rows of finished runs alone.
+
+    python -m scripts.pags_figures --trained runs/pags_train --robustness runs/pags_robustness \\
+        --alignment runs/pags_alignment --distractor runs/pags_distractor --out runs/pags_figures
+
+A run that is not named is left out, with the figures that need it.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pags_jax import regimes
+from pags_jax.alignment import PAIRINGS
+from pags_jax.gradients import Target
+from scripts.harness import cli, plot, store
+
+Row = dict[str, Any]
+#: The loss without a strength, drawn as a level in every panel.
+BASELINE = "cross_entropy"
+#: Colours of the regimes' shades.
+SHADES = {"weak": "#f3e3c2", "aligned": "#cfe8d5", "excessive": "#f4d0cb"}
+
+
+@dataclass(frozen=True)
+class Config(cli.Common):
+    """Draw the figures."""
+
+    out: Path = Path("runs/pags_figures")
+    trained: Path | None = None
+    """Finished run of scripts.pags_train."""
+    robustness: Path | None = None
+    """Finished run of scripts.pags_robustness."""
+    alignment: Path | None = None
+    """Finished run of scripts.pags_alignment."""
+    distractor: Path | None = None
+    """Finished run of scripts.pags_distractor."""
+    eps: cli.Positive = 2.637
+    """Length of the steps on and off the manifold that is shown, the nearest that was measured; the paper shows 2.637."""
+    target: Target = "log_prob"
+    """Gradient that is compared with its score; logit_sum is the paper's."""
+    sigma_pm1: cli.Positive = 2.0
+    """Noise level of the score that gradients are compared with, the nearest that was measured."""
+    loss: str = "adversarial"
+    """Whose gradients are shown from weak to excessive."""
+    tolerance: cli.Probability = 0.02
+    """How far below a sweep's best accuracy a model may lie before its strength is called excessive."""
+
+
+def plan(config: Config) -> list[str]:
+    """The figures."""
+    runs = {
+        "accuracy.png": config.trained,
+        "regimes.png": config.robustness,
+        "noise.png": config.robustness,
+        "alignment.png": config.alignment,
+        "gradients.png": config.alignment,
+        "distractor.png": config.distractor,
+    }
+    found = [name for name, folder in runs.items() if folder is not None]
+    if not found:
+        raise ValueError("name at least one run: --trained, --robustness, --alignment or --distractor")
+    return found
+
+
+def main(config: Config) -> None:
+    """Draws them all."""
+    draw = {
+        "accuracy.png": lambda: draw_accuracy(store.read_rows(config.trained or Path())),
+        "regimes.png": lambda: draw_regimes(config),
+        "noise.png": lambda: draw_noise(config),
+        "alignment.png": lambda: draw_alignment(config),
+        "gradients.png": lambda: draw_gradients(config),
+        "distractor.png": lambda: draw_distractor(config),
+    }
+    for name in plan(config):
+        plot.save(draw[name](), config.out / name)
+
+
+def swept(table: Sequence[Row]) -> list[str]:
+    """The losses that have strengths, in order."""
+    return [name for name in dict.fromkeys(row["loss"] for row in table) if name != BASELINE]
+
+
+def nearest(table: Sequence[Row], column: str, value: float) -> list[Row]:
+    """The rows whose value in a column is nearest, by ratio, to one."""
+    found = min({row[column] for row in table}, key=lambda seen: abs(np.log(seen / value)))
+    return [row for row in table if row[column] == found]
+
+
+def curves(table: Sequence[Row], loss: str, *columns: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Strengths of a loss, ascending, and each column as ``(strengths, seeds)``, NaN where a model is missing."""
+    part = [row for row in table if row["loss"] == loss]
+    strengths, seeds = (sorted({row[name] for row in part}) for name in ("strength", "seed"))
+    arrays = [np.full((len(strengths), len(seeds)), np.nan) for _ in columns]
+    for row in part:
+        for array, column in zip(arrays, columns, strict=True):
+            array[strengths.index(row["strength"]), seeds.index(row["seed"])] = row[column]
+    return np.array(strengths), arrays
+
+
+def regimes_of(table: Sequence[Row], loss: str, *, eps: float, tolerance: float) -> regimes.Regimes:
+    """The regimes of one loss, from rows of `pags_robustness`."""
+    strengths, measured = curves(nearest(table, "eps_l2", eps), loss, "test_accuracy", "on", "off")
+    return regimes.read(strengths, *measured, tolerance=tolerance)
+
+
+def draw_accuracy(table: Sequence[Row]) -> Any:
+    """Accuracy against the attack's radius at each loss's best strength, and against clean accuracy over all."""
+    trained = [row for row in table if row["failure"] is None]
+    radii = trained[0]["attack_eps"] if trained else []
+    shown = len(radii) // 2
+    figure, axes = plot.figure(1, 2, titles=("Best strength of each loss", "All strengths"), width=3.6)
+    attacked = [
+        {"loss": row["loss"], "radius": radius, "accuracy": accuracy}
+        for row in best(trained)
+        for radius, accuracy in zip((0.0, *radii), (row["test_accuracy"], *row["test_attacked"]), strict=True)
+    ]
+    plot.lines(axes[0, 0], attacked, x="radius", y="accuracy", by="loss")
+    pairs = [row | {"attacked": row["test_attacked"][shown]} for row in trained]
+    plot.paths(axes[0, 1], pairs, x="test_accuracy", y="attacked", along="strength", by="loss")
+    axes[0, 0].set(xlabel="L2 radius of the attack", ylabel="accuracy (test)", ylim=(0, 1))
+    radius = f", radius {radii[shown]:g}" if radii else ""
+    axes[0, 1].set(xlabel="accuracy (test)", ylabel=f"under attack{radius}")
+    plot.legend(figure)
+    return figure
+
+
+def best(trained: Sequence[Row]) -> list[Row]:
+    """The rows, over seeds, of each loss's strength with the largest mean accuracy on held-out images.
+
+    The mean is over seeds and over all radii, 0 among them.
+    """
+    scores: dict[tuple[str, float], list[float]] = {}
+    for row in trained:
+        accuracy = [row["validation_accuracy"], *row["validation_attacked"]]
+        scores.setdefault((row["loss"], row["strength"]), []).append(float(np.mean(accuracy)))
+    chosen = {}
+    for (loss, strength), values in scores.items():
+        if loss not in chosen or np.mean(values) > chosen[loss][0]:
+            chosen[loss] = (np.mean(values), strength)
+    return [row for row in trained if chosen[row["loss"]][1] == row["strength"]]
+
+
+def draw_regimes(config: Config) -> Any:
+    """Accuracy and deviations on and off the manifold against strength, with the regimes shaded."""
+    table = store.read_rows(config.robustness or Path())
+    names = swept(table)
+    part = nearest(table, "eps_l2", config.eps)
+    figure, axes = plot.figure(2, len(names), titles=[plot.look(name).label for name in names], share_y=True)
+    for column, name in enumerate(names):
+        found = regimes_of(table, name, eps=config.eps, tolerance=config.tolerance)
+        strengths, (accuracy, on, off) = curves(part, name, "test_accuracy", "on", "off")
+        _median(axes[0, column], strengths, accuracy, "accuracy")
+        for panel, values, side in ((axes[1, column], on, "on_manifold"), (axes[1, column], off, "off_manifold")):
+            _median(panel, strengths, values, side)
+        for panel in axes[:, column]:
+            shade(panel, found)
+        axes[1, column].set(xlabel="strength")
+    axes[0, 0].set(ylabel="accuracy (test)")
+    axes[1, 0].set(ylabel=f"change of probabilities, L2 step {part[0]['eps_l2']:.3g}")
+    plot.legend(figure, columns=6)
+    return figure
+
+
+def draw_alignment(config: Config) -> Any:
+    """Accuracy, 1 - LPIPS, cosine and the off-manifold share of the gradient against strength, one curve a measure."""
+    table = [row for row in store.read_rows(config.alignment or Path()) if row["target"] == config.target]
+    table = nearest(table, "sigma_pm1", config.sigma_pm1)
+    names = swept(table)
+    measures = {
+        "test_accuracy": "accuracy (test)",
+        "similarity": "1 - LPIPS",
+        "cosine": "cosine with the score",
+        "off_share": "off-manifold share",
+    }
+    titles = [plot.look(name).label for name in names]
+    figure, axes = plot.figure(len(measures), len(names), titles=titles, height=1.9, share_y=True)
+    for line, (column, label) in zip(axes, measures.items(), strict=True):
+        base = [row[column] for row in table if row["loss"] == BASELINE]
+        for panel, name in zip(line, names, strict=True):
+            strengths, (values,) = curves(table, name, column)
+            _median(panel, strengths, values, name)
+            if base:
+                panel.axhline(np.median(base), color=plot.GREY, linewidth=1, label="undefended")
+        line[0].set(ylabel=label)
+    for panel in axes[-1]:
+        panel.set(xlabel="strength")
+    plot.legend(figure, columns=6)
+    return figure
+
+
+def draw_gradients(config: Config) -> Any:
+    """Images, their score, and the gradients of one loss from weak to excessive."""
+    folder = config.alignment or Path()
+    table = store.read_rows(folder)
+    if config.loss not in swept(table):
+        raise ValueError(f"--loss: {folder} has no models of {config.loss!r}, only {', '.join(swept(table))}")
+    seed = min(row["seed"] for row in table)
+    part = [row for row in table if row["seed"] == seed and row["target"] == config.target]
+    part = nearest(part, "sigma_pm1", config.sigma_pm1)
+    shown = [row for row in part if row["loss"] == BASELINE]
+    shown += sorted((row for row in part if row["loss"] == config.loss), key=lambda row: row["strength"])
+    with np.load(folder / f"scores_{part[0]['sigma_pm1']:g}.npz", allow_pickle=False) as file:
+        x, score = file["x"], file[PAIRINGS[config.target]]
+    columns = {"image": x, "score": _signed(score)}
+    for row in shown:
+        unit = {name: row[name] for name in ("loss", "strength", "seed")}
+        with np.load(folder / "gradients" / f"{store.unit_name(unit)}.npz", allow_pickle=False) as file:
+            name = "undefended" if row["loss"] == BASELINE else f"{row['strength']:g}"
+            columns[name] = _signed(file[config.target])
+    return _panels(columns)
+
+
+def draw_noise(config: Config) -> Any:
+    """Images with a step along the manifold and off it."""
+    with np.load((config.robustness or Path()) / "noise.npz", allow_pickle=False) as file:
+        x, on, off = file["x"], file["on"], file["off"]
+    steps = {
+        f"{side}-manifold, {eps:g}": x + eps * noise for eps in (1.0, 4.0) for side, noise in (("on", on), ("off", off))
+    }
+    return _panels({"image": x, **steps})
+
+
+def draw_distractor(config: Config) -> Any:
+    """Deviation under noise on the signal over that under noise on the distractor."""
+    table = store.read_rows(config.distractor or Path())
+    figure, axes = plot.figure(1, 2, titles=("Signal over distractor", "Each part"), width=3.8)
+    table = [
+        row | {"model": row["loss"] if row["loss"] == BASELINE else f"{row['loss']} {row['strength']:g}"}
+        for row in table
+    ]
+    plot.lines(axes[0, 0], table, x="sigma", y="ratio", by="model")
+    for part, dash in (("signal", "-"), ("distractor", ":")):
+        for name in dict.fromkeys(row["model"] for row in table):
+            chosen = [row for row in table if row["model"] == name]
+            sigmas = sorted({row["sigma"] for row in chosen})
+            middle = [np.median([row[part] for row in chosen if row["sigma"] == sigma]) for sigma in sigmas]
+            axes[0, 1].plot(sigmas, middle, dash, color=plot.look(name).color)
+    for panel, label in zip(axes[0], ("ratio", "change of probabilities (dotted: distractor)"), strict=True):
+        panel.set(xscale="log", yscale="log", xlabel="standard deviation of the noise", ylabel=label)
+    plot.legend(figure, columns=3)
+    return figure
+
+
+def shade(panel: Any, found: regimes.Regimes) -> None:
+    """Colours each strength by its regime, to the middles (of logarithms) between neighbours."""
+    logs = np.log(found.strengths)
+    middles = np.exp((logs[1:] + logs[:-1]) / 2)
+    edges = [found.strengths[0], *middles, found.strengths[-1]]
+    for k, label in enumerate(found.labels):
+        if label is not None:
+            panel.axvspan(edges[k], edges[k + 1], color=SHADES[label], linewidth=0, label=label)
+
+
+def _median(panel: Any, strengths: np.ndarray, values: np.ndarray, name: str) -> None:
+    plot.median_line(panel, strengths, values.T, name)
+    panel.set_xscale("log")
+
+
+def _signed(maps: np.ndarray) -> np.ndarray:
+    """Maps as images: zero is grey, the largest absolute value white or black; a map without one is all grey."""
+    largest = np.abs(maps).max(axis=(1, 2, 3), keepdims=True)
+    usable = np.isfinite(largest) & (largest > 0)
+    return np.where(usable, maps / np.where(usable, largest, 1) / 2 + 0.5, 0.5)
+
+
+def _panels(columns: dict[str, np.ndarray]) -> Any:
+    """A picture for each image (a row) and each column."""
+    count = len(next(iter(columns.values())))
+    figure, axes = plot.figure(count, len(columns), titles=list(columns), width=0.95, height=1.0)
+    for line, images in enumerate(zip(*columns.values(), strict=True)):
+        for panel, image in zip(axes[line], images, strict=True):
+            plot.picture(panel, image)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Config, plan=plan))

@@ -1,0 +1,81 @@
+"""The tangent spaces of a data set at test images, and its denoisers: from files, or those that come with the package."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from pags_jax import manifold, models, scores
+from pags_jax.datasets import pretrained
+from pags_jax.images import to_float
+from scripts import pags_measuring
+from scripts.harness import cli, compiling
+
+
+@dataclasses.dataclass(frozen=True)
+class ManifoldConfig(pags_measuring.MeasuringConfig):
+    """Flags of the scripts that need a manifold."""
+
+    manifold: Literal["autoencoder", "local_pca", "denoiser"] = "autoencoder"
+    """Where tangent spaces come from: an autoencoder's Jacobian, the nearest training images, or a denoiser's Jacobian."""
+    autoencoder: Path | None = None
+    """File of scripts.pags_autoencoder; by default the one for Fashion-MNIST that comes with the package."""
+    denoiser: Path | None = None
+    """File of scripts.pags_score; by default the one for Fashion-MNIST that comes with the package."""
+    rank: cli.Count = 16
+    """Dimensions of tangent spaces from local_pca and denoiser; an autoencoder's have those of its code."""
+    neighbours: cli.Count = 64
+    """Training images around each, for local_pca."""
+    tangent_sigma_pm1: cli.Positive = 0.2
+    """Noise level of the denoiser's Jacobian, for images in [-1, 1]."""
+
+
+def basis_of(config: ManifoldConfig, sample: pags_measuring.Sample) -> jax.Array:
+    """A basis of the tangent space at each image, computed once for all models."""
+    options = compiling.compiler_options()
+    if config.manifold == "local_pca":
+        data = to_float(sample.data.train_x)
+        chosen = jax.jit(lambda x: manifold.nearest(x, data, count=config.neighbours, itself=None, chunk_size=1))(
+            sample.x
+        )
+        return jax.jit(manifold.local_pca, static_argnames="rank")(data[chosen], rank=config.rank)
+    if config.manifold == "denoiser":
+        unconditional, _ = denoisers(config, sample.y)
+        # One image at a time: convolutions inside of loops are slow on CPUs.
+        basis = jax.jit(
+            lambda denoise, x, key: manifold.denoiser_basis(
+                denoise, x, sigma_pm1=config.tangent_sigma_pm1, rank=config.rank, key=key, iterations=8, unroll=True
+            ),
+            compiler_options=options,
+        )
+        keys = jax.random.split(jax.random.key(config.seed), len(sample.x))
+        return jnp.concatenate([basis(unconditional, sample.x[k : k + 1], keys[k]) for k in range(len(keys))])
+    model, variables = _autoencoder(config, sample)
+    encode, decode = models.encoder(model, variables), models.decoder(model, variables)
+    codes = jax.jit(lambda encode, x: encode(x), compiler_options=options)(encode, sample.x)
+    basis = jax.jit(manifold.tangent_basis, compiler_options=options)
+    return jnp.concatenate([basis(decode, codes[k : k + 1]) for k in range(len(codes))])
+
+
+def denoisers(config: ManifoldConfig, y: jax.Array) -> tuple[scores.Denoiser, scores.Denoiser]:
+    """The denoiser of all images, and that of each image's class."""
+    model, variables = (
+        pretrained.fashion_mnist_denoiser() if config.denoiser is None else pretrained.load_denoiser(config.denoiser)
+    )
+    return scores.denoiser(model, variables), scores.denoiser(model, variables, y)
+
+
+def _autoencoder(config: ManifoldConfig, sample: pags_measuring.Sample) -> tuple[Any, Any]:
+    model, variables = (
+        pretrained.fashion_mnist_autoencoder()
+        if config.autoencoder is None
+        else pretrained.load_autoencoder(config.autoencoder)
+    )
+    if model.shape != sample.x.shape[1:]:
+        raise ValueError(
+            f"--autoencoder: it is for images of {model.shape}, those here are {sample.x.shape[1:]}; train one with "
+            "python -m scripts.pags_autoencoder, or take --manifold local_pca"
+        )
+    return model, variables

@@ -1,0 +1,83 @@
+"""What the measuring scripts share: the models of a finished training run, and the test images that all of them see."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax import datasets, models
+from pags_jax.images import to_float
+from scripts import pags_models
+from scripts.harness import cli, store
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuringConfig(cli.Common):
+    """Flags of every script that measures trained models."""
+
+    trained: Path = Path("runs/pags_train")
+    """Finished run folder of scripts.pags_train, whose models are measured."""
+    images: cli.Count = 200
+    """Test images, drawn by --seed, the same for every model."""
+
+
+class Sample(NamedTuple):
+    """Test images of a data set.
+
+    Attributes:
+        x: ``(n, h, w, c)`` floats in [0, 1].
+        y: ``(n,)`` labels.
+        mask: ``(n, h, w)``, true where an image holds its signal; None unless that is known.
+        data: The whole data set.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    mask: jax.Array | None
+    data: datasets.Images
+
+
+def trained_rows(folder: Path) -> list[Row]:
+    """The rows of the models that a training run has, those that diverged left out.
+
+    Raises:
+        ValueError: If there is no finished run, or it has no model.
+    """
+    try:
+        table = store.read_rows(folder)
+    except FileNotFoundError as error:
+        raise ValueError(f"--trained: {error}; train first, with python -m scripts.pags_train") from None
+    kept = [row for row in table if row.get("weights")]
+    if not kept:
+        raise ValueError(f"--trained: {folder} holds no trained model")
+    return kept
+
+
+def units(table: list[Row]) -> list[dict[str, Any]]:
+    """One unit of work for each model."""
+    return [{name: row[name] for name in ("loss", "strength", "seed")} for row in table]
+
+
+def model_of(folder: Path, table: list[Row], unit: dict[str, Any]) -> tuple[Row, Any]:
+    """A model's training row, and the model as a function of images that ``jit`` takes as an argument."""
+    (row,) = (row for row in table if all(row[name] == value for name, value in unit.items()))
+    return row, models.evaluator(*pags_models.load_model(folder / row["weights"]))
+
+
+def sample(config: MeasuringConfig, table: list[Row]) -> Sample:
+    """The test images that every model of a run meets."""
+    trained = table[0]
+    options = {}
+    if trained["config.dataset"] == "distractor":
+        options = {"seed": trained["config.seed"], "of": trained["config.distractor_of"]}
+    data = datasets.load(trained["config.dataset"], folder=trained["config.folder"], **options)
+    if config.images > len(data.test_y):
+        raise ValueError(f"--images: there are {len(data.test_y)} test images, got {config.images}")
+    chosen = np.random.default_rng(config.seed).permutation(len(data.test_y))[: config.images]
+    mask = None if data.test_mask is None else jnp.asarray(data.test_mask[chosen])
+    return Sample(to_float(data.test_x[chosen]), jnp.asarray(data.test_y[chosen]), mask, data)

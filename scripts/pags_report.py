@@ -1,0 +1,165 @@
+"""The gradients part of the report: tables and figures from the rows of the runs on robust models."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pags_jax import regimes
+from scripts import pags_figures
+from scripts.fmu_report import median
+from scripts.harness import plot, report, store
+
+FIGURES = "pags_figures"
+
+
+def sections(folder: Path) -> list[report.Section]:
+    """The sections, in order.
+
+    Args:
+      folder: where each run folder lies under its name.
+    """
+    figures = folder / FIGURES
+    return [
+        report.Section("Robust models: accuracy under attack", accuracy_blocks(folder)),
+        report.Section("Three regimes of robustness", regime_blocks(folder / "pags_robustness", figures)),
+        report.Section("Alignment of gradients with the score", alignment_blocks(folder / "pags_alignment", figures)),
+        report.Section("Signal and distractor", distractor_blocks(folder / "pags_distractor", figures)),
+        report.Section("Where the truth is known", bayes_blocks(folder / "pags_bayes")),
+    ]
+
+
+def accuracy_blocks(folder: Path) -> list[Any]:
+    """Clean and attacked accuracy of every model of the sweep."""
+    table = [row for row in store.read_rows(folder / "pags_train") if row["failure"] is None]
+    lines = []
+    for loss, strength in dict.fromkeys((row["loss"], row["strength"]) for row in table):
+        part = [row for row in table if (row["loss"], row["strength"]) == (loss, strength)]
+        line: dict[str, Any] = {
+            "loss": plot.look(loss).label,
+            "strength": strength,
+            "clean": median(part, "test_accuracy"),
+        }
+        for place, eps in enumerate(part[0]["attack_eps"]):
+            line[f"radius {eps:g}"] = float(np.median([row["test_attacked"][place] for row in part]))
+        lines.append(line)
+    alt = "Accuracy against the radius of the attack for each loss, and under attack against clean over all strengths"
+    return [
+        "Every model sees the same training images. Attacks are L2, within [0, 1], on each image by itself.",
+        report.Table(lines, caption="Accuracy on test images (medians over seeds).", digits=3),
+        report.Figure(folder / "pags_train" / "accuracy.png", alt, "Strengths are chosen on held-out training images."),
+    ]
+
+
+def regime_blocks(folder: Path, figures: Path) -> list[Any]:
+    """The regimes of each loss, by the stated rules, and the figures."""
+    table = store.read_rows(folder)
+    lines = []
+    for loss in pags_figures.swept(table):
+        found = pags_figures.regimes_of(
+            table, loss, eps=pags_figures.Config.eps, tolerance=pags_figures.Config.tolerance
+        )
+        line: dict[str, Any] = {"loss": plot.look(loss).label}
+        for label in regimes.LABELS:
+            span = found.span(label)
+            line[label] = f"none: {found.absent[label]}" if span is None else f"{span[0]:g} to {span[1]:g}"
+        lines.append(line | {"agreement of seeds": float(found.agreement.min())})
+    return [
+        "A model is off-manifold robust where a step off the data manifold moves its probabilities less than an equally "
+        "long step along it. Weak: before that holds. Aligned: it holds, and accuracy is within "
+        f"{pags_figures.Config.tolerance:g} of the sweep's best. Excessive: accuracy has fallen for good.",
+        report.Table(lines, caption="Strengths of each regime.", digits=3),
+        report.Figure(
+            figures / "regimes.png",
+            "Accuracy, and deviation on and off the manifold, against strength, with the regimes shaded",
+            "Shades: weak (sand), aligned (green), excessive (red).",
+        ),
+        report.Figure(
+            figures / "noise.png",
+            "Images with a step along the manifold, which keeps the garment's look, and off it, which looks like noise",
+            "Steps along the manifold and off it.",
+        ),
+    ]
+
+
+def alignment_blocks(folder: Path, figures: Path) -> list[Any]:
+    """Where alignment peaks, said from the rows, and the figures."""
+    table = store.read_rows(folder)
+    lines = []
+    for target, sigma in dict.fromkeys((row["target"], row["sigma_pm1"]) for row in table):
+        part = [row for row in table if (row["target"], row["sigma_pm1"]) == (target, sigma)]
+        base = [row for row in part if row["loss"] == pags_figures.BASELINE]
+        for loss in pags_figures.swept(part):
+            for measure in ("cosine", "similarity"):
+                strengths, (values,) = pags_figures.curves(part, loss, measure)
+                known = ~np.isnan(values).all(axis=1)
+                peak = regimes.peak(strengths[known], values[known])
+                lines.append(
+                    {
+                        "gradient of": target.replace("_", " "),
+                        "sigma": sigma,
+                        "loss": plot.look(loss).label,
+                        "measure": "1 - LPIPS" if measure == "similarity" else measure,
+                        "undefended": median(base, measure),
+                        "at the weakest": float(np.nanmedian(values[known][0])),
+                        "largest": float(np.nanmax(np.nanmedian(values[known], axis=1))),
+                        "at strength": peak.strength,
+                        "at the strongest": float(np.nanmedian(values[known][-1])),
+                        "peaks inside": "yes" if peak.is_inner else "no",
+                    }
+                )
+    return [
+        "Gradients and scores of the same images: the gradient of the sum of logits beside the unconditional score, of "
+        "the class's logit beside the conditional one, of the log-probability beside their difference. The sum of logits "
+        "is the paper's, but no function of the classifier: adding c(x) to all logits changes it and no probability.",
+        report.Table(lines, caption="Where the alignment with the score is largest (medians over seeds).", digits=3),
+        report.Figure(
+            figures / "alignment.png",
+            "Accuracy, 1 - LPIPS, cosine and off-manifold share of the gradient against strength for each loss",
+            "The log-probability's gradient and the Bayes gradient.",
+        ),
+        report.Figure(
+            figures / "gradients.png",
+            "Images, their score, and gradients of models from undefended to excessively robust",
+            "Gradients from weak to excessive robustness.",
+        ),
+    ]
+
+
+def distractor_blocks(folder: Path, figures: Path) -> list[Any]:
+    """Ratios, and the figure."""
+    table = store.read_rows(folder)
+    lines = []
+    for loss, strength in dict.fromkeys((row["loss"], row["strength"]) for row in table):
+        part = [row for row in table if (row["loss"], row["strength"]) == (loss, strength)]
+        line: dict[str, Any] = {
+            "loss": plot.look(loss).label,
+            "strength": strength,
+            "accuracy": median(part, "test_accuracy"),
+        }
+        for sigma in sorted({row["sigma"] for row in part}):
+            line[f"sigma {sigma:g}"] = median([row for row in part if row["sigma"] == sigma], "ratio")
+        lines.append(line)
+    return [
+        "Each image stands beside a letter that says nothing of its class. A model that uses the signal alone reacts to "
+        "noise on the image more than to equal noise on the letter.",
+        report.Table(
+            lines, caption="Change under noise on the signal over that under noise on the distractor.", digits=3
+        ),
+        report.Figure(
+            figures / "distractor.png", "Ratio of signal to distractor against the noise, and both parts", "Figure 5."
+        ),
+    ]
+
+
+def bayes_blocks(folder: Path) -> list[Any]:
+    """The figure of `pags_bayes`."""
+    blocks: list[Any] = [
+        "Synthetic data on a linear and a curved manifold whose class posterior, tangent space and score are closed "
+        "forms: the Bayes-optimal model's gradient lies in the signal's tangent space."
+    ]
+    for path in sorted(folder.glob("*.png")):
+        alt = "Off-manifold share, distractor share and cosine with the Bayes gradient against strength"
+        blocks.append(report.Figure(path, alt, "Networks against the closed form."))
+    return blocks

@@ -1,0 +1,102 @@
+"""On- and off-manifold robustness of the models of a training run, on the same images, directions and noise.
+
+    python -m scripts.pags_robustness --trained runs/pags_train --out runs/pags_robustness
+
+Srinivas et al. (2023), the models of section 5: how far a step of a given length, along the data manifold or off it,
+moves the class probabilities. One row for each model and length. ``noise.npz`` keeps a few images and their two noises.
+"""
+
+import functools
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax import manifold, robustness
+from scripts import pags_manifolds, pags_measuring
+from scripts.harness import cli, compiling, files, rows, store
+
+
+@dataclass(frozen=True)
+class Config(pags_manifolds.ManifoldConfig):
+    """Measure on- and off-manifold robustness."""
+
+    PRESETS: ClassVar = {"quick": {"images": 50, "draws": 1, "eps": (0.1, 0.5, 1.0, 2.637)}, "paper": {"images": 1000}}
+
+    out: Path = Path("runs/pags_robustness")
+    eps: tuple[cli.Positive, ...] = tuple(float(f"{eps:.6g}") for eps in robustness.REFERENCE_EPS)
+    """Lengths (L2) of the steps, for images in [0, 1]; by default the paper's twenty."""
+    draws: cli.Count = 2
+    """Noises an image; their mean is taken."""
+    shown: cli.Count = 4
+    """Images in noise.npz."""
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """One unit for each trained model."""
+    return pags_measuring.units(pags_measuring.trained_rows(config.trained))
+
+
+def main(config: Config) -> None:
+    """Measures what is not measured yet."""
+    table = pags_measuring.trained_rows(config.trained)
+    sample = pags_measuring.sample(config, table)
+    basis = pags_manifolds.basis_of(config, sample)
+    shape = (config.draws, *sample.x.shape)
+    noise = jax.random.normal(jax.random.fold_in(jax.random.key(config.seed), 1), shape, sample.x.dtype)
+    with store.open_run(config.out, config) as run:
+        keep_noise(config, sample.x, basis, noise[0])
+        for unit in run.pending(pags_measuring.units(table)):
+            trained, apply_fn = pags_measuring.model_of(config.trained, table, unit)
+            run.record(unit, rows_of(config, trained, apply_fn, sample, basis, noise))
+
+
+def rows_of(config: Config, trained: rows.Row, apply_fn, sample, basis, noise) -> list[rows.Row]:
+    """Mean deviations of one model, a row for each length."""
+    table = []
+    for eps in config.eps:
+        on, off = (np.asarray(part) for part in measured()(apply_fn, sample.x, basis, noise, jnp.float32(eps)))
+        valid = np.isfinite(on) & np.isfinite(off)
+        spread = np.sqrt(max(valid.sum(), 1))
+        table.append(
+            {
+                "test_accuracy": trained["test_accuracy"],
+                "loss_strength": trained["loss_strength"],
+                "eps_l2": eps,
+                "on": on[valid].mean(),
+                "off": off[valid].mean(),
+                "on_error": on[valid].std() / spread,
+                "off_error": off[valid].std() / spread,
+                "invalid": int((~valid).sum()),
+            }
+        )
+    return table
+
+
+@functools.cache
+def measured():
+    """`manifold_robustness` of a model that is an argument: compiled once for all of an architecture."""
+
+    def measure(apply_fn, x, basis, noise, eps_l2):
+        return robustness.manifold_robustness(apply_fn, x, basis, noise=noise, eps_l2=eps_l2)
+
+    return jax.jit(measure, compiler_options=compiling.compiler_options())
+
+
+def keep_noise(config: Config, x: jax.Array, basis: jax.Array, noise: jax.Array) -> None:
+    """A few images, their noise on and off the manifold (unit length), and their rank, for a figure."""
+    shown = slice(0, config.shown)
+    on, off = robustness.directions(basis[shown], noise[shown])
+    content = io.BytesIO()
+    arrays = {"x": x[shown], "on": on, "off": off, "rank": manifold.rank(basis[shown])}
+    np.savez(content, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
+    files.write_bytes(config.out / "noise.npz", content.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Config, plan=plan))
