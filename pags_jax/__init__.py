@@ -16,8 +16,15 @@ Import the modules, as in ``from pags_jax import attacks, gradients``:
     training: train state, one pure step, epochs.
     evaluation: accuracy, clean and under attack.
     gradients: input gradients of logits, log-probabilities and losses; smoothed and integrated ones.
+    scores: denoisers, the score of noisy images, the Bayes classifier's gradient.
+    generative: training of denoisers and autoencoders.
+    manifold: tangent spaces of the data, from a decoder, from neighbours, or from a denoiser.
+    robustness: how far predictions move on and off the manifold, and under noise on a part.
+    alignment: cosine and LPIPS of gradients and scores.
+    bayes: synthetic images whose posterior, gradient, tangent space and score are known.
+    regimes: weak, aligned and excessive robustness, read off a sweep.
 
-To come: scores, manifold, robustness, alignment, bayes, regimes, generation.
+To come: generation.
 """
 
 import importlib.metadata

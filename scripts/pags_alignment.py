@@ -54,7 +54,7 @@ def main(config: Config) -> None:
             keep(config.out / f"scores_{sigma:g}.npz", {"x": sample.x, "y": sample.y, **kinds}, config.shown)
         for unit in run.pending(pags_measuring.units(table)):
             trained, apply_fn = pags_measuring.model_of(config.trained, table, unit)
-            gradients = {
+            gradients: dict[Target, jax.Array] = {
                 target: differentiated()(apply_fn, sample.x, sample.y, target) for target in alignment.PAIRINGS
             }
             keep(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, config.shown)
@@ -67,7 +67,7 @@ def main(config: Config) -> None:
 
 
 def scores_of(config: Config, sample: pags_measuring.Sample, sigma: float) -> dict[str, jax.Array]:
-    """The scores of the images at a noise level by kind: unconditional, of their own class, and the difference of the two."""
+    """The scores of the images at a noise level by kind: of all images, of their class, the difference."""
     unconditional, conditional = pags_manifolds.denoisers(config, sample.y)
     score = jax.jit(pags_scores.score, compiler_options=compiling.compiler_options())
     maps = {

@@ -21,6 +21,7 @@ import optax
 
 from pags_jax import bayes, losses, regimes
 from pags_jax.alignment import cosine
+from pags_jax.evaluation import correct
 from pags_jax.gradients import input_gradients
 from pags_jax.robustness import manifold_robustness, off_manifold_share
 from scripts.harness import cli, plot, rows, store
@@ -181,14 +182,13 @@ def measure(model: Network, networks: Any, truth: Truth, eps_l2: Any, *, key: ja
 
     def measure_one(variables):
         apply_fn: Callable[[Any], Any] = functools.partial(model.apply, variables)
-        logits: Any = apply_fn(x)
         gradient = input_gradients(apply_fn, x, y, target="log_prob")
         moved = manifold_robustness(apply_fn, x, truth.tangents, eps_l2=eps_l2, key=key, draws=4)
         share = off_manifold_share(gradient, truth.tangents)
         return {
-            "accuracy": jnp.mean(logits.argmax(1) == y),
-            "bayes_accuracy": jnp.mean(truth.posterior.argmax(1) == y),
-            "posterior_gap": jnp.abs(jax.nn.softmax(logits) - truth.posterior).sum(1).mean(),
+            "accuracy": correct(apply_fn, x, y).mean(),
+            "bayes_accuracy": correct(lambda _: truth.posterior, x, y).mean(),
+            "posterior_gap": jnp.abs(jax.nn.softmax(apply_fn(x)) - truth.posterior).sum(1).mean(),
             "cosine": jnp.nanmean(cosine(gradient, truth.gradient)),
             "off_manifold_share": jnp.nanmean(share),
             "distractor_share": 1 - jnp.nanmean(off_manifold_share(gradient, truth.distractors)),

@@ -3,8 +3,8 @@
     python -m scripts.pags_train --dataset distractor --loss cross_entropy gradient_norm --out runs/distractor
     python -m scripts.pags_distractor --trained runs/distractor --out runs/pags_distractor
 
-Srinivas et al. (2023), figure 5. One row for each model and noise: how far equally strong noise on the signal and on the
-distractor moves the class probabilities.
+Srinivas et al. (2023), figure 5. One row for each model and noise: how far equally strong noise on the signal and on
+the distractor moves the class probabilities.
 """
 
 import functools
@@ -55,16 +55,16 @@ def main(config: Config) -> None:
     with store.open_run(config.out, config) as run:
         for unit in run.pending(pags_measuring.units(table)):
             trained, apply_fn = pags_measuring.model_of(config.trained, table, unit)
-            run.record(unit, rows_of(config, trained, apply_fn, sample, noise))
+            run.record(unit, rows_of(config, trained, apply_fn, sample.x, sample.mask, noise))
 
 
-def rows_of(config: Config, trained: rows.Row, apply_fn, sample: pags_measuring.Sample, noise) -> list[rows.Row]:
+def rows_of(config: Config, trained: rows.Row, apply_fn, x: jax.Array, mask: jax.Array, noise) -> list[rows.Row]:
     """Mean deviations of one model, a row for each noise."""
     table = []
     for sigma in config.sigmas:
         signal, distractor = (
-            np.asarray(measured()(apply_fn, sample.x, mask, noise, jnp.float32(sigma)))
-            for mask in (sample.mask, ~sample.mask)
+            np.asarray(measured()(apply_fn, x, part, noise, jnp.float32(sigma)))
+            for part in (mask, ~mask)
         )
         measures = {"signal": signal.mean(), "distractor": distractor.mean()}
         table.append(

@@ -1,6 +1,6 @@
-"""The figures of Srinivas et al. (2023), from the rows of finished runs alone.
+r"""The figures of Srinivas et al. (2023), from the rows of finished runs alone.
 
-    python -m scripts.pags_figures --trained runs/pags_train --robustness runs/pags_robustness \\
+    python -m scripts.pags_figures --trained runs/pags_train --robustness runs/pags_robustness \
         --alignment runs/pags_alignment --distractor runs/pags_distractor --out runs/pags_figures
 
 A run that is not named is left out, with the figures that need it.
@@ -40,7 +40,7 @@ class Config(cli.Common):
     distractor: Path | None = None
     """Finished run of scripts.pags_distractor."""
     eps: cli.Positive = 2.637
-    """Length of the steps on and off the manifold that is shown, the nearest that was measured; the paper shows 2.637."""
+    """Length of the steps on and off the manifold, the nearest that was measured; the paper shows 2.637."""
     target: Target = "log_prob"
     """Gradient that is compared with its score; logit_sum is the paper's."""
     sigma_pm1: cli.Positive = 2.0
@@ -239,7 +239,7 @@ def draw_distractor(config: Config) -> Any:
         for name in dict.fromkeys(row["model"] for row in table):
             chosen = [row for row in table if row["model"] == name]
             sigmas = sorted({row["sigma"] for row in chosen})
-            middle = [np.median([row[part] for row in chosen if row["sigma"] == sigma]) for sigma in sigmas]
+            middle = [np.median([float(row[part]) for row in chosen if row["sigma"] == sigma]) for sigma in sigmas]
             axes[0, 1].plot(sigmas, middle, dash, color=plot.look(name).color)
     for panel, label in zip(axes[0], ("ratio", "change of probabilities (dotted: distractor)"), strict=True):
         panel.set(xscale="log", yscale="log", xlabel="standard deviation of the noise", ylabel=label)

@@ -1,4 +1,4 @@
-"""The tangent spaces of a data set at test images, and its denoisers: from files, or those that come with the package."""
+"""Tangent spaces of a data set at test images, and its denoisers: from files, or those that come with the package."""
 
 import dataclasses
 from pathlib import Path
@@ -19,7 +19,7 @@ class ManifoldConfig(pags_measuring.MeasuringConfig):
     """Flags of the scripts that need a manifold."""
 
     manifold: Literal["autoencoder", "local_pca", "denoiser"] = "autoencoder"
-    """Where tangent spaces come from: an autoencoder's Jacobian, the nearest training images, or a denoiser's Jacobian."""
+    """Where tangent spaces come from: an autoencoder's Jacobian, near training images, or a denoiser's Jacobian."""
     autoencoder: Path | None = None
     """File of scripts.pags_autoencoder; by default the one for Fashion-MNIST that comes with the package."""
     denoiser: Path | None = None

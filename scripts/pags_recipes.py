@@ -2,8 +2,8 @@
 
 Strengths are this project's (see `pags_jax.losses`) or the reference's constants, which it calls differently: its
 gradient-norm constant hides ``1e5 / N^2`` for batches of ``N``, and its attacks share one ball among a batch, about
-``sqrt(N)`` times as large as each image's. There the rate falls in proportion above a strength of each loss; ours stays,
-and long gradients are shortened instead (``training.Hyper.clip``), so that few epochs are enough for all strengths.
+``sqrt(N)`` times as large as each image's. There the rate falls in proportion above a strength of each loss; ours
+stays, and long gradients are shortened instead (``training.Hyper.clip``), so that few epochs do for all strengths.
 """
 
 import math

@@ -1,6 +1,5 @@
 """The gradients part of the report: tables and figures from the rows of the runs on robust models."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +65,8 @@ def regime_blocks(folder: Path, figures: Path) -> list[Any]:
             line[label] = f"none: {found.absent[label]}" if span is None else f"{span[0]:g} to {span[1]:g}"
         lines.append(line | {"agreement of seeds": float(found.agreement.min())})
     return [
-        "A model is off-manifold robust where a step off the data manifold moves its probabilities less than an equally "
-        "long step along it. Weak: before that holds. Aligned: it holds, and accuracy is within "
+        "A model is off-manifold robust where a step off the data manifold moves its probabilities less than an "
+        "equally long step along it. Weak: before that holds. Aligned: it holds, and accuracy is within "
         f"{pags_figures.Config.tolerance:g} of the sweep's best. Excessive: accuracy has fallen for good.",
         report.Table(lines, caption="Strengths of each regime.", digits=3),
         report.Figure(
@@ -111,8 +110,9 @@ def alignment_blocks(folder: Path, figures: Path) -> list[Any]:
                 )
     return [
         "Gradients and scores of the same images: the gradient of the sum of logits beside the unconditional score, of "
-        "the class's logit beside the conditional one, of the log-probability beside their difference. The sum of logits "
-        "is the paper's, but no function of the classifier: adding c(x) to all logits changes it and no probability.",
+        "the class's logit beside the conditional one, of the log-probability beside their difference. The sum of "
+        "logits is the paper's, but no function of the classifier: adding c(x) to all logits changes it and no "
+        "probability.",
         report.Table(lines, caption="Where the alignment with the score is largest (medians over seeds).", digits=3),
         report.Figure(
             figures / "alignment.png",
@@ -142,8 +142,8 @@ def distractor_blocks(folder: Path, figures: Path) -> list[Any]:
             line[f"sigma {sigma:g}"] = median([row for row in part if row["sigma"] == sigma], "ratio")
         lines.append(line)
     return [
-        "Each image stands beside a letter that says nothing of its class. A model that uses the signal alone reacts to "
-        "noise on the image more than to equal noise on the letter.",
+        "Each image stands beside a letter that says nothing of its class. A model that uses the signal alone reacts "
+        "to noise on the image more than to equal noise on the letter.",
         report.Table(
             lines, caption="Change under noise on the signal over that under noise on the distractor.", digits=3
         ),

@@ -10,7 +10,15 @@ from pags_jax import bayes, losses, regimes
 from scripts import pags_bayes
 from scripts.harness import cli, store
 
-SMALL = ["--repeats", "2", "--steps", "20", "--pixels", "16", "--train-rows", "32", "--test-rows", "40", "--width", "8"]
+SMALL = ["--repeats", "2", "--steps", "20", "--pixels", "16", "--distractors", "4", "--width", "8"]
+SMALL += ["--train-rows", "32", "--test-rows", "40"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def standard_promotion():
+    """Adam, which is optax's, raises a float to the power of an integer."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 def call(*words):
