@@ -9,6 +9,7 @@ Srinivas et al. (2023), the models of section 5. One row for each model and pair
 import functools
 import io
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -121,7 +122,7 @@ def comparison() -> Any:
     return jax.jit(compare)
 
 
-def keep(path: Path, arrays: dict[str, Any], count: int) -> None:
+def keep(path: Path, arrays: Mapping[Any, Any], count: int) -> None:
     """The first maps, for a figure."""
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **{name: np.asarray(array[:count]) for name, array in arrays.items()})

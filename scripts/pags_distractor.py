@@ -63,8 +63,7 @@ def rows_of(config: Config, trained: rows.Row, apply_fn, x: jax.Array, mask: jax
     table = []
     for sigma in config.sigmas:
         signal, distractor = (
-            np.asarray(measured()(apply_fn, x, part, noise, jnp.float32(sigma)))
-            for part in (mask, ~mask)
+            np.asarray(measured()(apply_fn, x, part, noise, jnp.float32(sigma))) for part in (mask, ~mask)
         )
         measures = {"signal": signal.mean(), "distractor": distractor.mean()}
         table.append(

@@ -17,6 +17,7 @@ import numpy as np
 from pags_jax import regimes
 from pags_jax.alignment import PAIRINGS
 from pags_jax.gradients import Target
+from scripts import pags_recipes
 from scripts.harness import cli, plot, store
 
 Row = dict[str, Any]
@@ -82,8 +83,9 @@ def main(config: Config) -> None:
 
 
 def swept(table: Sequence[Row]) -> list[str]:
-    """The losses that have strengths, in order."""
-    return [name for name in dict.fromkeys(row["loss"] for row in table) if name != BASELINE]
+    """The losses that have strengths, in the order of the recipes."""
+    present = {row["loss"] for row in table}
+    return [name for name in pags_recipes.RECIPES if name in present and name != BASELINE]
 
 
 def nearest(table: Sequence[Row], column: str, value: float) -> list[Row]:
@@ -217,12 +219,10 @@ def draw_gradients(config: Config) -> Any:
 
 
 def draw_noise(config: Config) -> Any:
-    """Images with a step along the manifold and off it."""
+    """Images with steps along the manifold and off it."""
     with np.load((config.robustness or Path()) / "noise.npz", allow_pickle=False) as file:
-        x, on, off = file["x"], file["on"], file["off"]
-    steps = {
-        f"{side}-manifold, {eps:g}": x + eps * noise for eps in (1.0, 4.0) for side, noise in (("on", on), ("off", off))
-    }
+        x, sides = file["x"], {"on": file["on"], "off": file["off"]}
+    steps = {f"{side}, {eps:g}": x + eps * noise for eps in (1.0, 4.0) for side, noise in sides.items()}
     return _panels({"image": x, **steps})
 
 
@@ -272,9 +272,11 @@ def _signed(maps: np.ndarray) -> np.ndarray:
 def _panels(columns: dict[str, np.ndarray]) -> Any:
     """A picture for each image (a row) and each column."""
     count = len(next(iter(columns.values())))
-    figure, axes = plot.figure(count, len(columns), titles=list(columns), width=0.95, height=1.0)
-    for line, images in enumerate(zip(*columns.values(), strict=True)):
-        for panel, image in zip(axes[line], images, strict=True):
+    figure, axes = plot.figure(count, len(columns), width=0.95, height=1.0)
+    for panel, name in zip(axes[0], columns, strict=True):
+        panel.set_title(name, fontsize=7, loc="center")
+    for line, images in zip(axes, zip(*columns.values(), strict=True), strict=True):
+        for panel, image in zip(line, images, strict=True):
             plot.picture(panel, image)
     return figure
 

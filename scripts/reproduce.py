@@ -45,10 +45,11 @@ FMU = (
 #: What the sweep of robust models is trained with, by preset: half as wide as the scripts' default, to save time.
 TRAINING: dict[str, dict[str, Any]] = {
     "none": {
-        "width": 0.5, "epochs": 4, "steps": 3, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 10, "attack_rows": 300,
+        "width": 0.5, "train_rows": 4000, "epochs": 5, "steps": 3, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 10,
+        "attack_rows": 100,
     },
     "quick": {
-        "width": 0.25, "epochs": 1, "steps": 2, "attack_eps": (0.5,), "attack_steps": 2, "attack_rows": 100,
+        "width": 0.25, "epochs": 3, "steps": 2, "attack_eps": (0.5,), "attack_steps": 2, "attack_rows": 100,
         "train_rows": 1024, "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (0.1, 1.0),
     },
     "paper": {"epochs": 40, "steps": 10, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 20, "attack_rows": 1000},

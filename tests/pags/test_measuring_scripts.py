@@ -41,7 +41,9 @@ def folders(images, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     unet = models.UNet(widths=(8,), blocks=1, classes=3)
     variables = unet.init(jax.random.key(0), to_float(images.test_x[:1]))
-    variables = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), variables)
+    variables = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape, leaf.dtype), variables
+    )
     (root / "denoiser.safetensors").write_bytes(pretrained.pack(unet, variables, {}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load", lambda name, *, folder, **options: images)

@@ -33,7 +33,7 @@ CURVES = st.integers(1, 7).flatmap(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(curves=CURVES, tolerance=st.sampled_from([0.0, 0.3]), ratio=st.sampled_from([0.5, 1.0]))
 def test_one_seed_is_read_by_the_rules(curves, tolerance, ratio):
     strengths = np.arange(len(curves[0]))
@@ -59,7 +59,7 @@ def sweeps(draw):
     return curves
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(curves=sweeps(), seed=st.integers(0, 99))
 def test_labels_rise_and_depend_on_what_they_should(curves, seed):
     strengths = np.arange(len(curves[0])) + 1.0
@@ -84,7 +84,7 @@ def test_labels_rise_and_depend_on_what_they_should(curves, seed):
     assert read(strengths**3, *curves).labels == found.labels
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(curves=sweeps())
 def test_seeds_vote(curves):
     found = read(np.arange(len(curves[0])), *curves)
