@@ -50,9 +50,9 @@ def log_spaced(start: float, stop: float, count: int) -> tuple[float, ...]:
 RECIPES: dict[Loss, Recipe] = {
     "cross_entropy": Recipe((0.0,), (0.0,)),
     "gradient_norm": Recipe((0.01, 0.1, 1.0, 10.0, 30.0, 100.0), log_spaced(1e-5, 1e2, 30), gentle_above=0.01),
-    "smoothness": Recipe((0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0), log_spaced(1e-4, 1e4, 30), gentle_above=10.0),
+    "smoothness": Recipe((0.1, 1.0, 10.0, 30.0, 100.0, 300.0), log_spaced(1e-4, 1e4, 30), gentle_above=10.0),
     "randomized_smoothing": Recipe((0.1, 0.25, 0.5, 1.0, 2.0, 4.0), log_spaced(1e-3, 1e2, 30)),
-    "adversarial": Recipe((0.25, 0.5, 1.0, 1.5, 2.0, 3.0), log_spaced(1e-5, 1e4, 30), gentle_above=100.0),
+    "adversarial": Recipe((0.25, 0.5, 1.0, 1.5, 2.0, 2.5), log_spaced(1e-5, 1e4, 30), gentle_above=100.0),
 }
 
 
@@ -60,7 +60,7 @@ def strengths_of(loss: Loss, given: tuple[float, ...], unit: str) -> tuple[float
     """The strengths to sweep: those given, or the recipe's in that unit; the cross-entropy has none but 0.
 
     >>> strengths_of("adversarial", (), "own")
-    (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+    (0.25, 0.5, 1.0, 1.5, 2.0, 2.5)
     """
     recipe = RECIPES[loss]
     return given if given and loss != "cross_entropy" else getattr(recipe, unit)
