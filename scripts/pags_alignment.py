@@ -92,11 +92,9 @@ def row_of(
         "target": target,
         "sigma_pm1": sigma,
         "score": kind,
-        "cosine": cosine[valid].mean(),
-        "similarity": similarity[valid].mean(),
-        "off_share": share[valid].mean(),
-        "cosine_error": cosine[valid].std() / np.sqrt(max(valid.sum(), 1)),
-        "similarity_error": similarity[valid].std() / np.sqrt(max(valid.sum(), 1)),
+        **pags_measuring.summary("cosine", cosine, valid),
+        **pags_measuring.summary("similarity", similarity, valid),
+        **pags_measuring.summary("off_share", share, valid),
         "invalid": int((~valid).sum()),
     }
 

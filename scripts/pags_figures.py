@@ -101,7 +101,8 @@ def curves(table: Sequence[Row], loss: str, *columns: str) -> tuple[np.ndarray, 
     arrays = [np.full((len(strengths), len(seeds)), np.nan) for _ in columns]
     for row in part:
         for array, column in zip(arrays, columns, strict=True):
-            array[strengths.index(row["strength"]), seeds.index(row["seed"])] = row[column]
+            value = np.nan if row[column] is None else row[column]
+            array[strengths.index(row["strength"]), seeds.index(row["seed"])] = value
     return np.array(strengths), arrays
 
 
@@ -183,7 +184,7 @@ def draw_alignment(config: Config) -> Any:
     titles = [plot.look(name).label for name in names]
     figure, axes = plot.figure(len(measures), len(names), titles=titles, height=1.9, share_y=True)
     for line, (column, label) in zip(axes, measures.items(), strict=True):
-        base = [row[column] for row in table if row["loss"] == BASELINE]
+        base = [row[column] for row in table if row["loss"] == BASELINE and row[column] is not None]
         for panel, name in zip(line, names, strict=True):
             strengths, (values,) = curves(table, name, column)
             _median(panel, strengths, values, name)

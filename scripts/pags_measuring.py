@@ -81,3 +81,11 @@ def sample(config: MeasuringConfig, table: list[Row]) -> Sample:
     chosen = np.random.default_rng(config.seed).permutation(len(data.test_y))[: config.images]
     mask = None if data.test_mask is None else jnp.asarray(data.test_mask[chosen])
     return Sample(to_float(data.test_x[chosen]), jnp.asarray(data.test_y[chosen]), mask, data)
+
+
+def summary(name: str, values: Any, valid: Any) -> Row:
+    """Mean and standard error of a measure over the images that have it, as two columns; None where none has it."""
+    kept = np.asarray(values)[np.asarray(valid)]
+    if not kept.size:
+        return {name: None, f"{name}_error": None}
+    return {name: kept.mean(), f"{name}_error": kept.std() / np.sqrt(kept.size)}

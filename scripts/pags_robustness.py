@@ -62,16 +62,13 @@ def rows_of(config: Config, trained: rows.Row, apply_fn, sample, basis, noise) -
     for eps in config.eps:
         on, off = (np.asarray(part) for part in measured()(apply_fn, sample.x, basis, noise, jnp.float32(eps)))
         valid = np.isfinite(on) & np.isfinite(off)
-        spread = np.sqrt(max(valid.sum(), 1))
         table.append(
             {
                 "test_accuracy": trained["test_accuracy"],
                 "loss_strength": trained["loss_strength"],
                 "eps_l2": eps,
-                "on": on[valid].mean(),
-                "off": off[valid].mean(),
-                "on_error": on[valid].std() / spread,
-                "off_error": off[valid].std() / spread,
+                **pags_measuring.summary("on", on, valid),
+                **pags_measuring.summary("off", off, valid),
                 "invalid": int((~valid).sum()),
             }
         )

@@ -134,11 +134,18 @@ def test_figures_are_drawn_from_the_rows_alone(folders, tmp_path):
     assert {path.name for path in (tmp_path / "two").iterdir()} == {"regimes.png", "noise.png"}
 
 
+def test_what_no_image_has_is_none():
+    values, valid = np.array([1.0, 3.0, np.nan]), np.array([True, True, False])
+    assert pags_measuring.summary("on", values, valid) == {"on": 2.0, "on_error": pytest.approx(1 / np.sqrt(2))}
+    assert pags_measuring.summary("on", values, np.zeros(3, bool)) == {"on": None, "on_error": None}
+
+
 def test_curves_leave_gaps_for_missing_models():
     table = [
         {"loss": "smoothness", "strength": strength, "seed": seed, "on": 10 * strength + seed}
         for strength, seed in ((2.0, 0), (1.0, 0), (1.0, 1))
     ]
+    table.append({"loss": "smoothness", "strength": 2.0, "seed": 1, "on": None})
     strengths, (on,) = pags_figures.curves(table, "smoothness", "on")
     np.testing.assert_array_equal(strengths, [1, 2])
     np.testing.assert_array_equal(on, [[10, 11], [20, np.nan]])
