@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 from pags_jax import regimes
 from pags_jax.alignment import PAIRINGS
@@ -261,6 +262,7 @@ def shade(panel: Any, found: regimes.Regimes) -> None:
 def _median(panel: Any, strengths: np.ndarray, values: np.ndarray, name: str) -> None:
     plot.median_line(panel, strengths, values.T, name)
     panel.set_xscale("log")
+    panel.xaxis.set_minor_formatter(NullFormatter())  # On an axis of one decade they run into each other.
 
 
 def _signed(maps: np.ndarray) -> np.ndarray:
