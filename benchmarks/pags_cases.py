@@ -125,7 +125,8 @@ def publish(
         table.append(row | _compared(row, peaks[case.precision], ours))
         print(f"{case.model} {case.precision} {case.work}: done", file=sys.stderr)
     columns = (*BEFORE, *names, *AFTER)
-    measure.publish(name, table, columns, command=measure.command(module), out=config.out)
+    case = ("model", "work", "precision", "batch_size")
+    measure.publish(name, table, columns, command=measure.command(module), out=config.out, case=case)
 
 
 def publish_check(config: Config, name: str, cases: Sequence[Case], columns: Sequence[str]) -> None:

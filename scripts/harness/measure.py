@@ -54,7 +54,15 @@ def in_own_process(module: str, arguments: Sequence[str]) -> list[dict[str, Any]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def publish(name: str, table: Sequence[dict[str, Any]], columns: Sequence[str], *, command: str, out: Path) -> None:
+def publish(
+    name: str,
+    table: Sequence[dict[str, Any]],
+    columns: Sequence[str],
+    *,
+    command: str,
+    out: Path,
+    case: Sequence[str] = (),
+) -> None:
     """Prints a table, and writes it as JSON with hardware, versions and command.
 
     Args:
@@ -63,11 +71,14 @@ def publish(name: str, table: Sequence[dict[str, Any]], columns: Sequence[str], 
       columns: what to print, in order.
       command: what made the rows.
       out: folder of the JSON file.
+      case: columns that tell the cases apart. Given, rows that are in the file already, of other cases and from the
+        same machine and versions, stay; each row says which command and code made it.
     """
     widths = {c: max(len(c), *(len(report.number(row.get(c))) for row in table)) for c in columns}
     print("  ".join(c.ljust(widths[c]) for c in columns))
     for row in table:
         print("  ".join(report.number(row.get(c)).ljust(widths[c]) for c in columns))
+    path = out / f"{name}.json"
     content = {
         "command": command,
         "processor": _processor(),
@@ -75,8 +86,27 @@ def publish(name: str, table: Sequence[dict[str, Any]], columns: Sequence[str], 
         "environment": rows.environment(),
         "rows": list(table),
     }
-    files.write_text(out / f"{name}.json", rows.to_json(content, indent=1) + "\n")
-    print(f"written: {out / f'{name}.json'}")
+    if case:
+        made_by = {"command": command, "code": content["environment"]["code"]}
+        content["rows"] = _others(path, content, case) + [row | made_by for row in table]
+    files.write_text(path, rows.to_json(content, indent=1) + "\n")
+    print(f"written: {path}")
+
+
+def _others(path: Path, content: dict[str, Any], case: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a file that are of other cases than the new ones, if they are of the same machine and versions."""
+    if not path.exists():
+        return []
+    before = rows.from_json(path.read_text(encoding="utf-8"))
+
+    def where(content):
+        return [content["processor"], {name: value for name, value in content["environment"].items() if name != "code"}]
+
+    if where(before) != where(content):
+        return []
+    replaced = [[row[name] for name in case] for row in content["rows"]]
+    made_by = {"command": before["command"], "code": before["environment"]["code"]}
+    return [made_by | row for row in before["rows"] if [row[name] for name in case] not in replaced]
 
 
 def _processor() -> str:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks import pags_cases, pags_gradients, pags_training
-from scripts.harness import cli
+from scripts.harness import cli, measure
 
 SMOKE = ["--models", "lenet", "--batch-size", "8", "--repeats", "1"]
 
@@ -82,6 +82,21 @@ def test_the_peer_computes_the_same(tmp_path):
     assert max(step[name] for name in ("logits", "loss", "update")) < 1e-4
     (gradients,) = measured(pags_gradients, "--check", "--targets", "log_prob", out=tmp_path / "gradients")
     assert gradients["gradients"] < 1e-5
+
+
+def test_a_part_of_the_cases_replaces_its_rows_alone(tmp_path, capsys):
+    def publish(command, **rows):
+        table = [{"work": work, "ms": ms} for work, ms in rows.items()]
+        measure.publish("times", table, ("work", "ms"), command=command, out=tmp_path, case=("work",))
+        content = json.loads((tmp_path / "times.json").read_text())
+        return content, {row["work"]: (row["ms"], row["command"]) for row in content["rows"]}
+
+    publish("first", plain=1.0, loop=2.0)
+    content, rows = publish("second", loop=3.0)
+    assert rows == {"plain": (1.0, "first"), "loop": (3.0, "second")}
+    (tmp_path / "times.json").write_text(json.dumps(content | {"processor": "another"}))
+    assert publish("third", loop=4.0)[1] == {"loop": (4.0, "third")}
+    capsys.readouterr()
 
 
 def test_difference_is_relative():
