@@ -23,7 +23,9 @@ from pags_jax import scores as pags_scores
 from pags_jax.datasets import lpips_weights
 from pags_jax.gradients import Target, input_gradients
 from scripts import pags_manifolds, pags_measuring
-from scripts.harness import cli, compiling, files, rows, store
+from scripts.harness import cli, compiling, files, store
+
+plan = pags_measuring.plan
 
 
 @dataclass(frozen=True)
@@ -39,32 +41,27 @@ class Config(pags_manifolds.ManifoldConfig):
     """Images in panels.npz."""
 
 
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each trained model."""
-    return pags_measuring.units(pags_measuring.trained_rows(config.trained))
-
-
 def main(config: Config) -> None:
     """Measures what is not measured yet."""
     table = pags_measuring.trained_rows(config.trained)
     sample = pags_measuring.sample(config, table)
     basis = pags_manifolds.basis_of(config, sample)
     maps = {sigma: scores_of(config, sample, sigma) for sigma in config.sigmas_pm1}
-    with store.open_run(config.out, config) as run:
-        for sigma, kinds in maps.items():
-            keep(config.out / f"scores_{sigma:g}.npz", {"x": sample.x, "y": sample.y, **kinds}, config.shown)
-        for unit in run.pending(pags_measuring.units(table)):
-            trained, apply_fn = pags_measuring.model_of(config.trained, table, unit)
-            gradients: dict[Target, jax.Array] = {
-                target: differentiated()(apply_fn, sample.x, sample.y, target) for target in alignment.PAIRINGS
-            }
-            keep(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, config.shown)
-            compared = [
-                row_of(trained, gradient, target, sigma, kinds, basis)
-                for sigma, kinds in maps.items()
-                for target, gradient in gradients.items()
-            ]
-            run.record(unit, compared)
+
+    def rows_of(unit: dict[str, Any], apply_fn: Any) -> list[pags_measuring.Row]:
+        gradients: dict[Target, jax.Array] = {
+            target: differentiated()(apply_fn, sample.x, sample.y, target) for target in alignment.PAIRINGS
+        }
+        keep(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, config.shown)
+        return [
+            row_of(gradient, target, sigma, kinds, basis)
+            for sigma, kinds in maps.items()
+            for target, gradient in gradients.items()
+        ]
+
+    pags_measuring.measure(config, table, rows_of)
+    for sigma, kinds in maps.items():
+        keep(config.out / f"scores_{sigma:g}.npz", {"x": sample.x, "y": sample.y, **kinds}, config.shown)
 
 
 def scores_of(config: Config, sample: pags_measuring.Sample, sigma: float) -> dict[str, jax.Array]:
@@ -79,16 +76,14 @@ def scores_of(config: Config, sample: pags_measuring.Sample, sigma: float) -> di
 
 
 def row_of(
-    trained: rows.Row, gradient: jax.Array, target: Target, sigma: float, scores: dict[str, jax.Array], basis: jax.Array
-) -> rows.Row:
+    gradient: jax.Array, target: Target, sigma: float, scores: dict[str, jax.Array], basis: jax.Array
+) -> pags_measuring.Row:
     """Means over the images of which both maps are neither zero nor infinite."""
     kind = alignment.PAIRINGS[target]
     weights = lpips_weights.load_lpips_weights()
     cosine, similarity, share = (np.asarray(part) for part in comparison()(gradient, scores[kind], basis, weights))
     valid = np.isfinite(cosine) & np.isfinite(similarity) & np.isfinite(share)
     return {
-        "test_accuracy": trained["test_accuracy"],
-        "loss_strength": trained["loss_strength"],
         "target": target,
         "sigma_pm1": sigma,
         "score": kind,

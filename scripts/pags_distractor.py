@@ -19,7 +19,9 @@ import numpy as np
 
 from pags_jax import robustness
 from scripts import pags_measuring
-from scripts.harness import cli, compiling, rows, store
+from scripts.harness import cli, compiling
+
+plan = pags_measuring.plan
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,6 @@ class Config(pags_measuring.MeasuringConfig):
     """Noises an image; their mean is taken."""
 
 
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each trained model."""
-    return pags_measuring.units(pags_measuring.trained_rows(config.trained))
-
-
 def main(config: Config) -> None:
     """Measures what is not measured yet."""
     table = pags_measuring.trained_rows(config.trained)
@@ -52,13 +49,11 @@ def main(config: Config) -> None:
             "distractor; train with --dataset distractor"
         )
     noise = jax.random.normal(jax.random.key(config.seed), (config.draws, *sample.x.shape), sample.x.dtype)
-    with store.open_run(config.out, config) as run:
-        for unit in run.pending(pags_measuring.units(table)):
-            trained, apply_fn = pags_measuring.model_of(config.trained, table, unit)
-            run.record(unit, rows_of(config, trained, apply_fn, sample.x, sample.mask, noise))
+    x, mask = sample.x, sample.mask
+    pags_measuring.measure(config, table, lambda _, apply_fn: rows_of(config, apply_fn, x, mask, noise))
 
 
-def rows_of(config: Config, trained: rows.Row, apply_fn, x: jax.Array, mask: jax.Array, noise) -> list[rows.Row]:
+def rows_of(config: Config, apply_fn: Any, x: jax.Array, mask: jax.Array, noise: jax.Array) -> list[pags_measuring.Row]:
     """Mean deviations of one model, a row for each noise."""
     table = []
     for sigma in config.sigmas:
@@ -67,7 +62,7 @@ def rows_of(config: Config, trained: rows.Row, apply_fn, x: jax.Array, mask: jax
         )
         measures = {"signal": signal.mean(), "distractor": distractor.mean()}
         table.append(
-            {"test_accuracy": trained["test_accuracy"], "loss_strength": trained["loss_strength"], "sigma": sigma}
+            {"sigma": sigma}
             | measures
             | {"ratio": measures["signal"] / measures["distractor"] if measures["distractor"] > 0 else None}
         )
@@ -75,7 +70,7 @@ def rows_of(config: Config, trained: rows.Row, apply_fn, x: jax.Array, mask: jax
 
 
 @functools.cache
-def measured():
+def measured() -> Any:
     """Deviation under noise on one part, of a model that is an argument."""
 
     def measure(apply_fn, x, mask, noise, sigma):

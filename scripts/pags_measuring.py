@@ -1,6 +1,7 @@
 """What the measuring scripts share: the models of a finished training run, and the test images that all of them see."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,11 @@ def trained_rows(folder: Path) -> list[Row]:
     return kept
 
 
+def plan(config: MeasuringConfig) -> list[dict[str, Any]]:
+    """One unit of work for each trained model."""
+    return units(trained_rows(config.trained))
+
+
 def units(table: list[Row]) -> list[dict[str, Any]]:
     """One unit of work for each model."""
     return [{name: row[name] for name in ("loss", "strength", "seed")} for row in table]
@@ -67,6 +73,21 @@ def model_of(folder: Path, table: list[Row], unit: dict[str, Any]) -> tuple[Row,
     """A model's training row, and the model as a function of images that ``jit`` takes as an argument."""
     (row,) = (row for row in table if all(row[name] == value for name, value in unit.items()))
     return row, models.evaluator(*pags_models.load_model(folder / row["weights"]))
+
+
+def measure(config: MeasuringConfig, table: list[Row], rows_of: Callable[[dict[str, Any], Any], list[Row]]) -> None:
+    """Measures the models that are not measured yet.
+
+    Args:
+        config: The configuration.
+        table: The training run's rows.
+        rows_of: Maps a unit and its model to rows, to which the model's accuracy and strength are added.
+    """
+    with store.open_run(config.out, config) as run:
+        for unit in run.pending(units(table)):
+            trained, apply_fn = model_of(config.trained, table, unit)
+            known = {name: trained[name] for name in ("test_accuracy", "loss_strength")}
+            run.record(unit, [known | row for row in rows_of(unit, apply_fn)])
 
 
 def sample(config: MeasuringConfig, table: list[Row]) -> Sample:

@@ -19,7 +19,9 @@ import numpy as np
 
 from pags_jax import manifold, robustness
 from scripts import pags_manifolds, pags_measuring
-from scripts.harness import cli, compiling, files, rows, store
+from scripts.harness import cli, compiling, files
+
+plan = pags_measuring.plan
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,6 @@ class Config(pags_manifolds.ManifoldConfig):
     """Images in noise.npz."""
 
 
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each trained model."""
-    return pags_measuring.units(pags_measuring.trained_rows(config.trained))
-
-
 def main(config: Config) -> None:
     """Measures what is not measured yet."""
     table = pags_measuring.trained_rows(config.trained)
@@ -49,23 +46,20 @@ def main(config: Config) -> None:
     basis = pags_manifolds.basis_of(config, sample)
     shape = (config.draws, *sample.x.shape)
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(config.seed), 1), shape, sample.x.dtype)
-    with store.open_run(config.out, config) as run:
-        keep_noise(config, sample.x, basis, noise[0])
-        for unit in run.pending(pags_measuring.units(table)):
-            trained, apply_fn = pags_measuring.model_of(config.trained, table, unit)
-            run.record(unit, rows_of(config, trained, apply_fn, sample, basis, noise))
+    pags_measuring.measure(config, table, lambda _, apply_fn: rows_of(config, apply_fn, sample.x, basis, noise))
+    keep_noise(config, sample.x, basis, noise[0])
 
 
-def rows_of(config: Config, trained: rows.Row, apply_fn, sample, basis, noise) -> list[rows.Row]:
+def rows_of(
+    config: Config, apply_fn: Any, x: jax.Array, basis: jax.Array, noise: jax.Array
+) -> list[pags_measuring.Row]:
     """Mean deviations of one model, a row for each length."""
     table = []
     for eps in config.eps:
-        on, off = (np.asarray(part) for part in measured()(apply_fn, sample.x, basis, noise, jnp.float32(eps)))
+        on, off = (np.asarray(part) for part in measured()(apply_fn, x, basis, noise, jnp.float32(eps)))
         valid = np.isfinite(on) & np.isfinite(off)
         table.append(
             {
-                "test_accuracy": trained["test_accuracy"],
-                "loss_strength": trained["loss_strength"],
                 "eps_l2": eps,
                 **pags_measuring.summary("on", on, valid),
                 **pags_measuring.summary("off", off, valid),
@@ -76,7 +70,7 @@ def rows_of(config: Config, trained: rows.Row, apply_fn, sample, basis, noise) -
 
 
 @functools.cache
-def measured():
+def measured() -> Any:
     """`manifold_robustness` of a model that is an argument: compiled once for all of an architecture."""
 
     def measure(apply_fn, x, basis, noise, eps_l2):

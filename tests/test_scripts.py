@@ -17,6 +17,8 @@ SCRIPTS = (
     "fmu_audit",
     "reproduce",
 )
+#: These are run elsewhere, in tests/pags.
+OTHERS = ("pags_robustness", "pags_alignment", "pags_distractor", "pags_figures")
 SMALL = {
     "fmu_removal": ["--fractions", "0.05", "--subsets", "random", "minority"],
     "fmu_certificates": ["--fractions", "0.05", "--shown-fraction", "0.05", "--sigmas", "1.0", "--deltas", "1e-5"],
@@ -32,7 +34,7 @@ def call(name, *words):
     return cli.run(module.main, module.Config, plan=module.plan, argv=list(words))
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", [*SCRIPTS, *OTHERS])
 def test_help_names_every_flag(name, capsys):
     with pytest.raises(SystemExit) as end:
         call(name, "--help")
@@ -42,9 +44,10 @@ def test_help_names_every_flag(name, capsys):
         assert "--" + field.name.replace("_", "-") in shown
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", [*SCRIPTS, *OTHERS])
 def test_bad_flags_are_refused(name, capsys):
-    for words in (["--no-such-flag", "1"], ["--repeats", "0"], ["--repeats", "many"], ["--seed", "-1"]):
+    count = "--images" if name in OTHERS[:3] else "--eps" if name in OTHERS else "--repeats"
+    for words in (["--no-such-flag", "1"], [count, "0"], [count, "many"], ["--seed", "-1"]):
         with pytest.raises(SystemExit) as end:
             call(name, *words)
         assert end.value.code == 2

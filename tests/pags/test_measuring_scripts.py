@@ -1,6 +1,5 @@
 """The scripts that measure a training run's models: one small sweep, all measures, figures and what is refused."""
 
-import dataclasses
 import importlib
 
 import jax
@@ -16,7 +15,6 @@ from scripts import pags_figures, pags_manifolds, pags_measuring, pags_models, p
 from scripts.harness import cli, store
 from tests.pags.test_train_script import sample
 
-SCRIPTS = ("pags_robustness", "pags_alignment", "pags_distractor", "pags_figures")
 MEASURING = ("--manifold", "local_pca", "--rank", "3", "--neighbours", "6", "--images", "10")
 
 
@@ -149,25 +147,6 @@ def test_curves_leave_gaps_for_missing_models():
     strengths, (on,) = pags_figures.curves(table, "smoothness", "on")
     np.testing.assert_array_equal(strengths, [1, 2])
     np.testing.assert_array_equal(on, [[10, 11], [20, np.nan]])
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_help_names_every_flag(name, capsys):
-    with pytest.raises(SystemExit) as end:
-        call(name, "--help")
-    assert end.value.code == 0
-    shown = capsys.readouterr().out
-    for field in dataclasses.fields(importlib.import_module(f"scripts.{name}").Config):
-        assert "--" + field.name.replace("_", "-") in shown
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_bad_flags_are_refused(name, capsys):
-    for words in (["--no-such-flag", "1"], ["--seed", "-1"]):
-        with pytest.raises(SystemExit) as end:
-            call(name, *words)
-        assert end.value.code == 2
-        assert words[0].lstrip("-") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
