@@ -80,7 +80,7 @@ def pgd(
     _check_ball(eps_l2, eps_linf, scope)
     _check_path(x, key, steps, start, step_size, bounds)
     eps = jnp.asarray(eps_linf if eps_l2 is None else eps_l2, x.dtype)
-    alpha = 2 * eps / steps if step_size is None else jnp.asarray(step_size, x.dtype)
+    alpha = eps * (2 / steps) if step_size is None else jnp.asarray(step_size, x.dtype)
 
     def project(delta):
         if eps_l2 is None:

@@ -5,7 +5,7 @@ fast. Sum and spread are each other's transposes, so that gradients of every ord
 """
 
 import math
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -50,7 +50,8 @@ def _spread_out(values, *, leading):
 def _primitive(name: str, compute, out_shape) -> Primitive:
     primitive = Primitive(name)
     primitive.def_abstract_eval(lambda a, **options: ShapedArray(out_shape(a, **options), a.dtype))
-    primitive.def_impl(lambda a, **options: jax.jit(partial(primitive.bind, **options))(a))
+    compiled = cache(lambda **options: jax.jit(partial(primitive.bind, **options)))  # One for all eager calls.
+    primitive.def_impl(lambda a, **options: compiled(**options)(a))
 
     def batched(args: Any, axes: Any, **options):
         return jax.vmap(partial(compute, **options), axes)(*args), 0

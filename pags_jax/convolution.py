@@ -12,7 +12,7 @@ gradient-norm loss, single ones took 40 to 75 times as long on a CPU (jaxlib 0.1
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -112,7 +112,8 @@ def _primitive(name: str, compute) -> Primitive:
         return jax.vmap(partial(compute, **options), axes)(a, b), 0
 
     primitive.def_abstract_eval(shape)
-    primitive.def_impl(lambda *args, **options: jax.jit(partial(primitive.bind, **options))(*args))
+    compiled = cache(lambda **options: jax.jit(partial(primitive.bind, **options)))  # One for all eager calls.
+    primitive.def_impl(lambda *args, **options: compiled(**options)(*args))
     mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
     batching.primitive_batchers[primitive] = batched
     return primitive

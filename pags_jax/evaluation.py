@@ -50,9 +50,10 @@ def robustly_correct(
     bounds: tuple[float, float] | None = (0.0, 1.0),
     unroll: bool = False,
 ) -> Bool[Array, " n"]:
-    """Whether an example is classified rightly both as it is and under an L2 attack on it.
+    """Whether an example is classified rightly both as it is and under two L2 attacks on it.
 
-    An upper bound on robust accuracy: the attack (``attacks.pgd``, random start) need not find the worst case.
+    One attack (``attacks.pgd``) starts at random, one at the image itself. An upper bound on robust accuracy: neither
+    need find the worst case.
 
     Args:
       apply_fn: maps images to logits ``(n, classes)``, each example by itself.
@@ -75,8 +76,11 @@ def robustly_correct(
     >>> robustly_correct(apply_fn, x, y, key=jax.random.key(0), eps_l2=0.2, steps=10)
     Array([False,  True], dtype=bool)
     """
-    delta = pgd(apply_fn, x, y, key=key, eps_l2=eps_l2, steps=steps, bounds=bounds, unroll=unroll)
-    return correct(apply_fn, x, y) & correct(apply_fn, x + delta, y)
+    right = correct(apply_fn, x, y)
+    for start in (None, jnp.zeros_like(x)):
+        delta = pgd(apply_fn, x, y, key=key, start=start, eps_l2=eps_l2, steps=steps, bounds=bounds, unroll=unroll)
+        right &= correct(apply_fn, x + delta, y)
+    return right
 
 
 def accuracy(

@@ -233,3 +233,12 @@ def check_finite(metrics: Any, first_step: int) -> None:
             f"{metrics._fields[column]} is {float(table[row, column])} at step {first_step + row}; "
             "use a smaller learning rate or strength"
         )
+
+
+def check_all_finite(state: TrainState) -> None:
+    """Raises FloatingPointError naming what is not finite in a state: metrics say it of every update but the last."""
+    for name, tree in (("parameters", state.params), ("running statistics", state.statistics)):
+        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree)):
+            raise FloatingPointError(
+                f"{name} are not finite after step {int(state.step) - 1}; use a smaller learning rate or strength"
+            )

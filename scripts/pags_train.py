@@ -135,7 +135,10 @@ def main(config: Config) -> None:
         for unit in run.pending(units):
             run.record(unit, [row_of(config, data, unit)])
             shutil.rmtree(config.out / "checkpoints" / store.unit_name(unit), ignore_errors=True)
-    plot.save(pags_figures.draw_accuracy(store.read_rows(config.out)), config.out / "accuracy.png")
+    table = store.read_rows(config.out)
+    if all(row["failure"] for row in table):
+        raise ValueError(f"no model of {config.out} could be trained, see its rows; the first: {table[0]['failure']}")
+    plot.save(pags_figures.draw_accuracy(table), config.out / "accuracy.png")
 
 
 def images_of(config: Config) -> datasets.Images:
@@ -169,7 +172,9 @@ def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.
             driver=config.driver,
             label=name,
         )
+        training.check_all_finite(done.state)
     except FloatingPointError as error:
+        print(f"{name}: {error}", file=sys.stderr)
         return row | {"failure": str(error)}
     statistics = {"batch_stats": done.state.statistics} if done.state.statistics else {}
     variables = {"params": done.state.params, **statistics}

@@ -29,6 +29,8 @@ def load_test_images(folder: str | Path | None) -> Images:
     folder = download_files(MNIST) if folder is None else Path(folder)
     with reading.advising(f"get the files of {MNIST.name} from {MNIST.address}"):
         x, y = read_split(folder, "t10k", classes=len(MNIST.classes))
+    if len(x) < 5:
+        raise ValueError(f"{folder} holds {len(x)} test images, expected at least 5 to split them")
     test = slice(4, None, 5)
     train = [row for row in range(len(x)) if row % 5 != 4]
     return Images(x[train], y[train], x[test], y[test], MNIST.classes)

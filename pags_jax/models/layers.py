@@ -52,7 +52,8 @@ class BatchNorm(nn.Module):
         mean, var = (running[name].value.astype(x.dtype) for name in ("mean", "var"))
         if not self.use_running_average:
             mean = channel_sum(x) / n
-            var = jnp.maximum(channel_sum(x * x) / n - mean * mean, 0)
+            # In two passes: the difference of two large numbers would lose the digits of a small variance.
+            var = channel_sum((x - channel_spread(mean, x.shape[:-1])) ** 2) / n
             if not self.is_initializing():
                 for name, new in (("mean", mean), ("var", var * (n / max(n - 1, 1)))):
                     old = running[name].value  # PyTorch's momentum of 0.1 is the share of what is new.

@@ -81,7 +81,12 @@ def create(
 
 def init(model: nn.Module, x: Shaped[Array | np.ndarray, "n h w c"], *, key: Array) -> dict[str, Any]:
     """Fresh variables for images shaped as ``x``: ``params``, and ``batch_stats`` of batch normalisation."""
-    return dict(model.init(key, jnp.zeros((1, *x.shape[1:]), jnp.float32), train=False))
+    return dict(_init(model, key, jnp.zeros((1, *x.shape[1:]), jnp.float32)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _init(model: nn.Module, key: Array, x: Array) -> Any:
+    return model.init(key, x, train=False)
 
 
 def evaluator(model: nn.Module, variables: Any) -> Callable[[Any], Any]:

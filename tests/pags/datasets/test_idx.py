@@ -106,6 +106,13 @@ def test_test_images_alone_are_split(tmp_path):
     np.testing.assert_array_equal(images.train_y, y[[0, 1, 2, 3, 5, 6, 7, 8]])
 
 
+def test_fewer_test_images_than_a_split_needs_are_refused(tmp_path):
+    arrays = {stem: array[:4] for stem, array in draw_arrays().items() if stem.startswith("t10k")}
+    write_set(tmp_path, arrays)
+    with pytest.raises(ValueError, match="holds 4 test images, expected at least 5"):
+        mnist.load_test_images(tmp_path)
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-20])
 
