@@ -3,7 +3,8 @@
     python -m scripts.pags_alignment --trained runs/pags_train --out runs/pags_alignment
 
 Srinivas et al. (2023), the models of section 5. One row for each model and pair of gradient and score: cosine,
-1 - LPIPS, and the share of the gradient that is off the data manifold. ``panels.npz`` keeps maps of a few images.
+1 - LPIPS, and the share of the gradient that is off the data manifold. ``scores_SIGMA.npz`` and
+``gradients/`` keep the maps of a few images.
 """
 
 import functools
@@ -38,7 +39,7 @@ class Config(pags_manifolds.ManifoldConfig):
     sigmas_pm1: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
     """Noise levels of the score, for images in [-1, 1]; the paper takes 0.5 for CIFAR-10 and 1.2 for ImageNet-64."""
     shown: cli.Count = 6
-    """Images in panels.npz."""
+    """Images whose maps are kept."""
 
 
 def main(config: Config) -> None:

@@ -24,6 +24,7 @@ from pags_jax.alignment import cosine
 from pags_jax.evaluation import correct
 from pags_jax.gradients import input_gradients
 from pags_jax.robustness import manifold_robustness, off_manifold_share
+from scripts import pags_figures
 from scripts.harness import cli, plot, rows, store
 
 Manifold = Literal["linear", "curved"]
@@ -214,7 +215,6 @@ PANELS = {
 }
 #: What regimes are read off.
 REGIME_COLUMNS = ("accuracy", "on_manifold", "off_manifold")
-SHADES: dict[regimes.Label, str] = {"weak": "#bbbbbb", "aligned": "#009e73", "excessive": "#e69f00"}
 
 
 def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
@@ -229,7 +229,7 @@ def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
         for panel, (columns, top) in zip(line, PANELS.values(), strict=True):
             long = [row | {"measure": name, "value": row[name]} for name in columns for row in part]
             plot.lines(panel, long, x="strength", y="value", by="measure")
-            shade(panel, found)
+            pags_figures.shade(panel, found)
             panel.set_xscale("symlog", linthresh=min([s for s in config.strengths if s > 0], default=1.0), linscale=0.5)
             panel.set(xlabel="gradient-norm strength", ylabel="", ylim=(0, top))
         line[0].axhline(part[0]["bayes_accuracy"], color=plot.GREY, linestyle=":", label="accuracy of the posterior")
@@ -242,17 +242,6 @@ def regimes_of(config: Config, table: Sequence[dict[str, Any]]) -> regimes.Regim
     strengths = sorted(set(config.strengths))
     curves = ([[row[name] for row in table if row["strength"] == s] for s in strengths] for name in REGIME_COLUMNS)
     return regimes.read(strengths, *curves, tolerance=config.tolerance)
-
-
-def shade(panel: Any, found: regimes.Regimes) -> None:
-    """Colours the strengths of each regime, up to half-way to the next."""
-    inner = [(a * b) ** 0.5 if a > 0 else b / 2 for a, b in zip(found.strengths, found.strengths[1:], strict=False)]
-    edges = (found.strengths[0], *inner, found.strengths[-1])
-    for label, color in SHADES.items():
-        span = found.span(label)
-        if span:
-            first, last = (found.strengths.index(strength) for strength in span)
-            panel.axvspan(edges[first], edges[last + 1], color=color, alpha=0.15, linewidth=0, label=label)
 
 
 if __name__ == "__main__":

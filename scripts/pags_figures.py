@@ -231,7 +231,7 @@ def draw_noise(config: Config) -> Any:
 def draw_distractor(config: Config) -> Any:
     """Deviation under noise on the signal over that under noise on the distractor."""
     table = store.read_rows(config.distractor or Path())
-    figure, axes = plot.figure(1, 2, titles=("Signal over distractor", "Each part"), width=3.8)
+    figure, axes = plot.figure(1, 2, titles=("Signal over distractor", "Signal (dotted: distractor)"), width=3.8)
     table = [
         row | {"model": row["loss"] if row["loss"] == BASELINE else f"{row['loss']} {row['strength']:g}"}
         for row in table
@@ -243,17 +243,17 @@ def draw_distractor(config: Config) -> Any:
             sigmas = sorted({row["sigma"] for row in chosen})
             middle = [np.median([float(row[part]) for row in chosen if row["sigma"] == sigma]) for sigma in sigmas]
             axes[0, 1].plot(sigmas, middle, dash, color=plot.look(name).color)
-    for panel, label in zip(axes[0], ("ratio", "change of probabilities (dotted: distractor)"), strict=True):
+    for panel, label in zip(axes[0], ("ratio", "change of probabilities"), strict=True):
         panel.set(xscale="log", yscale="log", xlabel="standard deviation of the noise", ylabel=label)
+        panel.xaxis.set_minor_formatter(NullFormatter())
     plot.legend(figure, columns=3)
     return figure
 
 
 def shade(panel: Any, found: regimes.Regimes) -> None:
-    """Colours each strength by its regime, to the middles (of logarithms) between neighbours."""
-    logs = np.log(found.strengths)
-    middles = np.exp((logs[1:] + logs[:-1]) / 2)
-    edges = [found.strengths[0], *middles, found.strengths[-1]]
+    """Colours each strength by its regime, half-way (by ratio) to its neighbours."""
+    pairs = zip(found.strengths, found.strengths[1:], strict=False)
+    edges = (found.strengths[0], *((a * b) ** 0.5 if a > 0 else b / 2 for a, b in pairs), found.strengths[-1])
     for k, label in enumerate(found.labels):
         if label is not None:
             panel.axvspan(edges[k], edges[k + 1], color=SHADES[label], linewidth=0, label=label)

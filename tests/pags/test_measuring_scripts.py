@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import datasets, models, robustness
+from pags_jax import datasets, models, robustness, scores
 from pags_jax.datasets import pretrained
 from pags_jax.gradients import input_gradients
 from pags_jax.images import to_float
@@ -109,7 +109,11 @@ def test_alignment_rows_say_what_was_compared(folders):
     trained = pags_measuring.trained_rows(folders / "train")
     unit = pags_measuring.units(trained)[0]
     with np.load(folders / "alignment" / "scores_1.npz") as file:
-        x, y = file["x"], file["y"]
+        x, y, bayes = file["x"], file["y"], file["bayes"]
+    network = pretrained.load_denoiser(folders / "denoiser.safetensors")
+    of_class, of_all = scores.denoiser(*network, jnp.asarray(y)), scores.denoiser(*network)
+    expected = scores.bayes_gradient(of_class, of_all, jnp.asarray(x), sigma_pm1=1.0)
+    np.testing.assert_allclose(bayes, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
     _, apply_fn = pags_measuring.model_of(folders / "train", trained, unit)
     with np.load(folders / "alignment" / "gradients" / f"{store.unit_name(unit)}.npz") as file:
         for target in ("logit_sum", "logit", "log_prob"):
@@ -117,10 +121,21 @@ def test_alignment_rows_say_what_was_compared(folders):
             np.testing.assert_allclose(file[target], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_distractor_rows_hold_a_ratio(folders):
+def test_distractor_rows_hold_both_halves_and_their_ratio(folders, images):
     table = store.read_rows(folders / "distractor")
     assert len(table) == 3 * 2
     assert all(row["ratio"] == pytest.approx(row["signal"] / row["distractor"]) for row in table)
+    trained = pags_measuring.trained_rows(folders / "train")
+    (row,) = (row for row in table if (row["strength"], row["sigma"]) == (1.0, 1.0))
+    unit = {name: row[name] for name in ("loss", "strength", "seed")}
+    _, apply_fn = pags_measuring.model_of(folders / "train", trained, unit)
+    x = to_float(images.test_x[np.random.default_rng(0).permutation(40)[:10]])
+    noise = (
+        jax.random.normal(jax.random.key(0), (4, *x.shape), x.dtype).at[:, :, :, 4:].set(0)
+    )  # The left is the signal.
+    moved = [jnp.abs(jax.nn.softmax(apply_fn(x + u)) - jax.nn.softmax(apply_fn(x))).sum(1).mean() for u in noise]
+    assert row["signal"] == pytest.approx(np.mean(moved), rel=1e-4)
+    assert row["signal"] != pytest.approx(row["distractor"], rel=1e-2)
 
 
 def test_figures_are_drawn_from_the_rows_alone(folders, tmp_path):

@@ -150,6 +150,18 @@ def test_batch_normalisation_keeps_the_digits_of_a_small_variance(offset):
     np.testing.assert_allclose(moved["batch_stats"]["var"], 0.9 + 0.1 * var, rtol=1e-5)
 
 
+def test_width_multiplies_channels():
+    def count(name, shape):
+        return models.count_parameters(
+            models.init(models.create(name, classes=10, width=0.5), jnp.zeros((1, *shape)), key=jax.random.key(0))
+        )
+
+    assert count("lenet", (28, 28, 1)) == (9 + 1) * 16 + (9 * 16 + 1) * 32 + (12 * 12 * 32 + 1) * 64 + 65 * 10
+    stages = (3, 32, 64, 128, 128, 256, 256, 256, 256)
+    convolutions = sum((9 * a + 3) * b for a, b in zip(stages, stages[1:], strict=False))
+    assert count("vgg11", (32, 32, 3)) == convolutions + 257 * 10
+
+
 def test_eager_calls_and_fresh_variables_compile_once(caplog):
     model, x = models.create("lenet", classes=3, width=0.1), jnp.ones((2, 9, 9, 1), jnp.float32)
     with jax.log_compiles():
