@@ -1,6 +1,7 @@
 """Classifiers against published parameter counts and slow float64 forward passes in NumPy and SciPy."""
 
 from functools import partial
+from itertools import pairwise
 
 import flax.linen as nn
 import jax
@@ -158,7 +159,7 @@ def test_width_multiplies_channels():
 
     assert count("lenet", (28, 28, 1)) == (9 + 1) * 16 + (9 * 16 + 1) * 32 + (12 * 12 * 32 + 1) * 64 + 65 * 10
     stages = (3, 32, 64, 128, 128, 256, 256, 256, 256)
-    convolutions = sum((9 * a + 3) * b for a, b in zip(stages, stages[1:], strict=False))
+    convolutions = sum((9 * a + 3) * b for a, b in pairwise(stages))
     assert count("vgg11", (32, 32, 3)) == convolutions + 257 * 10
 
 
