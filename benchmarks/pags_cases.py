@@ -7,7 +7,7 @@ the other: neither framework disturbs the other, and both meet the machine in th
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -28,7 +28,7 @@ TORCH = ("torch", "torch_nhwc")
 BEFORE = ("model", "work", "precision", "batch_size", "jax_images_per_s", "torch_images_per_s", "times_torch")
 AFTER = ("compile_ms", "gflop_per_image", "peak_tflops", "jax_peak_share", "torch_peak_share")
 
-_SHAPES = {"lenet": (28, 28, 1), "resnet18": (32, 32, 3)}
+SHAPES = {"lenet": (28, 28, 1), "resnet18": (32, 32, 3)}
 _PRODUCTS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}
 
 
@@ -142,16 +142,16 @@ def publish_check(config: Config, name: str, cases: Sequence[Case], columns: Seq
     measure.publish(f"{name}_check", table, columns, command=measure.command(module), out=config.out)
 
 
-def run(side: str, case: Case, module: str) -> dict[str, Any]:
+def run(side: str, case: Any, module: str) -> dict[str, Any]:
     """One side of a case, in a process of its own."""
     (found,) = measure.in_own_process(module, ["--case", side, json.dumps(case._asdict())])
     return found
 
 
-def answer(sides: dict[str, Side], words: Sequence[str]) -> None:
-    """What that process does: measures, and prints what it found as JSON."""
+def answer(sides: Mapping[str, Callable[[Any], dict[str, Any]]], words: Sequence[str], kind: type = Case) -> None:
+    """What that process does: measures a case of some kind, and prints what it found as JSON."""
     side, case = words
-    print(json.dumps([(sides | {"peak": peak})[side](Case(**json.loads(case)))]))
+    print(json.dumps([(dict(sides) | {"peak": peak})[side](kind(**json.loads(case)))]))
 
 
 def timed(side: str, call: Callable[[], Any], repeats: int) -> tuple[Any, dict[str, Any]]:
@@ -168,7 +168,7 @@ def timed(side: str, call: Callable[[], Any], repeats: int) -> tuple[Any, dict[s
 def inputs(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Random images ``(n, h, w, c)``, uint8, and labels: what they show costs no time."""
     draw = np.random.default_rng(case.seed)
-    images = draw.integers(0, 256, (case.batch_size, *_SHAPES[case.model]), np.uint8)
+    images = draw.integers(0, 256, (case.batch_size, *SHAPES[case.model]), np.uint8)
     return images, draw.integers(0, CLASSES, case.batch_size).astype(np.int32)
 
 

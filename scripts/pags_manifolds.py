@@ -1,6 +1,7 @@
 """Tangent spaces of a data set at test images, and its denoisers: from files, or those that come with the package."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from pags_jax import manifold, models, scores
 from pags_jax.datasets import pretrained
 from pags_jax.images import to_float
 from scripts import pags_measuring
-from scripts.harness import cli, compiling
+from scripts.harness import cli, compiling, threads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +56,20 @@ def basis_of(config: ManifoldConfig, sample: pags_measuring.Sample) -> jax.Array
     model, variables = _autoencoder(config, sample)
     encode, decode = models.encoder(model, variables), models.decoder(model, variables)
     codes = jax.jit(lambda encode, x: encode(x), compiler_options=options)(encode, sample.x)
-    basis = jax.jit(manifold.tangent_basis, compiler_options=options)
-    return jnp.concatenate([basis(decode, codes[k : k + 1]) for k in range(len(codes))])
+    return bases_at(decode, codes)
+
+
+def bases_at(decode: Any, codes: jax.Array) -> jax.Array:
+    """`tangent_basis` of one code after the other: convolutions inside of loops are slow on CPUs."""
+    with threads.one_lapack_thread():
+        bases = [tangent_basis()(decode, codes[k : k + 1]) for k in range(len(codes))]
+        return jax.block_until_ready(jnp.concatenate(bases))
+
+
+@functools.cache
+def tangent_basis() -> Any:
+    """Compiled once."""
+    return jax.jit(manifold.tangent_basis, compiler_options=compiling.compiler_options())
 
 
 def denoisers(config: ManifoldConfig, y: jax.Array) -> tuple[scores.Denoiser, scores.Denoiser]:

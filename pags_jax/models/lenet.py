@@ -3,6 +3,7 @@
 Differs from the reference: P10 no dropout, and logits instead of log-probabilities.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -32,9 +33,10 @@ class LeNet(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n k"]:
         """Logits; training and evaluation are the same."""
         del train
-        for channels in (32, 64):
-            x = conv(widened(channels, self.width), (3, 3), padding="VALID", use_bias=True, dtype=self.dtype)(x)
-            x = activate(x, self.activation, self.beta)
-        x = max_pool(x).reshape(x.shape[0], -1)
+        convolve = partial(conv, kernel_size=(3, 3), padding="VALID", use_bias=True, dtype=self.dtype)
+        x = activate(convolve(widened(32, self.width))(x), self.activation, self.beta)
+        # Nonlinearities that rise commute with maxima, of which there are fewer.
+        x = activate(max_pool(convolve(widened(64, self.width))(x)), self.activation, self.beta)
+        x = x.reshape(x.shape[0], -1)
         x = activate(dense(widened(128, self.width), dtype=self.dtype)(x), self.activation, self.beta)
         return at_least_float32(dense(self.classes, dtype=self.dtype)(x))

@@ -5,9 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-#: On CPUs XLA hands convolutions to a library that is slower than its own code (jaxlib 0.10.2: 1.4 times, a step of
-#: ResNet-18, see `python -m benchmarks.pags_training`). An empty list of what to hand over keeps them.
-_OWN_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+#: On CPUs XLA hands work to a library (YNNPACK) whose convolutions are slower than its own code (jaxlib 0.10.2: 1.8
+#: times, a step of ResNet-18, see `python -m benchmarks.pags_training`). Of what it may hand over, this names products.
+_OWN_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
 
 
 @functools.cache

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import pags_cases, pags_gradients, pags_training
+from benchmarks import pags_cases, pags_gradients, pags_measures, pags_training
 from scripts.harness import cli, measure
 
-SMOKE = ["--models", "lenet", "--batch-size", "8", "--repeats", "1"]
+SMOKE = ["--models", "lenet", "--batch-size", "8"]
 
 
 @pytest.fixture
@@ -16,8 +16,8 @@ def in_this_process(monkeypatch):
     before = jax.config.jax_default_matmul_precision
 
     def run(side, case, module):
-        benchmark = {"benchmarks.pags_training": pags_training, "benchmarks.pags_gradients": pags_gradients}[module]
-        return benchmark.SIDES[side](case)
+        benchmarks = (pags_training, pags_gradients, pags_measures)
+        return {benchmark.__name__: benchmark for benchmark in benchmarks}[module].SIDES[side](case)
 
     monkeypatch.setattr(pags_cases, "run", run)
     yield
@@ -26,7 +26,8 @@ def in_this_process(monkeypatch):
 
 def measured(benchmark, *words, out):
     name = benchmark.__name__.rpartition(".")[2]
-    argv = [*SMOKE, *words, "--out", str(out)]
+    smoke = [] if benchmark is pags_measures else SMOKE
+    argv = [*smoke, "--repeats", "1", *words, "--out", str(out)]
     assert cli.run(benchmark.main, benchmark.Config, plan=benchmark.plan, argv=argv) == 0
     (path,) = out.glob(f"{name}*.json")
     return json.loads(path.read_text())["rows"]
@@ -82,6 +83,28 @@ def test_the_peer_computes_the_same(tmp_path):
     assert max(step[name] for name in ("logits", "loss", "update")) < 1e-4
     (gradients,) = measured(pags_gradients, "--check", "--targets", "log_prob", out=tmp_path / "gradients")
     assert gradients["gradients"] < 1e-5
+
+
+MEASURES = ["--latent", "4", "--widths", "4", "--model", "lenet", "--items", "2"]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_measures_are_timed_an_item(tmp_path):
+    (row,) = measured(pags_measures, "--measures", "lpips", *MEASURES, out=tmp_path)
+    assert row["jax_per_s"] == pytest.approx(1e3 / row["jax_ms"])
+    if pags_cases.has_torch():
+        assert row["times_reference"] == pytest.approx(row["reference_ms"] / row["jax_ms"])
+        assert row["times_torch"] == pytest.approx(row["jax_ms"] / min(row["torch_ms"], row["torch_nhwc_ms"]))
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_the_peers_measures_are_ours(tmp_path):
+    pytest.importorskip("torch")
+    rows = measured(pags_measures, "--check", *MEASURES, out=tmp_path)
+    assert [row["work"] for row in rows] == ["tangent_basis", "manifold_robustness", "lpips"]
+    for row in rows:
+        assert max(row[side] for side in ("torch", "torch_nhwc", "reference")) < 1e-4
 
 
 def test_a_part_of_the_cases_replaces_its_rows_alone(tmp_path, capsys):
