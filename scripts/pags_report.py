@@ -21,12 +21,67 @@ def sections(folder: Path) -> list[report.Section]:
     """
     figures = folder / FIGURES
     return [
+        report.Section("Robustness and gradients: what the paper shows, and these rows", claim_blocks(folder)),
         report.Section("Robust models: accuracy under attack", accuracy_blocks(folder)),
         report.Section("Three regimes of robustness", regime_blocks(folder / "pags_robustness", figures)),
         report.Section("Alignment of gradients with the score", alignment_blocks(folder / "pags_alignment", figures)),
         report.Section("Signal and distractor", distractor_blocks(folder / "pags_distractor", figures)),
         report.Section("Where the truth is known", bayes_blocks(folder / "pags_bayes")),
     ]
+
+
+def claim_blocks(folder: Path) -> list[Any]:
+    """The paper's claims, each said to hold or not for each loss by its rows."""
+    config = pags_figures.Config()
+    robust = store.read_rows(folder / "pags_robustness")
+    aligned = [row for row in store.read_rows(folder / "pags_alignment") if row["target"] == config.target]
+    robust, aligned = (
+        pags_figures.nearest(robust, "eps_l2", config.eps),
+        pags_figures.nearest(aligned, "sigma_pm1", config.sigma_pm1),
+    )
+    lines = []
+    for loss in pags_figures.swept(robust):
+        found = pags_figures.regimes_of(robust, loss, eps=config.eps, tolerance=config.tolerance)
+        span = found.span("aligned")
+        accuracy, on = medians(robust, loss, "test_accuracy", "on")
+        top = int(np.nanargmax(accuracy))
+        lines.append(
+            {
+                "loss": plot.look(loss).label,
+                "off falls below on while accurate": "no" if span is None else f"yes, from strength {span[0]:g}",
+                **{
+                    f"{name} peaks inside": peaks(*medians(aligned, loss, column))
+                    for name, column in (("cosine", "cosine"), ("1 - LPIPS", "similarity"))
+                },
+                "the strongest loses accuracy": falls(accuracy[top], accuracy[-1], config.tolerance),
+                "and on-manifold sensitivity": falls(on[top], on[-1], 0.0),
+            }
+        )
+    return [
+        "The paper: robustness off the manifold comes before accuracy falls, gradients look most like the score at a "
+        "middle strength, and excessive robustness gives up accuracy and sensitivity along the manifold as well. Each "
+        "entry is read off the rows by the rule in its column's name, medians over seeds; peaks as values at the "
+        "weakest, the best and the strongest; falls from the most accurate strength to the strongest.",
+        report.Table(lines, caption="Does each sweep show it?"),
+    ]
+
+
+def medians(table: list[dict[str, Any]], loss: str, *columns: str) -> list[np.ndarray]:
+    """Medians over seeds of columns, at the strengths that have a value of each."""
+    _, curves = pags_figures.curves(table, loss, *columns)
+    known = np.all([~np.isnan(values).all(axis=1) for values in curves], axis=0)
+    return [np.nanmedian(values[known], axis=1) for values in curves]
+
+
+def peaks(values: np.ndarray) -> str:
+    """Whether a curve is largest inside, with its first, largest and last value."""
+    inside = 0 < int(values.argmax()) < len(values) - 1
+    return f"{'yes' if inside else 'no'} ({values[0]:.3f}, {values.max():.3f}, {values[-1]:.3f})"
+
+
+def falls(before: float, after: float, tolerance: float) -> str:
+    """Whether a value falls by more than a tolerance, with both values."""
+    return f"{'yes' if after < before - tolerance else 'no'} ({before:.3f} to {after:.3f})"
 
 
 def accuracy_blocks(folder: Path) -> list[Any]:

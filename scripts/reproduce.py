@@ -72,11 +72,13 @@ the largest of the seeds.
 class Config(cli.Common):
     """Run every experiment and write one report."""
 
-    PRESETS: ClassVar = {"quick": {"repeats": 1}, "paper": {"repeats": 5}}
+    PRESETS: ClassVar = {"quick": {"repeats": 1}, "paper": {"repeats": 5, "sweeps": 5}}
 
     out: Path = Path("runs/reproduce")
     repeats: cli.Count = 3
-    """Seeds of every experiment."""
+    """Seeds of every experiment on fair unlearning."""
+    sweeps: cli.Count = 1
+    """Seeds of the sweeps of robust models, which take minutes each."""
     hsls: Path | None = None
     """Your HSLS:09 public-use file or folder; given, it joins the data sets."""
     publish: Path | None = None
@@ -104,8 +106,8 @@ def fmu_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
 
 
 def pags_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
-    """Perceptually-aligned gradients; a sweep takes minutes a seed, so that there is one but in the paper preset."""
-    repeats = {"repeats": config.repeats if config.preset == "paper" else 1}
+    """Perceptually-aligned gradients."""
+    repeats = {"repeats": config.sweeps}
     sweep, beside = config.out / "pags_train", config.out / "pags_distractor_train"
     runs = {name: config.out / f"pags_{name}" for name in ("robustness", "alignment", "distractor")}
     return {

@@ -1,9 +1,9 @@
 """Checkpoints: a pytree of arrays on disk, whole or not at all, refused where it does not belong.
 
 A folder holds one checkpoint a step, named by the step; the newest two are kept. Each holds the arrays, written by
-orbax, and ``about.json``: a *fingerprint* (what the run is, as a flat row), the type and shape of every leaf, and a
-SHA-256 of the files. So another configuration or architecture is refused by name, and damage is seen before anything
-is read. Typed PRNG keys are stored as their data::
+orbax, and ``about.json``: a *fingerprint* (what the run is, as a flat row), the type and shape of every leaf, and
+SHA-256 of the files and of itself. So another configuration or architecture is refused by name, and damage is seen
+before anything is read. Typed PRNG keys are stored as their data::
 
     for step in ...:
         checkpoints.save(folder, state, step=step, fingerprint=fingerprint)
@@ -65,7 +65,7 @@ def save(folder: Path, state: Any, *, step: int, fingerprint: Mapping[str, Any])
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         checkpointer.save(writing / "state", args=ocp.args.StandardSave(_without_keys(state)))
     about = {"fingerprint": rows.flatten(fingerprint), "leaves": _leaves(state), "sha256": _digest(writing / "state")}
-    files.write_text(writing / "about.json", rows.to_json(about, indent=2) + "\n")
+    files.write_text(writing / "about.json", rows.to_json({"about": about, "sha256": _seal(about)}, indent=2) + "\n")
     if path.exists():
         path.rename(folder / f"{files.TEMPORARY_PREFIX}replaced")
     writing.rename(path)
@@ -128,14 +128,20 @@ def _remove(folders: Iterable[Path]) -> None:
 
 def _about(path: Path) -> dict[str, Any]:
     try:
-        about = rows.from_json((path / "about.json").read_text(encoding="utf-8"))
-        if about["sha256"] != _digest(path / "state"):
+        content = rows.from_json((path / "about.json").read_text(encoding="utf-8"))
+        about = content["about"]
+        if content["sha256"] != _seal(about) or about["sha256"] != _digest(path / "state"):
             raise ValueError("the files are not those that were written")
         return {"fingerprint": dict(about["fingerprint"]), "leaves": dict(about["leaves"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} is damaged; delete it to go on from an earlier checkpoint or from the start"
         ) from error
+
+
+def _seal(about: dict[str, Any]) -> str:
+    """SHA-256 of what ``about.json`` says of the checkpoint."""
+    return hashlib.sha256(rows.to_json(about).encode()).hexdigest()
 
 
 def _digest(folder: Path) -> str:

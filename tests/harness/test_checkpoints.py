@@ -144,10 +144,19 @@ def test_every_damage_to_the_arrays_is_named(tmp_path):
                 file.unlink()
             else:
                 file.write_bytes(content if damage == "flip" else content[: len(content) // 2])
-            with pytest.raises(checkpoints.CheckpointError, match=f"{tmp_path / 'bad' / '2'} "):
+            with pytest.raises(checkpoints.CheckpointError, match=f"{tmp_path / 'bad' / '2'} is damaged"):
                 checkpoints.restore(tmp_path / "bad", state(), fingerprint=FINGERPRINT)
     shutil.rmtree(tmp_path / "bad" / "2")
     assert_same_bits(checkpoints.restore(tmp_path / "bad", state(), fingerprint=FINGERPRINT), state(1))
+
+
+def test_every_damage_to_the_description_is_named(tmp_path):
+    file = checkpoints.save(tmp_path, state(), step=1, fingerprint=FINGERPRINT) / "about.json"
+    content = file.read_bytes()
+    for place in range(len(content.rstrip())):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(checkpoints.CheckpointError, match="is damaged"):
+            checkpoints.restore(tmp_path, state(), fingerprint=FINGERPRINT)
 
 
 @pytest.fixture

@@ -53,13 +53,17 @@ TRANSFORMS = {
 
 
 @pytest.mark.parametrize(
-    ("strides", "padding", "transform"),
+    ("channels", "strides", "padding", "transform"),
     # Everything for the strided one; for the others what has a geometry: the three forms, all in the double backward.
-    [(*geometry, transform) for geometry in GEOMETRIES[1:2] for transform in TRANSFORMS]
-    + [(*geometry, "double backward") for geometry in (GEOMETRIES[0], *GEOMETRIES[2:])],
+    [(2, *geometry, transform) for geometry in GEOMETRIES[1:2] for transform in TRANSFORMS]
+    + [(2, *geometry, "double backward") for geometry in (GEOMETRIES[0], *GEOMETRIES[2:])]
+    # One channel has formulas of its own on CPUs.
+    + [(1, *geometry, "double backward") for geometry in (*GEOMETRIES[:3], ((1, 1), ((0, 2), (1, 0))))]
+    + [(1, *GEOMETRIES[0], "a batch of kernels")],
 )
-def test_derivatives_of_every_kind_equal_those_of_xla(strides, padding, transform):
-    found, expected = (jax.jit(TRANSFORMS[transform](f))(*images()) for f in objectives(strides, padding))
+def test_derivatives_of_every_kind_equal_those_of_xla(channels, strides, padding, transform):
+    values = images((3, 7, 6, channels), (3, 2, channels, 4))
+    found, expected = (jax.jit(TRANSFORMS[transform](f))(*values) for f in objectives(strides, padding))
     for ours, reference in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, reference, rtol=1e-9, atol=1e-9 * float(jnp.max(jnp.abs(reference))))
 

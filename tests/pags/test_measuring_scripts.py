@@ -11,8 +11,8 @@ from pags_jax import datasets, models, robustness, scores
 from pags_jax.datasets import pretrained
 from pags_jax.gradients import input_gradients
 from pags_jax.images import to_float
-from scripts import pags_figures, pags_manifolds, pags_measuring, pags_models, pags_robustness
-from scripts.harness import cli, store
+from scripts import pags_figures, pags_manifolds, pags_measuring, pags_models, pags_report, pags_robustness
+from scripts.harness import cli, report, store
 from tests.pags.test_train_script import sample
 
 MEASURING = ("--manifold", "local_pca", "--rank", "3", "--neighbours", "6", "--images", "10")
@@ -145,6 +145,18 @@ def test_figures_are_drawn_from_the_rows_alone(folders, tmp_path):
     assert names == {"regimes.png", "noise.png", "alignment.png", "gradients.png", "distractor.png"}
     assert call("pags_figures", *runs[:2], "--out", tmp_path / "two") == 0
     assert {path.name for path in (tmp_path / "two").iterdir()} == {"regimes.png", "noise.png"}
+
+
+def test_the_report_shows_every_run(folders, tmp_path):
+    for name in ("train", "robustness", "alignment", "distractor"):
+        (tmp_path / f"pags_{name}").symlink_to(folders / name)
+    runs = [word for name in ("robustness", "alignment", "distractor") for word in (f"--{name}", folders / name)]
+    assert call("pags_figures", *runs, "--loss", "smoothness", "--out", tmp_path / "pags_figures") == 0
+    path = report.write(tmp_path / "report.html", "Title", pags_report.sections(tmp_path))
+    page = path.read_text(encoding="utf-8")
+    for said in ("Does each sweep show it?", "Strengths of each regime", "Where the alignment", "Change under noise"):
+        assert said in page
+    assert page.count("data:image/png") == 6
 
 
 def test_what_no_image_has_is_none():

@@ -1,0 +1,71 @@
+"""The gradients part of the report: each claim is said to hold, or not, by the rows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts import pags_report
+from scripts.harness import store
+
+STRENGTHS = (0.1, 1.0, 10.0)
+CURVES = {
+    "accuracy": {"rises and falls": (0.80, 0.81, 0.60), "stays": (0.80, 0.81, 0.80)},
+    "on": {"rises and falls": (0.5, 0.6, 0.2), "stays": (0.5, 0.6, 0.6)},
+    "off": {"below": (0.6, 0.1, 0.1), "above": (0.9, 0.9, 0.9)},
+    "cosine": {"peaks": (0.1, 0.3, 0.2), "rises": (0.1, 0.2, 0.3)},
+}
+
+
+def rows_of(seeds=3, **chosen):
+    """Rows of both runs; all seeds have the same curves, up to noise that keeps the medians."""
+    curves = {name: CURVES[name][kind] for name, kind in chosen.items()}
+    for seed in range(seeds):
+        for k, strength in enumerate(STRENGTHS):
+            row = {name: values[k] + 1e-4 * (seed - 1) for name, values in curves.items()}
+            known = {"loss": "smoothness", "strength": strength, "seed": seed, "test_accuracy": row.pop("accuracy")}
+            yield known | row | {
+                "eps_l2": 2.637, "target": "log_prob", "sigma_pm1": 2.0, "similarity": row["cosine"] + 0.5,
+            }  # fmt: skip
+
+
+@pytest.fixture
+def line(monkeypatch):
+    """The claims' line for a sweep with such curves."""
+
+    def read(**chosen):
+        monkeypatch.setattr(store, "read_rows", lambda folder: list(rows_of(**chosen)))
+        (found,) = pags_report.claim_blocks(Path())[-1].data
+        return found
+
+    return read
+
+
+def test_a_sweep_that_shows_everything(line):
+    found = line(accuracy="rises and falls", on="rises and falls", off="below", cosine="peaks")
+    assert list(found.values()) == [
+        "smoothness",
+        "yes, from strength 1",
+        "yes (0.100, 0.300, 0.200)",
+        "yes (0.600, 0.800, 0.700)",
+        "yes (0.810 to 0.600)",
+        "yes (0.600 to 0.200)",
+    ]
+
+
+def test_a_sweep_that_shows_nothing(line):
+    found = line(accuracy="stays", on="stays", off="above", cosine="rises")
+    assert list(found.values())[1:] == [
+        "no",
+        "no (0.100, 0.300, 0.300)",
+        "no (0.600, 0.800, 0.800)",
+        "no (0.810 to 0.800)",
+        "no (0.600 to 0.600)",
+    ]
+
+
+def test_models_that_are_missing_are_left_out():
+    table = [{"loss": "smoothness", "strength": s, "seed": 0, "on": on, "off": 1.0} for s, on in ((1, 0.3), (2, None))]
+    on, off = pags_report.medians(table, "smoothness", "on", "off")
+    np.testing.assert_array_equal(on, [0.3])
+    np.testing.assert_array_equal(off, [1.0])
