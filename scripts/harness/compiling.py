@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 #: On CPUs XLA hands work to a library (YNNPACK) whose convolutions are slower than its own code (jaxlib 0.10.2: 1.8
-#: times, a step of ResNet-18, see `python -m benchmarks.pags_training`). Of what it may hand over, this names products.
-_OWN_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+#: times, a step of ResNet-18, see `python -m benchmarks.pags_training`). This leaves it products, each by itself: with
+#: their neighbours it would take convolutions as well.
+_OWN_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
 @functools.cache
