@@ -50,7 +50,7 @@ def claim_blocks(folder: Path) -> list[Any]:
                 "loss": plot.look(loss).label,
                 "off falls below on while accurate": "no" if span is None else f"yes, from strength {span[0]:g}",
                 **{
-                    f"{name} peaks inside": peaks(*medians(aligned, loss, column))
+                    f"{name} peaks inside": peaks(*medians(aligned, loss, "strength", column))
                     for name, column in (("cosine", "cosine"), ("1 - LPIPS", "similarity"))
                 },
                 "the strongest loses accuracy": falls(accuracy[top], accuracy[-1], config.tolerance),
@@ -73,10 +73,11 @@ def medians(table: list[dict[str, Any]], loss: str, *columns: str) -> list[np.nd
     return [np.nanmedian(values[known], axis=1) for values in curves]
 
 
-def peaks(values: np.ndarray) -> str:
-    """Whether a curve is largest inside, with its first, largest and last value."""
-    inside = 0 < int(values.argmax()) < len(values) - 1
-    return f"{'yes' if inside else 'no'} ({values[0]:.3f}, {values.max():.3f}, {values[-1]:.3f})"
+def peaks(strengths: np.ndarray, values: np.ndarray) -> str:
+    """Whether a curve is largest inside, and where, with its first, largest and last value."""
+    top = int(values.argmax())
+    inside = f"yes, at {strengths[top]:g}" if 0 < top < len(values) - 1 else "no"
+    return f"{inside} ({values[0]:.3f}, {values[top]:.3f}, {values[-1]:.3f})"
 
 
 def falls(before: float, after: float, tolerance: float) -> str:

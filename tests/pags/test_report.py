@@ -46,8 +46,8 @@ def test_a_sweep_that_shows_everything(line):
     assert list(found.values()) == [
         "smoothness",
         "yes, from strength 1",
-        "yes (0.100, 0.300, 0.200)",
-        "yes (0.600, 0.800, 0.700)",
+        "yes, at 1 (0.100, 0.300, 0.200)",
+        "yes, at 1 (0.600, 0.800, 0.700)",
         "yes (0.810 to 0.600)",
         "yes (0.600 to 0.200)",
     ]
