@@ -167,14 +167,12 @@ def tangent_basis(case: Case, side: str, items: int) -> Callable[[], Any]:
         decode = models.decoder(model, jax.tree.map(jnp.asarray, variables))
         codes = jnp.asarray(z)
         return lambda: pags_manifolds.bases_at(decode, codes)
-    import torch
-
     from benchmarks import torch_measures, torch_peer
 
     params = variables["params"]["decoder"]
     decode = torch_measures.decoder(params, SHAPE, case.latent, tuple(case.widths), channels_last=side == "torch_nhwc")
     decode.requires_grad_(side == "reference")
-    codes = torch.from_numpy(z).to(torch_peer.DEVICE)
+    codes = torch_measures.tensor(z)
     way = torch_measures.reference_tangent_basis if side == "reference" else torch_measures.tangent_basis
     return _waiting(lambda: way(decode, codes))
 
@@ -194,20 +192,18 @@ def manifold_robustness(case: Case, side: str, items: int) -> Callable[[], Any]:
         arrays = models.evaluator(model, variables), jnp.asarray(x), jnp.asarray(bases), jnp.asarray(noise)[None]
         measured = pags_robustness.measured()
         return lambda: measured(*arrays, jnp.asarray(EPS, jnp.float32))
-    import torch
-
     from benchmarks import torch_measures, torch_peer
 
     peer = torch_peer.create(case.model, classes=pags_cases.CLASSES, channels_last=side == "torch_nhwc")
     torch_peer.load(peer, variables)
     peer.eval()
     images, draws = torch_peer.images(x, channels_last=side == "torch_nhwc"), torch_peer.images(noise)
-    eps = torch.tensor(EPS, device=torch_peer.DEVICE)
+    eps = torch_measures.tensor(np.float32(EPS))
     pixels_first = bases.transpose(0, 1, 4, 2, 3).reshape(items, case.latent, size)
     if side == "reference":
         jacobians = pixels_first.transpose(0, 2, 1)
         return _waiting(lambda: torch_measures.reference_manifold_robustness(peer, images, jacobians, draws, eps))
-    basis = torch.from_numpy(np.ascontiguousarray(pixels_first)).to(torch_peer.DEVICE)
+    basis = torch_measures.tensor(pixels_first)
     return _waiting(lambda: torch_measures.manifold_robustness(peer, images, basis, draws, eps))
 
 

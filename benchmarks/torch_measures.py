@@ -51,6 +51,11 @@ class Decoder(nn.Module):
         return torch.sigmoid(from_patches(self.patches(F.silu(x))))
 
 
+def tensor(array: np.ndarray) -> Any:
+    """An array on the device."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(DEVICE)
+
+
 def from_patches(x):
     """Channels become 2 x 2 patches, the patch's place varying slower than the new channel."""
     n, channels, height, width = x.shape

@@ -26,6 +26,7 @@ def rows_of(seeds=3, **chosen):
             known = {"loss": "smoothness", "strength": strength, "seed": seed, "test_accuracy": row.pop("accuracy")}
             yield known | row | {
                 "eps_l2": 2.637, "target": "log_prob", "sigma_pm1": 2.0, "similarity": row["cosine"] + 0.5,
+                "cosine_error": 0.01, "similarity_error": 0.02 if k else None,
             }  # fmt: skip
 
 
