@@ -167,7 +167,7 @@ def tangent_basis(case: Case, side: str, items: int) -> Callable[[], Any]:
         decode = models.decoder(model, jax.tree.map(jnp.asarray, variables))
         codes = jnp.asarray(z)
         return lambda: pags_manifolds.bases_at(decode, codes)
-    from benchmarks import torch_measures, torch_peer
+    from benchmarks import torch_measures
 
     params = variables["params"]["decoder"]
     decode = torch_measures.decoder(params, SHAPE, case.latent, tuple(case.widths), channels_last=side == "torch_nhwc")
@@ -198,7 +198,7 @@ def manifold_robustness(case: Case, side: str, items: int) -> Callable[[], Any]:
     torch_peer.load(peer, variables)
     peer.eval()
     images, draws = torch_peer.images(x, channels_last=side == "torch_nhwc"), torch_peer.images(noise)
-    eps = torch_measures.tensor(np.float32(EPS))
+    eps = torch_measures.tensor(np.array(EPS, np.float32))
     pixels_first = bases.transpose(0, 1, 4, 2, 3).reshape(items, case.latent, size)
     if side == "reference":
         jacobians = pixels_first.transpose(0, 2, 1)
