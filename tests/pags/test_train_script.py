@@ -232,8 +232,10 @@ def test_a_checkpoint_of_another_model_is_refused(data, tmp_path, monkeypatch, c
         interrupted_after(patch, 1)
         call(*words)
     (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
-    about = folder / "1" / "about.json"
-    about.write_text(about.read_text().replace('"model": "lenet"', '"model": "vgg11"'))
+    fingerprint = rows.from_json((folder / "1" / "about.json").read_text())["about"]["fingerprint"]
+    other = {**fingerprint, "model": "vgg11"}
+    checkpoints.save(folder, {"w": np.zeros(1)}, step=1, fingerprint=other)
+    capsys.readouterr()
     assert call(*words) == 1
     assert 'model: "vgg11" there, "lenet" here' in capsys.readouterr().err
 
