@@ -21,10 +21,12 @@ from fmu_jax import objective as objectives
 from fmu_jax import penalties
 from fmu_jax.data import Data, cell_counts
 from fmu_jax.objective import Objective
-from fmu_jax.rounding import block_sum, depth, roundings
+from fmu_jax.rounding import PIECES, block_sum, depth, pieces, roundings
 
 #: Rows whose matrices are summed at once; larger data go block by block, so that no copy of all rows is made.
-BLOCK = 4096
+BLOCK = 4 * PIECES
+#: Blocks at most: each costs a sum over devices, if the rows lie on several.
+_MOST_BLOCKS = 1024
 #: Roundings in one row's terms besides the sums: logistic function, norm, products.
 _LOCAL = 16
 
@@ -77,13 +79,20 @@ def moments(objective: Objective, anchor: Float[Array, " d"], rows: Data) -> Mom
     k = rows.x.shape[0]
     if k <= BLOCK:
         return _block(objective, anchor, rows)
-    whole = k // BLOCK
+    side_by_side = jax.tree.map(pieces, rows)
+    number, length = side_by_side.weight.shape
+    few = max(BLOCK, k // _MOST_BLOCKS) // number
+    whole = length // few
+
+    def part(begin, size):
+        """Some rows of every piece, so that rows which lie on several devices are summed where they lie."""
+        cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, begin, size, axis=1), side_by_side)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), cut)
 
     def add(i, total):
-        block = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * BLOCK, BLOCK), rows)
-        return plus(total, _block(objective, anchor, block))
+        return plus(total, _block(objective, anchor, part(i * few, few)))
 
-    rest = _block(objective, anchor, jax.tree.map(lambda leaf: leaf[whole * BLOCK :], rows))
+    rest = _block(objective, anchor, part(whole * few, length - whole * few))
     return jax.lax.fori_loop(0, whole, add, rest)
 
 

@@ -11,7 +11,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from fmu_jax import cells, penalties
 from fmu_jax import objective as objectives
@@ -19,6 +19,8 @@ from fmu_jax.data import Data
 from fmu_jax.objective import Objective
 
 _BLOCK = 32
+#: Pieces of many rows: a multiple of every usual number of devices, 2^6 3 5.
+PIECES = 960
 #: Roundings in one row's terms besides the sums: logistic function, products, cell coefficients.
 _LOCAL = 32
 #: Roundings in a cell coefficient (counts, two divisions, a sum of two) and its product with a score.
@@ -32,21 +34,46 @@ def roundings(m: int, dtype) -> float:
 
 
 def block_sum(values: Float[Array, "n k"]) -> Float[Array, " k"]:
-    """Sum over rows with error at most ``gamma_m`` times the sum of sizes, ``m = depth(n)``."""
-    n = values.shape[0]
-    if n <= _BLOCK:
-        return values.sum(axis=0)
-    padded = jnp.pad(values, ((0, -n % _BLOCK), (0, 0)))
-    total = padded.reshape(-1, _BLOCK, values.shape[1]).sum(axis=1)
-    while total.shape[0] > 1:
-        total = jnp.pad(total, ((0, total.shape[0] % 2), (0, 0)))
-        total = total[0::2] + total[1::2]
-    return total[0]
+    """Sum over rows with error at most ``gamma_m`` times the sum of sizes, ``m = depth(n)``.
+
+    Rows that ``pieces`` deals out are summed piece by piece, side by side, so that those which lie on several devices
+    meet as sums of pieces only.
+    """
+    return _halved(_halved(_blocks(pieces(values)), axis=1), axis=0)[0, 0]
+
+
+def pieces(values: Shaped[Array, "n ..."]) -> Shaped[Array, "pieces rows ..."]:
+    """Rows as ``PIECES`` contiguous pieces of equal length, if they are many and divide so; else as one. No copy."""
+    return values.reshape(_pieces(values.shape[0]), -1, *values.shape[1:])
+
+
+def _pieces(n: int) -> int:
+    return PIECES if n % PIECES == 0 and n >= PIECES * _BLOCK else 1
+
+
+def _blocks(values: Float[Array, "pieces rows k"]) -> Float[Array, "pieces blocks k"]:
+    """Sums of ``_BLOCK`` rows each."""
+    rows, k = values.shape[1:]
+    if rows <= _BLOCK:
+        return values.sum(axis=1, keepdims=True)
+    padded = jnp.pad(values, ((0, 0), (0, -rows % _BLOCK), (0, 0)))
+    return padded.reshape(len(values), -1, _BLOCK, k).sum(axis=2)
+
+
+def _halved(sums: Float[Array, "a b k"], *, axis: int) -> Float[Array, "c d k"]:
+    """Adds neighbours until one is left along ``axis``."""
+    while (count := sums.shape[axis]) > 1:
+        sums = jnp.pad(sums, [(0, count % 2 if other == axis else 0) for other in range(3)])
+        shape = list(sums.shape)
+        sums = sums.reshape(*shape[:axis], shape[axis] // 2, 2, *shape[axis + 1 :]).sum(axis=axis + 1)
+    return sums
 
 
 def depth(n: int) -> int:
     """Roundings that a term goes through in ``block_sum`` of ``n`` rows."""
-    return _BLOCK + max(0, math.ceil(math.log2(max(1, -(-n // _BLOCK)))))
+    side_by_side = _pieces(n)
+    blocks = -(-n // (side_by_side * _BLOCK))
+    return _BLOCK + math.ceil(math.log2(max(1, blocks))) + math.ceil(math.log2(side_by_side))
 
 
 def gradient_with_error(

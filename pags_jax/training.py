@@ -179,6 +179,10 @@ def order(task: Task, state: Any, rows: int) -> Int[Array, "steps batch"]:
 _order = jax.jit(order, static_argnames=("task", "rows"))
 
 
+def _anywhere(rows: Array) -> Array:
+    return rows
+
+
 def steps_per_epoch(task: Task, rows: int) -> int:
     """Whole batches among the rows.
 
@@ -190,31 +194,47 @@ def steps_per_epoch(task: Task, rows: int) -> int:
     return rows // task.batch_size
 
 
-@partial(jax.jit, static_argnames=("task", "one_step"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("task", "one_step", "place"), donate_argnames="state")
 def scan_epoch(
-    task: Task, state: Any, x: Array, y: Array, hyper: Any, *, one_step: Callable[..., Any] = step
+    task: Task,
+    state: Any,
+    x: Array,
+    y: Array,
+    hyper: Any,
+    *,
+    one_step: Callable[..., Any] = step,
+    place: Callable[[Array], Array] = _anywhere,
 ) -> tuple[Any, Any]:
     """One epoch inside one program: for accelerators. Metrics have a row for each step.
 
     ``state`` is donated and must not be used again. On CPUs ``steps`` is faster: convolutions are slow in loops.
-    ``one_step`` is ``step``, or one of the same signature, such as ``generative.step``.
+    ``one_step`` is ``step``, or one of the same signature, such as ``generative.step``. ``place`` says on which devices
+    the rows of the batches, ``(steps, batch)``, lie, and with them the examples; statistics are those of whole batches.
     """
 
     def body(state, rows):
         return one_step(task, state, x[rows], y[rows], hyper)
 
-    return jax.lax.scan(body, state, order(task, state, x.shape[0]))
+    return jax.lax.scan(body, state, place(order(task, state, x.shape[0])))
 
 
 def steps(
-    task: Task, state: Any, x: Array, y: Array, hyper: Any, *, compiled_step: Callable[..., Any] = _step
+    task: Task,
+    state: Any,
+    x: Array,
+    y: Array,
+    hyper: Any,
+    *,
+    compiled_step: Callable[..., Any] = _step,
+    place: Callable[[Array], Array] = _anywhere,
 ) -> Iterator[tuple[Any, Any]]:
     """The rest of the current epoch, step by step: for CPUs, and to save state in between.
 
     ``compiled_step`` is ``step`` under a ``jit`` of your own, such as one with compiler options, or one of the same
-    signature. Yields states and metrics on the device; a state that was yielded is donated to the next step.
+    signature. Yields states and metrics on the device; a state that was yielded is donated to the next step. ``place``
+    is as for ``scan_epoch``.
     """
-    rows = _order(task, state, x.shape[0])
+    rows = place(_order(task, state, x.shape[0]))
     for batch in rows[int(state.step) % len(rows) :]:
         state, metrics = compiled_step(task, state, x[batch], y[batch], hyper)
         yield state, metrics

@@ -78,8 +78,7 @@ def run_units(
     """
     jax.config.update("jax_enable_x64", True)
     with store.open_run(config.out, config) as run:
-        for unit in run.pending(units):
-            run.record(unit, rows_of(config, **unit))
+        run.do(units, lambda unit: rows_of(config, **unit))
     return store.read_rows(config.out)
 
 

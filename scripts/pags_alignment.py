@@ -24,7 +24,7 @@ from pags_jax import scores as pags_scores
 from pags_jax.datasets import lpips_weights
 from pags_jax.gradients import Target, input_gradients
 from scripts import pags_manifolds, pags_measuring
-from scripts.harness import cli, compiling, files, store
+from scripts.harness import cli, compiling, files, mesh, placement, store
 
 plan = pags_measuring.plan
 
@@ -50,13 +50,14 @@ def main(config: Config) -> None:
     maps = {sigma: scores_of(config, sample, sigma) for sigma in config.sigmas_pm1}
 
     def rows_of(unit: dict[str, Any], apply_fn: Any) -> list[pags_measuring.Row]:
+        x, (y, here, near) = placement.rows(sample.x), placement.everywhere((sample.y, maps, basis))
         gradients: dict[Target, jax.Array] = {
-            target: differentiated()(apply_fn, sample.x, sample.y, target) for target in alignment.PAIRINGS
+            target: differentiated()(apply_fn, x, y, target) for target in alignment.PAIRINGS
         }
         keep(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, config.shown)
         return [
-            row_of(gradient, target, sigma, kinds, basis)
-            for sigma, kinds in maps.items()
+            row_of(gradient, target, sigma, kinds, near)
+            for sigma, kinds in here.items()
             for target, gradient in gradients.items()
         ]
 
@@ -82,7 +83,7 @@ def row_of(
     """Means over the images of which both maps are neither zero nor infinite."""
     kind = alignment.PAIRINGS[target]
     weights = lpips_weights.load_lpips_weights()
-    cosine, similarity, share = (np.asarray(part) for part in comparison()(gradient, scores[kind], basis, weights))
+    cosine, similarity, share = placement.on_host(comparison()(gradient, scores[kind], basis, weights))
     valid = np.isfinite(cosine) & np.isfinite(similarity) & np.isfinite(share)
     return {
         "target": target,
@@ -118,9 +119,11 @@ def comparison() -> Any:
 
 def keep(path: Path, arrays: Mapping[Any, Any], count: int) -> None:
     """The first maps, for a figure."""
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **{name: np.asarray(array[:count]) for name, array in arrays.items()})
-    files.write_bytes(path, content.getvalue())
+    shown = placement.on_host({name: array[:count] for name, array in arrays.items()})
+    if mesh.leads():
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **shown)
+        files.write_bytes(path, content.getvalue())
 
 
 if __name__ == "__main__":

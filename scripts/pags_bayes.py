@@ -97,8 +97,7 @@ def main(config: Config) -> None:
     """Runs what is not done yet and draws the figure."""
     units = plan(config)
     with store.open_run(config.out, config) as run:
-        for unit in run.pending(units):
-            run.record(unit, rows_of(config, **unit))
+        run.do(units, lambda unit: rows_of(config, **unit))
     draw(config, store.read_rows(config.out))
 
 

@@ -15,11 +15,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pags_jax import robustness
 from scripts import pags_measuring
-from scripts.harness import cli, compiling
+from scripts.harness import cli, compiling, placement
 
 plan = pags_measuring.plan
 
@@ -56,9 +55,10 @@ def main(config: Config) -> None:
 def rows_of(config: Config, apply_fn: Any, x: jax.Array, mask: jax.Array, noise: jax.Array) -> list[pags_measuring.Row]:
     """Mean deviations of one model, a row for each noise."""
     table = []
+    x, mask, noise = placement.rows(x), *placement.everywhere((mask, noise))
     for sigma in config.sigmas:
         signal, distractor = (
-            np.asarray(measured()(apply_fn, x, part, noise, jnp.float32(sigma))) for part in (mask, ~mask)
+            placement.on_host(measured()(apply_fn, x, part, noise, jnp.float32(sigma))) for part in (mask, ~mask)
         )
         measures = {"signal": signal.mean(), "distractor": distractor.mean()}
         table.append(

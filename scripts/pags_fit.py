@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pags_jax import training
-from scripts.harness import checkpoints, compiling, progress
+from scripts.harness import checkpoints, compiling, mesh, placement, progress
 
 Driver = Literal["auto", "steps", "scan"]
 
@@ -107,8 +107,9 @@ def fit(
                 table = _look(done.metrics, fresh, step)
                 done = Fit(state, table, done.train_s + (time.perf_counter() - looked))
                 looked, fresh = time.perf_counter(), []
-            if due:
+            if due and mesh.leads():
                 checkpoints.save(folder, done, step=step, fingerprint=fingerprint)
+            if due:
                 saved = time.perf_counter()
         rates.append((step - first) * task.batch_size / (time.perf_counter() - began))
     return done, float(np.median(rates[1:])) if rates[1:] else None
@@ -119,8 +120,9 @@ def _epoch(
 ) -> Iterable[tuple[Any, Any]]:
     """The rest of the epoch that ``state`` is in, in one program where it is whole."""
     if is_stepwise(driver) or int(state.step) % training.steps_per_epoch(task, len(x)):
-        return training.steps(task, state, x, y, hyper, compiled_step=compiled_step(trainer.step))
-    return [training.scan_epoch(task, state, x, y, hyper, one_step=trainer.step)]
+        step = compiled_step(trainer.step)
+        return training.steps(task, state, x, y, hyper, compiled_step=step, place=placement.batches)
+    return [training.scan_epoch(task, state, x, y, hyper, one_step=trainer.step, place=placement.batches)]
 
 
 def _look(table: np.ndarray, fresh: list[Any], step: int) -> np.ndarray:

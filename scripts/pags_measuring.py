@@ -83,11 +83,14 @@ def measure(config: MeasuringConfig, table: list[Row], rows_of: Callable[[dict[s
         table: The training run's rows.
         rows_of: Maps a unit and its model to rows, to which the model's accuracy and strength are added.
     """
+
+    def measured(unit: dict[str, Any]) -> list[Row]:
+        trained, apply_fn = model_of(config.trained, table, unit)
+        known = {name: trained[name] for name in ("test_accuracy", "loss_strength")}
+        return [known | row for row in rows_of(unit, apply_fn)]
+
     with store.open_run(config.out, config) as run:
-        for unit in run.pending(units(table)):
-            trained, apply_fn = model_of(config.trained, table, unit)
-            known = {name: trained[name] for name in ("test_accuracy", "loss_strength")}
-            run.record(unit, [known | row for row in rows_of(unit, apply_fn)])
+        run.do(units(table), measured)
 
 
 def sample(config: MeasuringConfig, table: list[Row]) -> Sample:

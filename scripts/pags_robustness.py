@@ -19,7 +19,7 @@ import numpy as np
 
 from pags_jax import manifold, robustness
 from scripts import pags_manifolds, pags_measuring
-from scripts.harness import cli, compiling, files
+from scripts.harness import cli, compiling, files, placement
 
 plan = pags_measuring.plan
 
@@ -55,8 +55,9 @@ def rows_of(
 ) -> list[pags_measuring.Row]:
     """Mean deviations of one model, a row for each length."""
     table = []
+    x, basis, noise = placement.rows(x), *placement.everywhere((basis, noise))
     for eps in config.eps:
-        on, off = (np.asarray(part) for part in measured()(apply_fn, x, basis, noise, jnp.float32(eps)))
+        on, off = placement.on_host(measured()(apply_fn, x, basis, noise, jnp.float32(eps)))
         valid = np.isfinite(on) & np.isfinite(off)
         table.append(
             {

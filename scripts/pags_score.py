@@ -68,9 +68,11 @@ def main(config: Config) -> None:
     scores.noise_schedule(config.sample_steps, sigma_max=config.sample_sigma)
     data = pags_generative.images_of(config)
     with store.open_run(config.out, config) as run:
-        for unit in run.pending(pags_generative.plan(config)):
-            run.record(unit, measured(config, data))
-            shutil.rmtree(config.out / "checkpoints", ignore_errors=True)
+        run.do(
+            pags_generative.plan(config),
+            lambda _: measured(config, data),
+            then=lambda _: shutil.rmtree(config.out / "checkpoints", ignore_errors=True),
+        )
     draw(config, store.read_rows(config.out))
     show(config, data)
 

@@ -132,9 +132,11 @@ def main(config: Config) -> None:
     units = plan(config)
     data = images_of(config)
     with store.open_run(config.out, config) as run:
-        for unit in run.pending(units):
-            run.record(unit, [row_of(config, data, unit)])
-            shutil.rmtree(config.out / "checkpoints" / store.unit_name(unit), ignore_errors=True)
+        run.do(
+            units,
+            lambda unit: [row_of(config, data, unit)],
+            then=lambda unit: shutil.rmtree(folder_of(config, unit), ignore_errors=True),
+        )
     table = store.read_rows(config.out)
     if all(row["failure"] for row in table):
         raise ValueError(f"no model of {config.out} could be trained, see its rows; the first: {table[0]['failure']}")
@@ -166,7 +168,7 @@ def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.
             *split.train,
             key=for_training,
             epochs=config.epochs,
-            folder=config.out / "checkpoints" / name,
+            folder=folder_of(config, unit),
             fingerprint=rows.flatten(config, without=store.RUN_FIELDS) | unit,
             save_minutes=config.save_minutes,
             driver=config.driver,
@@ -208,6 +210,11 @@ def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.
         "images_per_s": images_per_s,
         "weights": str(weights.relative_to(config.out)),
     }
+
+
+def folder_of(config: Config, unit: dict[str, Any]) -> Path:
+    """Of a model's checkpoints."""
+    return config.out / "checkpoints" / store.unit_name(unit)
 
 
 def split_of(config: Config, data: datasets.Images, seed: int) -> Split:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from scripts.harness import files, rows
@@ -41,7 +42,7 @@ def save(folder: Path, state: Any, *, step: int, fingerprint: Mapping[str, Any])
 
     Args:
         folder: Of this run's checkpoints, and of nothing else; made if missing.
-        state: A pytree of arrays.
+        state: A pytree of arrays that this process can see whole.
         step: Names the checkpoint; one of the same step is replaced.
         fingerprint: What the run is: plain values by name, see `rows.flatten`.
 
@@ -62,8 +63,8 @@ def save(folder: Path, state: Any, *, step: int, fingerprint: Mapping[str, Any])
     folder = folder.absolute()
     path, writing = folder / str(step), folder / f"{files.TEMPORARY_PREFIX}{step}"
     _remove(folder.glob(f"{files.TEMPORARY_PREFIX}*"))
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        checkpointer.save(writing / "state", args=ocp.args.StandardSave(_without_keys(state)))
+    with _checkpointer() as checkpointer:
+        checkpointer.save(writing / "state", args=ocp.args.StandardSave(jax.device_get(_without_keys(state))))
     about = {"fingerprint": rows.flatten(fingerprint), "leaves": _leaves(state), "sha256": _digest(writing / "state")}
     files.write_text(writing / "about.json", rows.to_json({"about": about, "sha256": _seal(about)}, indent=2) + "\n")
     if path.exists():
@@ -85,7 +86,8 @@ def restore(folder: Path, like: Tree, *, fingerprint: Mapping[str, Any], step: i
 
     Args:
         folder: As for `save`.
-        like: A pytree of the same structure; arrays go to the devices that its arrays are on.
+        like: A pytree of the same structure; arrays go to the devices that its arrays are on, which need not be those
+            that they came from.
         fingerprint: As for `save`.
         step: Which one; by default the newest.
 
@@ -109,10 +111,10 @@ def restore(folder: Path, like: Tree, *, fingerprint: Mapping[str, Any], step: i
                 f"{path} was saved by another configuration or architecture ({'; '.join(differing[:3])}{more}); "
                 "delete it to start afresh, or choose another folder"
             )
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_keys(like))
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+    abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _without_keys(like))
+    with _checkpointer() as checkpointer:
         tree = checkpointer.restore(path / "state", args=ocp.args.StandardRestore(abstract))
-    return jax.tree.map(_with_key, tree, like)
+    return jax.tree.map(_placed, tree, like)
 
 
 def _steps(folder: Path) -> list[int]:
@@ -161,8 +163,22 @@ def _without_keys(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
 
 
-def _with_key(leaf: Any, like: Any) -> Any:
-    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
+def _checkpointer() -> ocp.Checkpointer:
+    """Of this process alone: the others of a run neither write nor are waited for."""
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
+    )
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
+
+
+def _placed(leaf: np.ndarray, like: Any) -> Any:
+    """An array where ``like`` is: on the host, or on the same devices."""
+    if not isinstance(like, jax.Array):
+        return leaf
+    if _is_key(like):
+        data = _placed(leaf, jax.random.key_data(like))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))
+    return jax.make_array_from_callback(leaf.shape, like.sharding, lambda part: leaf[part])
 
 
 def _leaves(tree: Any) -> dict[str, str]:

@@ -29,9 +29,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
+import jax
 import tyro
 
-from scripts.harness import rows, store
+from scripts.harness import mesh, rows, store
 from scripts.harness.ranges import Count as Count
 from scripts.harness.ranges import NonNegative as NonNegative
 from scripts.harness.ranges import Positive as Positive
@@ -66,6 +67,14 @@ class Common(Base):
     """Run folder. The same configuration resumes there; another one is refused."""
     dry_run: bool = False
     """Print the configuration and the units of work that it leads to, and write nothing."""
+    mesh: str = ""
+    """Devices, such as data=4,sweep=2: rows over 4 devices each, 2 units of work side by side; one device if empty."""
+    coordinator: str = ""
+    """One of several processes: HOST:PORT of process 0, or auto for what Slurm, a TPU slice or Open MPI says."""
+    processes: Count | None = None
+    """How many processes there are, unless --coordinator is auto."""
+    process: Seed | None = None
+    """Which of them this is, counted from 0."""
 
 
 ConfigT = TypeVar("ConfigT", bound=Common)
@@ -159,7 +168,10 @@ def run(
     def work(config: ConfigT) -> None:
         if config.dry_run:
             _show_plan(config, list(plan(config)) if plan else [])
-        else:
+            return
+        if config.coordinator:
+            mesh.start(config.coordinator, config.processes, config.process)
+        with mesh.session(config.mesh):
             main(config)
 
     return _status(work, config, interrupted="interrupted; the same command resumes")
@@ -219,12 +231,18 @@ def _status(work: Callable[[_AnyConfig], Any], config: _AnyConfig, *, interrupte
         work(config)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
-        return 130
+        return mesh.leave(130)
     except (ValueError, OSError) as error:
         if config.traceback:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return mesh.leave(1)
+    except jax.errors.JaxRuntimeError as error:
+        if not mesh.several_processes():
+            raise
+        reason = str(error).splitlines()[0]
+        print(f"error: another process of this run has stopped ({reason}); start all of them again", file=sys.stderr)
+        return mesh.leave(1)
     return 0
 
 

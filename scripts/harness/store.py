@@ -18,14 +18,16 @@ import hashlib
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scripts.harness import files, progress, rows
+import jax
+
+from scripts.harness import files, mesh, progress, rows
 
 Unit = TypeVar("Unit", bound=str | Mapping[str, Any])
-RUN_FIELDS = ("out", "preset", "dry_run", "traceback")
+RUN_FIELDS = ("out", "preset", "dry_run", "traceback", "mesh", "coordinator", "processes", "process")
 """Fields of a configuration that say where and how to run, not what: they may differ when a run resumes."""
 
 
@@ -40,56 +42,63 @@ class Run:
     folder: Path
     config: rows.Row
     environment: rows.Row
-    _started: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def done(self, unit: str | Mapping[str, Any]) -> bool:
         """Whether a unit of work is finished, by this process or by an earlier one."""
         return self._path(unit_name(unit)).exists()
 
-    def pending(self, units: Sequence[Unit], *, label: str = "") -> Iterator[Unit]:
-        """Yield the units that are not finished, with a progress bar, and start each one's clock.
+    def do(
+        self,
+        units: Sequence[Unit],
+        rows_of: Callable[[Unit], Sequence[Mapping[str, Any]]],
+        *,
+        then: Callable[[Unit], Any] = lambda unit: None,
+    ) -> None:
+        """Do the units that are not finished, with a progress bar; several at once on a mesh that has several slices.
 
         Args:
             units: All units of the run.
-            label: Shown before the progress bar; the folder's name if empty.
-
-        Yields:
-            The unfinished units, in order.
+            rows_of: Does one and returns its rows: scalars by column name, without ``unit``, ``wall_s``, ``config.*``
+                or ``env.*``.
+            then: Called when the rows of a unit are written: what it needed until then can go.
 
         Raises:
             RunError: If two units have the same name.
+            ValueError: If a column is reserved, or a value is no scalar.
         """
         names = [unit_name(unit) for unit in units]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise RunError(f"two units of work are called {twice!r}; each needs a name of its own")
-        left = [unit for unit in units if not self.done(unit)]
-        finished = len(units) - len(left)
-        for unit in progress.track(left, total=len(units), finished=finished, label=label or self.folder.name):
-            self._started[unit_name(unit)] = time.perf_counter()
-            yield unit
+        finished = mesh.agreed([self.done(unit) for unit in units])
+        left = [unit for unit, is_done in zip(units, finished, strict=True) if not is_done]
 
-    def record(
-        self, unit: str | Mapping[str, Any], measured: Sequence[Mapping[str, Any]], *, wall_s: float | None = None
-    ) -> None:
+        def work(unit: Unit) -> None:
+            began = time.perf_counter()
+            measured = rows_of(unit)
+            if mesh.leads():
+                self.record(unit, measured, wall_s=time.perf_counter() - began)
+                then(unit)
+
+        done = mesh.each(left, work)
+        for _ in progress.track(done, total=len(units), finished=int(finished.sum()), label=self.folder.name):
+            pass
+
+    def record(self, unit: str | Mapping[str, Any], measured: Sequence[Mapping[str, Any]], *, wall_s: float) -> None:
         """Finish a unit of work: write its rows, atomically.
 
         Args:
             unit: The unit.
-            measured: Its rows: scalars by column name, without ``unit``, ``wall_s``, ``config.*`` or ``env.*``.
-            wall_s: Seconds that it took; by default the time since `pending` yielded it.
+            measured: Its rows, see `do`.
+            wall_s: Seconds that it took.
 
         Raises:
             RunError: If the unit is finished already.
-            ValueError: If a column is reserved, a value is no scalar, or there is neither ``wall_s`` nor a start.
+            ValueError: If a column is reserved, or a value is no scalar.
         """
         name = unit_name(unit)
         if self.done(unit):
             raise RunError(f"unit {name!r} is finished already, in {self._path(name)}; its rows stay as they are")
-        if wall_s is None:
-            if name not in self._started:
-                raise ValueError(f"unit {name!r} did not come from pending(); say how long it took, wall_s=...")
-            wall_s = time.perf_counter() - self._started.pop(name)
         fixed = dict(unit) if isinstance(unit, Mapping) else {}
         shared = {f"config.{key}": value for key, value in self.config.items()}
         shared |= {f"env.{key}": value for key, value in self.environment.items()}
@@ -136,9 +145,10 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(out: Path, config: Any, *, environment: Mapping[str, Any] | None = None) -> Iterator[Run]:
-    """Open a run folder: a new one, or the same run's to resume it. One process at a time.
+    """Open a run folder: a new one, or the same run's to resume it. One run at a time.
 
-    On leaving without an error the rows of all finished units are written to ``rows.jsonl`` and ``rows.csv``.
+    On leaving without an error the rows of all finished units are written to ``rows.jsonl`` and ``rows.csv``. The
+    processes of one run (`mesh.start`) open the folder together; all must see it, and process 0 looks after it.
 
     Args:
         out: The folder; made if missing.
@@ -155,12 +165,23 @@ def open_run(out: Path, config: Any, *, environment: Mapping[str, Any] | None = 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with open_run(Path(folder) / "demo", {"seed": 7}, environment={}) as run:
-    ...         for unit in run.pending([{"k": 1}, {"k": 2}]):
-    ...             run.record(unit, [{"square": unit["k"] ** 2}], wall_s=0.5)
-    ...     read_rows(Path(folder) / "demo")[1]
-    {'k': 2, 'square': 4, 'seed': 7, 'unit': 'k=2', 'wall_s': 0.5, 'config.seed': 7}
+    ...         run.do([{"k": 1}, {"k": 2}], lambda unit: [{"square": unit["k"] ** 2}])
+    ...     [(row["k"], row["square"], row["unit"], row["config.seed"]) for row in read_rows(Path(folder) / "demo")]
+    [(1, 1, 'k=1', 7), (2, 4, 'k=2', 7)]
     """
     identity = _experiment(config) | rows.flatten(config, without=RUN_FIELDS)
+    run = Run(out, identity, dict(rows.environment() if environment is None else environment))
+    with _claimed(run) if jax.process_index() == 0 else contextlib.nullcontext():
+        mesh.wait(f"{out} is open")
+        yield run
+        mesh.wait(f"the units of {out} are done")
+    mesh.wait(f"{out} is closed")
+
+
+@contextlib.contextmanager
+def _claimed(run: Run) -> Iterator[None]:
+    """Hold a run folder while units are done, and write its tables at the end."""
+    out = run.folder
     _refuse_foreign(out)
     (out / "units").mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("ab") as lock:
@@ -168,12 +189,11 @@ def open_run(out: Path, config: Any, *, environment: Mapping[str, Any] | None = 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(f"{out} is in use by another process; wait for it, or choose another --out") from None
-        run = Run(out, identity, dict(rows.environment() if environment is None else environment))
         _claim(run)
         files.remove_leftovers(out)
         files.remove_leftovers(out / "units")
         run.all_rows()  # Damage is said before hours of work, not after.
-        yield run
+        yield
         run.finish()
 
 

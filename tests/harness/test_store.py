@@ -33,9 +33,7 @@ def fill(out: Path, config: object = None, units: list[dict] = UNITS) -> list[di
     """Run all units; returns those that were not finished before."""
     made = []
     with store.open_run(out, config or Config(), environment={"python": "3"}) as run:
-        for unit in run.pending(units):
-            run.record(unit, [{"loss": 1.5, "share": share} for share in (0.01, 0.05)])
-            made.append(unit)
+        run.do(units, lambda unit: made.append(unit) or [{"loss": 1.5, "share": share} for share in (0.01, 0.05)])
     return made
 
 
@@ -167,10 +165,8 @@ def test_misuse_is_refused(tmp_path: Path) -> None:
         run.record("a", [{"x": 1}], wall_s=0.0)
         with pytest.raises(store.RunError, match="'a' is finished already"):
             run.record("a", [{"x": 2}], wall_s=0.0)
-        with pytest.raises(ValueError, match="did not come from pending"):
-            run.record("b", [{"x": 2}])
         with pytest.raises(store.RunError, match="two units of work are called 'b'"):
-            next(run.pending(["b", "b"]))
+            run.do(["b", "b"], lambda unit: [])
         for column in ("unit", "wall_s", "config.seed", "env.jax"):
             with pytest.raises(ValueError, match="the store's own"):
                 run.record("b", [{column: 2}], wall_s=0.0)
@@ -211,13 +207,17 @@ import sys, time
 from pathlib import Path
 from scripts.harness import store
 out, log = Path(sys.argv[1]), open(sys.argv[2], "ab", buffering=0)
-assert "jax" not in sys.modules
+done = store.Run.record
+def rows_of(unit):
+    log.write(b"started %d\\n" % unit["k"])
+    time.sleep(0.001)
+    return [{"square": unit["k"] ** 2, "part": part} for part in range(3)]
+def record(run, unit, rows, **how):
+    done(run, unit, rows, **how)
+    log.write(b"finished %d\\n" % unit["k"])
+store.Run.record = record
 with store.open_run(out, {"seed": 0}, environment={}) as run:
-    for unit in run.pending([{"k": k} for k in range(200)]):
-        log.write(b"started %d\\n" % unit["k"])
-        time.sleep(0.001)
-        run.record(unit, [{"square": unit["k"] ** 2, "part": part} for part in range(3)])
-        log.write(b"finished %d\\n" % unit["k"])
+    run.do([{"k": k} for k in range(200)], rows_of)
 log.write(b"end\\n")
 """
 

@@ -1,0 +1,238 @@
+"""Devices: one, those of a machine, or those of many processes.
+
+A layout such as ``data=4,sweep=2`` makes slices of devices: two slices of four. A slice does one unit of work at a
+time; within it rows (of a table, of a batch) lie on all of its devices, and everything else on each. Computation
+follows the data under ``jit``, so that nothing but this module and `placement` knows of devices::
+
+    with mesh.session("data=4,sweep=2"):
+        for unit in mesh.each(units, work):     # work(unit) runs on a slice, two units side by side
+            ...
+
+    def work(unit):
+        data = placement.rows(data)             # an array's first axis over the devices of this slice
+
+Without a layout nothing here does anything: one device, one unit after the other.
+"""
+
+import contextlib
+import dataclasses
+import os
+import queue
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+DATA = "data"
+SWEEP = "sweep"
+HEARTBEAT_S = 30
+"""After so long without a word a process counts as dead, and the others stop."""
+Item = TypeVar("Item")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How many devices there are in a slice (``data``), and how many slices (``sweep``)."""
+
+    data: int = 1
+    sweep: int = 1
+
+
+def parse(text: str) -> Layout:
+    """Read a layout.
+
+    Raises:
+        ValueError: If it is none; the message shows one.
+
+    >>> parse("data=4,sweep=2")
+    Layout(data=4, sweep=2)
+    """
+    found = re.findall(r"(?:^|,)(data|sweep)=([1-9][0-9]{0,5})(?=,|$)", text)
+    names = [name for name, _ in found]
+    if not found or len(set(names)) < len(names) or len(text) != len(",".join("=".join(pair) for pair in found)):
+        raise ValueError(f"--mesh: expected axes and numbers of devices such as data=4,sweep=2, got {text!r}")
+    return Layout(**{name: int(number) for name, number in found})
+
+
+def start(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
+    """Join this process to the others of its run; before anything else that JAX does.
+
+    Args:
+        coordinator: "HOST:PORT" of process 0, or "auto": what Slurm, a TPU slice, Open MPI or Kubernetes says.
+        processes: How many there are, and
+        process: which one this is; both unless ``coordinator`` is "auto".
+
+    Raises:
+        ValueError: If one of the three is missing, or "auto" finds nothing.
+        ConnectionError: If the processes do not find each other.
+    """
+    if coordinator == "auto":
+        address = processes = process = None
+    elif processes is None or process is None or not 0 <= process < processes:
+        raise ValueError(
+            f"--coordinator {coordinator} needs --processes, how many there are, and --process, which one this is "
+            f"(0 to processes - 1); got {processes} and {process}"
+        )
+    else:
+        address = coordinator
+    try:
+        jax.distributed.initialize(address, processes, process, heartbeat_timeout_seconds=HEARTBEAT_S)
+    except ValueError as error:
+        raise ValueError(f"--coordinator auto: no cluster was found here ({error}); give HOST:PORT") from error
+    except RuntimeError as error:
+        raise ConnectionError(f"--coordinator {coordinator}: the processes did not meet ({error})") from error
+
+
+def several_processes() -> bool:
+    """Whether this process is one of several that `start` joined."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Session:
+    """The slices of all processes, and the numbers of those that this process has devices in."""
+
+    slices: tuple[jax.sharding.Mesh, ...]
+    own: tuple[int, ...]
+
+
+_session: _Session | None = None
+
+
+@contextlib.contextmanager
+def session(layout: str = "") -> Iterator[None]:
+    """Use the devices in a layout for as long as the context lasts, in every thread of `each`.
+
+    Args:
+        layout: See `parse`. Empty: one device; with several processes, all of their devices in one slice.
+
+    Raises:
+        ValueError: If there are fewer devices, or a slice would hold parts of several processes.
+    """
+    global _session
+    if not layout and not several_processes():
+        yield
+        return
+    made = _slices(parse(layout) if layout else Layout(data=jax.device_count()))
+    _session = made
+    try:
+        with jax.set_mesh(made.slices[made.own[0]]):
+            yield
+    finally:
+        _session = None
+
+
+def _slices(layout: Layout) -> _Session:
+    needed, devices = layout.data * layout.sweep, jax.devices()
+    if needed > len(devices):
+        raise ValueError(
+            f"--mesh data={layout.data},sweep={layout.sweep} needs {needed} devices; there are {len(devices)} "
+            f"({devices[0].device_kind}). To try it on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count=8"
+        )
+    axes = (jax.sharding.AxisType.Auto,) * 2
+    whole = jax.make_mesh((layout.sweep, layout.data), (SWEEP, DATA), axis_types=axes, devices=devices[:needed])
+    slices = tuple(jax.sharding.Mesh(row, (DATA,), axis_types=axes[:1]) for row in whole.devices)
+    parts = [{device.process_index for device in slice_.devices.flat} for slice_ in slices]
+    own = tuple(index for index, part in enumerate(parts) if jax.process_index() in part)
+    if not own:
+        raise ValueError(
+            f"--mesh uses {needed} of {len(devices)} devices, none of them of process {jax.process_index()}"
+        )
+    if len(slices) > 1 and any(len(part) > 1 for part in parts):
+        raise ValueError(
+            f"--mesh data={layout.data},sweep={layout.sweep}: a slice of several processes must be the only one; "
+            f"with sweep, `data` divides the devices of a process ({jax.local_device_count()} here)"
+        )
+    return _Session(slices, own)
+
+
+def each(items: Sequence[Item], work: Callable[[Item], Any]) -> Iterator[Item]:
+    """Do all items, as many at once as there are slices; yields an item when it is done.
+
+    Several processes deal the items among them, and each yields its own.
+
+    Args:
+        items: The same ones in every process.
+        work: Does one, in a thread of its own if this process has several slices.
+
+    Raises:
+        Exception: The first that ``work`` raised; what has begun is finished, and nothing else begun.
+    """
+    if _session is None or len(_session.slices) == 1:
+        for item in items:
+            work(item)
+            yield item
+        return
+    mine = [item for number, item in enumerate(items) if number % len(_session.slices) in _session.own]
+    left: queue.SimpleQueue[Item] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[Item | None, BaseException | None]] = queue.SimpleQueue()
+    for item in mine:
+        left.put(item)
+    stop = threading.Event()
+
+    def take(slice_: jax.sharding.Mesh) -> None:
+        with jax.set_mesh(slice_):
+            while not stop.is_set():
+                try:
+                    item = left.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    work(item)
+                    done.put((item, None))
+                except BaseException as error:
+                    stop.set()
+                    done.put((None, error))
+
+    hands = [threading.Thread(target=take, args=(_session.slices[index],)) for index in _session.own]
+    for hand in hands:
+        hand.start()
+    try:
+        for _ in mine:
+            item, error = done.get()
+            if error is not None:
+                raise error
+            assert item is not None
+            yield item
+    finally:
+        stop.set()
+        for hand in hands:
+            hand.join()
+
+
+def current() -> jax.sharding.Mesh | None:
+    """The slice that this thread works on, or None."""
+    mesh = jax.sharding.get_mesh()
+    return None if mesh.empty else mesh
+
+
+def leads() -> bool:
+    """Whether this process is the one of its slice that writes files."""
+    slice_ = current()
+    return slice_ is None or min(device.process_index for device in slice_.devices.flat) == jax.process_index()
+
+
+def agreed(values: Any) -> np.ndarray:
+    """What process 0 has, in every process."""
+    values = np.asarray(values)
+    return np.asarray(multihost_utils.broadcast_one_to_all(values)) if several_processes() else values
+
+
+def wait(what: str) -> None:
+    """Go on when all processes are here."""
+    if several_processes():
+        multihost_utils.sync_global_devices(what)
+
+
+def leave(status: int) -> int:
+    """End this process at once if the others would be waited for; else returns the status."""
+    if several_processes():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
