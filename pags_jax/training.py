@@ -235,7 +235,8 @@ def steps(
     is as for ``scan_epoch``.
     """
     rows = place(_order(task, state, x.shape[0]))
-    for batch in rows[int(state.step) % len(rows) :]:
+    for number in range(int(state.step) % len(rows), len(rows)):
+        batch = rows[number]  # Not ``for batch in rows``, which would move every row to all devices.
         state, metrics = compiled_step(task, state, x[batch], y[batch], hyper)
         yield state, metrics
 

@@ -48,8 +48,8 @@ def batches(rows: Any) -> Any:
     Raises:
         ValueError: If a batch cannot be divided among the devices.
     """
-    slice_ = current()
-    if slice_ is None:
+    slice_ = jax.sharding.get_abstract_mesh()
+    if slice_.empty:
         return rows
     if rows.shape[1] % slice_.size:
         raise ValueError(f"--batch-size {rows.shape[1]} cannot be divided among {slice_.size} devices")

@@ -1,0 +1,153 @@
+"""Rows on eight devices: the same answers as on one, and no device ever sees the rows of another."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import fmu_jax
+from fmu_jax import Data, Objective, distances, fitting, metrics, moments, output_perturbation, rounding, stream
+from fmu_jax import certificates as certifying
+from fmu_jax.removal.methods import METHODS
+
+OPTIONS = {"descent": {"steps": 20}}
+FORGET = np.arange(0, 300, 3)
+COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|collective-permute|all-to-all|reduce-scatter)(?:-start)?\(")
+BYTES = {"pred": 1, "s32": 4, "u32": 4, "f32": 4, "f64": 8}
+
+
+def rows(n, d=6, seed=0):
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(n, d)) / np.sqrt(d)
+    x[:, -1] = 1
+    group = (draw.random(n) < 0.4).astype(np.int32)
+    y = (x[:, 0] + 0.5 * group + 0.5 * draw.normal(size=n) > 0).astype(np.int32)
+    return Data(jnp.asarray(x), jnp.asarray(y), jnp.asarray(group), jnp.ones(n))
+
+
+def eight():
+    return jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def both(function, data):
+    """What a function of the data gives on one device and on eight."""
+    alone = jax.device_get(function(data))
+    with jax.set_mesh(eight()):
+        spread = function(jax.device_put(data, P("data")))
+        return alone, jax.device_get(spread), spread
+
+
+def assert_close(got, wanted, tolerance=1e-10):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        scale = np.abs(b).max() if np.size(b) else 0.0
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * scale)
+
+
+def train(objective, data):
+    noise = jnp.linspace(-1.0, 1.0, data.x.shape[1])
+    return fmu_jax.fit(objective, data, noise=noise, tolerance=1e-13, max_steps=50, throw=False).params, noise
+
+
+@pytest.mark.parametrize(
+    ("method", "n"), [("fair_newton", 960 * 32), *((method, 1_000) for method in sorted(set(METHODS) - {"sharded"}))]
+)
+def test_a_certified_removal(method, n):
+    objective = Objective(l2=1e-3, fairness=1.0)
+
+    def answer(data):
+        params, noise = train(objective, data)
+        options = OPTIONS.get(method, {})
+        removal = fmu_jax.remove(
+            objective, params, data, FORGET, method=method, noise=noise, allow_unfair=True, throw=False, **options
+        )
+        certificate = fmu_jax.certify(objective, params, removal, sigma=1.0, delta=1e-5, noise=noise)
+        interval = fmu_jax.fairness_interval(objective, removal, data, noise=noise)
+        gaps = metrics.group_metrics(fmu_jax.predict_labels(objective, removal.params, data.x), removal.data)
+        return removal, certificate, interval, gaps
+
+    alone, spread, placed = both(answer, rows(n))
+    assert placed[0].data.x.sharding.spec == P("data")
+    assert placed[0].params.sharding.spec == P()
+    assert_close(spread[0].params, alone[0].params)
+    assert_close((spread[2], spread[3]), (alone[2], alone[3]))
+    # What is left of a gradient after a step is a difference of large sums: known to its rounding margin.
+    for name in ("row_bound", "gram_bound", "paper_data_dependent", "paper_worst_case", "rounding_margin"):
+        assert_close(getattr(spread[1], name), getattr(alone[1], name), 1e-6)
+    margin = alone[1].rounding_margin + spread[1].rounding_margin
+    assert abs(spread[1].residual_norm - alone[1].residual_norm) <= margin
+
+
+@pytest.mark.parametrize(
+    ("penalty", "reweigh", "n"), [("equalized_odds", False, 960 * 32), ("individual", True, 1_000)]
+)
+def test_a_stream(penalty, reweigh, n):
+    objective = Objective(l2=1e-3, fairness=1.0, penalty=penalty, reweigh=reweigh)
+
+    def answer(data):
+        noise = jnp.linspace(-1.0, 1.0, data.x.shape[1])
+        fitted = fmu_jax.fit(objective, data, noise=noise)
+        state = stream.start(objective, fitted, data, noise=noise, sigma=1.0, delta=1e-5, budget=1.0)
+        taken, left = stream.take(data, FORGET)
+        deleted = stream.delete(state, taken)
+        return state.moments, deleted.params, deleted.residual_bound, stream.refresh(deleted, left).params
+
+    alone, spread, _ = both(answer, rows(n))
+    assert_close(spread[0]._replace(errors=None), alone[0]._replace(errors=None))
+    assert_close((spread[1], spread[3]), (alone[1], alone[3]))
+    assert_close((spread[0].errors, spread[2]), (alone[0].errors, alone[2]), 1e-6)
+
+
+def test_published_noise():
+    objective = Objective(l2=1e-2, fairness=1.0)
+
+    def answer(data):
+        params, _ = train(objective, data)
+        removal = fmu_jax.remove(objective, params, data, FORGET, method="descent", steps=20)
+        return output_perturbation.certify_descent(objective, params, removal, steps=20, publish_sigma=0.1, delta=1e-5)
+
+    alone, spread, _ = both(answer, rows(1_000))
+    assert_close(spread, alone, 1e-6)
+
+
+def collectives(compiled):
+    """Bytes that each collective of a program hands over."""
+    found = []
+    for line in compiled.as_text().splitlines():
+        if match := COLLECTIVE.search(line):
+            shapes = re.findall(r"(pred|[suf]\d+)\[([\d,]*)\]", match[1])
+            found.append(sum(BYTES[kind] * math.prod(map(int, filter(None, dims.split(",")))) for kind, dims in shapes))
+    return sorted(found)
+
+
+PROGRAMS = {
+    "a Newton step of fit": lambda o, p, d, b: fitting.minimise.lower(o, p, d, b, 1e-10, 1, True),
+    "fair_newton": lambda o, p, d, b: METHODS["fair_newton"].run.lower(o, p, d, d, noise=b),
+    "gradient with error": lambda o, p, d, b: jax.jit(rounding.gradient_with_error).lower(o, p, d, b),
+    "moments": lambda o, p, d, b: jax.jit(moments.moments).lower(o, p, d),
+    "region": lambda o, p, d, b: distances._region.lower(o, removal_of(p, d), b),
+    "certificate": lambda o, p, d, b: certifying._certify.lower(
+        o, p, removal_of(p, d), distances._region(o, removal_of(p, d), b), 1.0, 1e-5, b
+    ),
+}
+
+
+def removal_of(params, data):
+    nothing = jnp.zeros(data.y.shape, bool)
+    return fmu_jax.Removal(params, data, nothing, params, jnp.ones((), bool), jnp.zeros(()), jnp.zeros((), jnp.int32))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_what_devices_tell_each_other_does_not_grow_with_the_rows(program):
+    d, told = 6, {}
+    with jax.set_mesh(eight()):
+        objective, params, noise = Objective(l2=1e-3, fairness=1.0), jnp.ones(d), jnp.ones(d)
+        for n in (960 * 32, 960 * 64, 960 * 160):
+            data = jax.device_put(rows(n, d), P("data"))
+            told[n] = collectives(PROGRAMS[program](objective, params, data, noise).compile())
+    assert len({tuple(sizes) for sizes in told.values()}) == 1
+    assert 0 < len(told[960 * 32]) < 40
+    assert max(told[960 * 32]) <= 8 * 960 * 4 * d  # Sums of pieces, far fewer numbers than rows.
