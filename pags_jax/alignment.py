@@ -235,6 +235,8 @@ def _check_pixels(*images: Array) -> None:
     for x in images:
         if x.ndim != 4 or x.shape[-1] not in (1, 3):
             raise ValueError(f"expected images (n, height, width, 1 or 3), got the shape {x.shape}")
+        if x.size == 0:
+            raise ValueError(f"expected at least one image with pixels, got the shape {x.shape}")
         if is_traced(x):
             continue
         with jax.ensure_compile_time_eval():
