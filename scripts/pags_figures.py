@@ -244,7 +244,9 @@ def draw_distractor(config: Config) -> Any:
             middle = [np.median([float(row[part]) for row in chosen if row["sigma"] == sigma]) for sigma in sigmas]
             axes[0, 1].plot(sigmas, middle, dash, color=plot.look(name).color)
     for panel, label in zip(axes[0], ("ratio", "change of probabilities"), strict=True):
-        panel.set(xscale="log", yscale="log", xlabel="standard deviation of the noise", ylabel=label)
+        panel.set(xlabel="standard deviation of the noise", ylabel=label)
+        if any(row["ratio"] for row in table):  # A logarithmic axis needs a value.
+            panel.set(xscale="log", yscale="log")
         panel.xaxis.set_minor_formatter(NullFormatter())
     plot.legend(figure, columns=3)
     return figure

@@ -118,8 +118,8 @@ def pack(
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds values that are not finite in {dtype}")
-    about = json.dumps(dict(about), sort_keys=True)
-    metadata = {"kind": kind, "architecture": json.dumps(options, sort_keys=True), "about": about}
+    said = json.dumps(dict(about), sort_keys=True)
+    metadata = {"kind": kind, "architecture": json.dumps(options, sort_keys=True), "about": said}
     metadata["sha256"] = _digest(arrays, metadata)
     return save(arrays, {_METADATA: json.dumps(metadata, sort_keys=True)})
 
