@@ -80,7 +80,7 @@ def claims_of(loss: str, robust: list[Row], aligned: list[Row], config: pags_fig
 
 def largest(table: list[Row], column: str) -> float | None:
     """Of the values that are there; None where there is none."""
-    return max((row[column] for row in table if row[column] is not None), default=None)
+    return max((row[column] for row in table if row[column] is not None and np.isfinite(row[column])), default=None)
 
 
 def medians(table: list[Row], loss: str, *columns: str) -> list[np.ndarray]:
