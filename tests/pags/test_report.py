@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts import pags_report
+from scripts import pags_report, reproduce
 from scripts.harness import store
 
 STRENGTHS = (0.1, 1.0, 10.0)
@@ -109,3 +109,16 @@ def test_a_sweep_at_chance_has_no_regimes(monkeypatch):
     monkeypatch.setattr(store, "read_rows", lambda folder: table)
     (line,) = pags_report.regime_blocks(Path(), Path())[1].data
     assert line["aligned"] == "none: 0 of 3 seeds show it; for 3 no strength's accuracy is above chance"
+
+
+def test_figures_of_one_name_are_published_apart(monkeypatch, tmp_path):
+    """The sweep's accuracy was overwritten by that of the models beside a distractor."""
+    monkeypatch.setattr(reproduce, "parts", lambda config: {"pags_train": None, "pags_distractor_train": None})
+    for name in ("pags_train", "pags_distractor_train"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "accuracy.png").write_bytes(name.encode())
+    reproduce.publish(reproduce.Config(out=tmp_path, publish=tmp_path / "published"))
+    published = {path.name: path.read_bytes() for path in (tmp_path / "published").iterdir()}
+    assert published == {
+        "accuracy.png": b"pags_train", "pags_distractor_train_accuracy.png": b"pags_distractor_train",
+    }  # fmt: skip
