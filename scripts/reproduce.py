@@ -170,7 +170,7 @@ def main(config: Config) -> None:
 def publish(config: Config) -> None:
     """Copies every part's rows, as reproducible ``.csv.gz``, and figures.
 
-    A figure that an earlier part has one of the same name of gets its own part's name in front.
+    Where an earlier part has a figure of the same name, the part's name goes in front.
     """
     folder = config.publish or Path()
     taken: set[str] = set()
