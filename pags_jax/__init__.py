@@ -19,6 +19,7 @@ Import the modules, as in ``from pags_jax import attacks, gradients``:
     scores: denoisers, the score of noisy images, the Bayes classifier's gradient.
     generative: training of denoisers and autoencoders.
     manifold: tangent spaces of the data, from a decoder, from neighbours, or from a denoiser.
+    bases: projections, ranks and angles of these.
     robustness: how far predictions move on and off the manifold, and under noise on a part.
     alignment: cosine and LPIPS of gradients and scores.
     bayes: synthetic images whose posterior, gradient, tangent space and score are known.

@@ -18,6 +18,7 @@ the device, and images below 32 pixels are resized to 32; there one pair at a ti
 no features.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -87,7 +88,7 @@ def cosine(a: Float[Array, "n ..."], b: Float[Array, "n ..."]) -> Float[Array, "
     >>> cosine(a, jnp.array([[1.0, 0.0], [1.0, 0.0]], jnp.float32)).round(6).tolist()
     [0.6000000238418579, nan]
     """
-    a, b = (unit_scale(maps).reshape(maps.shape[0], -1) for maps in _as_pair(a, b))
+    a, b = (unit_scale(maps).reshape(maps.shape[0], math.prod(maps.shape[1:])) for maps in _as_pair(a, b))
     lengths = jnp.sqrt(jnp.sum(a * a, 1)) * jnp.sqrt(jnp.sum(b * b, 1))
     return jnp.clip(jnp.sum(a * b, 1) / lengths, -1, 1)
 
@@ -228,6 +229,8 @@ def _check_maps(maps: Any) -> None:
         raise ValueError(f"expected floats, got {jnp.result_type(maps)}; see images.to_float")
     if jnp.ndim(maps) < 2:
         raise ValueError(f"expected an axis for examples and more, got the shape {jnp.shape(maps)}")
+    if 0 in jnp.shape(maps)[1:]:
+        raise ValueError(f"expected maps with at least one pixel, got the shape {jnp.shape(maps)}")
 
 
 def _check_pixels(*images: Array) -> None:

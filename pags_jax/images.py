@@ -61,3 +61,9 @@ def check_classes(apply_fn: Callable[[Any], Any], x: Any, y: Any) -> None:
     classes = jax.eval_shape(apply_fn, x).shape[-1]
     if np.max(np.asarray(y)) >= classes:
         raise ValueError(f"labels must be below {classes}, the number of classes, got {np.max(np.asarray(y))}")
+
+
+def check_noise_level(sigma_pm1: Any) -> None:
+    """Raises ValueError unless ``sigma_pm1`` is one finite number above 0; of a traced one only the shape is seen."""
+    if jnp.ndim(sigma_pm1) != 0 or not (is_traced(sigma_pm1) or 0 < float(sigma_pm1) < float("inf")):
+        raise ValueError(f"`sigma_pm1` must be one finite number above 0, got {sigma_pm1}")

@@ -25,10 +25,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
-from pags_jax.images import check_images, is_traced
+from pags_jax.bases import principal_angles as principal_angles
+from pags_jax.bases import project as project
+from pags_jax.bases import rank as rank
+from pags_jax.chunks import check_counts, map_chunks
+from pags_jax.images import check_images, check_noise_level, is_traced
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -82,6 +85,10 @@ def tangent_basis(
 def local_pca(neighbours: Float[Array, "n m ..."], *, rank: int) -> Float[Array, "n k ..."]:
     """Leading principal directions of each image's neighbours: its tangent space, if the manifold is flat among them.
 
+    A direction in which neighbours differ by no more than the rounding of their own pixels is none: singular values of
+    at most the machine epsilon times the length of all ``m`` images together count as zero, besides those at most that
+    times the larger of ``m`` and the number of features, of the largest. So equal images have rank 0 at any scale.
+
     Args:
       neighbours: ``m`` images near each of ``n``, as ``data[nearest(x, data, ...)]``.
       rank: number of directions, at most ``m - 1``.
@@ -99,8 +106,18 @@ def local_pca(neighbours: Float[Array, "n m ..."], *, rank: int) -> Float[Array,
     check_images(neighbours)
     if neighbours.ndim < 3:
         raise ValueError(f"neighbours must have the shape (n, m, ...), got {neighbours.shape}")
-    _check_counts(min(neighbours.shape[1] - 1, neighbours[0, 0].size), rank=rank)
-    return jax.vmap(lambda images: _span(images - images.mean(0, keepdims=True), None)[:rank])(neighbours)
+    check_counts(min(neighbours.shape[1] - 1, neighbours[0, 0].size), rank=rank)
+
+    def one(images):
+        # Scaled first: squares of tiny or huge images leave the range of floats.
+        largest = jnp.max(jnp.abs(images))
+        images = images / jnp.where(largest >= jnp.finfo(images.dtype).tiny, largest, 1)
+        # Differences from one of them are exact to their own size; from the mean they carry the rounding of the mean.
+        moved = images - images[:1]
+        floor = jnp.finfo(images.dtype).eps * jnp.sqrt(jnp.sum(images**2))
+        return _span(moved - moved.mean(0, keepdims=True), None, floor)[:rank]
+
+    return jax.vmap(one)(neighbours)
 
 
 def nearest(
@@ -135,7 +152,7 @@ def nearest(
     check_images(data)
     if x.shape[1:] != data.shape[1:]:
         raise ValueError(f"`x` and `data` must hold images of one shape, got {x.shape[1:]} and {data.shape[1:]}")
-    _check_counts(len(data) - (itself is not None), count=count)
+    check_counts(len(data) - (itself is not None), count=count)
     flat = data.reshape(len(data), -1)
     centre = flat.mean(0, keepdims=True)
     flat = flat - centre
@@ -184,7 +201,7 @@ def denoiser_basis(
       The basis, by falling absolute eigenvalue.
 
     Raises:
-      ValueError: images, or a number that cannot be used.
+      ValueError: images, a noise level that is not one finite number above 0, or a count that cannot be used.
 
     >>> denoise = lambda u, sigma: u * jnp.array([[0.9, 0.1, 0.0]])
     >>> options = {"sigma_pm1": 0.5, "rank": 1, "key": jax.random.key(0), "iterations": 20}
@@ -192,8 +209,9 @@ def denoiser_basis(
     [[[1.0, 0.0, 0.0]]]
     """
     check_images(x)
-    _check_counts(x[0].size, rank=rank)
-    _check_counts(iterations=iterations)
+    check_counts(x[0].size, rank=rank)
+    check_counts(iterations=iterations)
+    check_noise_level(sigma_pm1)
     sigma = jnp.asarray(sigma_pm1, x.dtype)
 
     def one(image, key):
@@ -216,84 +234,17 @@ def denoiser_basis(
     return map_chunks(one, (x, jax.random.split(key, len(x))), chunk_size)
 
 
-def project(basis: Float[Array, "n k ..."], v: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
-    """The part of each ``v`` in its image's span: ``P v = sum_j <b_j, v> b_j``. For several of each, use ``vmap``.
+def _span(vectors: Array, rtol: Any, floor: Any = 0) -> Array:
+    """Left singular vectors of the matrix whose columns are the ``(m, ...)`` vectors, those of value zero as zeros.
 
-    Raises:
-      ValueError: a basis for other shapes.
-
-    >>> print(project(jnp.array([[[0.6, 0.8]]]), jnp.array([[5.0, 0.0]])))
-    [[1.8 2.4]]
+    Zero are singular values of at most ``rtol`` times the largest, or of at most ``floor``.
     """
-    if basis.ndim != v.ndim + 1 or basis.shape[:1] != v.shape[:1] or basis.shape[2:] != v.shape[1:]:
-        raise ValueError(f"vectors of the shape {v.shape} need a basis (n, k, ...image), got {basis.shape}")
-    flat = basis.reshape(*basis.shape[:2], -1).astype(v.dtype)
-    along = jnp.einsum("nkf,nf->nk", flat, v.reshape(len(v), -1), precision=_HIGHEST)
-    return jnp.einsum("nk,nkf->nf", along, flat, precision=_HIGHEST).reshape(v.shape)
-
-
-def rank(basis: Float[Array, "n k ..."]) -> Int[Array, " n"]:
-    """How many vectors of each image's basis are not zero."""
-    return jnp.any(basis.reshape(*basis.shape[:2], -1) != 0, -1).sum(-1, dtype=jnp.int32)
-
-
-def principal_angles(a: Float[Array, "n k ..."], b: Float[Array, "n l ..."]) -> Float[Array, "n angles"]:
-    """The angles between the spans of two bases, the smallest first, without loss of digits (Björck and Golub 1973).
-
-    Args:
-      a: a basis.
-      b: another.
-
-    Returns:
-      ``min(k, l)`` angles in radians; NaN beyond the smaller of the two ranks.
-
-    Raises:
-      ValueError: bases for other shapes of image.
-
-    >>> principal_angles(jnp.array([[[1.0, 0.0]]]), jnp.array([[[0.6, 0.8]]])).round(4).tolist()
-    [[0.9273]]
-    """
-    if a.shape[:1] != b.shape[:1] or a.shape[2:] != b.shape[2:]:
-        raise ValueError(f"expected two bases for the same images, got the shapes {a.shape} and {b.shape}")
-    count, size = min(a.shape[1], b.shape[1]), max(a.shape[1], b.shape[1])
-
-    def one(a, b, rank_a, rank_b):
-        a, b = (jnp.pad(v.reshape(len(v), -1), ((0, size - len(v)), (0, 0))) for v in (a, b))
-        small, large = jnp.where(rank_a < rank_b, a, b), jnp.where(rank_a < rank_b, b, a)
-        product = jnp.matmul(small, large.T, precision=_HIGHEST)
-        cosines = jnp.linalg.svd(product, compute_uv=False)[:count]
-        sines = jnp.linalg.svd(small - jnp.matmul(product, large, precision=_HIGHEST), compute_uv=False)
-        number, angles = jnp.arange(count, dtype=jnp.int32), jnp.minimum(rank_a, rank_b)
-        # They fall, with those of zero vectors last: the smallest of an angle is number `angles - 1`.
-        sines = sines[jnp.maximum(angles - 1 - number, 0)]
-        by_sine, by_cosine = jnp.arcsin(jnp.minimum(sines, 1)), jnp.arccos(jnp.minimum(cosines, 1))
-        return jnp.where(number < angles, jnp.where(cosines**2 < 0.5, by_cosine, by_sine), jnp.nan)
-
-    return jax.vmap(one)(a, b, rank(a), rank(b))
-
-
-def _span(vectors: Array, rtol: Any) -> Array:
-    """Left singular vectors of the matrix whose columns are the ``(m, ...)`` vectors, those of value zero as zeros."""
     columns = vectors.reshape(len(vectors), -1).T
     if rtol is None:
         rtol = float(jnp.finfo(columns.dtype).eps) * max(columns.shape)
     q, r = jnp.linalg.qr(columns)
     u, values, _ = jnp.linalg.svd(r, full_matrices=False)
     # Not "kept if above": what is not finite must make NaN, not a subspace of rank zero.
-    vanish = values <= jnp.asarray(rtol, values.dtype) * values[0]
+    vanish = values <= jnp.maximum(jnp.asarray(rtol, values.dtype) * values[0], jnp.asarray(floor, values.dtype))
     basis = jnp.where(vanish[None], 0, jnp.matmul(q, u, precision=_HIGHEST))
     return basis.T.reshape(-1, *vectors.shape[1:])
-
-
-def map_chunks(function: Callable, arrays: tuple[Array, ...], chunk_size: int | None) -> Array:
-    """``function`` of each row of the arrays, for all rows at once (None) or for ``chunk_size`` at a time."""
-    if chunk_size is not None:
-        _check_counts(chunk_size=chunk_size)
-    return jax.lax.map(lambda row: function(*row), arrays, batch_size=chunk_size or 0)
-
-
-def _check_counts(most: int | None = None, **counts: Any) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or count < 1 or (most is not None and count > most):
-            allowed = "of at least 1" if most is None else f"from 1 to {most}"
-            raise ValueError(f"`{name}` must be a whole number {allowed}, got {count}")

@@ -8,6 +8,10 @@ models, those with ``a >= a* - tolerance`` are *accurate*. The rules, for each s
     aligned      the unbroken run of strengths, up to that last one, that are accurate and have off < ratio * on
     weak         the strengths before that run
 
+where ``off < ratio * on`` never holds for ``on = 0``, whatever the ratio: a model that does not move along the manifold
+is not aligned. A seed whose best accuracy is at most ``chance + tolerance`` has learned nothing, and gives no strength
+a label.
+
 So a label never goes back along a sweep, whatever the curves do; where they cross more than once, the last crossing
 counts, and a tie is not aligned. A seed may lack a regime: no strength is excessive while accuracy holds to the end,
 and none is aligned where ``off`` stays above until accuracy falls.
@@ -72,7 +76,16 @@ class Peak(NamedTuple):
     fall: np.ndarray
 
 
-def read(strengths: Any, accuracy: Any, on: Any, off: Any, *, tolerance: float = 0.02, ratio: float = 1.0) -> Regimes:
+def read(
+    strengths: Any,
+    accuracy: Any,
+    on: Any,
+    off: Any,
+    *,
+    tolerance: float = 0.02,
+    ratio: float = 1.0,
+    chance: float | None = None,
+) -> Regimes:
     """Labels every strength of a sweep by the rules of the module.
 
     Args:
@@ -80,15 +93,16 @@ def read(strengths: Any, accuracy: Any, on: Any, off: Any, *, tolerance: float =
       accuracy: shares in [0, 1], ``(k, seeds)``; NaN here or below means that this model is missing.
       on: on-manifold deviations, at least 0, ``(k, seeds)``.
       off: off-manifold deviations, at least 0, ``(k, seeds)``.
-      tolerance: how far accuracy may lie below the seed's best.
-      ratio: of off- to on-manifold deviation, below which a model can be aligned.
+      tolerance: how far accuracy may lie below the seed's best, and how far that best must lie above ``chance``.
+      ratio: of off- to on-manifold deviation, below which a model can be aligned; may be infinite.
+      chance: accuracy of guessing, one over the number of classes; None: nothing is asked of the best.
 
     Returns:
       Labels and how far the seeds agree.
 
     Raises:
       ValueError: strengths that do not ascend, shapes that do not fit, values out of range, a seed without a model, or
-        a tolerance or ratio that cannot be used.
+        a tolerance, ratio or chance that cannot be used.
 
     >>> found = read([0.1, 1, 10, 100], *np.array([[0.9, 0.9, 0.89, 0.6], [5, 4, 3, 1], [6, 4.5, 1, 0.5]])[..., None])
     >>> found.labels
@@ -99,13 +113,17 @@ def read(strengths: Any, accuracy: Any, on: Any, off: Any, *, tolerance: float =
     strengths, (accuracy, on, off) = _checked(strengths, accuracy=accuracy, on=on, off=off)
     if not 0 <= tolerance < 1 or not ratio > 0:
         raise ValueError(f"expected `tolerance` in [0, 1) and `ratio` above 0, got {tolerance} and {ratio}")
+    if chance is not None and not 0 <= chance < 1:
+        raise ValueError(f"expected `chance` in [0, 1), one over the number of classes, got {chance}")
     if (accuracy > 1).any() or any((values < 0).any() for values in (accuracy, on, off)):
         raise ValueError("expected `accuracy` in [0, 1], and deviations of at least 0")
     known = np.isfinite(accuracy + on + off)
     if not known.any(axis=0).all():
         raise ValueError(f"seed {int(np.argmin(known.any(axis=0)))} of the sweep has no model; leave it out")
     places = np.full(known.shape, -1)
-    for seed, rows in enumerate(known.T):
+    learned = np.max(accuracy, axis=0, where=known, initial=0) > (-1 if chance is None else chance + tolerance)
+    for seed in np.flatnonzero(learned):
+        rows = known[:, seed]
         curves = (values[rows, seed] for values in (accuracy, on, off))
         places[rows, seed] = _places(*curves, tolerance=tolerance, ratio=ratio)
     counts = np.stack([(places == place).sum(axis=1) for place in range(len(LABELS))], axis=1)
@@ -119,7 +137,7 @@ def read(strengths: Any, accuracy: Any, on: Any, off: Any, *, tolerance: float =
         agreement=most / seeds,
         weak_until=_or_nan(np.where(places == 0, column, -np.inf).max(axis=0)),
         excessive_from=_or_nan(np.where(places == 2, column, np.inf).min(axis=0)),
-        absent={label: _reason(label, places) for label in LABELS if label not in labels},
+        absent={label: _reason(label, places, learned) for label in LABELS if label not in labels},
     )
 
 
@@ -151,17 +169,22 @@ def _places(accuracy: np.ndarray, on: np.ndarray, off: np.ndarray, *, tolerance:
     """Places of the labels in ``LABELS``, for the curves of one seed."""
     accurate = accuracy >= accuracy.max() - tolerance
     end = np.flatnonzero(accurate)[-1] + 1
-    breaks = np.flatnonzero(~(accurate & (off < ratio * on))[:end])
+    reach = np.multiply(on, ratio, where=on > 0, out=np.zeros_like(on))
+    breaks = np.flatnonzero(~(accurate & (off < reach))[:end])
     start = breaks[-1] + 1 if breaks.size else 0
     index = np.arange(len(accuracy))
     return (index >= start).astype(int) + (index >= end)
 
 
-def _reason(label: Label, places: np.ndarray) -> str:
+def _reason(label: Label, places: np.ndarray, learned: np.ndarray) -> str:
     seeds, showing = places.shape[1], int((places == LABELS.index(label)).any(axis=0).sum())
     if showing == seeds:
         return "all seeds show it, but most of them at no common strength"
-    return f"{showing} of {seeds} seeds show it; for the others {_ABSENCE[label]}"
+    said = f"{showing} of {seeds} seeds show it"
+    idle = seeds - int(learned.sum())
+    if idle:
+        said += f"; for {idle} no strength's accuracy is above chance"
+    return said if showing + idle == seeds else f"{said}; for the others {_ABSENCE[label]}"
 
 
 def _checked(strengths: Any, **curves: Any) -> tuple[np.ndarray, list[np.ndarray]]:

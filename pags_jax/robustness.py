@@ -24,8 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from pags_jax.bases import parts
+from pags_jax.chunks import map_chunks
 from pags_jax.images import check_images, is_traced
-from pags_jax.manifold import map_chunks, project, rank
 
 #: The reference's distances in L2. Its figures show the 14th, 2.637.
 REFERENCE_EPS = tuple(np.logspace(-3, 2, 20).tolist())
@@ -46,15 +47,17 @@ class OnOff(NamedTuple):
 def directions(basis: Float[Array, "n k ..."], noise: Float[Array, "n ..."]) -> OnOff:
     """Unit vectors along the parts of noise on and off the manifold; for several draws, use ``vmap``.
 
-    They are orthogonal, and ``|P u| v_on + |u - P u| v_off = u``.
+    They are orthogonal, and ``|P u| v_on + |u - P u| v_off = u``. What is off the manifold is projected a second time,
+    so that they are orthogonal also where little of ``u`` is left. A part of at most ``4 epsilon sqrt(features) |u|``,
+    with the machine epsilon, is the rounding of projecting, and no direction.
 
     Args:
       basis: of each image's tangent space.
       noise: one draw ``u`` for each image.
 
     Returns:
-      Directions shaped as ``noise``. Zero where there is none: on the manifold where the basis has rank 0, off it
-      where the basis spans everything.
+      Directions shaped as ``noise``. Zero where there is none: on the manifold where the basis has rank 0 or ``u`` is
+      orthogonal to it, off it where the basis spans everything or ``u`` lies in its span.
 
     Raises:
       ValueError: a basis for other shapes.
@@ -63,8 +66,12 @@ def directions(basis: Float[Array, "n k ..."], noise: Float[Array, "n ..."]) -> 
     >>> on.tolist(), off.tolist()
     ([[1.0, 0.0]], [[0.0, 1.0]])
     """
-    on, off = _parts(basis, noise)
-    return OnOff(_unit(on), _unit(off))
+    largest = jnp.max(jnp.abs(noise), tuple(range(1, noise.ndim)), keepdims=True)
+    noise = noise / jnp.where(largest > 0, largest, 1)  # Squares of tiny or huge noise leave the range of floats.
+    on, off = parts(basis, noise)
+    off = parts(basis, off)[1]  # Twice is enough (Parlett, "The Symmetric Eigenvalue Problem", section 6.9).
+    floor = 4 * jnp.finfo(noise.dtype).eps * noise[0].size ** 0.5 * _length(noise)
+    return OnOff(_unit(on, floor), _unit(off, floor))
 
 
 def manifold_robustness(
@@ -183,7 +190,7 @@ def off_manifold_share(gradient: Float[Array, "n ..."], basis: Float[Array, "n k
     >>> off_manifold_share(jnp.array([[3.0, 4.0], [0.0, 0.0]]), basis).round(6).tolist()
     [0.64, nan]
     """
-    return _share(*_parts(basis, gradient))
+    return _share(*parts(basis, gradient))
 
 
 def off_manifold_share_by_noise(
@@ -227,31 +234,29 @@ def off_manifold_share_by_noise(
         raise ValueError(f"`sigma` must be one number, got the shape {sigma.shape}")
 
     def change(noise):
-        steps = jnp.stack(_parts(basis, sigma * noise))
+        steps = jnp.stack(parts(basis, sigma * noise))
         return jax.vmap(lambda step: function(x + step) - function(x - step))(steps)
 
     on, off = jnp.moveaxis(map_chunks(change, (noise,), chunk_size), 1, 0)
     return _share(on.T, off.T)
 
 
-def _parts(basis: Array, v: Array) -> tuple[Array, Array]:
-    """``P v`` and ``v - P v``; exactly zero where the basis has rank 0, or spans everything."""
-    on = project(basis, v)
-    everything = rank(basis) == v[0].size
-    return on, jnp.where(everything.reshape(-1, *(1,) * (v.ndim - 1)), 0, v - on)
+def _length(v: Array) -> Array:
+    return jnp.sqrt(jnp.sum(v**2, tuple(range(1, v.ndim)), keepdims=True))
 
 
-def _unit(v: Array) -> Array:
-    length = jnp.sqrt(jnp.sum(v**2, tuple(range(1, v.ndim)), keepdims=True))
-    return v / jnp.where(length > 0, length, 1)
+def _unit(v: Array, floor: Array) -> Array:
+    length = _length(v)
+    # Not "kept if above": what is not finite must make NaN, not a direction of zero.
+    return jnp.where(length <= floor, 0, v / jnp.where(length <= floor, 1, length))
 
 
 def _share(on: Array, off: Array) -> Array:
     """``sum off^2 / (sum on^2 + sum off^2)`` over all axes but the first; NaN for 0 / 0."""
-    parts = jnp.stack([on.reshape(len(on), -1), off.reshape(len(off), -1)])
-    largest = jnp.max(jnp.abs(parts), (0, 2), keepdims=True)
+    both = jnp.stack([on.reshape(len(on), -1), off.reshape(len(off), -1)])
+    largest = jnp.max(jnp.abs(both), (0, 2), keepdims=True)
     # Scaled first: the squares of a confident model's gradients underflow in float32.
-    on, off = jnp.sum((parts / jnp.where(largest > 0, largest, 1)) ** 2, 2)
+    on, off = jnp.sum((both / jnp.where(largest > 0, largest, 1)) ** 2, 2)
     return jnp.where(on + off > 0, off / jnp.where(on + off > 0, on + off, 1), jnp.nan)
 
 

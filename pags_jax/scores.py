@@ -27,7 +27,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
-from pags_jax.images import check_images, is_traced
+from pags_jax.images import check_images, check_noise_level, is_traced
 
 #: ``denoise(x_pm1, sigma_pm1)``.
 Denoiser = Callable[[Any, Any], Any]
@@ -98,7 +98,8 @@ def denoiser(model: Any, variables: Any, labels: Int[Array, "..."] | int | None 
       and labels.
 
     Raises:
-      ValueError: labels that are no classes of the model.
+      ValueError: labels that are no classes of the model. The network's own label for "none", the number of classes, is
+        refused too; under tracing, where labels cannot be seen, it is left to the network.
 
     >>> from pags_jax.models import UNet
     >>> model, x = UNet(widths=(8,), blocks=1), jnp.ones((3, 28, 28, 1), jnp.float32)
@@ -111,9 +112,9 @@ def denoiser(model: Any, variables: Any, labels: Int[Array, "..."] | int | None 
         labels = jnp.asarray(labels)
         if not jnp.issubdtype(labels.dtype, jnp.integer):
             raise ValueError(f"labels must be integers, got {labels.dtype}")
-        if not is_traced(labels) and not np.all((np.asarray(labels) >= 0) & (np.asarray(labels) <= model.classes)):
+        if not is_traced(labels) and not np.all((np.asarray(labels) >= 0) & (np.asarray(labels) < model.classes)):
             raise ValueError(
-                f"labels must be from 0 to {model.classes - 1} (or {model.classes}: no label), "
+                f"labels must be from 0 to {model.classes - 1} (None: whatever the class), "
                 f"got {np.min(np.asarray(labels))} to {np.max(np.asarray(labels))}"
             )
     return preconditioned(Partial(model.apply, variables, labels=labels), sigma_data=model.sigma_data)
@@ -280,6 +281,5 @@ def _beside(values: Float[Array, " n"], x: Any) -> Array:
 def _scaled(x: Array, sigma: Any) -> tuple[Array, Array]:
     """Images in [-1, 1] and the level in their type, both checked."""
     check_images(x)
-    if jnp.ndim(sigma) != 0 or not (is_traced(sigma) or 0 < float(sigma) < float("inf")):
-        raise ValueError(f"`sigma_pm1` must be one finite number above 0, got {sigma}")
+    check_noise_level(sigma)
     return 2 * x - 1, jnp.asarray(sigma, x.dtype)

@@ -45,9 +45,12 @@ class Config(pags_manifolds.ManifoldConfig):
 def main(config: Config) -> None:
     """Measures what is not measured yet."""
     table = pags_measuring.trained_rows(config.trained)
+    files = pags_manifolds.files_of(config, table, scores=True)
+    inputs = pags_measuring.digests(config, table, files)
     sample = pags_measuring.sample(config, table)
+    denoisers = pags_manifolds.denoisers(config, sample)
     basis = pags_manifolds.basis_of(config, sample)
-    maps = {sigma: scores_of(config, sample, sigma) for sigma in config.sigmas_pm1}
+    maps = {sigma: scores_of(denoisers, sample, sigma) for sigma in config.sigmas_pm1}
 
     def rows_of(unit: dict[str, Any], apply_fn: Any) -> list[pags_measuring.Row]:
         x, (y, here, near) = placement.rows(sample.x), placement.everywhere((sample.y, maps, basis))
@@ -61,14 +64,16 @@ def main(config: Config) -> None:
             for target, gradient in gradients.items()
         ]
 
-    pags_measuring.measure(config, table, rows_of)
+    pags_measuring.measure(config, table, rows_of, inputs=inputs)
     for sigma, kinds in maps.items():
         keep(config.out / f"scores_{sigma:g}.npz", {"x": sample.x, "y": sample.y, **kinds}, config.shown)
 
 
-def scores_of(config: Config, sample: pags_measuring.Sample, sigma: float) -> dict[str, jax.Array]:
+def scores_of(
+    denoisers: tuple[pags_scores.Denoiser, pags_scores.Denoiser], sample: pags_measuring.Sample, sigma: float
+) -> dict[str, jax.Array]:
     """The scores of the images at a noise level by kind: of all images, of their class, the difference."""
-    unconditional, conditional = pags_manifolds.denoisers(config, sample.y)
+    unconditional, conditional = denoisers
     score = jax.jit(pags_scores.score, compiler_options=compiling.compiler_options())
     maps = {
         name: score(denoise, sample.x, sigma_pm1=jnp.float32(sigma))

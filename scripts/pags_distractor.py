@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pags_jax import robustness
 from scripts import pags_measuring
@@ -49,23 +50,28 @@ def main(config: Config) -> None:
         )
     noise = jax.random.normal(jax.random.key(config.seed), (config.draws, *sample.x.shape), sample.x.dtype)
     x, mask = sample.x, sample.mask
-    pags_measuring.measure(config, table, lambda _, apply_fn: rows_of(config, apply_fn, x, mask, noise))
+    pags_measuring.measure(
+        config,
+        table,
+        lambda _, apply_fn: rows_of(config, apply_fn, x, mask, noise),
+        inputs=pags_measuring.digests(config, table, {}),
+    )
 
 
 def rows_of(config: Config, apply_fn: Any, x: jax.Array, mask: jax.Array, noise: jax.Array) -> list[pags_measuring.Row]:
-    """Mean deviations of one model, a row for each noise."""
+    """Mean deviations of one model over the images of which both are finite, and their ratio, a row for each noise."""
     table = []
     x, mask, noise = placement.rows(x), *placement.everywhere((mask, noise))
     for sigma in config.sigmas:
         signal, distractor = (
             placement.on_host(measured()(apply_fn, x, part, noise, jnp.float32(sigma))) for part in (mask, ~mask)
         )
-        measures = {"signal": signal.mean(), "distractor": distractor.mean()}
-        table.append(
-            {"sigma": sigma}
-            | measures
-            | {"ratio": measures["signal"] / measures["distractor"] if measures["distractor"] > 0 else None}
+        valid = np.isfinite(signal) & np.isfinite(distractor)
+        means = pags_measuring.summary("signal", signal, valid) | pags_measuring.summary(
+            "distractor", distractor, valid
         )
+        ratio = means["signal"] / means["distractor"] if means["distractor"] else None
+        table.append({"sigma": sigma, **means, "ratio": ratio, "invalid": int((~valid).sum())})
     return table
 
 

@@ -3,27 +3,29 @@ r"""The figures of Srinivas et al. (2023), from the rows of finished runs alone.
     python -m scripts.pags_figures --trained runs/pags_train --robustness runs/pags_robustness \
         --alignment runs/pags_alignment --distractor runs/pags_distractor --out runs/pags_figures
 
-A run that is not named is left out, with the figures that need it.
+A run that is not named is left out, with the figures that need it. Published rows do as well, for the figures that
+need nothing else:
+
+    python -m scripts.pags_figures --robustness benchmarks/results/reproduce/pags_robustness.csv.gz \
+        --alignment benchmarks/results/reproduce/pags_alignment.csv.gz --out runs/published
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
 from pags_jax import regimes
 from pags_jax.alignment import PAIRINGS
-from pags_jax.gradients import Target
-from scripts import pags_recipes
+from scripts import pags_explain, pags_tables
 from scripts.harness import cli, plot, store
+from scripts.pags_tables import BASELINE, Row, curves, nearest, regimes_of, swept
 
-Row = dict[str, Any]
-#: The loss without a strength, drawn as a level in every panel.
-BASELINE = "cross_entropy"
+Compared = Literal["logit_sum", "logit", "log_prob"]
 #: Colours of the regimes' shades.
 SHADES = {"weak": "#f3e3c2", "aligned": "#cfe8d5", "excessive": "#f4d0cb"}
 
@@ -34,16 +36,16 @@ class Config(cli.Common):
 
     out: Path = Path("runs/pags_figures")
     trained: Path | None = None
-    """Finished run of scripts.pags_train."""
+    """Finished run of scripts.pags_train, or its published rows, a .csv.gz."""
     robustness: Path | None = None
-    """Finished run of scripts.pags_robustness."""
+    """Finished run of scripts.pags_robustness, or its published rows, a .csv.gz."""
     alignment: Path | None = None
-    """Finished run of scripts.pags_alignment."""
+    """Finished run of scripts.pags_alignment, or its published rows, a .csv.gz."""
     distractor: Path | None = None
-    """Finished run of scripts.pags_distractor."""
+    """Finished run of scripts.pags_distractor, or its published rows, a .csv.gz."""
     eps: cli.Positive = 2.637
     """Length of the steps on and off the manifold, the nearest that was measured; the paper shows 2.637."""
-    target: Target = "log_prob"
+    target: Compared = "log_prob"
     """Gradient that is compared with its score; logit_sum is the paper's."""
     sigma_pm1: cli.Positive = 2.0
     """Noise level of the score that gradients are compared with, the nearest that was measured."""
@@ -54,28 +56,31 @@ class Config(cli.Common):
 
 
 def plan(config: Config) -> list[str]:
-    """The figures."""
+    """The figures that the named runs are enough for; those of images need folders."""
     runs = {
-        "accuracy.png": config.trained,
-        "regimes.png": config.robustness,
-        "noise.png": config.robustness,
-        "alignment.png": config.alignment,
-        "gradients.png": config.alignment,
-        "distractor.png": config.distractor,
+        "accuracy.png": (config.trained,),
+        "regimes.png": (config.robustness,),
+        "noise.png": (config.robustness,),
+        "alignment.png": (config.alignment,),
+        "alignment_by_robustness.png": (config.robustness, config.alignment),
+        "gradients.png": (config.alignment,),
+        "distractor.png": (config.distractor,),
     }
-    found = [name for name, folder in runs.items() if folder is not None]
-    if not found:
+    named = [name for name, needed in runs.items() if None not in needed]
+    if not named:
         raise ValueError("name at least one run: --trained, --robustness, --alignment or --distractor")
-    return found
+    of_images = ("noise.png", "gradients.png")
+    return [name for name in named if name not in of_images or not any(run and run.is_file() for run in runs[name])]
 
 
 def main(config: Config) -> None:
     """Draws them all."""
     draw = {
-        "accuracy.png": lambda: draw_accuracy(store.read_rows(config.trained or Path())),
+        "accuracy.png": lambda: draw_accuracy(rows_of(config, "trained")),
         "regimes.png": lambda: draw_regimes(config),
         "noise.png": lambda: draw_noise(config),
         "alignment.png": lambda: draw_alignment(config),
+        "alignment_by_robustness.png": lambda: draw_explanation(config),
         "gradients.png": lambda: draw_gradients(config),
         "distractor.png": lambda: draw_distractor(config),
     }
@@ -83,34 +88,21 @@ def main(config: Config) -> None:
         plot.save(draw[name](), config.out / name)
 
 
-def swept(table: Sequence[Row]) -> list[str]:
-    """The losses that have strengths, in the order of the recipes."""
-    present = {row["loss"] for row in table}
-    return [name for name in pags_recipes.RECIPES if name in present and name != BASELINE]
+def rows_of(config: Config, run: Literal["trained", "robustness", "alignment", "distractor"]) -> list[Row]:
+    """The rows of one of the named runs."""
+    script = "pags_train" if run == "trained" else f"pags_{run}"
+    return pags_tables.read(getattr(config, run), f"--{run}", script)
 
 
-def nearest(table: Sequence[Row], column: str, value: float) -> list[Row]:
-    """The rows whose value in a column is nearest, by ratio, to one."""
-    found = min({row[column] for row in table}, key=lambda seen: abs(np.log(seen / value)))
-    return [row for row in table if row[column] == found]
-
-
-def curves(table: Sequence[Row], loss: str, *columns: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Strengths of a loss, ascending, and each column as ``(strengths, seeds)``, NaN where a model is missing."""
-    part = [row for row in table if row["loss"] == loss]
-    strengths, seeds = (sorted({row[name] for row in part}) for name in ("strength", "seed"))
-    arrays = [np.full((len(strengths), len(seeds)), np.nan) for _ in columns]
-    for row in part:
-        for array, column in zip(arrays, columns, strict=True):
-            value = np.nan if row[column] is None else row[column]
-            array[strengths.index(row["strength"]), seeds.index(row["seed"])] = value
-    return np.array(strengths), arrays
-
-
-def regimes_of(table: Sequence[Row], loss: str, *, eps: float, tolerance: float) -> regimes.Regimes:
-    """The regimes of one loss, from rows of `pags_robustness`."""
-    strengths, measured = curves(nearest(table, "eps_l2", eps), loss, "test_accuracy", "on", "off")
-    return regimes.read(strengths, *measured, tolerance=tolerance)
+def strengths_in(config: Config, run: Literal["robustness", "alignment"]) -> list[str]:
+    """The losses with strengths, which panels are for."""
+    names = swept(rows_of(config, run))
+    if not names:
+        raise ValueError(
+            f"--{run}: {getattr(config, run)} holds {BASELINE} alone, which has no strengths to draw against; train "
+            "another --loss as well"
+        )
+    return names
 
 
 def draw_accuracy(table: Sequence[Row]) -> Any:
@@ -152,8 +144,7 @@ def best(trained: Sequence[Row]) -> list[Row]:
 
 def draw_regimes(config: Config) -> Any:
     """Accuracy and deviations on and off the manifold against strength, with the regimes shaded."""
-    table = store.read_rows(config.robustness or Path())
-    names = swept(table)
+    table, names = rows_of(config, "robustness"), strengths_in(config, "robustness")
     part = nearest(table, "eps_l2", config.eps)
     figure, axes = plot.figure(2, len(names), titles=[plot.look(name).label for name in names], share_y=True)
     for column, name in enumerate(names):
@@ -173,9 +164,8 @@ def draw_regimes(config: Config) -> Any:
 
 def draw_alignment(config: Config) -> Any:
     """Accuracy, 1 - LPIPS, cosine and the off-manifold share of the gradient against strength, one curve a measure."""
-    table = [row for row in store.read_rows(config.alignment or Path()) if row["target"] == config.target]
-    table = nearest(table, "sigma_pm1", config.sigma_pm1)
-    names = swept(table)
+    table = [row for row in rows_of(config, "alignment") if row["target"] == config.target]
+    table, names = nearest(table, "sigma_pm1", config.sigma_pm1), strengths_in(config, "alignment")
     measures = {
         "test_accuracy": "accuracy (test)",
         "similarity": "1 - LPIPS",
@@ -198,10 +188,20 @@ def draw_alignment(config: Config) -> Any:
     return figure
 
 
+def draw_explanation(config: Config) -> Any:
+    """Alignment against robustness off the manifold, over all models."""
+    place = {"eps": config.eps, "sigma_pm1": config.sigma_pm1}
+    models = pags_explain.joined(
+        rows_of(config, "robustness"), rows_of(config, "alignment"), target=config.target, **place
+    )
+    if not models:
+        raise ValueError("--robustness and --alignment have no model in common; measure the same --trained")
+    return pags_explain.draw(models)
+
+
 def draw_gradients(config: Config) -> Any:
     """Images, their score, and the gradients of one loss from weak to excessive."""
-    folder = config.alignment or Path()
-    table = store.read_rows(folder)
+    folder, table = config.alignment or Path(), rows_of(config, "alignment")
     if config.loss not in swept(table):
         raise ValueError(f"--loss: {folder} has no models of {config.loss!r}, only {', '.join(swept(table))}")
     seed = min(row["seed"] for row in table)
@@ -230,7 +230,7 @@ def draw_noise(config: Config) -> Any:
 
 def draw_distractor(config: Config) -> Any:
     """Deviation under noise on the signal over that under noise on the distractor."""
-    table = store.read_rows(config.distractor or Path())
+    table = rows_of(config, "distractor")
     figure, axes = plot.figure(1, 2, titles=("Signal over distractor", "Signal (dotted: distractor)"), width=3.8)
     table = [
         row | {"model": row["loss"] if row["loss"] == BASELINE else f"{row['loss']} {row['strength']:g}"}
@@ -239,19 +239,23 @@ def draw_distractor(config: Config) -> Any:
     plot.lines(axes[0, 0], table, x="sigma", y="ratio", by="model")
     for part, dash in (("signal", "-"), ("distractor", ":")):
         for name in dict.fromkeys(row["model"] for row in table):
-            chosen = [row for row in table if row["model"] == name]
+            chosen = [row for row in table if row["model"] == name and row[part] is not None]
             sigmas = sorted({row["sigma"] for row in chosen})
             middle = [np.median([float(row[part]) for row in chosen if row["sigma"] == sigma]) for sigma in sigmas]
             axes[0, 1].plot(sigmas, middle, dash, color=plot.look(name).color)
     for panel, label in zip(axes[0], ("ratio", "change of probabilities"), strict=True):
-        panel.set(xscale="log", yscale="log", xlabel="standard deviation of the noise", ylabel=label)
+        panel.set(xlabel="standard deviation of the noise", ylabel=label)
+        if any(row["ratio"] for row in table):  # A logarithmic axis needs a value.
+            panel.set(xscale="log", yscale="log")
         panel.xaxis.set_minor_formatter(NullFormatter())
     plot.legend(figure, columns=3)
     return figure
 
 
-def shade(panel: Any, found: regimes.Regimes) -> None:
-    """Colours each strength by its regime, half-way (by ratio) to its neighbours."""
+def shade(panel: Any, found: regimes.Regimes | None) -> None:
+    """Colours each strength by its regime, half-way (by ratio) to its neighbours; None where nothing was measured."""
+    if found is None:
+        return
     pairs = zip(found.strengths, found.strengths[1:], strict=False)
     edges = (found.strengths[0], *((a * b) ** 0.5 if a > 0 else b / 2 for a, b in pairs), found.strengths[-1])
     for k, label in enumerate(found.labels):

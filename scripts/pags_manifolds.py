@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,12 @@ import jax.numpy as jnp
 from pags_jax import manifold, models, scores
 from pags_jax.datasets import pretrained
 from pags_jax.images import to_float
-from scripts import pags_measuring
+from scripts import pags_generative, pags_measuring
 from scripts.harness import cli, compiling, threads
+
+_SCRIPTS = {"autoencoder": "pags_autoencoder", "denoiser": "pags_score"}
+_SAME_IMAGES = {"fashion_mnist_full": "fashion_mnist", "mnist_test": "mnist"}
+"""Data sets that hold images of another one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +41,8 @@ class ManifoldConfig(pags_measuring.MeasuringConfig):
 def basis_of(config: ManifoldConfig, sample: pags_measuring.Sample) -> jax.Array:
     """A basis of the tangent space at each image, computed once for all models."""
     options = compiling.compiler_options()
+    if config.manifold != "autoencoder":
+        _check_rank(config, sample)
     if config.manifold == "local_pca":
         data = to_float(sample.data.train_x)
         chosen = jax.jit(lambda x: manifold.nearest(x, data, count=config.neighbours, itself=None, chunk_size=1))(
@@ -43,7 +50,7 @@ def basis_of(config: ManifoldConfig, sample: pags_measuring.Sample) -> jax.Array
         )
         return jax.jit(manifold.local_pca, static_argnames="rank")(data[chosen], rank=config.rank)
     if config.manifold == "denoiser":
-        unconditional, _ = denoisers(config, sample.y)
+        unconditional, _ = denoisers(config, sample)
         # One image at a time: convolutions inside of loops are slow on CPUs.
         basis = jax.jit(
             lambda denoise, x, key: manifold.denoiser_basis(
@@ -72,12 +79,62 @@ def tangent_basis() -> Any:
     return jax.jit(manifold.tangent_basis, compiler_options=compiling.compiler_options())
 
 
-def denoisers(config: ManifoldConfig, y: jax.Array) -> tuple[scores.Denoiser, scores.Denoiser]:
+def files_of(config: ManifoldConfig, table: list[pags_measuring.Row], *, scores: bool = False) -> dict[str, Path]:
+    """The files that a configuration uses, by the flag's name, each checked to be of the trained models' images.
+
+    Args:
+        config: The configuration.
+        table: The training run's rows.
+        scores: Whether scores are needed besides tangent spaces.
+
+    Raises:
+        ValueError: If a file is missing or damaged, or says that it was trained on images of another data set.
+    """
+    named = {"autoencoder": config.autoencoder, "denoiser": config.denoiser}
+    used = {name for name in named if config.manifold == name} | ({"denoiser"} if scores else set())
+    files = {name: named[name] or pretrained.FILES / f"fashion_mnist_{name}.safetensors" for name in sorted(used)}
+    for name, path in files.items():
+        _check_same_images(name, path, config.trained, table[0]["config.dataset"])
+    return files
+
+
+def _check_same_images(name: str, path: Path, trained: Path, dataset: str) -> None:
+    """A file that does not say what it was trained on is taken, and that is said."""
+    known = pretrained.about(path).get("config", {}).get("dataset")
+    if known is None:
+        print(f"note: --{name}: {path} does not say what images it is for; it must be {dataset}", file=sys.stderr)
+    elif _SAME_IMAGES.get(known, known) != _SAME_IMAGES.get(dataset, dataset):
+        script = f"python -m scripts.{_SCRIPTS[name]}"
+        can = dataset in get_args(pags_generative.DataSet)
+        fix = f"train one with {script} --dataset {dataset}" if can else f"{script} trains none for {dataset}"
+        fix += ", or take --manifold local_pca" if name == "autoencoder" else ""
+        raise ValueError(f"--{name}: {path} is for images of {known}, the models in {trained} are of {dataset}; {fix}")
+
+
+def denoisers(config: ManifoldConfig, sample: pags_measuring.Sample) -> tuple[scores.Denoiser, scores.Denoiser]:
     """The denoiser of all images, and that of each image's class."""
     model, variables = (
         pretrained.fashion_mnist_denoiser() if config.denoiser is None else pretrained.load_denoiser(config.denoiser)
     )
-    return scores.denoiser(model, variables), scores.denoiser(model, variables, y)
+    if model.channels != sample.x.shape[-1]:
+        raise ValueError(
+            f"--denoiser: it is for images of {model.channels} channels, those here have {sample.x.shape[-1]}; train "
+            "one with python -m scripts.pags_score"
+        )
+    return scores.denoiser(model, variables), scores.denoiser(model, variables, sample.y)
+
+
+def _check_rank(config: ManifoldConfig, sample: pags_measuring.Sample) -> None:
+    """Of the manifolds that need one."""
+    size, count = sample.x[0].size, len(sample.data.train_x)
+    most, why = size, f"images of {size} values"
+    if config.manifold == "local_pca":
+        if not 2 <= config.neighbours <= count:
+            raise ValueError(f"--neighbours: expected 2 to {count}, the training images, got {config.neighbours}")
+        most = min(size, config.neighbours - 1)
+        why = f"{config.neighbours} neighbours (--neighbours) with {size} values each"
+    if config.rank > most:
+        raise ValueError(f"--rank: {why} give at most {most} directions, got {config.rank}")
 
 
 def _autoencoder(config: ManifoldConfig, sample: pags_measuring.Sample) -> tuple[Any, Any]:

@@ -1,7 +1,8 @@
 """What the measuring scripts share: the models of a finished training run, and the test images that all of them see."""
 
 import dataclasses
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,26 +71,69 @@ def units(table: list[Row]) -> list[dict[str, Any]]:
 
 
 def model_of(folder: Path, table: list[Row], unit: dict[str, Any]) -> tuple[Row, Any]:
-    """A model's training row, and the model as a function of images that ``jit`` takes as an argument."""
+    """A model's training row, with its classes counted, and the model as a function that ``jit`` takes as argument."""
     (row,) = (row for row in table if all(row[name] == value for name, value in unit.items()))
-    return row, models.evaluator(*pags_models.load_model(folder / row["weights"]))
+    model, variables = pags_models.load_model(folder / row["weights"])
+    return row | {"classes": model.classes}, models.evaluator(model, variables)
 
 
-def measure(config: MeasuringConfig, table: list[Row], rows_of: Callable[[dict[str, Any], Any], list[Row]]) -> None:
+def digests(config: MeasuringConfig, table: list[Row], files: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 of what a run measures, and with what: paths alone do not say that it is the same when it resumes.
+
+    Args:
+        config: The configuration.
+        table: The training run's rows.
+        files: Other files that are used, by the flag's name.
+
+    Returns:
+        Digests of the training run (its rows and its weights) and of each file, by the name of the column.
+
+    Raises:
+        ValueError: If a file is missing.
+    """
+    weights = [config.trained / row["weights"] for row in table]
+    for path in weights:
+        if not path.is_file():
+            raise ValueError(
+                f"--trained: the model {path} is missing; put it back, or train again with "
+                "python -m scripts.pags_train and another --out"
+            )
+    contents = {"trained": [config.trained / "rows.jsonl", *sorted(weights)]}
+    contents |= {name: [path] for name, path in files.items()}
+    return {f"{name}_sha256": digest_of(paths) for name, paths in contents.items()}
+
+
+def digest_of(paths: list[Path]) -> str:
+    """SHA-256 of the digests of some files, in order."""
+    whole = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def measure(
+    config: MeasuringConfig,
+    table: list[Row],
+    rows_of: Callable[[dict[str, Any], Any], list[Row]],
+    *,
+    inputs: Mapping[str, str],
+) -> None:
     """Measures the models that are not measured yet.
 
     Args:
         config: The configuration.
         table: The training run's rows.
-        rows_of: Maps a unit and its model to rows, to which the model's accuracy and strength are added.
+        rows_of: Maps a unit and its model to rows, to which the model's accuracy, strength and classes are added.
+        inputs: `digests` of what is measured, part of what the run is.
     """
 
     def measured(unit: dict[str, Any]) -> list[Row]:
         trained, apply_fn = model_of(config.trained, table, unit)
-        known = {name: trained[name] for name in ("test_accuracy", "loss_strength")}
+        known = {name: trained[name] for name in ("test_accuracy", "loss_strength", "classes")}
         return [known | row for row in rows_of(unit, apply_fn)]
 
-    with store.open_run(config.out, config) as run:
+    with store.open_run(config.out, config, inputs=inputs) as run:
         run.do(units(table), measured)
 
 

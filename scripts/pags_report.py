@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 
 from pags_jax import regimes
-from scripts import pags_figures
+from scripts import pags_explain, pags_figures, pags_tables
 from scripts.fmu_report import median
 from scripts.harness import plot, report, store
 
+Row = pags_tables.Row
 FIGURES = "pags_figures"
+#: What is said of a loss of which nothing could be measured.
+NO_MODEL, NO_MAP = "no usable model", "no usable map"
 
 
 def sections(folder: Path) -> list[report.Section]:
@@ -25,6 +28,7 @@ def sections(folder: Path) -> list[report.Section]:
         report.Section("Robust models: accuracy under attack", accuracy_blocks(folder)),
         report.Section("Three regimes of robustness", regime_blocks(folder / "pags_robustness", figures)),
         report.Section("Alignment of gradients with the score", alignment_blocks(folder / "pags_alignment", figures)),
+        report.Section("Which models have aligned gradients", explanation_blocks(folder, figures)),
         report.Section("Signal and distractor", distractor_blocks(folder / "pags_distractor", figures)),
         report.Section("Where the truth is known", bayes_blocks(folder / "pags_bayes")),
     ]
@@ -36,52 +40,60 @@ def claim_blocks(folder: Path) -> list[Any]:
     robust = store.read_rows(folder / "pags_robustness")
     aligned = [row for row in store.read_rows(folder / "pags_alignment") if row["target"] == config.target]
     robust, aligned = (
-        pags_figures.nearest(robust, "eps_l2", config.eps),
-        pags_figures.nearest(aligned, "sigma_pm1", config.sigma_pm1),
+        pags_tables.nearest(robust, "eps_l2", config.eps),
+        pags_tables.nearest(aligned, "sigma_pm1", config.sigma_pm1),
     )
-    lines = []
-    for loss in pags_figures.swept(robust):
-        found = pags_figures.regimes_of(robust, loss, eps=config.eps, tolerance=config.tolerance)
-        span = found.span("aligned")
-        accuracy, on = medians(robust, loss, "test_accuracy", "on")
-        top = int(np.nanargmax(accuracy))
-        lines.append(
-            {
-                "loss": plot.look(loss).label,
-                "off falls below on while accurate": "no" if span is None else f"yes, from strength {span[0]:g}",
-                **{
-                    f"{name} peaks inside": peaks(*medians(aligned, loss, "strength", column))
-                    for name, column in (("cosine", "cosine"), ("1 - LPIPS", "similarity"))
-                },
-                "the strongest loses accuracy": falls(accuracy[top], accuracy[-1], config.tolerance),
-                "and on-manifold sensitivity": falls(on[top], on[-1], 0.0),
-            }
-        )
+    lines = [claims_of(loss, robust, aligned, config) for loss in pags_tables.swept(robust)]
+    errors = [
+        f"{error:.3f} of {name}"
+        for name, column in (("a cosine", "cosine_error"), ("1 - LPIPS", "similarity_error"))
+        if (error := largest(aligned, column)) is not None
+    ]
     return [
         "The paper: robustness off the manifold comes before accuracy falls, gradients look most like the score at a "
         "middle strength, and excessive robustness gives up accuracy and sensitivity along the manifold as well. Each "
         "entry is read off the rows by the rule in its column's name, medians over seeds; peaks as values at the "
-        "weakest, the best and the strongest; falls from the most accurate strength to the strongest. Standard errors "
-        f"over images are up to {largest(aligned, 'cosine_error'):.3f} of a cosine and "
-        f"{largest(aligned, 'similarity_error'):.3f} of 1 - LPIPS: smaller falls say little.",
+        "weakest, the best and the strongest; falls from the most accurate strength to the strongest. "
+        + (
+            f"Standard errors over images are up to {' and '.join(errors)}: smaller falls say little." if errors else ""
+        ),
         report.Table(lines, caption="Does each sweep show it?"),
     ]
 
 
-def largest(table: list[dict[str, Any]], column: str) -> float:
-    """Of the values that are there."""
-    return max(row[column] for row in table if row[column] is not None)
+def claims_of(loss: str, robust: list[Row], aligned: list[Row], config: pags_figures.Config) -> Row:
+    """One loss's line."""
+    found = pags_tables.regimes_of(robust, loss, eps=config.eps, tolerance=config.tolerance)
+    accuracy, on = medians(robust, loss, "test_accuracy", "on")
+    span = found.span("aligned") if found else None
+    below = "no" if span is None else f"yes, from strength {span[0]:g} to {span[1]:g}"
+    top = int(accuracy.argmax()) if accuracy.size else 0
+    return {
+        "loss": plot.look(loss).label,
+        "off falls below on while accurate": below if found else NO_MODEL,
+        "cosine peaks inside": peaks(*medians(aligned, loss, "strength", "cosine")),
+        "1 - LPIPS peaks inside": peaks(*medians(aligned, loss, "strength", "similarity")),
+        "the strongest loses accuracy": falls(accuracy[top], accuracy[-1], config.tolerance) if found else NO_MODEL,
+        "and on-manifold sensitivity": falls(on[top], on[-1], 0.0) if found else NO_MODEL,
+    }
 
 
-def medians(table: list[dict[str, Any]], loss: str, *columns: str) -> list[np.ndarray]:
+def largest(table: list[Row], column: str) -> float | None:
+    """Of the values that are there; None where there is none."""
+    return max((row[column] for row in table if row[column] is not None and np.isfinite(row[column])), default=None)
+
+
+def medians(table: list[Row], loss: str, *columns: str) -> list[np.ndarray]:
     """Medians over seeds of columns, at the strengths that have a value of each."""
-    _, curves = pags_figures.curves(table, loss, *columns)
+    _, curves = pags_tables.curves(table, loss, *columns)
     known = np.all([~np.isnan(values).all(axis=1) for values in curves], axis=0)
     return [np.nanmedian(values[known], axis=1) for values in curves]
 
 
 def peaks(strengths: np.ndarray, values: np.ndarray) -> str:
     """Whether a curve is largest inside, and where, with its first, largest and last value."""
+    if not values.size:
+        return NO_MAP
     top = int(values.argmax())
     inside = f"yes, at {strengths[top]:g}" if 0 < top < len(values) - 1 else "no"
     return f"{inside} ({values[0]:.3f}, {values[top]:.3f}, {values[-1]:.3f})"
@@ -118,19 +130,21 @@ def regime_blocks(folder: Path, figures: Path) -> list[Any]:
     """The regimes of each loss, by the stated rules, and the figures."""
     table = store.read_rows(folder)
     lines = []
-    for loss in pags_figures.swept(table):
-        found = pags_figures.regimes_of(
+    for loss in pags_tables.swept(table):
+        found = pags_tables.regimes_of(
             table, loss, eps=pags_figures.Config.eps, tolerance=pags_figures.Config.tolerance
         )
         line: dict[str, Any] = {"loss": plot.look(loss).label}
         for label in regimes.LABELS:
-            span = found.span(label)
-            line[label] = f"none: {found.absent[label]}" if span is None else f"{span[0]:g} to {span[1]:g}"
-        lines.append(line | {"agreement of seeds": float(found.agreement.min())})
+            span = found.span(label) if found else None
+            why = found.absent.get(label) if found else NO_MODEL
+            line[label] = f"none: {why}" if span is None else f"{span[0]:g} to {span[1]:g}"
+        lines.append(line | {"agreement of seeds": float(found.agreement.min()) if found else None})
     return [
         "A model is off-manifold robust where a step off the data manifold moves its probabilities less than an "
         "equally long step along it. Weak: before that holds. Aligned: it holds, and accuracy is within "
-        f"{pags_figures.Config.tolerance:g} of the sweep's best. Excessive: accuracy has fallen for good.",
+        f"{pags_figures.Config.tolerance:g} of the sweep's best. Excessive: accuracy has fallen for good. A sweep "
+        "whose best accuracy is not above chance by more than that has no regimes.",
         report.Table(lines, caption="Strengths of each regime.", digits=3),
         report.Figure(
             figures / "regimes.png",
@@ -151,26 +165,12 @@ def alignment_blocks(folder: Path, figures: Path) -> list[Any]:
     lines = []
     for target, sigma in dict.fromkeys((row["target"], row["sigma_pm1"]) for row in table):
         part = [row for row in table if (row["target"], row["sigma_pm1"]) == (target, sigma)]
-        base = [row for row in part if row["loss"] == pags_figures.BASELINE]
-        for loss in pags_figures.swept(part):
-            for measure in ("cosine", "similarity"):
-                strengths, (values,) = pags_figures.curves(part, loss, measure)
-                known = ~np.isnan(values).all(axis=1)
-                peak = regimes.peak(strengths[known], values[known])
-                lines.append(
-                    {
-                        "gradient of": target.replace("_", " "),
-                        "sigma": sigma,
-                        "loss": plot.look(loss).label,
-                        "measure": "1 - LPIPS" if measure == "similarity" else measure,
-                        "undefended": median(base, measure),
-                        "at the weakest": float(np.nanmedian(values[known][0])),
-                        "largest": float(np.nanmax(np.nanmedian(values[known], axis=1))),
-                        "at strength": peak.strength,
-                        "at the strongest": float(np.nanmedian(values[known][-1])),
-                        "peaks inside": "yes" if peak.is_inner else "no",
-                    }
-                )
+        place = {"gradient of": target.replace("_", " "), "sigma": sigma}
+        lines += [
+            place | peak_of(part, loss, measure)
+            for loss in pags_tables.swept(part)
+            for measure in ("cosine", "similarity")
+        ]
     return [
         "Gradients and scores of the same images: the gradient of the sum of logits beside the unconditional score, of "
         "the class's logit beside the conditional one, of the log-probability beside their difference. The sum of "
@@ -186,6 +186,59 @@ def alignment_blocks(folder: Path, figures: Path) -> list[Any]:
             figures / "gradients.png",
             "Images, their score, and gradients of models from undefended to excessively robust",
             "Gradients from weak to excessive robustness.",
+        ),
+    ]
+
+
+def peak_of(table: list[Row], loss: str, measure: str) -> Row:
+    """Where one measure of one loss is largest; None where no image has it."""
+    base = [row for row in table if row["loss"] == pags_tables.BASELINE]
+    strengths, (values,) = pags_tables.curves(table, loss, measure)
+    known = ~np.isnan(values).all(axis=1)
+    strengths, values = strengths[known], values[known]
+    middle = np.nanmedian(values, axis=1) if values.size else np.full(1, np.nan)
+    peak = regimes.peak(strengths, values) if values.size else None
+    inside = "yes" if peak and peak.is_inner else "no"
+    at = {"at the weakest": middle[0], "largest": middle.max(), "at the strongest": middle[-1]}
+    at = {name: float(value) if peak else None for name, value in at.items()}
+    return {
+        "loss": plot.look(loss).label,
+        "measure": "1 - LPIPS" if measure == "similarity" else measure,
+        "undefended": median(base, measure),
+        "at the weakest": at["at the weakest"],
+        "largest": at["largest"],
+        "at strength": peak.strength if peak else None,
+        "at the strongest": at["at the strongest"],
+        "peaks inside": inside if peak else NO_MAP,
+    }
+
+
+def explanation_blocks(folder: Path, figures: Path) -> list[Any]:
+    """Which measure of robustness goes with alignment over the models of the sweep, and the figure."""
+    config = pags_figures.Config()
+    models = pags_explain.joined(
+        store.read_rows(folder / "pags_robustness"),
+        store.read_rows(folder / "pags_alignment"),
+        eps=config.eps,
+        target=config.target,
+        sigma_pm1=config.sigma_pm1,
+    )
+    table = pags_explain.correlations(models)
+    return [
+        "The paper's claim across models: off-manifold robustness explains which of them have aligned gradients, so "
+        "that alignment should fall as the deviation off the manifold grows. Over the models of this sweep, "
+        + pags_explain.sentence(table),
+        "Spearman's rank correlation, and in brackets the p-value from permutations (two-sided; every order up to "
+        f"seven models, else {pags_explain.SHUFFLES} random ones). Models of one loss differ in strength alone and are "
+        "not independent, so that p-values over all of them are too small. The share is measured on the very gradients "
+        "whose alignment it predicts; the deviations are measured without them.",
+        report.Table(
+            pags_explain.lines(table), caption="Alignment of the log-probability's gradient, and what predicts it."
+        ),
+        report.Figure(
+            figures / "alignment_by_robustness.png",
+            "Cosine and 1 - LPIPS against off-manifold deviation and against the gradient's off-manifold share",
+            "One marker a model.",
         ),
     ]
 

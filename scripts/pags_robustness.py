@@ -42,11 +42,15 @@ class Config(pags_manifolds.ManifoldConfig):
 def main(config: Config) -> None:
     """Measures what is not measured yet."""
     table = pags_measuring.trained_rows(config.trained)
+    files = pags_manifolds.files_of(config, table)
+    inputs = pags_measuring.digests(config, table, files)
     sample = pags_measuring.sample(config, table)
     basis = pags_manifolds.basis_of(config, sample)
     shape = (config.draws, *sample.x.shape)
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(config.seed), 1), shape, sample.x.dtype)
-    pags_measuring.measure(config, table, lambda _, apply_fn: rows_of(config, apply_fn, sample.x, basis, noise))
+    pags_measuring.measure(
+        config, table, lambda _, apply_fn: rows_of(config, apply_fn, sample.x, basis, noise), inputs=inputs
+    )
     keep_noise(config, sample.x, basis, noise[0])
 
 

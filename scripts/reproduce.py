@@ -168,14 +168,20 @@ def main(config: Config) -> None:
 
 
 def publish(config: Config) -> None:
-    """Copies every part's rows, as reproducible ``.csv.gz``, and figures."""
+    """Copies every part's rows, as reproducible ``.csv.gz``, and figures.
+
+    Where an earlier part has a figure of the same name, the part's name goes in front.
+    """
     folder = config.publish or Path()
+    taken: set[str] = set()
     for name in parts(config):
         table = config.out / name / "rows.csv"
         if table.exists():
             files.write_bytes(folder / f"{name}.csv.gz", gzip.compress(table.read_bytes(), mtime=0))
         for figure in sorted((config.out / name).glob("*.png")):
-            files.write_bytes(folder / figure.name, figure.read_bytes())
+            shown = f"{name}_{figure.name}" if figure.name in taken else figure.name
+            taken.add(shown)
+            files.write_bytes(folder / shown, figure.read_bytes())
 
 
 if __name__ == "__main__":

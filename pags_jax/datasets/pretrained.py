@@ -1,7 +1,9 @@
 """Trained denoisers and autoencoders in files, and the two that come with the package.
 
 A file is safetensors: arrays by their path in the variables, in float32 or float16, and as metadata the architecture,
-what is known of the training, and a SHA-256 of it all. It holds no code, and reading it runs none.
+what is known of the training, and a SHA-256 of it all. It holds no code, and reading it runs none. The metadata are one
+entry, sorted JSON, because safetensors writes several in an order that differs from process to process: the same model
+makes the same bytes. Files from before that, with an entry for each, are read as well.
 """
 
 import dataclasses
@@ -23,6 +25,7 @@ from pags_jax.models import Autoencoder, UNet
 
 FILES = Path(__file__).resolve().parent / "files"
 _KINDS: dict[str, type[nn.Module]] = {"denoiser": UNet, "autoencoder": Autoencoder}
+_METADATA = "pags_jax"
 _FLAX_FIELDS = ("parent", "name")
 
 Model = tuple[Any, dict[str, Any]]
@@ -115,8 +118,10 @@ def pack(
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds values that are not finite in {dtype}")
-    metadata = {"kind": kind, "architecture": json.dumps(options), "about": json.dumps(dict(about))}
-    return save(arrays, metadata | {"sha256": _digest(arrays, metadata)})
+    said = json.dumps(dict(about), sort_keys=True)
+    metadata = {"kind": kind, "architecture": json.dumps(options, sort_keys=True), "about": said}
+    metadata["sha256"] = _digest(arrays, metadata)
+    return save(arrays, {_METADATA: json.dumps(metadata, sort_keys=True)})
 
 
 def _load(path: Path, kind: str) -> Model:
@@ -144,8 +149,9 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = dict(file.metadata() or {})
+                metadata = dict(json.loads(metadata[_METADATA])) if _METADATA in metadata else metadata
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        except (SafetensorError, OSError, TypeError, KeyError) as error:
+        except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
         said = metadata.pop("sha256", None)
         if said is None or not {"kind", "architecture", "about"} <= set(metadata):

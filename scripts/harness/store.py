@@ -144,7 +144,9 @@ class Run:
 
 
 @contextlib.contextmanager
-def open_run(out: Path, config: Any, *, environment: Mapping[str, Any] | None = None) -> Iterator[Run]:
+def open_run(
+    out: Path, config: Any, *, inputs: Mapping[str, Any] | None = None, environment: Mapping[str, Any] | None = None
+) -> Iterator[Run]:
     """Open a run folder: a new one, or the same run's to resume it. One run at a time.
 
     On leaving without an error the rows of all finished units are written to ``rows.jsonl`` and ``rows.csv``. The
@@ -153,6 +155,7 @@ def open_run(out: Path, config: Any, *, environment: Mapping[str, Any] | None = 
     Args:
         out: The folder; made if missing.
         config: A dataclass instance or a mapping. All fields but `RUN_FIELDS` say what the run is.
+        inputs: What else says what the run is, such as digests of the files that it reads: part of the configuration.
         environment: What every row carries as ``env.*``; by default `rows.environment`.
 
     Yields:
@@ -169,7 +172,7 @@ def open_run(out: Path, config: Any, *, environment: Mapping[str, Any] | None = 
     ...     [(row["k"], row["square"], row["unit"], row["config.seed"]) for row in read_rows(Path(folder) / "demo")]
     [(1, 1, 'k=1', 7), (2, 4, 'k=2', 7)]
     """
-    identity = _experiment(config) | rows.flatten(config, without=RUN_FIELDS)
+    identity = _experiment(config) | rows.flatten(config, without=RUN_FIELDS) | rows.flatten(inputs or {})
     run = Run(out, identity, dict(rows.environment() if environment is None else environment))
     with _claimed(run) if jax.process_index() == 0 else contextlib.nullcontext():
         mesh.wait(f"{out} is open")
@@ -205,11 +208,18 @@ def read_rows(folder: Path) -> list[rows.Row]:
 
     Raises:
         FileNotFoundError: If the run is not finished, or there is none.
+        RunError: If the file is damaged.
     """
     path = folder / "rows.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: there is no finished run in {folder}")
-    return rows.from_jsonl(path.read_text(encoding="utf-8"))
+    try:
+        table = rows.from_jsonl(path.read_text(encoding="utf-8"))
+        if not all(isinstance(row, dict) for row in table):
+            raise ValueError("a line is no row")
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); repeat the run's command, which writes it anew") from error
+    return table
 
 
 def unit_name(unit: str | Mapping[str, Any]) -> str:

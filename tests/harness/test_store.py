@@ -141,6 +141,31 @@ def test_a_damaged_unit_is_named(tmp_path: Path, content: str) -> None:
     assert len(fill(out)) == 1
 
 
+@pytest.mark.parametrize("content", ['{"unit": "method=re', "[1]\n", "\x00"])
+def test_damaged_rows_are_named(tmp_path: Path, content: str) -> None:
+    out = tmp_path / "run"
+    fill(out)
+    before = store.read_rows(out)
+    (out / "rows.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(store.RunError, match=r"run/rows\.jsonl is damaged .*repeat the run's command, which writes it"):
+        store.read_rows(out)
+    fill(out)
+    assert store.read_rows(out) == before
+
+
+def test_other_inputs_are_another_configuration(tmp_path: Path) -> None:
+    for digest in ("aa", "aa"):
+        with store.open_run(tmp_path / "run", {"seed": 1}, inputs={"data_sha256": digest}, environment={}) as run:
+            run.do(["one"], lambda unit: [{"value": 1}])
+    assert store.read_rows(tmp_path / "run")[0]["config.data_sha256"] == "aa"
+    said = r'another configuration \(data_sha256: "aa" there, "bb" here\)'
+    with (
+        pytest.raises(store.RunError, match=said),
+        store.open_run(tmp_path / "run", {"seed": 1}, inputs={"data_sha256": "bb"}, environment={}),
+    ):
+        pass
+
+
 def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
     fill(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text("{")

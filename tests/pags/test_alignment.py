@@ -274,6 +274,10 @@ def test_gradients_of_the_true_posterior_are_the_scores_they_are_paired_with():
     assert set(PAIRINGS.values()) == set(get_args(alignment.ScoreKind))
 
 
+def test_no_images_have_no_values():
+    assert lpips(IMAGES[:0], IMAGES[:0]).shape == cosine(IMAGES[:0], IMAGES[:0]).shape == (0,)
+
+
 # ---------------------------------------------------------------------------------------------------------- refusals
 IMAGES = jnp.zeros((2, 32, 32, 3))
 
@@ -284,6 +288,8 @@ IMAGES = jnp.zeros((2, 32, 32, 3))
         (lambda: lpips(IMAGES, IMAGES[:1]), r"one shape, got \(2, 32, 32, 3\) and \(1, 32, 32, 3\)"),
         (lambda: lpips(IMAGES[..., :2], IMAGES[..., :2]), r"1 or 3\), got the shape \(2, 32, 32, 2\)"),
         (lambda: lpips(IMAGES[0], IMAGES[0]), r"\(n, height, width, 1 or 3\), got the shape \(32, 32, 3\)"),
+        (lambda: lpips(IMAGES[:, :0], IMAGES[:, :0]), r"at least one pixel, got the shape \(2, 0, 32, 3\)"),
+        (lambda: cosine(IMAGES[:, :, :0], IMAGES[:, :, :0]), r"at least one pixel, got the shape \(2, 32, 0, 3\)"),
         (lambda: lpips(IMAGES, IMAGES - 255), r"in \[-1, 1\], got 255; see alignment\.unit_scale"),
         (lambda: cosine(IMAGES, IMAGES[:, 1:]), r"one shape, got"),
         (lambda: cosine(IMAGES[0, 0, 0], IMAGES[0, 0, 0]), r"an axis for examples and more, got the shape \(3,\)"),

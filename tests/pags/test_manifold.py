@@ -194,6 +194,21 @@ def test_local_pca_finds_the_subspace_of_a_gaussian():
     assert angles.max() < 0.02
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_neighbours_span_nothing_and_others_what_they_do_at_any_scale(scale, dtype):
+    """The mean of equal images is not quite these images, and their float32 pixels are rounded."""
+    rng = np.random.default_rng(13)
+    image = rng.uniform(size=(1, 1, 28, 28, 1))
+    equal = np.repeat(image, 7, 1)
+    steps = rng.normal(size=(2, 28, 28, 1))
+    line = image + 1e-3 * rng.normal(size=(1, 7, 1, 1, 1)) * steps[0]
+    plane = line + 1e-3 * rng.normal(size=(1, 7, 1, 1, 1)) * steps[1]
+    images = jnp.asarray(scale * np.concatenate([equal, line, plane]), dtype)
+    assert images.dtype == dtype
+    assert ranks(pca_of(images, rank=6)) == [0, 1, 2]
+
+
 def test_local_pca_of_nearest_neighbours_approaches_the_tangents_of_a_torus():
     """An error of first order in the neighbours' distance, which sixteen times the data makes four times smaller."""
     rng = np.random.default_rng(10)
@@ -399,6 +414,13 @@ def eigenvector(x, **options):
         (lambda: eigenvector(X, rank=13), "`rank` .* from 1 to 12, got 13"),
         (lambda: eigenvector(X, iterations=0), "`iterations` .* 1, got 0"),
         (lambda: eigenvector(X / 0), "NaN or infinite"),
+        (lambda: eigenvector(X, sigma_pm1=0.0), "`sigma_pm1` must be one finite number above 0, got 0.0"),
+        (lambda: eigenvector(X, sigma_pm1=-0.5), "`sigma_pm1` .* got -0.5"),
+        (lambda: eigenvector(X, sigma_pm1=np.nan), "`sigma_pm1` .* got nan"),
+        (lambda: eigenvector(X, sigma_pm1=np.ones(2)), "`sigma_pm1` must be one finite number"),
+        (lambda: project(jnp.ones((2, 0, *SHAPE)), X), r"with k at least 1 .* got the shape \(2, 0, 2, 3, 2\)"),
+        (lambda: rank(jnp.ones((2, 0, *SHAPE))), "with k at least 1"),
+        (lambda: principal_angles(jnp.ones((2, 0, 3)), jnp.ones((2, 1, 3))), "with k at least 1"),
         (lambda: project(jnp.ones((2, 5, 2, 3)), X), r"need a basis \(n, k, ...image\), got \(2, 5, 2, 3\)"),
         (lambda: principal_angles(jnp.ones((2, 1, 3)), jnp.ones((2, 1, 4))), "two bases for the same images"),
     ],

@@ -1,6 +1,8 @@
 """The scripts that measure a training run's models: one small sweep, all measures, figures and what is refused."""
 
+import gzip
 import importlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +13,16 @@ from pags_jax import datasets, models, robustness, scores
 from pags_jax.datasets import pretrained
 from pags_jax.gradients import input_gradients
 from pags_jax.images import to_float
-from scripts import pags_figures, pags_manifolds, pags_measuring, pags_models, pags_report, pags_robustness
-from scripts.harness import cli, report, store
+from scripts import (
+    pags_distractor,
+    pags_manifolds,
+    pags_measuring,
+    pags_models,
+    pags_report,
+    pags_robustness,
+    pags_tables,
+)
+from scripts.harness import cli, report, rows, store
 from tests.pags.test_train_script import sample
 
 MEASURING = ("--manifold", "local_pca", "--rank", "3", "--neighbours", "6", "--images", "10")
@@ -142,7 +152,8 @@ def test_figures_are_drawn_from_the_rows_alone(folders, tmp_path):
     runs = [word for name in ("robustness", "alignment", "distractor") for word in (f"--{name}", folders / name)]
     assert call("pags_figures", *runs, "--loss", "smoothness", "--out", tmp_path) == 0
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"regimes.png", "noise.png", "alignment.png", "gradients.png", "distractor.png"}
+    drawn = {"regimes.png", "noise.png", "alignment.png", "gradients.png", "distractor.png"}
+    assert names == {*drawn, "alignment_by_robustness.png"}
     assert call("pags_figures", *runs[:2], "--out", tmp_path / "two") == 0
     assert {path.name for path in (tmp_path / "two").iterdir()} == {"regimes.png", "noise.png"}
 
@@ -156,7 +167,8 @@ def test_the_report_shows_every_run(folders, tmp_path):
     page = path.read_text(encoding="utf-8")
     for said in ("Does each sweep show it?", "Strengths of each regime", "Where the alignment", "Change under noise"):
         assert said in page
-    assert page.count("data:image/png") == 6
+    assert "what predicts it" in page
+    assert page.count("data:image/png") == 7
 
 
 def test_what_no_image_has_is_none():
@@ -171,7 +183,7 @@ def test_curves_leave_gaps_for_missing_models():
         for strength, seed in ((2.0, 0), (1.0, 0), (1.0, 1))
     ]
     table.append({"loss": "smoothness", "strength": 2.0, "seed": 1, "on": None})
-    strengths, (on,) = pags_figures.curves(table, "smoothness", "on")
+    strengths, (on,) = pags_tables.curves(table, "smoothness", "on")
     np.testing.assert_array_equal(strengths, [1, 2])
     np.testing.assert_array_equal(on, [[10, 11], [20, np.nan]])
 
@@ -181,15 +193,23 @@ def test_curves_leave_gaps_for_missing_models():
     [
         ("pags_robustness", ["--trained", "nowhere"], "nowhere/rows.jsonl is missing"),
         ("pags_alignment", ["--trained", "nowhere"], "train first"),
-        ("pags_robustness", ["--images", "41"], "--images: there are 40 test images, got 41"),
+        ("pags_robustness", [*MEASURING, "--images", "41"], "--images: there are 40 test images, got 41"),
         (
             "pags_robustness",
             ["--images", "5"],
-            "--autoencoder: it is for images of (28, 28, 1), those here",
+            "autoencoder.safetensors is for images of fashion_mnist_full, the models in",
         ),
         ("pags_alignment", ["--denoiser", "nothing.safetensors", *MEASURING], "no file nothing.safetensors"),
+        ("pags_alignment", MEASURING, "are of distractor; python -m scripts.pags_score trains none for distractor"),
+        (
+            "pags_robustness",
+            [*MEASURING, "--rank", "6"],
+            "--rank: 6 neighbours (--neighbours) with 64 values each give",
+        ),
+        ("pags_robustness", [*MEASURING, "--neighbours", "91"], "--neighbours: expected 2 to 90, the training images"),
+        ("pags_robustness", [*MEASURING, "--neighbours", "1"], "--neighbours: expected 2 to 90, the training images"),
         ("pags_figures", [], "name at least one run"),
-        ("pags_figures", ["--robustness", "nowhere"], "nowhere/rows.jsonl is missing"),
+        ("pags_figures", ["--robustness", "nowhere"], "--robustness: nowhere/rows.jsonl is missing"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(name, words, said, folders, tmp_path, capsys):
@@ -199,3 +219,212 @@ def test_what_cannot_be_done_is_one_line(name, words, said, folders, tmp_path, c
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+# ------------------------------------------------------------------------------------- what a run was measured with
+@pytest.fixture
+def copied(folders, images, tmp_path, monkeypatch):
+    """A copy of the sweep that may be changed, and the denoiser."""
+    shutil.copytree(folders / "train", tmp_path / "train")
+    shutil.copy(folders / "denoiser.safetensors", tmp_path)
+    monkeypatch.setattr(datasets, "load", lambda name, *, folder, **options: images)
+    return tmp_path
+
+
+def measured(name, root, *words):
+    if name == "pags_alignment":
+        words = ("--denoiser", root / "denoiser.safetensors", "--sigmas-pm1", "1", *words)
+    if name == "pags_distractor":
+        return call(name, "--trained", root / "train", "--images", "10", "--sigmas", "1", "--out", root / "run")
+    return call(name, "--trained", root / "train", *MEASURING, *words, "--out", root / "run")
+
+
+@pytest.mark.parametrize("name", ["pags_robustness", "pags_alignment", "pags_distractor"])
+def test_changed_models_are_another_configuration(name, copied, capsys):
+    assert measured(name, copied) == 0
+    before = (copied / "run" / "rows.jsonl").read_bytes()
+    (digest,) = {row["config.trained_sha256"] for row in store.read_rows(copied / "run")}
+    assert len(digest) == 64
+    (copied / "run" / "units" / next((copied / "run" / "units").iterdir()).name).unlink()
+    weights = sorted((copied / "train" / "models").iterdir())
+    weights[0].write_bytes(weights[1].read_bytes())
+    capsys.readouterr()
+    assert measured(name, copied) == 1
+    assert "another configuration (trained_sha256: " in capsys.readouterr().err
+    assert (copied / "run" / "rows.jsonl").read_bytes() == before
+    weights[0].unlink()
+    assert measured(name, copied) == 1
+    error = capsys.readouterr().err
+    assert f"--trained: the model {weights[0]} is missing; put it back, or train again" in error
+
+
+def test_a_changed_denoiser_is_another_configuration(copied, capsys):
+    assert measured("pags_alignment", copied) == 0
+    path = copied / "denoiser.safetensors"
+    model, variables = pretrained.load_denoiser(path)
+    path.write_bytes(pretrained.pack(model, jax.tree.map(lambda leaf: leaf + 0.1, variables), {}))
+    assert measured("pags_alignment", copied) == 1
+    assert "another configuration (denoiser_sha256: " in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------- whose images a file is for
+def config_of(**values):
+    return pags_manifolds.ManifoldConfig(trained=pags_manifolds.Path("runs/mine"), **values)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "values", "said"),
+    [
+        (
+            "mnist",
+            {},
+            "--autoencoder: .* of fashion_mnist_full, .* runs/mine are of mnist; train one with .*ncoder --d",
+        ),
+        ("mnist_test", {"manifold": "denoiser"}, "--denoiser: .* are of mnist_test; python -m scripts.pags_score tr"),
+        ("cifar10", {"manifold": "local_pca"}, "--denoiser: .* train one with .*pags_score --dataset cifar10$"),
+        ("distractor", {"manifold": "local_pca"}, "--denoiser: .* are of distractor"),
+    ],
+)
+def test_bundled_files_are_for_their_own_images(dataset, values, said):
+    with pytest.raises(ValueError, match=said):
+        pags_manifolds.files_of(config_of(**values), [{"config.dataset": dataset}], scores=True)
+
+
+@pytest.mark.parametrize(
+    ("known", "dataset", "fits"),
+    [
+        ("fashion_mnist_full", "fashion_mnist", True),
+        ("fashion_mnist", "fashion_mnist_full", True),
+        ("mnist", "mnist_test", True),
+        ("mnist", "fashion_mnist", False),
+        ("cifar10", "cifar100", False),
+    ],
+)
+def test_parts_of_a_data_set_hold_its_images(known, dataset, fits, tmp_path):
+    path = tmp_path / "coder.safetensors"
+    coder = models.Autoencoder((6, 6, 1), latent=3, widths=(4,))
+    path.write_bytes(pretrained.pack(coder, fresh(coder), {"config": {"dataset": known}}))
+    for table, config in (([{"config.dataset": dataset}], config_of(autoencoder=path)),):
+        if fits:
+            assert pags_manifolds.files_of(config, table) == {"autoencoder": path}
+        else:
+            with pytest.raises(ValueError, match=f"{path} is for images of {known}, .* are of {dataset}"):
+                pags_manifolds.files_of(config, table)
+
+
+def fresh(model):
+    shape = model.shape if isinstance(model, models.Autoencoder) else (8, 8, model.channels)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+
+
+def test_a_file_that_does_not_say_is_taken_if_its_shape_fits(images, tmp_path, capsys):
+    table = [{"config.dataset": "distractor"}]
+    seen = pags_measuring.Sample(to_float(images.test_x[:2]), jnp.asarray(images.test_y[:2]), None, images)
+    coder, unet = models.Autoencoder((6, 6, 1), latent=3, widths=(4,)), models.UNet(3, 3, widths=(8,), blocks=1)
+    paths = {}
+    for name, model in (("autoencoder", coder), ("denoiser", unet)):
+        paths[name] = tmp_path / f"{name}.safetensors"
+        paths[name].write_bytes(pretrained.pack(model, fresh(model), {}))
+    config = config_of(**paths)
+    assert pags_manifolds.files_of(config, table, scores=True) == paths
+    assert capsys.readouterr().err.count("does not say what images it is for; it must be distractor") == 2
+    with pytest.raises(ValueError, match=r"--autoencoder: it is for images of \(6, 6, 1\), those here are \(8, 8, 1\)"):
+        pags_manifolds.basis_of(config, seen)
+    with pytest.raises(ValueError, match="--denoiser: it is for images of 3 channels, those here have 1"):
+        pags_manifolds.denoisers(config, seen)
+
+
+# -------------------------------------------------------------------------------------------- what is not finite
+def test_images_without_a_finite_change_are_left_out_and_counted(monkeypatch):
+    changes = {True: jnp.array([1.0, jnp.nan, 3.0, 5.0]), False: jnp.array([1.0, 1.0, 1.0, jnp.inf])}
+    monkeypatch.setattr(
+        pags_distractor, "measured", lambda: lambda apply_fn, x, mask, noise, sigma: changes[bool(mask[0, 0, 0])]
+    )
+    config = pags_distractor.Config(sigmas=(0.5,))
+    x, mask = jnp.zeros((4, 2, 2, 1)), jnp.ones((4, 2, 2), bool)
+    (row,) = pags_distractor.rows_of(config, None, x, mask, jnp.zeros((1, *x.shape)))
+    assert (row["signal"], row["distractor"], row["ratio"], row["invalid"]) == (2.0, 1.0, 2.0, 2)
+    assert row["signal_error"] == pytest.approx(1 / np.sqrt(2))
+    changes[True] = jnp.full(4, jnp.nan)
+    (row,) = pags_distractor.rows_of(config, None, x, mask, jnp.zeros((1, *x.shape)))
+    assert (row["signal"], row["distractor"], row["ratio"], row["invalid"]) == (None, None, None, 4)
+
+
+# ------------------------------------------------------------------------------------ figures of what there is
+@pytest.mark.parametrize(
+    ("flag", "run", "other", "wanted"),
+    [
+        ("--robustness", "alignment", "pags_alignment", "pags_robustness"),
+        ("--alignment", "robustness", "pags_robustness", "pags_alignment"),
+        ("--distractor", "robustness", "pags_robustness", "pags_distractor"),
+        ("--trained", "distractor", "pags_distractor", "pags_train"),
+    ],
+)
+def test_rows_of_another_script_are_one_line(flag, run, other, wanted, folders, tmp_path, capsys):
+    assert call("pags_figures", flag, folders / run, "--out", tmp_path / "run") == 1
+    said = f"error: {flag}: {folders / run} holds rows of scripts.{other}, not of scripts.{wanted}\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_gradient_that_no_run_compares_is_no_choice(folders, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        call("pags_figures", "--alignment", folders / "alignment", "--target", "loss", "--out", tmp_path)
+    assert "logit_sum" in capsys.readouterr().err
+
+
+def only(folders, tmp_path, name, **kept):
+    """A run's folder with some of its rows."""
+    shutil.copytree(folders / name, tmp_path / name)
+    table = [row for row in store.read_rows(folders / name) if all(row[key] == value for key, value in kept.items())]
+    (tmp_path / name / "rows.jsonl").write_text(rows.to_jsonl(table), encoding="utf-8")
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("name", ["alignment", "robustness"])
+def test_a_sweep_of_nothing_says_what_is_missing(name, folders, tmp_path, capsys):
+    folder = only(folders, tmp_path, name, loss="cross_entropy")
+    assert call("pags_figures", f"--{name}", folder, "--out", tmp_path / "run") == 1
+    error = capsys.readouterr().err
+    assert f"--{name}: {folder} holds cross_entropy alone, which has no strengths to draw against; train" in error
+    assert error.count("\n") == 1
+
+
+def test_figures_of_published_rows(folders, tmp_path):
+    for name in ("robustness", "alignment"):
+        content = (folders / name / "rows.csv").read_bytes()
+        (tmp_path / f"{name}.csv.gz").write_bytes(gzip.compress(content))
+        again = pags_tables.read(tmp_path / f"{name}.csv.gz", f"--{name}", f"pags_{name}")
+        for one, other in zip(again, store.read_rows(folders / name), strict=True):
+            assert {key: value for key, value in one.items() if not key.startswith("env.")} == {
+                key: value for key, value in other.items() if not key.startswith("env.")
+            }
+    runs = [word for name in ("robustness", "alignment") for word in (f"--{name}", tmp_path / f"{name}.csv.gz")]
+    assert call("pags_figures", *runs, "--out", tmp_path / "drawn") == 0
+    names = {"regimes.png", "alignment.png", "alignment_by_robustness.png"}
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == names
+    (tmp_path / "alignment.csv.gz").write_bytes(b"no such thing")
+    assert call("pags_figures", *runs, "--out", tmp_path / "again") == 1
+
+
+def test_the_report_survives_a_loss_without_a_usable_map(folders, tmp_path):
+    """Every measure of one loss is None, as where all its gradients are zero."""
+    for name, columns in (("alignment", ("cosine", "similarity", "off_share")), ("robustness", ("on", "off"))):
+        folder = tmp_path / f"pags_{name}"
+        shutil.copytree(folders / name, folder)
+        gone = {column: None for measure in columns for column in (measure, f"{measure}_error")}
+        table = [row | (gone if row["loss"] == "smoothness" else {}) for row in store.read_rows(folders / name)]
+        (folder / "rows.jsonl").write_text(rows.to_jsonl(table), encoding="utf-8")
+    (tmp_path / "pags_train").symlink_to(folders / "train")
+    shutil.copytree(folders / "distractor", tmp_path / "pags_distractor")
+    gone = dict.fromkeys(("signal", "distractor", "ratio"))
+    table = [row | gone for row in store.read_rows(folders / "distractor")]
+    (tmp_path / "pags_distractor" / "rows.jsonl").write_text(rows.to_jsonl(table), encoding="utf-8")
+    runs = [
+        word for name in ("robustness", "alignment", "distractor") for word in (f"--{name}", tmp_path / f"pags_{name}")
+    ]
+    assert call("pags_figures", *runs, "--loss", "smoothness", "--out", tmp_path / "pags_figures") == 0
+    page = report.write(tmp_path / "report.html", "Title", pags_report.sections(tmp_path)).read_text(encoding="utf-8")
+    assert "no usable map" in page
+    assert "none: no usable model" in page
+    assert "too few models to say" in page

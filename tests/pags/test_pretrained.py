@@ -1,7 +1,11 @@
 """Files of trained models: they come back, damage is refused, and the shipped ones do what they are for."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +16,7 @@ from pags_jax import datasets, models, scores
 from pags_jax.datasets import pretrained
 from pags_jax.images import to_float
 
+ROOT = Path(__file__).resolve().parents[2]
 UNET = models.UNet(channels=2, classes=3, widths=(4, 8), blocks=1, sigma_data=0.7)
 CODER = models.Autoencoder((6, 6, 1), latent=3, widths=(4,))
 ABOUT = {"config": {"epochs": 3}, "test_loss": 0.25}
@@ -37,6 +42,23 @@ def test_a_model_comes_back(model, load, dtype, tmp_path):
     for one, other in zip(jax.tree.leaves(restored), jax.tree.leaves(variables), strict=True):
         assert one.dtype == jnp.float32
         np.testing.assert_array_equal(one, np.asarray(other).astype(dtype).astype(np.float32))
+
+
+def test_the_same_model_makes_the_same_bytes():
+    """In processes whose hashes differ."""
+    script = (
+        "import sys, jax; from pags_jax import models; from pags_jax.datasets import pretrained\n"
+        "model = models.Autoencoder((6, 6, 1), latent=3, widths=(4,))\n"
+        "variables = jax.tree.map(lambda s: 0.5 * jax.numpy.ones(s.shape), pretrained._shapes(model))\n"
+        "sys.stdout.buffer.write(pretrained.pack(model, variables, {'b': 1, 'a': {'d': 2, 'c': 3}}))"
+    )
+    contents = {
+        subprocess.run(
+            [sys.executable, "-c", script], env=os.environ | {"PYTHONHASHSEED": seed}, stdout=-1, check=True, cwd=ROOT
+        ).stdout
+        for seed in ("1", "2", "3", "4")
+    }
+    assert len(contents) == 1
 
 
 @pytest.fixture

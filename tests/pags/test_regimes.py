@@ -198,6 +198,34 @@ def test_thresholds_are_what_they_say():
     assert read(range(4), accuracy, on, off, tolerance=0.05, ratio=0.5).labels[:3] == ("weak", "weak", "aligned")
 
 
+def test_a_sweep_at_chance_has_no_regimes():
+    """Ten classes: a best accuracy of 0.12 is chance and the tolerance, one of 0.13 is more."""
+    curves = columns([0.12, 0.11, 0.1], [1, 1, 1], [0.5, 0.5, 0.5])
+    assert read(range(3), *curves).labels == ("aligned",) * 3
+    found = read(range(3), *curves, chance=0.1)
+    assert found.labels == (None,) * 3
+    np.testing.assert_array_equal(found.agreement, np.zeros(3))
+    assert np.isnan([found.weak_until, found.excessive_from]).all()
+    for label in LABELS:
+        assert found.absent[label] == "0 of 1 seeds show it; for 1 no strength's accuracy is above chance"
+    curves[0][0] = 0.13
+    assert read(range(3), *curves, chance=0.1).labels == ("aligned", "aligned", "excessive")
+
+
+def test_seeds_at_chance_do_not_vote():
+    one, other = ([0.9, 0.9], [1, 1], [2, 0.5]), ([0.1, 0.1], [1, 1], [2, 0.5])
+    found = read([1, 2], *(np.stack([*2 * [a], b], axis=1) for a, b in zip(one, other, strict=True)), chance=0.1)
+    assert found.labels == ("weak", "aligned")
+    np.testing.assert_allclose(found.agreement, [2 / 3, 2 / 3])
+    said = "0 of 3 seeds show it; for 1 no strength's accuracy is above chance; for the others the strongest"
+    assert found.absent["excessive"].startswith(said)
+
+
+def test_any_ratio_needs_a_model_that_moves_along_the_manifold():
+    found = read(range(3), *columns([0.9, 0.9, 0.9], [0, 0, 1], [0, 1, 50]), ratio=np.inf)
+    assert found.labels == ("weak", "weak", "aligned")
+
+
 # --------------------------------------------------------------------------------------------------------- peaks
 def test_peaks_are_of_the_median_and_paired():
     values = np.array([[0.1, 0.3, 0.2], [0.6, 0.2, 0.5], [0.5, 0.9, 0.4]])
@@ -238,6 +266,7 @@ GOOD = np.full((2, 1), 0.5)
         (lambda: read([1, 2], GOOD, NAN * GOOD, GOOD), "seed 0 of the sweep has no model"),
         (lambda: read([1, 2], GOOD, GOOD, GOOD, tolerance=-0.1), "got -0.1 and 1.0"),
         (lambda: read([1, 2], GOOD, GOOD, GOOD, ratio=0.0), "got 0.02 and 0.0"),
+        (lambda: read([1, 2], GOOD, GOOD, GOOD, chance=10.0), r"`chance` in \[0, 1\), .* got 10"),
         (lambda: peak([1, 2], np.array([[1.0], [NAN]])), "no seed has a value at the strength 2"),
         (lambda: peak([2, 1], GOOD), "must be finite and ascend"),
     ],

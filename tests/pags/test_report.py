@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts import pags_report
+from scripts import pags_report, reproduce
 from scripts.harness import store
 
 STRENGTHS = (0.1, 1.0, 10.0)
@@ -46,7 +46,7 @@ def test_a_sweep_that_shows_everything(line):
     found = line(accuracy="rises and falls", on="rises and falls", off="below", cosine="peaks")
     assert list(found.values()) == [
         "smoothness",
-        "yes, from strength 1",
+        "yes, from strength 1 to 1",
         "yes, at 1 (0.100, 0.300, 0.200)",
         "yes, at 1 (0.600, 0.800, 0.700)",
         "yes (0.810 to 0.600)",
@@ -70,3 +70,55 @@ def test_models_that_are_missing_are_left_out():
     on, off = pags_report.medians(table, "smoothness", "on", "off")
     np.testing.assert_array_equal(on, [0.3])
     np.testing.assert_array_equal(off, [1.0])
+
+
+def test_a_loss_without_values_says_so(monkeypatch):
+    """Of two losses, one has no usable map, and at one noise level neither has."""
+    table = list(rows_of(accuracy="stays", on="stays", off="below", cosine="peaks"))
+    gone = dict.fromkeys(("on", "off", "cosine", "similarity", "cosine_error", "similarity_error"))
+    table += [row | gone | {"loss": "adversarial"} for row in table]
+    monkeypatch.setattr(store, "read_rows", lambda folder: table)
+    text, found = pags_report.claim_blocks(Path())
+    assert "up to 0.010 of a cosine and 0.020 of 1 - LPIPS" in text
+    usable, unusable = found.data
+    assert usable["cosine peaks inside"].startswith("yes")
+    assert list(unusable.values()) == [
+        "adversarial",
+        "no usable model",
+        *2 * ["no usable map"],
+        *2 * ["no usable model"],
+    ]
+    lines = pags_report.alignment_blocks(Path(), Path())[1].data
+    unusable = [line for line in lines if line["loss"] == "adversarial"]
+    assert [line["peaks inside"] for line in unusable] == ["no usable map"] * 2
+    assert {line["largest"] for line in unusable} == {None}
+    assert [line["peaks inside"] for line in lines if line["loss"] == "smoothness"] == ["yes"] * 2
+    lines = pags_report.regime_blocks(Path(), Path())[1].data
+    assert lines[0]["aligned"] == "1 to 10"
+    assert lines[1] == {
+        "loss": "adversarial", **dict.fromkeys(("weak", "aligned", "excessive"), "none: no usable model"),
+        "agreement of seeds": None,
+    }  # fmt: skip
+
+
+def test_a_sweep_at_chance_has_no_regimes(monkeypatch):
+    table = [
+        row | {"test_accuracy": 0.11, "classes": 10}
+        for row in rows_of(accuracy="stays", on="stays", off="below", cosine="peaks")
+    ]
+    monkeypatch.setattr(store, "read_rows", lambda folder: table)
+    (line,) = pags_report.regime_blocks(Path(), Path())[1].data
+    assert line["aligned"] == "none: 0 of 3 seeds show it; for 3 no strength's accuracy is above chance"
+
+
+def test_figures_of_one_name_are_published_apart(monkeypatch, tmp_path):
+    """The sweep's accuracy was overwritten by that of the models beside a distractor."""
+    monkeypatch.setattr(reproduce, "parts", lambda config: {"pags_train": None, "pags_distractor_train": None})
+    for name in ("pags_train", "pags_distractor_train"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "accuracy.png").write_bytes(name.encode())
+    reproduce.publish(reproduce.Config(out=tmp_path, publish=tmp_path / "published"))
+    published = {path.name: path.read_bytes() for path in (tmp_path / "published").iterdir()}
+    assert published == {
+        "accuracy.png": b"pags_train", "pags_distractor_train_accuracy.png": b"pags_distractor_train",
+    }  # fmt: skip

@@ -102,6 +102,37 @@ def test_there_is_no_direction_on_a_point_and_none_off_the_whole_space():
     np.testing.assert_array_equal(np.isnan(measured.off), [[False, True]] * 2)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize(("features", "rank"), [(3, 1), (784, 32)])
+def test_what_rounding_leaves_of_noise_is_no_direction(features, rank, scale):
+    """Noise in the span, and noise of which little is left: in float32, where once is not enough."""
+    rng = np.random.default_rng(12)
+    vectors = np.linalg.qr(rng.normal(size=(4, features, rank)))[0].swapaxes(1, 2).astype(np.float32)
+    inside = np.einsum("nk,nkf->nf", rng.normal(size=(4, rank)), vectors)
+    across = rng.normal(size=(4, features))
+    across -= np.einsum("nk,nkf->nf", np.einsum("nf,nkf->nk", across, vectors), vectors)
+    across *= np.linalg.norm(inside, axis=1, keepdims=True) / np.linalg.norm(across, axis=1, keepdims=True)
+    on, off = directions(jnp.asarray(vectors), jnp.asarray(scale * inside, jnp.float32))
+    np.testing.assert_allclose((np.asarray(on, float) ** 2).sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(off, np.zeros_like(off))
+    on, off = directions(jnp.asarray(vectors), jnp.asarray(scale * across, jnp.float32))
+    np.testing.assert_array_equal(on, np.zeros_like(on))
+    np.testing.assert_allclose((np.asarray(off, float) ** 2).sum(1), 1, rtol=1e-5)
+    on, off = (
+        np.asarray(v, float)
+        for v in directions(jnp.asarray(vectors), jnp.asarray(scale * (inside + 1e-3 * across), jnp.float32))
+    )
+    np.testing.assert_allclose([(on**2).sum(1), (off**2).sum(1)], np.ones((2, 4)), rtol=1e-5)
+    np.testing.assert_allclose((on * off).sum(1), 0, atol=1e-6)
+
+
+def test_noise_that_is_not_finite_makes_no_direction_of_zero():
+    on, off = directions(basis, noise[0].at[0, 0, 0].set(jnp.nan))
+    assert np.isnan(on[0]).all()
+    assert np.isnan(off[0]).all()
+    assert np.isfinite(on[1:]).all()
+
+
 # ----------------------------------------------------------------------------------- on- and off-manifold
 def test_manifold_robustness_equals_its_slow_twin_and_a_grid_the_loop_over_it():
     measured = of_manifold(apply_fn, x, basis, eps_l2=grid, noise=noise)
@@ -355,6 +386,7 @@ ONE_STEP = {"eps_l2": 1.0, "noise": noise}
         (lambda: manifold_robustness(apply_fn, x * jnp.nan, basis, **ONE_STEP), "NaN or infinite"),
         (lambda: manifold_robustness(apply_fn, x, basis[:, :, :1], **ONE_STEP), "need a basis"),
         (lambda: directions(basis[..., 0], noise[0]), "need a basis"),
+        (lambda: directions(basis[:, :0], noise[0]), r"with k at least 1 .*, got the shape \(4, 0, "),
         (
             lambda: relative_noise_robustness(apply_fn, x, jnp.ones((N, 3), bool), sigma=1.0, noise=noise),
             r"`mask` must be truth values .* got bool of the shape \(4, 3\)",

@@ -287,7 +287,11 @@ def test_images_of_integers_are_refused():
 
 
 def test_labels_that_are_no_classes_are_refused(variables):
-    for wrong, said in ((jnp.array([0, 4]), "from 0 to 2 .*got 0 to 4"), (-1, "got -1 to -1")):
+    for wrong, said in (
+        (jnp.array([0, 4]), "from 0 to 2 .*got 0 to 4"),
+        (-1, "got -1 to -1"),
+        (jnp.array([3, 1]), "from 0 to 2 .*got 1 to 3"),
+    ):
         with pytest.raises(ValueError, match=said):
             scores.denoiser(MODEL, variables, wrong)
     with pytest.raises(ValueError, match="labels must be integers, got float"):

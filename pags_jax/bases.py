@@ -1,0 +1,80 @@
+"""What is done with a basis ``(n, k, ...image)`` of each image's tangent space, see `pags_jax.manifold`."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def project(basis: Float[Array, "n k ..."], v: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+    """The part of each ``v`` in its image's span: ``P v = sum_j <b_j, v> b_j``. For several of each, use ``vmap``.
+
+    Raises:
+      ValueError: a basis for other shapes.
+
+    >>> print(project(jnp.array([[[0.6, 0.8]]]), jnp.array([[5.0, 0.0]])))
+    [[1.8 2.4]]
+    """
+    if basis.ndim != v.ndim + 1 or basis.shape[:1] != v.shape[:1] or basis.shape[2:] != v.shape[1:]:
+        raise ValueError(f"vectors of the shape {v.shape} need a basis (n, k, ...image), got {basis.shape}")
+    flat = _flat(basis).astype(v.dtype)
+    along = jnp.einsum("nkf,nf->nk", flat, v.reshape(len(v), -1), precision=_HIGHEST)
+    return jnp.einsum("nk,nkf->nf", along, flat, precision=_HIGHEST).reshape(v.shape)
+
+
+def rank(basis: Float[Array, "n k ..."]) -> Int[Array, " n"]:
+    """How many vectors of each image's basis are not zero."""
+    return jnp.any(_flat(basis) != 0, -1).sum(-1, dtype=jnp.int32)
+
+
+def parts(basis: Array, v: Array) -> tuple[Array, Array]:
+    """``P v`` and ``v - P v``; exactly zero where the basis has rank 0, or spans everything."""
+    on = project(basis, v)
+    everything = rank(basis) == v[0].size
+    return on, jnp.where(everything.reshape(-1, *(1,) * (v.ndim - 1)), 0, v - on)
+
+
+def principal_angles(a: Float[Array, "n k ..."], b: Float[Array, "n l ..."]) -> Float[Array, "n angles"]:
+    """The angles between the spans of two bases, the smallest first, without loss of digits (Björck and Golub 1973).
+
+    Args:
+      a: a basis.
+      b: another.
+
+    Returns:
+      ``min(k, l)`` angles in radians; NaN beyond the smaller of the two ranks.
+
+    Raises:
+      ValueError: bases for other shapes of image.
+
+    >>> principal_angles(jnp.array([[[1.0, 0.0]]]), jnp.array([[[0.6, 0.8]]])).round(4).tolist()
+    [[0.9273]]
+    """
+    if a.shape[:1] != b.shape[:1] or a.shape[2:] != b.shape[2:]:
+        raise ValueError(f"expected two bases for the same images, got the shapes {a.shape} and {b.shape}")
+    count, size = min(a.shape[1], b.shape[1]), max(a.shape[1], b.shape[1])
+
+    def one(a, b, rank_a, rank_b):
+        a, b = (jnp.pad(v.reshape(len(v), -1), ((0, size - len(v)), (0, 0))) for v in (a, b))
+        small, large = jnp.where(rank_a < rank_b, a, b), jnp.where(rank_a < rank_b, b, a)
+        product = jnp.matmul(small, large.T, precision=_HIGHEST)
+        cosines = jnp.linalg.svd(product, compute_uv=False)[:count]
+        sines = jnp.linalg.svd(small - jnp.matmul(product, large, precision=_HIGHEST), compute_uv=False)
+        number, angles = jnp.arange(count, dtype=jnp.int32), jnp.minimum(rank_a, rank_b)
+        # They fall, with those of zero vectors last: the smallest of an angle is number `angles - 1`.
+        sines = sines[jnp.maximum(angles - 1 - number, 0)]
+        by_sine, by_cosine = jnp.arcsin(jnp.minimum(sines, 1)), jnp.arccos(jnp.minimum(cosines, 1))
+        return jnp.where(number < angles, jnp.where(cosines**2 < 0.5, by_cosine, by_sine), jnp.nan)
+
+    return jax.vmap(one)(a, b, rank(a), rank(b))
+
+
+def _flat(basis: Array) -> Array:
+    """A basis as ``(n, k, features)``."""
+    if basis.ndim < 3 or basis.size == 0:
+        raise ValueError(
+            f"a basis is (n, k, ...image) with k at least 1 (a vector of zeros where there is no direction), "
+            f"got the shape {basis.shape}"
+        )
+    return basis.reshape(*basis.shape[:2], -1)

@@ -1,0 +1,108 @@
+"""Rows of the scripts on gradients, as figures and reports need them: of one run, at one place, as curves."""
+
+import csv
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pags_jax import regimes
+from scripts import pags_recipes
+from scripts.harness import store
+
+Row = dict[str, Any]
+#: The loss without a strength.
+BASELINE = "cross_entropy"
+
+
+def read(path: Path, flag: str, script: str) -> list[Row]:
+    """The rows of a finished run folder, or of a published ``.csv.gz``, of one script.
+
+    Args:
+        path: The folder, or the file.
+        flag: That named it, for errors.
+        script: Whose rows they must be, such as "pags_robustness".
+
+    Raises:
+        ValueError: If there is no finished run, it is damaged, or its rows are of another script.
+    """
+    try:
+        table = published(path) if path.is_file() else store.read_rows(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{flag}: {error}; run python -m scripts.{script} first") from None
+    for row in table:
+        found = row.get("config.experiment", "another kind of run")
+        if found != f"scripts.{script}":
+            raise ValueError(f"{flag}: {path} holds rows of {found}, not of scripts.{script}")
+    if not table:
+        raise ValueError(f"{flag}: {path} holds no rows; run python -m scripts.{script} again")
+    return table
+
+
+def published(path: Path) -> list[Row]:
+    """The rows of a ``.csv.gz`` as `scripts.reproduce` publishes them; cells get the types that they look like.
+
+    Raises:
+        ValueError: If it is no such file.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+            return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+    except (OSError, EOFError, ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} is no .csv.gz of rows, or is damaged ({error}); name a run folder instead") from error
+
+
+def _value(text: str) -> Any:
+    if text in ("", "True", "False"):
+        return {"": None, "True": True, "False": False}[text]
+    if text.startswith("["):
+        return json.loads(text)
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def swept(table: Sequence[Row]) -> list[str]:
+    """The losses that have strengths, in the order of the recipes."""
+    present = {row["loss"] for row in table}
+    return [name for name in pags_recipes.RECIPES if name in present and name != BASELINE]
+
+
+def nearest(table: Sequence[Row], column: str, value: float) -> list[Row]:
+    """The rows whose value in a column is nearest, by ratio, to one."""
+    found = min({row[column] for row in table}, key=lambda seen: abs(np.log(seen / value)))
+    return [row for row in table if row[column] == found]
+
+
+def curves(table: Sequence[Row], loss: str, *columns: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Strengths of a loss, ascending, and each column as ``(strengths, seeds)``, NaN where a model is missing."""
+    part = [row for row in table if row["loss"] == loss]
+    strengths, seeds = (sorted({row[name] for row in part}) for name in ("strength", "seed"))
+    arrays = [np.full((len(strengths), len(seeds)), np.nan) for _ in columns]
+    for row in part:
+        for array, column in zip(arrays, columns, strict=True):
+            value = np.nan if row[column] is None else row[column]
+            array[strengths.index(row["strength"]), seeds.index(row["seed"])] = value
+    return np.array(strengths), arrays
+
+
+def regimes_of(table: Sequence[Row], loss: str, *, eps: float, tolerance: float) -> regimes.Regimes | None:
+    """The regimes of one loss, from rows of `pags_robustness`; None where none of its models could be measured.
+
+    Seeds without a measured model are left out. Rows say how many classes there are, so that a sweep at chance accuracy
+    has no regimes; older ones do not, and nothing is asked of their accuracy.
+    """
+    part = nearest(table, "eps_l2", eps)
+    strengths, measured = curves(part, loss, "test_accuracy", "on", "off")
+    known = np.isfinite(np.sum(measured, axis=0)).any(axis=0)
+    if not known.any():
+        return None
+    classes = part[0].get("classes")
+    chance = None if classes is None else 1 / classes
+    return regimes.read(strengths, *(values[:, known] for values in measured), tolerance=tolerance, chance=chance)
