@@ -30,7 +30,7 @@ class Removed(NamedTuple):
 
 
 def optimum(data, noise, weight, start=None):
-    x, y, s, _ = (np.asarray(field) for field in data)
+    x, y, s, _ = (np.asarray(field) for field in jax.tree.leaves(data))
     return oracles.minimise(x, y, s, weight, L2, FAIRNESS, PENALTY, np.asarray(noise), start=start)
 
 
