@@ -26,7 +26,7 @@ SMALL = {
     "fmu_tradeoff": ["--weights", "0", "1", "--penalties", "equalized_odds"],
     "fmu_interventions": [],
     "fmu_stream": ["--share", "0.2", "--checkpoints", "10"],
-    "fmu_groups": ["--fractions", "0.05"],
+    "fmu_groups": ["--fractions", "0.05", "--penalties", "equalized_odds"],
     "fmu_audit": ["--models", "200", "--pairs", "8"],
 }
 
