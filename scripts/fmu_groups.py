@@ -44,7 +44,7 @@ class Config(ProblemConfig):
     """Protected attributes: penalised one by one, and all together in every combination of their values."""
     penalties: tuple[Penalty, ...] = ("equalized_odds", "demographic_parity")
     """Which gaps are penalised, summed over all pairs of groups."""
-    fairness: cli.NonNegative = 100.0
+    fairness: cli.NonNegative = 10.0
     """Weight of the fairness penalty."""
     fractions: tuple[cli.Share, ...] = (0.01, 0.05)
     """Shares of all training rows to forget, from the smallest intersection that keeps half of its rows."""

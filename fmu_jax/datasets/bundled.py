@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from fmu_jax.datasets.grouping import attributes_of, intersect, settle_small
+from fmu_jax.datasets.grouping import MIN_GROUP_ROWS, attributes_of, intersect, settle_small
 from fmu_jax.datasets.reading import listed
 from fmu_jax.datasets.split import Split, make_split
 
@@ -90,6 +90,8 @@ def load_bundled(
     test_fraction: float,
     scaling: str | None = None,
     group_feature: bool = True,
+    min_group_rows: int = MIN_GROUP_ROWS,
+    small_groups: str = "error",
 ) -> Split:
     """Reads, encodes, splits and scales a bundled data set.
 
@@ -100,12 +102,14 @@ def load_bundled(
       test_fraction: share of test rows.
       scaling: None for the paper's own choice.
       group_feature: keep the protected attributes as features, as the paper's code does.
+      min_group_rows: fewest rows of a group where there are more than two.
+      small_groups: "error" or "merge".
 
     Returns:
       The ``Split``.
 
     Raises:
-      ValueError: unknown group or scaling, or a damaged file.
+      ValueError: unknown group or scaling, groups of too few rows, or a damaged file.
     """
     attributes = attributes_of(group)
     for name in attributes:
@@ -117,7 +121,7 @@ def load_bundled(
     return make_split(
         features if group_feature else features.drop(columns=list(attributes)),
         two_valued(table[bundled.label], bundled.label_values),
-        settle_small(intersect(coded)),
+        settle_small(intersect(coded), min_rows=min_group_rows, small=small_groups),
         seed=seed,
         test_fraction=test_fraction,
         scaling=scaling or bundled.scaling,

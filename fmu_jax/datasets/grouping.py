@@ -106,7 +106,7 @@ def settle_small(groups: Groups, *, min_rows: int = MIN_GROUP_ROWS, small: str =
         both = " even together" if small == "merge" else ""
         raise ValueError(
             f"groups of {groups.name} with fewer than min_group_rows={min_rows} rows{both}: {named}; {merge}"
-            "lower min_group_rows, leave these rows out, or code two groups with group_one"
+            "lower min_group_rows, or leave these rows out"
         )
     kept = np.setdiff1d(np.arange(len(counts)), few)
     if len(few):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fmu_jax.datasets.grouping import attributes_of, intersect, settle_small
+from fmu_jax.datasets.grouping import MIN_GROUP_ROWS, attributes_of, intersect, settle_small
 from fmu_jax.datasets.hsls_codes import (
     FEATURES,
     NOMINAL,
@@ -46,6 +46,8 @@ def load_hsls(
     group_feature: bool = True,
     missing: str = "drop",
     features: Sequence[str] | None = None,
+    min_group_rows: int = MIN_GROUP_ROWS,
+    small_groups: str = "error",
 ) -> Split:
     """Reads the student file and prepares it as Jeong et al. and the paper's code do.
 
@@ -70,6 +72,8 @@ def load_hsls(
         (the paper's code does); "mean" replaces a missing feature by its mean over the train rows, and leaves out
         records that lack more than half of the features (Jeong et al. do; they take the nearest neighbour's value).
       features: use only these columns of the base year, instead of all of `FEATURES` that the file has.
+      min_group_rows: fewest rows of a group where there are more than two.
+      small_groups: "error" refuses groups of fewer rows, "merge" puts them together as "other".
 
     Returns:
       The ``Split``; `dropped_rows` counts the records left out.
@@ -109,7 +113,7 @@ def load_hsls(
     return make_split(
         encode(frame, nominal=NOMINAL),
         y,
-        settle_small(intersect(coded)),
+        settle_small(intersect(coded), min_rows=min_group_rows, small=small_groups),
         seed=seed,
         test_fraction=test_fraction,
         scaling=scaling or "minmax",

@@ -22,9 +22,9 @@ GROUPS = {
 """The protected attributes of each named data set."""
 
 OPTIONS = {
-    "compas": ("scaling", "group_feature"),
-    "adult": ("scaling", "group_feature"),
-    "hsls": ("scaling", "group_feature", "missing", "features"),
+    "compas": ("scaling", "group_feature", "min_group_rows", "small_groups"),
+    "adult": ("scaling", "group_feature", "min_group_rows", "small_groups"),
+    "hsls": ("scaling", "group_feature", "min_group_rows", "small_groups", "missing", "features"),
     "synthetic": ("n", "d", "group_share", "disparity"),
 }
 """The further options of ``load`` that each named data set understands."""
@@ -61,7 +61,7 @@ def load(
       path: for "hsls": a CSV file, a folder of CSV files, or several files.
       test_fraction: share of test rows, in (0, 1); there are ``ceil(test_fraction n)``.
       **options: for "compas", "adult", "hsls": `scaling` ("standardise", "minmax", "maxnorm"; without it the paper's
-        choice) and `group_feature`; for "hsls" also `missing` and `features` (see ``load_hsls``); for "synthetic":
+        choice), `group_feature`, `min_group_rows` and `small_groups` (see ``from_csv``); for "hsls" also `missing` and `features` (see ``load_hsls``); for "synthetic":
         `n` (10,000), `d` (20), `group_share`, `disparity` (see ``synthetic``).
 
     Returns:

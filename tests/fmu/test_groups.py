@@ -34,6 +34,7 @@ from fmu_jax.moments import assemble, moments
 from fmu_jax.removal import METHODS, fit_shards, make_shards, predict_shards
 from fmu_jax.rounding import gradient_with_error
 from tests import oracles
+from tests.fmu.test_compilation import counted
 from tests.fmu.test_intervals import GAPS
 
 PENALTIES = tuple(penalties.PENALTIES)
@@ -445,3 +446,23 @@ def test_a_network_sees_all_pairs():
         dense = objectives.hessian(closed, theta, data) @ v
         for product in (objectives.hessian_vector_product, objectives.gauss_newton_vector_product):
             np.testing.assert_allclose(product(free, theta, data, v), dense, rtol=1e-9, atol=1e-10)
+
+
+def test_forget_sets_share_what_is_compiled_and_another_number_of_groups_does_not():
+    p = problem(3)
+    data = rows(p, p.w)
+    objective = Objective(l2=L2, fairness=FAIRNESS)
+    before = fit(objective, data).params
+
+    def one(forget):
+        removal = remove(objective, before, data, forget)
+        certify(objective, before, removal, sigma=1.0, delta=1e-5)
+
+    one([4]) if p.w[4] else one([5])
+    with counted() as seen:
+        for mask in ((p.removed), np.zeros(len(p.y), bool)):
+            one(mask)
+    assert seen == []
+    with counted() as seen:
+        metrics.group_metrics(jnp.zeros(60, jnp.int32), data._replace(groups=4))
+    assert seen
