@@ -61,8 +61,9 @@ def load(
       path: for "hsls": a CSV file, a folder of CSV files, or several files.
       test_fraction: share of test rows, in (0, 1); there are ``ceil(test_fraction n)``.
       **options: for "compas", "adult", "hsls": `scaling` ("standardise", "minmax", "maxnorm"; without it the paper's
-        choice), `group_feature`, `min_group_rows` and `small_groups` (see ``from_csv``); for "hsls" also `missing` and `features` (see ``load_hsls``); for "synthetic":
-        `n` (10,000), `d` (20), `group_share`, `disparity` (see ``synthetic``).
+        choice), `group_feature`, `min_group_rows` and `small_groups` (see ``from_csv``); for "hsls" also `missing` and
+        `features` (see ``load_hsls``); for "synthetic": `n` (10,000), `d` (20), `group_share`, `disparity` (see
+        ``synthetic``).
 
     Returns:
       The ``Split``.
