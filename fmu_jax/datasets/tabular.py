@@ -136,12 +136,13 @@ def from_table(
     Raises:
       ValueError: as ``from_csv``.
 
-    >>> people = pd.DataFrame({"age": range(50), "club": ["a", "b"] * 25, "won": [0, 0, 1, 1, 0] * 10})
+    >>> people = pd.DataFrame({"age": range(400), "club": ["a", "b"] * 200, "won": [0, 0, 1, 1, 0] * 80})
     >>> split = from_table(people, label="won", group="club", seed=1)
     >>> split.feature_names, split.group_values
     (('age', 'club', 'bias'), ('a', 'b'))
-    >>> from_table(people, label="age", positive=tuple(range(25)), group=["club", "won"], seed=1).group_values
-    ('a, 0', 'a, 1', 'b, 0', 'b, 1')
+    >>> people["side"] = ["left", "left", "right", "right"] * 100
+    >>> from_table(people, label="won", group=["club", "side"], seed=1).group_values
+    ('a, left', 'a, right', 'b, left', 'b, right')
     """
     if isinstance(drop, str):
         raise ValueError(f"drop must be a sequence of column names, got the string {drop!r}; write ({drop!r},)")
