@@ -70,7 +70,7 @@ def jax_case(case: str, seed: int, repeats: int) -> dict[str, Any]:
     jax.config.update("jax_enable_x64", True)
     before_mb = measure.peak_memory_mb()
     data = rows_of(case, seed)
-    size_mb = sum(leaf.nbytes for leaf in data) / 1e6
+    size_mb = sum(leaf.nbytes for leaf in jax.tree.leaves(data)) / 1e6
     objective = Objective(l2=1e-4, fairness=1.0)
     noise = sample_noise(data.x[0], key=jax.random.key(seed), sigma=1.0)
     n = len(data.y)

@@ -6,11 +6,11 @@ AISTATS 2024, arXiv 2307.14754.
 
 | module | what is in it |
 |---|---|
-| ``data`` | ``Data``: rows, labels, groups, 0/1 weights; the eager checks |
+| ``data`` | ``Data``: rows, labels, any number of groups, 0/1 weights; the eager checks |
 | ``audit`` | does the guarantee hold in fact? empirical epsilon, U-LiRA, KLoM, membership attack |
 | ``datasets`` | ``load``: compas, adult, hsls, synthetic; ``from_csv`` |
 | ``objective`` | ``Objective``: loss, ridge, fairness penalty, perturbation; value, gradient, Hessian, products |
-| ``penalties``, ``cells`` | the fairness penalties, in O(n) from cell sums |
+| ``penalties``, ``cells`` | the fairness penalties, summed over pairs of groups, in O(n) from cell sums |
 | ``fitting`` | ``fit``: damped Newton, Newton-CG, L-BFGS |
 | ``conjugate_gradients`` | the matrix-free linear solver |
 | ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent |

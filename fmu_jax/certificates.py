@@ -48,7 +48,8 @@ class Certificate:
     Attributes:
       residual_norm: ``|grad F'(theta^-)|``, widened by ``rounding_margin``.
       row_bound, gram_bound: upper bounds of the residual from the length of the step, plus ``rounding_margin``.
-      paper_data_dependent, paper_worst_case: the originals' figures.
+      paper_data_dependent, paper_worst_case: the originals' figures. The former is about the losses, whatever the
+        groups; the latter is for two groups, and NaN for more.
       rounding_margin: bound on the rounding error in the residual.
       epsilon: ``certified_epsilon`` of the residual: ``(residual_norm / sigma) sqrt(2 ln(1.5/delta))`` as long as that
         is sound, more beyond; infinite when there is no noise.
@@ -137,7 +138,9 @@ def _certify(objective, before, removal, region, sigma, delta, noise) -> Certifi
     was = data._replace(weight=jnp.maximum(data.weight, removal.forgotten.astype(x.dtype)))
     dependent = 0.25 * _spectral_norm(x, data.weight) * jnp.linalg.norm(total)
     dependent *= jnp.linalg.norm(data.weight * (x @ total))
-    worst = paper_worst_case(jnp.linalg.norm(before), objective.l2, n=cells.size(was), n_b=cells.counts(was)[1].sum())
+    # Theorem 1 is of the two-group penalty; nothing is claimed in its name for another.
+    n_b = cells.counts(was)[1].sum() if data.groups == 2 else jnp.full((), jnp.nan, x.dtype)
+    worst = paper_worst_case(jnp.linalg.norm(before), objective.l2, n=cells.size(was), n_b=n_b)
 
     noisy = jnp.zeros((), bool) if noise is None else jnp.any(noise != 0)
     bound = jnp.where(noisy, certified_epsilon(residual, sigma, delta), jnp.inf)

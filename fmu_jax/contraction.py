@@ -112,7 +112,8 @@ def contraction(objective: Objective, data: Data, step_size: Scalar | None) -> t
     match = jnp.max(jnp.abs(jnp.asarray(penalties.find(objective.penalty).match).astype(x.dtype)))
     farthest = jnp.max(jnp.where(data.weight > 0, squares, 0))
     terms = jnp.dot(weight, squares) / 4 + n * objective.l2
-    terms += 8 * n * objective.fairness * jnp.maximum(match, 1) ** 2 * farthest
+    pairs = data.groups * (data.groups - 1) // 2
+    terms += 8 * n * objective.fairness * pairs * jnp.maximum(match, 1) ** 2 * farthest
     error = 2 * _roundings(x.shape[0] + 8 * x.shape[1], x.dtype) * terms
     if step_size is None:
         size, size_error = 2 / (largest + smallest), 4 * error / (largest + smallest)

@@ -1,6 +1,7 @@
 """Training rows with labels, groups and 0/1 weights."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple, no_type_check
 
 import jax
 import jax.core
@@ -8,56 +9,73 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+#: What is computed by cell is written out cell by cell, so that thousands would never be compiled.
+MOST_GROUPS = 100
 
-class Data(NamedTuple):
+
+@no_type_check  # A tree may hold anything (shapes, batches, NumPy arrays); `check_data` looks at rows.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
     """Rows of a data set; a removed row keeps its place and has weight zero.
 
-    Static shapes are the point: whatever is forgotten, nothing recompiles.
+    Static shapes are the point: whatever is forgotten, nothing recompiles. A pytree of its four arrays; the number of
+    groups is static, so it belongs to the shape of all that is computed by group.
 
     Attributes:
       x: features, ``(n, d)``, floating. For the linear model the last column is the constant 1.
       y: labels, ``(n,)`` int32, 0 or 1.
-      group: group codes, ``(n,)`` int32, 0 or 1.
+      group: group codes, ``(n,)`` int32, 0 to ``groups - 1``.
       weight: ``(n,)``, dtype of ``x``; 1 for a row that counts, 0 for one that was removed.
+      groups: the number of groups, at least 2.
     """
 
     x: Float[Array, "n *features"]
     y: Int[Array, " n"]
     group: Int[Array, " n"]
     weight: Float[Array, " n"]
+    groups: int = 2
+
+    def _replace(self, **changes: Any) -> "Data":
+        """A copy with other fields, as the package's named tuples make it."""
+        return dataclasses.replace(self, **changes)
+
+
+jax.tree_util.register_dataclass(Data, data_fields=["x", "y", "group", "weight"], meta_fields=["groups"])
 
 
 class DataSummary(NamedTuple):
     """What the eager checks need to know about a ``Data``, in one device pass.
 
     Attributes:
-      counts: rows of weight one by (group, label), ``(2, 2)`` int32.
+      counts: rows of weight one by (group, label), ``(groups, 2)`` int32.
       finite: no feature is NaN or infinite.
       bad_labels, bad_groups, bad_weights: numbers of offending entries, int32 scalars.
     """
 
-    counts: Int[Array, "2 2"]
+    counts: Int[Array, "groups 2"]
     finite: Bool[Array, ""]
     bad_labels: Int[Array, ""]
     bad_groups: Int[Array, ""]
     bad_weights: Int[Array, ""]
 
 
-def make_data(x, y, group, weight=None) -> Data:
+def make_data(x, y, group, weight=None, *, groups: int | None = None) -> Data:
     """Builds a checked ``Data`` from anything array-like.
 
     Args:
       x: ``(n, d)`` finite features. Integers become the default float; a float keeps its dtype
         (as far as ``jax_enable_x64`` allows).
       y: ``(n,)`` labels in {0, 1} (bool, int or float).
-      group: ``(n,)`` group codes in {0, 1}.
+      group: ``(n,)`` group codes 0, 1, ..., ``groups - 1``.
       weight: ``(n,)`` zeros and ones; None means all ones.
+      groups: the number of groups; None is one more than the largest code, and at least 2.
 
     Returns:
       The ``Data``; ``x`` stays on the device that it is on.
 
     Raises:
-      ValueError: shapes differ, a feature is NaN or infinite, or a label, group or weight is neither 0 nor 1.
+      ValueError: shapes differ, a feature is NaN or infinite, a label or weight is neither 0 nor 1, or a group code is
+        none of 0 to ``groups - 1``.
 
     >>> data = make_data([[0.5, 1.0], [0.1, 1.0], [0.2, 1.0], [0.9, 1.0]], y=[0, 1, 0, 1], group=[0, 0, 1, 1])
     >>> data.x.shape, float(data.weight.sum())
@@ -73,9 +91,12 @@ def make_data(x, y, group, weight=None) -> Data:
         codes[name] = values.astype(np.int32) if numeric else np.zeros(0, np.int32)
         if not np.array_equal(codes[name], values):
             seen = np.unique(values)[:5].tolist()
-            raise ValueError(f"`{name}` must hold only 0 and 1, got values such as {seen}; recode it first")
+            rule = "only 0 and 1" if name == "y" else "whole numbers 0, 1, ..."
+            raise ValueError(f"`{name}` must hold {rule}, got values such as {seen}; recode it first")
+    if groups is None:
+        groups = max(2, int(codes["group"].max(initial=0)) + 1)
     weight = jnp.ones(x.shape[:1], x.dtype) if weight is None else jnp.asarray(weight).astype(x.dtype)
-    data = Data(x, jnp.asarray(codes["y"]), jnp.asarray(codes["group"]), weight)
+    data = Data(x, jnp.asarray(codes["y"]), jnp.asarray(codes["group"]), weight, groups)
     check_data(data)
     return data
 
@@ -85,11 +106,14 @@ def is_traced(*trees) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
-def cell_counts(data: Data) -> Int[Array, "2 2"]:
+def cell_counts(data: Data) -> Int[Array, "groups 2"]:
     """Number of remaining rows by (group, label), in integers, so exact at any ``n``."""
     kept = data.weight > 0
     return jnp.array(
-        [[jnp.sum(kept & (data.group == g) & (data.y == y), dtype=jnp.int32) for y in (0, 1)] for g in (0, 1)]
+        [
+            [jnp.sum(kept & (data.group == g) & (data.y == y), dtype=jnp.int32) for y in (0, 1)]
+            for g in range(data.groups)
+        ]
     )
 
 
@@ -104,7 +128,7 @@ def summarise(data: Data) -> DataSummary:
         counts=cell_counts(data),
         finite=jnp.all(jnp.isfinite(data.x)),
         bad_labels=count((data.y != 0) & (data.y != 1)),
-        bad_groups=count((data.group != 0) & (data.group != 1)),
+        bad_groups=count((data.group < 0) | (data.group >= data.groups)),
         bad_weights=count((data.weight != 0) & (data.weight != 1)),
     )
 
@@ -117,8 +141,9 @@ def check_data(data: Data, *, what: str = "the data") -> None:
       what: what to call them in the message.
 
     Raises:
-      ValueError: shapes or dtypes differ from those of ``Data``; a feature is NaN or infinite; a label, group or
-        weight is neither 0 nor 1; a group is empty or only one label is left among rows of weight one.
+      ValueError: shapes or dtypes differ from those of ``Data``; a feature is NaN or infinite; a label or weight is
+        neither 0 nor 1, or a group code out of range; a group is empty or only one label is left among rows of weight
+        one.
     """
     check_values(data, what=what)
     if not is_traced(data):
@@ -131,11 +156,12 @@ def check_values(data: Data, *, what: str = "the data") -> None:
     if is_traced(data):
         return
     summary = jax.device_get(summarise(data))
+    codes = "neither 0 nor 1" if data.groups == 2 else f"not between 0 and {data.groups - 1}"
     bad_features = 0 if summary.finite else int(jnp.sum(~jnp.isfinite(data.x), dtype=jnp.int32))
     for count, name, fix in (
         (bad_features, "features are NaN or infinite", "impute or drop them (removed rows count too)"),
         (summary.bad_labels, "labels are neither 0 nor 1", "recode `y` to 0 and 1"),
-        (summary.bad_groups, "group codes are neither 0 nor 1", "recode `group` to 0 and 1"),
+        (summary.bad_groups, f"group codes are {codes}", "recode `group`, or pass the number of groups as `groups`"),
         (summary.bad_weights, "weights are neither 0 nor 1", "a row is kept (1) or removed (0)"),
     ):
         if count:
@@ -143,7 +169,9 @@ def check_values(data: Data, *, what: str = "the data") -> None:
 
 
 def check_shapes(data: Data) -> None:
-    """Raises ValueError unless ``x`` is floating and the four fields agree in length and dtype."""
+    """Raises ValueError unless ``x`` is floating and the four arrays agree in length and dtype."""
+    if not isinstance(data.groups, int) or not 2 <= data.groups <= MOST_GROUPS:
+        raise ValueError(f"`groups` must be a whole number between 2 and {MOST_GROUPS}, got {data.groups!r}")
     n = data.x.shape[0] if data.x.ndim else 0
     for name in ("y", "group", "weight"):
         shape = getattr(data, name).shape
@@ -162,13 +190,14 @@ def check_cells(counts, *, what: str) -> None:
     """Raises ValueError when a group is empty or only one label is left.
 
     Args:
-      counts: rows by (group, label), ``(2, 2)``.
+      counts: rows by (group, label), ``(groups, 2)``.
       what: what to call the rows in the message.
     """
     counts = np.asarray(counts)
-    for group in (0, 1):
-        if counts[group].sum() == 0:
-            raise ValueError(f"group {group} has no rows in {what}; fairness between groups needs both")
+    for group in np.flatnonzero(counts.sum(axis=1) == 0)[:1]:
+        raise ValueError(
+            f"group {group} has no rows in {what}; fairness between groups needs all {len(counts)}, coded without gaps"
+        )
     for label in (0, 1):
         if counts[:, label].sum() == 0:
             raise ValueError(f"no row with label {label} is left in {what}; a classifier needs both labels")

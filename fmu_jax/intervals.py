@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.data import Data, cell_counts, check_data
@@ -19,17 +20,17 @@ from fmu_jax.removal import Removal
 
 
 class FairnessInterval(NamedTuple):
-    """Each rate as ``(lowest, highest)``, shape ``(2,)``, that the retrained model can have.
+    """Each rate as ``(lowest, highest)``, shape ``(2,)``, that the retrained model can have; gaps are the worst ones.
 
     Attributes:
       accuracy: share of rows predicted right.
-      selection_rate: share predicted 1, ``(2, 2)`` indexed [group, end].
+      selection_rate: share predicted 1, ``(groups, 2)`` indexed [group, end].
       demographic_parity, equal_opportunity, equalized_odds, equalized_odds_mean: as in ``GroupMetrics``.
       undecided: number of rows whose predicted label retraining could change, int32.
     """
 
     accuracy: Float[Array, "2"]
-    selection_rate: Float[Array, "2 2"]
+    selection_rate: Float[Array, "groups 2"]
     demographic_parity: Float[Array, "2"]
     equal_opportunity: Float[Array, "2"]
     equalized_odds: Float[Array, "2"]
@@ -99,8 +100,12 @@ def rate_intervals(positive: Bool[Array, " n"], decided: Bool[Array, " n"], data
     )
 
 
-def _gap(rate: Float[Array, "2 2"]) -> Float[Array, "2"]:
-    """Interval of ``|r_0 - r_1|`` for rates in boxes ``rate[end, group]``."""
-    lowest = jnp.maximum(rate[0, 0] - rate[1, 1], rate[0, 1] - rate[1, 0])
-    highest = jnp.maximum(rate[1, 0] - rate[0, 1], rate[1, 1] - rate[0, 0])
-    return jnp.stack([jnp.maximum(lowest, 0), highest])
+def _gap(rate: Float[Array, "2 groups"]) -> Float[Array, "2"]:
+    """Interval of the worst gap ``max_g r_g - min_h r_h`` for rates in boxes ``rate[end, group]``.
+
+    It is least with every rate as near as can be to the rest, and largest with one high and *another* low.
+    """
+    low, high = rate
+    # A group is as far from itself as nothing: zero is never more than the largest gap.
+    apart = (high[:, None] - low[None]) * (1 - np.eye(low.shape[0], dtype=low.dtype))
+    return jnp.stack([jnp.maximum(low.max() - high.min(), 0), apart.max()])

@@ -1,7 +1,8 @@
 """Accuracy and group fairness of predicted labels.
 
-Gaps are absolute differences between the two groups, as in fairlearn; the ratio keeps its direction, as in AIF360,
-which the paper's code uses.
+Gaps are absolute differences between groups. With more than two groups the gap is the worst over all pairs, highest
+rate minus lowest, as in fairlearn; the mean gap is that over all pairs. Between two groups the ratio keeps its
+direction, as in AIF360, which the paper's code uses; among more it is the lowest rate over the highest.
 """
 
 from typing import Any, NamedTuple
@@ -11,31 +12,40 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmu_jax.data import Data, cell_counts, is_traced
+from fmu_jax.penalties import pairs_of
 
 
 class GroupMetrics(NamedTuple):
-    """Scalars unless said; NaN where a group or label they divide by has no rows.
+    """Scalars unless said; NaN where some group or label they divide by has no rows.
 
     Attributes:
       accuracy: share of rows predicted right.
       balanced_accuracy: mean of true positive and true negative rate.
-      group_accuracy: accuracy of group 0 and group 1, ``(2,)``.
-      selection_rate: share predicted 1, by group, ``(2,)``.
-      demographic_parity: ``|selection_rate_0 - selection_rate_1|``.
-      equal_opportunity: ``|TPR_0 - TPR_1|``.
-      equalized_odds: ``max(|TPR_0 - TPR_1|, |FPR_0 - FPR_1|)``.
-      equalized_odds_mean: the mean of the two (AEOD, the paper's measure).
-      disparate_impact: ``selection_rate_0 / selection_rate_1``; 1 is parity.
+      group_accuracy: accuracy by group, ``(groups,)``.
+      selection_rate: share predicted 1, by group, ``(groups,)``.
+      demographic_parity: worst gap of the selection rates, ``max_{g, h} |selection_rate_g - selection_rate_h|``.
+      equal_opportunity: worst gap of the true positive rates.
+      equalized_odds: the larger of the worst gaps of true and of false positive rates.
+      equalized_odds_mean: the mean of these two (AEOD between two groups, the paper's measure).
+      demographic_parity_mean_gap: mean gap of the selection rates over all pairs of groups.
+      equal_opportunity_mean_gap: the same of the true positive rates.
+      equalized_odds_mean_gap: mean gap over all pairs and both rates. All three mean gaps are at most the worst ones,
+        and equal to ``demographic_parity``, ``equal_opportunity``, ``equalized_odds_mean`` where there are two groups.
+      disparate_impact: ``selection_rate_0 / selection_rate_1``; among more than two groups the lowest selection rate
+        over the highest. 1 is parity.
     """
 
     accuracy: Float[Array, "..."]
     balanced_accuracy: Float[Array, "..."]
-    group_accuracy: Float[Array, "... 2"]
-    selection_rate: Float[Array, "... 2"]
+    group_accuracy: Float[Array, "... groups"]
+    selection_rate: Float[Array, "... groups"]
     demographic_parity: Float[Array, "..."]
     equal_opportunity: Float[Array, "..."]
     equalized_odds: Float[Array, "..."]
     equalized_odds_mean: Float[Array, "..."]
+    demographic_parity_mean_gap: Float[Array, "..."]
+    equal_opportunity_mean_gap: Float[Array, "..."]
+    equalized_odds_mean_gap: Float[Array, "..."]
     disparate_impact: Float[Array, "..."]
 
 
@@ -78,17 +88,31 @@ def _metrics(prediction, data):
     right = jnp.stack([total[:, 0] - chosen[:, 0], chosen[:, 1]], axis=1)
     by_label = right.sum(axis=0) / total.sum(axis=0)
     rate = chosen / total
-    gap = jnp.abs(rate[0] - rate[1])
+    gap, mean_gap = worst_gap(rate), _mean_gap(rate)
     selection = chosen.sum(axis=1) / total.sum(axis=1)
     result = GroupMetrics(
         accuracy=right.sum() / total.sum(),
         balanced_accuracy=by_label.mean(),
         group_accuracy=right.sum(axis=1) / total.sum(axis=1),
         selection_rate=selection,
-        demographic_parity=jnp.abs(selection[0] - selection[1]),
+        demographic_parity=worst_gap(selection),
         equal_opportunity=gap[1],
         equalized_odds=gap.max(),
         equalized_odds_mean=gap.mean(),
-        disparate_impact=selection[0] / selection[1],
+        demographic_parity_mean_gap=_mean_gap(selection),
+        equal_opportunity_mean_gap=mean_gap[1],
+        equalized_odds_mean_gap=mean_gap.mean(),
+        disparate_impact=selection[0] / selection[1] if data.groups == 2 else selection.min() / selection.max(),
     )
     return result, other
+
+
+def worst_gap(rate: Float[Array, "groups *k"]) -> Float[Array, "*k"]:
+    """Largest difference between any two groups."""
+    return rate.max(axis=0) - rate.min(axis=0)
+
+
+def _mean_gap(rate: Float[Array, "groups *k"]) -> Float[Array, "*k"]:
+    """Mean over all pairs of groups of the absolute difference."""
+    first, second = pairs_of(rate.shape[0])
+    return jnp.abs(rate[first] - rate[second]).mean(axis=0)

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from fmu_jax import cells, penalties
 from fmu_jax import objective as objectives
-from fmu_jax import penalties
 from fmu_jax.data import Data, cell_counts
 from fmu_jax.objective import Objective
 from fmu_jax.rounding import PIECES, block_sum, depth, pieces, roundings
@@ -45,19 +45,19 @@ class Errors(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Additive statistics of rows at an anchor; ``c`` is 4 (cells) with ``reweigh``, else 1.
+    """Additive statistics of rows at an anchor; ``c`` is the number of cells with ``reweigh``, else 1.
 
     Attributes:
       counts: rows by [group, label], int32.
       sums: of the rows of each cell.
       gradient, curvature: of the logistic losses at the anchor.
       reach: norm-weighted Gram matrix, of which the residual bound is made.
-      gram: Gram matrices by cell for a pairwise penalty (``g`` = 4), else empty (``g`` = 0).
+      gram: Gram matrices by cell for a pairwise penalty (``g`` cells), else empty (``g`` = 0).
       errors: of all of them.
     """
 
-    counts: Int[Array, "2 2"]
-    sums: Float[Array, "2 2 d"]
+    counts: Int[Array, "groups 2"]
+    sums: Float[Array, "groups 2 d"]
     gradient: Float[Array, "c d"]
     curvature: Float[Array, "c d d"]
     reach: Float[Array, "c d d"]
@@ -99,7 +99,7 @@ def moments(objective: Objective, anchor: Float[Array, " d"], rows: Data) -> Mom
 def _block(objective: Objective, anchor, rows: Data) -> Moments:
     x, w, dtype = rows.x, rows.weight, rows.x.dtype
     k, d = x.shape
-    member = jax.nn.one_hot(2 * rows.group + rows.y, 4, dtype=dtype) * w[:, None]
+    member = cells.members(rows)
     part = member if objective.reweigh else w[:, None]
     p = jax.nn.sigmoid(x @ anchor)
     off, norm = p - rows.y.astype(dtype), jnp.linalg.norm(x, axis=1)
@@ -118,7 +118,7 @@ def _block(objective: Objective, anchor, rows: Data) -> Moments:
     )
     return Moments(
         counts=cell_counts(rows),
-        sums=_by_cell(x, member).reshape(2, 2, d),
+        sums=_by_cell(x, member).reshape(rows.groups, 2, d),
         gradient=_by_cell(x * off[:, None], part),
         curvature=matrices(p * (1 - p), part),
         reach=matrices(norm, part),
@@ -211,14 +211,15 @@ def assemble(objective: Objective, anchor: Float[Array, " d"], noise: Float[Arra
 
 def _penalty_error(objective: Objective, counts, m: Moments):
     """Bound on the rounding error of the penalty's matrix Q, Frobenius norm."""
-    alpha, pair = penalties.coefficients(objective.penalty, counts)
-    local = roundings(_LOCAL, counts.dtype)
-    alpha, pair, norms = jnp.abs(alpha), jnp.abs(pair), jnp.linalg.norm(m.sums, axis=2)
+    alpha, across = penalties.coefficients(objective.penalty, counts)
+    # Pairs and cells are added up too: one rounding each, at most.
+    local = roundings(_LOCAL + 2 * (alpha.shape[0] + alpha.shape[1]), counts.dtype)
+    alpha, norms = jnp.abs(alpha), jnp.linalg.norm(m.sums, axis=2)
     if not penalties.find(objective.penalty).pairwise:
-        size = jnp.sum(alpha * norms)  # of c, at most
-        error = alpha.max() * m.errors.sums + local * size
-        return 2 * size * error + error**2 + local * size**2
+        size = jnp.einsum("pgy,gy->p", alpha, norms)  # of each pair's c, at most
+        error = alpha.max(axis=(1, 2)) * m.errors.sums + local * size
+        return jnp.sum(2 * size * error + error**2 + local * size**2)
     wide = norms + m.errors.sums
-    across = wide[0] @ pair @ wide[1] * (1 + local) - norms[0] @ pair @ norms[1]
-    traces = jnp.trace(m.gram, axis1=1, axis2=2)
-    return alpha.max() * m.errors.matrices + local * jnp.dot(alpha.ravel(), traces) + 2 * across
+    most, least = (jnp.einsum("gy,gyhz,hz->", size, across, size) for size in (wide, norms))
+    own, traces = alpha.sum(axis=0), jnp.trace(m.gram, axis1=1, axis2=2)
+    return own.max() * m.errors.matrices + local * jnp.dot(own.ravel(), traces) + most * (1 + local) - least

@@ -134,7 +134,7 @@ def row_weights(objective: Objective, data: Data) -> Float[Array, " n"]:
     return data.weight * cells.spread(reweighing(cells.counts(data)), data)
 
 
-def reweighing(counts: Float[Array, "2 2"]) -> Float[Array, "2 2"]:
+def reweighing(counts: Float[Array, "groups 2"]) -> Float[Array, "groups 2"]:
     """Weight of a row by its cell, ``N_g N_y / (n_w N_gy)``, from the cell counts, [group, label]."""
     share = counts / jnp.maximum(counts.sum(), 1)
     expected = share.sum(axis=1, keepdims=True) * share.sum(axis=0, keepdims=True)

@@ -126,19 +126,29 @@ def gradient_with_error(
 def _penalty_with_error(penalty, scores, score_error, data, gamma):
     """d(penalty)/d(score) for each row and a bound on its error, both (n,)."""
     unit = gamma(1)
-    alpha, pair = penalties.coefficients(penalty, cells.counts(data))
-    row_alpha = data.weight * cells.spread(alpha, data)
+    alpha, across = penalties.coefficients(penalty, cells.counts(data))
+    # Pairs and cells are added up too: one rounding each, at most.
+    local = gamma(_LOCAL + alpha.shape[0] + alpha.shape[1])
     share = gamma(depth(scores.shape[0]) + _COEFFICIENT)
-    if not penalties.find(penalty).pairwise:
-        both = jnp.stack([row_alpha * scores, jnp.abs(row_alpha) * (score_error + share * jnp.abs(scores))], axis=1)
-        gap, gap_error = block_sum(both)
+    off = score_error + share * jnp.abs(scores)
+    if not penalties.find(penalty).pairwise and alpha.shape[0] == 1:
+        row_alpha = data.weight * cells.spread(alpha[0], data)
+        gap, gap_error = block_sum(jnp.stack([row_alpha * scores, jnp.abs(row_alpha) * off], axis=1))
         return 2 * gap * row_alpha, 2 * jnp.abs(row_alpha) * (gap_error + _LOCAL * unit * jnp.abs(gap))
-    member = jax.nn.one_hot(2 * data.group + data.y, 4, dtype=scores.dtype) * data.weight[:, None]
-    total = block_sum(member * scores[:, None]).reshape(2, 2)
-    total_error = block_sum(member * (score_error + share * jnp.abs(scores))[:, None]).reshape(2, 2)
-    total_error += _LOCAL * unit * jnp.abs(total)
-    other = jnp.stack([pair @ total[1], pair.T @ total[0]])
-    other_error = jnp.stack([pair @ total_error[1], pair.T @ total_error[0]])
-    own, cross = jnp.abs(row_alpha) * scores, data.weight * cells.spread(other, data)
-    error = jnp.abs(row_alpha) * score_error + data.weight * cells.spread(other_error, data)
-    return 2 * (own - cross), 2 * (error + _LOCAL * unit * (jnp.abs(own) + jnp.abs(cross)))
+    member = cells.members(data)
+    total = block_sum(member * scores[:, None]).reshape(data.groups, 2)
+    total_error = block_sum(member * off[:, None]).reshape(data.groups, 2) + local * jnp.abs(total)
+    size, strong = jnp.abs(total), jnp.abs(alpha)
+    if not penalties.find(penalty).pairwise:
+        gap, gap_size = (jnp.einsum("pgy,gy->p", *terms) for terms in ((alpha, total), (strong, size)))
+        gap_error = jnp.einsum("pgy,gy->p", strong, total_error) + local * gap_size
+        by_cell = jnp.einsum("p,pgy->gy", gap, alpha)
+        error = jnp.einsum("p,pgy->gy", gap_error + local * jnp.abs(gap), strong)
+        return tuple(2 * data.weight * cells.spread(table, data) for table in (by_cell, (1 + local) * error))
+    own = data.weight * cells.spread(strong.sum(axis=0), data)
+    other, other_size, other_error = (
+        data.weight * cells.spread(jnp.einsum("gyhz,hz->gy", across, table), data)
+        for table in (total, size, total_error)
+    )
+    error = own * score_error + other_error + local * (own * jnp.abs(scores) + other_size)
+    return 2 * (own * scores - other), 2 * (1 + local) * error

@@ -15,8 +15,10 @@ RATES = ("selection_rate", "true_positive_rate")
 
 
 @partial(jax.jit, static_argnames="rate")
-def fit_thresholds(scores: Float[Array, " n"], data: Data, *, rate: str = "true_positive_rate") -> Float[Array, "2"]:
-    """Thresholds at which both groups have the rate that the threshold zero gives all rows together.
+def fit_thresholds(
+    scores: Float[Array, " n"], data: Data, *, rate: str = "true_positive_rate"
+) -> Float[Array, " groups"]:
+    """Thresholds at which all groups have the rate that the threshold zero gives all rows together.
 
     With ``selection_rate`` that is demographic parity, with ``true_positive_rate`` equal opportunity, each up to one
     row or one tie of equal scores (thresholds are deterministic; no randomised decisions). A group without rows to
@@ -28,7 +30,7 @@ def fit_thresholds(scores: Float[Array, " n"], data: Data, *, rate: str = "true_
       rate: one of ``RATES``.
 
     Returns:
-      ``(2,)``: a row of group g is predicted 1 when its score is above ``thresholds[g]``.
+      ``(groups,)``: a row of group g is predicted 1 when its score is above ``thresholds[g]``.
 
     Raises:
       ValueError: unknown ``rate``.
@@ -43,7 +45,7 @@ def fit_thresholds(scores: Float[Array, " n"], data: Data, *, rate: str = "true_
     counted = (data.weight > 0) & ((data.y == 1) if rate == "true_positive_rate" else True)
     chosen, total = (jnp.sum(rows).astype(scores.dtype) for rows in (counted & (scores > 0), counted))
     target = chosen / jnp.maximum(total, 1)
-    return jnp.stack([_upper_quantile(scores, counted & (data.group == g), target) for g in (0, 1)])
+    return jnp.stack([_upper_quantile(scores, counted & (data.group == g), target) for g in range(data.groups)])
 
 
 def _upper_quantile(scores, counted, share):
@@ -59,7 +61,7 @@ def _upper_quantile(scores, counted, share):
 
 @jax.jit
 def predict_with_thresholds(
-    scores: Float[Array, " n"], group: Int[Array, " n"], thresholds: Float[Array, "2"]
+    scores: Float[Array, " n"], group: Int[Array, " n"], thresholds: Float[Array, " groups"]
 ) -> Int[Array, " n"]:
     """Predicted labels ``(n,)`` int32: 1 where a row's score is above its group's threshold."""
     return (scores > thresholds[group]).astype(jnp.int32)

@@ -38,14 +38,15 @@ class Train(cli.Base):
     """Column of the identifiers: text or whole numbers, one for each person, exact (007 is not 7)."""
     label: str
     """Column to predict."""
-    group: str
-    """Column of the protected attribute; it stays a feature."""
+    group: tuple[str, ...]
+    """Column of the protected attribute, each of whose values is a group; of several columns, each combination of their
+    values that occurs. They stay features."""
     store: Path
     """Folder of the new store; nothing is overwritten."""
     positive: tuple[str, ...] = ()
     """Label values that count as 1; not needed where the label has two values (then the larger is 1)."""
     group_one: tuple[str, ...] = ()
-    """Group values that make up group 1; as for --positive."""
+    """Group values that make up group 1, all others being group 0; for a single --group."""
     drop: tuple[str, ...] = ()
     """Columns to leave out."""
     missing: Literal["error", "drop"] = "error"
@@ -133,7 +134,7 @@ def show_training(config: Train, done: Trained) -> None:
         ("label", settings.label_name, settings.label_values),
         ("group", settings.group_name, settings.group_values),
     ):
-        print(f"{what} {name}: 0 = {values[0]}, 1 = {values[1]}")
+        print(f"{what} {name}: {', '.join(f'{code} = {value}' for code, value in enumerate(values))}")
     print(f"features: {len(settings.feature_names)}")
     print(f"noise: sigma = {settings.sigma:g} ({'chosen' if config.sigma is None else 'given'})")
     print(

@@ -111,7 +111,7 @@ def predict(problem: fmu_problem.Problem, intervention: str, params, remaining) 
             return (x @ params.T).mean(axis=1)
         return logits(problem.objective, params, x)
 
-    thresholds = jnp.zeros(2, params.dtype)
+    thresholds = jnp.zeros(remaining.groups, params.dtype)
     if intervention == "thresholds":
         thresholds = fit_thresholds(scores(problem.train.x), remaining)
     return predict_with_thresholds(scores(problem.test.x), problem.test.group, thresholds)

@@ -14,6 +14,7 @@ from scripts.harness import cli, rows, store
 
 Subset = Literal["random", "minority", "majority"]
 Penalty = Literal["equalized_odds", "demographic_parity", "equal_opportunity", "individual"]
+Attribute = Literal["race", "gender"]
 DataSet = Literal["compas", "adult", "hsls"]
 
 
@@ -23,8 +24,8 @@ class ProblemConfig(cli.Common):
 
     datasets: tuple[DataSet, ...] = ("compas", "adult")
     """Data sets; hsls needs --hsls."""
-    group: Literal["race", "gender"] = "race"
-    """Protected attribute."""
+    group: tuple[Attribute, ...] = ("race",)
+    """Protected attribute; of several, every combination of their values is a group."""
     hsls: Path | None = None
     """Your HSLS:09 public-use file, or a folder of its parts."""
     l2: cli.Positive = 1e-4
@@ -82,9 +83,11 @@ def run_units(
     return store.read_rows(config.out)
 
 
-def load_split(config: ProblemConfig, dataset: str, seed: int) -> datasets.Split:
-    """Loads a data set."""
-    return datasets.load(dataset, group=config.group, seed=seed, path=config.hsls if dataset == "hsls" else None)
+def load_split(config: ProblemConfig, dataset: str, seed: int, group: Sequence[str] = ()) -> datasets.Split:
+    """Loads a data set, grouped as configured or by ``group``; its rows and their order are the same either way."""
+    return datasets.load(
+        dataset, group=group or config.group, seed=seed, path=config.hsls if dataset == "hsls" else None
+    )
 
 
 def train_problem(
@@ -103,7 +106,7 @@ def draw_rows(data: Data, subset: Subset, count: int, *, seed: int) -> np.ndarra
 
     Args:
       data: the training rows.
-      subset: ``random`` (all rows), or the ``minority`` or ``majority`` group by size.
+      subset: ``random`` (all rows), or the smallest (``minority``) or largest (``majority``) group.
       count: how many.
       seed: of the draw.
 
@@ -116,7 +119,7 @@ def draw_rows(data: Data, subset: Subset, count: int, *, seed: int) -> np.ndarra
     rows = np.random.default_rng([seed, count]).choice(pool, count, replace=False)
     kept = np.setdiff1d(np.arange(len(data.y)), rows)
     cells = set(zip(np.asarray(data.group)[kept].tolist(), np.asarray(data.y)[kept].tolist(), strict=True))
-    return rows if len(cells) == 4 else None
+    return rows if len(cells) == 2 * data.groups else None
 
 
 def subset_rows(data: Data, subset: Subset) -> np.ndarray:
@@ -124,12 +127,12 @@ def subset_rows(data: Data, subset: Subset) -> np.ndarray:
     group = np.asarray(data.group)
     if subset == "random":
         return np.arange(len(group))
-    minority = int(2 * group.sum() < len(group))
-    return np.flatnonzero(group == (minority if subset == "minority" else 1 - minority))
+    smallest_first = np.argsort(np.bincount(group, minlength=data.groups), kind="stable")
+    return np.flatnonzero(group == smallest_first[0 if subset == "minority" else -1])
 
 
 def metric_columns(metrics: GroupMetrics) -> rows.Row:
-    """Group metrics as columns of a row; group vectors become two columns."""
+    """Group metrics as columns of a row; group vectors become a column a group."""
     columns: rows.Row = {}
     for name, value in metrics._asdict().items():
         value = np.asarray(value)

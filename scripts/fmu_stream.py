@@ -109,7 +109,7 @@ def request_order(data, subset: Subset, count: int, *, seed: int) -> np.ndarray:
     """Rows in the order of their requests; the last two of every cell stay, so that no cell empties."""
     pool = np.random.default_rng([seed, 7]).permutation(fmu_problem.subset_rows(data, subset))
     cell = 2 * np.asarray(data.group)[pool] + np.asarray(data.y)[pool]
-    kept = np.concatenate([np.flatnonzero(cell == c)[-2:] for c in range(4)])
+    kept = np.concatenate([np.flatnonzero(cell == c)[-2:] for c in range(2 * data.groups)])
     return np.delete(pool, kept)[:count]
 
 

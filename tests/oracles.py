@@ -1,7 +1,8 @@
 """Slow, plain float64 NumPy/SciPy oracles for the fair-unlearning tests, written from the mathematics alone.
 
-Glossary: x (n, d) features with the bias column included; y, s (n,) label and group in {0, 1}; w (n,) weight in {0, 1},
-0 for a removed row; f = x theta; p = sigma(f); n_w = sum w; n_a, n_b = rows of groups 0 and 1 with w = 1;
+Glossary: x (n, d) features with the bias column included; y (n,) label in {0, 1}; s (n,) group in {0, 1, ...};
+w (n,) weight in {0, 1}, 0 for a removed row; f = x theta; p = sigma(f); n_w = sum w; n_a, n_b = rows of groups a < b
+with w = 1; R = the sum over all pairs a < b of the penalty of that pair alone;
 om = w (times the reweighing weight); l2 = lambda; fairness = gamma; removed = boolean mask (n,).
 
     F(theta; w) = sum_i om_i l(theta; x_i, y_i) + n_w (lambda/2) ||theta||^2 + n_w gamma R(theta; w) + noise.theta
@@ -33,18 +34,28 @@ def _match(name, y_i, y_j):
     return y_i == y_j
 
 
-def _groups(s, w):
-    """Indices of the remaining rows of group 0 and of group 1; R is undefined when either is empty."""
-    a = [i for i in range(len(s)) if w[i] == 1 and s[i] == 0]
-    b = [i for i in range(len(s)) if w[i] == 1 and s[i] == 1]
+def group_pairs(s):
+    """All pairs a < b of groups, by two loops."""
+    groups = max(2, int(np.max(s)) + 1)
+    return [(a, b) for a in range(groups) for b in range(a + 1, groups)]
+
+
+def _groups(s, w, pair):
+    """Indices of the remaining rows of the pair's two groups; R is undefined when either is empty."""
+    a, b = ([i for i in range(len(s)) if w[i] == 1 and s[i] == group] for group in pair)
     if not a or not b:
         raise ValueError(f"a group is empty: n_a={len(a)}, n_b={len(b)}")
     return a, b
 
 
 def penalty_from_scores(name, f, y, s, w):
-    """R of scores f: (1/(n_a n_b) sum_ij 1[match](f_i - f_j))^2; `individual`: mean of squares (Berk et al. 2017)."""
-    a, b = _groups(s, w)
+    """R of scores f, the sum of `pair_penalty` over all pairs of groups."""
+    return sum(pair_penalty(name, f, y, s, w, pair) for pair in group_pairs(s))
+
+
+def pair_penalty(name, f, y, s, w, pair):
+    """(1/(n_a n_b) sum_ij 1[match](f_i - f_j))^2 of two groups; `individual`: mean of squares (Berk et al. 2017)."""
+    a, b = _groups(s, w, pair)
     total = 0.0
     for i in a:
         for j in b:
@@ -61,16 +72,24 @@ def penalty(name, theta, x, y, s, w):
 
 
 def penalty_matrix(name, x, y, s, w, fast=False):
-    """Q with R = theta' Q theta: c c' with c = mean over pairs of 1[match](x_i - x_j), or the mean of outer products.
+    """Q with R = theta' Q theta: the sum of Q_ab over all pairs of groups a < b.
 
+    Q_ab = c c' with c = mean over pairs of rows of 1[match](x_i - x_j), or the mean of outer products.
     `fast`: with cell sums S_gy, counts N_gy and moments M_gy = sum x x' (plain boolean masks), c = sum over matched
     labels (y, z) of (N_bz S_ay - N_ay S_bz)/(n_a n_b), and for `individual`
     Q = sum_y (N_by M_ay + N_ay M_by - S_ay S_by' - S_by S_ay')/(n_a n_b).
     """
-    x, d = np.asarray(x, np.float64), x.shape[1]
+    x = np.asarray(x, np.float64)
     if fast:
-        return _penalty_matrix_cells(name, x, np.asarray(y), np.asarray(s), np.asarray(w))
-    a, b = _groups(s, w)
+        y, s, w = np.asarray(y), np.asarray(s), np.asarray(w)
+        return sum(_penalty_matrix_cells(name, x, y, s, w, pair) for pair in group_pairs(s))
+    return sum(_penalty_matrix_rows(name, x, y, s, w, pair) for pair in group_pairs(s))
+
+
+def _penalty_matrix_rows(name, x, y, s, w, pair):
+    """Q_ab by two loops over the rows of two groups."""
+    d = x.shape[1]
+    a, b = _groups(s, w, pair)
     c, q = np.zeros(d), np.zeros((d, d))
     for i in a:
         for j in b:
@@ -82,9 +101,9 @@ def penalty_matrix(name, x, y, s, w, fast=False):
     return q / pairs if name == "individual" else np.outer(c / pairs, c / pairs)
 
 
-def _penalty_matrix_cells(name, x, y, s, w):
-    """`penalty_matrix` through the four cells (group, label) of the remaining rows."""
-    cell = {(g, t): x[(w == 1) & (s == g) & (y == t)] for g in (0, 1) for t in (0, 1)}
+def _penalty_matrix_cells(name, x, y, s, w, pair):
+    """Q_ab through the four cells (group, label) of the remaining rows of two groups."""
+    cell = {(k, t): x[(w == 1) & (s == g) & (y == t)] for k, g in enumerate(pair) for t in (0, 1)}
     n_a, n_b = (float(len(cell[g, 0]) + len(cell[g, 1])) for g in (0, 1))
     if n_a == 0 or n_b == 0:
         raise ValueError(f"a group is empty: n_a={n_a}, n_b={n_b}")
@@ -106,7 +125,7 @@ def reweighing_weights(y, s, w):
     """
     y, s, w = np.asarray(y), np.asarray(s), np.asarray(w, np.float64)
     weights = np.zeros(len(y))
-    for g, t in itertools.product((0, 1), (0, 1)):
+    for g, t in itertools.product(range(max(2, int(s.max()) + 1)), (0, 1)):
         cell = (s == g) & (y == t)
         if w[cell].sum() > 0:
             weights[cell] = w[s == g].sum() * w[y == t].sum() / (w.sum() * w[cell].sum())
@@ -366,28 +385,33 @@ def _share(values):
 def group_metrics(prediction, y, s, w):
     """Rates by counting the rows with w = 1 (definitions as fairlearn's); a rate of no rows is nan.
 
-    Differences are absolute: |rate_0 - rate_1|, |TPR_0 - TPR_1|, and max or mean of the TPR and FPR gaps for equalized
-    odds; disparate_impact = rate_0/rate_1 (c/0 = inf, 0/0 = nan); balanced_accuracy = (TPR + TNR)/2 of both groups.
+    Differences are absolute, |rate_a - rate_b|, and of more than two groups the worst over all pairs, or with
+    `_mean_gap` the mean; max or mean of the TPR and FPR gaps for equalized odds; disparate_impact = rate_0/rate_1, of
+    more than two groups lowest over highest (c/0 = inf, 0/0 = nan); balanced_accuracy = (TPR + TNR)/2 of all groups.
     """
-    rows = [i for i in range(len(y)) if w[i] == 1]
-    correct = [[int(prediction[i] == y[i]) for i in rows if s[i] == g] for g in (0, 1)]
-    cell = {(g, t): [int(prediction[i]) for i in rows if s[i] == g and y[i] == t] for g in (0, 1) for t in (0, 1)}
-    selection = [_share(cell[g, 0] + cell[g, 1]) for g in (0, 1)]
-    fpr_gap, tpr_gap = (abs(_share(cell[0, t]) - _share(cell[1, t])) for t in (0, 1))
-    fpr, tpr = (_share(cell[0, t] + cell[1, t]) for t in (0, 1))
+    rows, groups = [i for i in range(len(y)) if w[i] == 1], range(max(2, int(np.max(s)) + 1))
+    correct = [[int(prediction[i] == y[i]) for i in rows if s[i] == g] for g in groups]
+    cell = {(g, t): [int(prediction[i]) for i in rows if s[i] == g and y[i] == t] for g in groups for t in (0, 1)}
+    selection = [_share(cell[g, 0] + cell[g, 1]) for g in groups]
+    parity = [abs(selection[a] - selection[b]) for a, b in group_pairs(s)]
+    fpr_gaps, tpr_gaps = ([abs(_share(cell[a, t]) - _share(cell[b, t])) for a, b in group_pairs(s)] for t in (0, 1))
+    fpr_gap, tpr_gap = np.max(fpr_gaps), np.max(tpr_gaps)  # nan if any is
+    fpr, tpr = (_share([value for g in groups for value in cell[g, t]]) for t in (0, 1))
+    ratio = selection if len(selection) == 2 else (np.min(selection), np.max(selection))
     with np.errstate(divide="ignore", invalid="ignore"):
-        impact = float(np.float64(selection[0]) / np.float64(selection[1]))
+        impact = float(np.float64(ratio[0]) / np.float64(ratio[1]))
     return {
-        "accuracy": _share(correct[0] + correct[1]),
+        "accuracy": _share([value for part in correct for value in part]),
         "balanced_accuracy": (tpr + 1 - fpr) / 2,
-        "accuracy_0": _share(correct[0]),
-        "accuracy_1": _share(correct[1]),
-        "selection_rate_0": selection[0],
-        "selection_rate_1": selection[1],
-        "demographic_parity": abs(selection[0] - selection[1]),
+        **{f"accuracy_{g}": _share(correct[g]) for g in groups},
+        **{f"selection_rate_{g}": selection[g] for g in groups},
+        "demographic_parity": np.max(parity),
         "equal_opportunity": tpr_gap,
         "equalized_odds_mean": (tpr_gap + fpr_gap) / 2,
         "equalized_odds_max": float(np.maximum(tpr_gap, fpr_gap)),  # nan if either gap is
+        "demographic_parity_mean_gap": np.mean(parity),
+        "equal_opportunity_mean_gap": np.mean(tpr_gaps),
+        "equalized_odds_mean_gap": np.mean(tpr_gaps + fpr_gaps),
         "disparate_impact": impact,
     }
 
@@ -425,18 +449,20 @@ class Problem(NamedTuple):
     w_remaining: np.ndarray
 
 
-def random_problem(seed, n, d, remove=0.2, subgroup=None, already_removed=0):
-    """n >= 8 random rows of norm <= 1 plus a bias column (d >= 2 counts it); labels and groups depend on the features.
+def random_problem(seed, n, d, remove=0.2, subgroup=None, already_removed=0, groups=2):
+    """n >= 4 groups random rows of norm <= 1 plus a bias column (d >= 2 counts it); features tell of label and group.
 
     Removes round(remove n) rows, all from group `subgroup` if it is given; `already_removed` rows start at w = 0.
-    One row of each of the four cells is never removed, so that no cell becomes empty.
+    One row of each cell (group, label) is never removed, so that no cell becomes empty. Of more than two groups the
+    higher ones are the smaller.
     """
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(n, d - 1))
-    s = (features[:, 0] + rng.normal(size=n) > 0).astype(int)
+    s = features[:, 0] + rng.normal(size=n)
+    s = (s > 0).astype(int) if groups == 2 else np.minimum(np.abs(groups * s / 2), groups - 1).astype(int)
     y = (features @ rng.normal(size=d - 1) + 0.5 * s + rng.normal(size=n) > 0).astype(int)
-    keep = rng.permutation(n)[:4]
-    s[keep], y[keep] = [0, 0, 1, 1], [0, 1, 0, 1]
+    keep = rng.permutation(n)[: 2 * groups]
+    s[keep], y[keep] = np.repeat(np.arange(groups), 2), np.tile([0, 1], groups)
     x = np.hstack([features / np.linalg.norm(features, axis=1).max(), np.ones((n, 1))])
     w, removed = np.ones(n), np.zeros(n, bool)
     free = rng.permutation(np.setdiff1d(np.arange(n), keep))

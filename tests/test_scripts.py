@@ -14,6 +14,7 @@ SCRIPTS = (
     "fmu_tradeoff",
     "fmu_interventions",
     "fmu_stream",
+    "fmu_groups",
     "fmu_audit",
     "reproduce",
 )
@@ -25,6 +26,7 @@ SMALL = {
     "fmu_tradeoff": ["--weights", "0", "1", "--penalties", "equalized_odds"],
     "fmu_interventions": [],
     "fmu_stream": ["--share", "0.2", "--checkpoints", "10"],
+    "fmu_groups": ["--fractions", "0.05", "--penalties", "equalized_odds"],
     "fmu_audit": ["--models", "200", "--pairs", "8"],
 }
 
@@ -76,6 +78,8 @@ def test_small_run_and_resume(name, tmp_path, capsys):
     assert "l2" in capsys.readouterr().err
     if name == "fmu_removal":
         check_removal(table)
+    if name == "fmu_groups":
+        check_groups(table)
 
 
 def check_removal(table):
@@ -89,6 +93,20 @@ def check_removal(table):
         (certified,) = (row for row in table if row["subset"] == subset and row["method"] == "fair_newton")
         assert distance["fair_newton"] <= certified["local_distance_bound"] <= certified["distance_bound"]
         assert certified["odds_low"] <= certified["odds_high"]
+
+
+def check_groups(table):
+    """Four groups, each penalty with each method; the fair step nearest to retraining, inside its certificate."""
+    assert {row["groups"] for row in table} == {4}
+    assert [row["penalised"] for row in table[::4]] == ["nothing", "race", "gender", "race x gender"]
+    for penalised in ("race", "gender", "race x gender"):
+        rows = {row["method"]: row for row in table if row["penalised"] == penalised}
+        fair = rows["fair_newton"]
+        assert fair["distance"] < min(rows[name]["distance"] for name in ("newton", "no_removal")) / 3
+        assert fair["residual_norm"] <= fair["row_bound"]
+        gap = rows["retrain"]["equalized_odds_mean"]
+        assert fair["odds_low"] - 1e-12 <= gap <= fair["odds_high"] + 1e-12
+        assert fair["equalized_odds_mean_gap"] <= fair["equalized_odds_mean"] + 1e-12
 
 
 def test_a_share_of_a_subset(tmp_path):

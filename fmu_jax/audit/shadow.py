@@ -61,7 +61,9 @@ def plant(data: Data, positions: int, *, key: Array) -> Data:
     moved *= jnp.max(jnp.linalg.norm(features, axis=1)) / jnp.linalg.norm(moved, axis=1, keepdims=True)
     x = jnp.concatenate([moved, jnp.ones((positions, 1), moved.dtype)], axis=1)
     label = jnp.repeat(jnp.arange(2, dtype=jnp.int32), positions)
-    return Data(jnp.tile(x, (2, 1)), label, jnp.tile(data.group[rows], 2), jnp.ones(2 * positions, x.dtype))
+    return Data(
+        jnp.tile(x, (2, 1)), label, jnp.tile(data.group[rows], 2), jnp.ones(2 * positions, x.dtype), data.groups
+    )
 
 
 class ShadowModels(NamedTuple):
@@ -130,6 +132,8 @@ def shadow_models(
         raise ValueError(f"`share` must lie in (0, 1], got {share}")
     if planted.x.shape[0] < 2 or planted.x.shape[0] % 2:
         raise ValueError(f"`planted` must hold two halves of equal size, see plant; got {planted.x.shape[0]} rows")
+    if planted.groups != data.groups:
+        raise ValueError(f"`planted` rows are of {planted.groups} groups and `data` of {data.groups}; pass `groups`")
     rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), data, planted)
     check_data(rows)
     start = fit(objective, data).params

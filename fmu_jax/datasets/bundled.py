@@ -6,11 +6,12 @@ import hashlib
 import importlib.resources
 import io
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from fmu_jax.datasets.grouping import MIN_GROUP_ROWS, attributes_of, intersect, settle_small
 from fmu_jax.datasets.reading import listed
 from fmu_jax.datasets.split import Split, make_split
 
@@ -84,42 +85,47 @@ def two_valued(column: pd.Series, values: tuple[str, str]) -> np.ndarray:
 def load_bundled(
     bundled: Bundled,
     *,
-    group: str,
+    group: str | Sequence[str],
     seed: int,
     test_fraction: float,
     scaling: str | None = None,
     group_feature: bool = True,
+    min_group_rows: int = MIN_GROUP_ROWS,
+    small_groups: str = "error",
 ) -> Split:
     """Reads, encodes, splits and scales a bundled data set.
 
     Args:
       bundled: which.
-      group: the protected attribute, a key of ``bundled.groups``.
+      group: the protected attribute, a key of ``bundled.groups``, or several for their intersections.
       seed: of the split.
       test_fraction: share of test rows.
       scaling: None for the paper's own choice.
-      group_feature: keep the protected attribute as a feature, as the paper's code does.
+      group_feature: keep the protected attributes as features, as the paper's code does.
+      min_group_rows: fewest rows of a group where there are more than two.
+      small_groups: "error" or "merge".
 
     Returns:
       The ``Split``.
 
     Raises:
-      ValueError: unknown group or scaling, or a damaged file.
+      ValueError: unknown group or scaling, groups of too few rows, or a damaged file.
     """
-    if group not in bundled.groups:
-        raise ValueError(f"unknown group {group!r} of {bundled.name!r}; available: {listed(bundled.groups)}")
+    attributes = attributes_of(group)
+    for name in attributes:
+        if name not in bundled.groups:
+            raise ValueError(f"unknown group {name!r} of {bundled.name!r}; available: {listed(bundled.groups)}")
     table = read_bundled(bundled)
     features = bundled.features(table)
+    coded = {name: (two_valued(table[name], bundled.groups[name]), bundled.groups[name]) for name in attributes}
     return make_split(
-        features if group_feature else features.drop(columns=[group]),
+        features if group_feature else features.drop(columns=list(attributes)),
         two_valued(table[bundled.label], bundled.label_values),
-        two_valued(table[group], bundled.groups[group]),
+        settle_small(intersect(coded), min_rows=min_group_rows, small=small_groups),
         seed=seed,
         test_fraction=test_fraction,
         scaling=scaling or bundled.scaling,
         source=bundled.name,
         label_name=bundled.label,
         label_values=bundled.label_values,
-        group_name=group,
-        group_values=bundled.groups[group],
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fmu_jax.datasets.grouping import MIN_GROUP_ROWS, attributes_of, intersect, settle_small
 from fmu_jax.datasets.hsls_codes import (
     FEATURES,
     NOMINAL,
@@ -38,13 +39,15 @@ WHERE = (
 def load_hsls(
     path: str | Path | Sequence[str | Path] | None,
     *,
-    group: str,
+    group: str | Sequence[str],
     seed: int,
     test_fraction: float = 0.2,
     scaling: str | None = None,
     group_feature: bool = True,
     missing: str = "drop",
     features: Sequence[str] | None = None,
+    min_group_rows: int = MIN_GROUP_ROWS,
+    small_groups: str = "error",
 ) -> Split:
     """Reads the student file and prepares it as Jeong et al. and the paper's code do.
 
@@ -69,6 +72,8 @@ def load_hsls(
         (the paper's code does); "mean" replaces a missing feature by its mean over the train rows, and leaves out
         records that lack more than half of the features (Jeong et al. do; they take the nearest neighbour's value).
       features: use only these columns of the base year, instead of all of `FEATURES` that the file has.
+      min_group_rows: fewest rows of a group where there are more than two.
+      small_groups: "error" refuses groups of fewer rows, "merge" puts them together as "other".
 
     Returns:
       The ``Split``; `dropped_rows` counts the records left out.
@@ -80,28 +85,35 @@ def load_hsls(
 
     Source: Jeong, Wang, Calmon 2022, "Fairness without Imputation"; NCES 2011-328 (variables and codes).
     """
-    if group not in GROUPS:
-        raise ValueError(f"unknown group {group!r} of 'hsls'; available: {listed(GROUPS)}")
+    attributes = attributes_of(group)
+    for attribute in attributes:
+        if attribute not in GROUPS:
+            raise ValueError(f"unknown group {attribute!r} of 'hsls'; available: {listed(GROUPS)}")
     if missing not in ("drop", "mean"):
         raise ValueError(f"unknown missing={missing!r} of 'hsls'; available: 'drop', 'mean'")
     table, source = read_files(path, features or ())
     names = feature_columns(list(table.columns), features, source=source)
     bins = {f"{kind}bin": group_bin(table, kind, source=source) for kind in GROUPS}
     bins = {name: codes for name, codes in bins.items() if codes is not None}
-    if f"{group}bin" not in bins:
-        raise ValueError(f"{source} has no column for group={group!r}: X1{group.upper()} or {group}bin")
+    for attribute in attributes:
+        if f"{attribute}bin" not in bins:
+            raise ValueError(f"{source} has no column for group={attribute!r}: X1{attribute.upper()} or {attribute}bin")
+    group_bins = [f"{attribute}bin" for attribute in attributes]
     score = label_scores(table, source=source)
     frame = pd.DataFrame({**bins, **{name: as_numbers(table[name]) for name in names}})
-    keep = rows_to_keep(frame, score, group=f"{group}bin", missing=missing, source=source)
+    keep = rows_to_keep(frame, score, group=group_bins, missing=missing, source=source)
     frame, score = frame[keep], score[keep]
     cleaned = score.name == "gradebin"
     y = (score > (0 if cleaned else score.median())).to_numpy().astype(np.int32)
-    codes = frame[f"{group}bin"].to_numpy().astype(np.int32)
-    frame = frame if group_feature else frame.drop(columns=[f"{group}bin"])
+    coded = {
+        attribute: (frame[name].to_numpy().astype(np.int32), group_values(table, attribute))
+        for attribute, name in zip(attributes, group_bins, strict=True)
+    }
+    frame = frame if group_feature else frame.drop(columns=group_bins)
     return make_split(
         encode(frame, nominal=NOMINAL),
         y,
-        codes,
+        settle_small(intersect(coded), min_rows=min_group_rows, small=small_groups),
         seed=seed,
         test_fraction=test_fraction,
         scaling=scaling or "minmax",
@@ -110,19 +122,17 @@ def load_hsls(
         rows=score.index.to_numpy(),
         label_name=str(score.name),
         label_values=("gradebin=0", "gradebin=1") if cleaned else ("at or below the median", "above the median"),
-        group_name=group,
-        group_values=group_values(table, group),
         dropped_rows=int(len(table) - len(score)),
     )
 
 
-def rows_to_keep(frame: pd.DataFrame, score: pd.Series, *, group: str, missing: str, source: str) -> pd.Series:
+def rows_to_keep(frame: pd.DataFrame, score: pd.Series, *, group: list[str], missing: str, source: str) -> pd.Series:
     """Marks the records that have a label, a group and (see `missing` of ``load_hsls``) enough features.
 
     Raises:
       ValueError: no such record.
     """
-    known = score.notna() & frame[group].notna()
+    known = score.notna() & frame[group].notna().all(axis=1)
     lacking = frame.isna()
     enough = ~lacking.any(axis=1) if missing == "drop" else lacking.mean(axis=1) <= 0.5
     if not (known & enough).any():

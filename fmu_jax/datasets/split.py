@@ -1,6 +1,7 @@
 """A data set split into train and test rows, with all that is needed to read and undo its preparation."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Float, Float64, Int, Int64
 
 from fmu_jax.data import Data, check_cells, make_data
 from fmu_jax.datasets import table as tables
+from fmu_jax.datasets.grouping import Groups
 from fmu_jax.datasets.reading import listed
 
 
@@ -23,7 +25,7 @@ class Split:
       train, test: the rows; `x` is ``(n, d)``, float64 under ``jax_enable_x64`` and float32 otherwise; weights are 1.
       feature_names: d names, the last one "bias".
       label_name, label_values: what is predicted, and what labels 0 and 1 mean.
-      group_name, group_values: the protected attribute, and what groups 0 and 1 mean.
+      group_name, group_values: the protected attribute, such as "race" or "race x gender", and what each group means.
       center, scale: ``(d - 1,)`` float64, of the features without the bias.
       scaling: how center and scale were chosen, "standardise", "minmax" or "maxnorm".
       train_rows, test_rows: each row's number (from 0) in the table it came from, int64.
@@ -38,7 +40,7 @@ class Split:
     label_name: str
     label_values: tuple[str, str]
     group_name: str
-    group_values: tuple[str, str]
+    group_values: tuple[str, ...]
     center: Float64[np.ndarray, " p"] = dataclasses.field(repr=False)
     scale: Float64[np.ndarray, " p"] = dataclasses.field(repr=False)
     scaling: str
@@ -65,17 +67,18 @@ class Split:
         return with_bias((raw - self.center) / self.scale, self.train.x.dtype)
 
     def summary(self) -> dict[str, int | float]:
-        """Sizes, and over all rows the shares of label 1, of group 1, and of label 1 in each group."""
+        """Sizes, and over all rows the shares of label 1, of group 1 (of more: of each), and of label 1 by group."""
         y = np.concatenate([np.asarray(part.y) for part in (self.train, self.test)])
         group = np.concatenate([np.asarray(part.group) for part in (self.train, self.test)])
+        shares = [float((group == g).mean()) for g in range(len(self.group_values))]
+        named = {f"group{g}_share": share for g, share in enumerate(shares)}
         return {
             "train_rows": len(self.train_rows),
             "test_rows": len(self.test_rows),
             "features": len(self.feature_names),
             "positive_share": float(y.mean()),
-            "group_share": float(group.mean()),
-            "positive_share_group0": float(y[group == 0].mean()),
-            "positive_share_group1": float(y[group == 1].mean()),
+            **(named if len(shares) > 2 else {"group_share": shares[1]}),
+            **{f"positive_share_group{g}": float(y[group == g].mean()) for g in range(len(shares))},
         }
 
 
@@ -99,7 +102,7 @@ def with_bias(x: Float[np.ndarray, "n p"], dtype) -> Float[np.ndarray, "n d"]:
 def make_split(
     features: pd.DataFrame,
     y: Int[np.ndarray, " n"],
-    group: Int[np.ndarray, " n"],
+    groups: Groups,
     *,
     seed: int,
     test_fraction: float,
@@ -107,14 +110,14 @@ def make_split(
     source: str,
     impute: bool = False,
     rows: Int[np.ndarray, " n"] | None = None,
-    **described,
+    **described: Any,
 ) -> Split:
     """Splits, scales and appends the bias.
 
     Args:
       features: n rows of float64 columns; finite, or with `impute` possibly NaN.
       y: labels 0 and 1, ``(n,)``.
-      group: groups 0 and 1, ``(n,)``.
+      groups: of ``grouping``, the group of each row.
       seed: of the split.
       test_fraction: share of test rows.
       scaling: "standardise", "minmax" or "maxnorm".
@@ -127,7 +130,8 @@ def make_split(
       The ``Split``.
 
     Raises:
-      ValueError: no feature varies, a feature is not finite, or the train or test rows lack a group or a label.
+      ValueError: no feature varies, a feature is not finite, or the train or test rows lack a group or a label, or, of
+        more than two groups, a label in a group.
     """
     values = features.to_numpy(np.float64)
     constant = ~(np.fmin.reduce(values) < np.fmax.reduce(values))  # these reductions skip NaN
@@ -136,10 +140,8 @@ def make_split(
     values, names = values[:, ~constant], [str(name) for name in features.columns[~constant]]
     parts = tables.split_rows(len(values), test_fraction=test_fraction, seed=seed)
     for part, what in zip(parts, ("train", "test"), strict=True):
-        counts = np.bincount(2 * group[part] + y[part], minlength=4).reshape(2, 2)
-        check_cells(
-            counts, what=f"the {len(part)} {what} rows of {source} (test_fraction={test_fraction}, seed={seed})"
-        )
+        rows_said = f"the {len(part)} {what} rows of {source} (test_fraction={test_fraction}, seed={seed})"
+        _check_part(groups, y, part, what=rows_said)
     if impute:
         means = np.nan_to_num(np.nanmean(values[parts[0]], axis=0))
         values = np.where(np.isnan(values), means, values)
@@ -148,7 +150,13 @@ def make_split(
         raise ValueError(f"{source} has NaN or infinite values in {listed(np.array(names)[bad])}")
     center, scale = tables.fit_scaling(values[parts[0]], scaling, margin=rounding_margin())
     train, test = (
-        make_data(with_bias((values[part] - center) / scale, float_dtype()), y[part], group[part]) for part in parts
+        make_data(
+            with_bias((values[part] - center) / scale, float_dtype()),
+            y[part],
+            groups.codes[part],
+            groups=len(groups.values),
+        )
+        for part in parts
     )
     numbers = np.arange(len(values)) if rows is None else np.asarray(rows, np.int64)
     return Split(
@@ -162,5 +170,19 @@ def make_split(
         test_rows=numbers[parts[1]],
         source=source,
         dropped_columns=tuple(str(name) for name in features.columns[constant]),
+        group_name=groups.name,
+        group_values=groups.values,
         **described,
     )
+
+
+def _check_part(groups: Groups, y, part, *, what: str) -> None:
+    """Raises ValueError unless a part has every group and label, and among more than two groups every label of each."""
+    counts = np.bincount(2 * groups.codes[part] + y[part], minlength=2 * len(groups.values)).reshape(-1, 2)
+    check_cells(counts, what=what)
+    if len(counts) > 2 and not counts.all():
+        group, label = np.argwhere(counts == 0)[0]
+        raise ValueError(
+            f"{what} have no label {label} with {groups.name} {groups.values[group]!r} ({counts[group].sum()} rows); "
+            "pass small_groups='merge' with a larger min_group_rows, or another seed"
+        )

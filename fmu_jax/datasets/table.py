@@ -12,6 +12,11 @@ from fmu_jax.datasets.reading import listed
 SCALINGS = ("standardise", "minmax", "maxnorm")
 
 
+def sorted_values(values: pd.Series) -> list:
+    """The distinct values of a column, numbers before text."""
+    return sorted(values.unique(), key=lambda value: (isinstance(value, str), value))
+
+
 def code_two_values(
     values: pd.Series, one=None, *, role: str, option: str
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, str]]:
@@ -32,7 +37,7 @@ def code_two_values(
     Raises:
       ValueError: fewer than two values; more than two and `one` is None; or `one` is no value of the column.
     """
-    name, seen = values.name, sorted(values.unique(), key=lambda value: (isinstance(value, str), value))
+    name, seen = values.name, sorted_values(values)
     if len(seen) < 2:
         raise ValueError(f"{role} column {name!r} holds only the value {listed(seen)}; it must hold two")
     if one is None:

@@ -64,7 +64,7 @@ class State(NamedTuple):
     refreshes: Int[Array, ""]
 
     @property
-    def counts(self) -> Int[Array, "2 2"]:
+    def counts(self) -> Int[Array, "groups 2"]:
         """Remaining rows by [group, label]."""
         return self.moments.counts
 
@@ -176,6 +176,8 @@ def delete(state: State, rows: Data) -> State:
     d, dtype = state.anchor.shape[0], state.anchor.dtype
     if rows.x.ndim != 2 or rows.x.shape[1] != d or rows.x.dtype != dtype:
         raise ValueError(f"`rows` must hold {d} features of {dtype} each; got {rows.x.shape} of {rows.x.dtype}")
+    if rows.groups != state.counts.shape[0]:
+        raise ValueError(f"`rows` are of {rows.groups} groups and the state of {state.counts.shape[0]}; pass `groups`")
     check_values(rows, what="the rows to delete")
     after = _delete(state, rows)
     if not is_traced(after, rows):

@@ -45,12 +45,12 @@ class Seen(NamedTuple):
     @property
     def train(self) -> Data:
         """The training rows, deleted ones at weight zero."""
-        return model.as_data(self.rows[self.settings.test_rows :])
+        return model.as_data(self.rows[self.settings.test_rows :], len(self.settings.group_values))
 
     @property
     def test(self) -> Data:
         """The held-out rows, deleted ones at weight zero."""
-        return model.as_data(self.rows[: self.settings.test_rows])
+        return model.as_data(self.rows[: self.settings.test_rows], len(self.settings.group_values))
 
 
 def look(db: Ledger, folder: Path) -> Seen:

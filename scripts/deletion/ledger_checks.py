@@ -117,8 +117,11 @@ def check_rows(seen: Seen) -> str:
     lost = int((there[:, -3] != 1).sum())
     agree(not lost, f"{lost} rows of people who were not deleted are gone")
     agree(len(seen.padding) < ledger.CHUNK, "there are more rows than people")
-    valid = np.isfinite(there).all() and np.isin(there[:, -2:], (0, 1)).all()
-    agree(valid, "a row holds something that is no number, or another label or group than 0 and 1")
+    groups = len(seen.settings.group_values)
+    valid = (
+        np.isfinite(there).all() and np.isin(there[:, -2], (0, 1)).all() and np.isin(there[:, -1], range(groups)).all()
+    )
+    agree(valid, f"a row holds something that is no number, or a label or group that is none of the 2 and {groups}")
     agree(not seen.padding.any(), "there is something after the last row")
     return f"{len(there)} rows there, {int(deleted.sum())} gone"
 

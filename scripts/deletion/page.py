@@ -1,5 +1,6 @@
 """The report: what was deleted, what it cost, and what became of accuracy and fairness, from the certificates."""
 
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from scripts.deletion.model import Settings
 from scripts.harness import looks, plot, report, rows
 
 _SHOWN = 50
+_COLORS = (looks.BLUE, looks.VERMILION, looks.GREEN, looks.PURPLE, looks.ORANGE, looks.SKY)
+_LINES = tuple((color, dash) for dash in ("-", "--", ":") for color in _COLORS)
 _SHORT = {
     records.TRAINED: "trained",
     records.STREAMED: "streamed",
@@ -90,8 +93,8 @@ def _sections(settings: Settings, said: list[dict[str, Any]], drawn: Path) -> li
         report.Section(
             "Accuracy and fairness on held-out people",
             [
-                f"Predicted: {label} = {settings.label_values[1]}. Groups: {group} = {settings.group_values[0]} and "
-                f"{settings.group_values[1]}. Held-out people can be deleted too, and then no longer count.",
+                f"Predicted: {label} = {settings.label_values[1]}. Groups: {group} = "
+                f"{' and '.join(settings.group_values)}. Held-out people can be deleted too, and then no longer count.",
                 report.Figure(_draw_measures(settings, said, drawn / "measures.png"), measures, f"{measures}."),
             ],
         ),
@@ -150,11 +153,11 @@ def _draw_measures(settings: Settings, said: Sequence[dict[str, Any]], path: Pat
         1, 3, titles=("accuracy", "share predicted positive", "gaps between groups")
     )
     for axes, name in ((accuracy, "group_accuracy"), (rate, "selection_rate")):
-        for group, color in ((0, looks.BLUE), (1, looks.VERMILION)):
+        for group, (color, dash) in zip(range(len(settings.group_values)), itertools.cycle(_LINES), strict=False):
             values = [_number(content[name][group]) for content in after]
             # A dollar would begin a formula.
             label = f"{settings.group_name} = {settings.group_values[group]}".replace("$", r"\$")
-            axes.plot(numbers, values, color=color, linewidth=1.6, label=label)
+            axes.plot(numbers, values, color=color, linestyle=dash, linewidth=1.6, label=label)
         axes.set(xlabel="request", ylabel="share of the group")
     accuracy.plot(numbers, [_number(content["accuracy"]) for content in after], color=looks.GREY, label="all")
     for name, label, color in (

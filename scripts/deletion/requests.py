@@ -74,7 +74,7 @@ def _serve(db: Ledger, ids: Sequence[str], ignore_missing: bool, refresh: bool) 
     ledger.erase_rows(db, chosen.positions)
     ledger.mark_deleted(db, chosen.hashes, previous.number + 1)
     after, method = _without(db, settings, before, trained, refresh)
-    test = model.as_data(ledger.rows_between(db, 0, settings.test_rows))
+    test = model.as_data(ledger.rows_between(db, 0, settings.test_rows), len(settings.group_values))
     record = records.make(
         settings,
         after,
@@ -121,8 +121,9 @@ def _check_cells(settings: Settings, state: stream.State, trained: np.ndarray) -
     """Refuses to delete the last people of a group with a label: the fair objective would not be defined."""
     if not len(trained):
         return
-    gone = np.bincount(2 * trained[:, -1].astype(int) + trained[:, -2].astype(int), minlength=4).reshape(2, 2)
     counts = np.asarray(state.counts)
+    cell = 2 * trained[:, -1].astype(int) + trained[:, -2].astype(int)
+    gone = np.bincount(cell, minlength=counts.size).reshape(counts.shape)
     for group, label in np.argwhere((gone > 0) & (gone >= counts)):
         raise ValueError(
             f"nobody was deleted: no one with {settings.group_name} {settings.group_values[group]!r} and "
@@ -139,7 +140,8 @@ def _without(
     if len(trained):
         state, method = model.delete(before, trained), records.STREAMED
     if refresh or bool(stream.needs_refresh(state)):
-        data = model.as_data(ledger.rows_between(db, settings.test_rows, settings.rows))
+        held = ledger.rows_between(db, settings.test_rows, settings.rows)
+        data = model.as_data(held, len(settings.group_values))
         state, method = stream.refresh(state, data), records.REFRESHED
     if bool(stream.needs_refresh(state)):
         raise ValueError(

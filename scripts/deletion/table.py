@@ -17,7 +17,7 @@ class Table(NamedTuple):
     path: Path
     id: str
     label: str
-    group: str
+    group: str | Sequence[str]
     positive: Sequence[str] = ()
     group_one: Sequence[str] = ()
     drop: Sequence[str] = ()
@@ -45,16 +45,21 @@ def read(table: Table, *, seed: int) -> tuple[list[str], datasets.Split]:
     """
     source = str(table.path)
     content = read_table(table.path, na_values=table.na_values, text=(table.id,))
-    require_columns(content.columns, (table.id, table.label, table.group), source=source)
+    attributes = (table.group,) if isinstance(table.group, str) else tuple(table.group)
+    require_columns(content.columns, (table.id, table.label, *attributes), source=source)
+    if table.group_one and len(attributes) > 1:
+        raise ValueError(
+            f"--group-one makes two groups of one column, and --group names {len(attributes)}; leave it out"
+        )
     ids = content[table.id].tolist()
     people.check_ids(ids, source=source)
     split = datasets.from_table(
         content,
         label=table.label,
-        group=table.group,
+        group=attributes,
         seed=seed,
         positive=_values(content[table.label], table.positive, "--positive"),
-        group_one=_values(content[table.group], table.group_one, "--group-one"),
+        group_one=_values(content[next(iter(attributes))], table.group_one, "--group-one"),
         drop=(table.id, *table.drop),
         scaling=table.scaling,
         test_fraction=table.test_fraction,

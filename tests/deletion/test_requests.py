@@ -11,8 +11,9 @@ import pytest
 from fmu_jax import fit, metrics, remove
 from fmu_jax.objective import predict_labels
 from scripts import fmu_delete
-from scripts.deletion import exports, ledger, model, records, requests
+from scripts.deletion import exports, ledger, model, page, records, requests, training, verification
 from scripts.deletion.model import as_data
+from scripts.deletion.table import Table
 from tests import oracles
 from tests.deletion import tables
 
@@ -357,3 +358,40 @@ def test_thousands_of_people_at_once(tmp_path):
         before = as_data(original[settings.test_rows :])
         expected = remove(tables.OBJECTIVE, start.anchor, before, forget, noise=start.noise).params
         np.testing.assert_allclose(state.params, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_store_of_six_groups(tmp_path):
+    """Intersections of two columns: train, delete, retrain, report, verify; a group is called what it means."""
+    folder = tmp_path / "model"
+    path = tmp_path / "people.csv"
+    tables.people(600).to_csv(path, index=False)
+    training.train(
+        folder, Table(path, "id", "paid", ("sex", "job")), tables.OBJECTIVE, training.Noise(1.0, 1e-5), seed=1
+    )
+    settings, start, original = tables.look(folder)
+    assert settings.group_name == "sex x job"
+    assert settings.group_values[:2] == ("man, clerk", "man, cook")
+    assert start.counts.shape == (6, 2)
+    requests.delete(folder, names(3, 4, 5))
+    _, state, _ = tables.look(folder)
+    train = as_data(original[settings.test_rows :], 6)
+    positions = np.array([tables.position(folder, name) for name in names(3, 4, 5)])
+    forget = positions[positions >= settings.test_rows] - settings.test_rows
+    expected = remove(tables.OBJECTIVE, start.anchor, train, forget, noise=start.noise).params
+    np.testing.assert_allclose(state.params, expected, rtol=1e-9, atol=1e-9)
+    said = records.parse(requests.delete(folder, names(6), refresh=True))["after"]
+    assert len(said["group_accuracy"]) == 6
+    assert "equalized_odds_mean_gap" not in said
+    assert [name for name, outcome in verification.verify(folder) if not outcome.agrees] == []
+    assert "man, clerk and man, cook" in page.write(folder).read_text()
+    cell = tables.people(600).query("sex == 'woman' and job == 'cook' and paid == 'yes'")["id"].tolist()
+    with pytest.raises(ValueError, match="no one with sex x job 'woman, cook' and paid 'yes' would be left"):
+        requests.delete(folder, cell)
+
+
+def test_one_group_value_is_for_one_column(tmp_path):
+    path = tmp_path / "people.csv"
+    tables.people(60).to_csv(path, index=False)
+    source = Table(path, "id", "paid", ("sex", "job"), group_one=("man",))
+    with pytest.raises(ValueError, match="--group-one makes two groups of one column, and --group names 2"):
+        training.train(tmp_path / "model", source, tables.OBJECTIVE, training.Noise(1.0, 1e-5), seed=1)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from fmu_jax import (
-    Data,
     NotConvergedError,
     Objective,
     certify,
@@ -109,7 +108,7 @@ def test_a_singular_hessian_keeps_the_last_good_point():
 
 
 def test_numpy_rows_are_taken_in_jax_precision():
-    rows = Data(*map(np.asarray, DATA))
+    rows = jax.tree.map(np.asarray, DATA)
     np.testing.assert_array_equal(fit(OBJECTIVE, rows).params, PARAMS)
     with jax.enable_x64(False):
         assert fit(OBJECTIVE, rows).params.dtype == jnp.float32

@@ -24,7 +24,7 @@ def rows(problem=PROBLEM):
 
 def as_numpy(data):
     """x, y, s, w as the oracles take them."""
-    return tuple(np.asarray(field) for field in data)
+    return tuple(np.asarray(field) for field in jax.tree.leaves(data))
 
 
 def linear_predict(params, x):

@@ -98,7 +98,7 @@ def test_retrained_models_stay_inside_on_many_rough_removals():
 @pytest.mark.parametrize("share", [0.01, 0.05])
 def test_holds_the_retrained_model_on_compas(share):
     split = datasets.load("compas", group="race", seed=0)
-    x, y, s, w = (np.asarray(field) for field in split.train)
+    x, y, s, w = (np.asarray(field) for field in jax.tree.leaves(split.train))
     noise = sample_noise(split.train.x[0], key=jax.random.key(0), sigma=1.0)
     tail = (1e-4, 1.0, "equalized_odds", np.asarray(noise))
     removed = np.random.default_rng(1).permutation(len(y)) < share * len(y)
@@ -107,7 +107,7 @@ def test_holds_the_retrained_model_on_compas(share):
     removal = remove(objective, before, split.train, removed, noise=noise)
     best = oracles.minimise(x, y, s, w * ~removed, *tail)
     for data in (removal.data, split.test):
-        x, y, s, w = (np.asarray(field) for field in data)
+        x, y, s, w = (np.asarray(field) for field in jax.tree.leaves(data))
         found = fairness_interval(objective, removal, data, noise=noise)
         check_inside(found, oracles.group_metrics(x @ best > 0, y, s, w))
         # Worth having: few rows are undecided, so the interval is short.

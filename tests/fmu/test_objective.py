@@ -227,7 +227,7 @@ def test_a_penalty_of_ones_own_interpolates_between_the_named_ones():
     data, scores = make_data(np.ones((6, 1)), [0, 1, 1, 0, 1, 0], [0, 0, 1, 1, 1, 0]), jnp.arange(6.0) ** 2
     both = penalties.Penalty(np.array([[1.0, 0.5], [0.5, 1.0]]))
     gaps = [
-        scores @ (cells.spread(penalties.coefficients(name, cells.counts(data))[0], data))
+        scores @ (cells.spread(penalties.coefficients(name, cells.counts(data))[0][0], data))
         for name in ("equalized_odds", "demographic_parity")
     ]
     np.testing.assert_allclose(penalties.from_scores(both, scores, data), (sum(gaps) / 2) ** 2, rtol=1e-12)

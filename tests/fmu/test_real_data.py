@@ -30,7 +30,7 @@ class Removed(NamedTuple):
 
 
 def optimum(data, noise, weight, start=None):
-    x, y, s, _ = (np.asarray(field) for field in data)
+    x, y, s, _ = (np.asarray(field) for field in jax.tree.leaves(data))
     return oracles.minimise(x, y, s, weight, L2, FAIRNESS, PENALTY, np.asarray(noise), start=start)
 
 
@@ -110,7 +110,7 @@ def test_on_adult_the_bounds_are_far_below_the_papers():
     mask = next(row for row in removals("adult") if row.kind == "random 5%").mask
     removal = remove(OBJECTIVE, best, data, mask, noise=noise)
     c = certify(OBJECTIVE, best, removal, sigma=1.0, delta=1e-5, noise=noise)
-    x, y, s, w = (np.asarray(field) for field in removal.data)
+    x, y, s, w = (np.asarray(field) for field in jax.tree.leaves(removal.data))
     exact = oracles.residual_norm(removal.params, x, y, s, w, L2, FAIRNESS, PENALTY, np.asarray(noise), fast=True)
     assert exact <= c.residual_norm <= c.row_bound <= c.gram_bound
     np.testing.assert_allclose(c.residual_norm, exact, rtol=1e-6)
@@ -128,7 +128,7 @@ def test_the_start_need_not_be_converged(name):
     mask = removals(name)[0].mask
     removal = remove(OBJECTIVE, rough.params, data, mask, noise=noise)
     c = certify(OBJECTIVE, rough.params, removal, sigma=1.0, delta=1e-5, noise=noise)
-    x, y, s, w = (np.asarray(field) for field in removal.data)
+    x, y, s, w = (np.asarray(field) for field in jax.tree.leaves(removal.data))
     tail = (L2, FAIRNESS, PENALTY, np.asarray(noise))
     assert oracles.residual_norm(removal.params, x, y, s, w, *tail, fast=True) <= c.residual_norm
     assert c.residual_norm <= c.row_bound <= c.gram_bound

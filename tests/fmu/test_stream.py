@@ -39,7 +39,7 @@ def pick(data, rows):
 
 
 def arrays(data):
-    return tuple(np.asarray(field) for field in data)
+    return tuple(np.asarray(field) for field in jax.tree.leaves(data))
 
 
 def left(data, rows):

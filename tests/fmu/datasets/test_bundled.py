@@ -203,3 +203,31 @@ def test_pack_depends_on_the_table_alone():
 def test_errors(name, group, options, message):
     with pytest.raises(ValueError, match=message):
         datasets.load(name, group=group, seed=0, **options)
+
+
+@pytest.mark.parametrize("name", ["compas", "adult"])
+def test_intersections_are_of_the_same_rows(splits, name):
+    both = datasets.load(name, group=["race", "sex"], seed=0)
+    race, gender = splits[name, "race"], splits[name, "gender"]
+    assert (both.group_name, both.train.groups) == ("race x gender", 4)
+    expected = [f"{a}, {b}" for a in race.group_values for b in gender.group_values]
+    assert list(both.group_values) == expected
+    for part in ("train", "test"):
+        mine, by_race, by_gender = (getattr(split, part) for split in (both, race, gender))
+        np.testing.assert_array_equal(mine.x, by_race.x)
+        np.testing.assert_array_equal(mine.group, 2 * by_race.group + by_gender.group)
+    without = datasets.load(name, group=["race", "gender"], seed=0, group_feature=False)
+    assert set(both.feature_names) - set(without.feature_names) == {"race", "gender"}
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        (["race", "age"], "unknown group 'age' of 'compas'; available: 'race', 'gender'"),
+        (["sex", "gender"], "several different ones, got"),
+        ([], "one attribute, or several different ones"),
+    ],
+)
+def test_impossible_intersections_are_refused(group, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.load("compas", group=group, seed=0)

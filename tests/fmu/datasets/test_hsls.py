@@ -251,3 +251,13 @@ def test_file_errors(tmp_path):
     coded().drop(columns="X1SES").to_csv(tmp_path / "b.csv", index=False)
     with pytest.raises(ValueError, match=r"a\.csv and .*b\.csv differ in the columns 'X1SES'"):
         datasets.load("hsls", group="race", seed=0, path=tmp_path)
+
+
+def test_intersections_of_race_and_sex(tmp_path):
+    with pytest.raises(ValueError, match=r"groups of race x sex with fewer than .* 'White or Asian, male' \(6 rows\)"):
+        load(tmp_path, labelled(), group=["race", "gender"])
+    split = load(tmp_path, labelled(), group=["race", "gender"], small_groups="merge")
+    race, sex = (in_order(load(tmp_path, labelled(), group=name), "group") for name in ("race", "sex"))
+    assert split.group_name == "race x sex"
+    np.testing.assert_array_equal(in_order(split, "group"), np.where(race == 1, 2, sex))
+    assert split.group_values == ("other races, female", "other races, male", "other")

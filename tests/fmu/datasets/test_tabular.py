@@ -139,7 +139,15 @@ NAN = np.where(np.arange(N) < 2, np.nan, 1.0 * np.arange(N))
         ({}, {"drop": ("id", "age")}, "no column 'id'"),
         ({}, {"label": "sex"}, "must be two columns"),
         ({}, {"drop": ("sex",)}, "neither of them in drop"),
-        ({}, {"group": "job"}, r"holds 3: 'clerk', 'cook', 'smith'; pass group_one=VALUE"),
+        ({}, {"group": "age"}, r"groups of age with fewer than min_group_rows=20 rows: '20' \(2 rows\), .*'merge'"),
+        ({}, {"group": "job", "min_group_rows": 21, "small_groups": "merge"}, "job makes 1 groups; there must be 2 to"),
+        ({}, {"group": "job", "small_groups": "drop"}, "unknown small_groups='drop'; available: 'error', 'merge'"),
+        ({}, {"group": ["job", "job"]}, "several different ones, got"),
+        (
+            {},
+            {"group": ["job", "sex"], "group_one": "man", "min_group_rows": 5},
+            "group_one must map columns to values",
+        ),
         ({}, {"label": "age"}, r"label column 'age' must hold exactly two values, but holds 30: .*positive=VALUE"),
         ({"paid": "yes"}, {}, r"label column 'paid' holds only the value 'yes'"),
         ({}, {"positive": "maybe"}, r"positive='maybe' does not split .* its values are 'no', 'yes'"),
@@ -219,3 +227,62 @@ def test_gender_and_sex_are_one_attribute():
         datasets.load("compas", group="sex", seed=0).group_values
         == datasets.load("compas", group="gender", seed=0).group_values
     )
+
+
+def test_every_value_of_a_column_is_a_group(tmp_path):
+    table = people()
+    split = load(tmp_path, table, group="job")
+    assert (split.group_name, split.group_values, split.train.groups) == ("job", ("clerk", "cook", "smith"), 3)
+    for data, rows in ((split.train, split.train_rows), (split.test, split.test_rows)):
+        names = np.array(split.group_values)[np.asarray(data.group)]
+        np.testing.assert_array_equal(names, table["job"].to_numpy()[rows])
+    assert {"job=clerk", "job=cook", "job=smith"} < set(split.feature_names)
+    assert not {"job=clerk", "job"} & set(load(tmp_path, table, group="job", group_feature=False).feature_names)
+    summary = split.summary()
+    assert summary["group2_share"] == pytest.approx((table["job"] == "smith").mean())
+    assert summary["positive_share_group1"] == pytest.approx((table["paid"] == "yes")[table["job"] == "cook"].mean())
+
+
+def test_numbers_that_are_groups_are_no_feature_by_size(tmp_path):
+    split = load(tmp_path, people(age=30 + np.arange(N) // 20), group="age")
+    assert split.group_values == ("30", "31", "32")
+    assert {"age=30", "age=31", "age=32"} < set(split.feature_names)
+
+
+def test_several_columns_make_intersections(tmp_path):
+    table = pd.concat(6 * [people()], ignore_index=True)
+    split = load(tmp_path, table, group=["sex", "job"])
+    assert split.group_name == "sex x job"
+    assert split.group_values == tuple(
+        f"{sex}, {job}" for sex in ("man", "woman") for job in ("clerk", "cook", "smith")
+    )
+    pairs = (table["sex"] + ", " + table["job"]).to_numpy()[split.train_rows]
+    np.testing.assert_array_equal(np.array(split.group_values)[np.asarray(split.train.group)], pairs)
+    one = load(tmp_path, table, group="sex")
+    np.testing.assert_array_equal(one.train.x, split.train.x)  # Groups change no feature, row or scale.
+    np.testing.assert_array_equal(one.train_rows, split.train_rows)
+    two = load(tmp_path, table, group=["sex", "job"], group_one={"job": ("cook", "smith")})
+    assert two.group_values[:2] == ("man, clerk", "man, cook or smith")
+    assert load(tmp_path, table, group=("sex",)).group_values == ("man", "woman")
+
+
+def test_small_groups_are_named_or_merged(tmp_path):
+    table = people(
+        job=np.array(["cook", "clerk", "smith", "sexton"])[np.array([0, 1, 0, 1, 2, 0, 1, 3, 0, 1])[np.arange(N) % 10]]
+    )
+    with pytest.raises(ValueError, match=r"fewer than min_group_rows=20 rows: 'sexton' \(6 rows\), 'smith' \(6 rows\)"):
+        load(tmp_path, table, group="job")
+    with pytest.raises(ValueError, match="rows even together: 'sexton'"):
+        load(tmp_path, table, group="job", small_groups="merge")
+    split = load(tmp_path, table, group="job", small_groups="merge", min_group_rows=12)
+    assert split.group_values == ("clerk", "cook", "other")
+    rare = table["job"].isin(["smith", "sexton"]).to_numpy()
+    np.testing.assert_array_equal(np.asarray(split.train.group) == 2, rare[split.train_rows])
+    assert "job=smith" in split.feature_names
+
+
+def test_every_group_of_three_needs_both_labels_in_train_and_test(tmp_path):
+    table = people()
+    table.loc[(table["job"] == "smith") & (np.arange(N) != 8), "paid"] = "no"
+    with pytest.raises(ValueError, match=r"rows of .* have no label 1 with job 'smith'"):
+        load(tmp_path, table, group="job")

@@ -1,0 +1,119 @@
+"""Groups from one protected attribute or several: all their values, their intersections, and what is too few rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int, Int32
+
+from fmu_jax.data import MOST_GROUPS
+from fmu_jax.datasets.reading import listed
+from fmu_jax.datasets.table import code_two_values, sorted_values
+
+SMALL_GROUPS = ("error", "merge")
+MIN_GROUP_ROWS = 20
+"""Fewest rows of one of three groups or more: with fewer, no rate of the group means much."""
+OTHER = "other"
+
+
+class Groups(NamedTuple):
+    """The group of each row.
+
+    Attributes:
+      codes: 0 to ``len(values) - 1``, ``(n,)``.
+      name: the attribute, or the attributes with " x " between them.
+      values: what each code means; for intersections the attributes' values with ", " between them.
+    """
+
+    codes: Int32[np.ndarray, " n"]
+    name: str
+    values: tuple[str, ...]
+
+
+def attributes_of(group: str | Sequence[str]) -> tuple[str, ...]:
+    """The attributes that a caller named, one or several.
+
+    Raises:
+      ValueError: none, or one of them twice.
+    """
+    names = (group,) if isinstance(group, str) else tuple(group)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"group must name one attribute, or several different ones, got {group!r}")
+    return names
+
+
+def code_values(values: pd.Series, one=None) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...]]:
+    """Codes all values of a column, in sorted order; with `one`, or two values, as ``code_two_values`` does.
+
+    Raises:
+      ValueError: fewer than two values, or `one` is none of them.
+    """
+    seen = sorted_values(values)
+    if one is not None or len(seen) <= 2:
+        return code_two_values(values, one, role="group", option="group_one")
+    return pd.Categorical(values, categories=seen).codes.astype(np.int32), tuple(map(str, seen))
+
+
+def intersect(attributes: Mapping[str, tuple[Int[np.ndarray, " n"], tuple[str, ...]]]) -> Groups:
+    """One group for each combination of attribute values that occurs, in the order of the codes, first attribute first.
+
+    Args:
+      attributes: by name, the codes of each row and what they mean; one attribute stays as it is.
+
+    Returns:
+      The ``Groups``.
+
+    >>> a, b = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 0])
+    >>> intersect({"race": (a, ("Black", "White")), "gender": (b, ("Female", "Male"))})[1:]
+    ('race x gender', ('Black, Female', 'Black, Male', 'White, Female'))
+    """
+    columns, meanings = zip(*attributes.values(), strict=True)
+    if len(columns) == 1:
+        return Groups(columns[0].astype(np.int32), next(iter(attributes)), meanings[0])
+    present, codes = np.unique(np.column_stack(columns), axis=0, return_inverse=True)
+    values = tuple(
+        ", ".join(meaning[code] for meaning, code in zip(meanings, row, strict=True)) for row in present.tolist()
+    )
+    return Groups(codes.reshape(-1).astype(np.int32), " x ".join(attributes), values)
+
+
+def settle_small(groups: Groups, *, min_rows: int = MIN_GROUP_ROWS, small: str = "error") -> Groups:
+    """Refuses or merges groups of few rows where there are more than two groups; two are left as they are.
+
+    Args:
+      groups: of all rows.
+      min_rows: fewest rows of a group.
+      small: "error", or "merge" to put all smaller groups together as one more, "other", the last.
+
+    Returns:
+      The ``Groups``.
+
+    Raises:
+      ValueError: a group has fewer rows, also after merging; fewer than two groups or more than `MOST_GROUPS` are
+        left; or `small` is unknown.
+    """
+    if small not in SMALL_GROUPS:
+        raise ValueError(f"unknown small_groups={small!r}; available: {listed(SMALL_GROUPS)}")
+    if len(groups.values) < 3:
+        return groups
+    counts = np.bincount(groups.codes, minlength=len(groups.values))
+    few = np.flatnonzero(counts < min_rows)
+    named = ", ".join(f"{groups.values[code]!r} ({counts[code]} rows)" for code in few[:10])
+    named += f", ... ({len(few)} in all)" if len(few) > 10 else ""
+    if len(few) and (small == "error" or counts[few].sum() < min_rows):
+        merge = f"pass small_groups='merge' to put them together as {OTHER!r}, " if small == "error" else ""
+        both = " even together" if small == "merge" else ""
+        raise ValueError(
+            f"groups of {groups.name} with fewer than min_group_rows={min_rows} rows{both}: {named}; {merge}"
+            "lower min_group_rows, or leave these rows out"
+        )
+    kept = np.setdiff1d(np.arange(len(counts)), few)
+    if len(few):
+        new = np.full(len(counts), len(kept))
+        new[kept] = np.arange(len(kept))
+        values = (*(groups.values[code] for code in kept), OTHER)
+        groups = Groups(new[groups.codes].astype(np.int32), groups.name, values)
+    if not 2 <= len(groups.values) <= MOST_GROUPS:
+        raise ValueError(f"{groups.name} makes {len(groups.values)} groups; there must be 2 to {MOST_GROUPS}")
+    return groups
