@@ -13,6 +13,8 @@ AISTATS 2024, arXiv 2307.14754.
 | ``penalties``, ``cells`` | the fairness penalties, in O(n) from cell sums |
 | ``fitting`` | ``fit``: damped Newton, Newton-CG, L-BFGS |
 | ``conjugate_gradients`` | the matrix-free linear solver |
+| ``spectrum`` | ``extreme_eigenvalues`` by Lanczos; ``damping_for``: the damping that they ask for |
+| ``subsets`` | train or unlearn named parameters only, such as the last layer |
 | ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent |
 | ``stream``, ``moments`` | deletions one by one, certified at a cost independent of the number of rows |
 | ``certificates``, ``rounding`` | ``certify``: residual bounds, widened by their own rounding error |
@@ -36,6 +38,7 @@ from fmu_jax import (
     output_perturbation,
     privacy,
     removal,
+    spectrum,
     stream,
     thresholds,
 )
@@ -72,6 +75,7 @@ __all__ = [
     "removal",
     "remove",
     "sample_noise",
+    "spectrum",
     "stream",
     "thresholds",
 ]
