@@ -22,6 +22,8 @@ AISTATS 2024, arXiv 2307.14754.
 | ``privacy`` | from residual to (epsilon, delta) and back |
 | ``distances`` | how far the retrained model can be, and what that does to a prediction |
 | ``intervals`` | ``fairness_interval``: group rates of the retrained model, without retraining |
+| ``heads`` | a certified fair linear head on features, two classes or many; the price of private features |
+| ``private_training`` | DP-SGD by jax-privacy, for those features (extra ``private``, imported by itself) |
 | ``metrics`` | ``group_metrics``: accuracy and fairness by group |
 | ``thresholds`` | group thresholds, refitted on what remains |
 """
@@ -33,6 +35,7 @@ from fmu_jax import (
     certificates,
     datasets,
     distances,
+    heads,
     intervals,
     metrics,
     output_perturbation,
@@ -66,6 +69,7 @@ __all__ = [
     "distances",
     "fairness_interval",
     "fit",
+    "heads",
     "intervals",
     "make_data",
     "metrics",
