@@ -233,7 +233,7 @@ def with_features(certificate: Certificate, *, epsilon: Scalar, delta: Scalar, r
     spread = jnp.where(epsilon > 0, jnp.expm1(rows * safe) / jnp.expm1(safe), rows)
     more = jnp.where(delta > 0, delta * spread, 0)
     return dataclasses.replace(
-        certificate, epsilon=certificate.epsilon + rows * epsilon, delta=certificate.delta + more
+        certificate, epsilon=certificate.epsilon + rows * epsilon, delta=jnp.minimum(certificate.delta + more, 1)
     )
 
 
