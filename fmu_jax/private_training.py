@@ -78,7 +78,7 @@ def train_private(
     if not 1 <= batch <= count:
         raise ValueError(f"`batch` must be between 1 and the number of rows {count}, got {batch}")
     try:
-        from jax_privacy import batch_selection, clipping
+        from jax_privacy import batch_selection, clipping  # pyright: ignore[reportMissingImports] - of an extra
     except ImportError as error:
         raise ImportError("private training needs jax-privacy; install the extra: pip install '.[private]'") from error
     multiplier, reached = _calibrate(epsilon, delta, steps, batch, count)
@@ -100,7 +100,7 @@ def train_private(
 
 def _calibrate(epsilon, delta, steps, batch, count) -> tuple[float, float]:
     """The least noise multiplier for the guarantee, and the epsilon that it has."""
-    from jax_privacy import accounting
+    from jax_privacy import accounting  # pyright: ignore[reportMissingImports] - of an extra
 
     # Pessimistic at any grid of the privacy loss; this one is ten times faster than the default and hardly looser.
     grid = accounting.PldAccountantConfig(value_discretization_interval=1e-3)

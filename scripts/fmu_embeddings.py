@@ -135,7 +135,7 @@ def embed(config: Config, features: str, train: Data, test: Data, seed: int) -> 
     else:
 
         def loss(params, row):
-            score = model.apply(params, row[0])
+            score = jnp.asarray(model.apply(params, row[0]))
             return jax.nn.softplus(score) - row[1] * score
 
         found = train_private(
@@ -145,7 +145,7 @@ def embed(config: Config, features: str, train: Data, test: Data, seed: int) -> 
         params, price = found.params, (found.epsilon, found.delta)
 
     def rows(data: Data) -> Data:
-        hidden = model.apply(params, data.x, method="hidden")
+        hidden = jnp.asarray(model.apply(params, data.x, method="hidden"))
         return data._replace(x=heads.as_rows(hidden, radius=config.width**0.5))
 
     return rows(own), rows(test), price

@@ -15,6 +15,8 @@ SCRIPTS = (
     "fmu_interventions",
     "fmu_stream",
     "fmu_audit",
+    "fmu_embeddings",
+    "fmu_deep_audit",
     "reproduce",
 )
 #: These are run elsewhere, in tests/pags.
@@ -26,6 +28,7 @@ SMALL = {
     "fmu_interventions": [],
     "fmu_stream": ["--share", "0.2", "--checkpoints", "10"],
     "fmu_audit": ["--models", "200", "--pairs", "8"],
+    "fmu_embeddings": ["--counts", "1", "50", "--features", "raw", "frozen"],
 }
 
 
@@ -89,6 +92,20 @@ def check_removal(table):
         (certified,) = (row for row in table if row["subset"] == subset and row["method"] == "fair_newton")
         assert distance["fair_newton"] <= certified["local_distance_bound"] <= certified["distance_bound"]
         assert certified["odds_low"] <= certified["odds_high"]
+
+
+def test_deep_audit_catches_a_missing_removal(tmp_path):
+    words = ["--pairs", "8", "--rows", "200", "--train-steps", "60", "--out", str(tmp_path / "run")]
+    assert call("fmu_deep_audit", *words) == 0
+    table = store.read_rows(tmp_path / "run")
+    assert {row["dataset"] for row in table} == {"adult", "fashion_mnist"}
+    for row in table:
+        if row["method"] == "retrain":
+            assert row["klom"] == pytest.approx(0, abs=1e-6)
+            assert row["margin_shift"] == pytest.approx(0, abs=1e-5)
+        if row["method"] == "no_removal":
+            assert row["margin_shift"] > 0
+    assert list((tmp_path / "run").glob("*.png"))
 
 
 def test_a_share_of_a_subset(tmp_path):
