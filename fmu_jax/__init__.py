@@ -13,6 +13,8 @@ AISTATS 2024, arXiv 2307.14754.
 | ``penalties``, ``cells`` | the fairness penalties, summed over pairs of groups, in O(n) from cell sums |
 | ``fitting`` | ``fit``: damped Newton, Newton-CG, L-BFGS |
 | ``conjugate_gradients`` | the matrix-free linear solver |
+| ``spectrum`` | ``extreme_eigenvalues`` by Lanczos; ``damping_for``: the damping that they ask for |
+| ``subsets`` | train or unlearn named parameters only, such as the last layer |
 | ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent |
 | ``stream``, ``moments`` | deletions one by one, certified at a cost independent of the number of rows |
 | ``certificates``, ``rounding`` | ``certify``: residual bounds, widened by their own rounding error |
@@ -20,6 +22,8 @@ AISTATS 2024, arXiv 2307.14754.
 | ``privacy`` | from residual to (epsilon, delta) and back |
 | ``distances`` | how far the retrained model can be, and what that does to a prediction |
 | ``intervals`` | ``fairness_interval``: group rates of the retrained model, without retraining |
+| ``heads`` | a certified fair linear head on features, two classes or many; the price of private features |
+| ``private_training`` | DP-SGD by jax-privacy, for those features (extra ``private``, imported by itself) |
 | ``metrics`` | ``group_metrics``: accuracy and fairness by group |
 | ``thresholds`` | group thresholds, refitted on what remains |
 """
@@ -31,11 +35,13 @@ from fmu_jax import (
     certificates,
     datasets,
     distances,
+    heads,
     intervals,
     metrics,
     output_perturbation,
     privacy,
     removal,
+    spectrum,
     stream,
     thresholds,
 )
@@ -63,6 +69,7 @@ __all__ = [
     "distances",
     "fairness_interval",
     "fit",
+    "heads",
     "intervals",
     "make_data",
     "metrics",
@@ -72,6 +79,7 @@ __all__ = [
     "removal",
     "remove",
     "sample_noise",
+    "spectrum",
     "stream",
     "thresholds",
 ]

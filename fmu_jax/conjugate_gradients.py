@@ -18,6 +18,7 @@ class CGResult(NamedTuple):
       residual_norm: ``|b - A x| / |b|``, recomputed from the solution.
       steps: iterations taken, int32.
       indefinite: a direction with ``p' A p <= 0`` was met, so that ``A`` is not positive definite.
+      curvature: the least ``p' A p / p' p`` met, infinite before the first product; the largest eigenvalue is no less.
     """
 
     solution: Any
@@ -25,6 +26,7 @@ class CGResult(NamedTuple):
     residual_norm: Float[Array, ""]
     steps: Int[Array, ""]
     indefinite: Bool[Array, ""]
+    curvature: Float[Array, ""]
 
 
 def conjugate_gradients(
@@ -52,25 +54,26 @@ def conjugate_gradients(
     target = tolerance * norm
 
     def going(state):
-        _, residual, _, _, steps, indefinite = state
+        _, residual, _, _, steps, indefinite, _ = state
         return (optax.tree.norm(residual) > target) & (steps < max_steps) & ~indefinite
 
     def step(state):
-        x, residual, direction, square, steps, _ = state
+        x, residual, direction, square, steps, _, least = state
         product = operator(direction)
         curvature = jnp.asarray(optax.tree.vdot(direction, product))
         indefinite = ~(curvature > 0)
+        least = jnp.minimum(least, curvature / optax.tree.norm(direction, squared=True))
         size = jnp.where(indefinite, 0, square / jnp.where(indefinite, 1, curvature))
         x = optax.tree.add_scale(x, size, direction)
         residual = optax.tree.add_scale(residual, -size, product)
         new_square = optax.tree.norm(residual, squared=True)
         direction = optax.tree.add_scale(residual, new_square / square, direction)
-        return x, residual, direction, new_square, steps + 1, indefinite
+        return x, residual, direction, new_square, steps + 1, indefinite, least
 
     square, steps, indefinite = optax.tree.norm(b, squared=True), jnp.zeros((), jnp.int32), jnp.zeros((), bool)
-    start = (optax.tree.zeros_like(b), b, b, square, steps, indefinite)
-    x, _, _, _, steps, indefinite = jax.lax.while_loop(going, step, start)
+    start = (optax.tree.zeros_like(b), b, b, square, steps, indefinite, jnp.full_like(square, jnp.inf))
+    x, _, _, _, steps, indefinite, least = jax.lax.while_loop(going, step, start)
     true_residual = optax.tree.norm(optax.tree.sub(b, operator(x)))
     # Rounding parts the recurrence from the truth by about the condition number; ten tolerances allow for it.
     converged = (true_residual <= 10 * target) & ~indefinite
-    return CGResult(x, converged, true_residual / jnp.where(norm > 0, norm, 1), steps, indefinite)
+    return CGResult(x, converged, true_residual / jnp.where(norm > 0, norm, 1), steps, indefinite, least)

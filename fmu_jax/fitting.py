@@ -7,6 +7,7 @@ Differs from the reference: D11 training ends at the optimum, or says that it di
 reuses stale scores and stops up to 1.3 away from it).
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from fmu_jax import objective as objectives
 from fmu_jax.conjugate_gradients import conjugate_gradients
 from fmu_jax.data import Data, check_data, is_traced
 from fmu_jax.objective import Objective, Params, Scalar
+from fmu_jax.subsets import restrict, select
 
 #: Up to this many features the linear model is solved with a dense (d, d) Hessian, beyond it matrix-free.
 DENSE_LIMIT = 2048
@@ -60,6 +62,7 @@ def fit(
     tolerance: Scalar | None = None,
     max_steps: Scalar | None = None,
     solver: str = "auto",
+    only: str | Sequence[str] | None = None,
     throw: bool = True,
 ) -> FitResult:
     """Minimises ``objective`` over the rows of weight one.
@@ -76,6 +79,8 @@ def fit(
       max_steps: largest number of iterations; None is 200 for Newton and 2000 for L-BFGS.
       solver: of the linear model's Newton steps: ``dense``, ``cg`` (matrix-free), or ``auto``: dense up to
         ``DENSE_LIMIT`` features.
+      only: names of the parameters to train, such as ``"Dense_1"`` for a flax model's last layer (see ``subsets``); the
+        rest stays as in ``init``. None is all of them.
       throw: whether to raise when not converged (not possible under ``jit``).
 
     Returns:
@@ -101,7 +106,13 @@ def fit(
         tolerance = 1e-10 if data.x.dtype == jnp.float64 else 1e-5
     if max_steps is None:
         max_steps = 200 if objective.linear else 2000
+    merge = None
+    if only is not None:
+        objective, init, merge = restrict(objective, init, only)
+        noise = None if noise is None else select(noise, only)[0]
     result = minimise(objective, init, data, noise, tolerance, max_steps, use_dense(objective, init, solver))
+    if merge is not None:
+        result = result._replace(params=merge(result.params))
     if throw and not is_traced(result.converged) and not result.converged:
         raise NotConvergedError(
             f"after {int(result.steps)} steps the mean-form gradient norm is {float(result.grad_norm):.3g}, above "

@@ -36,7 +36,8 @@ class Objective:
       fairness: weight of the fairness penalty, >= 0 (``gamma``).
       penalty: a key of ``fmu_jax.penalties.PENALTIES``, or a ``Penalty`` of your own.
       reweigh: multiply each row's loss by its Kamiran-Calders weight.
-      predict: ``predict(params, x) -> (n,)`` log-odds; None is the linear model ``x @ params``.
+      predict: ``predict(params, x) -> (n,)`` log-odds; None is the linear model ``x @ params``. Arrays that a
+        ``jax.tree_util.Partial`` binds, such as frozen parameters, are traced as the numbers are.
 
     Raises:
       ValueError: unknown penalty, or a concrete ``l2`` or ``fairness`` that is negative or not finite.
@@ -68,13 +69,20 @@ class Objective:
 
 
 def _flatten(objective: Objective):
-    return (objective.l2, objective.fairness, penalties.find(objective.penalty)), (objective.reweigh, objective.predict)
+    bound, static = None, objective.predict
+    if isinstance(static, jax.tree_util.Partial):
+        bound, static = static, None
+    numbers = objective.l2, objective.fairness, penalties.find(objective.penalty)
+    return (*numbers, bound), (objective.reweigh, static)
 
 
 def _unflatten(static, traced) -> Objective:
     # Past __init__: while tracing, the fields hold whatever JAX puts into a tree.
     objective = object.__new__(Objective)
-    for name, value in zip(("l2", "fairness", "penalty", "reweigh", "predict"), (*traced, *static), strict=True):
+    *numbers, bound = traced
+    reweigh, predict = static
+    values = (*numbers, reweigh, predict if bound is None else bound)
+    for name, value in zip(("l2", "fairness", "penalty", "reweigh", "predict"), values, strict=True):
         object.__setattr__(objective, name, value)
     return objective
 

@@ -6,6 +6,7 @@
 | ``epsilon`` | ``empirical_epsilon``: a lower bound on epsilon from such draws, valid at 95 % |
 | ``distinguishers``, ``binomial`` | the statistics that it tries, and the exact bounds of their error rates |
 | ``shadow`` | ``plant``, ``shadow_models``: planted rows, and pairs of models with and without them |
+| ``networks`` | ``twins``, ``shadow_networks``: the same for any model that a function trains |
 | ``likelihood_ratio`` | ``lira``: the per-example likelihood-ratio attack U-LiRA |
 | ``margin_divergence`` | ``klom``: divergence of margins from those of retrained models |
 | ``loss_threshold``, ``roc`` | ``membership``: the loss-threshold attack; areas under the ROC curve |
@@ -16,6 +17,7 @@ from fmu_jax.audit.epsilon import EmpiricalEpsilon, empirical_epsilon, largest_b
 from fmu_jax.audit.likelihood_ratio import LiRA, lira
 from fmu_jax.audit.loss_threshold import Membership, membership
 from fmu_jax.audit.margin_divergence import klom
+from fmu_jax.audit.networks import ShadowNetworks, shadow_networks, twins
 from fmu_jax.audit.shadow import ShadowModels, by_membership, plant, shadow_models
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "LiRA",
     "Membership",
     "ShadowModels",
+    "ShadowNetworks",
     "by_membership",
     "draw_models",
     "empirical_epsilon",
@@ -36,4 +39,6 @@ __all__ = [
     "membership",
     "plant",
     "shadow_models",
+    "shadow_networks",
+    "twins",
 ]

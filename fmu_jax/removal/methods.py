@@ -1,7 +1,8 @@
 """``remove``: one signature for every removal method."""
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from fmu_jax.removal.newton import fair_newton, influence, newton
 from fmu_jax.removal.projective import projective
 from fmu_jax.removal.sharded import check_shards, sharded
 from fmu_jax.removal.update import Update
+from fmu_jax.subsets import restrict, select
 
 
 class Removal(NamedTuple):
@@ -29,6 +31,8 @@ class Removal(NamedTuple):
       converged: the solver inside reached its tolerance.
       residual: relative residual of the linear solve, or mean-form gradient norm of a refit; 0 where neither applies.
       steps: iterations of the solver inside.
+      damping: what a Newton-type step added to the mean-form Hessian: the ``damping`` asked for, or the one chosen.
+      curvature: least curvature of the damped mean-form Hessian that conjugate gradients met, infinite where none ran.
     """
 
     params: Any
@@ -38,6 +42,8 @@ class Removal(NamedTuple):
     converged: Bool[Array, ""]
     residual: Float[Array, ""]
     steps: Int[Array, ""]
+    damping: Any = 0.0
+    curvature: Any = math.inf
 
 
 class Method(NamedTuple):
@@ -90,6 +96,7 @@ def remove(
     *,
     method: str = "fair_newton",
     noise: Params | None = None,
+    only: str | Sequence[str] | None = None,
     allow_unfair: bool = False,
     throw: bool = True,
     **options,
@@ -103,11 +110,13 @@ def remove(
       forget: rows to remove: indices ``(k,)``, or a boolean mask ``(n,)``. An empty list is allowed.
       method: a key of ``METHODS``.
       noise: the perturbation ``b`` that ``params`` was trained with.
+      only: names of the parameters to change, such as ``"Dense_1"`` for a flax model's last layer (see ``subsets``);
+        the rest stays as it is, with whatever it remembers. None is all of them.
       allow_unfair: let a method that cannot honour the objective's fairness intervention run all the same.
       throw: whether to raise when the solver inside did not converge (not possible under ``jit``).
       **options: what the method's own function takes: ``steps``, ``solver``, ``damping``, ``gauss_newton``, ... for
-        ``fair_newton``; ``shard`` for ``sharded``; ``steps``, ``step_size``, ``publish_sigma``, ``key`` for
-        ``descent``.
+        ``fair_newton``; ``init`` for ``retrain``, required for a model that is not linear; ``shard`` for
+        ``sharded``; ``steps``, ``step_size``, ``publish_sigma``, ``key`` for ``descent``.
 
     Returns:
       A ``Removal``. Under ``jit`` and ``vmap`` values are not checked, and ``converged`` says what happened.
@@ -133,16 +142,39 @@ def remove(
         check_params(objective, params, data, noise)
     remaining = without(data, mask)
     check_data(remaining, what="what remains after the removal")
-    update = chosen.run(objective, params, data, remaining, noise=noise, **options)
+    if only is None:
+        update = chosen.run(objective, params, data, remaining, noise=noise, **options)
+    else:
+        update = _run_on_part(chosen, objective, params, data, remaining, noise, only, options)
     if throw and not is_traced(update.converged) and not update.converged:
-        hint = "raise `max_steps` or `l2`, or use float64"
-        if method not in ("retrain", "sharded") and not objective.linear:
-            hint = "raise `max_steps` or `damping`, or use gauss_newton=True"
-        raise NotConvergedError(
-            f"method {method!r} stopped after {int(update.steps)} steps at residual {float(update.residual):.3g}; "
-            f"{hint}, or pass throw=False to take it as it is"
+        raise NotConvergedError(_why(objective, method, update))
+    params, start, *rest = update
+    return Removal(params, remaining, mask, start, *rest)
+
+
+def _run_on_part(chosen: Method, objective, params, data, remaining, noise, only, options) -> Update:
+    """The method on the parameters that ``only`` names, the rest bound as they are."""
+    part = restrict(objective, params, only)
+    noise = None if noise is None else select(noise, only)[0]
+    if options.get("init") is not None:
+        options = options | {"init": select(options["init"], only)[0]}
+    update = chosen.run(part.objective, part.params, data, remaining, noise=noise, **options)
+    return update._replace(params=part.merge(update.params), start=part.merge(update.start))
+
+
+def _why(objective: Objective, method: str, update: Update) -> str:
+    """What to say of an update that did not converge."""
+    what = f"stopped after {int(update.steps)} steps at residual {float(update.residual):.3g}"
+    hint = "raise `max_steps` or `l2`, or use float64"
+    if method not in ("retrain", "sharded") and not objective.linear:
+        hint = "raise `max_steps` or `damping`, or use gauss_newton=True"
+    if not update.curvature > 0:
+        what += (
+            f" at curvature {float(update.curvature):.3g}: with damping={float(update.damping):.3g} the Hessian is not"
         )
-    return Removal(update.params, remaining, mask, update.start, update.converged, update.residual, update.steps)
+        what += " positive definite, and a Newton step leads to no minimum"
+        hint = "leave `damping` to be chosen (None), raise it above minus that curvature, or use gauss_newton=True"
+    return f"method {method!r} {what}; {hint}, or pass throw=False to take it as it is"
 
 
 def _choose(objective: Objective, method: str, allow_unfair: bool, options: dict) -> Method:
@@ -159,9 +191,9 @@ def _choose(objective: Objective, method: str, allow_unfair: bool, options: dict
             raise ValueError(f"`{name}` must be a whole number of at least 1, got {value}")
         if name not in known:
             raise ValueError(f"method {method!r} takes no option {name!r}; it takes: {', '.join(known) or 'none'}")
-    damping = options.get("damping", 0.0)
-    if not is_traced(damping) and not damping >= 0:
-        raise ValueError(f"`damping` must be >= 0, got {damping}")
+    damping = options.get("damping")
+    if damping is not None and not is_traced(damping) and (isinstance(damping, str) or not damping >= 0):
+        raise ValueError(f"`damping` must be >= 0, or None to have it chosen; got {damping!r}")
     if method == "sharded" and "shard" not in options:
         raise ValueError("method 'sharded' needs `shard`, the assignment that fit_shards was given")
     if chosen.linear_only and not objective.linear:

@@ -12,12 +12,12 @@ enters the predictions once.
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 
 from fmu_jax import cells
 from fmu_jax import objective as objectives
@@ -26,6 +26,11 @@ from fmu_jax.data import Data
 from fmu_jax.fitting import solve_positive, use_dense
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.removal.update import Update, exact_update
+from fmu_jax.spectrum import damping_for, extreme_eigenvalues
+
+#: Products by which ``damping=None`` measures the extreme eigenvalues, and the condition number that it allows.
+LANCZOS_STEPS = 64
+CONDITION = 1e4
 
 _STATIC = ("solver", "gauss_newton", "max_steps")
 
@@ -40,7 +45,7 @@ def fair_newton(
     noise: Params | None = None,
     steps: int = 1,
     solver: str = "auto",
-    damping: Scalar = 0.0,
+    damping: Scalar | None = None,
     gauss_newton: bool = False,
     tolerance: Scalar | None = None,
     max_steps: int = 1000,
@@ -55,7 +60,8 @@ def fair_newton(
       noise: the perturbation ``b`` of the training objective.
       steps: number of Newton steps; a second one squares the error again. ``converged`` is about the last solve.
       solver: ``dense``, ``cg`` (matrix-free), or ``auto``: dense for a linear model of up to ``DENSE_LIMIT`` features.
-      damping: adds ``n_w damping I`` to the Hessian, >= 0.
+      damping: adds ``n_w damping I`` to the Hessian, >= 0. None is 0 for the linear model; for any other the least that
+        bounds the condition number by ``CONDITION``, as Lanczos measures the extreme eigenvalues (``damping_for``).
       gauss_newton: use the Gauss-Newton product in place of the Hessian; ``auto`` then means ``cg``.
       tolerance: relative residual of the conjugate gradients; None is 1e-10 in float64 and 1e-5 in float32.
       max_steps: their largest number.
@@ -68,16 +74,13 @@ def fair_newton(
     del data
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1, got {steps}")
-    solve = partial(
-        _solve, objective, solver=solver, damping=damping, gauss_newton=gauss_newton, tolerance=tolerance,
+    step = partial(
+        _step, objective, solver=solver, damping=damping, gauss_newton=gauss_newton, tolerance=tolerance,
         max_steps=max_steps,
     )  # fmt: skip
     update = exact_update(params, params, remaining.x.dtype)
     for _ in range(steps):
-        start = update.params
-        grad = objectives.gradient(objective, start, remaining, noise)
-        step, converged, residual, used = solve(start, remaining, grad)
-        update = Update(optax.tree.sub(start, step), start, converged, residual, used)
+        update = step(update.params, remaining, objectives.gradient(objective, update.params, remaining, noise))
     return update
 
 
@@ -90,7 +93,7 @@ def influence(
     *,
     noise: Params | None = None,
     solver: str = "auto",
-    damping: Scalar = 0.0,
+    damping: Scalar | None = None,
     gauss_newton: bool = False,
     tolerance: Scalar | None = None,
     max_steps: int = 1000,
@@ -101,11 +104,10 @@ def influence(
     ``fair_newton``, except that there is one step. Source: Koh & Liang (2017), section 2.
     """
     grad = objectives.gradient(objective, params, remaining, noise)
-    step, converged, residual, used = _solve(
+    return _step(
         objective, params, data, grad, solver=solver, damping=damping, gauss_newton=gauss_newton,
         tolerance=tolerance, max_steps=max_steps,
     )  # fmt: skip
-    return Update(optax.tree.sub(params, step), params, converged, residual, used)
 
 
 @partial(jax.jit, static_argnames=_STATIC)
@@ -117,7 +119,7 @@ def newton(
     *,
     noise: Params | None = None,
     solver: str = "auto",
-    damping: Scalar = 0.0,
+    damping: Scalar | None = None,
     gauss_newton: bool = False,
     tolerance: Scalar | None = None,
     max_steps: int = 1000,
@@ -134,33 +136,53 @@ def newton(
     before = data._replace(weight=row_weights)
     after = remaining._replace(weight=jnp.where(remaining.weight > 0, row_weights, jnp.zeros_like(row_weights)))
     grad = optax.tree.sub(objectives.gradient(plain, params, after), objectives.gradient(plain, params, before))
-    step, converged, residual, used = _solve(
+    return _step(
         plain, params, after, grad, solver=solver, damping=damping, gauss_newton=gauss_newton, tolerance=tolerance,
         max_steps=max_steps,
     )  # fmt: skip
-    return Update(optax.tree.sub(params, step), params, converged, residual, used)
 
 
-def _solve(objective, params, rows, grad, *, solver, damping, gauss_newton, tolerance, max_steps) -> tuple[Any, ...]:
-    """Solves ``(H + n_w damping I) step = grad`` -> (step, converged, relative residual, iterations)."""
-    shift = cells.size(rows) * damping
+def _step(objective, params, rows, grad, *, solver, damping, gauss_newton, tolerance, max_steps) -> Update:
+    """Solves ``(H + n_w damping I) step = grad`` and takes the step."""
     product_of = objectives.gauss_newton_vector_product if gauss_newton else objectives.hessian_vector_product
+    n = cells.size(rows)
+
+    def undamped(v):
+        return product_of(objective, params, rows, v)
+
+    if damping is None:
+        damping = chosen_damping(objective, undamped, grad, n)
+    damping = jnp.asarray(damping, n.dtype)
 
     def product(v):
-        return optax.tree.add_scale(product_of(objective, params, rows, v), shift, v)
+        return optax.tree.add_scale(undamped(v), n * damping, v)
 
     if not use_dense(objective, params, "cg" if gauss_newton and solver == "auto" else solver):
-        result = conjugate_gradients(product, grad, tolerance=tolerance, max_steps=max_steps)
-        return result.solution, result.converged, result.residual_norm, result.steps
+        found = conjugate_gradients(product, grad, tolerance=tolerance, max_steps=max_steps)
+        end = optax.tree.sub(params, found.solution)
+        return Update(end, params, found.converged, found.residual_norm, found.steps, damping, found.curvature / n)
 
     flat, unravel = ravel_pytree(grad)
     identity = jnp.eye(flat.size, dtype=flat.dtype)
     if objective.linear:
-        matrix = objectives.hessian(objective, params, rows) + shift * identity
+        matrix = objectives.hessian(objective, params, rows) + n * damping * identity
     else:
         matrix = jax.lax.map(lambda v: ravel_pytree(product(unravel(v)))[0], identity, batch_size=64)
     step = solve_positive(matrix, flat)
     norm = jnp.linalg.norm(flat)
     residual = jnp.linalg.norm(matrix @ step - flat) / jnp.where(norm > 0, norm, 1)
     converged = residual <= jnp.sqrt(jnp.finfo(flat.dtype).eps)  # False when the factorisation gave NaN
-    return unravel(step), converged, residual, jnp.ones((), jnp.int32)
+    one = jnp.ones((), jnp.int32)
+    return Update(optax.tree.sub(params, unravel(step)), params, converged, residual, one, damping)
+
+
+def chosen_damping(objective: Objective, product, grad, n) -> Float[Array, ""]:
+    """What ``damping=None`` stands for: nothing for the linear model, else what ``damping_for`` asks for.
+
+    Lanczos starts from the gradient: it then measures the operator in the space in which conjugate gradients will
+    solve, and draws nothing at random.
+    """
+    if objective.linear:
+        return jnp.zeros((), n.dtype)
+    extremes = extreme_eigenvalues(lambda v: optax.tree.scale(1 / n, product(v)), grad, steps=LANCZOS_STEPS)
+    return damping_for(extremes, condition=CONDITION)

@@ -1,5 +1,6 @@
 """What every removal method returns inside, before ``remove`` wraps it."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ class Update(NamedTuple):
       converged: the solver inside reached its tolerance.
       residual: relative residual of the linear solve, or the mean-form gradient norm of a refit; 0 if neither.
       steps: iterations of the solver inside, int32.
+      damping: added to the mean-form Hessian by a Newton-type step; 0 for other methods.
+      curvature: least curvature of the damped mean-form Hessian that conjugate gradients met, infinite where none ran;
+        a step with one that is not positive has failed.
     """
 
     params: Any
@@ -22,6 +26,8 @@ class Update(NamedTuple):
     converged: Bool[Array, ""]
     residual: Float[Array, ""]
     steps: Int[Array, ""]
+    damping: Any = 0.0
+    curvature: Any = math.inf
 
 
 def exact_update(params, start, dtype) -> Update:

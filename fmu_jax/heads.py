@@ -1,0 +1,257 @@
+r"""A certified fair linear head on features, for two classes or many: the certified route for deep models.
+
+A deep objective is not convex and has no certificate; the linear model on its features has. Two labels: the head *is*
+the linear model, ``y`` ``(n,)``, and every function here hands over to ``fit``, ``remove`` and ``certify``. More
+classes: one vs rest, ``y`` ``(k, n)`` with a row for each class, the same functions mapped over classes, each with a
+noise of its own. The fairness penalty is that of each class's scores.
+
+The k objectives are one: ``sum_c F_c(theta_c; b_c)`` is convex in ``(theta_1 .. theta_k)``, its noise
+``N(0, sigma^2 I)`` in all ``k d`` dimensions, and its gradient theirs one after another. So the residual of the whole
+is ``sqrt(sum_c r_c^2)``, and delta is spent once (Guo et al. 2020, Theorem 3, on that objective).
+
+What the certificate needs of the features: a removed row must have no part in how another is computed. Scaling must be
+a map of each row by itself (``as_rows``), not by the largest norm of the training rows, and the extractor must not have
+seen the rows: frozen, from other data, or differentially private, its price added by ``with_features``.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from fmu_jax.certificates import Certificate, certify
+from fmu_jax.data import Data, check_data, is_traced, make_data, without
+from fmu_jax.distances import check_certifiable
+from fmu_jax.fitting import FitResult, NotConvergedError, fit
+from fmu_jax.objective import Objective, Scalar
+from fmu_jax.privacy import certified_epsilon, check_norm, check_positive
+from fmu_jax.removal import Removal, remove
+from fmu_jax.removal.methods import check_forget
+
+_OF_CLASS = Data(None, 0, None, None)  # pyright: ignore[reportArgumentType] - axes, not arrays
+
+
+def as_rows(features: Float[Array, "n *shape"], *, radius: Scalar | None = None) -> Float[Array, "n d"]:
+    """Features as rows of the linear model: flattened, of norm at most 1, a constant 1 appended.
+
+    Each row is mapped by itself, ``x / max(|x|, radius)``, so that no row has a part in another.
+
+    Args:
+      features: ``(n, ...)`` floating.
+      radius: rows up to this norm keep their proportions, longer ones are clipped to it. Choose it without looking at
+        rows that may be removed: ``sqrt(width)`` suits units in [-1, 1]. None puts every row on the unit sphere.
+
+    Returns:
+      ``(n, d)``, ``d`` the number of features and one.
+
+    Raises:
+      ValueError: ``radius`` is not positive.
+
+    >>> as_rows(jnp.array([[3.0, 4.0], [0.3, 0.4]]), radius=1.0).round(2).tolist()
+    [[0.6, 0.8, 1.0], [0.3, 0.4, 1.0]]
+    """
+    flat = jnp.asarray(features).reshape(len(features), -1)
+    norm = jnp.linalg.norm(flat, axis=1, keepdims=True)
+    if radius is None:
+        scale = jnp.where(norm > 0, norm, 1)
+    else:
+        check_positive(radius=radius)
+        scale = jnp.maximum(norm, radius)
+    return jnp.concatenate([flat / scale, jnp.ones_like(norm)], axis=1)
+
+
+def layer_features(model: Any, variables: Any, x: Array, *, layer: str) -> Float[Array, "n d"]:
+    """What a named layer of a flax model puts out, flattened to ``(n, d)``.
+
+    Args:
+      model: a flax module.
+      variables: its variables.
+      x: a batch of inputs.
+      layer: the submodule's name, such as ``Dense_0``.
+
+    Raises:
+      ValueError: the model calls no layer of that name; the message lists those that it does.
+    """
+    _, state = model.apply(variables, x, capture_intermediates=True, mutable=["intermediates"])
+    outputs = {name: value for name, value in state["intermediates"].items() if name != "__call__"}
+    if layer not in outputs:
+        raise ValueError(f"the model calls no layer {layer!r}; it calls: {', '.join(outputs)}")
+    return jax.tree.leaves(outputs[layer])[-1].reshape(len(x), -1)
+
+
+def one_vs_rest(x, labels, group, *, classes: int, weight=None) -> Data:
+    """``Data`` whose ``y`` is ``(classes, n)``: row ``c`` is 1 where the label is ``c``.
+
+    Args:
+      x: rows, from ``as_rows``.
+      labels: ``(n,)`` integers in [0, classes).
+      group: as for ``make_data``.
+      classes: number of classes, at least 2.
+      weight: as for ``make_data``.
+
+    Raises:
+      ValueError: a label out of range, or anything that ``make_data`` refuses for any class.
+    """
+    labels = jnp.asarray(labels)
+    if classes < 2:
+        raise ValueError(f"`classes` must be at least 2, got {classes}")
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if outside.size:
+        raise ValueError(f"`labels` holds {int(outside[0])}, but there are {classes} classes, 0 to {classes - 1}")
+    y = (labels[None, :] == jnp.arange(classes, dtype=labels.dtype)[:, None]).astype(jnp.int32)
+    first = make_data(x, y[0], group, weight)
+    data = first._replace(y=y)
+    _check_classes(data, "the data")
+    return data
+
+
+def fit_head(objective: Objective, data: Data, *, noise: Array | None = None, **options) -> FitResult:
+    """``fit``, of one head for each class.
+
+    Args:
+      objective: for the linear model.
+      data: ``y`` is ``(n,)``, or ``(k, n)`` from ``one_vs_rest``.
+      noise: ``(d,)``, or ``(k, d)``: drawn for each class.
+      **options: of ``fit``.
+
+    Returns:
+      A ``FitResult``; with classes each field has a leading axis of length ``k``.
+
+    Raises:
+      ValueError, NotConvergedError: as ``fit``.
+    """
+    if data.y.ndim == 1:
+        return fit(objective, data, noise=noise, **options)
+    _check_head(objective, data, noise, "noise")
+    _check_classes(data, "the data")
+    throw = options.pop("throw", True)
+    result = jax.vmap(lambda rows, b: fit(objective, rows, noise=b, **options), in_axes=(_OF_CLASS, 0))(data, noise)
+    if throw and not is_traced(result.converged) and not result.converged.all():
+        worst = int(jnp.argmax(result.grad_norm))
+        raise NotConvergedError(
+            f"class {worst} stopped at mean-form gradient norm {float(result.grad_norm[worst]):.3g}"
+        )
+    return result
+
+
+def remove_head(objective: Objective, params: Array, data: Data, forget, *, noise: Array | None = None, **options):
+    """``remove``, from the head of each class.
+
+    Args:
+      objective: what ``params`` was trained on.
+      params: ``(d,)``, or ``(k, d)`` from ``fit_head``.
+      data: the rows it was trained on.
+      forget: as for ``remove``; a removed row leaves every class.
+      noise: what it was trained with.
+      **options: of ``remove``.
+
+    Returns:
+      A ``Removal``; with classes its parameters and solver fields have a leading axis of length ``k``.
+
+    Raises:
+      ValueError, NotConvergedError: as ``remove``.
+    """
+    if data.y.ndim == 1:
+        return remove(objective, params, data, forget, noise=noise, **options)
+    _check_head(objective, data, params, "params")
+    _check_head(objective, data, noise, "noise")
+    mask = check_forget(data, forget)
+    left = without(data, mask)
+    _check_classes(left, "what remains after the removal")
+    throw = options.pop("throw", True)
+
+    def one(theta, rows, b):
+        return remove(objective, theta, rows, mask, noise=b, **options)._replace(data=None, forgotten=None)
+
+    removal = jax.vmap(one, in_axes=(0, _OF_CLASS, 0))(params, data, noise)
+    if throw and not is_traced(removal.converged) and not removal.converged.all():
+        worst = int(jnp.argmax(removal.residual))
+        raise NotConvergedError(f"class {worst} stopped at residual {float(removal.residual[worst]):.3g}")
+    return removal._replace(data=left, forgotten=mask)
+
+
+def certify_head(
+    objective: Objective, before: Array, removal: Removal, *, sigma: Scalar, delta: Scalar, noise: Array | None = None
+) -> Certificate:
+    """``certify``, of the heads of all classes together; arguments and errors as there."""
+    if removal.data.y.ndim == 1:
+        return certify(objective, before, removal, sigma=sigma, delta=delta, noise=noise)
+    check_certifiable(objective, removal._replace(params=removal.params[0]))
+    _check_head(objective, removal.data, before, "before")
+    _check_head(objective, removal.data, noise, "noise")
+    axes = Removal(0, _OF_CLASS, None, *[0] * 6)  # pyright: ignore[reportArgumentType] - axes, not arrays
+    each = jax.vmap(
+        lambda theta, part, b: certify(objective, theta, part, sigma=sigma, delta=delta, noise=b), in_axes=(0, axes, 0)
+    )(before, removal, noise)
+    return combine(each)
+
+
+def combine(each: Certificate) -> Certificate:
+    """One certificate for heads with independent noise, from theirs: norms add in quadrature, delta is spent once.
+
+    Args:
+      each: a ``Certificate`` whose fields have a leading axis, all for one ``sigma`` and ``delta``.
+
+    Returns:
+      The ``Certificate`` of the stacked parameters ``(k d,)``; its epsilon is infinite where one of them is.
+    """
+    total = jax.tree.map(lambda leaf: jnp.sqrt(jnp.sum(leaf**2)), each)
+    sigma, delta = each.sigma[0], each.delta[0]
+    epsilon = jnp.where(jnp.isfinite(each.epsilon).all(), certified_epsilon(total.residual_norm, sigma, delta), jnp.inf)
+    return dataclasses.replace(total, sigma=sigma, delta=delta, epsilon=epsilon)
+
+
+def with_features(certificate: Certificate, *, epsilon: Scalar, delta: Scalar, rows: int) -> Certificate:
+    """Adds what the features know of the removed rows: a differentially private extractor's (epsilon, delta).
+
+    The extractor's guarantee is for one row; of ``rows`` removed together it is ``rows epsilon`` and
+    ``delta (e^(rows epsilon) - 1) / (e^epsilon - 1)`` (group privacy: Dwork & Roth 2014, Theorem 2.2; Vadhan 2017,
+    Lemma 2.2). So this route suits few removals, or features from other data, which cost nothing.
+
+    Args:
+      certificate: of the head.
+      epsilon: of the extractor for one row added or removed, >= 0; zero for features from other data.
+      delta: likewise, >= 0.
+      rows: number of rows removed since the extractor was trained, at least 1.
+
+    Returns:
+      The certificate of features and head: epsilons and deltas add. Where its delta reaches 1 it says nothing.
+
+    Raises:
+      ValueError: a number out of range.
+
+    Source: Guo et al. (2020), Theorem 5.
+    """
+    check_norm(epsilon)
+    check_norm(delta)
+    if int(rows) != rows or rows < 1:
+        raise ValueError(f"`rows` must be a whole number of at least 1, got {rows}")
+    epsilon = jnp.asarray(epsilon, certificate.epsilon.dtype)
+    safe = jnp.where(epsilon > 0, epsilon, 1)
+    spread = jnp.where(epsilon > 0, jnp.expm1(rows * safe) / jnp.expm1(safe), rows)
+    more = jnp.where(delta > 0, delta * spread, 0)
+    return dataclasses.replace(
+        certificate, epsilon=certificate.epsilon + rows * epsilon, delta=jnp.minimum(certificate.delta + more, 1)
+    )
+
+
+def predict_head(params: Array, x: Float[Array, "n d"]) -> Int[Array, " n"]:
+    """Labels ``(n,)`` int32: 1 where the log-odds are positive, or the class of largest score for ``(k, d)`` params."""
+    scores = x @ params.T
+    labels = scores > 0 if scores.ndim == 1 else jnp.argmax(scores, axis=1)
+    return labels.astype(jnp.int32)
+
+
+def _check_classes(data: Data, what: str) -> None:
+    for label, y in enumerate(data.y):
+        check_data(data._replace(y=y), what=f"class {label} of {what}")
+
+
+def _check_head(objective: Objective, data: Data, array: Array | None, name: str) -> None:
+    if not objective.linear:
+        raise ValueError("a head is a linear model; leave `predict` at None and pass features as the rows")
+    expected = (data.y.shape[0], data.x.shape[1])
+    if array is not None and jnp.shape(array) != expected:
+        raise ValueError(f"`{name}` must have shape {expected}, a head for each class; got {jnp.shape(array)}")
