@@ -65,7 +65,9 @@ def rows_of(config: Config, *, dataset: str, sigma: float, seed: int) -> list[di
     problem = fmu_problem.train_problem(config, dataset, seed, sigma=sigma)
     table = []
     for fraction in config.fractions:
-        rows = fmu_problem.draw_rows(problem.train, "random", round(fraction * len(problem.train.y)), seed=seed)
+        rows = fmu_problem.draw_rows(
+            problem.train, "random", round(fraction * fmu_problem.size(problem.train)), seed=seed
+        )
         if rows is None:
             continue
         removal = remove(problem.objective, problem.params, problem.train, rows, noise=problem.noise)

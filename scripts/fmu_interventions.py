@@ -69,7 +69,7 @@ def rows_of(config: Config, *, dataset: str, intervention: str, seed: int) -> li
     """All methods on one trained model."""
     problem = fmu_problem.train_problem(config, dataset, seed, **INTERVENTIONS[intervention])
     objective, train, noise = problem.objective, problem.train, problem.noise
-    forget = fmu_problem.draw_rows(train, config.subset, round(config.fraction * len(train.y)), seed=seed)
+    forget = fmu_problem.draw_rows(train, config.subset, round(config.fraction * fmu_problem.size(train)), seed=seed)
     if forget is None:
         raise ValueError(f"--fraction: {config.subset} rows of {dataset} are fewer than {config.fraction:.0%} of all")
     shard = make_shards(len(train.y), config.shards, key=jax.random.fold_in(jax.random.key(seed), 1))
@@ -94,7 +94,7 @@ def rows_of(config: Config, *, dataset: str, intervention: str, seed: int) -> li
                 "distance": float(np.linalg.norm(np.asarray(params) - np.asarray(reference[0])))
                 if same_shape
                 else None,
-                "disagreement": float(np.mean(np.asarray(labels) != np.asarray(reference[1]))),
+                "disagreement": float(jnp.average(labels != reference[1], weights=problem.test.weight)),
                 "odds_gap_change": float(measured.equalized_odds_mean - reference[2].equalized_odds_mean),
                 "parity_gap_change": float(measured.demographic_parity - reference[2].demographic_parity),
             }

@@ -10,7 +10,7 @@ import numpy as np
 
 from fmu_jax import Data, Objective, datasets, fit, sample_noise
 from fmu_jax.metrics import GroupMetrics
-from scripts.harness import cli, rows, store
+from scripts.harness import cli, placement, rows, store
 
 Subset = Literal["random", "minority", "majority"]
 Penalty = Literal["equalized_odds", "demographic_parity", "equal_opportunity", "individual"]
@@ -95,6 +95,7 @@ def train_problem(
 ) -> Problem:
     """Loads a data set, draws the perturbation and fits; ``sigma`` and ``objective`` override the configured ones."""
     split = load_split(config, dataset, seed)
+    split = dataclasses.replace(split, train=placement.table(split.train), test=placement.table(split.test))
     target = dataclasses.replace(Objective(l2=config.l2, fairness=config.fairness), **objective)
     key = jax.random.fold_in(jax.random.key(seed), 0)
     noise = sample_noise(split.train.x[0], key=key, sigma=config.sigma if sigma is None else sigma)
@@ -117,18 +118,24 @@ def draw_rows(data: Data, subset: Subset, count: int, *, seed: int) -> np.ndarra
     if count >= len(pool):
         return None
     rows = np.random.default_rng([seed, count]).choice(pool, count, replace=False)
-    kept = np.setdiff1d(np.arange(len(data.y)), rows)
-    cells = set(zip(np.asarray(data.group)[kept].tolist(), np.asarray(data.y)[kept].tolist(), strict=True))
+    group, y, weight = placement.on_host((data.group, data.y, data.weight))
+    kept = np.setdiff1d(np.flatnonzero(weight), rows)
+    cells = set(zip(group[kept].tolist(), y[kept].tolist(), strict=True))
     return rows if len(cells) == 2 * data.groups else None
 
 
 def subset_rows(data: Data, subset: Subset) -> np.ndarray:
     """Indices of the rows of a subset, see ``draw_rows``."""
-    group = np.asarray(data.group)
+    group, weight = placement.on_host((data.group, data.weight))
     if subset == "random":
-        return np.arange(len(group))
-    smallest_first = np.argsort(np.bincount(group, minlength=data.groups), kind="stable")
-    return np.flatnonzero(group == smallest_first[0 if subset == "minority" else -1])
+        return np.flatnonzero(weight)
+    smallest_first = np.argsort(np.bincount(group[weight > 0], minlength=data.groups), kind="stable")
+    return np.flatnonzero((weight > 0) & (group == smallest_first[0 if subset == "minority" else -1]))
+
+
+def size(data: Data) -> int:
+    """How many rows there are, without those that only fill up devices."""
+    return int(placement.on_host(data.weight > 0).sum())
 
 
 def metric_columns(metrics: GroupMetrics) -> rows.Row:

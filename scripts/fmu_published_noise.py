@@ -81,7 +81,7 @@ def main(config: Config) -> None:
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
     """Every method at every epsilon on one split, and the retrained model without noise."""
     problem = fmu_problem.train_problem(config, dataset, seed, sigma=0.0)
-    count = round(config.fraction * len(problem.train.y))
+    count = round(config.fraction * fmu_problem.size(problem.train))
     forget = fmu_problem.draw_rows(problem.train, "random", count, seed=seed)
     if forget is None:
         raise ValueError(f"--fraction: {config.fraction} of the rows of {dataset} leaves a cell empty")

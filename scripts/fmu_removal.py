@@ -69,13 +69,13 @@ def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[di
     ensemble = fit_shards(problem.objective, train, shard).params
     table = []
     for subset in config.subsets:
-        whole = len(fmu_problem.subset_rows(train, subset)) if config.fractions_of == "subset" else len(train.y)
+        whole = len(fmu_problem.subset_rows(train, subset if config.fractions_of == "subset" else "random"))
         for fraction in config.fractions:
             rows = fmu_problem.draw_rows(train, subset, round(fraction * whole), seed=seed)
             if rows is None:
                 continue
             about = {"subset": subset, "fraction": fraction, "rows_removed": len(rows)}
-            about |= {"train_rows": train.x.shape[0], "features": train.x.shape[1]}
+            about |= {"train_rows": fmu_problem.size(train), "features": train.x.shape[1]}
             retrained = None
             for method in ("retrain", "no_removal", *(name for name in METHODS if name != "retrain")):
                 row, params = _one(config, problem, method, rows, shard, ensemble)

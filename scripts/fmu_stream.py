@@ -21,7 +21,7 @@ from fmu_jax import objective as objectives
 from fmu_jax.data import without
 from scripts import fmu_problem
 from scripts.fmu_problem import ProblemConfig, Subset
-from scripts.harness import cli, looks, plot
+from scripts.harness import cli, looks, placement, plot
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def rows_of(config: Config, *, dataset: str, subset: Subset, seed: int) -> list[
     state = stream.start(
         objective, fitted, train, noise=noise, sigma=config.sigma, delta=config.delta, budget=config.epsilon
     )
-    order = request_order(train, subset, round(config.share * len(train.y)), seed=seed)
+    order = request_order(train, subset, round(config.share * fmu_problem.size(train)), seed=seed)
     _, remaining, served = stream.serve(state, train, order)
     marks = np.unique(np.linspace(0, len(order) - 1, config.checkpoints).astype(int))
     exact = exact_residuals(objective, train, noise, jnp.asarray(order), served.params[marks], jnp.asarray(marks))
@@ -75,7 +75,7 @@ def rows_of(config: Config, *, dataset: str, subset: Subset, seed: int) -> list[
     for t, residual, lowest in zip(marks.tolist(), exact.tolist(), exact_epsilon.tolist(), strict=True):
         row = {
             "request": t + 1,
-            "share": (t + 1) / len(train.y),
+            "share": (t + 1) / fmu_problem.size(train),
             "epsilon": float(epsilon[t]),
             "exact_epsilon": lowest,
             "residual_bound": float(bound[t]),
@@ -108,7 +108,8 @@ def exact_residuals(objective, train, noise, order, params, marks):
 def request_order(data, subset: Subset, count: int, *, seed: int) -> np.ndarray:
     """Rows in the order of their requests; the last two of every cell stay, so that no cell empties."""
     pool = np.random.default_rng([seed, 7]).permutation(fmu_problem.subset_rows(data, subset))
-    cell = 2 * np.asarray(data.group)[pool] + np.asarray(data.y)[pool]
+    group, y = placement.on_host((data.group, data.y))
+    cell = 2 * group[pool] + y[pool]
     kept = np.concatenate([np.flatnonzero(cell == c)[-2:] for c in range(2 * data.groups)])
     return np.delete(pool, kept)[:count]
 

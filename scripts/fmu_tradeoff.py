@@ -52,9 +52,11 @@ def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[di
     """The whole sweep on one split."""
     problem = fmu_problem.train_problem(config, dataset, seed, penalty=penalty, fairness=0.0)
     train, test, noise = problem.train, problem.test, problem.noise
-    rows = fmu_problem.draw_rows(train, "random", round(config.fraction * len(train.y)), seed=seed)
+    rows = fmu_problem.draw_rows(train, "random", round(config.fraction * fmu_problem.size(train)), seed=seed)
     if rows is None:
-        raise ValueError(f"--fraction: {config.fraction} of the {len(train.y)} rows of {dataset} leaves a cell empty")
+        raise ValueError(
+            f"--fraction: {config.fraction} of the {fmu_problem.size(train)} rows of {dataset} leaves a cell empty"
+        )
     table = []
     for weight in config.weights:
         objective = dataclasses.replace(problem.objective, fairness=weight)
