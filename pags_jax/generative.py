@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Int32, UInt8
 
 from pags_jax import scores
@@ -105,7 +106,8 @@ def denoising(
     labels = hide_labels(y, key=for_labels, probability=unlabelled, null=model.classes)
     sigma = scores.noise_levels(for_levels, x.shape[0], dtype=x.dtype)
     noise = jax.random.normal(for_noise, x.shape, x.dtype)
-    denoise = scores.denoiser(model, variables, labels)
+    # Not `scores.denoiser`, to which a hidden label is none.
+    denoise = scores.preconditioned(Partial(model.apply, variables, labels=labels), sigma_data=model.sigma_data)
     return scores.denoising_loss(denoise, 2 * x - 1, sigma, noise, sigma_data=model.sigma_data).mean()
 
 

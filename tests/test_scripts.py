@@ -102,6 +102,20 @@ def check_removal(table):
         assert certified["odds_low"] <= certified["odds_high"]
 
 
+def test_rows_on_a_mesh_give_the_same_answers(tmp_path):
+    words = ["--datasets", "compas", "--repeats", "1", "--penalties", "equalized_odds", "--fractions", "0.05"]
+    for layout, folder in (("", "one"), ("data=4,sweep=2", "eight")):
+        assert call("fmu_removal", *words, "--mesh", layout, "--out", str(tmp_path / folder)) == 0
+    alone, spread = (store.read_rows(tmp_path / name) for name in ("one", "eight"))
+    for row, other in zip(alone, spread, strict=True):
+        assert row.keys() == other.keys()
+        assert row["unit"] == other["unit"]
+        if row["method"] != "sharded":  # Its shards are dealt among all rows, those that fill up devices included.
+            for column in ("accuracy", "equalized_odds_mean", "distance", "row_bound"):
+                wanted = row.get(column)
+                assert other.get(column) == (wanted and pytest.approx(wanted, rel=1e-6, abs=1e-10)), (row, column)
+
+
 def check_groups(table):
     """Four groups, each penalty with each method; the fair step nearest to retraining, inside its certificate."""
     assert {row["groups"] for row in table} == {4}
