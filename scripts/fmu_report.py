@@ -11,7 +11,7 @@ from scripts.harness import plot, report, store
 
 PARTS = (
     "fmu_removal", "fmu_certificates", "fmu_tradeoff", "fmu_interventions", "fmu_stream", "fmu_published_noise",
-    "fmu_audit",
+    "fmu_audit", "fmu_groups", "fmu_embeddings",
 )  # fmt: skip
 
 BOUND_TITLES = {
@@ -46,6 +46,8 @@ def sections(folder: Path) -> list[report.Section]:
             "Noise on the objective or on the published model", noise_blocks(folder, tables["fmu_published_noise"])
         ),
         report.Section("Audits: does the guarantee hold in fact?", audit_blocks(folder, tables["fmu_audit"])),
+        report.Section("Intersections of groups", group_blocks(folder, tables["fmu_groups"])),
+        report.Section("Deep models: certified heads on features", embedding_blocks(folder, tables["fmu_embeddings"])),
     ]
 
 
@@ -217,6 +219,59 @@ def audit_blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[Any]:
             lines.append(line | {name: median(chosen, name) for name in names})
         blocks.append(report.Table(lines, caption=captions[part]))
         blocks.append(report.Figure(folder / "fmu_audit" / f"audit_{part}.png", alts[part]))
+    return blocks
+
+
+def group_blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[Any]:
+    """Table and figure of ``fmu_groups``."""
+    lines = []
+    names = ("dataset", "penalty", "penalised")
+    for key in dict.fromkeys(tuple(row[name] for name in names) for row in table):
+        part = [row for row in table if tuple(row[name] for name in names) == key]
+        dataset, penalty, penalised = key
+        line: dict[str, Any] = {"data set": plot.look(dataset).label, "penalty": penalty.replace("_", " ")}
+        line["on"] = penalised
+        trained = [row for row in part if row["method"] == "no_removal"]
+        for column in ("score_gap", "score_gap_mean", "equalized_odds_mean", "accuracy"):
+            line[column.replace("_", " ")] = median(trained, column)
+        for method in ("fair_newton", "newton"):
+            of_method = [row for row in part if row["method"] == method]
+            line[f"distance, {plot.look(method).label}"] = median(of_method, "distance")
+        lines.append(line)
+    alt = "Gaps between intersections and accuracy, by what was penalised: nothing, each attribute alone, both together"
+    return [
+        "A penalty on each attribute alone, and one on all pairs of their intersections. Gaps are the worst between "
+        "intersections; of scores, which a penalty sees, in standard deviations. Distances are to the retrained model, "
+        "after rows of one intersection are forgotten.",
+        report.Table(lines, caption="What a penalty on one attribute leaves between intersections (test rows)."),
+        report.Figure(folder / "fmu_groups" / "groups.png", alt, "Labels do not always follow the scores."),
+    ]
+
+
+def embedding_blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[Any]:
+    """Table and figures of ``fmu_embeddings``."""
+    most = max(row["rows_removed"] for row in table)
+    lines = []
+    for dataset, features in dict.fromkeys((row["dataset"], row["features"]) for row in table):
+        part = [
+            row
+            for row in table
+            if (row["dataset"], row["features"], row["method"], row["rows_removed"])
+            == (dataset, features, "fair_newton", most)
+        ]
+        line: dict[str, Any] = {"data set": plot.look(dataset).label, "features": features}
+        for column in ("accuracy", "equalized_odds_mean", "distance", "head_epsilon", "total_epsilon"):
+            line[column.replace("_", " ")] = median(part, column)
+        lines.append(line)
+    blocks: list[Any] = [
+        "A network has no certificate, a linear head on its features has. Frozen features come from rows that nobody "
+        "asks to remove; private ones from the head's own rows by differentially private training, whose epsilon "
+        "counts once for every removed row.",
+        report.Table(lines, caption=f"After {most} rows are forgotten by fair Newton (test rows)."),
+    ]
+    for path in sorted((folder / "fmu_embeddings").glob("embeddings_*.png")):
+        alt = "Accuracy, odds gap, distance to the retrained head and epsilon against the number of rows, by features"
+        blocks.append(report.Figure(path, alt))
     return blocks
 
 

@@ -21,6 +21,8 @@ import jax
 from scripts import (
     fmu_audit,
     fmu_certificates,
+    fmu_embeddings,
+    fmu_groups,
     fmu_interventions,
     fmu_published_noise,
     fmu_removal,
@@ -40,7 +42,19 @@ from scripts.harness import cli, files, report, rows, store
 
 FMU = (
     fmu_removal, fmu_certificates, fmu_tradeoff, fmu_interventions, fmu_stream, fmu_published_noise, fmu_audit,
+    fmu_groups, fmu_embeddings,
 )  # fmt: skip
+#: One seed, of thousands of draws, or on the side.
+ONCE = (fmu_audit, fmu_groups, fmu_embeddings)
+#: Smaller than the scripts' own presets, to save time.
+SMALLER: dict[str, dict[ModuleType, dict[str, Any]]] = {
+    "none": {
+        fmu_tradeoff: {"penalties": ("equalized_odds", "demographic_parity")},
+        fmu_groups: {"fractions": (0.05,), "penalties": ("equalized_odds",)},
+        fmu_embeddings: {"datasets": ("compas",), "counts": (1, 100), "private_steps": 100},
+    },
+    "quick": {fmu_groups: {"datasets": ("compas",), "penalties": ("equalized_odds",)}},
+}
 
 #: What the sweep of robust models is trained with, by preset: half as wide as the scripts' default, to save time.
 TRAINING: dict[str, dict[str, Any]] = {
@@ -97,11 +111,9 @@ def fmu_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
     found = {}
     for module in FMU:
         name = module.__name__.rpartition(".")[2]
-        values: dict[str, Any] = {"hsls": config.hsls}
-        if config.preset == "none" and module is fmu_tradeoff:
-            values["penalties"] = ("equalized_odds", "demographic_parity")
-        values["repeats"] = 1 if module is fmu_audit else config.repeats  # Ten thousand draws a seed are enough.
-        if config.hsls is not None and module is not fmu_audit:
+        values: dict[str, Any] = {"hsls": config.hsls, "repeats": 1 if module in ONCE else config.repeats}
+        values |= SMALLER.get(config.preset, {}).get(module, {})
+        if config.hsls is not None and module not in ONCE:
             values["datasets"] = (*module.Config.datasets, "hsls")
         found[name] = (module, part_of(config, module, name, **values))
     return found
