@@ -94,7 +94,7 @@ def rows_of(config: Config, *, dataset: str, intervention: str, seed: int) -> li
                 "distance": float(np.linalg.norm(np.asarray(params) - np.asarray(reference[0])))
                 if same_shape
                 else None,
-                "disagreement": float(jnp.average(labels != reference[1], weights=problem.test.weight)),
+                "disagreement": float(jnp.average((labels != reference[1]).astype(float), weights=problem.test.weight)),
                 "odds_gap_change": float(measured.equalized_odds_mean - reference[2].equalized_odds_mean),
                 "parity_gap_change": float(measured.demographic_parity - reference[2].demographic_parity),
             }
