@@ -2,7 +2,7 @@
 
 Three sizes, all ending in runs/reproduce/report.html:
 
-    python -m scripts.reproduce                     # about twelve minutes on two cores
+    python -m scripts.reproduce                     # about thirteen minutes on two cores
     python -m scripts.reproduce --preset quick      # a smoke run
     python -m scripts.reproduce --preset paper      # the papers' grids
 """
