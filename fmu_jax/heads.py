@@ -30,8 +30,6 @@ from fmu_jax.privacy import certified_epsilon, check_norm, check_positive
 from fmu_jax.removal import Removal, remove
 from fmu_jax.removal.methods import check_forget
 
-_OF_CLASS = Data(None, 0, None, None)  # pyright: ignore[reportArgumentType] - axes, not arrays
-
 
 def as_rows(features: Float[Array, "n *shape"], *, radius: Scalar | None = None) -> Float[Array, "n d"]:
     """Features as rows of the linear model: flattened, of norm at most 1, a constant 1 appended.
@@ -127,7 +125,8 @@ def fit_head(objective: Objective, data: Data, *, noise: Array | None = None, **
     _check_head(objective, data, noise, "noise")
     _check_classes(data, "the data")
     throw = options.pop("throw", True)
-    result = jax.vmap(lambda rows, b: fit(objective, rows, noise=b, **options), in_axes=(_OF_CLASS, 0))(data, noise)
+    axes = (_of_class(data), 0)
+    result = jax.vmap(lambda rows, b: fit(objective, rows, noise=b, **options), in_axes=axes)(data, noise)
     if throw and not is_traced(result.converged) and not result.converged.all():
         worst = int(jnp.argmax(result.grad_norm))
         raise NotConvergedError(
@@ -165,7 +164,7 @@ def remove_head(objective: Objective, params: Array, data: Data, forget, *, nois
     def one(theta, rows, b):
         return remove(objective, theta, rows, mask, noise=b, **options)._replace(data=None, forgotten=None)
 
-    removal = jax.vmap(one, in_axes=(0, _OF_CLASS, 0))(params, data, noise)
+    removal = jax.vmap(one, in_axes=(0, _of_class(data), 0))(params, data, noise)
     if throw and not is_traced(removal.converged) and not removal.converged.all():
         worst = int(jnp.argmax(removal.residual))
         raise NotConvergedError(f"class {worst} stopped at residual {float(removal.residual[worst]):.3g}")
@@ -181,7 +180,7 @@ def certify_head(
     check_certifiable(objective, removal._replace(params=removal.params[0]))
     _check_head(objective, removal.data, before, "before")
     _check_head(objective, removal.data, noise, "noise")
-    axes = Removal(0, _OF_CLASS, None, *[0] * 6)  # pyright: ignore[reportArgumentType] - axes, not arrays
+    axes = Removal(0, _of_class(removal.data), None, *[0] * 6)  # pyright: ignore[reportArgumentType] - axes, not arrays
     each = jax.vmap(
         lambda theta, part, b: certify(objective, theta, part, sigma=sigma, delta=delta, noise=b), in_axes=(0, axes, 0)
     )(before, removal, noise)
@@ -247,6 +246,11 @@ def predict_head(params: Array, x: Float[Array, "n d"]) -> Int[Array, " n"]:
 def _check_classes(data: Data, what: str) -> None:
     for label, y in enumerate(data.y):
         check_data(data._replace(y=y), what=f"class {label} of {what}")
+
+
+def _of_class(data: Data) -> Data:
+    """Axes of a map over classes: only the labels differ, and the number of groups stays."""
+    return data._replace(x=None, y=0, group=None, weight=None)
 
 
 def _check_head(objective: Objective, data: Data, array: Array | None, name: str) -> None:

@@ -180,3 +180,24 @@ def test_bad_input_is_refused():
         heads.fit_head(Objective(l2=L2, predict=linen.Dense(1).apply), data)
     with pytest.raises(ValueError, match="`radius` must be positive"):
         heads.as_rows(jnp.ones((2, 2)), radius=0.0)
+
+
+def test_many_classes_and_many_groups_are_the_linear_models_side_by_side():
+    three = (np.arange(N) % 3).astype(np.int32)
+    data, noise = (
+        heads.one_vs_rest(X, LABELS, three, classes=K),
+        jnp.asarray(np.random.default_rng(2).normal(size=(K, D))),
+    )
+    assert data.groups == 3
+    before = heads.fit_head(OBJECTIVE, data, noise=noise).params
+    removal = heads.remove_head(OBJECTIVE, before, data, ROWS, noise=noise)
+    whole = heads.certify_head(OBJECTIVE, before, removal, sigma=SIGMA, delta=DELTA, noise=noise)
+    residuals = []
+    for c in range(K):
+        alone = make_data(X, c == LABELS, three)
+        one = fit(OBJECTIVE, alone, noise=noise[c]).params
+        np.testing.assert_allclose(before[c], one, atol=1e-9)
+        step = remove(OBJECTIVE, before[c], alone, ROWS, noise=noise[c])
+        np.testing.assert_allclose(removal.params[c], step.params, atol=1e-10)
+        residuals.append(certify(OBJECTIVE, before[c], step, sigma=SIGMA, delta=DELTA, noise=noise[c]).residual_norm)
+    np.testing.assert_allclose(whole.residual_norm, np.linalg.norm(residuals), rtol=1e-6)
