@@ -79,7 +79,7 @@ def layer_features(model: Any, variables: Any, x: Array, *, layer: str) -> Float
     return jax.tree.leaves(outputs[layer])[-1].reshape(len(x), -1)
 
 
-def one_vs_rest(x, labels, group, *, classes: int, weight=None) -> Data:
+def one_vs_rest(x, labels, group, *, classes: int, weight=None, groups: int | None = None) -> Data:
     """``Data`` whose ``y`` is ``(classes, n)``: row ``c`` is 1 where the label is ``c``.
 
     Args:
@@ -88,6 +88,7 @@ def one_vs_rest(x, labels, group, *, classes: int, weight=None) -> Data:
       group: as for ``make_data``.
       classes: number of classes, at least 2.
       weight: as for ``make_data``.
+      groups: as for ``make_data``.
 
     Raises:
       ValueError: a label out of range, or anything that ``make_data`` refuses for any class.
@@ -99,7 +100,7 @@ def one_vs_rest(x, labels, group, *, classes: int, weight=None) -> Data:
     if outside.size:
         raise ValueError(f"`labels` holds {int(outside[0])}, but there are {classes} classes, 0 to {classes - 1}")
     y = (labels[None, :] == jnp.arange(classes, dtype=labels.dtype)[:, None]).astype(jnp.int32)
-    first = make_data(x, y[0], group, weight)
+    first = make_data(x, y[0], group, weight, groups=groups)
     data = first._replace(y=y)
     _check_classes(data, "the data")
     return data

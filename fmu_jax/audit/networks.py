@@ -57,7 +57,8 @@ def twins(data: Data, positions: int, *, key: Array) -> Data:
         raise ValueError(f"`positions` must be between 1 and the number of rows {n}, got {positions}")
     rows = jax.random.permutation(key, n)[:positions]
     x, group = (jnp.concatenate([leaf[rows]] * 2) for leaf in (data.x, data.group))
-    return Data(x, jnp.repeat(jnp.arange(2, dtype=jnp.int32), positions), group, jnp.ones(2 * positions, x.dtype))
+    label = jnp.repeat(jnp.arange(2, dtype=jnp.int32), positions)
+    return Data(x, label, group, jnp.ones(2 * positions, x.dtype), data.groups)
 
 
 def shadow_networks(

@@ -113,3 +113,9 @@ def test_bad_input_is_refused(options, message):
         shadow_networks(OBJECTIVE, ROWS, planted, HELD, **defaults | options)
     with pytest.raises(ValueError, match="`positions` must be between 1 and the number of rows 40, got 41"):
         twins(HELD, 41, key=jax.random.key(0))
+
+
+def test_twins_keep_the_number_of_groups():
+    planted = twins(HELD._replace(groups=3), 3, key=jax.random.key(1))
+    assert planted.groups == 3
+    assert jax.tree.structure(planted) == jax.tree.structure(HELD._replace(groups=3))
