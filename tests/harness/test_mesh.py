@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from fmu_jax import rounding
 from scripts.harness import cli, mesh, placement, store
 
 
@@ -159,3 +160,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path, capsys, words, said):
     assert said in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_tables_are_filled_up_for_the_sums_over_them():
+    assert placement.PIECES == rounding.PIECES
