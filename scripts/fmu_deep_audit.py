@@ -44,6 +44,7 @@ SHOWN = {
     "lira_auc": ("U-LiRA", "area under the curve", 0.5),
     "klom": ("KLoM", "divergence from retrained", 0.0),
     "accuracy": ("Utility", "accuracy (test)", None),
+    "equalized_odds_mean": ("Fairness", "average odds gap (test)", None),
 }
 
 
@@ -117,7 +118,8 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
         unlearned, unseen = audit.by_membership(margins, shadow.member)
         lira, klom = audit.lira(unlearned, unseen, paired=True), audit.klom(unlearned, shadow.oracle)
         row = {"lira_auc": lira.auc.mean(), "lira_advantage": lira.advantage.mean(), "klom": klom.mean()}
-        row |= {"margin_shift": jnp.abs(unlearned - shadow.oracle).mean(), "accuracy": shadow.accuracy[method].mean()}
+        row |= {"margin_shift": jnp.abs(unlearned - shadow.oracle).mean()}
+        row |= {name: getattr(shadow.metrics[method], name).mean() for name in ("accuracy", "equalized_odds_mean")}
         row |= {"converged": shadow.converged[method].astype(jnp.float32).mean()}
         table.append({"method": method} | {name: float(value) for name, value in row.items()})
     return table
@@ -159,7 +161,7 @@ def _garments(x, labels) -> Data:
 
 
 def draw(out: Path, table: Sequence[dict[str, Any]]) -> list[Path]:
-    """Attacks and accuracy of each method."""
+    """Attacks, accuracy and fairness of each method."""
     part = [row | {"dataset": plot.look(row["dataset"]).label} for row in table]
     figure, axes = plot.figure(1, len(SHOWN), titles=[title for title, _, _ in SHOWN.values()], height=2.8)
     for panel, (column, (_, label, chance)) in zip(axes[0], SHOWN.items(), strict=True):

@@ -106,12 +106,18 @@ def exact_residuals(objective, train, noise, order, params, marks):
 
 
 def request_order(data, subset: Subset, count: int, *, seed: int) -> np.ndarray:
-    """Rows in the order of their requests; the last two of every cell stay, so that no cell empties."""
+    """Rows in the order of their requests; the last two of every cell stay, so that no cell empties.
+
+    Where these are fewer than ``count``, a multiple of 100: seeds, whose subsets differ by a few rows, then share the
+    compiled programmes.
+    """
     pool = np.random.default_rng([seed, 7]).permutation(fmu_problem.subset_rows(data, subset))
     group, y = placement.on_host((data.group, data.y))
     cell = 2 * group[pool] + y[pool]
     kept = np.concatenate([np.flatnonzero(cell == c)[-2:] for c in range(2 * data.groups)])
-    return np.delete(pool, kept)[:count]
+    order = np.delete(pool, kept)
+    most = len(order) // 100 * 100 or len(order)
+    return order[: count if count <= len(order) else most]
 
 
 def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:

@@ -2,7 +2,7 @@
 
 Three sizes, all ending in runs/reproduce/report.html:
 
-    python -m scripts.reproduce                     # about thirteen minutes on two cores
+    python -m scripts.reproduce                     # about twelve minutes on two cores
     python -m scripts.reproduce --preset quick      # a smoke run
     python -m scripts.reproduce --preset paper      # the papers' grids
 """
@@ -50,7 +50,7 @@ ONCE = (fmu_audit, fmu_groups, fmu_embeddings)
 SMALLER: dict[str, dict[ModuleType, dict[str, Any]]] = {
     "none": {
         fmu_tradeoff: {"penalties": ("equalized_odds", "demographic_parity")},
-        fmu_groups: {"fractions": (0.05,), "penalties": ("equalized_odds",)},
+        fmu_groups: {"datasets": ("compas",), "fractions": (0.05,), "penalties": ("equalized_odds",)},
         fmu_embeddings: {"datasets": ("compas",), "counts": (1, 100), "private_steps": 100},
     },
     "quick": {fmu_groups: {"datasets": ("compas",), "penalties": ("equalized_odds",)}},

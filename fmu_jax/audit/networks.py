@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from fmu_jax.audit.draws import NO_REMOVAL
 from fmu_jax.data import Data, check_data
+from fmu_jax.metrics import GroupMetrics, group_metrics
 from fmu_jax.objective import Objective, Params, logits
 from fmu_jax.removal import remove
 
@@ -27,14 +28,14 @@ class ShadowNetworks(NamedTuple):
       member: which planted rows a network was trained on, ``(pairs, 2, rows)``.
       margins: by method, ``(pairs, 2, rows)``; ``retrain`` and ``no_removal`` are always there.
       oracle: of the network retrained without any planted row, ``(pairs, rows)``.
-      accuracy: by method, on the test rows, ``(pairs, 2)``.
+      metrics: by method, accuracy and fairness on the test rows, each with leading axes ``(pairs, 2)``.
       converged: by method, whether its solver reached its tolerance, ``(pairs, 2)``; nothing is left out for it.
     """
 
     member: Bool[Array, "pairs 2 rows"]
     margins: dict[str, Float[Array, "pairs 2 rows"]]
     oracle: Float[Array, "pairs rows"]
-    accuracy: dict[str, Float[Array, "pairs 2"]]
+    metrics: dict[str, GroupMetrics]
     converged: dict[str, Bool[Array, "pairs 2"]]
 
 
@@ -80,7 +81,7 @@ def shadow_networks(
       objective: what the methods take the networks to minimise.
       data: real rows.
       planted: ``2 m`` rows, from ``twins``.
-      test: rows for the accuracy.
+      test: rows for accuracy and fairness.
       train: ``train(rows, key) -> params``, pure; rows of weight zero must play no part. Compiled once for a function
         object.
       methods: by name, the options of ``remove``, hashable: ``{"last layer": {"method": "fair_newton", "only":
@@ -118,8 +119,7 @@ def _train(objective, rows, test, keys, kept, train, methods, count, batch_size)
     x, sign = rows.x[n:], (2 * rows.y[n:] - 1).astype(rows.weight.dtype)
 
     def judged(params):
-        right = (logits(objective, params, test.x) > 0) == (test.y == 1)
-        return sign * logits(objective, params, x), jnp.mean(right.astype(sign.dtype))
+        return sign * logits(objective, params, x), group_metrics(logits(objective, params, test.x) > 0, test)
 
     def pair(key):
         for_train, for_subset, for_label = jax.random.split(key, 3)
@@ -142,7 +142,7 @@ def _train(objective, rows, test, keys, kept, train, methods, count, batch_size)
             return {name: (*judged(params), fine) for name, (params, fine) in ends.items()}
 
         found = jax.vmap(one)(member)
-        margins, accuracy, converged = ({name: values[i] for name, values in found.items()} for i in range(3))
-        return ShadowNetworks(member, margins, judged(without)[0], accuracy, converged)
+        margins, judgements, converged = ({name: values[i] for name, values in found.items()} for i in range(3))
+        return ShadowNetworks(member, margins, judged(without)[0], judgements, converged)
 
     return jax.lax.map(pair, keys, batch_size=batch_size)

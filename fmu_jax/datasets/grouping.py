@@ -9,7 +9,8 @@ from jaxtyping import Int, Int32
 
 from fmu_jax.data import MOST_GROUPS
 from fmu_jax.datasets.reading import listed
-from fmu_jax.datasets.table import code_two_values, sorted_values
+from fmu_jax.datasets.shards import WHOLE, Shards
+from fmu_jax.datasets.table import code_two_values
 
 SMALL_GROUPS = ("error", "merge")
 MIN_GROUP_ROWS = 20
@@ -43,23 +44,28 @@ def attributes_of(group: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def code_values(values: pd.Series, one=None) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...]]:
+def code_values(
+    values: pd.Series, one=None, *, shards: Shards = WHOLE
+) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...]]:
     """Codes all values of a column, in sorted order; with `one`, or two values, as ``code_two_values`` does.
 
     Raises:
       ValueError: fewer than two values, or `one` is none of them.
     """
-    seen = sorted_values(values)
+    seen = shards.union(list(values.unique()))
     if one is not None or len(seen) <= 2:
-        return code_two_values(values, one, role="group", option="group_one")
+        return code_two_values(values, one, role="group", option="group_one", shards=shards)
     return pd.Categorical(values, categories=seen).codes.astype(np.int32), tuple(map(str, seen))
 
 
-def intersect(attributes: Mapping[str, tuple[Int[np.ndarray, " n"], tuple[str, ...]]]) -> Groups:
+def intersect(
+    attributes: Mapping[str, tuple[Int[np.ndarray, " n"], tuple[str, ...]]], *, shards: Shards = WHOLE
+) -> Groups:
     """One group for each combination of attribute values that occurs, in the order of the codes, first attribute first.
 
     Args:
       attributes: by name, the codes of each row and what they mean; one attribute stays as it is.
+      shards: the parts of the table, of which these rows are one.
 
     Returns:
       The ``Groups``.
@@ -71,20 +77,26 @@ def intersect(attributes: Mapping[str, tuple[Int[np.ndarray, " n"], tuple[str, .
     columns, meanings = zip(*attributes.values(), strict=True)
     if len(columns) == 1:
         return Groups(columns[0].astype(np.int32), next(iter(attributes)), meanings[0])
-    present, codes = np.unique(np.column_stack(columns), axis=0, return_inverse=True)
+    sizes = [len(meaning) for meaning in meanings]
+    combined = np.ravel_multi_index(columns, sizes)
+    present = np.array(shards.union(list(np.unique(combined))))
     values = tuple(
-        ", ".join(meaning[code] for meaning, code in zip(meanings, row, strict=True)) for row in present.tolist()
+        ", ".join(meaning[code] for meaning, code in zip(meanings, row, strict=True))
+        for row in np.column_stack(np.unravel_index(present, sizes)).tolist()
     )
-    return Groups(codes.reshape(-1).astype(np.int32), " x ".join(attributes), values)
+    return Groups(np.searchsorted(present, combined).astype(np.int32), " x ".join(attributes), values)
 
 
-def settle_small(groups: Groups, *, min_rows: int = MIN_GROUP_ROWS, small: str = "error") -> Groups:
+def settle_small(
+    groups: Groups, *, min_rows: int = MIN_GROUP_ROWS, small: str = "error", shards: Shards = WHOLE
+) -> Groups:
     """Refuses or merges groups of few rows where there are more than two groups; two are left as they are.
 
     Args:
       groups: of all rows.
       min_rows: fewest rows of a group.
       small: "error", or "merge" to put all smaller groups together as one more, "other", the last.
+      shards: the parts of the table, of which these rows are one.
 
     Returns:
       The ``Groups``.
@@ -97,7 +109,7 @@ def settle_small(groups: Groups, *, min_rows: int = MIN_GROUP_ROWS, small: str =
         raise ValueError(f"unknown small_groups={small!r}; available: {listed(SMALL_GROUPS)}")
     if len(groups.values) < 3:
         return groups
-    counts = np.bincount(groups.codes, minlength=len(groups.values))
+    counts = shards.total(np.bincount(groups.codes, minlength=len(groups.values)))
     few = np.flatnonzero(counts < min_rows)
     named = ", ".join(f"{groups.values[code]!r} ({counts[code]} rows)" for code in few[:10])
     named += f", ... ({len(few)} in all)" if len(few) > 10 else ""

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float64, Int, Int64
 
-from fmu_jax.data import Data, check_cells, make_data
+from fmu_jax.data import Data, check_cells, check_values
 from fmu_jax.datasets import table as tables
 from fmu_jax.datasets.grouping import Groups
 from fmu_jax.datasets.reading import listed
+from fmu_jax.datasets.shards import WHOLE, Shards
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -110,6 +111,7 @@ def make_split(
     source: str,
     impute: bool = False,
     rows: Int[np.ndarray, " n"] | None = None,
+    shards: Shards = WHOLE,
     **described: Any,
 ) -> Split:
     """Splits, scales and appends the bias.
@@ -124,6 +126,7 @@ def make_split(
       source: the data set's name or file.
       impute: replace NaN by the mean of the train rows.
       rows: each row's number in the table it came from; None means 0..n-1.
+      shards: the parts of the table, of which these rows are one; not with `impute`.
       **described: further fields of ``Split`` (names, what was dropped).
 
     Returns:
@@ -134,30 +137,34 @@ def make_split(
         more than two groups, a label in a group.
     """
     values = features.to_numpy(np.float64)
-    constant = ~(np.fmin.reduce(values) < np.fmax.reduce(values))  # these reductions skip NaN
+    low, high = shards.least(np.fmin.reduce(values)), shards.most(np.fmax.reduce(values))  # these skip NaN
+    constant = ~(low < high)
     if constant.all():
         raise ValueError(f"{source} has no feature that varies; its features are {listed(features.columns)}")
     values, names = values[:, ~constant], [str(name) for name in features.columns[~constant]]
     parts = tables.split_rows(len(values), test_fraction=test_fraction, seed=seed)
     for part, what in zip(parts, ("train", "test"), strict=True):
         rows_said = f"the {len(part)} {what} rows of {source} (test_fraction={test_fraction}, seed={seed})"
-        _check_part(groups, y, part, what=rows_said)
+        _check_part(groups, y, part, what=rows_said, shards=shards)
     if impute:
         means = np.nan_to_num(np.nanmean(values[parts[0]], axis=0))
         values = np.where(np.isnan(values), means, values)
     bad = ~np.isfinite(values).all(axis=0)
     if bad.any():
         raise ValueError(f"{source} has NaN or infinite values in {listed(np.array(names)[bad])}")
-    center, scale = tables.fit_scaling(values[parts[0]], scaling, margin=rounding_margin())
+    center, scale = tables.fit_scaling(values[parts[0]], scaling, margin=rounding_margin(), shards=shards)
     train, test = (
-        make_data(
-            with_bias((values[part] - center) / scale, float_dtype()),
-            y[part],
-            groups.codes[part],
-            groups=len(groups.values),
+        Data(
+            jnp.asarray(with_bias((values[part] - center) / scale, float_dtype())),
+            jnp.asarray(y[part], jnp.int32),
+            jnp.asarray(groups.codes[part], jnp.int32),
+            jnp.ones(len(part), float_dtype()),
+            len(groups.values),
         )
         for part in parts
     )
+    check_values(train, what=f"the train rows of {source}")
+    check_values(test, what=f"the test rows of {source}")
     numbers = np.arange(len(values)) if rows is None else np.asarray(rows, np.int64)
     return Split(
         train=train,
@@ -176,9 +183,10 @@ def make_split(
     )
 
 
-def _check_part(groups: Groups, y, part, *, what: str) -> None:
+def _check_part(groups: Groups, y, part, *, what: str, shards: Shards) -> None:
     """Raises ValueError unless a part has every group and label, and among more than two groups every label of each."""
     counts = np.bincount(2 * groups.codes[part] + y[part], minlength=2 * len(groups.values)).reshape(-1, 2)
+    counts = shards.total(counts)
     check_cells(counts, what=what)
     if len(counts) > 2 and not counts.all():
         group, label = np.argwhere(counts == 0)[0]

@@ -8,17 +8,13 @@ import pandas as pd
 from jaxtyping import Float64, Int32, Int64
 
 from fmu_jax.datasets.reading import listed
+from fmu_jax.datasets.shards import WHOLE, Shards
 
 SCALINGS = ("standardise", "minmax", "maxnorm")
 
 
-def sorted_values(values: pd.Series) -> list:
-    """The distinct values of a column, numbers before text."""
-    return sorted(values.unique(), key=lambda value: (isinstance(value, str), value))
-
-
 def code_two_values(
-    values: pd.Series, one=None, *, role: str, option: str
+    values: pd.Series, one=None, *, role: str, option: str, shards: Shards = WHOLE
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, str]]:
     """Codes a column as 0 and 1.
 
@@ -30,6 +26,7 @@ def code_two_values(
       one: the value, or values, to code as 1.
       role: "label" or "group", for messages.
       option: the caller's name for `one`, for messages.
+      shards: the parts of the column, of which `values` is one.
 
     Returns:
       The codes ``(n,)`` int32 and the names of values 0 and 1.
@@ -37,7 +34,7 @@ def code_two_values(
     Raises:
       ValueError: fewer than two values; more than two and `one` is None; or `one` is no value of the column.
     """
-    name, seen = values.name, sorted_values(values)
+    name, seen = values.name, shards.union(list(values.unique()))
     if len(seen) < 2:
         raise ValueError(f"{role} column {name!r} holds only the value {listed(seen)}; it must hold two")
     if one is None:
@@ -59,7 +56,9 @@ def code_two_values(
     return values.isin(ones).to_numpy().astype(np.int32), names
 
 
-def encode(table: pd.DataFrame, *, nominal: Collection[str] = (), max_categories: int = 50) -> pd.DataFrame:
+def encode(
+    table: pd.DataFrame, *, nominal: Collection[str] = (), max_categories: int = 50, shards: Shards = WHOLE
+) -> pd.DataFrame:
     """Turns every column into float64 columns.
 
     Rule: numbers and booleans stay as they are; text (and whatever is named in `nominal`) becomes one indicator
@@ -69,6 +68,7 @@ def encode(table: pd.DataFrame, *, nominal: Collection[str] = (), max_categories
       table: n rows.
       nominal: numeric columns whose numbers are codes.
       max_categories: the most categories that a column may have.
+      shards: the parts of the table, of which `table` is one; all have the same columns.
 
     Returns:
       A table of n rows and float64 columns.
@@ -83,7 +83,7 @@ def encode(table: pd.DataFrame, *, nominal: Collection[str] = (), max_categories
             columns[name] = column.to_numpy(np.float64, na_value=np.nan)
             continue
         present = column.dropna()
-        categories = sorted(present.unique()) if is_number else sorted(present.astype(str).unique())
+        categories = shards.union(list(present.unique() if is_number else present.astype(str).unique()))
         if len(categories) > max_categories:
             raise ValueError(too_many_categories(str(name), present, len(categories), max_categories))
         known = column if is_number else column.astype(str)
@@ -139,7 +139,7 @@ def count_test_rows(n: int, test_fraction: float) -> int:
 
 
 def fit_scaling(
-    x: Float64[np.ndarray, "n d"], how: str, *, margin: float = 0.0
+    x: Float64[np.ndarray, "n d"], how: str, *, margin: float = 0.0, shards: Shards = WHOLE
 ) -> tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, " d"]]:
     """Center and scale after which ``(x - center) / scale`` has row norms at most ``1 / (1 + margin)``.
 
@@ -150,6 +150,7 @@ def fit_scaling(
       x: the train rows, finite.
       how: "standardise", "minmax" or "maxnorm".
       margin: head room for rounding when the result is stored in a narrower dtype.
+      shards: the parts of the table, of which `x` is from one.
 
     Returns:
       ``center`` and ``scale``, both float64 ``(d,)``.
@@ -160,15 +161,18 @@ def fit_scaling(
     if how not in SCALINGS:
         raise ValueError(f"unknown scaling {how!r}; available: {listed(SCALINGS)}")
     with np.errstate(over="ignore", invalid="ignore"):
+        low, high = shards.least(x.min(axis=0)), shards.most(x.max(axis=0))
         center, spread = np.zeros(x.shape[1]), np.ones(x.shape[1])
         if how == "standardise":
-            center, spread = x.mean(axis=0), x.std(axis=0)
+            n = shards.total(np.array(len(x)))
+            center = shards.total(x.sum(axis=0)) / n
+            spread = np.sqrt(shards.total(np.square(x - center).sum(axis=0)) / n)
         elif how == "minmax":
-            center, spread = x.min(axis=0), np.ptp(x, axis=0)
-        constant = np.ptp(x, axis=0) == 0
-        center = np.where(constant & (how != "maxnorm"), x[0], center)
+            center, spread = low, high - low
+        constant = high - low == 0
+        center = np.where(constant & (how != "maxnorm"), low, center)
         spread = np.where(constant, 1.0, spread)
-        largest = np.linalg.norm((x - center) / spread, axis=1).max()
+        largest = shards.most(np.asarray(np.linalg.norm((x - center) / spread, axis=1).max()))
         scale = spread * (largest if largest > 0 else 1.0) * (1 + margin)
     if not (np.isfinite(center).all() and np.isfinite(scale).all() and (scale > 0).all()):
         raise ValueError("feature values are too large or too small to scale in float64; change their unit")

@@ -8,6 +8,7 @@ import pandas as pd
 from fmu_jax.datasets import grouping
 from fmu_jax.datasets import table as tables
 from fmu_jax.datasets.reading import complete_rows, listed, read_table, require_columns
+from fmu_jax.datasets.shards import Gather, Shards
 from fmu_jax.datasets.split import Split, make_split
 
 
@@ -28,6 +29,7 @@ def from_csv(
     group_feature: bool = True,
     min_group_rows: int = grouping.MIN_GROUP_ROWS,
     small_groups: str = "error",
+    gather: Gather | None = None,
 ) -> Split:
     r"""Reads a CSV file whose first line names its columns, or a Parquet file.
 
@@ -51,6 +53,10 @@ def from_csv(
       group_feature: keep the group's columns as features, two values coded 0 and 1, more as indicators.
       min_group_rows: fewest rows of a group where there are more than two.
       small_groups: "error" refuses groups of fewer rows; "merge" puts them together as "other".
+      gather: for a file that holds only a part of the table, each process having its own: passes this part's values,
+        ranges and sums (never a row) and returns those of all parts in one order. All parts are then coded, grouped
+        and scaled alike; each holds out its own test rows, and what the ``Split`` counts are its own rows. All must
+        call this with the same options (but for the seed), and all fail where one file cannot be read.
 
     Returns:
       The ``Split``. Text columns become indicators ``column=value``; columns that never vary are left out.
@@ -73,7 +79,9 @@ def from_csv(
     >>> split.label_values, split.group_values, split.train.x.shape
     (('no', 'yes'), ('F', 'M'), (80, 6))
     """
-    table = read_table(path, na_values=na_values)
+    shards = Shards(gather)
+    with shards.together(str(path)):
+        table = read_table(path, na_values=na_values)
     return from_table(
         table,
         label=label,
@@ -89,6 +97,7 @@ def from_csv(
         group_feature=group_feature,
         min_group_rows=min_group_rows,
         small_groups=small_groups,
+        gather=gather,
         source=str(path),
     )
 
@@ -109,6 +118,7 @@ def from_table(
     group_feature: bool = True,
     min_group_rows: int = grouping.MIN_GROUP_ROWS,
     small_groups: str = "error",
+    gather: Gather | None = None,
     source: str = "the table",
 ) -> Split:
     """Prepares a DataFrame as ``from_csv`` prepares a file; pure.
@@ -128,6 +138,7 @@ def from_table(
       group_feature: keep the group's columns as features.
       min_group_rows: fewest rows of a group where there are more than two.
       small_groups: "error" or "merge".
+      gather: for a part of a table, as for ``from_csv``.
       source: what to call the table in messages and in the result.
 
     Returns:
@@ -146,28 +157,35 @@ def from_table(
     """
     if isinstance(drop, str):
         raise ValueError(f"drop must be a sequence of column names, got the string {drop!r}; write ({drop!r},)")
-    repeated = table.columns[table.columns.duplicated()]
-    if len(repeated):
-        raise ValueError(f"{source} has more than one column named {listed(repeated)}; rename the copies")
-    attributes = grouping.attributes_of(group)
-    require_columns(table.columns, (label, *attributes, *drop), source=source)
+    attributes, shards = grouping.attributes_of(group), Shards(gather)
     if label in attributes or label in drop or set(attributes) & set(drop):
         raise ValueError(f"label={label!r} and group={group!r} must be two columns, neither of them in drop={drop!r}")
     if len(attributes) > 1 and not (group_one is None or isinstance(group_one, Mapping)):
         raise ValueError(f"for several group columns group_one must map columns to values, got {group_one!r}")
     ones = group_one if isinstance(group_one, Mapping) else dict.fromkeys(attributes, group_one)
-    table = table.drop(columns=list(drop))
-    keep = complete_rows(table, missing=missing, source=source)
+    with shards.together(source):
+        repeated = table.columns[table.columns.duplicated()]
+        if len(repeated):
+            raise ValueError(f"{source} has more than one column named {listed(repeated)}; rename the copies")
+        require_columns(table.columns, (label, *attributes, *drop), source=source)
+        table = table.drop(columns=list(drop))
+        keep = complete_rows(table, missing=missing, source=source)
+        tables.count_test_rows(int(keep.sum()), test_fraction)
+    kinds = {str(name): "numbers" if pd.api.types.is_numeric_dtype(table[name]) else "text" for name in table}
+    shards.same(kinds, what="columns", source=source)
     rows, kept = keep.nonzero()[0], table[keep]
-    y, label_values = tables.code_two_values(kept[label], positive, role="label", option="positive")
-    coded = {name: grouping.code_values(kept[name], ones.get(name)) for name in attributes}
-    groups = grouping.settle_small(grouping.intersect(coded), min_rows=min_group_rows, small=small_groups)
+    y, label_values = tables.code_two_values(kept[label], positive, role="label", option="positive", shards=shards)
+    coded = {name: grouping.code_values(kept[name], ones.get(name), shards=shards) for name in attributes}
+    groups = grouping.intersect(coded, shards=shards)
+    groups = grouping.settle_small(groups, min_rows=min_group_rows, small=small_groups, shards=shards)
     two_valued = {name: codes for name, (codes, values) in coded.items() if len(values) == 2}
     features = kept.drop(columns=[label]).assign(**two_valued)
     if not group_feature:
         features = features.drop(columns=list(attributes))
     return make_split(
-        tables.encode(features, nominal=set(attributes) - set(two_valued), max_categories=max_categories),
+        tables.encode(
+            features, nominal=set(attributes) - set(two_valued), max_categories=max_categories, shards=shards
+        ),
         y,
         groups,
         seed=seed,
@@ -175,6 +193,7 @@ def from_table(
         scaling=scaling,
         source=source,
         rows=rows,
+        shards=shards,
         label_name=label,
         label_values=label_values,
         dropped_rows=int(len(table) - len(rows)),

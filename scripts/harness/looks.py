@@ -25,6 +25,8 @@ LOOKS: dict[str, Look] = {
     "projective": Look("projective", GREEN, "D"),
     "sharded": Look("sharded", PURPLE, "P"),
     "descent": Look("descent", ORANGE, "X"),
+    "gauss_newton": Look("fair Newton, Gauss-Newton", BLUE, "D"),
+    "last_layer": Look("fair Newton, last layer", GREEN, "^"),
     # Bounds on the residual gradient.
     "residual_norm": Look("exact residual", BLACK, "s", (0, (4.0, 2.0))),
     "row_bound": Look("row-wise bound", VERMILION, "o"),
@@ -54,6 +56,7 @@ LOOKS: dict[str, Look] = {
     "adult": Look("Adult", BLUE, "^"),
     "hsls": Look("HSLS", GREEN, "D"),
     "synthetic": Look("synthetic", GREY, "x"),
+    "fashion_mnist": Look("Fashion-MNIST", ORANGE, "^"),
 }
 """The look of each known series; within a figure that compares one kind of thing, no two are alike."""
 

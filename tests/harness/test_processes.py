@@ -9,10 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
+from fmu_jax import Objective, datasets, fit
 from scripts.harness import checkpoints, store
+from tests.parts import read_together
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGS = [
@@ -28,7 +33,7 @@ import json, sys
 import jax
 jax.config.update("jax_enable_x64", True)
 from scripts.harness import mesh, placement
-process, processes, port = map(int, sys.argv[1:])
+process, processes, port = map(int, sys.argv[1:4])
 if processes > 1:
     mesh.start(f"localhost:{port}", processes, process)
 import jax.numpy as jnp, numpy as np, fmu_jax
@@ -45,10 +50,15 @@ with mesh.session():
     fit = fmu_jax.fit(objective, data, noise=noise)
     removal = fmu_jax.remove(objective, fit.params, data, np.arange(20), noise=noise)
     certificate = fmu_jax.certify(objective, fit.params, removal, sigma=1.0, delta=1e-5, noise=noise)
+    people = fmu_jax.datasets.from_csv(
+        f"{sys.argv[4]}/{process}.csv", label="paid", group="sex", seed=0, gather=placement.gather
+    )
+    of_people = fmu_jax.fit(objective, placement.table_of_processes(people.train)).params
     here = [len(part.data) for part in getattr(data.x, "addressable_shards", [])]
     print(json.dumps({
         "fit": fit.params.tolist(), "removed": removal.params.tolist(), "epsilon": float(certificate.epsilon),
         "bound": float(certificate.row_bound), "rows": data.x.shape[0], "here": here,
+        "people": of_people.tolist(),
     }), flush=True)
 mesh.leave(0)
 """
@@ -83,16 +93,38 @@ def ended(*processes):
     return texts
 
 
-def test_each_process_holds_its_rows_and_all_agree_with_one():
+def test_each_process_holds_its_rows_and_all_agree_with_one(tmp_path):
+    write_people(tmp_path)
     port = free_port()
-    (alone,) = ended(start("-c", UNLEARNING, "0", "1", "0"))
-    parts = ended(*(start("-c", UNLEARNING, str(process), "2", str(port)) for process in (0, 1)))
+    (alone,) = ended(start("-c", UNLEARNING, "0", "1", "0", str(tmp_path)))
+    parts = ended(*(start("-c", UNLEARNING, str(process), "2", str(port), str(tmp_path)) for process in (0, 1)))
     alone, *parts = (json.loads(text.splitlines()[-1]) for text in (alone, *parts))
     assert parts[0] == parts[1]
     assert (parts[0]["rows"], parts[0]["here"]) == (1200, [600])
     for name in ("fit", "removed", "bound"):
         np.testing.assert_allclose(parts[0][name], alone[name], rtol=1e-9)
     np.testing.assert_allclose(parts[0]["epsilon"], alone["epsilon"], rtol=1e-6)
+    np.testing.assert_allclose(parts[0]["people"], of_people(tmp_path), rtol=1e-9)
+
+
+def write_people(folder):
+    """A table in two files, neither of which has all jobs."""
+    draw = np.random.default_rng(1)
+    job = np.sort(draw.choice(["clerk", "cook", "smith"], 700))
+    table = pd.DataFrame({"age": draw.normal(40, 9, 700), "job": job})
+    table = table.assign(sex=draw.choice(["man", "woman"], 700), paid=draw.choice(["no", "yes"], 700))
+    table[:300].to_csv(folder / "0.csv", index=False)
+    table[300:].to_csv(folder / "1.csv", index=False)
+
+
+def of_people(folder):
+    """The model of both files' rows, put together here."""
+
+    def read(path, gather):
+        return datasets.from_csv(path, label="paid", group="sex", seed=0, gather=gather).train
+
+    parts = read_together(read, [folder / "0.csv", folder / "1.csv"])
+    return fit(Objective(l2=1e-3, fairness=1.0), jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)).params
 
 
 def weights(folder):

@@ -85,6 +85,11 @@ def test_margins_are_those_of_the_networks_trained_one_by_one(shadow):
     params = train(rows._replace(weight=weight), for_train)
     expected = (2.0 * np.asarray(planted.y) - 1) * np.asarray(predict(params, planted.x))
     np.testing.assert_allclose(shadow.margins["no_removal"][0, 0], expected, atol=1e-9)
+    label, y, group = (np.asarray(part) for part in (predict(params, HELD.x) > 0, HELD.y == 1, HELD.group))
+    rates = [[label[(group == g) & (y == truth)].mean() for truth in (False, True)] for g in (0, 1)]
+    gap = np.abs(np.subtract(*rates)).mean()
+    assert shadow.metrics["no_removal"].accuracy[0, 0] == pytest.approx((label == y).mean())
+    assert shadow.metrics["no_removal"].equalized_odds_mean[0, 0] == pytest.approx(gap)
 
 
 def test_a_second_call_with_the_same_function_compiles_nothing(shadow):
