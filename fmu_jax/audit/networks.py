@@ -142,7 +142,12 @@ def _train(objective, rows, test, keys, kept, train, methods, count, batch_size)
             return {name: (*judged(params), fine) for name, (params, fine) in ends.items()}
 
         found = jax.vmap(one)(member)
-        margins, judgements, converged = ({name: values[i] for name, values in found.items()} for i in range(3))
-        return ShadowNetworks(member, margins, judged(without)[0], judgements, converged)
+        return ShadowNetworks(
+            member,
+            margins={name: margins for name, (margins, _, _) in found.items()},
+            oracle=judged(without)[0],
+            metrics={name: judgement for name, (_, judgement, _) in found.items()},
+            converged={name: fine for name, (_, _, fine) in found.items()},
+        )
 
     return jax.lax.map(pair, keys, batch_size=batch_size)

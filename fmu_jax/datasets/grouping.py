@@ -78,13 +78,13 @@ def intersect(
     if len(columns) == 1:
         return Groups(columns[0].astype(np.int32), next(iter(attributes)), meanings[0])
     sizes = [len(meaning) for meaning in meanings]
-    combined = np.ravel_multi_index(columns, sizes)
+    combined = np.asarray(np.ravel_multi_index(columns, sizes))
     present = np.array(shards.union(list(np.unique(combined))))
     values = tuple(
         ", ".join(meaning[code] for meaning, code in zip(meanings, row, strict=True))
         for row in np.column_stack(np.unravel_index(present, sizes)).tolist()
     )
-    return Groups(np.searchsorted(present, combined).astype(np.int32), " x ".join(attributes), values)
+    return Groups(np.asarray(np.searchsorted(present, combined), np.int32), " x ".join(attributes), values)
 
 
 def settle_small(
