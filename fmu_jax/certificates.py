@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fmu_jax import cells
+from fmu_jax import cells, linalg
 from fmu_jax import objective as objectives
 from fmu_jax.distances import check_certifiable, local_distance, retrained_region
 from fmu_jax.fitting import check_params
@@ -164,7 +164,7 @@ def _spectral_norm(x, weight):
     """Largest singular value of ``diag(sqrt weight) X``, from the d x d Gram matrix, rounded up."""
     gram = (x * weight[:, None]).T @ x
     slack = x.shape[1] * jnp.finfo(x.dtype).eps * jnp.trace(gram)
-    return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[-1], 0) + slack)
+    return jnp.sqrt(jnp.maximum(linalg.eigenvalues(gram)[-1], 0) + slack)
 
 
 def paper_worst_case(norm: Scalar, l2: Scalar, *, n: Scalar, n_b: Scalar) -> Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fmu_jax import cells
+from fmu_jax import cells, linalg
 from fmu_jax import objective as objectives
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective
@@ -80,8 +80,7 @@ def _region(objective, removal, noise) -> Region:
     data, params = removal.data, removal.params
     grad, margin = gradient_with_error(objective, params, data, noise)
     residual = jnp.linalg.norm(grad) + margin
-    factor = jnp.linalg.cholesky(objectives.hessian(objective, params, data))
-    dual = jax.scipy.linalg.solve_triangular(factor, jnp.eye(params.shape[0], dtype=params.dtype), lower=True)
+    dual = linalg.whitening(objectives.hessian(objective, params, data))
     # |margin|_{H^-1} <= margin |dual|_2 <= margin |dual|_F.
     nu = jnp.linalg.norm(dual @ grad) + margin * jnp.linalg.norm(dual)
     norms = jnp.linalg.norm(data.x @ dual.T, axis=1)
@@ -94,7 +93,7 @@ def _region(objective, removal, noise) -> Region:
 
 def local_distance(region: Region) -> Float[Array, ""]:
     """Bound on ``|theta^- - theta'|`` by the curvature at ``theta^-``, infinite where that is silent."""
-    return jnp.where(jnp.isfinite(region.radius), region.radius * jnp.linalg.norm(region.dual, ord=2), jnp.inf)
+    return jnp.where(jnp.isfinite(region.radius), region.radius * linalg.spectral_norm(region.dual), jnp.inf)
 
 
 def prediction_margins(region: Region, x: Float[Array, "n d"]) -> Float[Array, " n"]:

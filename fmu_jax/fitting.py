@@ -21,6 +21,7 @@ from fmu_jax import cells
 from fmu_jax import objective as objectives
 from fmu_jax.conjugate_gradients import conjugate_gradients
 from fmu_jax.data import Data, check_data, is_traced
+from fmu_jax.linalg import solve_positive
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.subsets import restrict, select
 
@@ -243,14 +244,6 @@ def _newton(objective, init, data, noise, tolerance, max_steps, *, dense) -> Fit
     end = jax.lax.while_loop(going, step, _NewtonState(init, grad, jnp.linalg.norm(grad), zero, zero))
     grad_norm = jnp.linalg.norm(end.grad) / n
     return FitResult(end.params, grad_norm <= tolerance, grad_norm, end.steps)
-
-
-def solve_positive(matrix: Float[Array, "d d"], b: Float[Array, "d *k"]) -> Float[Array, "d *k"]:
-    """Solves ``matrix x = b`` by Cholesky after scaling the diagonal to one; NaN when it is not positive definite."""
-    scale = jax.lax.rsqrt(jnp.diagonal(matrix))
-    factor = jax.scipy.linalg.cho_factor(matrix * scale[:, None] * scale[None, :], lower=True)
-    scale = scale.reshape(-1, *[1] * (b.ndim - 1))
-    return scale * jax.scipy.linalg.cho_solve(factor, scale * b)
 
 
 def _lbfgs(objective, init, data, noise, tolerance, max_steps) -> FitResult:

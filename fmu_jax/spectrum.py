@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
+from fmu_jax import linalg
 from fmu_jax.data import is_traced
 from fmu_jax.objective import Scalar
 
@@ -104,7 +105,7 @@ def _ritz(diagonal, beside, last) -> Extremes:
     steps = diagonal.shape[0]
     # The residual of the last vector is the error, not an entry: it ties nothing to what follows.
     off = jnp.where(jnp.arange(steps, dtype=jnp.int32) < last, beside, 0)[:-1]
-    values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    values, vectors = linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
     error = beside[last] * jnp.abs(vectors[last])
     return Extremes(values[0], values[-1], error[0], error[-1], last + 1)
 

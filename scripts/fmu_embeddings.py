@@ -58,7 +58,19 @@ class Mlp(linen.Module):
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class HeadsConfig(ProblemConfig):
+    """Flags of every script on certified heads."""
+
+    counts: tuple[cli.Count, ...] = (1, 10, 100, 1000)
+    """Numbers of rows to remove at once."""
+    public: cli.Share = 0.3
+    """Share of the training rows that are public: the frozen extractor's."""
+    delta: cli.Probability = 1e-5
+    """Failure probability of the head's certificate, and of a private extractor's guarantee for one row."""
+
+
+@dataclass(frozen=True)
+class Config(HeadsConfig):
     """Certified fair heads on features."""
 
     PRESETS: ClassVar = {
@@ -71,14 +83,8 @@ class Config(ProblemConfig):
     """Seeds, counted from --seed."""
     features: tuple[Features, ...] = ("raw", "frozen", "private")
     """What the head is trained on."""
-    counts: tuple[cli.Count, ...] = (1, 10, 100, 1000)
-    """Numbers of rows to remove at once."""
-    public: cli.Share = 0.3
-    """Share of the training rows that are public: the frozen extractor's."""
     width: cli.Count = 16
     """Hidden units."""
-    delta: cli.Probability = 1e-5
-    """Failure probability of the head's certificate, and of the extractor's guarantee for one row."""
     extractor_epsilon: cli.Positive = 1.0
     """Epsilon of the private extractor for one row."""
     private_steps: cli.Count = 300
@@ -102,10 +108,18 @@ def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[d
     key = jax.random.fold_in(jax.random.key(seed), 0)
     train, test, price = embed(config, features, split.train, split.test, seed)
     noise = sample_noise(train.x[0], key=key, sigma=config.sigma)
-    before = heads.fit_head(objective, train, noise=noise).params
+    return removals(config, objective, train, test, noise, price, seed)
+
+
+def removals(
+    config: HeadsConfig, objective: Objective, train: Data, test: Data, noise: jax.Array, price, seed: int
+) -> list[dict[str, Any]]:
+    """One head, or one for each class, and every removal from it; ``price`` is of its features, for one row."""
+    before, n = heads.fit_head(objective, train, noise=noise).params, len(train.weight)
     table = []
     for count in config.counts:
-        rows = fmu_problem.draw_rows(train, "random", count, seed=seed)
+        # Of many classes the first stands for all here; the head itself refuses to empty any of them.
+        rows = fmu_problem.draw_rows(train._replace(y=train.y.reshape(-1, n)[0]), "random", count, seed=seed)
         if rows is None:
             continue
         retrained = None
@@ -113,9 +127,7 @@ def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[d
             row, params = _one(config, objective, before, train, test, rows, noise, method, price)
             retrained = params if retrained is None else retrained
             distance = float(jnp.linalg.norm(params - retrained))
-            table.append(
-                {"rows_removed": count, "train_rows": len(train.y), "method": method, "distance": distance} | row
-            )
+            table.append({"rows_removed": count, "train_rows": n, "method": method, "distance": distance} | row)
     return table
 
 
@@ -152,13 +164,13 @@ def embed(config: Config, features: str, train: Data, test: Data, seed: int) -> 
 
 
 def _one(
-    config: Config, objective, before, train, test, rows, noise, method, price
+    config: HeadsConfig, objective, before, train, test, rows, noise, method, price
 ) -> tuple[dict[str, Any], jax.Array]:
     """One removal: its row and its parameters."""
     if method == "no_removal":
-        return fmu_problem.metric_columns(metrics.group_metrics(heads.predict_head(before, test.x), test)), before
+        return measured(before, test), before
     removal = heads.remove_head(objective, before, train, rows, noise=noise, method=method, allow_unfair=True)
-    row = fmu_problem.metric_columns(metrics.group_metrics(heads.predict_head(removal.params, test.x), test))
+    row = measured(removal.params, test)
     if config.sigma > 0:
         head = heads.certify_head(objective, before, removal, sigma=config.sigma, delta=config.delta, noise=noise)
         whole = heads.with_features(head, epsilon=price[0], delta=price[1], rows=len(rows))
@@ -166,6 +178,18 @@ def _one(
         row |= {"total_epsilon": float(whole.epsilon), "total_delta": float(whole.delta)}
         row |= {"extractor_epsilon": price[0], "local_distance_bound": float(head.local_distance_bound)}
     return row, removal.params
+
+
+def measured(params: jax.Array, test: Data) -> dict[str, Any]:
+    """Metrics of a head on the test rows; of many classes, accuracy, and the gaps' means over the classes."""
+    label = heads.predict_head(params, test.x)
+    if params.ndim == 1:
+        return fmu_problem.metric_columns(metrics.group_metrics(label, test))
+    of_class = jax.vmap(lambda c, y: metrics.group_metrics((label == c).astype(jnp.int32), test._replace(y=y)))
+    gaps = of_class(jnp.arange(len(params), dtype=label.dtype), test.y)
+    names = ("equalized_odds", "equalized_odds_mean", "demographic_parity", "equal_opportunity")
+    right = test.y[label, jnp.arange(len(label))].mean()
+    return {"accuracy": float(right)} | {name: float(getattr(gaps, name).mean()) for name in names}
 
 
 def draw(out: Path, table: Sequence[dict[str, Any]]) -> list[Path]:

@@ -19,6 +19,7 @@ SCRIPTS = (
     "fmu_audit",
     "fmu_embeddings",
     "fmu_deep_audit",
+    "fmu_image_heads",
     "reproduce",
 )
 #: These are run elsewhere, in tests/pags.

@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float
 
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data
-from fmu_jax.fitting import NotConvergedError, fit, solve_positive
+from fmu_jax.fitting import NotConvergedError, fit
+from fmu_jax.linalg import solve_positive
 from fmu_jax.objective import Objective, Scalar, sample_noise
 from fmu_jax.privacy import check_positive
 from fmu_jax.removal import METHODS, remove

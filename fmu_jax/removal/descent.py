@@ -6,9 +6,9 @@ Source: Neel et al. (2021), "Descent-to-delete: gradient-based methods for machi
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import optax
 
+from fmu_jax import linalg
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data, is_traced
 from fmu_jax.objective import Objective, Params, Scalar
@@ -84,7 +84,7 @@ def curvature_range(objective: Objective, data: Data) -> tuple[jax.Array, jax.Ar
     quadratic = objectives.quadratic_part(objective, data)
     weight = objectives.row_weights(objective, data)
     largest = (data.x * (weight / 4)[:, None]).T @ data.x + quadratic
-    return jnp.linalg.eigvalsh(largest)[-1], jnp.linalg.eigvalsh(quadratic)[0]
+    return linalg.eigenvalues(largest)[-1], linalg.eigenvalues(quadratic)[0]
 
 
 def default_step_size(objective: Objective, data: Data) -> jax.Array:

@@ -23,7 +23,8 @@ from fmu_jax import cells
 from fmu_jax import objective as objectives
 from fmu_jax.conjugate_gradients import conjugate_gradients
 from fmu_jax.data import Data
-from fmu_jax.fitting import solve_positive, use_dense
+from fmu_jax.fitting import use_dense
+from fmu_jax.linalg import solve_positive
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.removal.update import Update, exact_update
 from fmu_jax.spectrum import damping_for, extreme_eigenvalues

@@ -16,6 +16,7 @@ the model to be compared with (Izzo et al. keep a fixed ridge, the original scal
 import jax
 import jax.numpy as jnp
 
+from fmu_jax import linalg
 from fmu_jax.data import Data
 from fmu_jax.objective import Objective
 from fmu_jax.removal.newton import newton
@@ -46,7 +47,7 @@ def projective(objective: Objective, params, data: Data, remaining: Data, *, noi
 
 def _project_on_rows(rows, vector):
     """Orthogonal projection of ``vector`` (d,) on the span of ``rows`` (n, d), rank-revealing."""
-    values, vectors = jnp.linalg.eigh(rows.T @ rows)
+    values, vectors = linalg.eigh(rows.T @ rows)
     # Eigenvalues of the Gram matrix are squared singular values, known to about d eps of the largest.
     cut = rows.shape[1] * jnp.finfo(rows.dtype).eps * jnp.maximum(values[-1], 0)
     inside = jnp.where(values > cut, vectors.T @ vector, 0)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from fmu_jax import linalg
 from fmu_jax.data import Data, check_data
 from fmu_jax.distances import Region
 from fmu_jax.fitting import check_params
@@ -25,9 +26,8 @@ def retrained_region(state: State) -> Region:
     d, dtype = state.anchor.shape[0], state.anchor.dtype
     shift = state.row_norm * jnp.linalg.norm(state.params - state.anchor)
     # The factor of a matrix that is surely no larger than the true Hessian.
-    factor = jnp.linalg.cholesky(q.hessian - q.hessian_error * jnp.eye(d, dtype=dtype))
-    dual = jax.scipy.linalg.solve_triangular(factor, jnp.eye(d, dtype=dtype), lower=True) * jnp.exp(shift / 2)
-    wide = jnp.linalg.norm(dual, ord=2)
+    dual = linalg.whitening(q.hessian - q.hessian_error * jnp.eye(d, dtype=dtype)) * jnp.exp(shift / 2)
+    wide = linalg.spectral_norm(dual)
     largest = state.row_norm * wide
     reach = state.residual_bound * wide * largest
     radius = jnp.where(reach < 1, -jnp.log1p(-jnp.minimum(reach, 1)) / largest, jnp.inf)

@@ -27,7 +27,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.certificates import LOGISTIC_CURVATURE
 from fmu_jax.data import Data, cell_counts, check_data, check_values, is_traced
-from fmu_jax.fitting import FitResult, NotConvergedError, check_params, minimise, solve_positive
+from fmu_jax.fitting import FitResult, NotConvergedError, check_params, minimise
+from fmu_jax.linalg import solve_positive
 from fmu_jax.moments import Moments, assemble, minus, moments
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import certified_epsilon, check_positive, check_probability

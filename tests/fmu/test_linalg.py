@@ -1,0 +1,76 @@
+"""Factorisations under vmap: the same values and derivatives, and no program that never ends."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmu_jax import linalg
+
+DRAWN = np.random.default_rng(0).normal(size=(5, 4, 4))
+MATRICES = jnp.asarray(DRAWN @ DRAWN.swapaxes(1, 2) + np.eye(4))
+RIGHT = jnp.asarray(np.random.default_rng(1).normal(size=(5, 4)))
+
+
+@pytest.mark.parametrize(
+    ("function", "oracle"),
+    [
+        (linalg.whitening, lambda matrix: np.linalg.inv(np.linalg.cholesky(matrix))),
+        (linalg.eigenvalues, np.linalg.eigvalsh),
+        (linalg.spectral_norm, lambda matrix: np.linalg.norm(matrix, 2)),
+        (lambda matrix: linalg.solve_positive(matrix, RIGHT[0]), lambda matrix: np.linalg.solve(matrix, RIGHT[0])),
+        (lambda matrix: (lambda w, v: (v * w[None]) @ v.T)(*linalg.eigh(matrix)), np.asarray),
+    ],
+)
+def test_values_one_by_one_and_mapped(function, oracle):
+    expected = np.stack([oracle(np.asarray(matrix)) for matrix in MATRICES])
+    np.testing.assert_allclose(np.stack([function(matrix) for matrix in MATRICES]), expected, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.vmap(function))(MATRICES), expected, atol=1e-12)
+    np.testing.assert_allclose(jax.vmap(jax.vmap(function))(MATRICES[None])[0], expected, atol=1e-12)
+
+
+def test_right_hand_sides_alone_can_be_mapped():
+    found = jax.vmap(linalg.solve_positive, in_axes=(None, 0))(MATRICES[0], RIGHT)
+    np.testing.assert_allclose(found, np.linalg.solve(np.asarray(MATRICES[0]), np.asarray(RIGHT).T).T, atol=1e-12)
+
+
+def test_derivatives_forward_reverse_and_mapped():
+    def value(matrix, b):
+        return jnp.vdot(b, linalg.solve_positive(matrix, b))
+
+    inverse = np.linalg.inv(np.asarray(MATRICES))
+    solved = np.einsum("nij,nj->ni", inverse, np.asarray(RIGHT))
+    by_matrix, by_right = jax.vmap(jax.grad(value, argnums=(0, 1)))(MATRICES, RIGHT)
+    np.testing.assert_allclose(by_right, 2 * solved, atol=1e-10)
+    symmetric = (np.asarray(by_matrix) + np.asarray(by_matrix).swapaxes(1, 2)) / 2
+    np.testing.assert_allclose(symmetric, -solved[:, :, None] * solved[:, None, :], atol=1e-10)
+    _, tangent = jax.jvp(lambda b: value(MATRICES[0], b), (RIGHT[0],), (RIGHT[1],))
+    assert tangent == pytest.approx(2 * float(solved[0] @ np.asarray(RIGHT[1])))
+
+
+MANY = """
+import jax, jax.numpy as jnp
+from fmu_jax import linalg
+x = jax.random.normal(jax.random.key(0), (8, 64, 64))
+x = x @ x.swapaxes(1, 2) + 64 * jnp.eye(64)
+
+@jax.jit
+def several(x):
+    return sum(jax.vmap(linalg.whitening)(x + i).sum() + jax.vmap(linalg.eigenvalues)(x + i).sum() for i in range(6))
+
+for _ in range(30):
+    several(x).block_until_ready()
+print("done")
+"""
+
+
+def test_independent_factorisations_of_many_matrices_end():
+    """With XLA's own mapping this stops for ever on a machine of two cores (jaxlib 0.10.2)."""
+    environment = {"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"}
+    ended = subprocess.run(
+        [sys.executable, "-c", MANY], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.stdout == "done\n", ended.stderr
