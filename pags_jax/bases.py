@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from pags_jax.linalg import singular_values
+
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -59,8 +61,8 @@ def principal_angles(a: Float[Array, "n k ..."], b: Float[Array, "n l ..."]) -> 
         a, b = (jnp.pad(v.reshape(len(v), -1), ((0, size - len(v)), (0, 0))) for v in (a, b))
         small, large = jnp.where(rank_a < rank_b, a, b), jnp.where(rank_a < rank_b, b, a)
         product = jnp.matmul(small, large.T, precision=_HIGHEST)
-        cosines = jnp.linalg.svd(product, compute_uv=False)[:count]
-        sines = jnp.linalg.svd(small - jnp.matmul(product, large, precision=_HIGHEST), compute_uv=False)
+        cosines = singular_values(product)[:count]
+        sines = singular_values(small - jnp.matmul(product, large, precision=_HIGHEST))
         number, angles = jnp.arange(count, dtype=jnp.int32), jnp.minimum(rank_a, rank_b)
         # They fall, with those of zero vectors last: the smallest of an angle is number `angles - 1`.
         sines = sines[jnp.maximum(angles - 1 - number, 0)]

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from pags_jax import linalg
 from pags_jax.bases import principal_angles as principal_angles
 from pags_jax.bases import project as project
 from pags_jax.bases import rank as rank
@@ -225,8 +226,7 @@ def denoiser_basis(
             return (jax.vmap(push)(vectors) + jax.vmap(pull)(vectors)[0]) / 2
 
         def step(_, vectors):
-            q, _ = jnp.linalg.qr(multiply(vectors).reshape(rank, -1).T)
-            return q.T.reshape(vectors.shape)
+            return linalg.orthonormal_columns(multiply(vectors).reshape(rank, -1).T).T.reshape(vectors.shape)
 
         start = jax.random.normal(key, (rank, *image.shape), image.dtype)
         return _span(multiply(jax.lax.fori_loop(0, iterations - 1, step, start, unroll=unroll)), None)
@@ -242,9 +242,8 @@ def _span(vectors: Array, rtol: Any, floor: Any = 0) -> Array:
     columns = vectors.reshape(len(vectors), -1).T
     if rtol is None:
         rtol = float(jnp.finfo(columns.dtype).eps) * max(columns.shape)
-    q, r = jnp.linalg.qr(columns)
-    u, values, _ = jnp.linalg.svd(r, full_matrices=False)
+    directions, values = linalg.left_singular_vectors(columns)
     # Not "kept if above": what is not finite must make NaN, not a subspace of rank zero.
     vanish = values <= jnp.maximum(jnp.asarray(rtol, values.dtype) * values[0], jnp.asarray(floor, values.dtype))
-    basis = jnp.where(vanish[None], 0, jnp.matmul(q, u, precision=_HIGHEST))
+    basis = jnp.where(vanish[None], 0, directions)
     return basis.T.reshape(-1, *vectors.shape[1:])
