@@ -6,7 +6,7 @@ The bundled Fashion-MNIST. A part of its training images is public: a LeNet of `
 ("standard") or adversarially ("robust"), and its hidden units are features of all other images, beside the pixels
 themselves ("raw", averaged to 14 x 14). On these a certified fair head, one class against the rest, is trained and
 forgets. The group is made up: whether an image is brighter than the median public one. Nothing that a head's row is
-made of depends on another of them: the scale of the features and the median are of public images. Two minutes on two
+made of depends on another of them: the scale of the features and the median are of public images. Four minutes on two
 cores. Rows: as ``fmu_embeddings``; fairness gaps are means over the classes.
 """
 
