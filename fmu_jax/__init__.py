@@ -8,11 +8,12 @@ AISTATS 2024, arXiv 2307.14754.
 |---|---|
 | ``data`` | ``Data``: rows, labels, any number of groups, 0/1 weights; the eager checks |
 | ``audit`` | does the guarantee hold in fact? empirical epsilon, U-LiRA, KLoM, membership attack |
-| ``datasets`` | ``load``: compas, adult, hsls, synthetic; ``from_csv`` |
+| ``datasets`` | ``load``: compas, adult, hsls, synthetic; ``from_csv``, whole or in parts |
 | ``objective`` | ``Objective``: loss, ridge, fairness penalty, perturbation; value, gradient, Hessian, products |
 | ``penalties``, ``cells`` | the fairness penalties, summed over pairs of groups, in O(n) from cell sums |
 | ``fitting`` | ``fit``: damped Newton, Newton-CG, L-BFGS |
 | ``conjugate_gradients`` | the matrix-free linear solver |
+| ``linalg`` | factorisations that can be mapped over |
 | ``spectrum`` | ``extreme_eigenvalues`` by Lanczos; ``damping_for``: the damping that they ask for |
 | ``subsets`` | train or unlearn named parameters only, such as the last layer |
 | ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent |

@@ -20,6 +20,7 @@ Import the modules, as in ``from pags_jax import attacks, gradients``:
     generative: training of denoisers and autoencoders.
     manifold: tangent spaces of the data, from a decoder, from neighbours, or from a denoiser.
     bases: projections, ranks and angles of these.
+    linalg: factorisations that are mapped over images.
     robustness: how far predictions move on and off the manifold, and under noise on a part.
     alignment: cosine and LPIPS of gradients and scores.
     bayes: synthetic images whose posterior, gradient, tangent space and score are known.
