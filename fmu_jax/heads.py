@@ -12,6 +12,8 @@ is ``sqrt(sum_c r_c^2)``, and delta is spent once (Guo et al. 2020, Theorem 3, o
 What the certificate needs of the features: a removed row must have no part in how another is computed. Scaling must be
 a map of each row by itself (``as_rows``), not by the largest norm of the training rows, and the extractor must not have
 seen the rows: frozen, from other data, or differentially private, its price added by ``with_features``.
+
+Differs from the reference: D15 rows of features are scaled one by one, training and test rows alike.
 """
 
 import dataclasses

@@ -6,8 +6,8 @@ After the authors' embedding experiments (their loaders' ``private_embeddings``:
 whose files were not published, so that numbers cannot be compared). A part of the training rows is public: nobody asks
 to remove them. The rest are the rows that the head is trained on and forgets. Features: "raw" columns; "frozen", hidden
 units of an MLP trained by L-BFGS on the public rows; "private", of one trained by DP-SGD on the head's own rows, whose
-price, once for each removed row, is added to the head's epsilon. Differs from the original: rows are scaled one by one,
-where the original divides by the largest norm among training rows (and test rows by that of rows scaled already).
+price, once for each removed row, is added to the head's epsilon. Differs from the original: rows are scaled one by one
+(D15), where the original divides by the largest norm of training rows (and test rows by that of rows scaled already).
 One to two minutes on two cores. Rows: one for each data set, features, seed, number of rows removed and method.
 """
 

@@ -145,6 +145,20 @@ def test_deep_audit_catches_a_missing_removal(tmp_path):
     assert list((tmp_path / "run").glob("*.png"))
 
 
+def test_heads_of_ten_classes_on_what_a_network_of_public_images_has_learnt(tmp_path):
+    words = ["--preset", "quick", "--features", "standard", "--out", str(tmp_path / "run")]
+    assert call("fmu_image_heads", *words) == 0
+    table = store.read_rows(tmp_path / "run")
+    for count in (1, 100):
+        rows = {row["method"]: row for row in table if row["rows_removed"] == count}
+        assert rows["retrain"]["distance"] == 0
+        assert rows["fair_newton"]["distance"] < min(rows[name]["distance"] for name in ("newton", "no_removal")) / 10
+        assert rows["fair_newton"]["distance"] <= rows["fair_newton"]["local_distance_bound"]
+        assert rows["fair_newton"]["total_epsilon"] == rows["fair_newton"]["head_epsilon"] < 2
+    assert {row["train_rows"] for row in table} == {5600}
+    assert list((tmp_path / "run").glob("*.png"))
+
+
 def test_a_share_of_a_subset(tmp_path):
     words = ["--datasets", "compas", "--repeats", "1", "--subsets", "minority", "--out", str(tmp_path / "run")]
     assert call("fmu_removal", *words, "--fractions", "0.9", "--fractions-of", "subset") == 0

@@ -18,6 +18,7 @@ from fmu_jax import (
     certify,
     datasets,
     fit,
+    heads,
     make_data,
     penalties,
     predict_labels,
@@ -194,3 +195,15 @@ def test_d13_hsls_codes_have_no_order(tmp_path):
     split = datasets.load("hsls", group="race", seed=0, path=tmp_path / "hsls.csv")
     assert sum(name.startswith("X1LOCALE") for name in split.feature_names) == 4
     assert np.isfinite(predict_labels(PLAIN, jnp.zeros(len(split.feature_names)), split.test.x)).all()
+
+
+def test_d15_a_row_of_features_is_scaled_by_itself():
+    features = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)))
+    longer = features.at[0].multiply(100)
+    for radius in (None, 1.0):
+        np.testing.assert_array_equal(
+            heads.as_rows(features, radius=radius)[1:], heads.as_rows(longer, radius=radius)[1:]
+        )
+    # Already in the ball: training and test rows stay as they are, whatever their largest norm.
+    short = features / 10
+    np.testing.assert_allclose(heads.as_rows(short, radius=1.0)[:, :-1], short)

@@ -74,3 +74,9 @@ def test_independent_factorisations_of_many_matrices_end():
         [sys.executable, "-c", MANY], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert ended.stdout == "done\n", ended.stderr
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", True), ("cuda", False), ("tpu", False)])
+def test_only_cpus_take_one_after_another(platform, loops):
+    traced = jax.jit(jax.vmap(linalg.whitening)).trace(MATRICES.astype(jnp.float32))
+    assert ("stablehlo.while" in traced.lower(lowering_platforms=(platform,)).as_text()) == loops
