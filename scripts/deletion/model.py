@@ -18,6 +18,7 @@ import numpy as np
 from fmu_jax import Data, FitResult, Objective, metrics, predict_labels, stream
 from fmu_jax.data import cell_counts
 from fmu_jax.intervals import FairnessInterval
+from scripts.harness import placement
 
 _SMALLEST_BATCH = 16
 _PLACES = 3
@@ -97,9 +98,10 @@ def stacked(data: Data) -> np.ndarray:
 
 
 def as_data(rows: np.ndarray, groups: int = 2) -> Data:
-    """Stored rows as ``Data`` of so many groups, a removed one with weight zero."""
-    y, group = (jnp.asarray(rows[:, column].astype(np.int32)) for column in (-2, -1))
-    return Data(jnp.asarray(rows[:, :-2]), y, group, jnp.asarray(rows[:, -3]), groups)
+    """Stored rows as ``Data`` of so many groups, a removed one with weight zero; over the devices of a mesh."""
+    y, group = (rows[:, column].astype(np.int32) for column in (-2, -1))
+    data = placement.table(Data(rows[:, :-2], y, group, rows[:, -3], groups))
+    return jax.tree.map(jnp.asarray, data)
 
 
 def start(settings: Settings, fitted: FitResult, data: Data, noise: Any) -> stream.State:

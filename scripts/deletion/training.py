@@ -18,7 +18,7 @@ from fmu_jax import Data, FitResult, Objective, datasets, fit, metrics, predict_
 from scripts.deletion import exports, ledger, model, people, records, seal, table
 from scripts.deletion.model import Settings
 from scripts.deletion.table import Table
-from scripts.harness import files
+from scripts.harness import files, placement
 
 
 class Noise(NamedTuple):
@@ -65,13 +65,14 @@ def train(folder: Path, source: Table, objective: Objective, noise: Noise, *, se
     draw = secrets.SystemRandom() if seed is None else random.Random(seed)
     ids, split = table.read(source, seed=draw.getrandbits(32))
 
-    pilot = fit(objective, split.train)
+    data = placement.table(split.train)
+    pilot = fit(objective, data)
     count, residual = _plan(objective, pilot, split.train, noise, draw.getrandbits(64))
     sigma = _noise_level(residual, noise.epsilon, noise.delta) if noise.sigma is None else noise.sigma
     settings = _settings(split, objective, noise, sigma)
     perturbation = jnp.asarray([draw.gauss(0.0, sigma) for _ in split.feature_names])
-    fitted = fit(objective, split.train, noise=perturbation)
-    state = model.start(settings, fitted, split.train, perturbation)
+    fitted = fit(objective, data, noise=perturbation)
+    state = model.start(settings, fitted, data, perturbation)
     if bool(stream.needs_refresh(state)):
         raise ValueError(
             f"rounding alone costs epsilon {float(state.epsilon):.3g} at sigma {sigma:g}, above the budget "
@@ -98,7 +99,9 @@ def _plan(objective: Objective, pilot: FitResult, data: Data, noise: Noise, seed
         raise ValueError(f"{len(cell)} people are too few to train on and to delete from")
     count = min(max(1, round(noise.planned * len(cell))), len(pool))
     chosen = np.random.default_rng(seed).choice(pool, count, replace=False)
-    state = stream.start(objective, pilot, data, noise=None, sigma=1.0, delta=noise.delta, budget=noise.epsilon)
+    state = stream.start(
+        objective, pilot, placement.table(data), noise=None, sigma=1.0, delta=noise.delta, budget=noise.epsilon
+    )
     rows = model.stacked(jax.tree.map(lambda leaf: leaf[chosen], data))
     return count, float(model.delete(state, rows).residual_bound)
 

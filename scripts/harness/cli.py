@@ -50,6 +50,8 @@ class Base:
 
     traceback: bool = False
     """Show where in the code an error came from."""
+    mesh: str = ""
+    """Devices, such as data=4,sweep=2: rows over 4 devices each, 2 units of work side by side; one device if empty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +69,6 @@ class Common(Base):
     """Run folder. The same configuration resumes there; another one is refused."""
     dry_run: bool = False
     """Print the configuration and the units of work that it leads to, and write nothing."""
-    mesh: str = ""
-    """Devices, such as data=4,sweep=2: rows over 4 devices each, 2 units of work side by side; one device if empty."""
     coordinator: str = ""
     """One of several processes: HOST:PORT of process 0, or auto for what Slurm, a TPU slice or Open MPI says."""
     processes: Count | None = None
@@ -205,7 +205,12 @@ def run_command(
     either: Any = typing.Union[tuple(kinds)]  # noqa: UP007 - made of values
     config = _checked(tyro.cli(either, args=words, description=description, config=_TYRO))
     main = next(main for config_type, main in commands.values() if type(config) is config_type)
-    return _status(main, config, interrupted="interrupted")
+
+    def work(config: Base) -> None:
+        with mesh.session(config.mesh):
+            main(config)
+
+    return _status(work, config, interrupted="interrupted")
 
 
 _TYRO = (tyro.conf.FlagCreatePairsOff,)

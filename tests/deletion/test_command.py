@@ -115,6 +115,26 @@ def test_bad_input_is_one_line(tmp_path, store, capsys):
     assert (tmp_path / "taken" / "notes.txt").read_text() == "mine"
 
 
+def test_rows_over_devices_give_the_same_store(tmp_path, capsys):
+    """Trained, refreshed and verified on meshes, whatever the devices at each step; beside one device."""
+    table, ids, states = tmp_path / "people.csv", tmp_path / "ids.txt", {}
+    tables.people(500).to_csv(table, index=False)
+    for name, layouts in (("one", ("", "", "")), ("mesh", ("data=4", "data=8", "data=2"))):
+        store = tmp_path / name
+        mesh = [["--mesh", layout] if layout else [] for layout in layouts]
+        assert fmu_delete.main([*train_words(table, store, "--l2", "1e-3", "--seed", "1"), *mesh[0]]) == 0
+        for number, refresh in ((1, []), (2, ["--refresh"])):
+            ids.write_text(f"000{number}\n")
+            assert fmu_delete.main(["delete", "--store", str(store), "--ids", str(ids), *refresh, *mesh[1]]) == 0
+        for layout in ([], mesh[2]):
+            assert fmu_delete.main(["verify", "--store", str(store), *layout]) == 0, capsys.readouterr().out
+        states[name] = tables.look(store)[1]
+    np.testing.assert_allclose(states["mesh"].params, states["one"].params, atol=1e-9)
+    np.testing.assert_allclose(states["mesh"].residual_bound, states["one"].residual_bound, atol=1e-9)
+    assert fmu_delete.main(["verify", "--store", str(store), "--mesh", "data=0"]) == 1
+    assert "--mesh: expected axes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
 def test_a_session(tmp_path, capsys, ending):
     table, store, ids = tmp_path / f"people.{ending}", tmp_path / "deep" / "model", tmp_path / "ids.txt"
