@@ -99,9 +99,8 @@ def stacked(data: Data) -> np.ndarray:
 
 def as_data(rows: np.ndarray, groups: int = 2) -> Data:
     """Stored rows as ``Data`` of so many groups, a removed one with weight zero; over the devices of a mesh."""
-    y, group = (rows[:, column].astype(np.int32) for column in (-2, -1))
-    data = placement.table(Data(rows[:, :-2], y, group, rows[:, -3], groups))
-    return jax.tree.map(jnp.asarray, data)
+    y, group = (jnp.asarray(rows[:, column].astype(np.int32)) for column in (-2, -1))
+    return placement.table(Data(jnp.asarray(rows[:, :-2]), y, group, jnp.asarray(rows[:, -3]), groups))
 
 
 def start(settings: Settings, fitted: FitResult, data: Data, noise: Any) -> stream.State:
