@@ -2,22 +2,21 @@
 
 XLA for CPUs (jaxlib 0.10) can stop for ever where two independent factorisations of many matrices meet in one program:
 each waits, on a thread of a small pool, for the others' threads. A factorisation of one matrix waits for nobody, so
-``vmap`` of these functions is a loop there. Elsewhere they are batched.
+``vmap`` of these functions is a loop there; elsewhere they are batched. Their derivatives, forward and reverse,
+factorise nothing but the same matrices in the same way (Giles 2008, "Collected matrix derivative results").
 """
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Function = TypeVar("Function", bound=Callable)
 
-
-def one_by_one(function: Function) -> Function:
-    """Maps a function over matrices one at a time on a CPU, and at once elsewhere; it can be differentiated.
+def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Maps a function over matrices one at a time on a CPU, and at once elsewhere; it cannot be differentiated.
 
     Args:
       function: of arrays, without options.
@@ -28,46 +27,101 @@ def one_by_one(function: Function) -> Function:
     """
     sequential = jax.custom_batching.sequential_vmap(function)
 
-    # A function that is mapped one by one has no reverse mode; its derivatives are those of the function itself.
-    @jax.custom_jvp
     @wraps(function)
     def apart(*args):
         return jax.lax.platform_dependent(*args, cpu=sequential, default=function)
 
-    apart.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
-    return apart  # pyright: ignore[reportReturnType] - the same signature
+    return apart
+
+
+def solve_positive(matrix: Float[Array, "d d"], b: Float[Array, "d *k"]) -> Float[Array, "d *k"]:
+    """Solves ``matrix x = b`` by Cholesky after scaling the diagonal to one; NaN when it is not positive definite."""
+    return jax.lax.custom_linear_solve(
+        lambda x: jnp.matmul(matrix, x, precision=_HIGHEST), b, lambda _, b: _solve(matrix, b), symmetric=True
+    )
 
 
 @one_by_one
-def solve_positive(matrix: Float[Array, "d d"], b: Float[Array, "d *k"]) -> Float[Array, "d *k"]:
-    """Solves ``matrix x = b`` by Cholesky after scaling the diagonal to one; NaN when it is not positive definite."""
+def _solve(matrix, b):
     scale = jax.lax.rsqrt(jnp.diagonal(matrix))
     factor = jax.scipy.linalg.cho_factor(matrix * scale[:, None] * scale[None, :], lower=True)
     scale = scale.reshape(-1, *[1] * (b.ndim - 1))
     return scale * jax.scipy.linalg.cho_solve(factor, scale * b)
 
 
-@one_by_one
+@jax.custom_jvp
 def whitening(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """The inverse of the lower Cholesky factor, so that ``|whitening @ v|^2 = v' matrix^-1 v``; NaN as above."""
+    return _whitening(matrix)
+
+
+@one_by_one
+def _whitening(matrix):
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
     return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(matrix), identity, lower=True)
 
 
-@one_by_one
+@whitening.defjvp
+def _(primals, tangents):
+    inverse = whitening(*primals)
+    (moved,) = tangents
+    inner = _times(inverse, (moved + moved.T) / 2, inverse.T)
+    lower = jnp.tril(inner) - jnp.diag(jnp.diagonal(inner)) / 2
+    return inverse, -_times(lower, inverse)
+
+
+@jax.custom_jvp
 def eigh(matrix: Float[Array, "d d"]) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
     """Eigenvalues of a symmetric matrix, rising, and eigenvectors as columns."""
+    return _eigh(matrix)
+
+
+@one_by_one
+def _eigh(matrix):
     values, vectors = jnp.linalg.eigh(matrix)
     return values, vectors
 
 
-@one_by_one
+@eigh.defjvp
+def _(primals, tangents):
+    values, vectors = eigh(*primals)
+    (moved,) = tangents
+    inner = _times(vectors.T, (moved + moved.T) / 2, vectors)
+    apart = values[None, :] - values[:, None]
+    turned = jnp.where(apart != 0, inner / jnp.where(apart != 0, apart, 1), 0)
+    return (values, vectors), (jnp.diagonal(inner), _times(vectors, turned))
+
+
 def eigenvalues(matrix: Float[Array, "d d"]) -> Float[Array, " d"]:
     """Eigenvalues of a symmetric matrix, rising."""
-    return jnp.linalg.eigvalsh(matrix)
+    return eigh(matrix)[0]
+
+
+@jax.custom_jvp
+def spectral_norm(matrix: Float[Array, "d k"]) -> Float[Array, ""]:
+    """The largest singular value."""
+    return _spectral_norm(matrix)
 
 
 @one_by_one
-def spectral_norm(matrix: Float[Array, "d k"]) -> Float[Array, ""]:
-    """The largest singular value."""
+def _spectral_norm(matrix):
     return jnp.linalg.norm(matrix, ord=2)
+
+
+@spectral_norm.defjvp
+def _(primals, tangents):
+    (matrix,), (moved,) = primals, tangents
+    largest = spectral_norm(matrix)
+    right = eigh(_times(matrix.T, matrix))[1][:, -1]
+    return largest, _times(_times(matrix, right) / largest, moved, right)
+
+
+def _times(*factors: Array) -> Array:
+    """Their product, as exact as the dtype allows."""
+    product = factors[0]
+    for factor in factors[1:]:
+        product = jnp.matmul(product, factor, precision=_HIGHEST)
+    return product
+
+
+_HIGHEST = jax.lax.Precision.HIGHEST

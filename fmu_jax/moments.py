@@ -65,6 +65,7 @@ class Moments(NamedTuple):
     errors: Errors
 
 
+@jax.jit
 def moments(objective: Objective, anchor: Float[Array, " d"], rows: Data) -> Moments:
     """Moments of ``rows`` at ``anchor``, in one pass and O(d^2) memory beyond the rows.
 

@@ -125,8 +125,16 @@ def _draw(key, like, sigma):
 
 
 def logits(objective: Objective, params: Params, x: Float[Array, "n ..."]) -> Float[Array, " n"]:
-    """Log-odds of label 1 for each row, ``(n,)``."""
-    return x @ params if objective.predict is None else objective.predict(params, x)
+    """Log-odds of label 1 for each row, ``(n,)``; ValueError if ``predict`` gives another shape."""
+    if objective.predict is None:
+        return x @ params
+    scores = objective.predict(params, x)
+    if jnp.shape(scores) != x.shape[:1]:
+        raise ValueError(
+            f"`predict` must return one score a row, {x.shape[:1]}, got {jnp.shape(scores)}; take [:, 0] of a layer of "
+            "one unit"
+        )
+    return scores
 
 
 @jax.jit

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 
 def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Maps a function of arrays one by one on a CPU, and at once elsewhere; it can be differentiated.
+    """Maps a function of arrays one by one on a CPU, and at once elsewhere; mapped derivatives are always at once.
 
     >>> factors = jax.vmap(one_by_one(jnp.linalg.cholesky))(jnp.stack([4 * jnp.eye(2), 9 * jnp.eye(2)]))
     >>> factors[:, 0, 0].tolist()

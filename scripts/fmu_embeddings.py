@@ -128,6 +128,8 @@ def removals(
             retrained = params if retrained is None else retrained
             distance = float(jnp.linalg.norm(params - retrained))
             table.append({"rows_removed": count, "train_rows": n, "method": method, "distance": distance} | row)
+    if not table:
+        raise ValueError(f"--counts: none of {', '.join(map(str, config.counts))} rows can be removed from {n}")
     return table
 
 

@@ -71,6 +71,10 @@ def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[d
     extract = extractor(config, features, data, public, seed)
     pixels = extract(data.train_x[public])
     radius = float(np.median(np.linalg.norm(pixels, axis=1)))
+    if not radius > 0:
+        raise ValueError(
+            f"--width {config.width}, --epochs {config.epochs}: most public images move no hidden unit at all"
+        )
     middle = np.median(data.train_x[public].mean(axis=(1, 2, 3)))
 
     def rows(x: np.ndarray, labels: np.ndarray) -> Data:

@@ -159,6 +159,17 @@ def test_heads_of_ten_classes_on_what_a_network_of_public_images_has_learnt(tmp_
     assert list((tmp_path / "run").glob("*.png"))
 
 
+def test_counts_beyond_the_rows_are_refused(tmp_path, capsys):
+    words = ["--datasets", "compas", "--repeats", "1", "--features", "raw", "--out", str(tmp_path / "run")]
+    assert call("fmu_embeddings", *words, "--counts", "4000") == 1
+    assert "--counts: none of 4000 rows can be removed from 2955" in capsys.readouterr().err
+
+
+def test_a_dry_run_reads_the_mesh(tmp_path, capsys):
+    assert call("fmu_groups", "--mesh", "data=0", "--dry-run", "--out", str(tmp_path / "run")) == 1
+    assert "--mesh: expected axes" in capsys.readouterr().err
+
+
 def test_a_share_of_a_subset(tmp_path):
     words = ["--datasets", "compas", "--repeats", "1", "--subsets", "minority", "--out", str(tmp_path / "run")]
     assert call("fmu_removal", *words, "--fractions", "0.9", "--fractions-of", "subset") == 0

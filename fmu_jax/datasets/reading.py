@@ -1,5 +1,8 @@
 """Reading tables and refusing bad ones: missing files, repeated or absent columns, missing or infinite values."""
 
+import lzma
+import zipfile
+import zlib
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from jaxtyping import Bool
 MISSING = ("error", "drop")
 PARQUET = (".parquet", ".pq")
 """Endings of the files that are read as Parquet."""
+_CUT_SHORT = (EOFError, zlib.error, zipfile.BadZipFile, lzma.LZMAError)
 
 
 def listed(values: Iterable, limit: int = 40) -> str:
@@ -32,6 +36,8 @@ def read_header(path: Path) -> list[str]:
         header = pd.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True, encoding="utf-8-sig")
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path} is empty; expected a header line with column names, then one row a record") from None
+    except _CUT_SHORT as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}); copy it again") from error
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is no CSV file in UTF-8 ({error.reason} at byte {error.start}); save it as one"
@@ -90,6 +96,8 @@ def _read_csv(path: Path, columns, na_values, text) -> pd.DataFrame:
             table = table.assign(**{name: [entry.strip() for entry in as_text[name]] for name in kept})
     except pd.errors.ParserError as error:
         raise ValueError(f"{path} does not parse as CSV: {error}") from error
+    except _CUT_SHORT as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}); copy it again") from error
     return table
 
 

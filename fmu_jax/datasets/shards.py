@@ -35,7 +35,7 @@ class Shards:
         error: Exception | None = None
         try:
             yield
-        except (OSError, ValueError) as caught:
+        except Exception as caught:
             error = caught
         messages = self._of_all([] if error is None else [str(error)])
         if error is not None:
@@ -82,7 +82,14 @@ class Shards:
     def _of_all(self, values: list) -> list[list]:
         if self._gather is None:
             return [values]
-        return self._gather([value.item() if isinstance(value, np.generic) else value for value in values])
+        plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+        for value in plain:
+            if not isinstance(value, str | int | float | list):
+                raise ValueError(
+                    f"values such as {value!r} ({type(value).__name__}) cannot be told to the other parts of a table; "
+                    "save them as text or numbers"
+                )
+        return self._gather(plain)
 
 
 WHOLE = Shards()

@@ -166,6 +166,8 @@ def run(
     config = parse(config_type, argv)
 
     def work(config: ConfigT) -> None:
+        if config.mesh:
+            mesh.parse(config.mesh)
         if config.dry_run:
             _show_plan(config, list(plan(config)) if plan else [])
             return

@@ -14,6 +14,7 @@ follows the data under ``jit``, so that nothing but this module and `placement` 
 Without a layout nothing here does anything: one device, one unit after the other.
 """
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -148,6 +149,13 @@ def _slices(layout: Layout) -> _Session:
             f"--mesh data={layout.data},sweep={layout.sweep}: a slice of several processes must be the only one; "
             f"with sweep, `data` divides the devices of a process ({jax.local_device_count()} here)"
         )
+    for slice_ in slices:
+        held = collections.Counter(device.process_index for device in slice_.devices.flat)
+        if len(set(held.values())) > 1:
+            raise ValueError(
+                f"--mesh data={layout.data},sweep={layout.sweep}: the processes of a slice must have as many devices "
+                f"each; processes {sorted(held)} have {[held[process] for process in sorted(held)]}"
+            )
     return _Session(slices, own)
 
 

@@ -83,6 +83,18 @@ def table_of_processes(tree: Tree) -> Tree:
     )
 
 
+def first_row(tree: Any) -> int:
+    """Where the rows that this process gave `table_of_processes` begin: its row ``i`` is row ``first_row(data) + i``.
+
+    What is done to rows, such as a removal, is to be the same in all processes: `gather` joins what each has to say.
+    """
+    slice_ = current()
+    if slice_ is None or not several_processes():
+        return 0
+    order = list(dict.fromkeys(device.process_index for device in slice_.devices.flat))
+    return order.index(jax.process_index()) * (len(jax.tree.leaves(tree)[0]) // len(order))
+
+
 def gather(values: Any) -> list[Any]:
     """What each process passes, in the order of the processes: lists, text, numbers. `fmu_jax.datasets.from_csv` asks.
 

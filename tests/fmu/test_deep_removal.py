@@ -250,3 +250,9 @@ def test_no_certificate_is_issued_and_the_error_says_why(only):
     fitted = FitResult(PARAMS, jnp.ones((), bool), jnp.zeros(()), jnp.ones((), jnp.int32))
     with pytest.raises(ValueError, match="linear"):
         stream.start(OBJECTIVE, fitted, DATA, noise=NOISE, sigma=1.0, delta=1e-5, budget=1.0)
+
+
+def test_a_model_with_a_column_of_scores_is_told_to_take_it():
+    objective = Objective(l2=0.01, predict=lambda params, x: MODEL.apply(params, x)[:, None])
+    with pytest.raises(ValueError, match=r"one score a row, .* take \[:, 0\]"):
+        remove(objective, PARAMS, DATA, ROWS)

@@ -51,6 +51,33 @@ def test_derivatives_forward_reverse_and_mapped():
     assert tangent == pytest.approx(2 * float(solved[0] @ np.asarray(RIGHT[1])))
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda matrix: jnp.sin(linalg.whitening(matrix)).sum(),
+        lambda matrix: jnp.sin(linalg.eigenvalues(matrix)).sum(),
+        lambda matrix: (linalg.eigh(matrix)[1] ** 3).sum(),
+        linalg.spectral_norm,
+        lambda matrix: jnp.sin(linalg.solve_positive(matrix, matrix[0])).sum(),
+    ],
+)
+def test_derivatives_equal_differences_and_those_of_jax(function):
+    """Along symmetric directions, forward, reverse and twice."""
+    along = jnp.asarray(DRAWN[1] + DRAWN[1].T) / 10
+    at = MATRICES[0]
+    step = 1e-5
+    expected = (function(at + step * along) - function(at - step * along)) / (2 * step)
+    found = jax.jvp(function, (at,), (along,))[1]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(jnp.vdot(jax.grad(function)(at), along), expected, rtol=1e-6, atol=1e-8)
+
+    def slope(t):
+        return jax.grad(lambda t: function(at + t * along))(t)
+
+    twice = (slope(step) - slope(-step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(slope)(0.0), twice, rtol=1e-4, atol=1e-6)
+
+
 MANY = """
 import jax, jax.numpy as jnp
 from fmu_jax import linalg
@@ -63,6 +90,17 @@ def several(x):
 
 for _ in range(30):
     several(x).block_until_ready()
+
+def moved(matrix):
+    return jax.jvp(lambda m: linalg.whitening(m).sum() + linalg.spectral_norm(m), (matrix,), (matrix,))[1]
+
+@jax.jit
+def derived(x):
+    reverse = jax.grad(lambda m: linalg.solve_positive(m, m[0]).sum())
+    return sum(jax.vmap(moved)(x + i).sum() + jax.vmap(reverse)(x + i).sum() for i in range(3))
+
+for _ in range(10):
+    derived(x).block_until_ready()
 print("done")
 """
 

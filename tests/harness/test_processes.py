@@ -54,11 +54,21 @@ with mesh.session():
         f"{sys.argv[4]}/{process}.csv", label="paid", group="sex", seed=0, gather=placement.gather
     )
     of_people = fmu_jax.fit(objective, placement.table_of_processes(people.train)).params
+    own = placement.first_row(data)
+    forget = sum(placement.gather([own, own + 1]), []) if processes > 1 else [0, 1, 600, 601]
+    some = fmu_jax.remove(objective, fit.params, data, np.array(forget), noise=noise)
+    from fmu_jax import stream
+    state = stream.start(objective, fit, data, noise=noise, sigma=1.0, delta=1e-5, budget=1.0)
+    rows, left = stream.take(data, np.array(forget))
+    state = stream.refresh(stream.delete(state, rows), left)
+    found = fmu_jax.metrics.group_metrics(fmu_jax.predict_labels(objective, fit.params, data.x), data)
+    interval = fmu_jax.fairness_interval(objective, removal, data, noise=noise)
     here = [len(part.data) for part in getattr(data.x, "addressable_shards", [])]
     print(json.dumps({
         "fit": fit.params.tolist(), "removed": removal.params.tolist(), "epsilon": float(certificate.epsilon),
         "bound": float(certificate.row_bound), "rows": data.x.shape[0], "here": here,
-        "people": of_people.tolist(),
+        "people": of_people.tolist(), "own": own, "some": some.params.tolist(), "streamed": state.params.tolist(),
+        "gap": float(found.equalized_odds_mean), "interval": interval.equalized_odds_mean.tolist(),
     }), flush=True)
 mesh.leave(0)
 """
@@ -99,9 +109,10 @@ def test_each_process_holds_its_rows_and_all_agree_with_one(tmp_path):
     (alone,) = ended(start("-c", UNLEARNING, "0", "1", "0", str(tmp_path)))
     parts = ended(*(start("-c", UNLEARNING, str(process), "2", str(port), str(tmp_path)) for process in (0, 1)))
     alone, *parts = (json.loads(text.splitlines()[-1]) for text in (alone, *parts))
+    assert [part.pop("own") for part in parts] == [0, 600]
     assert parts[0] == parts[1]
     assert (parts[0]["rows"], parts[0]["here"]) == (1200, [600])
-    for name in ("fit", "removed", "bound"):
+    for name in ("fit", "removed", "bound", "some", "streamed", "gap", "interval"):
         np.testing.assert_allclose(parts[0][name], alone[name], rtol=1e-9)
     np.testing.assert_allclose(parts[0]["epsilon"], alone["epsilon"], rtol=1e-6)
     np.testing.assert_allclose(parts[0]["people"], of_people(tmp_path), rtol=1e-9)

@@ -154,3 +154,28 @@ def test_parts_together_train_the_model_of_their_rows():
     x = np.column_stack([(by_hand(trained) - splits[0].center) / splits[0].scale, np.ones(len(trained))])
     apart = fmu_jax.make_data(x, trained["paid"] == "yes", trained["sex"] == "woman")
     np.testing.assert_allclose(fitted.params, fmu_jax.fit(objective, apart).params, rtol=1e-9)
+
+
+def test_a_file_cut_short_stops_all(tmp_path):
+    table = people()
+    for number, rows in enumerate((table.iloc[:400], table.iloc[400:])):
+        rows.to_csv(tmp_path / f"{number}.csv.gz", index=False)
+    whole = (tmp_path / "1.csv.gz").read_bytes()
+    (tmp_path / "1.csv.gz").write_bytes(whole[: len(whole) // 2])
+
+    def read(path, gather):
+        return datasets.from_csv(path, label="paid", group="sex", seed=0, gather=gather)
+
+    errors = read_together(read, [tmp_path / "0.csv.gz", tmp_path / "1.csv.gz"])
+    assert all(isinstance(error, ValueError) for error in errors)
+    assert all("1.csv.gz is damaged or cut short" in str(error) for error in errors)
+
+
+def test_values_that_cannot_be_told_to_others_are_named():
+    tables = [
+        table.assign(paid=pd.Timestamp("2020-01-01") + pd.to_timedelta(table["age"] % 2, "D"))
+        for table in thirds(people())
+    ]
+    for error in in_parts(tables):
+        assert isinstance(error, ValueError)
+        assert "cannot be told to the other parts" in str(error)
