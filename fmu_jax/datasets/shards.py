@@ -46,6 +46,8 @@ class Shards:
     def union(self, values: list) -> list:
         """The distinct values of all parts, numbers before text."""
         found = set().union(*self._of_all(values))
+        if any(isinstance(value, float) for value in found):  # As one column of the whole table would hold them.
+            found = {float(value) if isinstance(value, int) else value for value in found}
         return sorted(found, key=lambda value: (isinstance(value, str), value))
 
     def total(self, values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:

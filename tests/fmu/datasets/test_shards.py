@@ -179,3 +179,13 @@ def test_values_that_cannot_be_told_to_others_are_named():
     for error in in_parts(tables):
         assert isinstance(error, ValueError)
         assert "cannot be told to the other parts" in str(error)
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 2])
+def test_a_missing_number_in_one_part_names_values_as_the_whole_table_does(lacking):
+    table = people().assign(paid=lambda rows: (rows["paid"] == "yes").astype(int))
+    tables = thirds(table)
+    tables[lacking] = tables[lacking].assign(paid=tables[lacking]["paid"].where(tables[lacking]["age"] > 20))
+    whole = datasets.from_table(pd.concat(tables), label="paid", group="sex", seed=0, missing="drop")
+    for part in in_parts(tables, group="sex", missing="drop"):
+        assert part.label_values == whole.label_values == ("0.0", "1.0")
