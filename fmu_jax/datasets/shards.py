@@ -45,10 +45,10 @@ class Shards:
 
     def union(self, values: list) -> list:
         """The distinct values of all parts, numbers before text."""
-        found = set().union(*self._of_all(values))
-        if any(isinstance(value, float) for value in found):  # As one column of the whole table would hold them.
-            found = {float(value) if isinstance(value, int) else value for value in found}
-        return sorted(found, key=lambda value: (isinstance(value, str), value))
+        every = [value for part in self._of_all(values) for value in part]
+        if any(isinstance(value, float) for value in every):  # As one column of the whole table would hold them.
+            every = [float(value) if isinstance(value, int) else value for value in every]
+        return sorted(set(every), key=lambda value: (isinstance(value, str), value))
 
     def total(self, values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         """Sums over the parts, entry by entry."""
