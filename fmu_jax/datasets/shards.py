@@ -46,7 +46,8 @@ class Shards:
     def union(self, values: list) -> list:
         """The distinct values of all parts, numbers before text."""
         every = [value for part in self._of_all(values) for value in part]
-        if any(isinstance(value, float) for value in every):  # As one column of the whole table would hold them.
+        # As one column of the whole table would hold them.
+        if self._gather is not None and any(isinstance(value, float) for value in every):
             every = [float(value) if isinstance(value, int) else value for value in every]
         return sorted(set(every), key=lambda value: (isinstance(value, str), value))
 
