@@ -126,7 +126,7 @@ def test_rows_over_devices_give_the_same_store(tmp_path, capsys):
         for number, refresh in ((1, []), (2, ["--refresh"])):
             ids.write_text(f"000{number}\n")
             assert fmu_delete.main(["delete", "--store", str(store), "--ids", str(ids), *refresh, *mesh[1]]) == 0
-        for layout in ([], mesh[2]):
+        for layout in ([], mesh[2]) if name == "mesh" else ():
             assert fmu_delete.main(["verify", "--store", str(store), *layout]) == 0, capsys.readouterr().out
         states[name] = tables.look(store)[1]
     np.testing.assert_allclose(states["mesh"].params, states["one"].params, atol=1e-9)
