@@ -72,7 +72,10 @@ def _(primals, tangents):
 
 @jax.custom_jvp
 def eigh(matrix: Float[Array, "d d"]) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
-    """Eigenvalues of a symmetric matrix, rising, and eigenvectors as columns."""
+    """Eigenvalues of a symmetric matrix, rising, and eigenvectors as columns.
+
+    Vectors of exactly equal eigenvalues have no derivative; theirs leaves out turns among themselves.
+    """
     return _eigh(matrix)
 
 
@@ -92,9 +95,20 @@ def _(primals, tangents):
     return (values, vectors), (jnp.diagonal(inner), _times(vectors, turned))
 
 
+@jax.custom_jvp
 def eigenvalues(matrix: Float[Array, "d d"]) -> Float[Array, " d"]:
-    """Eigenvalues of a symmetric matrix, rising."""
-    return eigh(matrix)[0]
+    """Eigenvalues of a symmetric matrix, rising; without the vectors, unless they are differentiated."""
+    return _eigenvalues(matrix)
+
+
+@one_by_one
+def _eigenvalues(matrix):
+    return jnp.linalg.eigvalsh(matrix)
+
+
+@eigenvalues.defjvp
+def _(primals, tangents):
+    return jax.jvp(lambda matrix: eigh(matrix)[0], primals, tangents)
 
 
 @jax.custom_jvp
