@@ -59,6 +59,7 @@ with mesh.session():
     some = fmu_jax.remove(objective, fit.params, data, np.array(forget), noise=noise)
     from fmu_jax import stream
     state = stream.start(objective, fit, data, noise=noise, sigma=1.0, delta=1e-5, budget=1.0)
+    served = stream.serve(state, data, jnp.array(forget))[0].params
     rows, left = stream.take(data, np.array(forget))
     state = stream.refresh(stream.delete(state, rows), left)
     found = fmu_jax.metrics.group_metrics(fmu_jax.predict_labels(objective, fit.params, data.x), data)
@@ -68,6 +69,7 @@ with mesh.session():
         "fit": fit.params.tolist(), "removed": removal.params.tolist(), "epsilon": float(certificate.epsilon),
         "bound": float(certificate.row_bound), "rows": data.x.shape[0], "here": here,
         "people": of_people.tolist(), "own": own, "some": some.params.tolist(), "streamed": state.params.tolist(),
+        "served": served.tolist(),
         "gap": float(found.equalized_odds_mean), "interval": interval.equalized_odds_mean.tolist(),
     }), flush=True)
 mesh.leave(0)
@@ -112,7 +114,7 @@ def test_each_process_holds_its_rows_and_all_agree_with_one(tmp_path):
     assert [part.pop("own") for part in parts] == [0, 600]
     assert parts[0] == parts[1]
     assert (parts[0]["rows"], parts[0]["here"]) == (1200, [600])
-    for name in ("fit", "removed", "bound", "some", "streamed", "gap", "interval"):
+    for name in ("fit", "removed", "bound", "some", "streamed", "served", "gap", "interval"):
         np.testing.assert_allclose(parts[0][name], alone[name], rtol=1e-9)
     np.testing.assert_allclose(parts[0]["epsilon"], alone["epsilon"], rtol=1e-6)
     np.testing.assert_allclose(parts[0]["people"], of_people(tmp_path), rtol=1e-9)
