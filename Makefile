@@ -13,6 +13,10 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-stamp
 EXTRAS ?= scripts,dev
 ARGS ?=
+# pinned: every version as in constraints.txt. oldest: the same with the oldest JAX that pyproject.toml allows. newest:
+# whatever is newest today, JAX and all else.
+JAX_RELEASE ?= pinned
+CONSTRAINTS := $(VENV)/constraints.txt
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,14 +27,23 @@ setup: $(STAMP)  ## Make .venv with the pinned versions (the other targets do it
 $(STAMP): pyproject.toml constraints.txt
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
 		echo "error: Python >= 3.11 is needed; name one with 'make PYTHON=/path/to/python3.12 ...'" >&2; exit 1; fi
-	@set -e; if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
-		[ -x $(RUN) ] || uv venv --quiet --python "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')" $(VENV); \
-		uv pip install --quiet --python $(RUN) --constraints constraints.txt --build-constraints constraints.txt \
+	@set -e; uv=; if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then uv=1; fi; \
+	if [ -x $(RUN) ]; then :; elif [ $$uv ]; then \
+		uv venv --quiet --python "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')" $(VENV); \
+	else "$(PYTHON)" -m venv $(VENV); fi; \
+	case "$(JAX_RELEASE)" in \
+		pinned) cp constraints.txt $(CONSTRAINTS);; \
+		oldest) oldest=$$(sed -nE 's/^ *"jax>=([0-9.]+)",$$/\1/p' pyproject.toml); \
+			sed -E "s/^(jax|jaxlib)==.*/\1==$$oldest.0/" constraints.txt >$(CONSTRAINTS);; \
+		newest) : >$(CONSTRAINTS);; \
+		*) echo "error: JAX_RELEASE is pinned, oldest or newest, not $(JAX_RELEASE)" >&2; exit 1;; \
+	esac; \
+	if [ $$uv ]; then \
+		uv pip install --quiet --python $(RUN) --constraints $(CONSTRAINTS) --build-constraints $(CONSTRAINTS) \
 			--editable ".[$(EXTRAS)]"; \
 	else \
-		[ -x $(RUN) ] || "$(PYTHON)" -m venv $(VENV); \
 		$(RUN) -m pip --version >/dev/null 2>&1 || $(RUN) -m ensurepip; \
-		PIP_CONSTRAINT=constraints.txt $(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"; \
+		PIP_CONSTRAINT=$(CONSTRAINTS) $(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"; \
 	fi
 	@touch $@
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("fmu_jax", "pags_jax")
 TOP_LEVEL = {
     *("pyproject.toml", "README.md", "Makefile", "LICENSE", "constraints.txt", ".ci", ".gitignore", ".gitattributes"),
+    *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", ".github"),
     *("fmu_jax", "pags_jax", "scripts", "tests", "benchmarks"),
 }
 MAX_LINES = 300
