@@ -98,7 +98,7 @@ class Config(cli.Common):
     hsls: Path | None = None
     """Your HSLS:09 public-use file or folder; given, it joins the data sets."""
     publish: Path | None = None
-    """Also copy all rows (compressed) and figures to this folder, as README's results were."""
+    """Also copy all rows (compressed) and figures to this folder, as those of benchmarks/README.md were."""
 
 
 def parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:

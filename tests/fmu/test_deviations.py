@@ -1,4 +1,4 @@
-"""One test for each numbered deviation (README, "Where this differs from the reference").
+"""One test for each numbered deviation (fmu_jax/README.md, "Where this differs from the reference").
 
 Where the reference computes something, a NumPy twin of its formula stands here, so that each test also shows what it
 would have given.
