@@ -36,6 +36,7 @@ from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import certified_epsilon, check_positive, check_probability
 from fmu_jax.removal import Removal
 from fmu_jax.rounding import gradient_with_error
+from fmu_jax.showing import one_line
 
 #: Largest |second derivative| of the logistic function, at log-odds log(2 + sqrt 3).
 LOGISTIC_CURVATURE = 1 / (6 * 3**0.5)
@@ -72,6 +73,8 @@ class Certificate:
     sigma: Scalar
     delta: Scalar
     dtype: str
+
+    __repr__ = one_line(values=4)
 
 
 _CERTIFICATE_FIELDS = [field.name for field in dataclasses.fields(Certificate) if field.name != "dtype"]

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from fmu_jax.showing import one_line
+
 
 class CGResult(NamedTuple):
     """Outcome of ``conjugate_gradients``.
@@ -27,6 +29,8 @@ class CGResult(NamedTuple):
     steps: Int[Array, ""]
     indefinite: Bool[Array, ""]
     curvature: Float[Array, ""]
+
+    __repr__ = one_line()
 
 
 def conjugate_gradients(

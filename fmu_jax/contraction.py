@@ -23,6 +23,7 @@ from fmu_jax.objective import Objective, Scalar
 from fmu_jax.removal import Removal
 from fmu_jax.removal.descent import curvature_range
 from fmu_jax.rounding import depth, gradient_with_error, roundings
+from fmu_jax.showing import one_line
 
 
 class Replay(NamedTuple):
@@ -45,6 +46,8 @@ class Replay(NamedTuple):
     start_off: Float[Array, ""]
     params_off: Float[Array, ""]
     same_start: Bool[Array, ""]
+
+    __repr__ = one_line()
 
 
 @jax.jit

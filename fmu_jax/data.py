@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from fmu_jax.arrays import as_codes, as_floats, as_numbers
+from fmu_jax.showing import one_line
+
 #: What is computed by cell is written out cell by cell, so that thousands would never be compiled.
 MOST_GROUPS = 100
 
@@ -34,6 +37,8 @@ class Data:
     group: Int[Array, " n"]
     weight: Float[Array, " n"]
     groups: int = 2
+
+    __repr__ = one_line()
 
     def _replace(self, **changes: Any) -> "Data":
         """A copy with other fields, as the package's named tuples make it."""
@@ -63,8 +68,8 @@ def make_data(x, y, group, weight=None, *, groups: int | None = None) -> Data:
     """Builds a checked ``Data`` from anything array-like.
 
     Args:
-      x: ``(n, d)`` finite features. Integers become the default float; a float keeps its dtype
-        (as far as ``jax_enable_x64`` allows).
+      x: ``(n, d)`` finite features: an array, lists, a DataFrame. Integers become the default float; float32 and
+        float64 stay (as far as ``jax_enable_x64`` allows), narrower floats become float32.
       y: ``(n,)`` labels in {0, 1} (bool, int or float).
       group: ``(n,)`` group codes 0, 1, ..., ``groups - 1``.
       weight: ``(n,)`` zeros and ones; None means all ones.
@@ -75,30 +80,34 @@ def make_data(x, y, group, weight=None, *, groups: int | None = None) -> Data:
 
     Raises:
       ValueError: shapes differ, a feature is NaN or infinite, a label or weight is neither 0 nor 1, or a group code is
-        none of 0 to ``groups - 1``.
+        none of 0 to ``groups - 1``; or entries are no real numbers (text, dates, complex, missing, masked, sparse).
 
     >>> data = make_data([[0.5, 1.0], [0.1, 1.0], [0.2, 1.0], [0.9, 1.0]], y=[0, 1, 0, 1], group=[0, 0, 1, 1])
     >>> data.x.shape, float(data.weight.sum())
     ((4, 2), 4.0)
     """
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        x = x.astype(jnp.result_type(float))
-    codes = {}
-    for name, values in (("y", y), ("group", group)):
-        values = np.asarray(values)
-        numeric = values.dtype.kind in "biuf" and np.all(np.isfinite(values))
-        codes[name] = values.astype(np.int32) if numeric else np.zeros(0, np.int32)
-        if not np.array_equal(codes[name], values):
-            seen = np.unique(values)[:5].tolist()
-            rule = "only 0 and 1" if name == "y" else "whole numbers 0, 1, ..."
-            raise ValueError(f"`{name}` must hold {rule}, got values such as {seen}; recode it first")
+    x = as_floats(x, "x")
+    y, group = as_codes(y, "y", rule="only 0 and 1"), as_codes(group, "group")
     if groups is None:
-        groups = max(2, int(codes["group"].max(initial=0)) + 1)
-    weight = jnp.ones(x.shape[:1], x.dtype) if weight is None else jnp.asarray(weight).astype(x.dtype)
-    data = Data(x, jnp.asarray(codes["y"]), jnp.asarray(codes["group"]), weight, groups)
+        if is_traced(group):
+            raise ValueError("`group` is being traced, so that nobody can count its codes; pass `groups`, how many")
+        groups = max(2, int(np.asarray(group).max(initial=0)) + 1)
+    weight = jnp.ones(x.shape[:1], x.dtype) if weight is None else as_floats(weight, "weight", dtype=x.dtype)
+    data = Data(x, y, group, weight, groups)
     check_data(data)
     return data
+
+
+def as_data(data: Data) -> Data:
+    """The same rows on the device, whatever arrays they were made of; ValueError where one of them cannot be."""
+    if not isinstance(data, Data):
+        raise ValueError(f"`data` must be a fmu_jax.Data, from make_data or of a split; got {type(data).__name__}")
+    return data._replace(
+        x=as_floats(data.x, "x"),
+        y=as_codes(data.y, "y", rule="only 0 and 1"),
+        group=as_codes(data.group, "group"),
+        weight=as_floats(data.weight, "weight"),
+    )
 
 
 def is_traced(*trees) -> bool:
@@ -216,16 +225,17 @@ def forget_mask(forget, n: int) -> Bool[Array, " n"]:
     Raises:
       ValueError: an index is out of range, repeated or not an integer, or the mask's length is not ``n``.
     """
-    if is_traced(forget):
-        if forget.dtype == jnp.bool_ and forget.shape == (n,):
-            return forget
-        if forget.ndim != 1 or not jnp.issubdtype(forget.dtype, jnp.integer):
+    rows = as_numbers(forget, "forget")
+    if is_traced(rows):
+        if rows.dtype == jnp.bool_ and rows.shape == (n,):
+            return rows
+        if rows.ndim != 1 or not jnp.issubdtype(rows.dtype, jnp.integer):
             raise ValueError(
-                f"`forget` must be row indices (k,) or a boolean mask ({n},), got {forget.dtype} {forget.shape}"
+                f"`forget` must be row indices (k,) or a boolean mask ({n},), got {rows.dtype} {rows.shape}"
             )
         # What cannot be checked while tracing must not wrap around: an index that is out of range forgets nothing.
-        return jnp.zeros(n, bool).at[jnp.where(forget < 0, n, forget)].set(True, mode="drop")
-    rows = np.asarray(forget)
+        return jnp.zeros(n, bool).at[jnp.where(rows < 0, n, rows)].set(True, mode="drop")
+    rows = np.asarray(rows)
     if rows.dtype == np.bool_:
         if rows.shape != (n,):
             raise ValueError(f"a boolean `forget` must have shape ({n},), one entry for each row; got {rows.shape}")

@@ -17,6 +17,7 @@ from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective
 from fmu_jax.removal import Removal
 from fmu_jax.rounding import gradient_with_error
+from fmu_jax.showing import one_line
 
 
 def check_certifiable(objective: Objective, removal: Removal) -> None:
@@ -46,6 +47,8 @@ class Region(NamedTuple):
     distance: Float[Array, ""]
     radius: Float[Array, ""]
     dual: Float[Array, "d d"]
+
+    __repr__ = one_line()
 
 
 @jax.default_matmul_precision("highest")

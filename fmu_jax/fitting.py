@@ -20,9 +20,10 @@ from jaxtyping import Array, Bool, Float, Int
 from fmu_jax import cells
 from fmu_jax import objective as objectives
 from fmu_jax.conjugate_gradients import conjugate_gradients
-from fmu_jax.data import Data, check_data, is_traced
+from fmu_jax.data import Data, as_data, check_data, is_traced
 from fmu_jax.linalg import solve_positive
 from fmu_jax.objective import Objective, Params, Scalar
+from fmu_jax.showing import one_line
 from fmu_jax.subsets import restrict, select
 
 #: Up to this many features the linear model is solved with a dense (d, d) Hessian, beyond it matrix-free.
@@ -51,6 +52,8 @@ class FitResult(NamedTuple):
     converged: Bool[Array, ""]
     grad_norm: Float[Array, ""]
     steps: Int[Array, ""]
+
+    __repr__ = one_line()
 
 
 @jax.default_matmul_precision("highest")
@@ -96,7 +99,7 @@ def fit(
     >>> bool(fit(Objective(l2=1e-2, fairness=1.0), data).converged)
     True
     """
-    data = jax.tree.map(jnp.asarray, data)
+    data = as_data(data)
     check_data(data)
     if init is None:
         if not objective.linear:

@@ -21,8 +21,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+from fmu_jax.arrays import as_codes, as_floats
 from fmu_jax.certificates import Certificate, certify
 from fmu_jax.data import Data, check_data, is_traced, make_data, without
 from fmu_jax.distances import check_certifiable
@@ -33,7 +35,7 @@ from fmu_jax.removal import Removal, remove
 from fmu_jax.removal.methods import check_forget
 
 
-def as_rows(features: Float[Array, "n *shape"], *, radius: Scalar | None = None) -> Float[Array, "n d"]:
+def as_rows(features: Any, *, radius: Scalar | None = None) -> Float[Array, "n d"]:
     """Features as rows of the linear model: flattened, of norm at most 1, a constant 1 appended.
 
     Each row is mapped by itself, ``x / max(|x|, radius)``, so that no row has a part in another.
@@ -47,12 +49,15 @@ def as_rows(features: Float[Array, "n *shape"], *, radius: Scalar | None = None)
       ``(n, d)``, ``d`` the number of features and one.
 
     Raises:
-      ValueError: ``radius`` is not positive.
+      ValueError: ``radius`` is not positive, or ``features`` are no numbers or have no rows.
 
     >>> as_rows(jnp.array([[3.0, 4.0], [0.3, 0.4]]), radius=1.0).round(2).tolist()
     [[0.6, 0.8, 1.0], [0.3, 0.4, 1.0]]
     """
-    flat = jnp.asarray(features).reshape(len(features), -1)
+    features = as_floats(features, "features")
+    if features.ndim < 2:
+        raise ValueError(f"`features` must have shape (n, ...), a row for each example; got {features.shape}")
+    flat = features.reshape(len(features), -1)
     norm = jnp.linalg.norm(flat, axis=1, keepdims=True)
     if radius is None:
         scale = jnp.where(norm > 0, norm, 1)
@@ -95,12 +100,14 @@ def one_vs_rest(x, labels, group, *, classes: int, weight=None, groups: int | No
     Raises:
       ValueError: a label out of range, or anything that ``make_data`` refuses for any class.
     """
-    labels = jnp.asarray(labels)
+    labels = as_codes(labels, "labels")
     if classes < 2:
         raise ValueError(f"`classes` must be at least 2, got {classes}")
-    outside = labels[(labels < 0) | (labels >= classes)]
-    if outside.size:
-        raise ValueError(f"`labels` holds {int(outside[0])}, but there are {classes} classes, 0 to {classes - 1}")
+    if not is_traced(labels):
+        codes = np.asarray(labels)
+        outside = codes[(codes < 0) | (codes >= classes)]
+        if outside.size:
+            raise ValueError(f"`labels` holds {outside[0]}, but there are {classes} classes, 0 to {classes - 1}")
     y = (labels[None, :] == jnp.arange(classes, dtype=labels.dtype)[:, None]).astype(jnp.int32)
     first = make_data(x, y[0], group, weight, groups=groups)
     data = first._replace(y=y)
@@ -239,9 +246,9 @@ def with_features(certificate: Certificate, *, epsilon: Scalar, delta: Scalar, r
     )
 
 
-def predict_head(params: Array, x: Float[Array, "n d"]) -> Int[Array, " n"]:
+def predict_head(params: Any, x: Any) -> Int[Array, " n"]:
     """Labels ``(n,)`` int32: 1 where the log-odds are positive, or the class of largest score for ``(k, d)`` params."""
-    scores = x @ params.T
+    scores = as_floats(x, "x") @ as_floats(params, "params").T
     labels = scores > 0 if scores.ndim == 1 else jnp.argmax(scores, axis=1)
     return labels.astype(jnp.int32)
 

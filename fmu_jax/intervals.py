@@ -5,18 +5,20 @@ label. The others are undecided. Counting both, by group and label, gives an int
 *retrained* model; the paper's Theorem 2 (fairness after unlearning stays near that of retraining) becomes a number.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from fmu_jax.data import Data, cell_counts, check_data
+from fmu_jax.arrays import as_mask
+from fmu_jax.data import Data, as_data, cell_counts, check_data
 from fmu_jax.distances import Region, prediction_margins, retrained_region
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective, logits
 from fmu_jax.removal import Removal
+from fmu_jax.showing import one_line
 
 
 class FairnessInterval(NamedTuple):
@@ -37,6 +39,8 @@ class FairnessInterval(NamedTuple):
     equalized_odds_mean: Float[Array, "2"]
     undecided: Int[Array, ""]
 
+    __repr__ = one_line(values=16)
+
 
 @jax.default_matmul_precision("highest")
 def fairness_interval(objective: Objective, removal: Removal, data: Data, *, noise=None) -> FairnessInterval:
@@ -56,6 +60,7 @@ def fairness_interval(objective: Objective, removal: Removal, data: Data, *, noi
     Raises:
       ValueError: a model that is not one linear model, or rows, noise or parameters that do not fit it.
     """
+    data = as_data(data)
     check_data(data)
     check_params(objective, removal.params, data, noise)
     return interval_in_region(objective, removal.params, retrained_region(objective, removal, noise=noise), data)
@@ -68,17 +73,24 @@ def interval_in_region(objective: Objective, params, region: Region, data: Data)
     return rate_intervals(scores > 0, jnp.abs(scores) > prediction_margins(region, data.x), data)
 
 
-def rate_intervals(positive: Bool[Array, " n"], decided: Bool[Array, " n"], data: Data) -> FairnessInterval:
+def rate_intervals(positive: Any, decided: Any, data: Data) -> FairnessInterval:
     """Intervals of the group rates when undecided rows may be predicted either way.
 
     Args:
-      positive: ``(n,)`` predicted label is 1.
-      decided: ``(n,)`` the prediction cannot change.
+      positive: ``(n,)`` boolean, the predicted label is 1.
+      decided: ``(n,)`` boolean, the prediction cannot change.
       data: the rows; ``x`` is not read.
 
     Returns:
       A ``FairnessInterval``.
+
+    Raises:
+      ValueError: ``positive`` or ``decided`` is not boolean, or not of shape ``(n,)``.
     """
+    data, positive, decided = as_data(data), as_mask(positive, "positive"), as_mask(decided, "decided")
+    for name, rows in (("positive", positive), ("decided", decided)):
+        if rows.shape != data.weight.shape:
+            raise ValueError(f"`{name}` must have shape {data.weight.shape}, one entry a row; got {rows.shape}")
     dtype = data.x.dtype
     total = cell_counts(data).astype(dtype)
     sure = cell_counts(data._replace(weight=jnp.where(decided & positive, data.weight, 0))).astype(dtype)

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fmu_jax.data import Data, cell_counts, is_traced
+from fmu_jax.arrays import as_codes, as_numbers
+from fmu_jax.data import Data, as_data, cell_counts, is_traced
 from fmu_jax.penalties import pairs_of
+from fmu_jax.showing import one_line
 
 
 class GroupMetrics(NamedTuple):
@@ -48,6 +50,8 @@ class GroupMetrics(NamedTuple):
     equalized_odds_mean_gap: Float[Array, "..."]
     disparate_impact: Float[Array, "..."]
 
+    __repr__ = one_line(values=16)
+
 
 def group_metrics(prediction: Any, data: Data) -> GroupMetrics:
     """Metrics of predicted labels over the rows of weight one; jit- and vmap-able (``in_axes=(0, None)``).
@@ -60,19 +64,19 @@ def group_metrics(prediction: Any, data: Data) -> GroupMetrics:
       ``GroupMetrics``.
 
     Raises:
-      ValueError: ``prediction`` is not of shape ``(n,)``, or holds scores or codes other than 0 and 1.
+      ValueError: ``prediction`` is not of shape ``(n,)``, or holds scores, text, or codes other than 0 and 1.
 
     >>> from fmu_jax.data import make_data
     >>> data = make_data(jnp.zeros((4, 1)), y=[0, 1, 0, 1], group=[0, 0, 1, 1])
     >>> float(group_metrics(jnp.array([0, 1, 1, 1]), data).demographic_parity)
     0.5
     """
-    prediction = jnp.asarray(prediction)
+    data, prediction = as_data(data), as_numbers(prediction, "prediction")
     if prediction.shape != data.y.shape:
         raise ValueError(f"`prediction` must have shape {data.y.shape}, one label a row; got {prediction.shape}")
     if not jnp.issubdtype(prediction.dtype, jnp.integer) and prediction.dtype != jnp.bool_:
         raise ValueError(f"`prediction` must hold labels 0 and 1, got {prediction.dtype}; compare scores with 0 first")
-    result, other = _metrics(prediction, data)
+    result, other = _metrics(as_codes(prediction, "prediction", rule="labels 0 and 1"), data)
     if not is_traced(other) and other:
         raise ValueError(f"`prediction` must hold labels 0 and 1, got {int(other)} other entries; recode them")
     return result
@@ -81,8 +85,7 @@ def group_metrics(prediction: Any, data: Data) -> GroupMetrics:
 @jax.jit
 def _metrics(prediction, data):
     """The metrics, and how many predictions are neither 0 nor 1."""
-    codes = prediction.astype(jnp.int32)
-    other = jnp.sum((codes != 0) & (codes != 1), dtype=jnp.int32)
+    other = jnp.sum((prediction != 0) & (prediction != 1), dtype=jnp.int32)
     chosen = cell_counts(data._replace(weight=jnp.where(prediction.astype(bool), data.weight, 0))).astype(data.x.dtype)
     total = cell_counts(data).astype(data.x.dtype)
     right = jnp.stack([total[:, 0] - chosen[:, 0], chosen[:, 1]], axis=1)

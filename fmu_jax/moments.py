@@ -22,6 +22,7 @@ from fmu_jax import objective as objectives
 from fmu_jax.data import Data, cell_counts
 from fmu_jax.objective import Objective
 from fmu_jax.rounding import PIECES, block_sum, depth, pieces, roundings
+from fmu_jax.showing import one_line
 
 #: Rows whose matrices are summed at once; larger data go block by block, so that no copy of all rows is made.
 BLOCK = 4 * PIECES
@@ -63,6 +64,8 @@ class Moments(NamedTuple):
     reach: Float[Array, "c d d"]
     gram: Float[Array, "g d d"]
     errors: Errors
+
+    __repr__ = one_line()
 
 
 @jax.jit

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, PyTree
 
 from fmu_jax import cells, penalties
 from fmu_jax.data import Data, is_traced
+from fmu_jax.showing import one_line
 
 Params = PyTree[Float[Array, "..."]]
 Scalar = Any  # a Python number or a traced 0-d array
@@ -29,7 +30,22 @@ Scalar = Any  # a Python number or a traced 0-d array
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What is minimised. Numbers and label matches are traced: a sweep over them compiles once; the model is static.
+    """What is minimised.
+
+    In sum form over rows i of weight w_i (1 present, 0 removed), with n = sum_i w_i:
+
+        F(theta) = sum_i w_i log(1 + exp(-t_i f_i)) + n (l2 / 2) |theta|^2 + n fairness R(f) + b . theta
+
+    f_i = predict(theta, x_i) are the log-odds (x_i . theta for the linear model, whose last feature is the constant 1),
+    t_i = 2 y_i - 1 is the label as +1 or -1, b the ``noise`` that ``fit`` is given (0 without), and R the ``penalty``:
+    for ``equalized_odds``, with n_a and n_b rows in the two groups a and b (more groups: the sum over all pairs),
+
+        R = ( 1 / (n_a n_b) * sum over i in a and j in b with y_i = y_j of (f_i - f_j) )^2
+
+    The ridge takes in the constant's weight. scikit-learn's ``LogisticRegression(C=1 / (n * l2), fit_intercept=False)``
+    on the same x (the constant included) has the same minimiser where fairness and noise are 0. With ``reweigh`` each
+    row's logarithm is multiplied by N_g N_y / (n N_gy), from the numbers of rows of its group, label and both.
+    Numbers and label matches are traced: a sweep over them compiles once; the model is static.
 
     Attributes:
       l2: ridge strength per row, >= 0 (``lambda`` of the paper).
@@ -52,8 +68,10 @@ class Objective:
     reweigh: bool = False
     predict: Callable[[Any, Any], Any] | None = None
 
+    __repr__ = one_line()
+
     def __post_init__(self):
-        penalties.find(self.penalty)
+        penalties.check(self.penalty)
         for name in ("l2", "fairness"):
             value = getattr(self, name)
             concrete = isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and not is_traced(value)

@@ -44,6 +44,7 @@ from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_delta, gaussian_epsilon
 from fmu_jax.removal import Removal
+from fmu_jax.showing import one_line
 
 #: Published parameters that noise of the stated scale explains with a smaller probability were made otherwise.
 _IMPLAUSIBLE = 1e-12
@@ -79,6 +80,8 @@ class DescentCertificate:
     publish_sigma: Scalar
     delta: Scalar
     dtype: str
+
+    __repr__ = one_line(values=4)
 
 
 _FIELDS = [field.name for field in dataclasses.fields(DescentCertificate) if field.name != "dtype"]

@@ -18,6 +18,7 @@ convex framework for fair regression".
 """
 
 import dataclasses
+import inspect
 from typing import Any
 
 import jax
@@ -26,12 +27,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fmu_jax import cells
-from fmu_jax.data import Data
+from fmu_jax.arrays import as_numbers
+from fmu_jax.data import Data, is_traced
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Penalty:
     """A fairness penalty; a pytree, so that a sweep over penalties of one form compiles once.
+
+    >>> from fmu_jax import Objective
+    >>> false_positives = Penalty(match=[[1, 0], [0, 0]])
+    >>> Objective(l2=1e-3, fairness=1.0, penalty=false_positives).linear
+    True
 
     Attributes:
       match: ``M[y, y']``, ``(2, 2)``, entries >= 0: which labels of a pair's lower and higher group are compared.
@@ -56,13 +63,29 @@ def find(penalty: str | Penalty) -> Penalty:
     """The penalty of that name; one that is a ``Penalty`` already is returned as it is.
 
     Raises:
-      ValueError: unknown name.
+      ValueError: unknown name, or neither a name nor a ``Penalty``, such as a function.
     """
     if isinstance(penalty, Penalty):
         return penalty
-    if penalty not in PENALTIES:
-        raise ValueError(f"unknown penalty {penalty!r}; known: {', '.join(PENALTIES)}")
-    return PENALTIES[penalty]
+    if isinstance(penalty, str) and penalty in PENALTIES:
+        return PENALTIES[penalty]
+    names = ", ".join(PENALTIES)
+    if isinstance(penalty, str):
+        raise ValueError(f"unknown penalty {penalty!r}; known: {names}")
+    seen = f"the function {penalty.__name__!r}" if inspect.isfunction(penalty) else f"a {type(penalty).__name__}"
+    raise ValueError(
+        f"`penalty` must be a name ({names}) or a Penalty of fmu_jax.penalties, got {seen}; make one by saying which "
+        "labels of two groups are compared, such as Penalty(match=[[1, 0], [0, 1]])"
+    )
+
+
+def check(penalty: str | Penalty) -> None:
+    """Raises ValueError unless the penalty is known and its ``match``, where it can be looked at, is a (2, 2) >= 0."""
+    match = find(penalty).match
+    if not is_traced(match):
+        seen = np.asarray(as_numbers(match, "match"))
+        if seen.shape[-2:] != (2, 2) or not np.all((seen >= 0) & np.isfinite(seen)):
+            raise ValueError(f"`match` must be a (2, 2) matrix of finite numbers >= 0, got {seen.tolist()}")
 
 
 def pairs_of(groups: int) -> tuple[np.ndarray, np.ndarray]:

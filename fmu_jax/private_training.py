@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from fmu_jax.objective import Params
 from fmu_jax.privacy import check_positive, check_probability
+from fmu_jax.showing import one_line
 
 
 class PrivateFit(NamedTuple):
@@ -34,6 +35,8 @@ class PrivateFit(NamedTuple):
     delta: float
     noise_multiplier: float
     batch_sizes: np.ndarray
+
+    __repr__ = one_line()
 
 
 def train_private(

@@ -4,20 +4,20 @@ The thresholds are a function of the scores of the rows at hand, so after a remo
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from fmu_jax.data import Data
+from fmu_jax.arrays import as_codes, as_floats
+from fmu_jax.data import Data, as_data, is_traced
 
 RATES = ("selection_rate", "true_positive_rate")
 
 
-@partial(jax.jit, static_argnames="rate")
-def fit_thresholds(
-    scores: Float[Array, " n"], data: Data, *, rate: str = "true_positive_rate"
-) -> Float[Array, " groups"]:
+def fit_thresholds(scores: Any, data: Data, *, rate: str = "true_positive_rate") -> Float[Array, " groups"]:
     """Thresholds at which all groups have the rate that the threshold zero gives all rows together.
 
     With ``selection_rate`` that is demographic parity, with ``true_positive_rate`` equal opportunity, each up to one
@@ -33,7 +33,7 @@ def fit_thresholds(
       ``(groups,)``: a row of group g is predicted 1 when its score is above ``thresholds[g]``.
 
     Raises:
-      ValueError: unknown ``rate``.
+      ValueError: unknown ``rate``; or scores that are NaN or infinite, no numbers, or not one a row.
 
     >>> from fmu_jax.data import make_data
     >>> data = make_data(jnp.zeros((6, 1)), y=[0, 1, 1, 0, 1, 1], group=[0, 0, 0, 1, 1, 1])
@@ -42,6 +42,21 @@ def fit_thresholds(
     """
     if rate not in RATES:
         raise ValueError(f"unknown rate {rate!r}; known: {', '.join(RATES)}")
+    data = as_data(data)
+    return _fit(_scores(scores, data.weight.shape), data, rate)
+
+
+def _scores(scores, shape):
+    scores = as_floats(scores, "scores")
+    if scores.shape != shape:
+        raise ValueError(f"`scores` must have shape {shape}, one log-odds a row; got {scores.shape}")
+    if not is_traced(scores) and not np.isfinite(np.asarray(scores)).all():
+        raise ValueError("`scores` hold NaN or infinite numbers; train again")
+    return scores
+
+
+@partial(jax.jit, static_argnames="rate")
+def _fit(scores, data, rate):
     counted = (data.weight > 0) & ((data.y == 1) if rate == "true_positive_rate" else True)
     chosen, total = (jnp.sum(rows).astype(scores.dtype) for rows in (counted & (scores > 0), counted))
     target = chosen / jnp.maximum(total, 1)
@@ -59,9 +74,23 @@ def _upper_quantile(scores, counted, share):
     return jnp.where(total > 0, jnp.where(chosen > 0, middle, ordered[0]), 0)
 
 
-@jax.jit
-def predict_with_thresholds(
-    scores: Float[Array, " n"], group: Int[Array, " n"], thresholds: Float[Array, " groups"]
-) -> Int[Array, " n"]:
-    """Predicted labels ``(n,)`` int32: 1 where a row's score is above its group's threshold."""
+def predict_with_thresholds(scores: Any, group: Any, thresholds: Any) -> Int[Array, " n"]:
+    """Predicted labels ``(n,)`` int32: 1 where a row's score is above its group's threshold.
+
+    Args:
+      scores: ``(n,)`` log-odds.
+      group: ``(n,)`` group codes.
+      thresholds: ``(groups,)``, from ``fit_thresholds``.
+
+    Raises:
+      ValueError: scores as for ``fit_thresholds``, or group codes for which there is no threshold.
+    """
+    group, thresholds = as_codes(group, "group"), as_floats(thresholds, "thresholds")
+    scores = _scores(scores, group.shape)
+    if thresholds.ndim != 1:
+        raise ValueError(f"`thresholds` must have shape (groups,), got {thresholds.shape}")
+    if not is_traced(group):
+        codes, last = np.asarray(group), thresholds.shape[0] - 1
+        if not np.all((codes >= 0) & (codes <= last)):
+            raise ValueError(f"`group` must hold codes 0 to {last}, one for each threshold; got {np.unique(codes)}")
     return (scores > thresholds[group]).astype(jnp.int32)

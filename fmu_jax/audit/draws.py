@@ -20,6 +20,7 @@ from fmu_jax.objective import Objective, Scalar, sample_noise
 from fmu_jax.privacy import check_positive
 from fmu_jax.removal import METHODS, remove
 from fmu_jax.rounding import gradient_with_error
+from fmu_jax.showing import one_line
 
 #: The method that unlearns nothing: what an audit must catch.
 NO_REMOVAL = "no_removal"
@@ -46,6 +47,8 @@ class Draws(NamedTuple):
     retrained: Float[Array, "models d"]
     residual: dict[str, Float[Array, " models"]]
     converged: Bool[Array, ""]
+
+    __repr__ = one_line()
 
 
 @jax.default_matmul_precision("highest")

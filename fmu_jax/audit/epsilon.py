@@ -26,6 +26,7 @@ from fmu_jax.audit.distinguishers import DISTINGUISHERS, fit_scores
 from fmu_jax.data import is_traced
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_probability
+from fmu_jax.showing import one_line
 
 #: Fewest models to audit: a quarter of them fits a mean and a covariance.
 MIN_MODELS = 40
@@ -41,6 +42,8 @@ class EmpiricalEpsilon(NamedTuple):
 
     epsilon: Float[Array, ""]
     by_test: dict[str, Float[Array, ""]]
+
+    __repr__ = one_line(values=4)
 
 
 @jax.default_matmul_precision("highest")

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from fmu_jax.audit.roc import auc, true_positive_rate
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_probability
+from fmu_jax.showing import one_line
 
 
 class LiRA(NamedTuple):
@@ -34,6 +35,8 @@ class LiRA(NamedTuple):
     auc: Float[Array, " rows"]
     advantage: Float[Array, " rows"]
     true_positive_rate: Float[Array, ""]
+
+    __repr__ = one_line(values=4)
 
 
 def lira(

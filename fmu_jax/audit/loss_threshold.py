@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fmu_jax.audit.roc import auc
+from fmu_jax.showing import one_line
 
 
 class Membership(NamedTuple):
@@ -28,6 +29,8 @@ class Membership(NamedTuple):
 
     auc: Float[Array, " models"]
     advantage: Float[Array, " models"]
+
+    __repr__ = one_line(values=4)
 
 
 def membership(

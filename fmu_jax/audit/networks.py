@@ -19,6 +19,7 @@ from fmu_jax.data import Data, check_data
 from fmu_jax.metrics import GroupMetrics, group_metrics
 from fmu_jax.objective import Objective, Params, logits
 from fmu_jax.removal import remove
+from fmu_jax.showing import one_line
 
 
 class ShadowNetworks(NamedTuple):
@@ -37,6 +38,8 @@ class ShadowNetworks(NamedTuple):
     oracle: Float[Array, "pairs rows"]
     metrics: dict[str, GroupMetrics]
     converged: dict[str, Bool[Array, "pairs 2"]]
+
+    __repr__ = one_line()
 
 
 def twins(data: Data, positions: int, *, key: Array) -> Data:

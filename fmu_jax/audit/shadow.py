@@ -21,10 +21,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fmu_jax.audit.draws import AUDITED, check_audit, unlearn
-from fmu_jax.data import Data, check_data
+from fmu_jax.data import Data, as_data, check_data
 from fmu_jax.fitting import NotConvergedError, fit
 from fmu_jax.objective import Objective, Scalar, sample_noise
 from fmu_jax.removal import fit_shards, make_shards, remove
+from fmu_jax.showing import one_line
 
 
 def plant(data: Data, positions: int, *, key: Array) -> Data:
@@ -45,7 +46,7 @@ def plant(data: Data, positions: int, *, key: Array) -> Data:
     Raises:
       ValueError: ``positions`` below 1 or beyond the number of rows, or no bias column.
     """
-    data = jax.tree.map(jnp.asarray, data)
+    data = as_data(data)
     check_data(data)
     n = data.x.shape[0]
     if not 1 <= positions <= n:
@@ -81,6 +82,8 @@ class ShadowModels(NamedTuple):
     margins: dict[str, Float[Array, "pairs 2 rows"]]
     oracle: dict[str, Float[Array, "pairs rows"]]
     converged: Bool[Array, ""]
+
+    __repr__ = one_line()
 
 
 def by_membership(values: Float[Array, "pairs 2 rows"], member: Bool[Array, "pairs 2 rows"]) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fmu_jax.data import Data, check_data, forget_mask, is_traced, without
+from fmu_jax.data import Data, as_data, check_data, forget_mask, is_traced, without
 from fmu_jax.fitting import NotConvergedError, check_params, fit
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.removal.descent import descent
@@ -17,6 +17,7 @@ from fmu_jax.removal.newton import fair_newton, influence, newton
 from fmu_jax.removal.projective import projective
 from fmu_jax.removal.sharded import check_shards, sharded
 from fmu_jax.removal.update import Update
+from fmu_jax.showing import one_line
 from fmu_jax.subsets import restrict, select
 
 
@@ -44,6 +45,8 @@ class Removal(NamedTuple):
     steps: Int[Array, ""]
     damping: Any = 0.0
     curvature: Any = math.inf
+
+    __repr__ = one_line()
 
 
 class Method(NamedTuple):
@@ -134,7 +137,7 @@ def remove(
     3
     """
     chosen = _choose(objective, method, allow_unfair, options)
-    data = jax.tree.map(jnp.asarray, data)
+    data = as_data(data)
     mask = check_forget(data, forget)
     if method == "sharded":
         check_shards(objective, data, options["shard"], params)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fmu_jax import objective as objectives
-from fmu_jax.data import Data, check_data, is_traced
+from fmu_jax.data import Data, as_data, check_data, is_traced
 from fmu_jax.fitting import FitResult, NotConvergedError, minimise, use_dense
 from fmu_jax.objective import Objective
 from fmu_jax.removal.update import Update
@@ -62,7 +62,7 @@ def fit_shards(objective: Objective, data: Data, shard: Int[Array, "shards size"
       ValueError: bad rows, a model that is not linear, or a ``shard`` that is no assignment of these rows.
       NotConvergedError: a shard did not reach the tolerance of ``fit``.
     """
-    data = jax.tree.map(jnp.asarray, data)
+    data = as_data(data)
     check_data(data)
     check_shards(objective, data, shard)
     start = jnp.zeros((shard.shape[0], data.x.shape[1]), data.x.dtype)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fmu_jax import linalg
-from fmu_jax.data import Data, check_data
+from fmu_jax.data import Data, as_data, check_data
 from fmu_jax.distances import Region
 from fmu_jax.fitting import check_params
 from fmu_jax.intervals import FairnessInterval, interval_in_region
@@ -48,7 +48,7 @@ def fairness_interval(state: State, data: Data) -> FairnessInterval:
     Returns:
       A ``FairnessInterval``, as ``fmu_jax.fairness_interval`` but without a pass over the training rows.
     """
-    data = jax.tree.map(jnp.asarray, data)
+    data = as_data(data)
     check_data(data)
     check_params(state.objective, state.params, data, state.noise)
     return interval_in_region(state.objective, state.params, retrained_region(state), data)

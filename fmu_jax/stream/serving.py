@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from fmu_jax.data import Data, cell_counts, is_traced, without
+from fmu_jax.arrays import as_codes, as_numbers
+from fmu_jax.data import Data, as_data, cell_counts, is_traced, without
 from fmu_jax.fitting import NotConvergedError
 from fmu_jax.removal.methods import check_forget
+from fmu_jax.showing import one_line
 from fmu_jax.stream.state import State, check_counts, check_held, delete, needs_refresh, refresh
 
 
@@ -27,7 +29,7 @@ def take(data: Data, forget: Any) -> tuple[Data, Data]:
     Raises:
       ValueError: a row is out of range, repeated, deleted before, or the last of its cell.
     """
-    data = jax.tree.map(jnp.asarray, data)
+    data = as_data(data)
     mask = check_forget(data, forget)
     remaining = without(data, mask)
     check_counts(cell_counts(data), cell_counts(remaining))
@@ -49,6 +51,8 @@ class Served(NamedTuple):
     epsilon: Float[Array, " k"]
     refreshed: Bool[Array, " k"]
 
+    __repr__ = one_line()
+
 
 @jax.default_matmul_precision("highest")
 def serve(state: State, data: Data, rows: Any) -> tuple[State, Data, Served]:
@@ -66,11 +70,13 @@ def serve(state: State, data: Data, rows: Any) -> tuple[State, Data, Served]:
       ValueError: as ``take``, or ``data`` are not the rows that the state holds.
       NotConvergedError: a refresh did not bring the bound within the budget.
     """
-    data = jax.tree.map(jnp.asarray, data)
+    data, rows = as_data(data), as_numbers(rows, "rows")
+    if rows.dtype == bool:
+        raise ValueError("`rows` must be indices, a request each, and is a mask; pass np.flatnonzero(rows)")
     if not is_traced(state, data, rows):
         check_held(state, data)
         take(data, rows)
-    rows = jnp.asarray(rows).astype(jnp.int32)
+    rows = as_codes(rows, "rows")
     after, served = _serve(state, data, rows)
     if not is_traced(served) and np.any(~(np.asarray(served.epsilon) <= np.asarray(state.budget))):
         raise NotConvergedError(

@@ -26,12 +26,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.certificates import LOGISTIC_CURVATURE
-from fmu_jax.data import Data, cell_counts, check_data, check_values, is_traced
+from fmu_jax.data import Data, as_data, cell_counts, check_data, check_values, is_traced
 from fmu_jax.fitting import FitResult, NotConvergedError, check_params, minimise
 from fmu_jax.linalg import solve_positive
 from fmu_jax.moments import Moments, assemble, minus, moments
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import certified_epsilon, check_positive, check_probability
+from fmu_jax.showing import one_line
 
 
 class State(NamedTuple):
@@ -63,6 +64,8 @@ class State(NamedTuple):
     budget: Float[Array, ""]
     deleted: Int[Array, ""]
     refreshes: Int[Array, ""]
+
+    __repr__ = one_line()
 
     @property
     def counts(self) -> Int[Array, "groups 2"]:
@@ -103,7 +106,7 @@ def start(
     """
     if not objective.linear:
         raise ValueError("streaming removal is for the linear model only; use fmu_jax.remove for any other")
-    data = jax.tree.map(jnp.asarray, data)
+    data = as_data(data)
     check_data(data)
     check_params(objective, fit.params, data, noise)
     check_positive(sigma=sigma, budget=budget)
@@ -172,8 +175,9 @@ def delete(state: State, rows: Data) -> State:
     Raises:
       ValueError: rows that do not fit the model or cannot be rows of it, or that would empty a cell (group, label).
     """
+    rows = as_data(rows)
     if rows.x.ndim == 1:
-        rows = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], rows)
+        rows = jax.tree.map(lambda leaf: leaf[None], rows)
     d, dtype = state.anchor.shape[0], state.anchor.dtype
     if rows.x.ndim != 2 or rows.x.shape[1] != d or rows.x.dtype != dtype:
         raise ValueError(f"`rows` must hold {d} features of {dtype} each; got {rows.x.shape} of {rows.x.dtype}")
@@ -250,7 +254,7 @@ def refresh(state: State, data: Data, *, tolerance: Scalar | None = None) -> Sta
       ValueError: ``data`` are not the rows that the state holds.
       NotConvergedError: the solver stopped early.
     """
-    data = jax.tree.map(jnp.asarray, data)
+    data = as_data(data)
     check_params(state.objective, state.params, data, state.noise)
     check_held(state, data)
     if tolerance is None:

@@ -28,6 +28,47 @@ def test_auc_equals_sklearn_with_ties():
         assert float(auc(jnp.asarray(scores), jnp.asarray(positive))) == pytest.approx(roc_auc_score(positive, scores))
 
 
+@pytest.mark.parametrize("x64", [True, False])
+def test_auc_equals_sklearn_whatever_the_scores_are(x64):
+    """150,000 rows with ties, 64-bit numbers that float32 cannot tell apart, booleans; eager and traced."""
+    rng = np.random.default_rng(0)
+    n = 150_000
+    hit = rng.random(n) < 0.5
+    fine = rng.integers(0, 2**20, n)
+    near = 2.0**30 + fine
+    with jax.enable_x64(x64):
+        for scores in (rng.integers(0, 5, n), fine + 2**40, near, near.astype(np.float32), fine % 3 == 0, fine % 7):
+            expected = roc_auc_score(hit, scores)
+            assert float(auc(scores, hit)) == pytest.approx(expected, rel=3e-6)
+            assert float(auc(scores, hit.astype(int))) == pytest.approx(expected, rel=3e-6)
+        for scores in (
+            (fine % 7).astype(np.int32),
+            near.astype(np.float32),
+            fine % 3 == 0,
+            np.full(n, 2**31 - 1, "i4"),
+        ):
+            scores, positive = jnp.asarray(scores), jnp.asarray(hit)
+            traced = jax.jit(jax.vmap(auc, in_axes=(0, None)))(scores[None], positive)
+            assert float(traced[0]) == pytest.approx(roc_auc_score(hit, scores), rel=3e-6)
+        infinite = np.where(fine % 5 == 0, np.inf, np.where(fine % 5 == 1, -np.inf, fine))
+        expected = roc_auc_score(hit, np.nan_to_num(infinite, posinf=2.0**21, neginf=-1.0))
+        assert float(auc(infinite, hit)) == pytest.approx(expected, rel=3e-6)
+        assert float(jax.jit(auc)(jnp.asarray(infinite), jnp.asarray(hit))) == pytest.approx(expected, rel=3e-6)
+
+
+def test_auc_refuses_what_has_no_order():
+    for scores, positive, said in (
+        ([0.1, np.nan, 0.3], [True, False, True], "1 of 3 `scores` are NaN"),
+        ([0.1, 0.2, 0.3], [0, 1, 2], "`positive` must be boolean, or hold 0 and 1 only; got 2"),
+        ([0.1, 0.2], [0, 1, 1], r"vectors of one length, got \(2,\), \(3,\)"),
+        ([[0.1, 0.2]], [[0, 1]], "vectors of one length"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            auc(scores, positive)
+    assert np.isnan(jax.jit(auc)(jnp.array([0.1, jnp.nan]), jnp.array([True, False])))
+    assert float(auc([0.1, 0.2], [True, True])) == 0.5
+
+
 @pytest.mark.parametrize("shift", [0.3, 1.0, 3.0])
 def test_empirical_epsilon_stays_below_the_exact_one(shift):
     """Valid at 95 %: of 100 audits of two Gaussians at most 11 may fail (probability 0.01 at a true rate of 5 %)."""
