@@ -66,7 +66,7 @@ def as_numbers(values: Any, name: str) -> np.ndarray | Array:
     return array
 
 
-def as_floats(values: Any, name: str, *, dtype: Any = None) -> Float[Array, "..."]:
+def as_floats(values: Any, name: str, *, dtype: Any = None, finite: bool = False) -> Float[Array, "..."]:
     """Floats on the device: float32 and float64 as they are (as far as ``jax_enable_x64`` allows).
 
     Args:
@@ -74,11 +74,16 @@ def as_floats(values: Any, name: str, *, dtype: Any = None) -> Float[Array, "...
         become the default float.
       name: the argument's name, for messages.
       dtype: of the result; None is as said.
+      finite: refuse NaN and infinite numbers, where they are not being traced.
 
     Raises:
       ValueError: as ``as_numbers``; or a finite number is beyond the result's range.
     """
     array = as_numbers(values, name)
+    if finite and not isinstance(array, jax.core.Tracer):
+        bad = int(np.sum(~np.isfinite(np.asarray(array))))
+        if bad:
+            raise ValueError(f"`{name}` holds {bad} NaN or infinite numbers; leave their rows out, or train again")
     dtype = jnp.dtype(jnp.result_type(dtype_as_float(array) if dtype is None else dtype))
     if array.dtype == dtype:
         return jnp.asarray(array)

@@ -49,12 +49,12 @@ def as_rows(features: Any, *, radius: Scalar | None = None) -> Float[Array, "n d
       ``(n, d)``, ``d`` the number of features and one.
 
     Raises:
-      ValueError: ``radius`` is not positive, or ``features`` are no numbers or have no rows.
+      ValueError: ``radius`` is not positive, or ``features`` are not finite numbers, (n, ...).
 
     >>> as_rows(jnp.array([[3.0, 4.0], [0.3, 0.4]]), radius=1.0).round(2).tolist()
     [[0.6, 0.8, 1.0], [0.3, 0.4, 1.0]]
     """
-    features = as_floats(features, "features")
+    features = as_floats(features, "features", finite=True)
     if features.ndim < 2:
         raise ValueError(f"`features` must have shape (n, ...), a row for each example; got {features.shape}")
     flat = features.reshape(len(features), -1)

@@ -47,11 +47,9 @@ def fit_thresholds(scores: Any, data: Data, *, rate: str = "true_positive_rate")
 
 
 def _scores(scores, shape):
-    scores = as_floats(scores, "scores")
+    scores = as_floats(scores, "scores", finite=True)
     if scores.shape != shape:
         raise ValueError(f"`scores` must have shape {shape}, one log-odds a row; got {scores.shape}")
-    if not is_traced(scores) and not np.isfinite(np.asarray(scores)).all():
-        raise ValueError("`scores` hold NaN or infinite numbers; train again")
     return scores
 
 
@@ -87,8 +85,8 @@ def predict_with_thresholds(scores: Any, group: Any, thresholds: Any) -> Int[Arr
     """
     group, thresholds = as_codes(group, "group"), as_floats(thresholds, "thresholds")
     scores = _scores(scores, group.shape)
-    if thresholds.ndim != 1:
-        raise ValueError(f"`thresholds` must have shape (groups,), got {thresholds.shape}")
+    if thresholds.ndim != 1 or (not is_traced(thresholds) and np.isnan(np.asarray(thresholds)).any()):
+        raise ValueError(f"`thresholds` must be numbers of shape (groups,), got {thresholds!s}")
     if not is_traced(group):
         codes, last = np.asarray(group), thresholds.shape[0] - 1
         if not np.all((codes >= 0) & (codes <= last)):
