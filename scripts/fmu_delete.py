@@ -13,14 +13,18 @@ Exit status: 0 done; 1 refused or failed, and nothing was changed; 2 no such com
 the ledger, but the certificate or ``model.json`` could not be written yet.
 """
 
+import contextlib
+import dataclasses
+import os
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fmu_jax import Objective
-from scripts.deletion import exports, people, records, requests, training, verification
+from scripts.deletion import exports, people, records, requests, training, verification, words
 from scripts.deletion.records import Record
 from scripts.deletion.table import Table
 from scripts.deletion.training import Noise, Trained
@@ -57,6 +61,10 @@ class Train(cli.Base):
     """How features are scaled, before rows are brought to norm 1."""
     max_categories: cli.Count = 50
     """The most values that a text column may have."""
+    min_group_rows: cli.Count = 20
+    """Fewest people of a group, where there are more than two groups."""
+    small_groups: Literal["error", "merge"] = "error"
+    """Groups of fewer people: refuse the table, or put them together as one more group, "other"."""
     test_fraction: cli.Probability = 0.2
     """Share of people held out to measure accuracy and fairness; they too can be deleted."""
     fairness: cli.NonNegative = 1.0
@@ -100,7 +108,9 @@ class Report(cli.Base):
     """Write a page: how many were deleted, epsilon, accuracy and fairness by group over the requests."""
 
     store: Path
-    """The store; the page is report.html in it."""
+    """The store."""
+    out: Path | None = None
+    """Where the page goes, a new file .html; by default report.html in the store. Needed where that is read-only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,14 +126,15 @@ class Verify(cli.Base):
 
 def train(config: Train) -> None:
     """Trains, and says what was chosen."""
-    names = ("id", "label", "group", "positive", "group_one", "drop", "missing", "na_values", "scaling")
-    source = Table(
-        config.csv,
-        **{name: getattr(config, name) for name in (*names, "max_categories", "test_fraction")},
-    )
+    if not config.csv.is_file():
+        raise FileNotFoundError(f"--csv: there is no file {config.csv}")
+    source = Table(config.csv, **{name: getattr(config, name) for name in Table._fields if name != "path"})
     objective = Objective(l2=config.l2, fairness=config.fairness, penalty=config.penalty)
     noise = Noise(config.epsilon, config.delta, config.sigma, config.planned)
-    show_training(config, training.train(config.store, source, objective, noise, seed=config.seed))
+    with words.outcome("no store was made", OSError):
+        done = training.train(config.store, source, objective, noise, seed=config.seed)
+    with _shown_or_not(f"the store {config.store} is made"):
+        show_training(config, done)
 
 
 def show_training(config: Train, done: Trained) -> None:
@@ -149,14 +160,28 @@ def show_training(config: Train, done: Trained) -> None:
 
 def delete(config: Delete) -> None:
     """Deletes, and says what it cost."""
-    ids = people.read_ids(config.ids)
+    with words.outcome("nobody was deleted", OSError, ValueError):
+        ids = people.read_ids(config.ids)
     try:
         record = requests.delete(config.store, ids, ignore_missing=config.ignore_missing, refresh=config.refresh)
     except requests.UnwrittenError:
         if config.traceback:
             traceback.print_exc()
         raise
-    show_request(config.store, record)
+    with _shown_or_not(f"request {record.number} is done and in the ledger; do not send it again"):
+        show_request(config.store, record)
+
+
+@contextlib.contextmanager
+def _shown_or_not(done: str) -> Iterator[None]:
+    """What is done stays done where the terminal, or the file that the output goes to, takes no more."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):  # So that Python does not try once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise requests.UnwrittenError(f"{done}, but this could not be shown ({error}) (exit status 3)") from error
 
 
 def show_request(store: Path, record: Record) -> None:
@@ -186,7 +211,9 @@ def report(config: Report) -> None:
     """Writes the page."""
     from scripts.deletion import page  # Here, so that a deletion does not wait for matplotlib.
 
-    print(f"report: {page.write(config.store)}")
+    with words.outcome("no report was written", OSError):
+        path = page.write(config.store, config.out)
+    print(f"report: {path}")
 
 
 def verify(config: Verify) -> None:
@@ -207,9 +234,26 @@ def verify(config: Verify) -> None:
 
 
 COMMANDS = {"train": (Train, train), "delete": (Delete, delete), "report": (Report, report), "verify": (Verify, verify)}
+# The flag of each argument that a message of the library may name.
+FLAGS = {field.name: f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Train)}
+FLAGS |= {"path": "--csv", "budget": "--epsilon"}
 UNWRITTEN = 3
 """Exit status of a request that is done, and must not be repeated, though not all its files could be written."""
 DESCRIPTION = "A fair model that forgets people on request, with a certificate for each request."
+
+
+def _in_flags(command: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The command, whose errors name flags."""
+
+    def run(config: Any) -> None:
+        try:
+            command(config)
+        except (ValueError, OSError) as error:
+            paths = [str(value) for value in vars(config).values() if isinstance(value, Path)]
+            said = words.in_flags(str(error), FLAGS, verbatim=paths)
+            raise (ValueError if isinstance(error, ValueError) else OSError)(said) from error
+
+    return run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -219,8 +263,9 @@ def main(argv: list[str] | None = None) -> int:
       The exit status: as ``cli.run_command``, and `UNWRITTEN` after a request that is done but whose files are not
       all written.
     """
+    commands = {name: (config_type, _in_flags(command)) for name, (config_type, command) in COMMANDS.items()}
     try:
-        return cli.run_command(COMMANDS, description=DESCRIPTION, argv=argv)
+        return cli.run_command(commands, description=DESCRIPTION, argv=argv)
     except requests.UnwrittenError as error:
         print(f"error: {error}", file=sys.stderr)
         return UNWRITTEN

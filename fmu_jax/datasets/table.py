@@ -41,7 +41,7 @@ def code_two_values(
         if len(seen) > 2:
             raise ValueError(
                 f"{role} column {name!r} must hold exactly two values, but holds {len(seen)}: {listed(seen, 10)}; "
-                f"pass {option}=VALUE (or a tuple of values) to code that as 1 and all others as 0"
+                f"pass {option}=VALUE, or several values, to code that as 1 and all others as 0"
             )
         ones = seen[1:]
     else:

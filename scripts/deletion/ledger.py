@@ -1,31 +1,35 @@
 """The ledger: one SQLite file that holds everything a store knows, and all the SQL.
 
 Write-ahead log, ``synchronous=FULL``, and one ``BEGIN IMMEDIATE`` transaction for each request: it is wholly done or
-not begun, and two processes are serialised. What is deleted is overwritten where it stands (incremental blobs, so that
-no page is split and no copy stays behind; ``secure_delete`` for what SQLite frees itself), and after every commit the
-log is copied into the database and cut to nothing, so that no old page stays in it.
-
-Rows of the table lie in chunks of `CHUNK` rows of float64; a removed row is all zeros.
+not begun, and two processes are serialised. What is deleted is overwritten where it stands (incremental blobs;
+``secure_delete`` for what SQLite frees itself), and after every commit the log is copied into the database and cut to
+nothing, so that no old page stays in it. Rows of the table lie in ``chunks``.
 """
 
 import contextlib
 import os
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 
+from scripts.deletion.chunks import CHUNK as CHUNK
+from scripts.deletion.chunks import add_rows as add_rows
+from scripts.deletion.chunks import erase_rows as erase_rows
+from scripts.deletion.chunks import one
+from scripts.deletion.chunks import padding as padding
+from scripts.deletion.chunks import rows_at as rows_at
+from scripts.deletion.chunks import rows_between as rows_between
+from scripts.deletion.waiting import patiently, place
+
 NAME = "ledger.sqlite"
-CHUNK = 512
 WAIT_S = 600.0
 """How long one process waits for another's request."""
 _APPLICATION = 0x464D5544
 _VERSION = 2
-_FLOAT = np.dtype("<f8")
 
 _SCHEMA = f"""
 PRAGMA journal_mode = WAL;
@@ -74,38 +78,61 @@ def created(folder: Path) -> Iterator[Ledger]:
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[Ledger]:
+def opened(folder: Path, *, to_look: bool = False) -> Iterator[Ledger]:
     """Opens a store's ledger, and finishes what a killed process left: its log is copied into the database.
 
     Args:
       folder: the store.
+      to_look: nothing is going to be written, so that a store on a read-only disk will do; see `read_only`.
 
     Yields:
       The open ledger.
 
     Raises:
       FileNotFoundError: there is no store.
+      PermissionError: the store cannot be written to, and is not only looked at, or holds an unfinished log.
       ValueError: the file is no ledger, or of another version.
-      OSError: it cannot be read or written, or another process keeps it locked.
+      OSError: it cannot be read or written, another process keeps it locked, or changes it while it is looked at.
     """
     path = folder / NAME
     if not path.is_file():
         raise FileNotFoundError(f"there is no store in {folder} ({NAME} is missing); make one with the command train")
-    for place in (folder, path):
-        if not os.access(place, os.W_OK):
-            why = "or its disk is; SQLite keeps its locks there, so make it writable also to look, or copy the store"
-            raise PermissionError(f"{place} is read-only for you, {why}")
-    with _errors(path), contextlib.closing(_connect(path)) as db:
+    closed = next((place for place in (folder, path) if not os.access(place, os.W_OK)), None)
+    if closed and not to_look:
+        raise PermissionError(f"{closed} is read-only for you, or its disk is; make it writable, or copy the store")
+    before = _stamp(path)
+    if closed and before[-1]:
+        raise PermissionError(
+            f"{path}-wal holds what a killed process has not copied into the ledger, and {closed} is read-only; run "
+            "this command where the store can be written to, once, or copy the whole store to such a place"
+        )
+    with _errors(path), contextlib.closing(_connect(path, immutable=bool(closed))) as db:
         marks = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
         if marks != [_APPLICATION, _VERSION]:
             raise ValueError(f"{path} is no ledger of version {_VERSION}")
-        settle(db)
+        if not closed:
+            settle(db)
         yield db
+        if closed and _stamp(path) != before:
+            raise OSError(f"{path} was changed by another process while it was read; run this command again")
 
 
-def _connect(path: Path) -> Ledger:
-    db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, isolation_level=None, timeout=WAIT_S)
-    for pragma in ("synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY", "cache_size = -65536"):
+def read_only(db: Ledger) -> bool:
+    """Whether a ledger was opened on a read-only disk: nothing can be written, and no lock is held."""
+    return bool(db.execute("PRAGMA query_only").fetchone()[0])
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when somebody writes: time and size of the file, size of its log."""
+    found, log = path.stat(), path.with_name(f"{NAME}-wal")
+    return found.st_mtime_ns, found.st_size, log.stat().st_size if log.exists() else 0
+
+
+def _connect(path: Path, *, immutable: bool = False) -> Ledger:
+    how = "mode=ro&immutable=1" if immutable else "mode=rw"  # SQLite's locks are files beside the ledger.
+    db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{how}", uri=True, isolation_level=None, timeout=WAIT_S)
+    pragmas = ["synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY", "cache_size = -65536"]
+    for pragma in [*pragmas, *(["query_only = ON"] if immutable else [])]:
         db.execute(f"PRAGMA {pragma}")
     return db
 
@@ -121,8 +148,15 @@ def _errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive(db: Ledger) -> Iterator[None]:
-    """One transaction, alone: what is done inside is kept as a whole, or, after an error, not at all."""
-    db.execute("BEGIN IMMEDIATE")
+    """One transaction, alone: what is done inside is kept as a whole, or, after an error, not at all.
+
+    Raises:
+      OSError: another process keeps the store busy.
+    """
+    if read_only(db):
+        db.execute("BEGIN")
+    else:
+        patiently(db, "BEGIN IMMEDIATE", most_s=WAIT_S)
     try:
         yield
         db.execute("COMMIT")
@@ -138,14 +172,9 @@ def settle(db: Ledger) -> None:
     Raises:
       OSError: another process keeps the store busy, or the disk is full; the log stays until the store is next opened.
     """
-    path = Path(db.execute("PRAGMA database_list").fetchone()[2])
-    end = time.monotonic() + WAIT_S
-    # SQLite waits for another process's transaction, but not for its checkpoint.
-    with _errors(path):
-        while db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            if time.monotonic() > end:
-                raise OSError(f"{path}: another process has kept the store busy for {WAIT_S:.0f} s")
-            time.sleep(0.01)
+    with _errors(place(db)):
+        # SQLite waits for another process's transaction, but not for its checkpoint.
+        patiently(db, "PRAGMA wal_checkpoint(TRUNCATE)", most_s=WAIT_S)
 
 
 def fault(db: Ledger) -> str:
@@ -156,26 +185,16 @@ def fault(db: Ledger) -> str:
         differing = {f"{kind} {name}" for kind, name, *_ in set(new.execute(tables)) ^ set(db.execute(tables))}
     found = [line for (line,) in db.execute("PRAGMA integrity_check(5)") if line != "ok"]
     found += [f"{what} is missing, changed or was added" for what in sorted(differing)]
-    mode = db.execute("PRAGMA journal_mode").fetchone()[0]
-    found += [f"journal_mode is {mode}, not wal"] if mode != "wal" else []
-    with Path(db.execute("PRAGMA database_list").fetchone()[2]).open("rb") as file:
+    with place(db).open("rb") as file:
         versions = file.read(20)[18:]
-    found += ["the file header asks for another version of SQLite"] if versions != b"\x02\x02" else []
+    found += ["the file header asks for no write-ahead log"] if versions != b"\x02\x02" else []
     return "; ".join(found)
-
-
-def _one(db: Ledger, query: str, *values: Any) -> tuple[Any, ...]:
-    """The first row that a query finds; ValueError where there is none, as the ledger is then not whole."""
-    found = db.execute(query, values).fetchone()
-    if found is None:
-        raise ValueError(f"the ledger is damaged: nothing answers {query!r}")
-    return found
 
 
 def put_meta(db: Ledger, name: str, value: bytes) -> None:
     """Keeps a value by name; every later one is written over the first, byte by byte, and must be as long."""
     db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
-    with db.blobopen("meta", "value", _one(db, "SELECT rowid FROM meta WHERE name = ?", name)[0]) as blob:
+    with db.blobopen("meta", "value", one(db, "SELECT rowid FROM meta WHERE name = ?", name)[0]) as blob:
         if len(blob) != len(value):
             raise ValueError(f"the new {name} has {len(value)} bytes, the stored one {len(blob)}")
         blob.write(value)
@@ -183,7 +202,7 @@ def put_meta(db: Ledger, name: str, value: bytes) -> None:
 
 def meta(db: Ledger, name: str) -> bytes:
     """The value kept under a name."""
-    return _one(db, "SELECT CAST(value AS BLOB) FROM meta WHERE name = ?", name)[0]
+    return one(db, "SELECT CAST(value AS BLOB) FROM meta WHERE name = ?", name)[0]
 
 
 def all_meta(db: Ledger) -> dict[str, bytes]:
@@ -226,60 +245,6 @@ def all_people(db: Ledger) -> Iterator[tuple[bytes, int, int]]:
     yield from db.execute("SELECT id, position, request FROM people")
 
 
-def add_rows(db: Ledger, rows: np.ndarray) -> None:
-    """Stores all rows, ``(n, width)`` float64; the last chunk is filled up with zeros."""
-    rows = np.asarray(rows, _FLOAT)
-    for number, begin in enumerate(range(0, len(rows), CHUNK)):
-        part = rows[begin : begin + CHUNK]
-        filled = np.concatenate([part, np.zeros((CHUNK - len(part), rows.shape[1]), _FLOAT)])
-        db.execute("INSERT INTO chunks VALUES (?, ?)", (number, filled.tobytes()))
-
-
-def rows_at(db: Ledger, positions: np.ndarray) -> np.ndarray:
-    """The rows at these positions, ``(k, width)`` float64, in their order."""
-    out = np.empty((len(positions), _chunk(db, 0).shape[1]), _FLOAT)
-    for number, places in _by_chunk(positions):
-        out[places] = _chunk(db, number)[positions[places] % CHUNK]
-    return out
-
-
-def rows_between(db: Ledger, start: int, stop: int) -> np.ndarray:
-    """The rows at positions ``start`` to ``stop - 1``, ``(stop - start, width)`` float64."""
-    numbers = range(start // CHUNK, -(-stop // CHUNK))
-    out = np.empty((len(numbers) * CHUNK, _chunk(db, 0).shape[1]), _FLOAT)
-    for place, number in enumerate(numbers):
-        out[place * CHUNK : (place + 1) * CHUNK] = _chunk(db, number)
-    return out[start % CHUNK :][: stop - start]
-
-
-def erase_rows(db: Ledger, positions: np.ndarray) -> None:
-    """Overwrites the rows at these positions with zeros, where they stand."""
-    for number, places in _by_chunk(positions):
-        with db.blobopen("chunks", "rows", number) as blob:
-            width = len(blob) // CHUNK
-            for position in positions[places]:
-                blob.seek(int(position) % CHUNK * width)
-                blob.write(bytes(width))
-
-
-def padding(db: Ledger, rows: int) -> np.ndarray:
-    """All that is stored after the first ``rows`` rows: what fills up the last chunk."""
-    return rows_between(db, rows, _one(db, "SELECT count(*) FROM chunks")[0] * CHUNK)
-
-
-def _chunk(db: Ledger, number: int) -> np.ndarray:
-    (packed,) = _one(db, "SELECT rows FROM chunks WHERE number = ?", number)
-    return np.frombuffer(packed, _FLOAT).reshape(CHUNK, -1)
-
-
-def _by_chunk(positions: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each chunk that holds one of the positions, and which of them."""
-    order = np.argsort(positions, kind="stable")
-    numbers, starts, counts = np.unique(positions[order] // CHUNK, return_index=True, return_counts=True)
-    for number, start, count in zip(numbers.tolist(), starts, counts, strict=True):
-        yield number, order[start : start + count]
-
-
 def add_record(db: Ledger, record: Record) -> None:
     """Adds a certificate."""
     db.execute("INSERT INTO records VALUES (?, ?, ?)", record)
@@ -287,7 +252,7 @@ def add_record(db: Ledger, record: Record) -> None:
 
 def last_record(db: Ledger) -> Record:
     """The newest certificate."""
-    return Record(*_one(db, "SELECT * FROM records ORDER BY number DESC LIMIT 1"))
+    return Record(*one(db, "SELECT * FROM records ORDER BY number DESC LIMIT 1"))
 
 
 def records(db: Ledger, numbers: Iterable[int] | None = None) -> Iterator[Record]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.deletion import exports, ledger, model, records
+from scripts.deletion import exports, ledger, model, records, seal
 from scripts.deletion.model import Settings
 from scripts.harness import looks, plot, report, rows
 
@@ -35,26 +35,38 @@ How to read the gaps. A shaded band is where the same gap of a retrained model l
 """
 
 
-def write(folder: Path) -> Path:
-    """Writes a store's report.
+def write(folder: Path, out: Path | None = None) -> Path:
+    """Writes a store's report, and what is missing in the store; one on a read-only disk is only looked at.
 
     Args:
       folder: the store.
+      out: where the page goes, a new file ``.html``; None is ``report.html`` in the store.
 
     Returns:
       The page's path.
 
     Raises:
-      OSError: there is no store, or the page cannot be written.
+      OSError: there is no store, or the page cannot be written; whatever was in its place is there still.
+      ValueError: ``out`` exists or is no ``.html``, or the ledger does not fit its seal.
     """
     model.use_float64()
-    with ledger.opened(folder) as db:
-        exports.catch_up(db, folder)
+    if out is not None and (out.exists() or out.suffix != ".html"):
+        why = "exists and stays as it is" if out.exists() else "does not end in .html"
+        raise ValueError(f"--out {out} {why}; name a new page, such as {out.with_suffix('.new.html')}")
+    with ledger.opened(folder, to_look=True) as db:
+        if not ledger.read_only(db):
+            exports.catch_up(db, folder)
+        elif out is None:
+            raise PermissionError(
+                f"{folder} is read-only, so its page cannot be written there; say where it goes: --out FILE.html"
+            )
+        else:
+            seal.check_books(db)
         with exports.private(), ledger.exclusive(db), tempfile.TemporaryDirectory() as drawn:
             settings = Settings.from_json(ledger.meta(db, "settings"))
             said = [records.parse(record) for record in ledger.records(db)]
             return report.write(
-                folder / exports.REPORT,
+                out or folder / exports.REPORT,
                 "Deletions",
                 _sections(settings, said, Path(drawn)),
                 lead=_lead(said),

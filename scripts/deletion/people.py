@@ -26,6 +26,8 @@ def read_ids(path: Path) -> list[str]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"--ids: there is no file {path}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start})") from None
     ids = [line.strip() for line in lines if line.strip()]

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fmu_jax import stream
-from scripts.deletion import exports, ledger, model, people, records, seal
+from fmu_jax import NotConvergedError, stream
+from scripts.deletion import exports, ledger, model, people, records, seal, words
 from scripts.deletion.ledger import Ledger, Record
 from scripts.deletion.model import Settings
 
@@ -44,15 +44,20 @@ def delete(folder: Path, ids: Sequence[str], *, ignore_missing: bool = False, re
       UnwrittenError: the request is done.
     """
     model.use_float64()
-    with ledger.opened(folder) as db:
-        exports.catch_up(db, folder)
-        with ledger.exclusive(db):
-            record = _serve(db, ids, ignore_missing, refresh)
+    record = None
+    with words.outcome("nobody was deleted", OSError, ValueError, ledger.Error):
         try:
-            ledger.settle(db)
-            exports.catch_up(db, folder)
-            exports.check_certificate(folder, record)
-        except (OSError, ledger.Error) as error:
+            with ledger.opened(folder) as db:
+                exports.catch_up(db, folder)
+                with ledger.exclusive(db):
+                    served = _serve(db, ids, ignore_missing, refresh)
+                record = served  # From here on it is done.
+                ledger.settle(db)
+                exports.catch_up(db, folder)
+                exports.check_certificate(folder, record)
+        except (OSError, ValueError, ledger.Error) as error:
+            if record is None:
+                raise
             raise UnwrittenError(
                 f"request {record.number} is done and in the ledger, but not all files could be written ({error}); do "
                 "not send it again: report, or the next delete, writes them (exit status 3)"
@@ -142,10 +147,15 @@ def _without(
     if refresh or bool(stream.needs_refresh(state)):
         held = ledger.rows_between(db, settings.test_rows, settings.rows)
         data = model.as_data(held, len(settings.group_values))
-        state, method = stream.refresh(state, data), records.REFRESHED
+        try:
+            state, method = stream.refresh(state, data), records.REFRESHED
+        except NotConvergedError as error:
+            raise ValueError(
+                f"retraining on who remains failed ({error}); train a new store with a larger --l2"
+            ) from error
     if bool(stream.needs_refresh(state)):
         raise ValueError(
             f"even the retrained model has epsilon {float(state.epsilon):.3g}, above the budget {settings.budget:g}; "
-            "train a new store with a larger sigma"
+            "train a new store with a larger --sigma"
         )
     return state, method

@@ -25,6 +25,8 @@ class Table(NamedTuple):
     na_values: Sequence[str] = ()
     scaling: str = "standardise"
     max_categories: int = 50
+    min_group_rows: int = datasets.grouping.MIN_GROUP_ROWS
+    small_groups: str = "error"
     test_fraction: float = 0.2
 
 
@@ -65,6 +67,8 @@ def read(table: Table, *, seed: int) -> tuple[list[str], datasets.Split]:
         test_fraction=table.test_fraction,
         missing=table.missing,
         max_categories=table.max_categories,
+        min_group_rows=table.min_group_rows,
+        small_groups=table.small_groups,
         source=source,
     )
     return ids, split

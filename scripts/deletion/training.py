@@ -18,6 +18,7 @@ from fmu_jax import Data, FitResult, Objective, datasets, fit, metrics, predict_
 from scripts.deletion import exports, ledger, model, people, records, seal, table
 from scripts.deletion.model import Settings
 from scripts.deletion.table import Table
+from scripts.deletion.waiting import holder
 from scripts.harness import files, placement
 
 
@@ -66,12 +67,12 @@ def train(folder: Path, source: Table, objective: Objective, noise: Noise, *, se
     ids, split = table.read(source, seed=draw.getrandbits(32))
 
     data = placement.table(split.train)
-    pilot = fit(objective, data)
+    pilot = _fitted(objective, data)
     count, residual = _plan(objective, pilot, split.train, noise, draw.getrandbits(64))
     sigma = _noise_level(residual, noise.epsilon, noise.delta) if noise.sigma is None else noise.sigma
     settings = _settings(split, objective, noise, sigma)
     perturbation = jnp.asarray([draw.gauss(0.0, sigma) for _ in split.feature_names])
-    fitted = fit(objective, data, noise=perturbation)
+    fitted = _fitted(objective, data, noise=perturbation)
     state = model.start(settings, fitted, data, perturbation)
     if bool(stream.needs_refresh(state)):
         raise ValueError(
@@ -89,6 +90,16 @@ def train(folder: Path, source: Table, objective: Objective, noise: Noise, *, se
         accuracy_without_noise=_accuracy(objective, pilot.params, split.test),
         accuracy=_accuracy(objective, state.params, split.test),
     )
+
+
+def _fitted(objective: Objective, data: Data, *, noise: jax.Array | None = None) -> FitResult:
+    found = fit(objective, data, noise=noise, throw=False)
+    if not found.converged:
+        raise ValueError(
+            f"training stopped after {int(found.steps)} steps at gradient norm {float(found.grad_norm):.3g} a person, "
+            "before it reached the optimum; use a larger --l2 or a smaller --fairness"
+        )
+    return found
 
 
 def _plan(objective: Objective, pilot: FitResult, data: Data, noise: Noise, seed: int) -> tuple[int, float]:
@@ -148,7 +159,7 @@ def _building(folder: Path) -> Iterator[Path]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another process is training for {folder}; wait for it") from None
+            raise ValueError(f"{holder(lock)} is training for {folder}; wait for it") from None
         try:
             for leftover in place.iterdir():
                 if leftover != lock:

@@ -1,6 +1,7 @@
 """Does the store tell the truth? Everything is computed again from the stored rows and compared; nothing is written.
 
-That is: no export. Opening a ledger still finishes what a killed process left in SQLite's own log.
+That is: no export. Opening a ledger still finishes what a killed process left in SQLite's own log, unless the store
+lies on a read-only disk, where it is read without locks.
 """
 
 from collections.abc import Callable, Iterator
@@ -54,7 +55,7 @@ def verify(folder: Path) -> Iterator[tuple[str, Outcome]]:
       OSError: the same, or there is no store.
     """
     model.use_float64()
-    with ledger.opened(folder) as db, ledger.exclusive(db):
+    with ledger.opened(folder, to_look=True) as db, ledger.exclusive(db):
         try:
             seen = look(db, folder)
         except _UNREADABLE as error:

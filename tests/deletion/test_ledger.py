@@ -111,7 +111,7 @@ def test_the_pragmas_that_the_promises_rest_on(folder):
 
 def test_a_read_only_ledger_says_so(folder, monkeypatch):
     monkeypatch.setattr(ledger.os, "access", lambda place, _: place != folder / ledger.NAME)  # Root may write anywhere.
-    with pytest.raises(PermissionError, match=r"ledger\.sqlite is read-only for you, or its disk is"):
+    with pytest.raises(PermissionError, match=r"ledger\.sqlite is read-only for you, or its disk is; make it writable"):
         ledger.opened(folder).__enter__()
 
 

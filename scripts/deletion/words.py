@@ -1,0 +1,80 @@
+"""What the command says when something fails: in its own flags, and what is the case now.
+
+The library's messages speak Python: ``missing='drop'``, `` `l2` ``. A user of the command has flags, so every message
+that reaches the command is put into them, whatever function it comes from.
+"""
+
+import ast
+import contextlib
+import re
+import shlex
+from collections.abc import Collection, Iterator, Mapping
+
+_LITERAL = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_VALUE = rf"(?:{_LITERAL}|\((?:{_LITERAL}|[^()'\"])*\)|[^\s,;:()]*[^\s,;:().])"
+_SAID = re.compile(
+    rf"`(?P<quoted>\w+)`|(?<![\w./=-])(?P<name>[a-z][a-z0-9_]*)=(?P<value>{_VALUE})"
+    rf"|(?<!\w)(?:{_LITERAL})(?!\w)|(?<![\w./-])(?P<bare>[a-z]+(?:_[a-z]+)+)(?![\w./=-])"
+)
+
+
+@contextlib.contextmanager
+def outcome(said: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Errors of these kinds say first what is the case now, such as "nobody was deleted".
+
+    Raises:
+      OSError, ValueError: the same error in other words.
+    """
+    try:
+        yield
+    except kinds as error:
+        text = str(error)
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            text = f"{error.filename}: {error.strerror}"
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        if isinstance(error, FileNotFoundError | PermissionError):
+            kind = type(error)
+        elif kind is OSError:
+            text += "; when that is mended, run the same command again"
+        raise kind(text if said in text else f"{said}: {text}") from error
+
+
+def in_flags(message: str, flags: Mapping[str, str], *, verbatim: Collection[str] = ()) -> str:
+    """A message of the library as the command says it.
+
+    Args:
+      message: it names arguments as Python does: ``name=value``, `` `name` ``, and names that hold an underscore.
+      flags: the flag of each argument, such as ``{"missing": "--missing"}``.
+      verbatim: what the user wrote, such as the table's path; it stays as it is, as does whatever is quoted.
+
+    Returns:
+      The message with flags.
+
+    >>> flags = {"missing": "--missing", "drop": "--drop", "max_categories": "--max-categories"}
+    >>> in_flags("pass missing='drop', drop=('a b', 'c') or drop=(column, ...), or raise max_categories", flags)
+    "pass --missing drop, --drop 'a b' c or --drop COLUMN ..., or raise --max-categories"
+    """
+    # What holds nothing to translate needs no protection, and would cut words in two: a store may be called "max".
+    kept = "|".join(re.escape(text) for text in verbatim if _SAID.search(text))
+    parts = re.split(f"({kept})", message) if kept else [message]
+
+    def put(found: re.Match[str]) -> str:
+        name = found["quoted"] or found["name"] or found["bare"]
+        if name not in flags:
+            return found["quoted"] or found[0]
+        written = _written(found["value"]) if found["value"] else ""
+        return f"{flags[name]} {written}".strip()
+
+    return "".join(part if number % 2 else _SAID.sub(put, part) for number, part in enumerate(parts))
+
+
+def _written(value: str) -> str:
+    """How a value is written on a command line."""
+    if value.endswith("...)"):  # An example, such as (column, ...).
+        return f"{value.strip('().,').rstrip('., ').upper() or 'VALUE'} ..."
+    try:
+        read = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    several = read if isinstance(read, tuple | list | set) else (read,)
+    return " ".join(shlex.quote(str(item)) for item in several if item is not None and not isinstance(item, bool))
