@@ -12,6 +12,7 @@ import pytest
 
 from scripts import fmu_delete
 from scripts.deletion import ledger, page, requests, verification, waiting
+from scripts.deletion.table import Table, read
 from scripts.deletion.words import in_flags, outcome
 from scripts.harness import files
 from tests.deletion import tables
@@ -122,11 +123,14 @@ def test_small_groups_can_be_merged_or_allowed(tmp_path, capsys):
     path = tmp_path / "people.csv"
     towns = tables.people(600).assign(town=["a", "b", "c"] * 195 + ["d"] * 8 + ["e"] * 7)
     towns.to_csv(path, index=False)
-    words = train_words(path, tmp_path / "model", "--group", "town", "--l2", "1e-3", "--test-fraction", "0.4")
-    assert fmu_delete.main([*words, "--min-group-rows", "12"]) == 1
+    words = train_words(path, tmp_path / "model", "--group", "town", "--min-group-rows", "12")
+    assert fmu_delete.main(words) == 1
     assert "'d' (8 rows), 'e' (7 rows); pass --small-groups merge" in capsys.readouterr().err
-    assert fmu_delete.main([*words, "--min-group-rows", "12", "--small-groups", "merge"]) == 0
-    assert "group town: 0 = a, 1 = b, 2 = c, 3 = other" in capsys.readouterr().out
+    source = Table(path, "id", "paid", "town", test_fraction=0.4)
+    merged = read(source._replace(min_group_rows=12, small_groups="merge"), seed=0)[1]
+    assert merged.group_values == ("a", "b", "c", "other")
+    with pytest.raises(ValueError, match="'d' .8 rows., 'e' .7 rows."):
+        read(source._replace(min_group_rows=9), seed=0)
 
 
 def test_a_missing_file_is_named_by_its_flag(tmp_path, store, capsys):
@@ -266,7 +270,10 @@ def test_who_waits_says_for_whom(store, monkeypatch, capsys):
         monkeypatch.setattr(waiting.time, "sleep", lambda _: capsys_said(other, store, capsys))
         with ledger.opened(store) as db, ledger.exclusive(db):
             pass
-    assert [f"waiting for process {other.pid} ({' '.join(words)[:100]}..., which uses {store}\n"] == NOTICES
+    (said,) = NOTICES
+    assert said.startswith(f"waiting for process {other.pid} ({sys.executable} -c import sqlite3, sys db = ")
+    assert said.endswith(f", which uses {store}\n")
+    assert said.count("\n") == 1
 
 
 NOTICES = []

@@ -1,6 +1,7 @@
 """The objective against the NumPy oracles, its closed forms against autodiff, its products against dense matrices."""
 
 import itertools
+import pydoc
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from flax import linen
 from jax.flatten_util import ravel_pytree
+from sklearn.linear_model import LogisticRegression
 
-from fmu_jax import Objective, cells, make_data, penalties, predict_labels, sample_noise
+from fmu_jax import Objective, cells, fit, make_data, penalties, predict_labels, sample_noise
 from fmu_jax import objective as objectives
 from tests import oracles
 
@@ -220,6 +222,62 @@ def test_impossible_strengths_are_refused(name, bad):
 def test_unknown_penalty_is_refused_and_the_known_ones_listed():
     with pytest.raises(ValueError, match=r"unknown penalty 'equal_odds'.*equalized_odds"):
         Objective(l2=1.0, penalty="equal_odds")
+
+
+@pytest.mark.parametrize(
+    ("penalty", "seen"),
+    [(lambda scores, data: 0.0, "the function '<lambda>'"), (np.eye(2), "a ndarray"), (["individual"], "a list")],
+)
+def test_what_is_no_penalty_is_told_how_to_make_one(penalty, seen):
+    with pytest.raises(
+        ValueError, match=rf"a name \(equalized_odds, .* Penalty of .*, got {seen}.*Penalty\(match=\[\["
+    ):
+        Objective(l2=1.0, fairness=1.0, penalty=penalty)
+
+
+@pytest.mark.parametrize(
+    "match", [np.eye(3), [[1.0, -1.0], [0.0, 1.0]], [[np.nan, 0.0], [0.0, 1.0]], [["a", 0], [0, 1]]]
+)
+def test_a_match_is_a_matrix_of_weights(match):
+    with pytest.raises(ValueError, match="`match` must"):
+        Objective(l2=1.0, fairness=1.0, penalty=penalties.Penalty(match))
+
+
+def test_help_holds_the_formula():
+    shown = pydoc.render_doc(Objective, renderer=pydoc.plaintext)
+    assert "F(theta) = sum_i w_i log(1 + exp(-t_i f_i)) + n (l2 / 2) |theta|^2 + n fairness R(f) + b . theta" in shown
+    assert shown.isascii()
+
+
+def test_the_formula_of_the_help_is_the_value():
+    """Summed over pairs and rows one by one, in NumPy."""
+    x, y, s, w = PROBLEM.x, PROBLEM.y, PROBLEM.s, PROBLEM.w
+    f, n = x @ THETA, w.sum()
+    pairs = [(i, j) for i in np.flatnonzero(w * (s == 0)) for j in np.flatnonzero(w * (s == 1)) if y[i] == y[j]]
+    gap = sum(f[i] - f[j] for i, j in pairs) / ((w * (s == 0)).sum() * (w * (s == 1)).sum())
+    expected = (w * np.log1p(np.exp(-(2 * y - 1) * f))).sum() + n * L2 / 2 * THETA @ THETA + n * FAIRNESS * gap**2
+    objective = Objective(l2=L2, fairness=FAIRNESS)
+    found = objectives.value(objective, jnp.array(THETA), rows(), jnp.array(NOISE))
+    assert float(found) == pytest.approx(expected + NOISE @ THETA, rel=1e-12)
+
+
+def test_scikit_learns_weights():
+    """The recipe of the guide: equal with the constant as a feature, and as 1/c^2 without a penalty on the intercept."""
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.normal(size=(300, 3)), np.ones(300)])
+    y = (x @ [1.0, -1.0, 0.5, 0.7] + rng.logistic(size=300) > 0).astype(int)
+    strength = {"C": 1 / (300 * L2), "tol": 1e-12, "max_iter": 10_000}
+
+    def ours(c):
+        data = make_data(np.column_stack([x[:, :-1], c * x[:, -1]]), y, np.arange(300) % 2)
+        return np.asarray(fit(Objective(l2=L2), data).params) * [1, 1, 1, c]
+
+    same = LogisticRegression(fit_intercept=False, **strength).fit(x, y).coef_[0]
+    np.testing.assert_allclose(ours(1.0), same, atol=1e-7)
+    free = LogisticRegression(**strength).fit(x[:, :-1], y)
+    off = [np.abs(ours(c) - [*free.coef_[0], free.intercept_[0]]).max() for c in (10.0, 100.0)]
+    assert off[0] < 1e-3
+    assert off[0] / off[1] == pytest.approx(100, rel=0.05)
 
 
 def test_a_penalty_of_ones_own_interpolates_between_the_named_ones():
