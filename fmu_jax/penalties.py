@@ -59,7 +59,7 @@ PENALTIES = {
 }
 
 
-def find(penalty: str | Penalty) -> Penalty:
+def find(penalty: Any) -> Penalty:
     """The penalty of that name; one that is a ``Penalty`` already is returned as it is.
 
     Raises:
@@ -79,7 +79,7 @@ def find(penalty: str | Penalty) -> Penalty:
     )
 
 
-def check(penalty: str | Penalty) -> None:
+def check(penalty: Any) -> None:
     """Raises ValueError unless the penalty is known and its ``match``, where it can be looked at, is a (2, 2) >= 0."""
     match = find(penalty).match
     if not is_traced(match):

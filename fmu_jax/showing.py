@@ -25,7 +25,7 @@ def one_line(*, values: int = 0) -> Callable[[Any], str]:
 
     def represent(self: Any) -> str:
         names = self._fields if isinstance(self, tuple) else [field.name for field in dataclasses.fields(self)]
-        shown = ", ".join(f"{name}={_short(getattr(self, name), values)}" for name in names)
+        shown = ", ".join(f"{name}={_short(getattr(self, name, None), values)}" for name in names)
         return f"{type(self).__name__}({shown})"
 
     represent.one_line = True  # pyright: ignore[reportFunctionMemberAccess]

@@ -129,7 +129,7 @@ def test_small_groups_can_be_merged_or_allowed(tmp_path, capsys):
     source = Table(path, "id", "paid", "town", test_fraction=0.4)
     merged = read(source._replace(min_group_rows=12, small_groups="merge"), seed=0)[1]
     assert merged.group_values == ("a", "b", "c", "other")
-    with pytest.raises(ValueError, match="'d' .8 rows., 'e' .7 rows."):
+    with pytest.raises(ValueError, match=r"'d' \(8 rows\), 'e' \(7 rows\)"):
         read(source._replace(min_group_rows=9), seed=0)
 
 
