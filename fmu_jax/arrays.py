@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from fmu_jax.tracing import as_arrays, at_once, is_traced
+
 _UNSUITABLE = {
     "c": ("complex numbers", "pass the real and the imaginary part as two columns of real numbers"),
     "M": ("dates", "turn them into numbers, such as days since a date"),
@@ -80,15 +82,15 @@ def as_floats(values: Any, name: str, *, dtype: Any = None, finite: bool = False
       ValueError: as ``as_numbers``; or a finite number is beyond the result's range.
     """
     array = as_numbers(values, name)
-    if finite and not isinstance(array, jax.core.Tracer):
+    if finite and not is_traced(array):
         bad = int(np.sum(~np.isfinite(np.asarray(array))))
         if bad:
             raise ValueError(f"`{name}` holds {bad} NaN or infinite numbers; leave their rows out, or train again")
     dtype = jnp.dtype(jnp.result_type(dtype_as_float(array) if dtype is None else dtype))
     if array.dtype == dtype:
-        return jnp.asarray(array)
+        return as_arrays(array)
     if isinstance(array, jax.Array):
-        return array.astype(dtype)
+        return at_once(jnp.astype, array, dtype)
     with np.errstate(over="ignore"):
         converted = array.astype(dtype)
     beyond = np.isfinite(array) & ~np.isfinite(converted)
@@ -96,7 +98,7 @@ def as_floats(values: Any, name: str, *, dtype: Any = None, finite: bool = False
         raise ValueError(
             f"`{name}` holds {array[beyond].ravel()[0]}, beyond the range of {dtype}; scale it, or use jax_enable_x64"
         )
-    return jnp.asarray(converted)
+    return as_arrays(converted)
 
 
 def dtype_as_float(array: np.ndarray | Array) -> Any:
@@ -119,11 +121,11 @@ def as_codes(values: Any, name: str, *, rule: str = "whole numbers 0, 1, ...") -
     """
     array = as_numbers(values, name)
     whole = array.dtype == bool or jnp.issubdtype(array.dtype, jnp.integer)
-    if isinstance(array, jax.core.Tracer) and not whole:
+    if is_traced(array) and not whole:
         raise ValueError(f"`{name}` must hold {rule}, got {array.dtype} while tracing; convert it to int32 first")
     if isinstance(array, jax.Array) and whole and jnp.can_cast(array.dtype, jnp.int32):
-        return array if array.dtype == jnp.int32 else array.astype(jnp.int32)
-    if isinstance(array, jax.core.Tracer):
+        return array if array.dtype == jnp.int32 else at_once(jnp.astype, array, jnp.int32)
+    if is_traced(array):
         # What cannot be looked at must not wrap around: what is out of range stays so.
         least = _INT32.min if jnp.issubdtype(array.dtype, jnp.signedinteger) else 0
         return jnp.clip(array, least, _INT32.max).astype(jnp.int32)
@@ -132,7 +134,7 @@ def as_codes(values: Any, name: str, *, rule: str = "whole numbers 0, 1, ...") -
     if not np.all(fits):
         seen = np.unique(array[~fits])[:5].tolist()
         raise ValueError(f"`{name}` must hold {rule}, got values such as {seen}; recode it first")
-    return jnp.asarray(array.astype(np.int32))
+    return as_arrays(array.astype(np.int32))
 
 
 def as_mask(values: Any, name: str) -> Bool[Array, "..."]:
@@ -143,19 +145,19 @@ def as_mask(values: Any, name: str) -> Bool[Array, "..."]:
     """
     array = as_numbers(values, name)
     if array.dtype != bool:
-        if isinstance(array, jax.core.Tracer):
+        if is_traced(array):
             raise ValueError(f"`{name}` must be boolean, got {array.dtype} while tracing; compare it with 0 first")
         array = np.asarray(array)
         other = array[(array != 0) & (array != 1)]
         if other.size:
             raise ValueError(f"`{name}` must be boolean, or hold 0 and 1 only; got {other.ravel()[0]}")
         array = array.astype(bool)
-    return jnp.asarray(array)
+    return as_arrays(array)
 
 
 def _holds_tracers(values: Any) -> bool:
     nested = isinstance(values, list | tuple)
-    return nested and any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    return nested and any(is_traced(leaf) for leaf in jax.tree.leaves(values))
 
 
 def _check_kind(dtype: Any, name: str) -> None:

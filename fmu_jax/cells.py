@@ -11,8 +11,11 @@ from jaxtyping import Array, Float
 from fmu_jax.data import Data, cell_counts
 
 
+@jax.custom_jvp
 def counts(data: Data) -> Float[Array, "groups 2"]:
     """Number of remaining rows by (group, label), ready for arithmetic with the features.
+
+    Counted in integers; its derivative is that of the sum of weights, which for weights 0 and 1 is the same number.
 
     Args:
       data: ``n`` rows.
@@ -23,9 +26,22 @@ def counts(data: Data) -> Float[Array, "groups 2"]:
     return cell_counts(data).astype(data.x.dtype)
 
 
+@counts.defjvp
+def _(primals, tangents):
+    (data,), (moved,) = primals, tangents
+    return counts(data), sums(jnp.ones_like(data.weight), data._replace(weight=moved.weight))
+
+
+@jax.custom_jvp
 def size(data: Data) -> Float[Array, ""]:
-    """Number of remaining rows ``n_w``, in the dtype of ``x``."""
+    """Number of remaining rows ``n_w``, in the dtype of ``x``; derivative as for ``counts``."""
     return jnp.sum(data.weight > 0, dtype=jnp.int32).astype(data.x.dtype)
+
+
+@size.defjvp
+def _(primals, tangents):
+    (data,), (moved,) = primals, tangents
+    return size(data), jnp.sum(moved.weight)
 
 
 def members(data: Data) -> Float[Array, "n cells"]:

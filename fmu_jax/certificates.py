@@ -132,18 +132,18 @@ def _certify(objective, before, removal, region, sigma, delta, noise) -> Certifi
 
     at_start, start_margin = gradient_with_error(objective, removal.start, data, noise)
     left = at_start + objectives.hessian_vector_product(objective, removal.start, data, step)
-    offset = jnp.linalg.norm(left) + start_margin + margin
+    offset = linalg.norm(left) + start_margin + margin
     moved = (x @ step) ** 2
     gram = offset + LOGISTIC_CURVATURE / 2 * jnp.dot(om * jnp.linalg.norm(x, axis=1), moved)
-    row = offset + LOGISTIC_CURVATURE / 2 * _spectral_norm(x, om) * jnp.linalg.norm(jnp.sqrt(om) * moved)
+    row = offset + LOGISTIC_CURVATURE / 2 * _spectral_norm(x, om) * linalg.root(jnp.dot(om, moved**2))
 
     total = before - params
     was = data._replace(weight=jnp.maximum(data.weight, removal.forgotten.astype(x.dtype)))
-    dependent = 0.25 * _spectral_norm(x, data.weight) * jnp.linalg.norm(total)
-    dependent *= jnp.linalg.norm(data.weight * (x @ total))
+    dependent = 0.25 * _spectral_norm(x, data.weight) * linalg.norm(total)
+    dependent *= linalg.norm(data.weight * (x @ total))
     # Theorem 1 is of the two-group penalty; nothing is claimed in its name for another.
     n_b = cells.counts(was)[1].sum() if data.groups == 2 else jnp.full((), jnp.nan, x.dtype)
-    worst = paper_worst_case(jnp.linalg.norm(before), objective.l2, n=cells.size(was), n_b=n_b)
+    worst = paper_worst_case(linalg.norm(before), objective.l2, n=cells.size(was), n_b=n_b)
 
     noisy = jnp.zeros((), bool) if noise is None else jnp.any(noise != 0)
     bound = jnp.where(noisy, certified_epsilon(residual, sigma, delta), jnp.inf)

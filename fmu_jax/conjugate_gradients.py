@@ -1,14 +1,17 @@
 """Conjugate gradients on pytrees that reports how it ended."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.showing import one_line
+from fmu_jax.tracing import as_arrays, hoisted, nan_unless
 
 
 class CGResult(NamedTuple):
@@ -34,7 +37,7 @@ class CGResult(NamedTuple):
 
 
 def conjugate_gradients(
-    operator: Callable[[Any], Any], b: Any, *, tolerance: float | Array | None = None, max_steps: int = 1000
+    operator: Callable[[Any], Any], b: Any, *, tolerance: float | Array | None = None, max_steps: int | Array = 1000
 ) -> CGResult:
     """Solves ``A x = b`` for a positive definite ``A`` that is given as a product (Hestenes & Stiefel 1952).
 
@@ -46,14 +49,59 @@ def conjugate_gradients(
 
     Returns:
       The solution and how it was reached. Failure is a value: nothing is raised, and the solution is then the last
-      iterate before the failure.
+      iterate before the failure. The derivative of the solution, in either mode, is ``A^{-1} (db - dA x)``, solved in
+      the same way, and NaN where one of the solves failed; how it was reached has none (zero).
+
+    Raises:
+      ValueError: ``b`` holds no array, or arrays that are not all float32 or all float64.
 
     >>> result = conjugate_gradients(lambda v: 2.0 * v, jnp.array([2.0, 4.0]))
     >>> result.solution.tolist(), bool(result.converged)
     ([1.0, 2.0], True)
     """
-    if tolerance is None:
-        tolerance = 1e-10 if jnp.result_type(*jax.tree.leaves(b)) == jnp.float64 else 1e-5
+    b = as_arrays(b)
+    tolerance = default_tolerance(b) if tolerance is None else tolerance
+    return _solve(*hoisted(operator, b), b, tolerance, max_steps)
+
+
+def default_tolerance(b: Any) -> float:
+    """1e-10 in float64 and 1e-5 in float32; ValueError for anything else: half precision would stall far from it."""
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(b)}
+    if dtypes not in ({jnp.dtype("float32")}, {jnp.dtype("float64")}):
+        names = ", ".join(sorted(map(str, dtypes))) or "no array"
+        raise ValueError(f"`b` must hold arrays of float32, or of float64; got {names}; convert it first")
+    return 1e-10 if dtypes == {jnp.dtype("float64")} else 1e-5
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _solve(operator, consts, b, tolerance, max_steps) -> CGResult:
+    return iterate(partial(operator, consts), b, tolerance, max_steps)
+
+
+@_solve.defjvp
+def _(operator, primals, tangents):
+    consts, _, tolerance, max_steps = primals
+    found = _solve(operator, *primals)
+    moved_image = jax.jvp(lambda consts: operator(consts, found.solution), (consts,), (tangents[0],))[1]
+    shift = optax.tree.sub(tangents[1], moved_image)
+    moved = inverse_product(partial(operator, consts), shift, tolerance=tolerance, max_steps=max_steps)
+    nothing, zero = np.zeros((), jax.dtypes.float0), jnp.zeros_like(found.residual_norm)
+    return found, CGResult(nan_unless(found.converged, moved), nothing, zero, nothing, nothing, zero)
+
+
+def inverse_product(operator: Callable[[Any], Any], b: Any, *, tolerance=None, max_steps=1000) -> Any:
+    """``A^{-1} b`` alone, linear in ``b``, so that rules of derivatives can use it; NaN where the solve failed."""
+    tolerance = default_tolerance(b) if tolerance is None else tolerance
+
+    def solve(product, b):
+        found = iterate(product, b, tolerance, max_steps)
+        return jax.tree.map(lambda leaf: jnp.where(found.converged, leaf, jnp.nan), found.solution)
+
+    return jax.lax.custom_linear_solve(operator, b, solve, symmetric=True)
+
+
+def iterate(operator: Callable[[Any], Any], b: Any, tolerance, max_steps) -> CGResult:
+    """The loop of ``conjugate_gradients``, which has no reverse derivative of its own."""
     norm = optax.tree.norm(b)
     target = tolerance * norm
 

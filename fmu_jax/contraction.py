@@ -10,6 +10,7 @@ A computed step is off by its rounding, which the later steps contract: ``bound 
 Source: Neel et al. (2021), section 3; Nesterov (2004), Theorem 2.1.15.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -50,9 +51,9 @@ class Replay(NamedTuple):
     __repr__ = one_line()
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="steps")
 def replay_descent(
-    objective: Objective, before: Array, removal: Removal, *, noise=None, steps: Scalar, step_size: Scalar | None = None
+    objective: Objective, before: Array, removal: Removal, *, noise=None, steps: int, step_size: Scalar | None = None
 ) -> Replay:
     """Repeats a descent from ``before`` on ``removal.data``, with bounds on its rounding and on where it ends.
 

@@ -4,13 +4,13 @@ import dataclasses
 from typing import Any, NamedTuple, no_type_check
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.arrays import as_codes, as_floats, as_numbers
 from fmu_jax.showing import one_line
+from fmu_jax.tracing import as_arrays, is_traced, when_concrete
 
 #: What is computed by cell is written out cell by cell, so that thousands would never be compiled.
 MOST_GROUPS = 100
@@ -110,11 +110,6 @@ def as_data(data: Data) -> Data:
     )
 
 
-def is_traced(*trees) -> bool:
-    """Whether any leaf is being traced (inside ``jit``, ``vmap`` or ``grad``), so that no value can be looked at."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
-
-
 def cell_counts(data: Data) -> Int[Array, "groups 2"]:
     """Number of remaining rows by (group, label), in integers, so exact at any ``n``."""
     kept = data.weight > 0
@@ -155,15 +150,22 @@ def check_data(data: Data, *, what: str = "the data") -> None:
         one.
     """
     check_values(data, what=what)
-    if not is_traced(data):
-        check_cells(np.asarray(cell_counts(data)), what=what)
+    _check_cells_of(data, what)
+
+
+@when_concrete
+def _check_cells_of(data, what):
+    check_cells(np.asarray(cell_counts(data)), what=what)
 
 
 def check_values(data: Data, *, what: str = "the data") -> None:
     """As ``check_data``, for rows that need not be of every group and label."""
     check_shapes(data)
-    if is_traced(data):
-        return
+    _check_entries(data, what)
+
+
+@when_concrete
+def _check_entries(data, what):
     summary = jax.device_get(summarise(data))
     codes = "neither 0 nor 1" if data.groups == 2 else f"not between 0 and {data.groups - 1}"
     bad_features = 0 if summary.finite else int(jnp.sum(~jnp.isfinite(data.x), dtype=jnp.int32))
@@ -239,9 +241,9 @@ def forget_mask(forget, n: int) -> Bool[Array, " n"]:
     if rows.dtype == np.bool_:
         if rows.shape != (n,):
             raise ValueError(f"a boolean `forget` must have shape ({n},), one entry for each row; got {rows.shape}")
-        return jnp.asarray(rows)
+        return as_arrays(rows)
     if rows.size == 0:
-        return jnp.zeros(n, bool)
+        return as_arrays(np.zeros(n, bool))
     if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(f"`forget` must be a vector of row indices or a boolean mask, got {rows.dtype} {rows.shape}")
     outside = rows[(rows < 0) | (rows >= n)]
@@ -252,7 +254,7 @@ def forget_mask(forget, n: int) -> Bool[Array, " n"]:
     if mask.sum() != rows.size:
         values, times = np.unique(rows, return_counts=True)
         raise ValueError(f"`forget` holds row {values[times > 1][0]} more than once; list each row once")
-    return jnp.asarray(mask)
+    return as_arrays(mask)
 
 
 def without(data: Data, forget: Bool[Array, " n"]) -> Data:

@@ -82,21 +82,27 @@ def retrained_region(objective: Objective, removal: Removal, *, noise=None) -> R
 def _region(objective, removal, noise) -> Region:
     data, params = removal.data, removal.params
     grad, margin = gradient_with_error(objective, params, data, noise)
-    residual = jnp.linalg.norm(grad) + margin
+    residual = linalg.norm(grad) + margin
     dual = linalg.whitening(objectives.hessian(objective, params, data))
     # |margin|_{H^-1} <= margin |dual|_2 <= margin |dual|_F.
-    nu = jnp.linalg.norm(dual @ grad) + margin * jnp.linalg.norm(dual)
+    nu = linalg.norm(dual @ grad) + margin * jnp.linalg.norm(dual)
     norms = jnp.linalg.norm(data.x @ dual.T, axis=1)
     largest = jnp.max(jnp.where(data.weight > 0, norms, 0))
-    reach = nu * largest
-    radius = jnp.where(reach < 1, -jnp.log1p(-jnp.minimum(reach, 1)) / largest, jnp.inf)
-    radius = jnp.where(jnp.isnan(radius), jnp.inf, radius)
-    return Region(residual, margin, residual / (cells.size(data) * objective.l2), radius, dual)
+    return Region(residual, margin, residual / (cells.size(data) * objective.l2), local_radius(nu, largest), dual)
+
+
+def local_radius(nu, largest) -> Float[Array, ""]:
+    """``-ln(1 - nu R) / R`` where ``nu R < 1``, else infinite, with a derivative of zero; ``largest`` is ``R``."""
+    known = (nu * largest < 1) & (largest > 0)
+    reach, largest = jnp.where(known, nu * largest, 0), jnp.where(known, largest, 1)
+    return jnp.where(known, -jnp.log1p(-reach) / largest, jnp.inf)
 
 
 def local_distance(region: Region) -> Float[Array, ""]:
     """Bound on ``|theta^- - theta'|`` by the curvature at ``theta^-``, infinite where that is silent."""
-    return jnp.where(jnp.isfinite(region.radius), region.radius * linalg.spectral_norm(region.dual), jnp.inf)
+    known = jnp.isfinite(region.radius)
+    radius, dual = jnp.where(known, region.radius, 0), jnp.where(known, region.dual, 1)
+    return jnp.where(known, radius * linalg.spectral_norm(dual), jnp.inf)
 
 
 def prediction_margins(region: Region, x: Float[Array, "n d"]) -> Float[Array, " n"]:

@@ -17,6 +17,7 @@ Differs from the reference: D15 rows of features are scaled one by one, training
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -24,15 +25,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from fmu_jax import linalg
 from fmu_jax.arrays import as_codes, as_floats
 from fmu_jax.certificates import Certificate, certify
-from fmu_jax.data import Data, check_data, is_traced, make_data, without
+from fmu_jax.data import Data, check_data, check_shapes, make_data, without
 from fmu_jax.distances import check_certifiable
 from fmu_jax.fitting import FitResult, NotConvergedError, fit
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import certified_epsilon, check_norm, check_positive
 from fmu_jax.removal import Removal, remove
 from fmu_jax.removal.methods import check_forget
+from fmu_jax.tracing import at_once, is_traced, when_concrete
 
 
 def as_rows(features: Any, *, radius: Scalar | None = None) -> Float[Array, "n d"]:
@@ -41,7 +44,7 @@ def as_rows(features: Any, *, radius: Scalar | None = None) -> Float[Array, "n d
     Each row is mapped by itself, ``x / max(|x|, radius)``, so that no row has a part in another.
 
     Args:
-      features: ``(n, ...)`` floating.
+      features: ``(n, ...)``; half precision becomes float32, in which a head is trained and certified.
       radius: rows up to this norm keep their proportions, longer ones are clipped to it. Choose it without looking at
         rows that may be removed: ``sqrt(width)`` suits units in [-1, 1]. None puts every row on the unit sphere.
 
@@ -57,8 +60,8 @@ def as_rows(features: Any, *, radius: Scalar | None = None) -> Float[Array, "n d
     features = as_floats(features, "features", finite=True)
     if features.ndim < 2:
         raise ValueError(f"`features` must have shape (n, ...), a row for each example; got {features.shape}")
-    flat = features.reshape(len(features), -1)
-    norm = jnp.linalg.norm(flat, axis=1, keepdims=True)
+    flat = features.reshape(features.shape[0], math.prod(features.shape[1:]))
+    norm = linalg.norm(flat, axis=1, keepdims=True)
     if radius is None:
         scale = jnp.where(norm > 0, norm, 1)
     else:
@@ -108,7 +111,7 @@ def one_vs_rest(x, labels, group, *, classes: int, weight=None, groups: int | No
         outside = codes[(codes < 0) | (codes >= classes)]
         if outside.size:
             raise ValueError(f"`labels` holds {outside[0]}, but there are {classes} classes, 0 to {classes - 1}")
-    y = (labels[None, :] == jnp.arange(classes, dtype=labels.dtype)[:, None]).astype(jnp.int32)
+    y = at_once(lambda labels: (labels[None] == np.arange(classes, dtype=np.int32)[:, None]).astype(jnp.int32), labels)
     first = make_data(x, y[0], group, weight, groups=groups)
     data = first._replace(y=y)
     _check_classes(data, "the data")
@@ -206,7 +209,7 @@ def combine(each: Certificate) -> Certificate:
     Returns:
       The ``Certificate`` of the stacked parameters ``(k d,)``; its epsilon is infinite where one of them is.
     """
-    total = jax.tree.map(lambda leaf: jnp.sqrt(jnp.sum(leaf**2)), each)
+    total = jax.tree.map(linalg.norm, each)
     sigma, delta = each.sigma[0], each.delta[0]
     epsilon = jnp.where(jnp.isfinite(each.epsilon).all(), certified_epsilon(total.residual_norm, sigma, delta), jnp.inf)
     return dataclasses.replace(total, sigma=sigma, delta=delta, epsilon=epsilon)
@@ -239,7 +242,7 @@ def with_features(certificate: Certificate, *, epsilon: Scalar, delta: Scalar, r
         raise ValueError(f"`rows` must be a whole number of at least 1, got {rows}")
     epsilon = jnp.asarray(epsilon, certificate.epsilon.dtype)
     safe = jnp.where(epsilon > 0, epsilon, 1)
-    spread = jnp.where(epsilon > 0, jnp.expm1(rows * safe) / jnp.expm1(safe), rows)
+    spread = jnp.where(epsilon > 0, jnp.expm1(rows * safe) / jnp.expm1(safe), rows * (1 + (rows - 1) / 2 * epsilon))
     more = jnp.where(delta > 0, delta * spread, 0)
     return dataclasses.replace(
         certificate, epsilon=certificate.epsilon + rows * epsilon, delta=jnp.minimum(certificate.delta + more, 1)
@@ -254,6 +257,12 @@ def predict_head(params: Any, x: Any) -> Int[Array, " n"]:
 
 
 def _check_classes(data: Data, what: str) -> None:
+    check_shapes(data._replace(y=data.y[0]))
+    _check_each_class(data, what)
+
+
+@when_concrete
+def _check_each_class(data, what):
     for label, y in enumerate(data.y):
         check_data(data._replace(y=y), what=f"class {label} of {what}")
 

@@ -112,6 +112,41 @@ def _(primals, tangents):
 
 
 @jax.custom_jvp
+def root(square: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The square root. Its derivative at zero is zero, not infinite: what a norm has at its least."""
+    return jnp.sqrt(square)
+
+
+@root.defjvp
+def _(primals, tangents):
+    value = root(*primals)
+    safe = jnp.where(value > 0, value, 1)
+    return value, jnp.where(value > 0, 1 / (2 * safe), 0) * tangents[0]
+
+
+def norm(vector: Float[Array, "..."], axis: int | None = None, *, keepdims: bool = False) -> Float[Array, "..."]:
+    """The Euclidean norm, of all entries or along an axis; differentiable at zero (see ``root``)."""
+    return root(jnp.sum(vector**2, axis=axis, keepdims=keepdims))
+
+
+@jax.custom_jvp
+def pseudo_inverse(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """Of a symmetric positive semi-definite matrix; its derivative is that at constant rank (Golub & Pereyra 1973)."""
+    values, vectors = eigh(matrix)
+    inside = values > matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.maximum(values[-1], 0)
+    return _times(vectors * jnp.where(inside, 1 / jnp.where(inside, values, 1), 0), vectors.T)
+
+
+@pseudo_inverse.defjvp
+def _(primals, tangents):
+    (matrix,), (moved,) = primals, tangents
+    inverse = pseudo_inverse(matrix)
+    outside = jnp.eye(matrix.shape[0], dtype=matrix.dtype) - _times(inverse, matrix)
+    across = _times(inverse, inverse, moved, outside)
+    return inverse, across + across.T - _times(inverse, moved, inverse)
+
+
+@jax.custom_jvp
 def spectral_norm(matrix: Float[Array, "d k"]) -> Float[Array, ""]:
     """The largest singular value."""
     return _spectral_norm(matrix)

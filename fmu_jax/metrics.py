@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmu_jax.arrays import as_codes, as_numbers
-from fmu_jax.data import Data, as_data, cell_counts, is_traced
+from fmu_jax.data import Data, as_data, cell_counts
 from fmu_jax.penalties import pairs_of
 from fmu_jax.showing import one_line
+from fmu_jax.tracing import is_traced
 
 
 class GroupMetrics(NamedTuple):

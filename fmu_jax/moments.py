@@ -30,6 +30,7 @@ BLOCK = 4 * PIECES
 _MOST_BLOCKS = 1024
 #: Roundings in one row's terms besides the sums: logistic function, norm, products.
 _LOCAL = 16
+_NO_DERIVATIVE = "a stream counts rows in whole numbers and has no derivative in their `weight`; differentiate `fit`"
 
 
 class Errors(NamedTuple):
@@ -80,6 +81,7 @@ def moments(objective: Objective, anchor: Float[Array, " d"], rows: Data) -> Mom
     Returns:
       The ``Moments``.
     """
+    rows = rows._replace(weight=without_derivative(_NO_DERIVATIVE, rows.weight))
     k = rows.x.shape[0]
     if k <= BLOCK:
         return _block(objective, anchor, rows)

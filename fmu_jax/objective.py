@@ -21,8 +21,9 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from fmu_jax import cells, penalties
-from fmu_jax.data import Data, is_traced
+from fmu_jax.data import Data
 from fmu_jax.showing import one_line
+from fmu_jax.tracing import is_traced
 
 Params = PyTree[Float[Array, "..."]]
 Scalar = Any  # a Python number or a traced 0-d array

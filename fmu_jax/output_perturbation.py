@@ -38,13 +38,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fmu_jax.contraction import Replay, replay_descent
-from fmu_jax.data import is_traced
 from fmu_jax.distances import check_certifiable, local_distance, retrained_region
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_delta, gaussian_epsilon
 from fmu_jax.removal import Removal
 from fmu_jax.showing import one_line
+from fmu_jax.tracing import is_traced
 
 #: Published parameters that noise of the stated scale explains with a smaller probability were made otherwise.
 _IMPLAUSIBLE = 1e-12
@@ -137,6 +137,8 @@ def certify_descent(
     check_params(objective, before, removal.data, noise)
     check_positive(publish_sigma=publish_sigma)
     check_probability(delta=delta)
+    if is_traced(steps):
+        raise TypeError("`steps` is part of the program and cannot be traced; pass a whole number")
     if int(steps) != steps or steps < 1:
         raise ValueError(f"`steps` must be a whole number of at least 1, got {steps}")
     if step_size is not None:

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from fmu_jax.tracing import is_traced
+
 
 def one_line(*, values: int = 0) -> Callable[[Any], str]:
     """A ``__repr__`` for a named tuple or a dataclass: every field, scalars as numbers, arrays as dtype and shape.
@@ -44,7 +46,7 @@ def _short(value: Any, values: int) -> str:
 
 
 def _array(array: Any, values: int) -> str:
-    known = not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True)
+    known = not is_traced(array) and getattr(array, "is_fully_addressable", True)
     if known and array.dtype.kind in "biuf" and (array.ndim == 0 or 0 < array.size <= values):
         return _numbers(np.asarray(array).tolist())
     return f"{array.dtype}[{','.join(map(str, array.shape))}]"

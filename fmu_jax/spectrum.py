@@ -8,16 +8,18 @@ orthogonalised twice against all before it (Parlett 1998, section 13.8), or copi
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from fmu_jax import linalg
-from fmu_jax.data import is_traced
 from fmu_jax.objective import Scalar
+from fmu_jax.tracing import as_arrays, hoisted, is_traced, without_derivative
 
 
 class Extremes(NamedTuple):
@@ -49,7 +51,8 @@ def extreme_eigenvalues(product: Callable[[Any], Any], start: Any, *, steps: int
       steps: largest number of products, at least 1.
 
     Returns:
-      The ``Extremes``; NaN where the operator gives NaN.
+      The ``Extremes``; NaN where the operator gives NaN. ``smallest`` and ``largest`` have the derivative
+      ``v' dA v`` at their vectors, as good as these; the errors have none (zero).
 
     Raises:
       ValueError: ``steps`` is below 1, or ``start`` is empty.
@@ -61,19 +64,40 @@ def extreme_eigenvalues(product: Callable[[Any], Any], start: Any, *, steps: int
     >>> round(float(found.smallest), 4), round(float(found.largest), 4), int(found.steps)
     (-1.0, 4.0, 6)
     """
-    flat, unravel = ravel_pytree(start)
+    flat, unravel = ravel_pytree(as_arrays(start))
     if steps < 1 or int(steps) != steps:
         raise ValueError(f"`steps` must be a whole number of at least 1, got {steps}")
     if flat.size == 0:
         raise ValueError("`start` holds no number; an operator needs at least one dimension")
     steps = min(int(steps), flat.size)
+    if flat.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(f"`start` must hold arrays of float32 or float64, got {flat.dtype}; convert it first")
     flat = jnp.where(jnp.any(flat != 0), flat, jnp.ones_like(flat))
-    diagonal, beside, last = _lanczos(lambda v: ravel_pytree(product(unravel(v)))[0], flat, steps)
-    return _ritz(diagonal, beside, last)
+    return _extremes(*hoisted(lambda v: ravel_pytree(product(unravel(v)))[0], flat), flat, steps)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 3))
+def _extremes(product, consts, start, steps) -> Extremes:
+    return _ritz(*_lanczos(partial(product, consts), start, steps))[0]
+
+
+@_extremes.defjvp
+def _(product, steps, primals, tangents):
+    """``d(eigenvalue) = v' dA v`` at its eigenvector, not through the steps."""
+    consts, start = primals
+    found = _ritz(*_lanczos(partial(product, consts), start, steps))
+    extremes, vectors = without_derivative("`extreme_eigenvalues` has first derivatives only", found)
+
+    def rayleigh(consts):
+        return [jnp.vdot(vector, product(consts, vector)) for vector in vectors]
+
+    smallest, largest = jax.jvp(rayleigh, (consts,), (tangents[0],))[1]
+    zero = jnp.zeros_like(smallest)
+    return extremes, Extremes(smallest, largest, zero, zero, np.zeros((), jax.dtypes.float0))
 
 
 def _lanczos(times, start, steps):
-    """Diagonal and off-diagonals of ``T`` ``(steps,)``, and the index of the last vector that is one."""
+    """Diagonal and off-diagonals of ``T`` ``(steps,)``, the index of the last vector that is one, and the basis."""
     eps = jnp.finfo(start.dtype).eps
 
     def step(carry, index):
@@ -94,20 +118,22 @@ def _lanczos(times, start, steps):
     start = start / norm
     zero = jnp.zeros((), start.dtype)
     first = (jnp.zeros((steps, start.size), start.dtype), start / jnp.linalg.norm(start), zero, jnp.ones((), bool))
-    (*_, used), (alpha, beta, alive) = jax.lax.scan(
+    (basis, *_, used), (alpha, beta, alive) = jax.lax.scan(
         step, (*first, jnp.zeros((), jnp.int32)), jnp.arange(steps, dtype=jnp.int32)
     )
     # Rows past the end repeat the first Rayleigh quotient, which lies within all the others: no extreme moves.
-    return jnp.where(alive, alpha, alpha[0]), jnp.where(alive, beta, 0), used - 1
+    return jnp.where(alive, alpha, alpha[0]), jnp.where(alive, beta, 0), used - 1, basis
 
 
-def _ritz(diagonal, beside, last) -> Extremes:
+def _ritz(diagonal, beside, last, basis) -> tuple[Extremes, Array]:
+    """The extremes and their vectors, ``(2, d)``."""
     steps = diagonal.shape[0]
     # The residual of the last vector is the error, not an entry: it ties nothing to what follows.
     off = jnp.where(jnp.arange(steps, dtype=jnp.int32) < last, beside, 0)[:-1]
     values, vectors = linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
     error = beside[last] * jnp.abs(vectors[last])
-    return Extremes(values[0], values[-1], error[0], error[-1], last + 1)
+    extremes = Extremes(values[0], values[-1], error[0], error[-1], last + 1)
+    return extremes, jnp.stack([vectors[:, 0], vectors[:, -1]]) @ basis
 
 
 def damping_for(extremes: Extremes, *, condition: Scalar = 1e4) -> Float[Array, ""]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from fmu_jax.arrays import as_floats, as_mask, as_numbers, dtype_as_float
 from fmu_jax.objective import Scalar
+from fmu_jax.tracing import is_traced
 
 
 def auc(scores: Any, positive: Any) -> Float[Array, ""]:
@@ -33,7 +34,7 @@ def auc(scores: Any, positive: Any) -> Float[Array, ""]:
     scores, positive = _checked(scores, positive)
     dtype = dtype_as_float(scores)
     defined = True
-    if isinstance(scores, jax.core.Tracer):
+    if is_traced(scores):
         defined = ~jnp.isnan(scores).any() if jnp.issubdtype(scores.dtype, jnp.floating) else True
         scores = scores.astype(jnp.int32) if scores.dtype == bool else scores
     else:  # Ranks keep the order and the ties of 64-bit numbers also where JAX has 32 bits.
@@ -60,7 +61,7 @@ def _checked(scores, positive):
     scores, positive = as_numbers(scores, "scores"), as_mask(positive, "positive")
     if scores.ndim != 1 or scores.shape != positive.shape:
         raise ValueError(f"`scores` and `positive` must be vectors of one length, got {scores.shape}, {positive.shape}")
-    if not isinstance(scores, jax.core.Tracer) and jnp.issubdtype(scores.dtype, jnp.floating):
+    if not is_traced(scores) and jnp.issubdtype(scores.dtype, jnp.floating):
         unordered = int(np.isnan(np.asarray(scores)).sum())
         if unordered:
             raise ValueError(f"{unordered} of {scores.size} `scores` are NaN, which have no order; leave them out")

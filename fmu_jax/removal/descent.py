@@ -10,9 +10,10 @@ import optax
 
 from fmu_jax import linalg
 from fmu_jax import objective as objectives
-from fmu_jax.data import Data, is_traced
+from fmu_jax.data import Data
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.removal.update import Update, exact_update
+from fmu_jax.tracing import is_traced
 
 
 @partial(jax.jit, static_argnames=("steps",))
@@ -37,7 +38,7 @@ def descent(
     noise: Params | None = None,
     steps: int = 50,
     step_size: Scalar | None = None,
-    publish_sigma: float = 0.0,
+    publish_sigma: Scalar = 0.0,
     key: jax.Array | None = None,
 ) -> Update:
     """Gradient descent on the fair objective of what remains, from the trained parameters.
@@ -68,10 +69,11 @@ def descent(
         raise ValueError(f"`step_size` must be positive, got {step_size}; a negative one ascends")
     if step_size is None and not objective.linear:
         raise ValueError("`step_size` is required for a model that is not linear")
-    if publish_sigma and key is None:
+    noisy = is_traced(publish_sigma) or publish_sigma != 0
+    if noisy and key is None:
         raise ValueError(f"publish_sigma={publish_sigma} draws noise and needs `key`")
     params, start = _descend(objective, params, remaining, noise, step_size, steps)
-    if publish_sigma and key is not None:
+    if noisy and key is not None:
         params = optax.tree.add(params, objectives.sample_noise(params, key=key, sigma=publish_sigma))
     return exact_update(params, start, remaining.x.dtype)
 

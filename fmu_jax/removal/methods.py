@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fmu_jax.data import Data, as_data, check_data, forget_mask, is_traced, without
+from fmu_jax.data import Data, as_data, check_data, forget_mask, without
 from fmu_jax.fitting import NotConvergedError, check_params, fit
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.removal.descent import descent
@@ -19,6 +19,7 @@ from fmu_jax.removal.sharded import check_shards, sharded
 from fmu_jax.removal.update import Update
 from fmu_jax.showing import one_line
 from fmu_jax.subsets import restrict, select
+from fmu_jax.tracing import is_traced, when_concrete
 
 
 class Removal(NamedTuple):
@@ -190,6 +191,8 @@ def _choose(objective: Objective, method: str, allow_unfair: bool, options: dict
         if name not in ("objective", "params", "data", "remaining", "noise")
     ]
     for name, value in options.items():
+        if name == "steps" and is_traced(value):
+            raise TypeError("`steps` is part of the program and cannot be traced; pass a whole number")
         if name in ("steps", "max_steps") and not (value is None or is_traced(value) or int(value) == value >= 1):
             raise ValueError(f"`{name}` must be a whole number of at least 1, got {value}")
         if name not in known:
@@ -219,14 +222,17 @@ def _name(objective: Objective) -> str:
 def check_forget(data: Data, forget) -> Bool[Array, " n"]:
     """The mask of ``forget``; raises ValueError for a row that is gone already, or when none would remain."""
     mask = forget_mask(forget, data.x.shape[0])
-    if is_traced(mask, data):
-        return mask
+    _check_overlap(mask, data)
+    return mask
+
+
+@when_concrete
+def _check_overlap(mask, data):
     gone, first, left = jax.device_get(_overlap(mask, data.weight))
     if gone:
         raise ValueError(f"row {first} was removed before; `forget` may only hold rows of weight one")
     if not left:
         raise ValueError(f"`forget` holds all {int(mask.sum())} remaining rows; at least one row must remain")
-    return mask
 
 
 @jax.jit

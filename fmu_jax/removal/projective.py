@@ -45,6 +45,7 @@ def projective(objective: Objective, params, data: Data, remaining: Data, *, noi
     return whole._replace(params=params + step)
 
 
+@jax.custom_jvp
 def _project_on_rows(rows, vector):
     """Orthogonal projection of ``vector`` (d,) on the span of ``rows`` (n, d), rank-revealing."""
     values, vectors = linalg.eigh(rows.T @ rows)
@@ -52,3 +53,14 @@ def _project_on_rows(rows, vector):
     cut = rows.shape[1] * jnp.finfo(rows.dtype).eps * jnp.maximum(values[-1], 0)
     inside = jnp.where(values > cut, vectors.T @ vector, 0)
     return vectors @ inside
+
+
+@_project_on_rows.defjvp
+def _(primals, tangents):
+    """``dP = M + M'`` with ``M = R^+ dR (I - P)``, at constant rank (Golub & Pereyra 1973, equation 4.2)."""
+    (rows, vector), (moved_rows, moved) = primals, tangents
+    gram = rows.T @ rows
+    inverse, inside = linalg.pseudo_inverse(gram), _project_on_rows(rows, vector)
+    turned = rows.T @ (moved_rows @ (vector - inside))
+    leaving = moved_rows.T @ (rows @ (inverse @ vector))
+    return inside, inverse @ (gram @ (moved - leaving) + turned) + leaving

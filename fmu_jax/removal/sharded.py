@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fmu_jax import objective as objectives
-from fmu_jax.data import Data, as_data, check_data, is_traced
+from fmu_jax.data import Data, as_data, check_data
 from fmu_jax.fitting import FitResult, NotConvergedError, minimise, use_dense
 from fmu_jax.objective import Objective
 from fmu_jax.removal.update import Update
+from fmu_jax.tracing import is_traced
 
 
 def make_shards(n: int, shards: int, *, key: Array) -> Int[Array, "shards size"]:

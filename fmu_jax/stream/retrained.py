@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from fmu_jax import linalg
 from fmu_jax.data import Data, as_data, check_data
-from fmu_jax.distances import Region
+from fmu_jax.distances import Region, local_radius
 from fmu_jax.fitting import check_params
 from fmu_jax.intervals import FairnessInterval, interval_in_region
 from fmu_jax.moments import assemble
@@ -24,14 +24,12 @@ def retrained_region(state: State) -> Region:
     """
     q = assemble(state.objective, state.anchor, state.noise, state.moments)
     d, dtype = state.anchor.shape[0], state.anchor.dtype
-    shift = state.row_norm * jnp.linalg.norm(state.params - state.anchor)
+    shift = state.row_norm * linalg.norm(state.params - state.anchor)
     # The factor of a matrix that is surely no larger than the true Hessian.
     dual = linalg.whitening(q.hessian - q.hessian_error * jnp.eye(d, dtype=dtype)) * jnp.exp(shift / 2)
     wide = linalg.spectral_norm(dual)
     largest = state.row_norm * wide
-    reach = state.residual_bound * wide * largest
-    radius = jnp.where(reach < 1, -jnp.log1p(-jnp.minimum(reach, 1)) / largest, jnp.inf)
-    radius = jnp.where(jnp.isnan(radius), jnp.inf, radius)
+    radius = local_radius(state.residual_bound * wide, largest)
     n = state.counts.sum().astype(dtype)
     margin = q.gradient_error
     return Region(state.residual_bound, margin, state.residual_bound / (n * state.objective.l2), radius, dual)

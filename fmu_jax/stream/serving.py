@@ -8,13 +8,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from fmu_jax.arrays import as_codes, as_numbers
-from fmu_jax.data import Data, as_data, cell_counts, is_traced, without
+from fmu_jax.data import Data, as_data, cell_counts, without
 from fmu_jax.fitting import NotConvergedError
 from fmu_jax.removal.methods import check_forget
 from fmu_jax.showing import one_line
 from fmu_jax.stream.state import State, check_counts, check_held, delete, needs_refresh, refresh
+from fmu_jax.tracing import eager_only, is_traced
 
 
+@eager_only
 def take(data: Data, forget: Any) -> tuple[Data, Data]:
     """Picks rows to delete, refusing what a stream of deletions must never see.
 
@@ -28,6 +30,7 @@ def take(data: Data, forget: Any) -> tuple[Data, Data]:
 
     Raises:
       ValueError: a row is out of range, repeated, deleted before, or the last of its cell.
+      TypeError: something is traced.
     """
     data = as_data(data)
     mask = check_forget(data, forget)

@@ -26,13 +26,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.certificates import LOGISTIC_CURVATURE
-from fmu_jax.data import Data, as_data, cell_counts, check_data, check_values, is_traced
+from fmu_jax.data import Data, as_data, cell_counts, check_data, check_values
 from fmu_jax.fitting import FitResult, NotConvergedError, check_params, minimise
-from fmu_jax.linalg import solve_positive
+from fmu_jax.linalg import norm, solve_positive
 from fmu_jax.moments import Moments, assemble, minus, moments
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import certified_epsilon, check_positive, check_probability
 from fmu_jax.showing import one_line
+from fmu_jax.tracing import is_traced, when_concrete
 
 
 class State(NamedTuple):
@@ -148,8 +149,8 @@ def _solve(state: State) -> State:
     # Without the barrier XLA computes the matrices anew wherever they are used (5 times slower at d = 512 on a CPU).
     q = jax.lax.optimization_barrier(assemble(state.objective, state.anchor, state.noise, state.moments))
     step = -solve_positive(q.hessian, q.gradient)
-    length, d = jnp.linalg.norm(step), step.shape[0]
-    left = jnp.linalg.norm(q.gradient + q.hessian @ step) + q.gradient_error + q.hessian_error * length
+    length, d = norm(step), step.shape[0]
+    left = norm(q.gradient + q.hessian @ step) + q.gradient_error + q.hessian_error * length
     curved = jnp.vdot(step, q.reach @ step) + q.reach_error * length**2
     # Evaluating the bound rounds too.
     bound = (1 + 8 * (d + 8) * jnp.finfo(step.dtype).eps) * (LOGISTIC_CURVATURE / 2 * curved + left)
@@ -209,10 +210,9 @@ def check_counts(before, after) -> None:
         )
 
 
+@when_concrete
 def check_held(state: State, data: Data) -> None:
     """Raises ValueError unless ``data`` have, up to rounding, the moments at the anchor that the state holds."""
-    if is_traced(state, data):
-        return
     check_data(data)
     held = np.asarray(cell_counts(data))
     if not np.array_equal(held, state.counts):
