@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from fmu_jax import Objective
+from fmu_jax.datasets.delimited import Layout
 from scripts.deletion import exports, people, records, requests, training, verification
 from scripts.deletion.records import Record
 from scripts.deletion.table import Table
@@ -50,9 +51,21 @@ class Train(cli.Base):
     drop: tuple[str, ...] = ()
     """Columns to leave out."""
     missing: Literal["error", "drop"] = "error"
-    """People with a missing value: refuse the table, or leave them out; the store then does not know them."""
+    """People with a missing value: refuse the table, or leave them out; the store then knows only that they were."""
     na_values: tuple[str, ...] = ()
-    """Text that stands for a missing value, such as "?", beside the usual ones."""
+    """Text that stands for a missing value, such as "?", or for a missing number, such as -999."""
+    no_default_na: bool = False
+    """Take the words NA, N/A, None, null, nan and the like for text, not for missing values."""
+    categorical: tuple[str, ...] = ()
+    """Columns each of whose values is a category, exactly as it stands, also if it is a number."""
+    sep: str = ","
+    """What separates the fields of a CSV file, such as ";" or a tab, which may be written \\t."""
+    decimal: str = "."
+    """The decimal mark of a CSV file."""
+    thousands: str | None = None
+    """What separates groups of three digits in a CSV file, if anything does."""
+    encoding: str = "utf-8"
+    """The text encoding of a CSV file, such as cp1252 or utf-16."""
     scaling: Literal["standardise", "minmax", "maxnorm"] = "standardise"
     """How features are scaled, before rows are brought to norm 1."""
     max_categories: cli.Count = 50
@@ -89,6 +102,8 @@ class Delete(cli.Base):
     """The store."""
     ids: Path
     """Text file of their identifiers, one a line."""
+    encoding: str = "utf-8"
+    """The encoding of that file."""
     ignore_missing: bool = False
     """Pass over unknown, repeated and already deleted ids in place of refusing all."""
     refresh: bool = False
@@ -119,7 +134,9 @@ def train(config: Train) -> None:
     names = ("id", "label", "group", "positive", "group_one", "drop", "missing", "na_values", "scaling")
     source = Table(
         config.csv,
-        **{name: getattr(config, name) for name in (*names, "max_categories", "test_fraction")},
+        default_na=not config.no_default_na,
+        layout=Layout(config.sep, config.decimal, config.thousands, config.encoding),
+        **{name: getattr(config, name) for name in (*names, "categorical", "max_categories", "test_fraction")},
     )
     objective = Objective(l2=config.l2, fairness=config.fairness, penalty=config.penalty)
     noise = Noise(config.epsilon, config.delta, config.sigma, config.planned)
@@ -149,7 +166,7 @@ def show_training(config: Train, done: Trained) -> None:
 
 def delete(config: Delete) -> None:
     """Deletes, and says what it cost."""
-    ids = people.read_ids(config.ids)
+    ids = people.read_ids(config.ids, config.encoding)
     try:
         record = requests.delete(config.store, ids, ignore_missing=config.ignore_missing, refresh=config.refresh)
     except requests.UnwrittenError:

@@ -23,6 +23,8 @@ NAME = "ledger.sqlite"
 CHUNK = 512
 WAIT_S = 600.0
 """How long one process waits for another's request."""
+LEFT_OUT = "left out"
+"""Name under which the hashes of the people are kept whom the training left out; older stores have none."""
 _APPLICATION = 0x464D5544
 _VERSION = 2
 _FLOAT = np.dtype("<f8")
