@@ -54,7 +54,7 @@ class Missing(NamedTuple):
         return not text or text in self.words or (self.default and text in MISSING_WORDS)
 
     @property
-    def values(self) -> list[float]:
+    def values(self) -> list[int | float]:
         """The words that are numbers, as numbers."""
         return [value for value in map(number_reader(), self.words) if value is not None]
 
@@ -199,24 +199,18 @@ def alike(values: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
-def doubts(values: Collection[str], *, max_categories: int) -> str | None:
-    """Why text cannot be taken as it is for the categories of a feature, and what to do; None if it can.
+def doubts(values: Collection[str], *, max_categories: int | None = None) -> str | None:
+    """Why text cannot be taken as it is for categories, and what to do; None if it can.
 
     Args:
       values: the distinct texts of a column, at least one.
-      max_categories: the most that it may have.
+      max_categories: the most that a feature may have, and then they must differ; None for a label or a group.
     """
     read = number_reader()
     as_they_are = "correct it, or name the column in categorical=(...) to take each text for a category"
     digits = [value for value in values if read(value) is not None]
     truths = [value for value in values if value in _TRUTH]
     words = [value for value in values if value not in {*digits, *truths}]
-    if len(list(filter(None, (digits, truths, words)))) > 1:
-        odd = words or truths
-        return (
-            f"holds {'numbers' if digits else 'true and false'} and text such as {_few(odd)} (pass it in "
-            f"na_values=({odd[0]!r},) if it means that the value is missing, {as_they_are})"
-        )
     for what, pattern in _LOOKS_LIKE.items():
         found = [value for value in words if pattern.fullmatch(value)]
         if found:
@@ -224,6 +218,14 @@ def doubts(values: Collection[str], *, max_categories: int) -> str | None:
                 f"holds text that looks like {what}, such as {_few(found)} (write plain numbers, see decimal= and "
                 f"thousands=; {as_they_are})"
             )
+    if len(list(filter(None, (digits, truths, words)))) > 1:
+        odd = words or truths
+        return (
+            f"holds {'numbers' if digits else 'true and false'} and text such as {_few(odd)} (pass it in "
+            f"na_values=({odd[0]!r},) if it means that the value is missing, {as_they_are})"
+        )
+    if max_categories is None:
+        return None
     if len(values) > max_categories and digits:
         return f"has {len(values)} numbers that are stored as text, such as {_few(digits)} (store them as numbers)"
     if len(values) > max_categories:

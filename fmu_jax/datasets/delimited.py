@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator
@@ -108,6 +109,12 @@ def read_columns(path: Path, layout: Layout, wanted: Collection[str] | None = No
                     f"{path}, line {line}: the header (line {first}) has no name for the last field, "
                     f"{_cut(row[-1])}; name that column, or put a value that holds {layout.sep!r} between double quotes"
                 )
+            for place, field in enumerate(row):
+                if ("\n" in field or "\r" in field) and _swallows(field, place, width, layout.sep):
+                    raise ValueError(
+                        f"{path}, line {line}: the value {_cut(field)} holds line breaks as if it were the end of a "
+                        "record and the beginning of another; close its double quote, or take the line breaks out"
+                    )
             rows.append(row if len(picked) == width else [row[k] for k in picked])
     fields = list(zip(*rows, strict=True)) if rows else [()] * len(picked)
     return Columns([names[k] for k in picked], fields)
@@ -144,6 +151,19 @@ def _miscounted(path: Path, layout: Layout, line: int, row: list[str], names: li
         why = "complete the record, put a value with a line break between double quotes, delete a comment"
     given = _cut(layout.sep.join(row))
     return f"{path}, line {line}: {len(row)} fields where the header (line {first}) has {len(names)}, in {given}; {why}"
+
+
+def _swallows(field: str, place: int, width: int, sep: str) -> bool:
+    """Whether the lines of a value have as many separators as if a quote had been left open across records.
+
+    Args:
+      field: the value, of several lines.
+      place: which of the record's fields it is, from 0.
+      width: the number of fields.
+      sep: the separator.
+    """
+    first, *between, last = (piece.count(sep) for piece in re.split(r"[\r\n]+", field))
+    return first == width - 1 - place and last == place and all(count == width - 1 for count in between)
 
 
 def _cut(text: str, limit: int = 60) -> str:

@@ -130,9 +130,8 @@ def require_columns(present: Iterable[str], wanted: Iterable[str], *, source: st
     missing = [name for name in wanted if name not in present]
     if missing:
         read = number_reader()
-        why = (
-            "; the names are numbers: has it no header line?" if all(read(name) is not None for name in present) else ""
-        )
+        bare = any(read(name) is not None for name in present)
+        why = "; has it no header line, so that the first record gave the names?" if bare else ""
         raise ValueError(f"{source} has no column {listed(missing)}; its columns are {listed(present)}{why}")
 
 

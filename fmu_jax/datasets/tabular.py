@@ -1,7 +1,8 @@
 """A user's own table: any CSV or Parquet file or DataFrame with a label column and a group column."""
 
+import contextlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from fmu_jax.datasets import grouping
 from fmu_jax.datasets import table as tables
 from fmu_jax.datasets.columns import Missing, Unsuitable, is_number, plain
+from fmu_jax.datasets.columns import doubts as look
 from fmu_jax.datasets.delimited import Layout
 from fmu_jax.datasets.reading import complete_rows, listed, read_table, require_columns
 from fmu_jax.datasets.shards import Gather, Shards
@@ -211,8 +213,10 @@ def from_table(
     with shards.together(source):
         table = _named(table, (label, *attributes, *drop, *categorical), drop=drop, source=source)
         nominal = {*categorical, *(name for name in table if isinstance(table[name].dtype, pd.CategoricalDtype))}
-        texts = set(table) - {label, *attributes, *categorical}
-        table, taken = _plain(table, words, texts=texts, max_categories=max_categories, source=source)
+        most = dict.fromkeys(set(table) - set(categorical), max_categories) | dict.fromkeys(
+            {label, *attributes} - set(categorical)
+        )
+        table, taken = _plain(table, words, most=most, source=source)
         keep = complete_rows(table, missing=missing, source=source, words=taken)
         for name in (label, *attributes):
             unasked = [word for word in taken.get(name, ()) if word not in words.words]
@@ -226,27 +230,29 @@ def from_table(
     kinds |= {name: f"categories of {kinds[name]}" for name in nominal}
     shards.same(kinds, what="columns", source=source)
     rows, kept = keep.nonzero()[0], table[keep]
-    y, label_values = tables.code_two_values(
-        kept[label], positive, role="label", option="positive", exact=label in categorical, shards=shards
-    )
-    coded = {
-        name: grouping.code_values(kept[name], ones.get(name), exact=name in categorical, shards=shards)
-        for name in attributes
-    }
-    groups = grouping.intersect(coded, shards=shards)
-    groups = grouping.settle_small(groups, min_rows=min_group_rows, small=small_groups, shards=shards)
-    two_valued = {name: codes for name, (codes, values) in coded.items() if len(values) == 2}
-    features = kept.drop(columns=[label] if group_feature else [label, *attributes])
-    for name in set(features) & set(two_valued):
-        features[name] = two_valued[name]
-    return make_split(
-        tables.encode(
+    with _about(source):
+        y, label_values = tables.code_two_values(
+            kept[label], positive, role="label", option="positive", exact=label in categorical, shards=shards
+        )
+        coded = {
+            name: grouping.code_values(kept[name], ones.get(name), exact=name in categorical, shards=shards)
+            for name in attributes
+        }
+        groups = grouping.intersect(coded, shards=shards)
+        groups = grouping.settle_small(groups, min_rows=min_group_rows, small=small_groups, shards=shards)
+        two_valued = {name: codes for name, (codes, values) in coded.items() if len(values) == 2}
+        features = kept.drop(columns=[label] if group_feature else [label, *attributes])
+        for name in set(features) & set(two_valued):
+            features[name] = two_valued[name]
+        features = tables.encode(
             features,
             nominal=(nominal | set(attributes)) - set(two_valued),
             exact={*categorical, *attributes},
             max_categories=max_categories,
             shards=shards,
-        ),
+        )
+    return make_split(
+        features,
         y,
         groups,
         seed=seed,
@@ -259,6 +265,15 @@ def from_table(
         label_values=label_values,
         dropped_rows=int(len(table) - len(rows)),
     )
+
+
+@contextlib.contextmanager
+def _about(source: str) -> Iterator[None]:
+    """Lets errors name the table."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
 
 
 def _named(table: pd.DataFrame, wanted: Sequence[str], *, drop: Sequence[str], source: str) -> pd.DataFrame:
@@ -286,15 +301,14 @@ def _named(table: pd.DataFrame, wanted: Sequence[str], *, drop: Sequence[str], s
 
 
 def _plain(
-    table: pd.DataFrame, words: Missing, *, texts: Collection[str], max_categories: int, source: str
+    table: pd.DataFrame, words: Missing, *, most: Mapping[str, int | None], source: str
 ) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """The columns as ``columns.plain`` makes them, and by column the text that was taken for missing.
 
     Args:
       table: the columns to use.
       words: which entries are missing.
-      texts: the columns whose text becomes categories, if it can.
-      max_categories: of such a column.
+      most: the columns whose text is looked at, and how many categories each may have (``columns.doubts``).
       source: what to call the table in messages.
 
     Raises:
@@ -309,10 +323,10 @@ def _plain(
             continue
         lost = table[name][column.isna().to_numpy(bool) & table[name].notna().to_numpy(bool)]
         taken[name] = sorted({value.strip() for value in lost if isinstance(value, str) and value.strip()})
-        if name in texts and not is_number(column):
-            categories = sorted(column.dropna().unique())
-            doubts[name] = tables.category_doubts(categories, exact=False, max_categories=max_categories)
-    doubts = {name: doubt for name, doubt in doubts.items() if doubt}
+        texts = [] if is_number(column) else sorted(column.dropna().unique())
+        doubt = look(texts, max_categories=most[name]) if texts and name in most else None
+        if doubt:
+            doubts[name] = doubt
     if doubts:
         raise ValueError(
             f"{source} has {len(doubts)} column(s) that cannot be used as they are: "
