@@ -126,27 +126,31 @@ def as_series(values: list[Any], *, name: str = "") -> pd.Series:
     Raises:
       Unsuitable: the values are of no such kind, or of several.
     """
-    present = [value for value in values if value is not None]
-    complete = len(present) == len(values)
-    if not present:
+    kinds = set(map(type, values)) - {type(None)}
+
+    def only(*allowed: type) -> bool:
+        return all(issubclass(kind, allowed) for kind in kinds)
+
+    if not kinds:
         return pd.Series(np.full(len(values), np.nan), name=name)
-    if all(isinstance(value, str) for value in present):
+    if only(str):
         return pd.Series(values, dtype=object, name=name)
-    if all(isinstance(value, bool | np.bool_) for value in present):
-        return pd.Series(values, dtype=bool if complete else "boolean", name=name)
-    strange = [value for value in present if not isinstance(value, numbers.Real | Decimal | np.bool_ | str)]
-    if strange:
-        what = next((what for kind, what in _STRANGE if isinstance(strange[0], kind)), "values")
-        raise Unsuitable(f"{what} of type {type(strange[0]).__name__}, such as {_short(strange[0])}")
-    if any(isinstance(value, str) for value in present):
-        return pd.Series([None if value is None else str(value) for value in values], dtype=object, name=name)
-    if all(isinstance(value, numbers.Integral) for value in present):
+    if only(bool, np.bool_):
+        return pd.Series(values, dtype="boolean" if None in values else bool, name=name)
+    if only(numbers.Integral):
+        present = [int(value) for value in values if value is not None]
         low, high = min(present), max(present)
         for kind, nullable in ((np.int64, "Int64"), (np.uint64, "UInt64")):
             if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-                return pd.Series(values, dtype=kind if complete else nullable, name=name)
+                return pd.Series(values, dtype=kind if len(present) == len(values) else nullable, name=name)
         return pd.Series([None if value is None else int(value) for value in values], dtype=object, name=name)
-    return pd.Series([np.nan if value is None else float(value) for value in values], dtype=np.float64, name=name)
+    if only(numbers.Real, Decimal, np.bool_):
+        return pd.Series([np.nan if value is None else float(value) for value in values], name=name)
+    if only(numbers.Real, Decimal, np.bool_, str):
+        return pd.Series([None if value is None else str(value) for value in values], dtype=object, name=name)
+    odd = next(value for value in values if not isinstance(value, numbers.Real | Decimal | np.bool_ | str | None))
+    what = next((what for kind, what in _STRANGE if isinstance(odd, kind)), "values")
+    raise Unsuitable(f"{what} of type {type(odd).__name__}, such as {_short(odd)}")
 
 
 def plain(column: pd.Series, missing: Missing) -> pd.Series:

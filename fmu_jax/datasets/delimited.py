@@ -101,7 +101,7 @@ def read_columns(path: Path, layout: Layout, wanted: Collection[str] | None = No
         width, ended = len(names), not names[-1]
         picked = [k for k, name in enumerate(names[: width - ended]) if wanted is None or name in wanted]
         rows = []
-        for line, row in records:
+        for line, last, row in records:
             if len(row) != width:
                 raise ValueError(_miscounted(path, layout, line, row, names, first))
             if ended and row[-1].strip():
@@ -109,8 +109,8 @@ def read_columns(path: Path, layout: Layout, wanted: Collection[str] | None = No
                     f"{path}, line {line}: the header (line {first}) has no name for the last field, "
                     f"{_cut(row[-1])}; name that column, or put a value that holds {layout.sep!r} between double quotes"
                 )
-            for place, field in enumerate(row):
-                if ("\n" in field or "\r" in field) and _swallows(field, place, width, layout.sep):
+            for place, field in enumerate(row if last > line else ()):
+                if _swallows(field, place, width, layout.sep):
                     raise ValueError(
                         f"{path}, line {line}: the value {_cut(field)} holds line breaks as if it were the end of a "
                         "record and the beginning of another; close its double quote, or take the line breaks out"
@@ -120,9 +120,9 @@ def read_columns(path: Path, layout: Layout, wanted: Collection[str] | None = No
     return Columns([names[k] for k in picked], fields)
 
 
-def _header(path: Path, layout: Layout, records: Iterator[tuple[int, list[str]]]) -> tuple[list[str], int]:
+def _header(path: Path, layout: Layout, records: Iterator[tuple[int, int, list[str]]]) -> tuple[list[str], int]:
     """Names and the number of their line."""
-    line, row = next(records, (0, []))
+    line, _, row = next(records, (0, 0, []))
     if not row:
         raise ValueError(f"{path} is empty; expected a header line with column names, then one row a record")
     names = [name.strip() for name in row]
@@ -157,21 +157,21 @@ def _swallows(field: str, place: int, width: int, sep: str) -> bool:
     """Whether the lines of a value have as many separators as if a quote had been left open across records.
 
     Args:
-      field: the value, of several lines.
+      field: the value.
       place: which of the record's fields it is, from 0.
       width: the number of fields.
       sep: the separator.
     """
-    first, *between, last = (piece.count(sep) for piece in re.split(r"[\r\n]+", field))
-    return first == width - 1 - place and last == place and all(count == width - 1 for count in between)
+    first, *others = (piece.count(sep) for piece in re.split(r"[\r\n]+", field))
+    return bool(others) and [first, *others] == [width - 1 - place, *[width - 1] * (len(others) - 1), place]
 
 
 def _cut(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[: limit - 3] + "...")
 
 
-def _records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Each record's first line and fields, blank lines apart; and the errors of reading them, with their place."""
+def _records(path: Path, layout: Layout) -> Iterator[tuple[int, int, list[str]]]:
+    """Each record's first and last line and its fields, without blank lines; errors of reading say where."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     line = 0
@@ -182,7 +182,7 @@ def _records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
             )
             for row in reader:
                 if row and (len(row) > 1 or row[0].strip()):
-                    yield line + 1, row
+                    yield line + 1, reader.line_num, row
                 line = reader.line_num
     except csv.Error as error:
         raise ValueError(
