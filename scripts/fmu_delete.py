@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fmu_jax import Objective
+from fmu_jax.datasets.delimited import Layout
 from scripts.deletion import exports, people, records, requests, training, verification, words
 from scripts.deletion.records import Record
 from scripts.deletion.table import Table
@@ -54,9 +55,21 @@ class Train(cli.Base):
     drop: tuple[str, ...] = ()
     """Columns to leave out."""
     missing: Literal["error", "drop"] = "error"
-    """People with a missing value: refuse the table, or leave them out; the store then does not know them."""
+    """People with a missing value: refuse the table, or leave them out; the store then knows only that they were."""
     na_values: tuple[str, ...] = ()
-    """Text that stands for a missing value, such as "?", beside the usual ones."""
+    """Text that stands for a missing value, such as "?", or for a missing number, such as -999."""
+    no_default_na: bool = False
+    """Take the words NA, N/A, None, null, nan and the like for text, not for missing values."""
+    categorical: tuple[str, ...] = ()
+    """Columns each of whose values is a category, exactly as it stands, also if it is a number."""
+    sep: str = ","
+    """What separates the fields of a CSV file, such as ";" or a tab, which may be written \\t."""
+    decimal: str = "."
+    """The decimal mark of a CSV file."""
+    thousands: str | None = None
+    """What separates groups of three digits in a CSV file, if anything does."""
+    encoding: str = "utf-8"
+    """The text encoding of a CSV file, such as cp1252 or utf-16."""
     scaling: Literal["standardise", "minmax", "maxnorm"] = "standardise"
     """How features are scaled, before rows are brought to norm 1."""
     max_categories: cli.Count = 50
@@ -97,6 +110,8 @@ class Delete(cli.Base):
     """The store."""
     ids: Path
     """Text file of their identifiers, one a line."""
+    encoding: str = "utf-8"
+    """The encoding of that file."""
     ignore_missing: bool = False
     """Pass over unknown, repeated and already deleted ids in place of refusing all."""
     refresh: bool = False
@@ -128,7 +143,13 @@ def train(config: Train) -> None:
     """Trains, and says what was chosen."""
     if not config.csv.is_file():
         raise FileNotFoundError(f"--csv: there is no file {config.csv}")
-    source = Table(config.csv, **{name: getattr(config, name) for name in Table._fields if name != "path"})
+    fields = {field.name for field in dataclasses.fields(config)}
+    source = Table(
+        config.csv,
+        default_na=not config.no_default_na,
+        layout=Layout(config.sep, config.decimal, config.thousands, config.encoding),
+        **{name: getattr(config, name) for name in Table._fields if name in fields},
+    )
     objective = Objective(l2=config.l2, fairness=config.fairness, penalty=config.penalty)
     noise = Noise(config.epsilon, config.delta, config.sigma, config.planned)
     with words.outcome("no store was made", OSError):
@@ -161,7 +182,7 @@ def show_training(config: Train, done: Trained) -> None:
 def delete(config: Delete) -> None:
     """Deletes, and says what it cost."""
     with words.outcome("nobody was deleted", OSError, ValueError):
-        ids = people.read_ids(config.ids)
+        ids = people.read_ids(config.ids, config.encoding)
     try:
         record = requests.delete(config.store, ids, ignore_missing=config.ignore_missing, refresh=config.refresh)
     except requests.UnwrittenError:

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Int, Int32
 
 from fmu_jax.data import MOST_GROUPS
+from fmu_jax.datasets.columns import differs_little
 from fmu_jax.datasets.reading import listed
 from fmu_jax.datasets.shards import WHOLE, Shards
 from fmu_jax.datasets.table import code_two_values
@@ -45,16 +46,19 @@ def attributes_of(group: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def code_values(
-    values: pd.Series, one=None, *, shards: Shards = WHOLE
+    values: pd.Series, one=None, *, exact: bool = False, shards: Shards = WHOLE
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...]]:
     """Codes all values of a column, in sorted order; with `one`, or two values, as ``code_two_values`` does.
 
     Raises:
-      ValueError: fewer than two values, or `one` is none of them.
+      ValueError: fewer than two values, `one` is none of them, or two of them hardly differ (unless `exact`).
     """
     seen = shards.union(list(values.unique()))
     if one is not None or len(seen) <= 2:
-        return code_two_values(values, one, role="group", option="group_one", shards=shards)
+        return code_two_values(values, one, role="group", option="group_one", exact=exact, shards=shards)
+    similar = None if exact else differs_little(value for value in seen if isinstance(value, str))
+    if similar:
+        raise ValueError(f"group column {values.name!r} {similar}")
     return pd.Categorical(values, categories=seen).codes.astype(np.int32), tuple(map(str, seen))
 
 
@@ -84,6 +88,7 @@ def intersect(
         ", ".join(meaning[code] for meaning, code in zip(meanings, row, strict=True))
         for row in np.column_stack(np.unravel_index(present, sizes)).tolist()
     )
+    _check_different(values)
     return Groups(np.asarray(np.searchsorted(present, combined), np.int32), " x ".join(attributes), values)
 
 
@@ -125,7 +130,15 @@ def settle_small(
         new = np.full(len(counts), len(kept))
         new[kept] = np.arange(len(kept))
         values = (*(groups.values[code] for code in kept), OTHER)
+        _check_different(values)
         groups = Groups(new[groups.codes].astype(np.int32), groups.name, values)
     if not 2 <= len(groups.values) <= MOST_GROUPS:
         raise ValueError(f"{groups.name} makes {len(groups.values)} groups; there must be 2 to {MOST_GROUPS}")
     return groups
+
+
+def _check_different(values: Sequence[str]) -> None:
+    """Raises ValueError if two groups would have one name."""
+    same = sorted({value for value in values if values.count(value) > 1})
+    if same:
+        raise ValueError(f"two groups would both be called {listed(same)}; rename a value of the group columns")

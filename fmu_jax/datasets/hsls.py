@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fmu_jax.datasets.columns import USUAL, plain
 from fmu_jax.datasets.grouping import MIN_GROUP_ROWS, attributes_of, intersect, settle_small
 from fmu_jax.datasets.hsls_codes import (
     FEATURES,
@@ -111,7 +112,7 @@ def load_hsls(
     }
     frame = frame if group_feature else frame.drop(columns=group_bins)
     return make_split(
-        encode(frame, nominal=NOMINAL),
+        encode(frame, nominal=NOMINAL, exact=frame.columns),
         y,
         settle_small(intersect(coded), min_rows=min_group_rows, small=small_groups),
         seed=seed,
@@ -170,7 +171,8 @@ def read_files(path: str | Path | Sequence[str | Path] | None, extra: Sequence[s
         columns = names if "gradebin" in names else [name for name in names if name in needed]
         if not columns:
             raise ValueError(f"{file} has no HSLS:09 column; it has {listed(names)}. {WHERE}")
-        tables.append(read_table(file, columns))
+        read = read_table(file, columns)
+        tables.append(pd.DataFrame({name: plain(read[name], USUAL) for name in read}))
         different = set(tables[-1].columns) ^ set(tables[0].columns)
         if different:
             raise ValueError(f"{paths[0]} and {file} differ in the columns {listed(sorted(different))}")

@@ -52,9 +52,10 @@ RESERVED = {
 RACES = ("white", "asian", "black", "hispanic", "more than one race", "amer", "native")
 NOT_FEATURES = re.compile(
     r"gradebin|grade9thbin|studentgrade|racebin|sexbin|studentrace|studentsex|X1TXM.*|X1RACE|X1SEX"
-    r"|(STU|SCH)_?ID|na_prop|Unnamed.*|index|[XSPAWC][2-9].*"
+    r"|(STU|SCH)_?ID|na_prop|Unnamed.*|index||[XSPAWC][2-9].*"
 )
-"""Columns of an already cleaned file that are no features: label, groups, their copies, record numbers, later waves."""
+"""Columns of an already cleaned file that are no features: label, groups, their copies, record numbers (also without a
+name), later waves."""
 
 
 def as_numbers(column: pd.Series) -> pd.Series:

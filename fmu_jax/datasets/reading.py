@@ -1,19 +1,19 @@
 """Reading tables and refusing bad ones: missing files, repeated or absent columns, missing or infinite values."""
 
-import lzma
-import zipfile
-import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from fmu_jax.datasets.columns import MISSING_WORDS, USUAL, Missing, from_text, number_reader
+from fmu_jax.datasets.delimited import STANDARD, Layout, read_columns, read_names
+
 MISSING = ("error", "drop")
 PARQUET = (".parquet", ".pq")
-"""Endings of the files that are read as Parquet."""
-_CUT_SHORT = (EOFError, zlib.error, zipfile.BadZipFile, lzma.LZMAError)
+"""Endings of the files that are read as Parquet, in small letters or capitals."""
 
 
 def listed(values: Iterable, limit: int = 40) -> str:
@@ -23,87 +23,74 @@ def listed(values: Iterable, limit: int = 40) -> str:
     return ", ".join(map(repr, values[:limit])) + more
 
 
-def read_header(path: Path) -> list[str]:
+def read_header(path: Path, layout: Layout = STANDARD) -> list[str]:
     """Reads a CSV file's column names.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is empty, or a column name occurs twice.
+      ValueError: as ``delimited.read_columns``.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    try:
-        header = pd.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True, encoding="utf-8-sig")
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{path} is empty; expected a header line with column names, then one row a record") from None
-    except _CUT_SHORT as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}); copy it again") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is no CSV file in UTF-8 ({error.reason} at byte {error.start}); save it as one"
-        ) from None
-    names = header.iloc[0].fillna("").tolist()
-    repeated = sorted({name for name in names if name and names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{path} has more than one column named {listed(repeated)}; rename or delete the copies")
-    return names
+    return read_names(path, layout)
 
 
 def read_table(
     path: str | Path,
     columns: Collection[str] | None = None,
-    na_values: Sequence[str] = (),
+    missing: Missing = USUAL,
     *,
+    layout: Layout = STANDARD,
     text: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Reads a CSV file (compressed or not) whose first line names its columns, or a Parquet file, told by its ending.
+    """Reads a CSV file (compressed or not) whose first line names its columns, or a Parquet file.
 
     Args:
-      path: the file; ``.parquet`` or ``.pq`` is Parquet, anything else CSV.
+      path: the file; Parquet if it ends in ``.parquet`` or ``.pq`` or begins as such files do, else CSV.
       columns: read only those of these names that the file has; None reads all.
-      na_values: text that stands for a missing value in a CSV file, beside pandas' usual ones (empty, NA, NaN, ...).
+      missing: which entries of a CSV file are missing.
+      layout: how a CSV file is written.
       text: columns to keep as text, exactly as written but for white space around it: 007 stays 007, and NA is text.
         An empty or missing entry is the empty text.
 
     Returns:
-      The table, one row a record.
+      The table, one row a record: the columns of a CSV file as ``columns.from_text`` makes them, those of Parquet with
+      the types that they have there.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is empty, has no records, repeats a column name, or is no such file; or a column of `text`
-        holds what has no one way to be written (Parquet: anything but text and whole numbers).
+      ValueError: the file is empty, has no records, repeats a column name, or is no such file; a record does not fit
+        the header; or a column of `text` holds what has no one way to be written (Parquet: anything but text and whole
+        numbers).
     """
     path = Path(path)
-    if path.suffix in PARQUET:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if path.suffix.lower() in PARQUET or _begins_as_parquet(path):
         table = _read_parquet(path, columns, text)
     else:
-        table = _read_csv(path, columns, na_values, text)
+        table = _read_csv(path, columns, missing, layout, text)
     if not len(table):
         raise ValueError(f"{path} has a header but no records")
     return table
 
 
-def _read_csv(path: Path, columns, na_values, text) -> pd.DataFrame:
-    names = read_header(path)
-    wanted = None if columns is None else [name for name in names if name in columns]
-    kept = [name for name in names if name in text and (wanted is None or name in wanted)]
-    layout = {"index_col": False, "skipinitialspace": True, "encoding": "utf-8-sig"}
-    try:
-        table = pd.read_csv(path, usecols=wanted, na_values=list(na_values), low_memory=False, **layout)
-        if kept:
-            # Once more, without looking for numbers or missing values.
-            as_text = pd.read_csv(path, usecols=kept, dtype=str, na_filter=False, **layout)
-            table = table.assign(**{name: [entry.strip() for entry in as_text[name]] for name in kept})
-    except pd.errors.ParserError as error:
-        raise ValueError(f"{path} does not parse as CSV: {error}") from error
-    except _CUT_SHORT as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}); copy it again") from error
-    return table
+def _begins_as_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def _read_csv(path: Path, columns, missing: Missing, layout: Layout, text) -> pd.DataFrame:
+    found = read_columns(path, layout, columns)
+    read = number_reader(layout.decimal, layout.thousands)
+    series = [
+        pd.Series([field.strip() for field in fields], dtype=object, name=name)
+        if name in text
+        else from_text(fields, missing, read, name=name)
+        for name, fields in zip(found.names, found.fields, strict=True)
+    ]
+    return pd.concat(series, axis=1) if series else pd.DataFrame()
 
 
 def _read_parquet(path: Path, columns, text) -> pd.DataFrame:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
     try:
         import pyarrow as arrow
         from pyarrow import parquet
@@ -113,24 +100,28 @@ def _read_parquet(path: Path, columns, text) -> pd.DataFrame:
         ) from None
     try:
         with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
+            names = [name.strip() for name in file.schema_arrow.names]
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
                 raise ValueError(f"{path} has more than one column named {listed(repeated)}; rename the copies")
-            read = file.read(None if columns is None else [name for name in names if name in columns])
+            read = file.read().rename_columns(names)
+        if columns is not None:
+            read = read.select([name for name in names if name in columns])
+        for name in [name for name in text if name in read.column_names]:
+            place, column = read.column_names.index(name), read.column(name)
+            if arrow.types.is_dictionary(column.type):
+                column = column.cast(column.type.value_type)
+            kind = column.type
+            if not (arrow.types.is_integer(kind) or arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
+                raise ValueError(f"column {name!r} of {path} holds {kind}; save it as text or whole numbers")
+            as_text = [("" if entry is None else str(entry)).strip() for entry in column.to_pylist()]
+            read = read.set_column(place, name, arrow.array(as_text, arrow.string()))
+        # Whole numbers and truth values beside missing ones stay so; pandas' own notes would make columns an index.
+        kinds = [kind + bits for kind in ("Int", "UInt") for bits in ("8", "16", "32", "64")]
+        exact: dict[Any, Any] = {getattr(arrow, kind.lower())(): getattr(pd, f"{kind}Dtype")() for kind in kinds}
+        return read.to_pandas(ignore_metadata=True, types_mapper=(exact | {arrow.bool_(): pd.BooleanDtype()}).get)
     except arrow.ArrowException as error:
         raise ValueError(f"{path} does not read as Parquet: {error}") from error
-    for name in [name for name in text if name in read.column_names]:
-        place, column = read.column_names.index(name), read.column(name)
-        if arrow.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        kind = column.type
-        if not (arrow.types.is_integer(kind) or arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
-            raise ValueError(f"column {name!r} of {path} holds {kind}; save it as text or whole numbers")
-        as_text = [("" if entry is None else str(entry)).strip() for entry in column.to_pylist()]
-        read = read.set_column(place, name, arrow.array(as_text, arrow.string()))
-    # What pandas noted in the file would turn columns into an index.
-    return read.to_pandas(ignore_metadata=True)
 
 
 def require_columns(present: Iterable[str], wanted: Iterable[str], *, source: str) -> None:
@@ -138,24 +129,31 @@ def require_columns(present: Iterable[str], wanted: Iterable[str], *, source: st
     present = list(present)
     missing = [name for name in wanted if name not in present]
     if missing:
-        raise ValueError(f"{source} has no column {listed(missing)}; its columns are {listed(present)}")
+        read = number_reader()
+        bare = any(read(name) is not None for name in present)
+        why = "; has it no header line, so that the first record gave the names?" if bare else ""
+        raise ValueError(f"{source} has no column {listed(missing)}; its columns are {listed(present)}{why}")
 
 
 def bad_entries(table: pd.DataFrame) -> pd.DataFrame:
     """Marks the entries that are missing or infinite."""
-    bad = table.isna()
-    for name in table.select_dtypes("number"):
-        bad[name] |= np.isinf(table[name])
-    return bad
+    bad = table.isna().to_numpy(bool)
+    for k, name in enumerate(table):
+        if pd.api.types.is_float_dtype(table[name]):
+            bad[:, k] |= np.isinf(table[name].to_numpy(np.float64, na_value=np.nan))
+    return pd.DataFrame(bad, columns=table.columns)
 
 
-def complete_rows(table: pd.DataFrame, *, missing: str, source: str) -> Bool[np.ndarray, " n"]:
+def complete_rows(
+    table: pd.DataFrame, *, missing: str, source: str, words: Mapping[str, Collection[str]] | None = None
+) -> Bool[np.ndarray, " n"]:
     """Finds the rows without missing or infinite entries.
 
     Args:
-      table: n rows.
+      table: n rows, at least one.
       missing: "drop" to leave incomplete rows out, "error" to refuse them.
       source: what to call the table in messages.
+      words: by column, the text that was taken for missing.
 
     Returns:
       Which rows to keep, ``(n,)``.
@@ -168,13 +166,22 @@ def complete_rows(table: pd.DataFrame, *, missing: str, source: str) -> Bool[np.
     bad = bad_entries(table)
     counts = bad.sum()
     counts = counts[counts > 0].sort_values(ascending=False)
-    found = ", ".join(f"{name!r}: {count}" for name, count in counts.items())
+    words = {name: f", written {listed(texts)}" for name, texts in (words or {}).items() if texts}
+    found = ", ".join(f"{name!r}: {count}{words.get(name, '')}" for name, count in counts.items())
+    kept = (
+        f". Beside empty entries, the words {', '.join(MISSING_WORDS)} are taken for missing, unless default_na=False; "
+        "more words are given in na_values=(...)"
+    )
     if len(counts) and missing == "error":
         raise ValueError(
             f"{source} has missing, NaN or infinite values ({found} of {len(table)} rows); "
             "pass missing='drop' to leave these rows out, drop=(column, ...) to leave a column out, or fill them first"
+            + kept
         )
     keep = np.logical_not(bad.to_numpy(bool).any(axis=1))
     if not keep.any():
-        raise ValueError(f"every row of {source} has a missing or infinite value ({found}); leave out a column")
+        raise ValueError(
+            f"every row of {source} has a missing or infinite value ({found} of {len(table)} rows); leave a column out "
+            f"with drop=(column, ...){kept}"
+        )
     return keep

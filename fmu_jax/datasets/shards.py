@@ -86,12 +86,6 @@ class Shards:
         if self._gather is None:
             return [values]
         plain = [value.item() if isinstance(value, np.generic) else value for value in values]
-        for value in plain:
-            if not isinstance(value, str | int | float | list):
-                raise ValueError(
-                    f"values such as {value!r} ({type(value).__name__}) cannot be told to the other parts of a table; "
-                    "save them as text or numbers"
-                )
         return self._gather(plain)
 
 

@@ -14,6 +14,9 @@ from fmu_jax.datasets.grouping import Groups
 from fmu_jax.datasets.reading import listed
 from fmu_jax.datasets.shards import WHOLE, Shards
 
+BIAS = "bias"
+"""The name of the constant feature, the last one."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Split:
@@ -133,9 +136,18 @@ def make_split(
       The ``Split``.
 
     Raises:
-      ValueError: no feature varies, a feature is not finite, or the train or test rows lack a group or a label, or, of
-        more than two groups, a label in a group.
+      ValueError: two features have one name, no feature varies, a feature is not finite, or the train or test rows lack
+        a group or a label, or, of more than two groups, a label in a group.
     """
+    names = [*map(str, features.columns), BIAS]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"{source}: more than one feature would be named {listed(twice)} (a column by its name, category c of a "
+            f"column as column=c, the constant 1 as {BIAS!r}); rename a column"
+        )
+    if len(names) == 1:
+        raise ValueError(f"{source} has no feature: every column is the label, the group or left out")
     values = features.to_numpy(np.float64)
     low, high = shards.least(np.fmin.reduce(values)), shards.most(np.fmax.reduce(values))  # these skip NaN
     constant = ~(low < high)
@@ -169,7 +181,7 @@ def make_split(
     return Split(
         train=train,
         test=test,
-        feature_names=(*names, "bias"),
+        feature_names=(*names, BIAS),
         center=center,
         scale=scale,
         scaling=scaling,

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int32, Int64
 
+from fmu_jax.datasets.columns import alike, differs_little, doubts, is_number
 from fmu_jax.datasets.reading import listed
 from fmu_jax.datasets.shards import WHOLE, Shards
 
@@ -14,7 +15,7 @@ SCALINGS = ("standardise", "minmax", "maxnorm")
 
 
 def code_two_values(
-    values: pd.Series, one=None, *, role: str, option: str, shards: Shards = WHOLE
+    values: pd.Series, one=None, *, role: str, option: str, exact: bool = False, shards: Shards = WHOLE
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, str]]:
     """Codes a column as 0 and 1.
 
@@ -22,17 +23,20 @@ def code_two_values(
     column must hold exactly two values, of which the larger (in sorted order) is 1.
 
     Args:
-      values: n entries, none missing.
+      values: n entries, none missing, plain (``columns.plain``).
       one: the value, or values, to code as 1.
       role: "label" or "group", for messages.
       option: the caller's name for `one`, for messages.
+      exact: two texts that hardly differ, such as "yes" and "yes.", are two values; else they are refused where one
+        would be 0 and the other 1.
       shards: the parts of the column, of which `values` is one.
 
     Returns:
       The codes ``(n,)`` int32 and the names of values 0 and 1.
 
     Raises:
-      ValueError: fewer than two values; more than two and `one` is None; or `one` is no value of the column.
+      ValueError: fewer than two values; more than two and `one` is None; or `one` is no value of the column; or two
+        values hardly differ.
     """
     name, seen = values.name, shards.union(list(values.unique()))
     if len(seen) < 2:
@@ -46,18 +50,31 @@ def code_two_values(
         ones = seen[1:]
     else:
         ones = list(one) if isinstance(one, (tuple, list, set, frozenset)) else [one]
+        ones = [value.strip() if isinstance(value, str) else value for value in ones]
         unknown = [value for value in ones if value not in seen]
-        if unknown or len(set(ones)) == len(seen):
+        if unknown or not 0 < len(set(ones)) < len(seen):
             raise ValueError(
                 f"{option}={one!r} does not split {role} column {name!r} in two; its values are {listed(seen, 10)}"
             )
     zeros = [value for value in seen if value not in ones]
+    for zero in zeros:
+        for value in ones:
+            if not exact and isinstance(zero, str) and isinstance(value, str) and alike([zero, value]):
+                raise ValueError(
+                    f"{role} column {name!r} {differs_little([zero, value])}; to count both as 1 pass "
+                    f"{option}={(value, zero)!r}"
+                )
     names = " or ".join(map(str, zeros)), " or ".join(map(str, ones))
-    return values.isin(ones).to_numpy().astype(np.int32), names
+    return values.isin(ones).to_numpy(bool).astype(np.int32), names
 
 
 def encode(
-    table: pd.DataFrame, *, nominal: Collection[str] = (), max_categories: int = 50, shards: Shards = WHOLE
+    table: pd.DataFrame,
+    *,
+    nominal: Collection[str] = (),
+    exact: Collection[str] = (),
+    max_categories: int = 50,
+    shards: Shards = WHOLE,
 ) -> pd.DataFrame:
     """Turns every column into float64 columns.
 
@@ -65,48 +82,56 @@ def encode(
     ``column=value`` a category, in sorted order, or, for two categories, only the second's. A missing entry stays NaN.
 
     Args:
-      table: n rows.
+      table: n rows of plain columns (``columns.plain``), of different names.
       nominal: numeric columns whose numbers are codes.
+      exact: columns each of whose texts is a category, whatever it looks like.
       max_categories: the most categories that a column may have.
       shards: the parts of the table, of which `table` is one; all have the same columns.
 
     Returns:
-      A table of n rows and float64 columns.
+      A table of n rows and float64 columns; a name may occur twice (``make_split`` refuses it).
 
     Raises:
-      ValueError: a column has more than `max_categories` categories.
+      ValueError: a column has more than `max_categories` categories, or holds text that is probably something else.
     """
-    columns = {}
+    names, columns = [], []
     for name, column in table.items():
-        is_number = pd.api.types.is_numeric_dtype(column)
-        if is_number and name not in nominal:
-            columns[name] = column.to_numpy(np.float64, na_value=np.nan)
+        number = is_number(column)
+        if number and name not in nominal:
+            names.append(str(name))
+            columns.append(column.to_numpy(np.float64, na_value=np.nan))
             continue
-        present = column.dropna()
-        categories = shards.union(list(present.unique() if is_number else present.astype(str).unique()))
-        if len(categories) > max_categories:
-            raise ValueError(too_many_categories(str(name), present, len(categories), max_categories))
-        known = column if is_number else column.astype(str)
-        for category in categories[1:] if len(categories) == 2 else categories:
-            indicator = (known == category).to_numpy().astype(np.float64)
-            text = f"{category:g}" if is_number else category
-            columns[f"{name}={text}"] = np.where(column.isna(), np.nan, indicator)
-    return pd.DataFrame(columns, index=table.index)
+        categories = shards.union(list(column.dropna().unique()))
+        doubt = category_doubts(categories, exact=name in exact, max_categories=max_categories)
+        if doubt:
+            raise ValueError(f"column {name!r} {doubt}; or leave it out with drop=({name!r},)")
+        codes = pd.Categorical(column, categories=categories).codes
+        for code, category in list(enumerate(categories))[1 if len(categories) == 2 else 0 :]:
+            names.append(f"{name}={shown(category)}")
+            columns.append(np.where(codes < 0, np.nan, codes == code))
+    return pd.DataFrame(np.column_stack(columns) if columns else np.empty((len(table), 0)), table.index, names)
 
 
-def too_many_categories(name: str, column: pd.Series, count: int, limit: int) -> str:
-    """Explains why a text column cannot be one-hot encoded, and what to do."""
-    numbers = pd.to_numeric(column.astype(str), errors="coerce")
-    if numbers.notna().mean() > 0.5:
-        stray = column[numbers.isna()].astype(str).unique()
+def category_doubts(categories: list, *, exact: bool, max_categories: int) -> str | None:
+    """Why these values cannot be the categories of a feature, and what to do; None if they can."""
+    texts = [value for value in categories if isinstance(value, str)]
+    if texts and not exact:
+        return doubts(texts, max_categories=max_categories)
+    if len(categories) > max_categories:
         return (
-            f"column {name!r} is mostly numbers, but holds text such as {listed(stray[:5])}; "
-            "correct it, or pass that text in na_values=(...) with missing='drop'"
+            f"has {len(categories)} categories, more than max_categories={max_categories}, such as "
+            f"{listed(categories[:3])} (group its values, or raise max_categories)"
         )
-    return (
-        f"column {name!r} has {count} distinct text values, more than max_categories={limit}; "
-        f"leave it out with drop=({name!r},), group its values, or raise max_categories"
-    )
+    return None
+
+
+def shown(value) -> str:
+    """A category as a feature's name says it: whole numbers, also floats, by all their digits.
+
+    >>> shown(2**53 + 1), shown(3.0), shown(0.1), shown("3.0")
+    ('9007199254740993', '3', '0.1', '3.0')
+    """
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def split_rows(n: int, *, test_fraction: float, seed: int) -> tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, " b"]]:

@@ -1,15 +1,23 @@
 """A user's own table: any CSV or Parquet file or DataFrame with a label column and a group column."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from fmu_jax.datasets import grouping
 from fmu_jax.datasets import table as tables
+from fmu_jax.datasets.columns import Missing, Unsuitable, is_number, plain
+from fmu_jax.datasets.columns import doubts as look
+from fmu_jax.datasets.delimited import Layout
 from fmu_jax.datasets.reading import complete_rows, listed, read_table, require_columns
 from fmu_jax.datasets.shards import Gather, Shards
 from fmu_jax.datasets.split import Split, make_split
+
+NAMELESS = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
+"""Names of columns that have none: in a CSV file, as pandas reads such a file, and as it writes Parquet."""
 
 
 def from_csv(
@@ -25,16 +33,37 @@ def from_csv(
     test_fraction: float = 0.2,
     missing: str = "error",
     na_values: Sequence[str] = (),
+    default_na: bool = True,
+    categorical: Sequence[str] = (),
     max_categories: int = 50,
     group_feature: bool = True,
     min_group_rows: int = grouping.MIN_GROUP_ROWS,
     small_groups: str = "error",
+    sep: str = ",",
+    decimal: str = ".",
+    thousands: str | None = None,
+    encoding: str = "utf-8",
     gather: Gather | None = None,
 ) -> Split:
     r"""Reads a CSV file whose first line names its columns, or a Parquet file.
 
+    What is in the file is taken as it stands, or refused:
+
+    - Every record has as many fields as the header has names; lines without text do not count. A separator may end all
+      lines, the header's too. A value with a separator, a line break or a double quote stands between double quotes,
+      and a quote inside it is doubled.
+    - White space around names and values does not count. Each column has a name of its own; one without (row numbers,
+      as pandas and R save them) must be left out by `drop`, as ``""`` or by the name that pandas gave it.
+    - A column of a CSV file holds numbers if every value is one (ASCII digits, decimal mark, exponent; also inf), true
+      and false if every value is one of these, else text. Parquet keeps its types.
+    - An entry without text is missing, and so are `na_values` and the words that `default_na` stands for.
+    - Text becomes categories. It is refused where it is probably something else: numbers beside text, numbers with
+      units or marks, dates, or values that differ only in case, blanks or a full stop. A column named in `categorical`,
+      or of a dictionary type (pandas: category), has each value as a category of its own, be it a number.
+    - Dates, times, durations, lists, bytes and complex numbers are refused.
+
     Args:
-      path: the file; a CSV file may be compressed (.gz, .zip, ...), Parquet (.parquet, .pq) needs pyarrow.
+      path: the file; a CSV file may be packed by gzip, bzip2, xz or zip, Parquet (.parquet, .pq) needs pyarrow.
       label: the column to predict.
       group: the column of the protected attribute, each of whose values is a group; several columns give a group for
         each combination of their values that occurs.
@@ -48,11 +77,17 @@ def from_csv(
         features are divided by the largest train-row norm.
       test_fraction: share of rows held out, in (0, 1).
       missing: "error" refuses missing, NaN or infinite values; "drop" leaves such rows out and counts them.
-      na_values: text that stands for a missing value, such as "?".
+      na_values: text that stands for a missing value, such as "?", or for a missing number, such as "-999".
+      default_na: take the usual words for missing values (NA, N/A, None, null, nan, ...; ``columns.MISSING_WORDS``).
+      categorical: columns each of whose values is a category, exactly as it stands.
       max_categories: the most values that a text column may have to be one-hot encoded.
       group_feature: keep the group's columns as features, two values coded 0 and 1, more as indicators.
       min_group_rows: fewest rows of a group where there are more than two.
       small_groups: "error" refuses groups of fewer rows; "merge" puts them together as "other".
+      sep: what separates the fields of a CSV file, such as ";" or a tab.
+      decimal: its decimal mark.
+      thousands: what separates groups of three digits in it, if anything does.
+      encoding: its text encoding, such as "cp1252" or "utf-16".
       gather: for a file that holds only a part of the table, each process having its own: passes this part's values,
         ranges and sums (never a row) and returns those of all parts in one order. All parts are then coded, grouped
         and scaled alike; each holds out its own test rows, and what the ``Split`` counts are its own rows. All must
@@ -63,9 +98,9 @@ def from_csv(
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: an empty file, repeated or missing columns, a label that is not two values, a group of one value or
-        of too few rows, missing or infinite values, too many categories, or an unknown option; the message names the
-        value and what to pass.
+      ValueError: an empty file, records that do not fit the header, another encoding, repeated or missing columns, a
+        label that is not two values, a group of one value or of too few rows, missing or infinite values, columns that
+        cannot be features, or an unknown option; the message names the value, its place and what to pass.
 
     >>> import pathlib, tempfile
     >>> lines = ["hours,job,sex,hired"]
@@ -81,7 +116,8 @@ def from_csv(
     """
     shards = Shards(gather)
     with shards.together(str(path)):
-        table = read_table(path, na_values=na_values)
+        layout = Layout(sep, decimal, thousands, encoding)
+        table = read_table(path, missing=Missing(tuple(na_values), default_na), layout=layout)
     return from_table(
         table,
         label=label,
@@ -93,6 +129,9 @@ def from_csv(
         scaling=scaling,
         test_fraction=test_fraction,
         missing=missing,
+        na_values=na_values,
+        default_na=default_na,
+        categorical=categorical,
         max_categories=max_categories,
         group_feature=group_feature,
         min_group_rows=min_group_rows,
@@ -114,6 +153,9 @@ def from_table(
     scaling: str = "standardise",
     test_fraction: float = 0.2,
     missing: str = "error",
+    na_values: Sequence[str] = (),
+    default_na: bool = True,
+    categorical: Sequence[str] = (),
     max_categories: int = 50,
     group_feature: bool = True,
     min_group_rows: int = grouping.MIN_GROUP_ROWS,
@@ -134,6 +176,9 @@ def from_table(
       scaling: "standardise", "minmax" or "maxnorm".
       test_fraction: share of rows held out.
       missing: "error" or "drop".
+      na_values: text or numbers that stand for a missing value.
+      default_na: take the usual words in text columns for missing values.
+      categorical: columns each of whose values is a category, exactly as it stands.
       max_categories: the most values of a one-hot encoded column.
       group_feature: keep the group's columns as features.
       min_group_rows: fewest rows of a group where there are more than two.
@@ -155,37 +200,59 @@ def from_table(
     >>> from_table(people, label="won", group=["club", "side"], seed=1).group_values
     ('a, left', 'a, right', 'b, left', 'b, right')
     """
-    if isinstance(drop, str):
-        raise ValueError(f"drop must be a sequence of column names, got the string {drop!r}; write ({drop!r},)")
+    for option, names in (("drop", drop), ("na_values", na_values), ("categorical", categorical)):
+        if isinstance(names, str):
+            raise ValueError(f"{option} must be a sequence of texts, got the string {names!r}; write ({names!r},)")
     attributes, shards = grouping.attributes_of(group), Shards(gather)
     if label in attributes or label in drop or set(attributes) & set(drop):
         raise ValueError(f"label={label!r} and group={group!r} must be two columns, neither of them in drop={drop!r}")
     if len(attributes) > 1 and not (group_one is None or isinstance(group_one, Mapping)):
         raise ValueError(f"for several group columns group_one must map columns to values, got {group_one!r}")
     ones = group_one if isinstance(group_one, Mapping) else dict.fromkeys(attributes, group_one)
+    words = Missing(tuple(na_values), default_na)
     with shards.together(source):
-        repeated = table.columns[table.columns.duplicated()]
-        if len(repeated):
-            raise ValueError(f"{source} has more than one column named {listed(repeated)}; rename the copies")
-        require_columns(table.columns, (label, *attributes, *drop), source=source)
-        table = table.drop(columns=list(drop))
-        keep = complete_rows(table, missing=missing, source=source)
+        table = _named(table, (label, *attributes, *drop, *categorical), drop=drop, source=source)
+        nominal = {*categorical, *(name for name in table if isinstance(table[name].dtype, pd.CategoricalDtype))}
+        most = dict.fromkeys(set(table) - set(categorical), max_categories) | dict.fromkeys(
+            {label, *attributes} - set(categorical)
+        )
+        table, taken = _plain(table, words, most=most, source=source)
+        keep = complete_rows(table, missing=missing, source=source, words=taken)
+        for name in (label, *attributes):
+            unasked = [word for word in taken.get(name, ()) if word not in words.words]
+            if unasked:
+                raise ValueError(
+                    f"column {name!r} of {source} holds the text {listed(unasked)}, which may be a value or say that "
+                    f"it is missing; pass na_values=({listed(unasked)},) if it is missing, default_na=False if not"
+                )
         tables.count_test_rows(int(keep.sum()), test_fraction)
-    kinds = {str(name): "numbers" if pd.api.types.is_numeric_dtype(table[name]) else "text" for name in table}
+    kinds = {name: "numbers" if is_number(table[name]) else "text" for name in table}
+    kinds |= {name: f"categories of {kinds[name]}" for name in nominal}
     shards.same(kinds, what="columns", source=source)
     rows, kept = keep.nonzero()[0], table[keep]
-    y, label_values = tables.code_two_values(kept[label], positive, role="label", option="positive", shards=shards)
-    coded = {name: grouping.code_values(kept[name], ones.get(name), shards=shards) for name in attributes}
-    groups = grouping.intersect(coded, shards=shards)
-    groups = grouping.settle_small(groups, min_rows=min_group_rows, small=small_groups, shards=shards)
-    two_valued = {name: codes for name, (codes, values) in coded.items() if len(values) == 2}
-    features = kept.drop(columns=[label]).assign(**two_valued)
-    if not group_feature:
-        features = features.drop(columns=list(attributes))
+    with _about(source):
+        y, label_values = tables.code_two_values(
+            kept[label], positive, role="label", option="positive", exact=label in categorical, shards=shards
+        )
+        coded = {
+            name: grouping.code_values(kept[name], ones.get(name), exact=name in categorical, shards=shards)
+            for name in attributes
+        }
+        groups = grouping.intersect(coded, shards=shards)
+        groups = grouping.settle_small(groups, min_rows=min_group_rows, small=small_groups, shards=shards)
+        two_valued = {name: codes for name, (codes, values) in coded.items() if len(values) == 2}
+        features = kept.drop(columns=[label] if group_feature else [label, *attributes])
+        for name in set(features) & set(two_valued):
+            features[name] = two_valued[name]
+        features = tables.encode(
+            features,
+            nominal=(nominal | set(attributes)) - set(two_valued),
+            exact={*categorical, *attributes},
+            max_categories=max_categories,
+            shards=shards,
+        )
     return make_split(
-        tables.encode(
-            features, nominal=set(attributes) - set(two_valued), max_categories=max_categories, shards=shards
-        ),
+        features,
         y,
         groups,
         seed=seed,
@@ -198,3 +265,72 @@ def from_table(
         label_values=label_values,
         dropped_rows=int(len(table) - len(rows)),
     )
+
+
+@contextlib.contextmanager
+def _about(source: str) -> Iterator[None]:
+    """Lets errors name the table."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def _named(table: pd.DataFrame, wanted: Sequence[str], *, drop: Sequence[str], source: str) -> pd.DataFrame:
+    """The table under text names, without the columns of `drop`, its rows numbered from 0.
+
+    Raises:
+      ValueError: there is no row; a name is missing, occurs twice, or is none.
+    """
+    names = [str(name) for name in table.columns]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{source} has more than one column named {listed(repeated)}; rename the copies")
+    require_columns(names, wanted, source=source)
+    if not len(table):
+        raise ValueError(f"{source} has no rows")
+    nameless = [name for name in names if NAMELESS.fullmatch(name) and name not in wanted]
+    if nameless:
+        raise ValueError(
+            f"column {names.index(nameless[0]) + 1} of {source} has no name ({listed(nameless)}), as row numbers have "
+            f"that were saved with the table; pass drop=({nameless[0]!r},), save it without them (pandas: index=False, "
+            "R: row.names=FALSE), or give it a name"
+        )
+    table = table.set_axis(names, axis=1).reset_index(drop=True)
+    return table.drop(columns=list(drop))
+
+
+def _plain(
+    table: pd.DataFrame, words: Missing, *, most: Mapping[str, int | None], source: str
+) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    """The columns as ``columns.plain`` makes them, and by column the text that was taken for missing.
+
+    Args:
+      table: the columns to use.
+      words: which entries are missing.
+      most: the columns whose text is looked at, and how many categories each may have (``columns.doubts``).
+      source: what to call the table in messages.
+
+    Raises:
+      ValueError: columns hold neither numbers nor text, or text that is probably something else; names all of them.
+    """
+    columns, doubts, taken = {}, {}, {}
+    for name in table:
+        try:
+            column = columns[name] = plain(table[name], words)
+        except Unsuitable as error:
+            doubts[name] = f"holds {error} (make it a number, as a date by its year, or text of few values)"
+            continue
+        lost = table[name][column.isna().to_numpy(bool) & table[name].notna().to_numpy(bool)]
+        taken[name] = sorted({value.strip() for value in lost if isinstance(value, str) and value.strip()})
+        texts = [] if is_number(column) else sorted(column.dropna().unique())
+        doubt = look(texts, max_categories=most[name]) if texts and name in most else None
+        if doubt:
+            doubts[name] = doubt
+    if doubts:
+        raise ValueError(
+            f"{source} has {len(doubts)} column(s) that cannot be used as they are: "
+            + "; ".join(f"{name!r} {doubt}" for name, doubt in doubts.items())
+            + f". To leave columns out, pass drop=({listed(doubts, len(doubts))},)"
+        )
+    return pd.DataFrame(columns), {name: words for name, words in taken.items() if words}

@@ -11,25 +11,31 @@ NAMED = 100
 """How many identifiers a message names."""
 
 
-def read_ids(path: Path) -> list[str]:
+def read_ids(path: Path, encoding: str = "utf-8") -> list[str]:
     """Reads identifiers, one a line; white space around them and blank lines do not count.
 
     Args:
-      path: a text file in UTF-8.
+      path: a text file.
+      encoding: of the file.
 
     Returns:
       The identifiers, in order, repeated ones included.
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: it is no UTF-8, or holds no identifier.
+      ValueError: it is of another encoding, or holds no identifier.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = path.read_text(encoding=encoding).removeprefix("\ufeff").split("\n")
     except FileNotFoundError:
         raise FileNotFoundError(f"--ids: there is no file {path}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start})") from None
+    except LookupError as error:
+        raise ValueError(f"--encoding {encoding}: {error}") from None
+    except UnicodeError as error:
+        at = f"{error.reason} at byte {error.start}" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise ValueError(
+            f"{path} is no text in {encoding.upper()} ({at}); save it in UTF-8, or pass --encoding"
+        ) from None
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise ValueError(f"{path} holds no id; write one a line")
@@ -94,3 +100,8 @@ def hash_ids(salt: bytes, ids: Iterable[str]) -> list[bytes]:
     False
     """
     return [hmac.digest(salt, name.encode(), "sha256")[:HASH_BYTES] for name in ids]
+
+
+def left_out(kept: bytes) -> set[bytes]:
+    """The hashes, joined, of the people whom a training left out."""
+    return {kept[k : k + HASH_BYTES] for k in range(0, len(kept), HASH_BYTES)}

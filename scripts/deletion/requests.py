@@ -107,12 +107,16 @@ def choose(db: Ledger, ids: Sequence[str], *, ignore_missing: bool) -> Chosen:
     hashes = people.hash_ids(ledger.meta(db, "salt"), unique)
     found = ledger.find_people(db, hashes)
     unknown, gone = found[:, 0] < 0, found[:, 1] > 0
+    left_out = people.left_out(ledger.all_meta(db).get(ledger.LEFT_OUT, b""))
+    absent = np.array([name in left_out for name in hashes], bool)
     wrong = {
-        "unknown": [unique[k] for k in np.flatnonzero(unknown)],
+        "unknown": [unique[k] for k in np.flatnonzero(unknown & ~absent)],
+        "left out": [unique[k] for k in np.flatnonzero(absent)],
         "already deleted": [unique[k] for k in np.flatnonzero(gone)],
         "repeated": people.repeated(ids),
     }
-    said = "; ".join(f"{what}: {people.named(names)}" for what, names in wrong.items() if names)
+    why = {"left out": "left out of the training for a missing value, so that no row of theirs is kept"}
+    said = "; ".join(f"{why.get(what, what)}: {people.named(names)}" for what, names in wrong.items() if names)
     if said and not ignore_missing:
         raise ValueError(f"nobody was deleted, because ids are {said}; correct them, or pass --ignore-missing")
     kept = np.flatnonzero(~unknown & ~gone)

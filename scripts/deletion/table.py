@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from fmu_jax import datasets
+from fmu_jax.datasets.columns import Missing, Unsuitable, plain
+from fmu_jax.datasets.delimited import STANDARD, Layout
 from fmu_jax.datasets.reading import listed, read_table, require_columns
 from scripts.deletion import people
 
@@ -23,6 +25,9 @@ class Table(NamedTuple):
     drop: Sequence[str] = ()
     missing: str = "error"
     na_values: Sequence[str] = ()
+    default_na: bool = True
+    categorical: Sequence[str] = ()
+    layout: Layout = STANDARD
     scaling: str = "standardise"
     max_categories: int = 50
     min_group_rows: int = datasets.grouping.MIN_GROUP_ROWS
@@ -45,8 +50,8 @@ def read(table: Table, *, seed: int) -> tuple[list[str], datasets.Split]:
       OSError: there is no such file.
       ValueError: it cannot be used; the message says what to do.
     """
-    source = str(table.path)
-    content = read_table(table.path, na_values=table.na_values, text=(table.id,))
+    source, missing = str(table.path), Missing(tuple(table.na_values), table.default_na)
+    content = read_table(table.path, missing=missing, layout=table.layout, text=(table.id,))
     attributes = (table.group,) if isinstance(table.group, str) else tuple(table.group)
     require_columns(content.columns, (table.id, table.label, *attributes), source=source)
     if table.group_one and len(attributes) > 1:
@@ -60,12 +65,15 @@ def read(table: Table, *, seed: int) -> tuple[list[str], datasets.Split]:
         label=table.label,
         group=attributes,
         seed=seed,
-        positive=_values(content[table.label], table.positive, "--positive"),
-        group_one=_values(content[next(iter(attributes))], table.group_one, "--group-one"),
+        positive=_values(content[table.label], missing, table.positive, "--positive"),
+        group_one=_values(content[next(iter(attributes))], missing, table.group_one, "--group-one"),
         drop=(table.id, *table.drop),
         scaling=table.scaling,
         test_fraction=table.test_fraction,
         missing=table.missing,
+        na_values=table.na_values,
+        default_na=table.default_na,
+        categorical=table.categorical,
         max_categories=table.max_categories,
         min_group_rows=table.min_group_rows,
         small_groups=table.small_groups,
@@ -74,13 +82,18 @@ def read(table: Table, *, seed: int) -> tuple[list[str], datasets.Split]:
     return ids, split
 
 
-def _values(column: pd.Series, texts: Sequence[str], flag: str) -> tuple[Any, ...] | None:
+def _values(column: pd.Series, missing: Missing, texts: Sequence[str], flag: str) -> tuple[Any, ...] | None:
     """The column's values that are written so; None where no text is given."""
-    present = column.dropna().unique().tolist()
+    if not texts:
+        return None
+    try:
+        present = plain(column, missing).dropna().unique().tolist()
+    except Unsuitable as error:
+        raise ValueError(f"{flag}: column {column.name!r} holds {error}") from None
     for text in texts:
-        if not any(_means(text, value) for value in present):
+        if not any(_means(text.strip(), value) for value in present):
             raise ValueError(f"{flag}: column {column.name!r} has no value {text!r}; it holds {listed(present, 10)}")
-    return tuple(value for value in present if any(_means(text, value) for text in texts)) or None
+    return tuple(value for value in present if any(_means(text.strip(), value) for text in texts))
 
 
 def _means(text: str, value: Any) -> bool:

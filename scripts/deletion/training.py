@@ -176,9 +176,16 @@ def _building(folder: Path) -> Iterator[Path]:
 
 def _write(place: Path, settings: Settings, state: stream.State, split: datasets.Split, ids: list[str]) -> None:
     salt = secrets.token_bytes(32)
-    hashes = people.hash_ids(salt, [ids[record] for record in (*split.test_rows, *split.train_rows)])
+    chosen = [*split.test_rows, *split.train_rows]
+    hashes = people.hash_ids(salt, [ids[record] for record in chosen])
+    absent = people.hash_ids(salt, [ids[record] for record in sorted(set(range(len(ids))) - set(chosen))])
     rows = np.concatenate([model.stacked(part) for part in (split.test, split.train)])
-    meta = {"settings": settings.to_json(), "salt": salt, "state": model.pack(state)}
+    meta = {
+        "settings": settings.to_json(),
+        "salt": salt,
+        "state": model.pack(state),
+        ledger.LEFT_OUT: b"".join(sorted(absent)),
+    }
     record = records.make(
         settings,
         state,

@@ -195,7 +195,7 @@ def test_sigma_is_the_power_of_two_that_the_plan_needs(tmp_path):
     assert float(privacy.certified_epsilon(done.planned_residual, sigma / 2, 1e-5)) > 1.0
 
 
-def test_people_with_missing_values_are_left_out_and_unknown(tmp_path, capsys):
+def test_people_with_missing_values_are_left_out_and_said_to_be(tmp_path, capsys):
     table, store = tmp_path / "people.csv", tmp_path / "model"
     people = tables.people(300)
     people["age"] = people["age"].map("{:.4f}".format)
@@ -205,8 +205,15 @@ def test_people_with_missing_values_are_left_out_and_unknown(tmp_path, capsys):
     assert "missing" in capsys.readouterr().err
     assert fmu_delete.main(train_words(table, store, "--na-values", "?", "--missing", "drop")) == 0
     assert "2 left out" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="unknown: '0007'"):
+    with pytest.raises(
+        ValueError, match=r"because ids are left out of the training for a missing value.*: '0007'; corr"
+    ):
         requests.delete(store, ["0007", "0009"])
+    with pytest.raises(ValueError, match=r"unknown: 'x'; left out .*: '0008'"):
+        requests.delete(store, ["x", "0008"])
+    record = requests.delete(store, ["x", "0008", "0009"], ignore_missing=True)
+    assert records.parse(record)["ignored"] == {"unknown": 1, "left_out": 1, "already_deleted": 0, "repeated": 0}
+    assert fmu_delete.main(["verify", "--store", str(store)]) == 0
 
 
 def test_an_empty_folder_becomes_the_store_and_only_its_owners(tmp_path):

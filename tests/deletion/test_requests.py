@@ -168,7 +168,7 @@ def test_bad_ids_are_named_and_nothing_changes(store, ids, message):
 def test_ignore_missing_goes_on_with_the_rest(store):
     requests.delete(store, ["0399"])
     said = records.parse(requests.delete(store, ["0399", "nobody", "0001", "0001", "0002"], ignore_missing=True))
-    assert said["ignored"] == {"unknown": 1, "already_deleted": 1, "repeated": 1}
+    assert said["ignored"] == {"unknown": 1, "left_out": 0, "already_deleted": 1, "repeated": 1}
     assert sum(said["deleted"].values()) == len(said["ids"]) == 2
     before = tables.contents(store)
     with pytest.raises(ValueError, match=r"none of the 2 ids can be deleted \(unknown: 'x'; already deleted: '0001'\)"):
