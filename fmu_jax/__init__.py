@@ -20,7 +20,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``stream``, ``moments`` | deletions one by one, certified at a cost independent of the number of rows |
 | ``certificates``, ``rounding`` | ``certify``: residual bounds, widened by their own rounding error |
 | ``output_perturbation``, ``contraction`` | ``certify_descent``: the guarantee of noise on the published model |
-| ``privacy`` | from residual to (epsilon, delta) and back |
+| ``privacy``, ``tails`` | from residual to (epsilon, delta) and back, rounded to the safe side |
 | ``distances`` | how far the retrained model can be, and what that does to a prediction |
 | ``intervals`` | ``fairness_interval``: group rates of the retrained model, without retraining |
 | ``heads`` | a certified fair linear head on features, two classes or many; the price of private features |

@@ -41,9 +41,10 @@ from fmu_jax.contraction import Replay, replay_descent
 from fmu_jax.distances import check_certifiable, local_distance, retrained_region
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective, Scalar
-from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_delta, gaussian_epsilon
+from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_epsilon, gaussian_mu
 from fmu_jax.removal import Removal
 from fmu_jax.showing import one_line
+from fmu_jax.tails import outward, round_up
 from fmu_jax.tracing import is_traced
 
 #: Published parameters that noise of the stated scale explains with a smaller probability were made otherwise.
@@ -222,23 +223,11 @@ def publish_sigma_from(distance: Scalar, epsilon: Scalar, delta: Scalar) -> Arra
     check_norm(distance)
     check_positive(epsilon=epsilon)
     check_probability(delta=delta)
-    return distance / _largest_shift(epsilon, delta)
+    return outward(_publish_sigma, distance, gaussian_mu(epsilon, delta))
 
 
-@jax.jit
-def _largest_shift(epsilon, delta):
-    """The largest ``distance / sigma`` that is (epsilon, delta)-indistinguishable."""
-    epsilon, delta = jnp.broadcast_arrays(jnp.asarray(epsilon), jnp.asarray(delta))
-    # Neel et al.'s is surely small enough. At the upper end delta >= Phi(mu/2) - e^epsilon Phi(-mu/2) is too large.
-    low, high = 1 / neel_sigma(1.0, epsilon, delta), jnp.sqrt(8 * (epsilon + jnp.log(2 / (1 - delta))))
-
-    def halve(_, bracket):
-        low, high = bracket
-        middle = (low + high) / 2
-        above = gaussian_delta(middle, 1.0, epsilon) > delta
-        return jnp.where(above, low, middle), jnp.where(above, middle, high)
-
-    return jax.lax.fori_loop(0, 100, halve, (low, high))[0]
+def _publish_sigma(xp, distance, mu):
+    return round_up(xp, distance / mu, 4, distance > 0)
 
 
 def neel_epsilon(distance: Scalar, publish_sigma: Scalar, delta: Scalar) -> Array:
@@ -250,8 +239,12 @@ def neel_epsilon(distance: Scalar, publish_sigma: Scalar, delta: Scalar) -> Arra
     check_norm(distance)
     check_positive(publish_sigma=publish_sigma)
     check_probability(delta=delta)
-    rho = jnp.square(distance / publish_sigma) / 2
-    return rho + 2 * jnp.sqrt(rho * jnp.log(1 / delta))
+    return outward(_neel_epsilon, distance, publish_sigma, delta)
+
+
+def _neel_epsilon(xp, distance, publish_sigma, delta):
+    rho = (distance / publish_sigma) ** 2 / 2
+    return round_up(xp, rho + 2 * xp.sqrt(-rho * xp.log(delta)), 32, distance > 0)
 
 
 def neel_sigma(distance: Scalar, epsilon: Scalar, delta: Scalar) -> Array:
@@ -262,6 +255,11 @@ def neel_sigma(distance: Scalar, epsilon: Scalar, delta: Scalar) -> Array:
     check_norm(distance)
     check_positive(epsilon=epsilon)
     check_probability(delta=delta)
-    left = jnp.log(1 / delta)
+    return outward(_neel_sigma, distance, epsilon, delta)
+
+
+def _neel_sigma(xp, distance, epsilon, delta):
+    left = -xp.log(delta)
     # The difference of roots, without cancellation.
-    return distance * (jnp.sqrt(left + epsilon) + jnp.sqrt(left)) / (2**0.5 * epsilon)
+    ratio = (xp.sqrt(left + epsilon) + xp.sqrt(left)) / (2**0.5 * epsilon)
+    return round_up(xp, distance * ratio, 32, distance > 0)

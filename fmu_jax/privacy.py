@@ -9,15 +9,27 @@ certificate reports.
 
 Differs from the reference: D8 epsilon divides by sigma; the original divides by sigma^2. D14 an epsilon for which the
 classical formula is too small is replaced by the Gaussian tail bound (the original uses the formula everywhere).
+
+Every function rounds to the safe side: what is claimed is never less than the truth of the numbers given. Concrete
+numbers are computed with in float64 on the host, whatever their dtype; traced ones in theirs, with a margin for all
+roundings (``tails``). Results have the arguments' dtype, float32 at least, and broadcast.
 """
 
+import math
+
 import jax
-import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jaxtyping import Array
 
 from fmu_jax.data import is_traced
 from fmu_jax.objective import Scalar
+from fmu_jax.tails import bisect, gaussian_delta_bound, outward, round_up, unit_of
+
+#: Roundings in a closed form below, those of its logarithms, roots and quantiles included.
+_FEW = 32
+#: Halvings of an interval of epsilons or mus.
+_HALVINGS = 80
 
 
 def check_positive(**numbers) -> None:
@@ -31,6 +43,13 @@ def check_norm(residual) -> None:
     """Raises ValueError for a negative or NaN residual norm; infinity and tracers pass."""
     if not is_traced(residual) and not np.all(np.asarray(residual) >= 0):
         raise ValueError(f"`residual` is a norm and must be >= 0, got {residual}")
+
+
+def check_not_negative(**numbers) -> None:
+    """Raises ValueError unless each number is >= 0 and finite; tracers pass."""
+    for name, number in numbers.items():
+        if not is_traced(number) and not np.all((np.asarray(number) >= 0) & np.isfinite(number)):
+            raise ValueError(f"`{name}` must be finite and >= 0, got {number}")
 
 
 def check_probability(**numbers) -> None:
@@ -57,10 +76,19 @@ def epsilon_from(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
     >>> round(float(epsilon_from(0.1, 1.0, 1e-5)), 4)
     0.4882
     """
+    _check(residual, sigma, delta)
+    return outward(_classical, residual, sigma, delta)
+
+
+def _check(residual, sigma, delta) -> None:
     check_positive(sigma=sigma)
     check_probability(delta=delta)
     check_norm(residual)
-    return residual / sigma * jnp.sqrt(2 * jnp.log(1.5 / delta))
+
+
+def _classical(xp, residual, sigma, delta):
+    bound = residual / sigma * xp.sqrt(2 * (math.log(1.5) - xp.log(delta)))
+    return round_up(xp, bound, _FEW, residual > 0)
 
 
 def certified_epsilon(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
@@ -70,10 +98,21 @@ def certified_epsilon(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
     ``mu^2 / 2 + mu z`` with probability delta where ``z`` is the upper delta quantile of the standard normal.
     Arguments and errors as for ``epsilon_from``.
     """
-    classical = epsilon_from(residual, sigma, delta)
-    mu = jnp.asarray(residual / sigma)
-    upper = -jax.scipy.special.ndtri(jnp.asarray(delta).astype(mu.dtype))
-    return jnp.maximum(classical, mu * (mu / 2 + upper))
+    _check(residual, sigma, delta)
+    return outward(_certified, residual, sigma, delta)
+
+
+def _certified(xp, residual, sigma, delta):
+    mu, upper = residual / sigma, _upper_quantile(xp, delta)
+    slack = _FEW * unit_of(xp, delta) * (mu + xp.abs(upper) + 1)
+    return xp.maximum(
+        _classical(xp, residual, sigma, delta), mu * (mu / 2 + upper + slack) * (1 + _FEW * unit_of(xp, mu))
+    )
+
+
+def _upper_quantile(xp, delta):
+    """The upper ``delta`` quantile of the standard normal."""
+    return -(scipy.special.ndtri(delta) if xp is np else jax.scipy.special.ndtri(delta))
 
 
 def residual_from(epsilon: Scalar, sigma: Scalar, delta: Scalar) -> Array:
@@ -88,10 +127,18 @@ def residual_from(epsilon: Scalar, sigma: Scalar, delta: Scalar) -> Array:
     """
     check_positive(sigma=sigma, epsilon=epsilon)
     check_probability(delta=delta)
-    epsilon = jnp.asarray(epsilon)
-    classical = epsilon / jnp.sqrt(2 * jnp.log(1.5 / delta))
-    upper = -jax.scipy.special.ndtri(jnp.asarray(delta).astype(classical.dtype))
-    return sigma * jnp.minimum(classical, 2 * epsilon / (jnp.sqrt(upper**2 + 2 * epsilon) + upper))
+    return outward(_admitted, epsilon, sigma, delta, up=False)
+
+
+def _admitted(xp, epsilon, sigma, delta):
+    unit = unit_of(xp, delta)
+    classical = epsilon / xp.sqrt(2 * (math.log(1.5) - xp.log(delta)))
+    upper = _upper_quantile(xp, delta)
+    upper = upper + _FEW * unit * (xp.abs(upper) + 1)
+    root = xp.sqrt(upper**2 + 2 * epsilon)
+    # The root of mu^2/2 + upper mu = epsilon, by the form that does not cancel.
+    other = xp.where(upper > 0, 2 * epsilon / (root + xp.abs(upper)), root + xp.abs(upper))
+    return sigma * xp.minimum(classical, other) * (1 - _FEW * unit)
 
 
 def sigma_from(residual: Scalar, epsilon: Scalar, delta: Scalar) -> Array:
@@ -101,7 +148,8 @@ def sigma_from(residual: Scalar, epsilon: Scalar, delta: Scalar) -> Array:
     """
     check_positive(epsilon=epsilon)
     check_probability(delta=delta)
-    return residual / epsilon * jnp.sqrt(2 * jnp.log(1.5 / delta))
+    check_norm(residual)
+    return outward(_classical, residual, epsilon, delta)
 
 
 def delta_from(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
@@ -110,47 +158,94 @@ def delta_from(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
     Sound where epsilon is at most 1. Arguments and errors as for ``epsilon_from``.
     """
     check_positive(sigma=sigma, epsilon=epsilon)
-    residual = jnp.asarray(residual)
-    ratio = epsilon * sigma / jnp.where(residual > 0, residual, 1)
-    return jnp.where(residual > 0, jnp.minimum(1.5 * jnp.exp(-(ratio**2) / 2), 1.0), 0.0)
+    check_norm(residual)
+    return outward(_classical_delta, residual, sigma, epsilon)
+
+
+def _classical_delta(xp, residual, sigma, epsilon):
+    ratio = epsilon * sigma / xp.where(residual > 0, residual, 1) * (1 - _FEW * unit_of(xp, sigma))
+    return xp.minimum(round_up(xp, 1.5 * xp.exp(-(ratio**2) / 2), _FEW, residual > 0), 1)
 
 
 def gaussian_delta(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
     """Exact delta of two Gaussians of scale ``sigma`` whose means are ``residual`` apart.
 
-    It assumes that the residual gradient does not depend on the noise draw, so that retrained and unlearned models are
-    one Gaussian shifted; ``delta_from`` does not assume it. ``mu = residual / sigma``,
-    ``delta = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu)``. Source: Balle & Wang (2018), Theorem 8.
+    It is about a shift that does not depend on the noise, as that of a release is (``releases``); a residual gradient
+    depends on the noise draw, so for objective perturbation this is no guarantee, nor are the conversions above.
+    ``mu = residual / sigma``, ``delta = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu)``.
+
+    Args:
+      residual: distance of the means, >= 0.
+      sigma: standard deviation, > 0.
+      epsilon: >= 0.
+
+    Returns:
+      The scalar delta, rounded up.
+
+    Raises:
+      ValueError: a concrete number out of range.
+
+    Source: Balle & Wang (2018), Theorem 8.
     """
     check_positive(sigma=sigma)
-    mu = jnp.asarray(residual / sigma)
-    safe = jnp.where(mu > 0, mu, 1)
-    first = jax.scipy.special.log_ndtr(safe / 2 - epsilon / safe)
-    second = epsilon + jax.scipy.special.log_ndtr(-safe / 2 - epsilon / safe)
-    return jnp.where(mu > 0, jnp.maximum(-jnp.exp(first) * jnp.expm1(second - first), 0), 0)
+    check_norm(residual)
+    check_not_negative(epsilon=epsilon)
+    return outward(_delta, residual, sigma, epsilon)
 
 
 def gaussian_epsilon(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
     """Exact epsilon of the Gaussian trade-off at ``delta``: the inverse of ``gaussian_delta``, by bisection, >= 0.
 
-    Same assumption as ``gaussian_delta``. Source: Balle & Wang (2018), Theorem 8.
+    What it is about, its arguments and errors as for ``gaussian_delta``; it is rounded up. Source: Balle & Wang (2018),
+    Theorem 8.
     """
     check_positive(sigma=sigma)
+    check_norm(residual)
     check_probability(delta=delta)
-    return _bisect(residual, sigma, delta)
+    return outward(_epsilon, residual, sigma, delta)
 
 
-@jax.jit
-def _bisect(residual, sigma, delta):
-    mu, delta = jnp.broadcast_arrays(jnp.asarray(residual / sigma), jnp.asarray(delta))
+def gaussian_mu(epsilon: Scalar, delta: Scalar) -> Array:
+    """The largest ``residual / sigma`` that ``gaussian_epsilon`` admits: the parameter of Gaussian DP, rounded down.
+
+    Args:
+      epsilon: > 0.
+      delta: in (0, 1).
+
+    Returns:
+      The scalar ``mu``.
+
+    Raises:
+      ValueError: a concrete number out of range.
+
+    >>> mu = gaussian_mu(1.0, 1e-5)
+    >>> round(float(mu), 4), round(float(gaussian_epsilon(mu, 1.0, 1e-5)), 6)
+    (0.2681, 1.0)
+
+    Source: Dong, Roth & Su (2022), Corollary 2.13.
+    """
+    check_positive(epsilon=epsilon)
+    check_probability(delta=delta)
+    return outward(_mu, epsilon, delta, up=False)
+
+
+def _delta(xp, residual, sigma, epsilon):
+    return gaussian_delta_bound(xp, residual / sigma, epsilon)
+
+
+def _epsilon(xp, residual, sigma, delta):
+    mu, delta = xp.broadcast_arrays(residual / sigma, delta * (1 - 4 * unit_of(xp, delta)))
     # The privacy loss is N(mu^2/2, mu^2), whose Gaussian tail gives an epsilon that is surely enough.
-    low, high = jnp.zeros_like(mu), mu * (mu / 2 + jnp.sqrt(2 * jnp.log(1 / delta)) + 1)
+    enough = round_up(xp, mu * (mu / 2 + xp.sqrt(-2 * xp.log(delta))), _FEW)
+    found = bisect(xp, lambda epsilon: gaussian_delta_bound(xp, mu, epsilon) <= delta, enough, 0 * mu, steps=_HALVINGS)
+    return xp.where(gaussian_delta_bound(xp, mu, 0 * mu) <= delta, 0, found)
 
-    def halve(_, bracket):
-        low, high = bracket
-        middle = (low + high) / 2
-        above = gaussian_delta(residual, sigma, middle) > delta
-        return jnp.where(above, middle, low), jnp.where(above, high, middle)
 
-    found = jax.lax.fori_loop(0, 100, halve, (low, high))[1]
-    return jnp.where(gaussian_delta(residual, sigma, 0.0) > delta, found, 0)
+def _mu(xp, epsilon, delta):
+    epsilon, delta = xp.broadcast_arrays(epsilon, delta * (1 - 4 * unit_of(xp, delta)))
+    # The same tail from the other side: mu^2/2 + mu t <= epsilon is surely small enough.
+    tail = xp.sqrt(-2 * xp.log(delta))
+    enough = 2 * epsilon / (xp.sqrt(tail**2 + 2 * epsilon) + tail) * (1 - _FEW * unit_of(xp, delta))
+    # There delta >= Phi(mu/2) - e^epsilon Phi(-mu/2) is too large.
+    most = xp.sqrt(8 * (epsilon + xp.log(2 / (1 - delta))))
+    return bisect(xp, lambda mu: gaussian_delta_bound(xp, mu, epsilon) <= delta, enough, most, steps=_HALVINGS)

@@ -1,15 +1,14 @@
 """Exact confidence bounds of a probability from counts."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from fmu_jax.data import is_traced
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_probability
+from fmu_jax.tails import beta_cdf_bound, bisect, outward, unit_of
 
-#: Halvings of [0, 1]: beyond these a double no longer moves.
+#: Halvings of the log-odds: beyond these a double no longer moves.
 _HALVINGS = 64
 
 
@@ -26,7 +25,8 @@ def clopper_pearson(successes, trials, *, confidence: Scalar) -> tuple[Float[Arr
       confidence: in (0, 1).
 
     Returns:
-      Lower and upper ends, in the default float; found by bisection and rounded outwards.
+      Lower and upper ends, at or outside the exact ones: computed in float64 on the host, or under a trace in the
+      dtype at hand (see ``tails``), by bisection.
 
     Raises:
       ValueError: counts outside ``0 <= k <= n``, ``n < 1``, or ``confidence`` out of range.
@@ -42,26 +42,31 @@ def clopper_pearson(successes, trials, *, confidence: Scalar) -> tuple[Float[Arr
         k, n = np.broadcast_arrays(successes, trials)
         if not np.all((k >= 0) & (k <= n) & (n >= 1)):
             raise ValueError(f"counts must satisfy 0 <= successes <= trials and trials >= 1, got {k} of {n}")
-    return _interval(jnp.asarray(successes), jnp.asarray(trials), confidence)
+    # In whole numbers: rows that were missed by one in 10^9 are not lost in float32.
+    counts = successes, trials - successes, confidence
+    return outward(_lower, *counts, up=False), outward(_upper, *counts)
 
 
-@jax.jit
-def _interval(successes, trials, confidence):
-    dtype = jnp.result_type(float)
-    k, n = jnp.broadcast_arrays(successes.astype(dtype), trials.astype(dtype))
-    tail = jnp.asarray((1 - confidence) / 2).astype(dtype)
-    low = _beta_quantile(tail, jnp.maximum(k, 1), n - k + 1)[0]
-    high = _beta_quantile(1 - tail, k + 1, jnp.maximum(n - k, 1))[1]
-    return jnp.where(k > 0, low, 0), jnp.where(k < n, high, 1)
+def _lower(xp, successes, failures, confidence):
+    return _ends(xp, successes, failures, confidence)[0] * (1 - 8 * unit_of(xp, confidence))
 
 
-def _beta_quantile(probability, a, b):
-    """A bracket of the quantile of Beta(a, b), by bisection."""
+def _upper(xp, successes, failures, confidence):
+    above = _ends(xp, failures, successes, confidence)[1]
+    return xp.minimum(above * (1 + 8 * unit_of(xp, confidence)), 1)
 
-    def halve(_, bracket):
-        low, high = bracket
-        middle = (low + high) / 2
-        below = jax.scipy.special.betainc(a, b, middle) < probability
-        return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-    return jax.lax.fori_loop(0, _HALVINGS, halve, (jnp.zeros_like(a), jnp.ones_like(a)))
+def _ends(xp, k, m, confidence):
+    """The largest ``p`` at which ``k`` or more of ``k + m`` are surely as rare as the tail, and ``1 - p``."""
+    k, m, confidence = xp.broadcast_arrays(k, m, confidence)
+    tail = (1 - confidence) / 2 - unit_of(xp, k)
+    # In the log-odds p and 1 - p keep their digits at both ends.
+    far = xp.full_like(k, 700.0 if k.dtype == np.float64 else 86.0)
+
+    def rare(odds):
+        below, above = 1 / (1 + xp.exp(-odds)), 1 / (1 + xp.exp(odds))
+        return beta_cdf_bound(xp, xp.maximum(k, 1), m + 1, below, above) <= tail
+
+    odds = bisect(xp, rare, -far, far, steps=_HALVINGS)
+    found = (k > 0) & (odds > -far)
+    return xp.where(found, 1 / (1 + xp.exp(-odds)), 0), xp.where(found, 1 / (1 + xp.exp(odds)), 1)

@@ -27,6 +27,7 @@ from fmu_jax.data import is_traced
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_probability
 from fmu_jax.showing import one_line
+from fmu_jax.tails import outward, unit_of
 
 #: Fewest models to audit: a quarter of them fits a mean and a covariance.
 MIN_MODELS = 40
@@ -134,7 +135,7 @@ def _choose(p, q, delta, miss) -> _Choice:
 
     They need not be exact: what is chosen is evaluated on other models.
     """
-    n, z = p.shape[0], jax.scipy.special.ndtri(1 - miss / 2)
+    n, z = p.shape[0], -jax.scipy.special.ndtri(miss / 2)
     thresholds = jnp.concatenate([p, q])
 
     def interval(scores):
@@ -159,6 +160,12 @@ def _evaluate(choice: _Choice, p, q, delta, miss):
 
 
 def _log_ratio(p, q, delta):
-    """``log((p - delta) / q)``, minus infinity where ``p <= delta``; ``q > 0``."""
-    left = p - delta
-    return jnp.where(left > 0, jnp.log(jnp.where(left > 0, left, 1) / q), -jnp.inf)
+    """``log((p - delta) / q)``, rounded down; minus infinity where ``p <= delta``; ``q > 0``."""
+    return outward(_rounded_log_ratio, p, q, delta, up=False)
+
+
+def _rounded_log_ratio(xp, p, q, delta):
+    unit = unit_of(xp, p)
+    left = p - delta - 4 * unit * p
+    ratio = xp.log(xp.where(left > 0, left, 1) / q)
+    return xp.where(left > 0, ratio - 4 * unit * (1 + xp.abs(ratio)), -xp.inf)

@@ -1,0 +1,183 @@
+r"""Upper bounds of Gaussian and binomial tail probabilities that hold in whatever floating-point type is at hand.
+
+A guarantee that a rounding made smaller than the truth is none. So every function here returns no less than the exact
+value of its arguments, and each is written once for two worlds: NumPy in float64, where all arguments are concrete,
+and JAX in the type at hand, where something is traced (``outward`` chooses). Both probabilities are integrals of
+positive terms, so nothing cancels:
+
+    delta(mu, epsilon) = phi(a) int_0^oo e^(a s - s^2/2) (1 - e^(-mu s)) ds,       a = mu/2 - epsilon/mu,
+    I_x(a, b) = x^a y^b / B(a, b) int_0^oo e^(-a s) (y + x e^-s)^-(a+b) ds,        y = 1 - x.
+
+The substitution ``s = e^t`` makes them smooth on the whole line at every scale, where the trapezoidal rule converges
+exponentially (Trefethen & Weideman 2014, "The exponentially convergent trapezoidal rule"). Arguments are rounded
+outwards first (both are monotone), the sum last.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from fmu_jax.data import is_traced
+
+#: Roundings allowed for in an exponent or an argument; each is tested against 50 digits.
+_FEW = 8
+
+
+def outward(core: Callable[..., Any], *numbers: Any, up: bool = True) -> Array:
+    """Evaluates ``core(xp, *numbers)``: in float64 on the host if all are concrete, else in the dtype at hand.
+
+    Args:
+      core: of a namespace, ``numpy`` or ``jax.numpy``, and arrays; its result is already rounded the right way.
+      *numbers: numbers or arrays that broadcast.
+      up: which way the result is rounded when it is put into the dtype of the arguments.
+
+    Returns:
+      An array of that dtype, at least float32.
+    """
+    dtype = _dtype(numbers)
+    if is_traced(*numbers):
+        return core(jnp, *(jnp.asarray(number).astype(dtype) for number in numbers))
+    with np.errstate(all="ignore"):
+        exact = np.asarray(core(np, *(np.asarray(number, np.float64) for number in numbers)))
+        near = exact.astype(dtype)
+        short = near < exact if up else near > exact
+        return jnp.asarray(np.where(short, np.nextafter(near, np.asarray(np.inf if up else -np.inf, dtype)), near))
+
+
+def _dtype(numbers) -> np.dtype:
+    floats = [number.dtype for number in numbers if hasattr(number, "dtype") and _strong(number)]
+    wide = np.result_type(np.float32, *floats) if floats else np.dtype(float)
+    return jax.dtypes.canonicalize_dtype(wide)
+
+
+def _strong(number) -> bool:
+    return jnp.issubdtype(number.dtype, jnp.floating) and not getattr(number, "weak_type", False)
+
+
+def unit_of(xp, number) -> float:
+    """Unit roundoff of an array's dtype."""
+    return float(xp.finfo(number.dtype).eps) / 2
+
+
+def round_up(xp, number, roundings: int, positive=True):
+    """A number that neither ``roundings`` roundings nor underflow can have left below the exact one, if ``positive``.
+
+    Where that is false the exact one is zero, and so is the result.
+    """
+    info = xp.finfo(number.dtype)
+    return xp.where(positive, number * (1 + roundings * unit_of(xp, number)) + float(info.tiny), 0)
+
+
+def bisect(xp, sound: Callable[[Any], Any], good, bad, *, steps: int):
+    """The last ``good`` end of a bracket: ``sound`` held there, or it is the one given."""
+
+    def halve(bracket):
+        good, bad = bracket
+        middle = good + (bad - good) / 2
+        fine = sound(middle)
+        return xp.where(fine, middle, good), xp.where(fine, bad, middle)
+
+    if xp is np:
+        bracket = good, bad
+        for _ in range(steps):
+            bracket = halve(bracket)
+        return bracket[0]
+    return jax.lax.fori_loop(0, steps, lambda _, bracket: halve(bracket), (good, bad))[0]
+
+
+def _nodes(xp, scale) -> tuple[Any, float]:
+    """Nodes ``s = e^t / scale`` of the rule, on a new last axis, and its step; what is left out is below the unit."""
+    low, high, step = (-40.0, 3.9, 0.075) if scale.dtype == np.float64 else (-19.0, 3.1, 0.17)
+    v = np.exp(np.arange(low, high, step)).reshape(*[1] * scale.ndim, -1)
+    return xp.asarray(v, dtype=scale.dtype) / scale[..., None], step
+
+
+def _mills(xp, t, mu=None):
+    """``int_0^oo e^(t s - s^2/2) (1 - e^(-mu s)) ds`` for ``t <= 3``; without ``mu`` it is ``Phi(t) / phi(t)``.
+
+    The relative error is below ``_relative``.
+    """
+    s, step = _nodes(xp, xp.maximum(1, -t))
+    terms = s * xp.exp(t[..., None] * s - s * s / 2)
+    return step * xp.sum(terms if mu is None else -terms * xp.expm1(-mu[..., None] * s), axis=-1)
+
+
+def _relative(xp, number) -> float:
+    """Relative error of a sum over nodes, and of the rule itself."""
+    return 2048 * unit_of(xp, number)
+
+
+def gaussian_delta_bound(xp, mu, epsilon):
+    """Upper bound of ``delta(mu, epsilon)`` between two Gaussians ``mu`` apart; zero at ``mu = 0``, never above 1."""
+    unit = unit_of(xp, mu)
+    mu, epsilon = xp.broadcast_arrays(mu, epsilon)
+    wide = mu * (1 + _FEW * unit)
+    safe = xp.where(mu > 0, wide, 1)
+    slope, half = epsilon / safe, safe / 2
+    a = half - slope * (1 - _FEW * unit) + _FEW * unit * (half + slope)
+    # delta grows in a and in mu; below -60 it is under the smallest number.
+    near = xp.clip(a, -60, 3)
+    small = xp.exp(-near * near / 2) * _mills(xp, near, safe)
+    # Beyond 3 the complement phi(a) (M(-a) + M(a - mu)) is below 1/300, and bounded from below.
+    far = xp.clip(a, 3, 60)
+    rest = _mills(xp, -far) + _mills(xp, xp.clip(far - safe * (1 + _FEW * unit), -1e18, 0))
+    large = 1 - xp.exp(-far * far / 2) / _ROOT * rest * (1 - _relative(xp, a) - _FEW * far * far * unit)
+    # An exponent of size q is off by q times its roundings.
+    small = round_up(xp, small / _ROOT * (1 + _relative(xp, a) + _FEW * near * near * unit), _FEW)
+    bound = xp.minimum(xp.where(a > 3, large * (1 + _FEW * unit), small), 1)
+    return xp.where(mu > 0, bound, xp.zeros_like(bound))
+
+
+_ROOT = (2 * np.pi) ** 0.5
+
+
+def beta_cdf_bound(xp, a, b, x, y):
+    """Upper bound of the regularised incomplete beta function ``I_x(a, b)``, ``a, b >= 1``; 1 well above its mean.
+
+    ``x`` and ``y = 1 - x`` are given apart, so that neither loses digits near 0 or 1. Each number may be off by a few
+    roundings: what that does to the logarithm of the result is their number times ``|a - (a + b) x|``, and added.
+    """
+    unit, total, upper = unit_of(xp, x), a + b, x > y
+    # Each of these twice, in the smaller of x and y: the other's digits would cancel.
+    ahead = xp.where(upper, b - total * y, total * x - a)
+    spread = xp.sqrt(total * x * y)
+    s, step = _nodes(xp, xp.maximum(xp.maximum(spread, -ahead), float(xp.finfo(x.dtype).tiny)))
+    share = xp.where(upper, y, x)[..., None] * xp.where(upper[..., None], xp.expm1(s), xp.expm1(-s))
+    linear = xp.where(upper, b, -a)[..., None] * s
+    curved = total[..., None] * xp.log1p(share)
+    exponent = linear - curved + _FEW * unit * (xp.abs(linear) + xp.abs(curved))
+    exponent = xp.where(curved < xp.inf, exponent, -xp.inf)
+    integral = step * xp.sum(s * xp.exp(exponent), axis=-1)
+    front = (xp.log(a / total) + xp.log(b) - float(np.log(2 * np.pi))) / 2 + _stirling(xp, total)
+    front = front - _stirling(xp, a) - _stirling(xp, b)
+    front = front - _deviance(xp, a, total * x) - _deviance(xp, b, total * y)
+    error = 2 * _FEW * unit * (_FEW + 2 * xp.abs(ahead) + xp.abs(front) + total * unit)
+    bound = xp.exp(front + error + xp.log(integral)) * (1 + 4 * _relative(xp, x))
+    return xp.where(ahead > 2 * spread, 1, xp.minimum(round_up(xp, bound, _FEW), 1))
+
+
+def _deviance(xp, count, mean):
+    """``count log(count / mean) + mean - count``, >= 0 (Loader 2000)."""
+    gap = (count - mean) / mean
+    near = xp.abs(gap) < 0.1
+    small = xp.where(near, gap, 0)
+    # (1 + g) log(1 + g) - g = g^2/2 - g^3/6 + g^4/12 - ...
+    series = sum((-1) ** k * small**k / (k * (k - 1)) for k in range(2, 18))
+    logarithm = xp.where(gap < -0.5, xp.log(count / mean), xp.log1p(xp.maximum(gap, -0.5)))
+    return xp.where(near, mean * series, count * logarithm - (count - mean))
+
+
+def _stirling(xp, z):
+    """``log Gamma(z) - (z - 1/2) log z + z - log(2 pi)/2`` for ``z >= 1``."""
+    shift = xp.zeros_like(z)
+    far = z
+    # delta(z) = delta(z + 1) + (z + 1/2) log(1 + 1/z) - 1, and the series is exact to 1e-17 from 17 on.
+    for _ in range(16):
+        shift = shift + xp.where(z < 16, (far + 0.5) * xp.log1p(1 / far) - 1, 0)
+        far = xp.where(z < 16, far + 1, far)
+    square = 1 / (far * far)
+    return shift + (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))) / far
