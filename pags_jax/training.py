@@ -3,7 +3,10 @@ r"""Training a classifier: one pure step, and an epoch of it over images that li
     g     <- d loss / d params, shortened to at most clip
     g     <- g + weight_decay params
     m     <- momentum m + g
-    params <- params - rate(step) m,       rate = learning_rate * 0.1^(milestones passed)
+    params <- params - rate(step) m,       rate = learning_rate * 0.1^(milestones passed) * rise(step) * fall(step)
+
+where ``rise`` goes from 0 to 1 over the first ``warm_up`` steps and ``fall`` from 1 to 0 over the others up to
+``total_steps``, both linearly; by default both are 1.
 
 A ``Task`` is static: what is compiled. ``Hyper`` is traced: strengths, rates and milestones vary without compiling
 again. Draws depend on the key and the number of the step, the order of the rows on the key and the number of the epoch,
@@ -57,6 +60,8 @@ class Hyper(NamedTuple):
       momentum: share of the last update that is kept.
       weight_decay: added to the gradient, times the parameters; all of them, as in the reference.
       clip: largest Euclidean norm of the loss's gradient; longer ones are shortened to it (Pascanu et al. 2013).
+      warm_up: steps in which the rate rises.
+      total_steps: step at which the rate has fallen to zero; infinite for a rate that only milestones lower.
     """
 
     strength: Any
@@ -65,6 +70,8 @@ class Hyper(NamedTuple):
     momentum: Any = 0.9
     weight_decay: Any = 5e-4
     clip: Any = np.inf
+    warm_up: Any = 0
+    total_steps: Any = np.inf
 
 
 class TrainState(NamedTuple):
@@ -152,12 +159,26 @@ def step(
     length = optax.tree.norm(gradients)
     metrics = Metrics(loss, right.mean(), length)
     gradients = optax.tree.scale(jnp.where(length > clip, clip / length, 1), gradients)
-    passed = jnp.greater_equal(state.step, jnp.asarray(hyper.milestones, jnp.int32)).sum().astype(dtype)
-    descent = _descent(momentum, decay, rate * 0.1**passed)
+    descent = _descent(momentum, decay, rate * schedule(hyper, state.step).astype(dtype))
     updates, optimizer = descent.update(gradients, state.optimizer, state.params)
     return TrainState(
         state.step + 1, optax.apply_updates(state.params, updates), statistics, optimizer, state.key
     ), metrics
+
+
+def schedule(hyper: Hyper, step: Any) -> Float[Array, ""]:
+    """What multiplies the learning rate at a step, counted from 0, in float32.
+
+    >>> never = jnp.array([], jnp.int32)
+    >>> [schedule(Hyper(0.0, 0.1, never, warm_up=2, total_steps=6), step).item() for step in (0, 1, 2, 4, 6)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    warm_up, total = (jnp.asarray(value, jnp.float32) for value in (hyper.warm_up, hyper.total_steps))
+    passed = jnp.greater_equal(step, jnp.asarray(hyper.milestones, jnp.int32)).sum().astype(jnp.float32)
+    step = jnp.asarray(step, jnp.float32)
+    rise = jnp.minimum(1, (step + 1) / jnp.maximum(warm_up, 1))
+    fall = jnp.clip(1 - (step - warm_up) / (total - warm_up), 0, 1)
+    return 0.1**passed * rise * fall
 
 
 def _descent(momentum: Any, weight_decay: Any, rate: Any) -> optax.GradientTransformation:

@@ -34,6 +34,14 @@ class Config(pags_generative.Config):
     PRESETS: ClassVar = {
         "quick": {"epochs": 2, "train_rows": 2000},
         "paper": {"dataset": "cifar10", "epochs": 100, "latent": 128, "widths": (64, 144, 320), "learning_rate": 1e-3},
+        "cifar10": {
+            "dataset": "cifar10",
+            "epochs": 8,
+            "batch_size": 64,
+            "latent": 128,
+            "widths": (32, 64, 128),
+            "storage": "float16",
+        },
     }
 
     out: Path = Path("runs/pags_autoencoder")

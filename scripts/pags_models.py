@@ -19,7 +19,7 @@ import numpy as np
 from pags_jax import models
 from scripts.harness import files, rows
 
-Name = Literal["lenet", "resnet18", "resnet34", "resnet50", "vgg11"]
+Name = Literal["lenet", "resnet14", "resnet18", "resnet34", "resnet50", "vgg11"]
 DType = Literal["float32", "bfloat16"]
 
 

@@ -29,11 +29,13 @@ class Recipe(NamedTuple):
 
     Attributes:
         own: Six strengths from weak to excessive, for LeNet on Fashion-MNIST.
+        photographs: For `COLOUR_PHOTOGRAPHS`, those first that a sweep can least do without if it is cut short.
         reference: The paper's sweep, in the reference's constants.
         gentle_above: The reference's constant above which its learning rate falls in proportion.
     """
 
     own: tuple[float, ...]
+    photographs: tuple[float, ...]
     reference: tuple[float, ...]
     gentle_above: float = math.inf
 
@@ -48,22 +50,35 @@ def log_spaced(start: float, stop: float, count: int) -> tuple[float, ...]:
 
 
 RECIPES: dict[Loss, Recipe] = {
-    "cross_entropy": Recipe((0.0,), (0.0,)),
-    "gradient_norm": Recipe((0.01, 0.1, 1.0, 10.0, 30.0, 100.0), log_spaced(1e-5, 1e2, 30), gentle_above=0.01),
-    "smoothness": Recipe((0.1, 1.0, 10.0, 30.0, 100.0, 300.0), log_spaced(1e-4, 1e4, 30), gentle_above=10.0),
-    "randomized_smoothing": Recipe((0.1, 0.25, 0.5, 1.0, 2.0, 4.0), log_spaced(1e-3, 1e2, 30)),
-    "adversarial": Recipe((0.25, 0.5, 1.0, 1.5, 2.0, 2.5), log_spaced(1e-5, 1e4, 30), gentle_above=100.0),
+    "cross_entropy": Recipe((0.0,), (0.0,), (0.0,)),
+    "gradient_norm": Recipe(
+        (0.01, 0.1, 1.0, 10.0, 30.0, 100.0),
+        (1.0, 10.0, 0.1, 30.0, 0.01, 3.0),
+        log_spaced(1e-5, 1e2, 30),
+        gentle_above=0.01,
+    ),
+    "smoothness": Recipe(
+        (0.1, 1.0, 10.0, 30.0, 100.0, 300.0), (1.0, 10.0, 0.1), log_spaced(1e-4, 1e4, 30), gentle_above=10.0
+    ),
+    "randomized_smoothing": Recipe(
+        (0.1, 0.25, 0.5, 1.0, 2.0, 4.0), (0.25, 0.5, 0.125, 0.05), log_spaced(1e-3, 1e2, 30)
+    ),
+    "adversarial": Recipe(
+        (0.25, 0.5, 1.0, 1.5, 2.0, 2.5), (1.0, 0.25, 2.0, 0.5), log_spaced(1e-5, 1e4, 30), gentle_above=100.0
+    ),
 }
 
 
-def strengths_of(loss: Loss, given: tuple[float, ...], unit: str) -> tuple[float, ...]:
+def strengths_of(loss: Loss, given: tuple[float, ...], unit: str, dataset: str) -> tuple[float, ...]:
     """The strengths to sweep: those given, or the recipe's in that unit; the cross-entropy has none but 0.
 
-    >>> strengths_of("adversarial", (), "own")
+    >>> strengths_of("adversarial", (), "own", "mnist")
     (0.25, 0.5, 1.0, 1.5, 2.0, 2.5)
     """
-    recipe = RECIPES[loss]
-    return given if given and loss != "cross_entropy" else getattr(recipe, unit)
+    if given and loss != "cross_entropy":
+        return given
+    own = "photographs" if dataset in COLOUR_PHOTOGRAPHS else "own"
+    return getattr(RECIPES[loss], own if unit == "own" else unit)
 
 
 def strength_and_rate(

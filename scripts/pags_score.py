@@ -44,6 +44,13 @@ class Config(pags_generative.Config):
             "widths": (128, 256, 256),
             "blocks": 3,
         },
+        "cifar10": {
+            "dataset": "cifar10",
+            "epochs": 12,
+            "batch_size": 64,
+            "widths": (64, 128),
+            "storage": "float16",
+        },
     }
 
     out: Path = Path("runs/pags_score")
@@ -103,6 +110,7 @@ def model_of(config: Config, data: datasets.Images) -> models.UNet:
         widths=config.widths,
         blocks=config.blocks,
         sigma_data=sigma_data,
+        upsampling="resize",
     )
 
 

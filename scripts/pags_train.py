@@ -9,6 +9,7 @@ training images.
 """
 
 import functools
+import itertools
 import shutil
 import sys
 from dataclasses import dataclass
@@ -51,6 +52,21 @@ class Config(cli.Common):
             "learning_rate": 0.025,
             "clip": None,
         },
+        "cifar10": {
+            "dataset": "cifar10",
+            "model": "resnet14",
+            "activation": "softplus",
+            "stem": 2,
+            "width": 0.5,
+            "loss": ("cross_entropy", "gradient_norm", "adversarial", "randomized_smoothing", "smoothness"),
+            "epochs": 5,
+            "schedule": "linear",
+            "learning_rate": 0.1,
+            "steps": 3,
+            "validation": 0.04,
+            "attack_eps": (0.25, 0.5, 1.0),
+            "attack_rows": 200,
+        },
     }
 
     out: Path = Path("runs/pags_train")
@@ -64,8 +80,8 @@ class Config(cli.Common):
     """Architecture."""
     activation: Literal["relu", "softplus"] = "relu"
     """Nonlinearity; the softplus has beta 20."""
-    stem: Literal[3, 7] = 3
-    """First convolution of residual networks: 3 x 3, or 7 x 7 for large images."""
+    stem: Literal[2, 3, 7] = 3
+    """First layer of residual networks: 2 x 2 patches, a 3 x 3 convolution, or a 7 x 7 one for large images."""
     width: cli.Positive = 1.0
     """Multiplies the numbers of channels."""
     dtype: pags_models.DType = "float32"
@@ -78,11 +94,14 @@ class Config(cli.Common):
     """Whether strengths are this project's, or the reference's constants: its gradient norm hides 1e5 / batch^2, and
     its attacks have one ball for a batch. The default strengths of "reference" are the paper's 30."""
     epochs: cli.Count = 20
-    """Passes over the training images; the rate drops tenfold after 75 % and 87.5 % of them."""
+    """Passes over the training images."""
+    schedule: Literal["drops", "linear"] = "drops"
+    """What the rate does: drop tenfold after 75 % and after 87.5 % of the epochs, or rise for a fifth of the steps and
+    then fall to zero, linearly, which needs fewer epochs."""
     batch_size: cli.Count = 64
     """Images in a step."""
     learning_rate: cli.Positive = 0.05
-    """At the start. With --strength-unit reference it falls in proportion for large strengths, as there."""
+    """The highest. With --strength-unit reference it falls in proportion for large strengths, as there."""
     clip: cli.Positive | None = 1.0
     """Longest gradient of the loss; longer ones are shortened, or large strengths need small rates. None: no limit."""
     weight_decay: cli.NonNegative = 5e-4
@@ -118,12 +137,17 @@ class Split(NamedTuple):
 
 
 def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each seed, loss and strength."""
-    return [
-        {"dataset": config.dataset, "model": config.model, "loss": loss, "strength": strength, "seed": seed}
-        for seed in range(config.seed, config.seed + config.repeats)
+    """One unit for each seed, loss and strength: of all losses the first strength, of all the second, and so on."""
+    unit, dataset = config.strength_unit, config.dataset
+    swept = [
+        [(loss, strength) for strength in pags_recipes.strengths_of(loss, config.strengths, unit, dataset)]
         for loss in config.loss
-        for strength in pags_recipes.strengths_of(loss, config.strengths, config.strength_unit)
+    ]
+    rounds = [pair for pairs in itertools.zip_longest(*swept) for pair in pairs if pair is not None]
+    return [
+        {"dataset": dataset, "model": config.model, "loss": loss, "strength": strength, "seed": seed}
+        for seed in range(config.seed, config.seed + config.repeats)
+        for loss, strength in rounds
     ]
 
 
@@ -268,12 +292,16 @@ def hyper_of(config: Config, unit: dict[str, Any], steps_per_epoch: int) -> trai
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
     )
+    drops, total = config.schedule == "drops", config.epochs * steps_per_epoch
+    never = jnp.full(2, np.iinfo(np.int32).max)
     return training.Hyper(
         strength=jnp.float32(strength),
         learning_rate=jnp.float32(learning_rate),
-        milestones=training.milestones(config.epochs, steps_per_epoch),
+        milestones=training.milestones(config.epochs, steps_per_epoch) if drops else never,
         weight_decay=jnp.float32(config.weight_decay),
         clip=jnp.float32(np.inf if config.clip is None else config.clip),
+        warm_up=jnp.float32(0 if drops else total // 5),
+        total_steps=jnp.float32(np.inf if drops else total),
     )
 
 

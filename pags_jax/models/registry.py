@@ -16,11 +16,12 @@ from pags_jax.models.lenet import LeNet
 from pags_jax.models.resnet import ResNet
 from pags_jax.models.vgg import VGG
 
-Name = Literal["lenet", "resnet18", "resnet34", "resnet50", "vgg11"]
+Name = Literal["lenet", "resnet14", "resnet18", "resnet34", "resnet50", "vgg11"]
 #: Every model that ``create`` knows.
 NAMES: tuple[str, ...] = get_args(Name)
 
 _RESNETS = {
+    "resnet14": partial(ResNet, blocks=(2, 2, 2)),
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
     "resnet34": partial(ResNet, blocks=(3, 4, 6, 3)),
     "resnet50": partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True),
@@ -44,7 +45,7 @@ def create(
       classes: number of classes, at least 2.
       activation: "relu", or "softplus" with ``beta``.
       beta: sharpness of the softplus, > 0; the reference takes 20.
-      stem: of residual networks: 3 for small images, 7 for large ones.
+      stem: of residual networks: 2 (patches) or 3 for small images, 7 for large ones.
       width: multiplies the numbers of channels, > 0.
       dtype: what the layers compute in, such as ``jnp.bfloat16``; parameters and logits stay float32.
 
@@ -69,8 +70,8 @@ def create(
         raise ValueError(f"`beta` must be above 0, got {beta}")
     if not 0 < width < math.inf:
         raise ValueError(f"`width` must be finite and above 0, got {width}")
-    if stem not in (3, 7):
-        raise ValueError(f"`stem` must be 3 or 7, got {stem}")
+    if stem not in (2, 3, 7):
+        raise ValueError(f"`stem` must be 2, 3 or 7, got {stem}")
     options = {"classes": classes, "width": width, "activation": activation, "beta": beta, "dtype": dtype}
     if name in _RESNETS:
         return _RESNETS[name](stem=stem, **options)

@@ -1,10 +1,12 @@
 """A small U-Net that denoises images, with or without knowing their class (Ronneberger et al. 2015; Ho et al. 2020).
 
-Images are cut into 2 x 2 patches at once, so that a 28 x 28 image is worked on at 14 x 14 and 7 x 7.
+Images are cut into 2 x 2 patches at once, so that a 28 x 28 image is worked on at 14 x 14 and 7 x 7. On the way up maps
+are resized, each value repeated, before they are convolved: patches that are put together again, as transposed
+convolutions do, leave a checkerboard in the score (Odena, Dumoulin and Olah 2016).
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -29,6 +31,7 @@ class UNet(nn.Module):
       widths: channels at each level, the first at half of the images' resolution, each next one at half of the last.
       blocks: residual blocks at each level, on the way down and again on the way up.
       sigma_data: standard deviation of the pixels of the data, images in [-1, 1] (``scores.preconditioned``).
+      upsampling: "resize", or "patches" for networks that were trained before there was a choice.
     """
 
     channels: int = 1
@@ -36,6 +39,7 @@ class UNet(nn.Module):
     widths: tuple[int, ...] = (32, 96)
     blocks: int = 2
     sigma_data: float = 0.5
+    upsampling: Literal["patches", "resize"] = "patches"
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], c_noise: Any = 0.0, labels: Any = None) -> Float[Array, "n h w c"]:
@@ -69,13 +73,24 @@ class UNet(nn.Module):
             for _ in range(self.blocks):
                 hidden = Block(channels)(hidden, embedding)
         for channels in self.widths[-2::-1]:
-            hidden = from_patches(conv(4 * channels, (1, 1), use_bias=True)(hidden))
-            hidden = jnp.concatenate([hidden, finer.pop()], axis=-1)
+            hidden = jnp.concatenate([self._finer(hidden, channels), finer.pop()], axis=-1)
             for _ in range(self.blocks):
                 hidden = Block(channels)(hidden, embedding)
         hidden = nn.silu(_normalise(hidden.shape[-1])(hidden))
-        patches = conv(4 * self.channels, (3, 3), use_bias=True, kernel_init=_zeros)(hidden)
-        return from_patches(patches)[:, :height, :width]
+        if self.upsampling == "patches":
+            patches = conv(4 * self.channels, (3, 3), use_bias=True, kernel_init=_zeros)(hidden)
+            return from_patches(patches)[:, :height, :width]
+        narrow = self.widths[0] // 2
+        seen = conv(narrow, (3, 3), use_bias=True)(x)
+        hidden = jnp.concatenate([self._finer(hidden, narrow)[:, :height, :width], seen], axis=-1)
+        hidden = conv(narrow, (3, 3), use_bias=True)(nn.silu(hidden))
+        return conv(self.channels, (3, 3), use_bias=True, kernel_init=_zeros)(nn.silu(hidden))
+
+    def _finer(self, x: Array, channels: int) -> Array:
+        """Twice as high and wide."""
+        if self.upsampling == "patches":
+            return from_patches(conv(4 * channels, (1, 1), use_bias=True)(x))
+        return conv(channels, (1, 1), use_bias=True)(x).repeat(2, 1).repeat(2, 2)
 
     def _embedding(self, noise: Array, labels: Array) -> Array:
         """``(n, 2 widths[0])``, of the noise level and the class."""

@@ -61,8 +61,9 @@ class Common(Base):
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Other defaults by preset name; flags that are given win."""
 
-    preset: Literal["none", "quick", "paper"] = "none"
-    """Other defaults: quick (a minute or less), paper (the paper's scale). Flags that are given win."""
+    preset: Literal["none", "quick", "paper", "cifar10"] = "none"
+    """Other defaults, where a script has them: quick (a minute or less), paper (the paper's scale), cifar10 (that data
+    set at laptop scale). Flags that are given win."""
     seed: Seed = 0
     """All randomness of the run follows from it."""
     out: Path = Path("runs/unnamed")

@@ -52,6 +52,33 @@ def test_parameter_counts_are_the_published_ones(name, classes, stem, shape, cou
     assert (logits.shape, logits.dtype) == ((2, classes), jnp.float32)
 
 
+def test_patches_as_a_stem_are_a_convolution_with_a_step_of_two():
+    model = models.create("resnet14", classes=3, stem=2, width=0.125, activation="softplus")
+    x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), jnp.float32)
+    variables = models.init(model, x, key=jax.random.key(1))
+    _, state = model.apply(variables, x, capture_intermediates=lambda module, _: module.name == "Conv_0")
+    (found,) = state["intermediates"]["Conv_0"]["__call__"]
+    kernel = variables["params"]["Conv_0"]["kernel"].reshape(2, 2, 3, 8)
+    expected = jax.lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert variables["params"]["Dense_0"]["kernel"].shape == (32, 3)
+
+
+def test_a_network_that_resizes_leaves_no_checkerboard():
+    """Inside of a constant image every value is the same; patches put together differ by their place."""
+    x = jnp.full((1, 32, 32, 2), 0.3, jnp.float32)
+    spreads = {}
+    for upsampling in ("resize", "patches"):
+        model = models.UNet(channels=2, classes=3, widths=(8,), blocks=1, upsampling=upsampling)
+        variables = model.init(jax.random.key(0), x)
+        leaves, tree = jax.tree.flatten(variables)
+        keys = jax.random.split(jax.random.key(1), len(leaves))
+        drawn = [leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+        inside = model.apply(jax.tree.unflatten(tree, drawn), x, 0.0)[0, 13:19, 13:19]
+        spreads[upsampling] = float(np.ptp(np.asarray(inside), axis=(0, 1)).max() / np.abs(inside).max())
+    assert spreads["resize"] < 1e-4 < 1e-2 < spreads["patches"]
+
+
 def test_the_7x7_stem_shrinks_fourfold():
     model = models.create("resnet18", classes=10, stem=7)
     x = jnp.zeros((1, 64, 64, 3), jnp.float32)
@@ -218,11 +245,11 @@ def test_weights_are_drawn_as_pytorch_draws_them():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "alexnet"}, "unknown model 'alexnet'; known: lenet, resnet18"),
+        ({"name": "alexnet"}, "unknown model 'alexnet'; known: lenet, resnet14, resnet18"),
         ({"classes": 1}, "`classes` must be at least 2, got 1"),
         ({"activation": "tanh"}, "unknown activation 'tanh'; known: relu, softplus"),
         ({"beta": 0.0}, "`beta` must be above 0, got 0"),
-        ({"stem": 5}, "`stem` must be 3 or 7, got 5"),
+        ({"stem": 5}, "`stem` must be 2, 3 or 7, got 5"),
         ({"name": "lenet", "stem": 7}, "`stem` is a choice of residual networks, not of 'lenet'"),
     ],
 )
