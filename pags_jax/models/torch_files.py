@@ -1,0 +1,268 @@
+"""PyTorch's files, and pickles that hold tensors, read without PyTorch and without running anything.
+
+Three containers: a zip archive (since PyTorch 1.6) of one pickle and a file for each storage; the legacy one, five
+pickles and then the storages; a plain pickle, whose storages are legacy containers inside of it, as bytes. Tensors are
+views of storages, checked to lie within them; storages are views of the file, which is mapped and not copied.
+"""
+
+import mmap
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax.models import pickles, zips
+from pags_jax.models.records import Global, described
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_VERSION = 1001
+_NESTED = 4
+_AXES = 8
+_DTYPES = {
+    "Double": np.dtype("<f8"), "Float": np.dtype("<f4"), "Half": np.dtype("<f2"), "BFloat16": np.dtype(jnp.bfloat16),
+    "Long": np.dtype("<i8"), "Int": np.dtype("<i4"), "Short": np.dtype("<i2"), "Char": np.dtype("i1"),
+    "Byte": np.dtype("u1"), "Bool": np.dtype("?"), "Untyped": np.dtype("u1"),
+}  # fmt: skip
+_NAMED = {
+    "float64": "Double", "float32": "Float", "float16": "Half", "bfloat16": "BFloat16", "int64": "Long",
+    "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte", "bool": "Bool",
+}  # fmt: skip
+
+#: Largest file that is read, bytes.
+MOST_BYTES = 2**34
+
+
+@dataclass(eq=False)
+class Storage:
+    """Numbers of one type in a row: where tensors keep their elements.
+
+    Attributes:
+      dtype: of the numbers.
+      count: how many there are.
+      data: their bytes; a legacy file names its storages before it has them.
+    """
+
+    dtype: np.dtype
+    count: int
+    data: memoryview | None = None
+
+
+@dataclass(eq=False)
+class Tensor:
+    """Elements of a storage, which are known to lie within it.
+
+    Attributes:
+      storage: where they are.
+      offset: number of the first one.
+      shape: numbers of elements along each axis.
+      strides: steps along each axis, in elements.
+      dtype: of an element.
+    """
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype
+
+    def array(self) -> np.ndarray:
+        """The elements as an array that cannot be written to, a view of the file."""
+        size = self.dtype.itemsize
+        strides = tuple(size * stride for stride in self.strides)
+        if 0 in self.shape:
+            return np.frombuffer(b"", self.dtype).reshape(self.shape)
+        return np.ndarray(self.shape, self.dtype, self.storage.data, self.offset * size, strides)
+
+
+def load_file(path: str | Path, *, most_bytes: int = MOST_BYTES) -> Any:
+    """Reads what ``torch.save`` or a pickle holds.
+
+    Args:
+      path: of the file.
+      most_bytes: size of the largest file to read.
+
+    Returns:
+      As ``pickles.load``, with a ``Tensor`` for each tensor.
+
+    Raises:
+      ValueError: there is no such file, it is too large, damaged, or refused; nothing was run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
+    try:
+        size = path.stat().st_size
+        if not 0 < size <= most_bytes:
+            raise ValueError(f"{path} has {size} bytes, expected 1 to {most_bytes}")
+        with path.open("rb") as file:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+    return load(content, source=str(path))
+
+
+def load(content: Any, *, source: str, depth: int = 0) -> Any:
+    """As ``load_file``, of bytes or a view of them.
+
+    Args:
+      content: the bytes.
+      source: what to call them in messages.
+      depth: how many files they lie in.
+    """
+    view = memoryview(content).toreadonly().cast("B")
+    if depth > _NESTED:
+        raise ValueError(f"{source} holds files within files, more than {_NESTED} deep")
+    if bytes(view[:4]) == b"PK\x03\x04":
+        return _load_zip(view, source)
+    if bytes(view[257:262]) == b"ustar":
+        raise ValueError(f"{source} is a tar archive, as PyTorch wrote before 2017; save it again with a later version")
+    nested: dict[int, Any] = {}
+
+    def from_bytes(data: Any) -> Any:
+        if not isinstance(data, memoryview | bytes):
+            raise ValueError(f"expected bytes, got {described(data)}")
+        if id(data) not in nested:  # The same bytes may be named many times.
+            nested[id(data)] = (data, load(data, source=f"a file within {source}", depth=depth + 1))
+        return nested[id(data)][1]
+
+    constructors = {**_CONSTRUCTORS, "torch.storage._load_from_bytes": from_bytes}
+    value, end = pickles.load(view, source=source, constructors=constructors)
+    if value == _MAGIC and isinstance(value, int):
+        value, end = _load_legacy(view, end, source)
+    if end != len(view):
+        raise ValueError(f"{source} has {len(view) - end} bytes after its end")
+    return value
+
+
+# ------------------------------------------------------------------------------------------------- containers
+def _load_legacy(view: memoryview, at: int, source: str) -> tuple[Any, int]:
+    """Four more pickles (version, system, content, keys), then each storage: its count and its numbers."""
+    version, at = pickles.load(view, source=source, start=at)
+    system, at = pickles.load(view, source=source, start=at)
+    if version != _LEGACY_VERSION:
+        raise ValueError(f"{source} has the version {described(version)}, expected {_LEGACY_VERSION}")
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise ValueError(f"{source} does not say that its numbers are little-endian")
+    storages: dict[str, Storage] = {}
+
+    def named(kind: Global, key: str, count: int, part: Any) -> Storage:
+        dtype = _dtype(kind)
+        storage = storages.setdefault(key, Storage(dtype, count))
+        if storage.dtype != dtype or storage.count != count:
+            raise ValueError(f"storage {key} is {count} of {dtype} here and {storage.count} of {storage.dtype} there")
+        if part is not None:
+            raise ValueError(f"storage {key} is a part of another one, which is not supported")
+        return storage
+
+    value, at = pickles.load(view, source=source, start=at, persistent=_outside(named), constructors=_CONSTRUCTORS)
+    keys, at = pickles.load(view, source=source, start=at)
+    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+        raise ValueError(f"{source} lists {described(keys)} of storages that are not the {len(storages)} it refers to")
+    for key in keys:
+        storage = storages[str(key)]
+        if at + 8 > len(view):
+            raise ValueError(f"{source} is cut off: it ends at byte {len(view)}, before storage {described(key)}")
+        (count,) = struct.unpack_from("<q", view, at)
+        if count != storage.count:
+            raise ValueError(f"{source}: storage {described(key)} has {count} numbers, and {storage.count} were named")
+        end = at + 8 + count * storage.dtype.itemsize
+        if end > len(view):
+            raise ValueError(f"{source} is cut off: storage {described(key)} ends at byte {end} of {len(view)}")
+        storage.data, at = view[at + 8 : end], end
+    return value, at
+
+
+def _load_zip(view: memoryview, source: str) -> Any:
+    """One pickle, ``NAME/data.pkl``, and storages, ``NAME/data/KEY``."""
+    entries = zips.entries(view, source=source)
+    found = [name for name in entries if name.rpartition("/")[2] == "data.pkl"]
+    if len(found) != 1:
+        raise ValueError(f"{source} is a zip archive of {len(found)} files named data.pkl, expected one: not PyTorch's")
+    folder = found[0].removesuffix("data.pkl")
+    if any(name.startswith(f"{folder}code/") for name in entries):
+        raise ValueError(f"{source} is a TorchScript archive, which holds code; save the state_dict instead")
+    if f"{folder}byteorder" in entries and bytes(entries[f"{folder}byteorder"].read()).strip() != b"little":
+        raise ValueError(f"{source} does not say that its numbers are little-endian")
+
+    read: dict[str, memoryview] = {}
+
+    def named(kind: Global, key: str, count: int, part: Any) -> Storage:
+        del part
+        name, dtype = f"{folder}data/{key}", _dtype(kind)
+        if name not in entries:
+            raise ValueError(f"there is no {name} in the archive")
+        data = read.setdefault(name, read.get(name) or entries[name].read())
+        if len(data) != count * dtype.itemsize:
+            raise ValueError(f"storage {key} of {count} numbers of {dtype} has {len(data)} bytes")
+        return Storage(dtype, count, data)
+
+    content = entries[found[0]].read()
+    source = f"{found[0]} in {source}"
+    value, end = pickles.load(content, source=source, persistent=_outside(named), constructors=_CONSTRUCTORS)
+    if end != len(content):
+        raise ValueError(f"{source} has {len(content) - end} bytes after its end")
+    return value
+
+
+def _outside(named: Callable[..., Storage]) -> Callable[[Any], Any]:
+    """What stands for ("storage", type, key, device, count[, part]) and for ("module", class, file, text)."""
+
+    def find(key: Any) -> Any:
+        match key:
+            case ("module", Global() as kind, *_):
+                return kind
+            case ("storage", Global() as kind, str() | int() as name, _, int() as count, *rest) if len(rest) < 2:
+                if isinstance(count, bool) or not 0 <= count < 2**60:
+                    raise ValueError(f"storage {described(name)} has {described(count)} numbers")
+                return named(kind, described(name), count, rest[0] if rest else None)
+        raise ValueError("an identifier of something else than a storage")
+
+    return find
+
+
+# ---------------------------------------------------------------------------------------- what is done by hand
+def _dtype(kind: Any) -> np.dtype:
+    name = kind.name if isinstance(kind, Global) and kind.module in _MODULES else ""
+    name = _NAMED.get(name, name.removesuffix("Storage").removeprefix("_"))
+    if name not in _DTYPES:
+        raise ValueError(f"numbers of the type {described(kind)} are not read")
+    return _DTYPES[name]
+
+
+_MODULES = ("torch", "torch.cuda", "torch.storage")
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_, dtype: np.dtype | None = None) -> Tensor:
+    if not isinstance(storage, Storage):
+        raise ValueError(f"a tensor needs a storage, got {described(storage)}")
+    dtype = dtype or storage.dtype
+    numbers = (offset, *shape, *strides)
+    if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in numbers):
+        raise ValueError("offset, shape and strides of a tensor must be whole numbers of at least 0")
+    if len(shape) != len(strides) or len(shape) > _AXES:
+        raise ValueError(f"a tensor of {len(shape)} axes with {len(strides)} strides, expected as many, up to {_AXES}")
+    count = storage.count * storage.dtype.itemsize // dtype.itemsize
+    elements = prod(shape)
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if elements > count or (elements and last >= count) or offset > count:
+        raise ValueError(f"a tensor of the shape {shape[:_AXES]} reaches element {last} of a storage of {count}")
+    return Tensor(storage, offset, tuple(shape), tuple(strides), dtype)
+
+
+def _tensor_v3(storage: Any, offset: Any, shape: Any, strides: Any, _, __, dtype: Any, *___) -> Tensor:
+    return _tensor(storage, offset, shape, strides, dtype=_dtype(dtype))
+
+
+_CONSTRUCTORS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
+    "torch.Size": lambda sizes=(): tuple(sizes),
+}
