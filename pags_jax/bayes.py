@@ -34,9 +34,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
-from pags_jax.images import check_classes, check_images, check_labels, is_traced
+from pags_jax.images import as_labels, check_classes, check_images, check_labels, is_traced
 from pags_jax.manifold import project
 
 _einsum = partial(jnp.einsum, precision="highest")  # Exact on accelerators, too.
@@ -73,7 +73,7 @@ class Sample(NamedTuple):
     """Images, their labels, and the coordinates that they were made from."""
 
     x: Float[Array, "n ..."]
-    y: Int[Array, " n"]
+    y: Integer[Array, " n"]
     coordinates: Float[Array, "n dimension"]
 
 
@@ -194,7 +194,7 @@ def log_posterior(problem: Problem, x: Float[Array, "n ..."]) -> Float[Array, "n
     return jax.nn.log_softmax(jax.nn.logsumexp(_log_joint(problem, u, problem.signal_std**2), 2), 1)
 
 
-def gradient(problem: Problem, x: Float[Array, "n ..."], y: Int[Array, " n"]) -> Float[Array, "n ..."]:
+def gradient(problem: Problem, x: Float[Array, "n ..."], y: Integer[Array, " n"]) -> Float[Array, "n ..."]:
     """``d log p(y | x) / d x`` of the Bayes-optimal model, in closed form.
 
     With ``m_k`` the mean of class ``k``'s modes, weighted by their probabilities given ``u`` and ``k``,
@@ -209,13 +209,13 @@ def gradient(problem: Problem, x: Float[Array, "n ..."], y: Int[Array, " n"]) ->
     joint = _log_joint(problem, t[:, :signal], problem.signal_std**2)
     posterior = jax.nn.softmax(jax.nn.logsumexp(joint, 2), 1)
     of_class = _einsum("nkm,kms->nks", jax.nn.softmax(joint, 2), problem.means)
-    of_label = jnp.take_along_axis(of_class, y[:, None, None], 1)
+    of_label = jnp.take_along_axis(of_class, as_labels(y)[:, None, None], 1)
     by_signal = _einsum("nk,nks->ns", posterior, of_label - of_class) / problem.signal_std**2
     return _einsum("ns,nsp->np", by_signal * lengths[:, :signal], tangents[:, :signal]).reshape(x.shape)
 
 
 def score(
-    problem: Problem, x: Float[Array, "n ..."], y: Int[Array, " n"] | None = None, *, sigma: Any = 0.0
+    problem: Problem, x: Float[Array, "n ..."], y: Integer[Array, " n"] | None = None, *, sigma: Any = 0.0
 ) -> Float[Array, "n ..."]:
     """``d log p(x) / d x`` of images on a plane under isotropic noise, in closed form.
 
@@ -245,7 +245,7 @@ def score(
     if y is not None:
         check_labels(y, x)
         check_classes(partial(log_posterior, problem), x, y)
-        joint = jnp.where(jax.nn.one_hot(y, joint.shape[1], dtype=bool)[:, :, None], joint, -jnp.inf)
+        joint = jnp.where(jax.nn.one_hot(as_labels(y), joint.shape[1], dtype=bool)[:, :, None], joint, -jnp.inf)
     mean = _einsum("nkm,kms->ns", jax.nn.softmax(joint, (1, 2)), problem.means)
     by_signal = (mean - t[:, :signal]) / (problem.signal_std**2 + added)
     by_distractor = -t[:, signal:] / (problem.distractor_std**2 + added)
@@ -253,7 +253,7 @@ def score(
     return along + (embed(problem, t) - x) / (problem.noise**2 + added)
 
 
-def denoiser(problem: Problem, y: Int[Array, " n"] | None = None) -> Callable[[Any, Any], Array]:
+def denoiser(problem: Problem, y: Integer[Array, " n"] | None = None) -> Callable[[Any, Any], Array]:
     """The exact denoiser ``E[image | noisy image]`` of images on a plane, or of those with the labels ``y``.
 
     Returns ``denoise(x_pm1, sigma_pm1) = x_pm1 + sigma_pm1^2 score`` (Tweedie's formula), in the units of images in

@@ -1,27 +1,49 @@
 """How often a classifier is right: on images as they are, and under attack.
 
-``correct`` and ``robustly_correct`` judge each example of a batch; ``accuracy`` averages such a judgement over a data
-set in batches of one size, so that a jitted one compiles once. To judge many models with one program, hand the model
-over as a pytree, ``jax.tree_util.Partial(model.apply, variables)``, and ``jit`` the judgement.
+``correct``, ``under_attack`` and ``robustly_correct`` judge each example of a batch; ``accuracy`` averages such a
+judgement over a data set in batches of one size, so that a jitted one compiles once. To judge many models with one
+program, hand the model over as a pytree, ``jax.tree_util.Partial(model.apply, variables)``, and ``jit`` the judgement.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Integer, Shaped
 
+from pags_jax.apgd import apgd, apgd_targeted
 from pags_jax.attacks import pgd
-from pags_jax.images import check_images, check_labels
+from pags_jax.images import check_classes, check_images, check_labels, wide
+from pags_jax.margins import correct_logits
+
+#: "pgd" starts at random and at the image; "ensemble" adds APGD-CE and APGD-T.
+Attack = Literal["pgd", "ensemble"]
 
 
-def correct(apply_fn: Callable[[Any], Any], x: Float[Array, "n ..."], y: Int[Array, " n"]) -> Bool[Array, " n"]:
-    """Whether the largest logit is that of the label.
+class Verdict(NamedTuple):
+    """What is known of each example; an example that is right is robust, fooled, or in ``no_gradient``.
+
+    Attributes:
+      correct: right as it is.
+      robust: right as it is and under every attack, of which at least one had a gradient all the way.
+      no_gradient: right so far, but every attack met a gradient that was zero or not finite: nothing is known.
+    """
+
+    correct: Bool[Array, " n"]
+    robust: Bool[Array, " n"]
+    no_gradient: Bool[Array, " n"]
+
+
+def correct(apply_fn: Callable[[Any], Any], x: Float[Array, "n ..."], y: Integer[Array, " n"]) -> Bool[Array, " n"]:
+    """Whether all logits are finite and the label's is the largest.
+
+    A tie is wrong: it says that the arithmetic (bfloat16, or logits that were shifted by 1e9) cannot tell classes
+    apart. A traced label that is no class is wrong.
 
     Args:
-      apply_fn: maps images to logits ``(n, classes)``.
+      apply_fn: maps images to logits ``(n, classes)``, at least two.
       x: images in [0, 1].
       y: labels.
 
@@ -29,79 +51,138 @@ def correct(apply_fn: Callable[[Any], Any], x: Float[Array, "n ..."], y: Int[Arr
       One truth value for each example.
 
     Raises:
-      ValueError: images or labels that do not fit.
+      ValueError: images, labels or a model that do not fit.
 
     >>> correct(lambda x: x, jnp.eye(3), jnp.array([0, 1, 1]))
     Array([ True,  True, False], dtype=bool)
     """
     check_images(x)
     check_labels(y, x)
-    return jnp.equal(jnp.argmax(apply_fn(x), -1).astype(y.dtype), y)
+    check_classes(apply_fn, x, y)
+    return correct_logits(apply_fn(x), y)
+
+
+def under_attack(
+    apply_fn: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    y: Integer[Array, " n"],
+    *,
+    key: Array,
+    eps_l2: Any = None,
+    eps_linf: Any = None,
+    steps: int,
+    attack: Attack = "pgd",
+    bounds: tuple[Any, Any] | None = (0.0, 1.0),
+    unroll: bool = False,
+) -> Verdict:
+    """Attacks each example in several ways, and says which stay right, and which no attack could test.
+
+    "pgd" is ``attacks.pgd`` on the margin, once from a random start and once from the image itself, the best point of
+    each. "ensemble" is that, then ``apgd`` on the cross-entropy and ``apgd_targeted``. An example is
+    fooled if any one of them fools it. Logits are first divided by their spread at the image, so that neither scale nor
+    offset of all logits matters, as far as the model's own arithmetic tells classes apart.
+
+    Args:
+      apply_fn: maps images to logits ``(n, classes)``, each example by itself; see ``wrappers`` for others.
+      x: images in [0, 1].
+      y: labels.
+      key: PRNG key of the random starts.
+      eps_l2: radius in the Euclidean norm, one or one for each example, traced.
+      eps_linf: radius in the largest absolute value; exactly one of the two is given.
+      steps: of each attack.
+      attack: "pgd" or "ensemble".
+      bounds: of attacked images, each one number or one for each channel.
+      unroll: as for ``attacks.pgd``.
+
+    Returns:
+      A verdict. Attacks need not find the worst case: ``robust`` and ``no_gradient`` together are an upper bound.
+
+    Raises:
+      ValueError: an unknown attack, or what ``attacks.pgd`` refuses.
+
+    >>> apply_fn = lambda x: jnp.stack([x[:, 0], 1 - x[:, 0]], axis=1)  # class 0 above one half
+    >>> flat = lambda x: jax.lax.stop_gradient(apply_fn(x))
+    >>> x, y, key = jnp.array([[0.6], [0.9]]), jnp.array([0, 0]), jax.random.key(0)
+    >>> under_attack(apply_fn, x, y, key=key, eps_linf=0.2, steps=10).robust
+    Array([False,  True], dtype=bool)
+    >>> under_attack(flat, x, y, key=key, eps_linf=0.01, steps=10).no_gradient
+    Array([ True,  True], dtype=bool)
+    """
+    if attack not in get_args(Attack):
+        raise ValueError(f"unknown attack {attack!r}; known: {', '.join(get_args(Attack))}")
+    check_images(x)
+    check_labels(y, x)
+    check_classes(apply_fn, x, y)
+    logits = apply_fn(x)
+    right, spread = correct_logits(logits, y), _spread(logits)
+
+    def scaled(x):
+        logits = apply_fn(x)
+        return logits.astype(spread.dtype) / spread
+
+    given: dict[str, Any] = {
+        "eps_l2": eps_l2, "eps_linf": eps_linf, "steps": steps, "bounds": bounds, "unroll": unroll,
+        "with_outcome": True,
+    }  # fmt: skip
+    margin: dict[str, Any] = given | {"loss": "margin", "best_step": True}
+    found = [pgd(scaled, x, y, key=key, **margin), pgd(scaled, x, y, key=None, start=jnp.zeros_like(x), **margin)]
+    if attack == "ensemble":
+        for_apgd, for_targeted = jax.random.split(key)
+        found += [apgd(scaled, x, y, key=for_apgd, **given), apgd_targeted(scaled, x, y, key=for_targeted, **given)]
+    stays, blind = right, jnp.ones_like(right)
+    for one in found:
+        # Judged anew: by the model itself, at the image that is returned.
+        stays &= correct(apply_fn, x + one.delta, y) & ~one.fooled
+        blind &= one.no_gradient
+    return Verdict(right, stays & ~blind, stays & blind)
 
 
 def robustly_correct(
     apply_fn: Callable[[Any], Any],
     x: Float[Array, "n ..."],
-    y: Int[Array, " n"],
+    y: Integer[Array, " n"],
     *,
     key: Array,
-    eps_l2: Any,
+    eps_l2: Any = None,
+    eps_linf: Any = None,
     steps: int,
-    bounds: tuple[float, float] | None = (0.0, 1.0),
+    attack: Attack = "pgd",
+    bounds: tuple[Any, Any] | None = (0.0, 1.0),
     unroll: bool = False,
 ) -> Bool[Array, " n"]:
-    """Whether an example is classified rightly both as it is and under two L2 attacks on it.
+    """Whether an example is classified rightly both as it is and under attacks that had a gradient.
 
-    One attack (``attacks.pgd``) starts at random, one at the image itself. An upper bound on robust accuracy: neither
-    need find the worst case.
-
-    Args:
-      apply_fn: maps images to logits ``(n, classes)``, each example by itself.
-      x: images in [0, 1].
-      y: labels.
-      key: PRNG key of the random start.
-      eps_l2: radius of each example's ball, traced.
-      steps: of the attack.
-      bounds: what attacked images are clipped to.
-      unroll: as for ``attacks.pgd``.
-
-    Returns:
-      One truth value for each example.
-
-    Raises:
-      ValueError: what ``attacks.pgd`` refuses.
+    It is ``robust`` of ``under_attack``, which has the same arguments and says also where attacks had no gradient.
 
     >>> apply_fn = lambda x: jnp.stack([x[:, 0], 1 - x[:, 0]], axis=1)  # class 0 above one half
     >>> x, y = jnp.array([[0.6], [0.9]]), jnp.array([0, 0])
     >>> robustly_correct(apply_fn, x, y, key=jax.random.key(0), eps_l2=0.2, steps=10)
     Array([False,  True], dtype=bool)
     """
-    right = correct(apply_fn, x, y)
-    for start in (None, jnp.zeros_like(x)):
-        delta = pgd(apply_fn, x, y, key=key, start=start, eps_l2=eps_l2, steps=steps, bounds=bounds, unroll=unroll)
-        right &= correct(apply_fn, x + delta, y)
-    return right
+    given: dict[str, Any] = {"eps_l2": eps_l2, "eps_linf": eps_linf, "bounds": bounds, "unroll": unroll}
+    return under_attack(apply_fn, x, y, key=key, steps=steps, attack=attack, **given).robust
 
 
 def accuracy(
     judge: Callable[[Any, Any, Any], Any],
     x: Shaped[Array, "n ..."],
-    y: Int[Array, " labels"],
+    y: Integer[Array, " labels"],
     *,
     key: Array,
     batch_size: int = 500,
-) -> float:
+) -> Any:
     """The share of examples that a judgement finds right.
 
     Args:
-      judge: ``judge(x, y, key) -> (batch_size,)`` truth values; ``jit`` it. The key differs between batches.
+      judge: ``judge(x, y, key) -> (batch_size,)`` truth values, or a tree of them such as a ``Verdict``; ``jit`` it.
+        The key differs between batches.
       x: images, as ``judge`` takes them.
       y: labels.
       key: PRNG key.
       batch_size: of every call; the last batch is filled up with copies of the first example, which do not count.
 
     Returns:
-      A share in [0, 1].
+      A share in [0, 1], or a tree of them.
 
     Raises:
       ValueError: no images, not as many labels, or a batch size below 1.
@@ -114,10 +195,16 @@ def accuracy(
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
     if not len(x) or len(y) != len(x):
         raise ValueError(f"expected as many labels as images, and at least one, got {len(y)} and {len(x)}")
-    right = []
+    judged = []
     for number, start in enumerate(range(0, len(x), batch_size)):
         rows = np.arange(start, start + batch_size)
-        inside = rows < len(x)
-        batch = np.where(inside, rows, 0)
-        right.append(judge(x[batch], y[batch], jax.random.fold_in(key, number))[: inside.sum()])
-    return float(np.concatenate(right).mean())
+        batch = np.where(rows < len(x), rows, 0)
+        judged.append(judge(x[batch], y[batch], jax.random.fold_in(key, number)))
+    return jax.tree.map(lambda *parts: float(np.concatenate(parts)[: len(x)].mean()), *judged)
+
+
+def _spread(logits: Array) -> Array:
+    """Largest minus smallest logit of each example ``(n, 1)``, in float32 at least; 1 where that is 0 or not finite."""
+    logits = logits.astype(wide(logits.dtype))
+    spread = jnp.max(logits, -1, keepdims=True) - jnp.min(logits, -1, keepdims=True)
+    return jax.lax.stop_gradient(jnp.where((spread > 0) & jnp.isfinite(spread), spread, 1))

@@ -17,10 +17,10 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
-from pags_jax.images import check_classes, check_images, check_labels
-from pags_jax.likelihood import log_prob
+from pags_jax.images import as_labels, check_classes, check_images, check_labels
+from pags_jax.likelihood import label_logit, log_prob
 
 #: What is differentiated with respect to the image.
 Target = Literal["logit_sum", "logit", "log_prob", "loss"]
@@ -29,7 +29,7 @@ Target = Literal["logit_sum", "logit", "log_prob", "loss"]
 def input_gradients(
     apply_fn: Callable[[Any], Any],
     x: Float[Array, "n ..."],
-    y: Int[Array, " n"] | None = None,
+    y: Integer[Array, " n"] | None = None,
     *,
     target: Target,
     chunk_size: int | None = None,
@@ -37,9 +37,10 @@ def input_gradients(
     """The gradient of one number by each image; no example sees another.
 
     Args:
-      apply_fn: maps images to logits ``(n, classes)``; called with batches of one under ``vmap``.
+      apply_fn: maps images to logits ``(n, classes)``, at least two; called with batches of one under ``vmap``. For
+        models with one logit see ``wrappers.two_classes``.
       x: images in [0, 1].
-      y: labels; may be left out for "logit_sum".
+      y: labels; may be left out for "logit_sum". A traced one that is no class makes NaN, for the other targets.
       target: see the module.
       chunk_size: examples that are computed at once, to bound memory; all by default.
 
@@ -47,7 +48,7 @@ def input_gradients(
       Gradients, shaped as ``x``.
 
     Raises:
-      ValueError: an unknown target, missing labels, or images or labels that cannot be used.
+      ValueError: an unknown target, missing labels, or images, labels or a model that cannot be used.
 
     >>> weights = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
     >>> input_gradients(lambda x: x @ weights, jnp.zeros((1, 3)), jnp.array([1]), target="logit").tolist()
@@ -63,6 +64,8 @@ def input_gradients(
     check_labels(y, x)
     check_classes(apply_fn, x[:1], y)
 
+    y = as_labels(y)
+
     def one(image, label):
         return jax.grad(lambda image: _value(apply_fn(image[None])[0], label, target))(image)
 
@@ -75,7 +78,7 @@ def input_gradients(
 def smoothed_gradients(
     apply_fn: Callable[[Any], Any],
     x: Float[Array, "n ..."],
-    y: Int[Array, " n"] | None = None,
+    y: Integer[Array, " n"] | None = None,
     *,
     target: Target,
     key: Array,
@@ -116,7 +119,7 @@ def smoothed_gradients(
 def integrated_gradients(
     apply_fn: Callable[[Any], Any],
     x: Float[Array, "n ..."],
-    y: Int[Array, " n"] | None = None,
+    y: Integer[Array, " n"] | None = None,
     *,
     target: Target,
     baseline: Float[Array, "n ..."] | float = 0.0,
@@ -159,7 +162,7 @@ def _value(logits: Array, label: Array, target: Target) -> Array:
     if target == "logit_sum":
         return logits.sum()
     if target == "logit":
-        return logits[label]
+        return label_logit(logits, label)
     return log_prob(logits, label) if target == "log_prob" else -log_prob(logits, label)
 
 

@@ -14,6 +14,15 @@ def is_traced(*trees) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def wide(dtype: Any) -> Any:
+    """The dtype that sums and norms are taken in: float32 at least.
+
+    >>> wide(jnp.float16), wide(jnp.float64)
+    (dtype('float32'), dtype('float64'))
+    """
+    return np.promote_types(dtype, np.float32)
+
+
 def to_float(x: Any, dtype=jnp.float32) -> jax.Array:
     """Images from uint8 in 0..255 to floats in [0, 1].
 
@@ -41,6 +50,10 @@ def check_images(x: Any) -> None:
         raise ValueError("images hold NaN or infinite values")
 
 
+#: What a traced label that is no class becomes: no index, and equal to no class.
+NO_CLASS = np.iinfo(np.int32).max
+
+
 def check_labels(y: Any, x: Any) -> None:
     """Raises ValueError unless ``y`` holds one class number >= 0 for each image."""
     if not jnp.issubdtype(jnp.result_type(y), jnp.integer):
@@ -51,16 +64,44 @@ def check_labels(y: Any, x: Any) -> None:
         raise ValueError(f"labels must be at least 0, got {np.min(np.asarray(y))}")
 
 
-def check_classes(apply_fn: Callable[[Any], Any], x: Any, y: Any) -> None:
-    """Raises ValueError unless every label is a class of the model ``apply_fn(x) -> (n, classes)``.
+def check_classes(apply_fn: Callable[[Any], Any], x: Any, y: Any = None) -> int:
+    """The model's number of classes, at least two, of which every label is one; ``apply_fn(x) -> (n, classes)``.
 
-    Only the model's output shape for ``x`` is looked up. Under tracing, where labels cannot be seen, nothing is done.
+    Only the model's output shape for ``x`` is looked up. Traced labels cannot be seen, and are not checked.
+
+    Raises:
+      ValueError: logits of another shape, fewer than two classes, or a label that is no class.
     """
-    if is_traced(y):
-        return
-    classes = jax.eval_shape(apply_fn, x).shape[-1]
-    if np.max(np.asarray(y)) >= classes:
-        raise ValueError(f"labels must be below {classes}, the number of classes, got {np.max(np.asarray(y))}")
+    shape = jax.eval_shape(apply_fn, x).shape
+    if len(shape) != 2 or shape[0] != jnp.shape(x)[0]:
+        raise ValueError(f"expected logits of the shape ({jnp.shape(x)[0]}, classes), got {shape}{_ONE_LOGIT}")
+    check_two_classes(shape)
+    if y is not None and not is_traced(y) and np.max(np.asarray(y)) >= shape[-1]:
+        raise ValueError(f"labels must be below {shape[-1]}, the number of classes, got {np.max(np.asarray(y))}")
+    return shape[-1]
+
+
+def check_two_classes(shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless logits of this shape distinguish two classes: one logit alone cannot be wrong."""
+    if not shape or shape[-1] < 2:
+        raise ValueError(f"expected logits of at least two classes, got the shape {shape}{_ONE_LOGIT}")
+
+
+_ONE_LOGIT = "; wrap a model with one (sigmoid) logit in `wrappers.two_classes`"
+
+
+def as_labels(y: Any) -> jax.Array:
+    """Labels in int32, whatever integers they were; traced ones that no int32 holds become ``NO_CLASS``.
+
+    >>> as_labels(np.array([3, 255], np.uint8))
+    Array([  3, 255], dtype=int32)
+    """
+    y = jnp.asarray(y)
+    if y.dtype.itemsize >= 4:
+        y = jnp.where((y < 0) | (y >= NO_CLASS), NO_CLASS, y)
+    else:
+        y = jnp.where(y < 0, NO_CLASS, y.astype(jnp.int32))
+    return y.astype(jnp.int32)
 
 
 def check_noise_level(sigma_pm1: Any) -> None:

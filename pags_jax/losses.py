@@ -19,13 +19,14 @@ second forward pass of ``smoothness`` leaves running statistics alone; there cle
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
-from pags_jax.attacks import Scope, pgd
+from pags_jax.attacks import pgd
+from pags_jax.balls import Norm, Scope
 from pags_jax.images import check_images, check_labels
 from pags_jax.likelihood import log_prob
 
@@ -35,7 +36,7 @@ Value = Any
 def cross_entropy(
     apply_fn: Callable[[Any], Any],
     x: Float[Array, "n ..."],
-    y: Int[Array, " n"],
+    y: Integer[Array, " n"],
     key: Array | None = None,
     strength: Any = 0.0,
     *,
@@ -67,7 +68,7 @@ def cross_entropy(
 def gradient_norm(
     apply_fn: Callable[[Any], Any],
     x: Float[Array, "n ..."],
-    y: Int[Array, " n"],
+    y: Integer[Array, " n"],
     key: Array | None,
     strength: Any,
     *,
@@ -95,7 +96,7 @@ def gradient_norm(
 def smoothness(
     apply_fn: Callable[[Any], Any],
     x: Float[Array, "n ..."],
-    y: Int[Array, " n"],
+    y: Integer[Array, " n"],
     key: Array,
     strength: Any,
     *,
@@ -115,7 +116,7 @@ def smoothness(
 def randomized_smoothing(
     apply_fn: Callable[[Any], Any],
     x: Float[Array, "n ..."],
-    y: Int[Array, " n"],
+    y: Integer[Array, " n"],
     key: Array,
     strength: Any,
     *,
@@ -128,12 +129,12 @@ def randomized_smoothing(
 def adversarial(
     apply_fn: Callable[[Any], Any],
     x: Float[Array, "n ..."],
-    y: Int[Array, " n"],
+    y: Integer[Array, " n"],
     key: Array,
     strength: Any,
     *,
     steps: int = 10,
-    norm: Literal["l2", "linf"] = "l2",
+    norm: Norm = "l2",
     scope: Scope = "example",
     unroll: bool = False,
     has_aux: bool = False,

@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float
 
 from pags_jax.bases import parts
 from pags_jax.chunks import map_chunks
-from pags_jax.images import check_images, is_traced
+from pags_jax.images import check_classes, check_images, is_traced
 
 #: The reference's distances in L2. Its figures show the 14th, 2.637.
 REFERENCE_EPS = tuple(np.logspace(-3, 2, 20).tolist())
@@ -92,7 +92,7 @@ def manifold_robustness(
     reference.
 
     Args:
-      apply_fn: maps images to logits ``(n, classes)``; called with all steps from one image under ``vmap``.
+      apply_fn: maps images to logits of two classes at least; called with all steps from one image under ``vmap``.
       x: images in [0, 1].
       basis: of each image's tangent space.
       eps_l2: distance in the Euclidean norm, traced: one, or an axis of them such as ``REFERENCE_EPS``.
@@ -116,6 +116,7 @@ def manifold_robustness(
     ([0.762], [0.0])
     """
     noise = _noise(x, key, draws, noise)
+    check_classes(apply_fn, x)
     on, off = jax.vmap(directions, (None, 0))(basis, noise)
     changes = _changes(apply_fn, x, jnp.concatenate([on, off]), _scales(eps_l2, "eps_l2", x), bounds, chunk_size)
     on, off = jnp.split(changes, 2, axis=-2)
@@ -168,6 +169,7 @@ def relative_noise_robustness(
         raise ValueError(
             f"`mask` must be truth values for leading axes of {x.shape}, got {mask.dtype} of the shape {mask.shape}"
         )
+    check_classes(apply_fn, x)
     mask = mask.reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim))
     changes = _changes(apply_fn, x, jnp.where(mask[None], noise, 0), _scales(sigma, "sigma", x), None, chunk_size)
     return changes.mean(-2)

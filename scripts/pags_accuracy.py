@@ -1,19 +1,35 @@
-"""Accuracy of a trained classifier on images as they are and under L2 attacks; compiled once for many models."""
+"""Accuracy of a trained classifier on images as they are and under attack; compiled once for many models."""
 
 import functools
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 
 from pags_jax import evaluation, models
+from pags_jax.balls import Norm
 from pags_jax.images import to_float
 from scripts.harness import compiling
 
 BATCH_SIZE = 250
 """Images in one call."""
+
+
+class Accuracies(NamedTuple):
+    """Shares of images, and how many the attacks could not test.
+
+    Attributes:
+        clean: The share classified rightly as they are.
+        attacked: The share that stays right, for each radius; images in ``no_gradient`` are not among them.
+        no_gradient: For each radius the number of images that stayed right though no attack on them had a gradient
+            all the way, so that nothing is known of them.
+    """
+
+    clean: float
+    attacked: list[float]
+    no_gradient: list[int]
 
 
 def accuracies(
@@ -23,11 +39,13 @@ def accuracies(
     y: jax.Array,
     *,
     key: jax.Array,
-    eps_l2: Sequence[float],
+    eps: Sequence[float],
     steps: int,
+    norm: Norm = "l2",
+    attack: evaluation.Attack = "pgd",
     attacked: int | None = None,
-) -> list[float]:
-    """The share of images classified rightly as they are, and under an attack of each radius.
+) -> Accuracies:
+    """The share of images classified rightly as they are, and under attacks of each radius.
 
     Args:
         model: The flax module; the same one for many models compiles once.
@@ -35,33 +53,38 @@ def accuracies(
         x: ``(n, h, w, c)`` uint8 images.
         y: ``(n,)`` labels.
         key: Of the attacks' random starts, the same at every radius.
-        eps_l2: Radii, for images in [0, 1].
-        steps: Of an attack.
+        eps: Radii, for images in [0, 1].
+        steps: Of each attack.
+        norm: What radii are measured in.
+        attack: Which attacks.
         attacked: Attack this many of the images, the first; all by default.
 
     Returns:
-        One share for the images as they are and one for each radius.
+        The shares.
     """
     apply_fn = models.evaluator(model, variables)
-    as_is, under_attack = _judges(steps)
+    as_is, attack_judge = _judges(steps, norm, attack)
 
     def share(judge, x, y):
         return evaluation.accuracy(judge, x, y, key=key, batch_size=min(BATCH_SIZE, len(x)))
 
     clean = share(partial(as_is, apply_fn), x, y)
-    return [clean, *(share(partial(under_attack, apply_fn, eps), x[:attacked], y[:attacked]) for eps in eps_l2)]
+    x, y = x[:attacked], y[:attacked]
+    found = [share(partial(attack_judge, apply_fn, radius), x, y) for radius in eps]
+    return Accuracies(clean, [one.robust for one in found], [round(one.no_gradient * len(x)) for one in found])
 
 
 @functools.cache
-def _judges(steps: int) -> tuple[Any, Any]:
+def _judges(steps: int, norm: Norm, attack: evaluation.Attack) -> tuple[Any, Any]:
     unroll = jax.default_backend() == "cpu"
 
     def as_is(apply_fn, x, y, key):
         del key
         return evaluation.correct(apply_fn, to_float(x), y)
 
-    def under_attack(apply_fn, eps_l2, x, y, key):
-        return evaluation.robustly_correct(apply_fn, to_float(x), y, key=key, eps_l2=eps_l2, steps=steps, unroll=unroll)
+    def under_attack(apply_fn, radius, x, y, key):
+        options: dict[str, Any] = {f"eps_{norm}": radius, "steps": steps, "attack": attack, "unroll": unroll}
+        return evaluation.under_attack(apply_fn, to_float(x), y, key=key, **options)
 
     options = compiling.compiler_options()
     return jax.jit(as_is, compiler_options=options), jax.jit(under_attack, compiler_options=options)

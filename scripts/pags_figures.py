@@ -119,7 +119,8 @@ def draw_accuracy(table: Sequence[Row]) -> Any:
     plot.lines(axes[0, 0], attacked, x="radius", y="accuracy", by="loss")
     pairs = [row | {"attacked": row["test_attacked"][shown]} for row in trained]
     plot.paths(axes[0, 1], pairs, x="test_accuracy", y="attacked", along="strength", by="loss")
-    axes[0, 0].set(xlabel="L2 radius of the attack", ylabel="accuracy (test)", ylim=(0, 1))
+    norm = "Linf" if trained and trained[0].get("attack_norm") == "linf" else "L2"
+    axes[0, 0].set(xlabel=f"{norm} radius of the attack", ylabel="accuracy (test)", ylim=(0, 1))
     radius = f", radius {radii[shown]:g}" if radii else ""
     axes[0, 1].set(xlabel="accuracy (test)", ylabel=f"under attack{radius}")
     plot.legend(figure)

@@ -14,6 +14,7 @@ import numpy as np
 from tyro.constructors import PrimitiveConstructorSpec
 
 from pags_jax import augmentation, losses
+from pags_jax.balls import Norm
 
 Loss = Literal["cross_entropy", "gradient_norm", "smoothness", "randomized_smoothing", "adversarial"]
 Unit = Literal["own", "reference"]
@@ -103,7 +104,7 @@ def strength_and_rate(
     return losses.reference_strength(strength, batch_size) if loss == "gradient_norm" else strength, rate
 
 
-def loss_function(loss: Loss, *, steps: int, unit: str, unroll: bool) -> Any:
+def loss_function(loss: Loss, *, steps: int, unit: str, unroll: bool, norm: Norm = "l2") -> Any:
     """A loss as `pags_jax.training.Task` takes it; make it once, since each is compiled anew.
 
     Args:
@@ -111,11 +112,12 @@ def loss_function(loss: Loss, *, steps: int, unit: str, unroll: bool) -> Any:
         steps: Of the attack, in adversarial training.
         unit: In the reference's, attacks share one ball among the batch.
         unroll: Write out the attack's steps instead of looping.
+        norm: Of the attack's ball.
     """
     if loss != "adversarial":
         return losses.LOSSES[loss]
     scope = "batch" if unit == "reference" else "example"
-    return partial(losses.adversarial, steps=steps, scope=scope, unroll=unroll)
+    return partial(losses.adversarial, steps=steps, norm=norm, scope=scope, unroll=unroll)
 
 
 def augmentation_of(augment: str, dataset: str) -> augmentation.Augmentation:

@@ -3,9 +3,9 @@
     python -m scripts.pags_train --loss gradient_norm --strengths 1e-5:1e2:30 --out runs/gradient_norm
 
 Srinivas et al. (2023), the models of section 5. Each model is one row, and its weights a file in ``models/`` of the run
-folder (`scripts.pags_models.load_model`). Attacked accuracy counts images that are right both as they are and under an
-L2 attack within [0, 1]. Test images serve to measure alone; the strengths that the figure shows are chosen on held-out
-training images.
+folder (`scripts.pags_models.load_model`). Attacked accuracy counts images that are right both as they are and under
+attacks within [0, 1]; images on which no attack had a gradient are counted by themselves. Test images serve to measure
+alone; the strengths that the figure shows are chosen on held-out training images.
 """
 
 import functools
@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pags_jax import datasets, models, training
+from pags_jax import datasets, evaluation, models, training
+from pags_jax.balls import Norm
 from scripts import pags_accuracy, pags_figures, pags_fit, pags_models, pags_recipes
 from scripts.harness import cli, plot, rows, store
 
@@ -114,10 +115,14 @@ class Config(cli.Common):
     """Share of the training images that is held out."""
     train_rows: cli.Count | None = None
     """Train on so many of the other images; by default on all."""
+    norm: Norm = "l2"
+    """What radii are measured in, those of adversarial training and of --attack-eps; published linf ones are 8/255."""
+    attack: evaluation.Attack = "pgd"
+    """How trained models are attacked: PGD from two starts, or that with APGD-CE and APGD-T."""
     attack_eps: tuple[cli.Positive, ...] = (0.25, 0.5, 1.0, 1.5, 2.0)
-    """L2 radii at which trained models are attacked."""
+    """Radii at which trained models are attacked."""
     attack_steps: cli.Count = 20
-    """Steps of those attacks."""
+    """Steps of each of those attacks."""
     attack_rows: cli.Count | None = None
     """Attack so many held-out and so many test images; by default all."""
     repeats: cli.Count = 1
@@ -138,6 +143,8 @@ class Split(NamedTuple):
 
 def plan(config: Config) -> list[dict[str, Any]]:
     """One unit for each seed, loss and strength: of all losses the first strength, of all the second, and so on."""
+    if config.norm != "l2" and config.strength_unit == "reference":
+        raise ValueError("--strength-unit reference is defined for --norm l2: its attacks share one L2 ball")
     unit, dataset = config.strength_unit, config.dataset
     swept = [
         [(loss, strength) for strength in pags_recipes.strengths_of(loss, config.strengths, unit, dataset)]
@@ -212,8 +219,10 @@ def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.
             variables,
             *part,
             key=for_attacks,
-            eps_l2=config.attack_eps,
+            eps=config.attack_eps,
             steps=config.attack_steps,
+            norm=config.norm,
+            attack=config.attack,
             attacked=config.attack_rows,
         )
         for part in (split.validation, split.test)
@@ -224,11 +233,13 @@ def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.
         "parameters": models.count_parameters(variables),
         "train_loss": epochs[-1, 0],
         "train_accuracy": epochs[-1, 1],
-        "validation_accuracy": validation[0],
-        "test_accuracy": test[0],
+        "validation_accuracy": validation.clean,
+        "test_accuracy": test.clean,
         "attack_eps": config.attack_eps,
-        "validation_attacked": validation[1:],
-        "test_attacked": test[1:],
+        "attack_norm": config.norm,
+        "validation_attacked": validation.attacked,
+        "test_attacked": test.attacked,
+        "test_no_gradient": test.no_gradient,
         "epoch_loss": epochs[:, 0].tolist(),
         "train_s": float(done.train_s),
         "images_per_s": images_per_s,
@@ -276,7 +287,11 @@ def task_of(config: Config, loss: pags_recipes.Loss, shape: tuple[int, ...], cla
     return training.Task(
         architecture_of(config, shape, classes).create(),
         pags_recipes.loss_function(
-            loss, steps=config.steps, unit=config.strength_unit, unroll=pags_fit.is_stepwise(config.driver)
+            loss,
+            steps=config.steps,
+            unit=config.strength_unit,
+            norm=config.norm,
+            unroll=pags_fit.is_stepwise(config.driver),
         ),
         pags_recipes.augmentation_of(config.augment, config.dataset),
         config.batch_size,

@@ -136,7 +136,7 @@ def test_constants_of_the_reference(loss, constant, strength, rate):
 def test_attacks_of_the_reference_share_a_ball(unit, scope):
     loss = pags_recipes.loss_function("adversarial", steps=7, unit=unit, unroll=True)
     assert loss.func is losses.adversarial
-    assert loss.keywords == {"steps": 7, "scope": scope, "unroll": True}
+    assert loss.keywords == {"steps": 7, "norm": "l2", "scope": scope, "unroll": True}
 
 
 def test_small_sweep(data, tmp_path, capsys):
@@ -157,6 +157,7 @@ def test_small_sweep(data, tmp_path, capsys):
         logits = np.asarray(model.apply(variables, jnp.asarray(data.test_x.astype(np.float32) / 255)))
         assert row["test_accuracy"] == np.mean(logits.argmax(1) == data.test_y)
         assert all(attacked <= row["test_accuracy"] for attacked in row["test_attacked"])
+        assert (row["attack_norm"], row["test_no_gradient"]) == ("l2", [0] * len(row["attack_eps"]))
         assert row["parameters"] == models.count_parameters(variables)
     done = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.parent.name in ("units", "models")}
     assert len(done) == 4
@@ -439,7 +440,7 @@ def test_attacks_stay_inside_of_images():
     x = jnp.asarray(np.random.default_rng(2).uniform(0, 1, (20, 2)))
     y = jnp.zeros(20, int)
     evaluation.robustly_correct(apply_fn, x, y, key=jax.random.key(0), eps_l2=5.0, steps=3)
-    assert len(seen) == 3
+    assert len(seen) == 5  # As it is; each attack's last point, by the attack and by its judge.
     assert all(low >= 0 and high <= 1 for low, high in seen)
 
 
