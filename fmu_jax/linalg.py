@@ -134,7 +134,7 @@ def pseudo_inverse(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """Of a symmetric positive semi-definite matrix; its derivative is that at constant rank (Golub & Pereyra 1973)."""
     values, vectors = eigh(matrix)
     inside = values > matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.maximum(values[-1], 0)
-    return _times(vectors * jnp.where(inside, 1 / jnp.where(inside, values, 1), 0), vectors.T)
+    return _times(vectors * jnp.where(inside, 1 / jnp.where(inside, values, 1), 0)[None], vectors.T)
 
 
 @pseudo_inverse.defjvp

@@ -26,7 +26,7 @@ from fmu_jax.fitting import NotConvergedError, fit
 from fmu_jax.objective import Objective, Scalar, sample_noise
 from fmu_jax.removal import fit_shards, make_shards, remove
 from fmu_jax.showing import one_line
-from fmu_jax.tracing import is_traced
+from fmu_jax.tracing import is_traced, when_concrete
 
 
 def plant(data: Data, positions: int, *, key: Array) -> Data:
@@ -52,8 +52,7 @@ def plant(data: Data, positions: int, *, key: Array) -> Data:
     n = data.x.shape[0]
     if not 1 <= positions <= n:
         raise ValueError(f"`positions` must be between 1 and the number of rows {n}, got {positions}")
-    if data.x.shape[1] < 2 or not jnp.all(data.x[:, -1] == 1):
-        raise ValueError("planted rows need features whose last column is the bias, the constant 1")
+    _check_bias(data)
     for_row, for_sign = jax.random.split(key)
     features = data.x[:, :-1]
     rows = jax.random.permutation(for_row, n)[:positions]
@@ -66,6 +65,12 @@ def plant(data: Data, positions: int, *, key: Array) -> Data:
     return Data(
         jnp.tile(x, (2, 1)), label, jnp.tile(data.group[rows], 2), jnp.ones(2 * positions, x.dtype), data.groups
     )
+
+
+@when_concrete
+def _check_bias(data):
+    if data.x.shape[1] < 2 or not jnp.all(data.x[:, -1] == 1):
+        raise ValueError("planted rows need features whose last column is the bias, the constant 1")
 
 
 class ShadowModels(NamedTuple):

@@ -1,0 +1,473 @@
+"""Every public function under jit with data closed over and as an argument, vmap, scan and both modes of grad.
+
+One table: a row is a function of the data and of named numbers, each of which is traced. The derivative in a number is
+tested, in forward and in reverse mode, against central differences of the eager function's own values in float64. Step
+functions (labels, group rates) are in it too: their derivative is zero. What is costly to compile is traced only: that
+is where a check that looks at a tracer, or a loop that has no reverse mode, fails.
+"""
+
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fmu_jax
+from fmu_jax import (
+    Data,
+    Objective,
+    audit,
+    certificates,
+    distances,
+    heads,
+    intervals,
+    metrics,
+    output_perturbation,
+    privacy,
+    spectrum,
+    stream,
+    thresholds,
+)
+from fmu_jax import removal as removals
+from fmu_jax.audit import binomial, roc
+from fmu_jax.conjugate_gradients import conjugate_gradients
+
+N, D = 24, 3
+KEY = jax.random.key(0)
+
+
+def make(seed=0):
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([rng.normal(size=(N, D - 1)), np.ones((N, 1))], axis=1)
+    return fmu_jax.make_data(x, np.arange(N) % 2, np.arange(N) // 2 % 2)
+
+
+DATA = make()
+FORGET = np.arange(N) < 2
+NOISE = jax.random.normal(KEY, (D,)) / 2
+PARAMS = jnp.array([0.3, -0.4, 0.1])
+SCORES = jax.random.normal(jax.random.key(1), (N,))
+MATRIX = jnp.diag(jnp.arange(1.0, 6.0)) + 0.1
+SHARD = removals.make_shards(N, 2, key=KEY)
+MARGINS = jax.random.normal(jax.random.key(2), (8, 3))
+MODEL = nn.Sequential([nn.Dense(2, param_dtype=float), nn.tanh, nn.Dense(1, param_dtype=float)])
+WEIGHTS = MODEL.init(KEY, DATA.x)
+
+
+def network(params, x):
+    return MODEL.apply(params, x)[:, 0]
+
+
+def linear(l2, fairness=1.0, **more):
+    return Objective(l2=l2, fairness=fairness, **more)
+
+
+def moved(data: Data, x=None) -> Data:
+    return data if x is None else data._replace(x=x)
+
+
+def fitted(data, l2, fairness, noise, x):
+    return fmu_jax.fit(linear(l2, fairness), moved(data, x), noise=noise)
+
+
+def removed(data, l2=0.1, fairness=1.0, params=PARAMS, noise=None, x=None, method="fair_newton", reweigh=False, **more):
+    objective = linear(l2, fairness, reweigh=reweigh)
+    return fmu_jax.remove(
+        objective, params, moved(data, x), FORGET, method=method, noise=noise, allow_unfair=True, **more
+    )
+
+
+def certified(data, l2, fairness, params, noise, x, sigma, delta, **more):
+    removal = removed(data, l2, fairness, params, noise, x, **more)
+    return fmu_jax.certify(linear(l2, fairness, **more), params, removal, sigma=sigma, delta=delta, noise=noise)
+
+
+def descended(data, l2, params, publish_sigma, delta, step_size):
+    removal = removed(data, l2, 1.0, params, method="descent", steps=3, step_size=step_size)
+    return fmu_jax.certify_descent(
+        linear(l2), params, removal, publish_sigma=publish_sigma, delta=delta, steps=3, step_size=step_size
+    )
+
+
+def region(data, params, l2):
+    return distances.retrained_region(linear(l2), removed(data, l2, params=params))
+
+
+def streamed(data, l2, fairness, noise, sigma, delta, params, forget=None):
+    fit = fmu_jax.FitResult(params, jnp.ones((), bool), jnp.zeros(()), jnp.zeros((), jnp.int32))
+    state = stream.start(linear(l2, fairness), fit, data, noise=noise, sigma=sigma, delta=delta, budget=0.1)
+    return state if forget is None else stream.delete(state, jax.tree.map(lambda leaf: leaf[forget], data))
+
+
+def one_vs_rest(data, x):
+    return heads.one_vs_rest(x, np.arange(N) % 3, np.arange(N) // 3 % 2, classes=3, groups=2)
+
+
+def headed(data, params, l2, x):
+    many = one_vs_rest(data, x)
+    return linear(l2), many, heads.remove_head(linear(l2), params, many, FORGET)
+
+
+def certified_head(data, params, l2, x, sigma, delta):
+    objective, _, removal = headed(data, params, l2, x)
+    return heads.certify_head(objective, params, removal, sigma=sigma, delta=delta, noise=params)
+
+
+def each(residual_norm, sigma):
+    numbers = dict.fromkeys(certificates._CERTIFICATE_FIELDS, residual_norm) | {"delta": jnp.full(2, 1e-5)}
+    return fmu_jax.Certificate(**numbers | {"sigma": jnp.full(2, sigma)}, dtype="float64")
+
+
+def eigenvalues(data, matrix):
+    return spectrum.extreme_eigenvalues(lambda v: (matrix + matrix.T) @ v, jnp.arange(1.0, 6.0), steps=5)
+
+
+def network_removed(data, params, damping, l2, x, **more):
+    objective = linear(l2, predict=network)
+    return fmu_jax.remove(objective, params, moved(data, x), FORGET, damping=damping, throw=False, **more)
+
+
+class Row(NamedTuple):
+    """``call(data, **at)``; every float that it returns is differentiated in every name of ``at``."""
+
+    name: str
+    call: Callable[..., Any]
+    at: dict[str, Any]
+    traced_only: bool = False
+
+
+HYPER = {"l2": 0.1, "fairness": 0.7}
+ONE = {"params": PARAMS, "l2": 0.1}
+LINEAR = HYPER | {"params": PARAMS, "x": DATA.x}
+SPENT = {"residual": 0.3, "sigma": 1.2, "delta": 1e-3}
+STREAM = HYPER | {"noise": NOISE, "sigma": 1.2, "delta": 1e-3, "params": PARAMS}
+CERTIFIED = LINEAR | {"noise": NOISE, "sigma": 1.2, "delta": 1e-3}
+SCORED = {"scores": SCORES}
+NORM = {"norm": 1.3, "l2": 0.1}
+PAIR = jnp.array([0.1, 0.3])
+PERTURBED = {"l2": 0.1, "sigma": 1.2}
+MODULES = {
+    "distances": distances,
+    "metrics": metrics,
+    "heads": heads,
+    "output_perturbation": output_perturbation,
+    "privacy": privacy,
+}
+HEAD = {"params": jnp.stack([PARAMS, -PARAMS, NOISE]), "l2": 0.1, "x": DATA.x}
+
+
+def of_numbers(name, **at):
+    """A row of the public function of that name, which takes the numbers and nothing else."""
+    module, function = name.rsplit(".", 1)
+    return Row(name, lambda data, **at: getattr(MODULES[module], function)(**at), at)
+
+
+TABLE = [
+    Row("fit", fitted, HYPER | {"noise": NOISE, "x": DATA.x}),
+    Row(
+        "fit",
+        lambda data, l2, params: fmu_jax.fit(linear(l2, predict=network), data, init=params, throw=False, only="bias"),
+        {"l2": 0.1, "params": WEIGHTS},
+        traced_only=True,
+    ),
+    Row("make_data", lambda data, x: fmu_jax.make_data(x, data.y, data.group, groups=2), {"x": DATA.x}),
+    Row("predict_labels", lambda data, params: fmu_jax.predict_labels(linear(0.1), params, data.x), {"params": PARAMS}),
+    Row("sample_noise", lambda data, sigma: fmu_jax.sample_noise(data.x[0], key=KEY, sigma=sigma), {"sigma": 1.2}),
+    *[
+        Row(f"remove.{method}", lambda data, method=method, **at: removed(data, method=method, **at), LINEAR)
+        for method in ("fair_newton", "influence", "newton", "projective")
+    ],
+    Row("remove.reweighed", lambda data, **at: removed(data, reweigh=True, steps=2, **at), LINEAR),
+    Row("remove.cg", lambda data, **at: removed(data, solver="cg", **at), LINEAR | {"damping": 0.2}),
+    Row("remove.descent", lambda data, **at: removed(data, method="descent", steps=3, **at), LINEAR),
+    Row(
+        "remove.descent",
+        lambda data, **at: removed(data, method="descent", steps=3, key=KEY, **at),
+        {"step_size": 0.01, "publish_sigma": 0.1},
+    ),
+    Row("remove.retrain", lambda data, **at: removed(data, method="retrain", **at), LINEAR, traced_only=True),
+    Row(
+        "remove.sharded",
+        lambda data, l2, params, x: removed(data, l2, 0.0, jnp.stack([params] * 2), x=x, method="sharded", shard=SHARD),
+        ONE | {"x": DATA.x},
+        traced_only=True,
+    ),
+    Row("remove.network", network_removed, {"params": WEIGHTS, "damping": 5.0, "l2": 0.1, "x": DATA.x}),
+    Row(
+        "remove.network",
+        lambda data, params, l2: network_removed(data, params, None, l2, None, solver="cg", gauss_newton=True),
+        {"params": WEIGHTS, "l2": 0.1},
+        traced_only=True,
+    ),
+    Row("certify", certified, CERTIFIED),
+    Row("certificates.paper_worst_case", lambda data, **at: certificates.paper_worst_case(**at, n=9, n_b=4), NORM),
+    Row("certify_descent", descended, ONE | {"publish_sigma": 0.5, "delta": 1e-3, "step_size": 0.05}),
+    Row(
+        "fairness_interval",
+        lambda data, params, l2: fmu_jax.fairness_interval(linear(l2), removed(data, l2, params=params), data),
+        ONE,
+    ),
+    Row("distances.retrained_region", region, ONE),
+    of_numbers("distances.local_radius", nu=0.2, largest=1.5),
+    Row("distances.local_distance", lambda data, **at: distances.local_distance(region(data, **at)), ONE),
+    Row(
+        "distances.prediction_margins",
+        lambda data, x, **at: distances.prediction_margins(region(data, **at), x),
+        ONE | {"x": DATA.x},
+    ),
+    Row(
+        "intervals.interval_in_region",
+        lambda data, params, l2: intervals.interval_in_region(linear(l2), params, region(data, params, l2), data),
+        ONE,
+    ),
+    Row(
+        "intervals.rate_intervals",
+        lambda data, scores: intervals.rate_intervals(scores > 0, abs(scores) > 1, data),
+        SCORED,
+    ),
+    Row("metrics.group_metrics", lambda data, scores: metrics.group_metrics(scores > 0, data), SCORED),
+    of_numbers("metrics.worst_gap", rate=jnp.array([0.2, 0.7, 0.4])),
+    of_numbers("heads.as_rows", features=DATA.x, radius=1.1),
+    Row(
+        "heads.layer_features",
+        lambda data, params, x: heads.layer_features(MODEL, params, x, layer="layers_0"),
+        {"params": WEIGHTS, "x": DATA.x},
+    ),
+    Row("heads.one_vs_rest", one_vs_rest, {"x": DATA.x}),
+    Row(
+        "heads.fit_head",
+        lambda data, l2, x, noise: heads.fit_head(linear(l2), one_vs_rest(data, x), noise=noise),
+        {"l2": 0.1, "x": DATA.x, "noise": HEAD["params"]},
+        traced_only=True,
+    ),
+    Row("heads.remove_head", lambda data, **at: headed(data, **at)[-1], HEAD, traced_only=True),
+    Row("heads.certify_head", certified_head, HEAD | {"sigma": 1.2, "delta": 1e-3}, traced_only=True),
+    Row("heads.combine", lambda data, **at: heads.combine(each(**at)), {"residual_norm": PAIR, "sigma": 1.2}),
+    Row(
+        "heads.with_features",
+        lambda data, **at: heads.with_features(heads.combine(each(PAIR, 1.2)), **at, rows=3),
+        {"epsilon": 0.2, "delta": 1e-3},
+    ),
+    Row("heads.predict_head", lambda data, params: heads.predict_head(params, data.x), {"params": HEAD["params"]}),
+    of_numbers("output_perturbation.publish_sigma_from", distance=0.3, epsilon=0.8, delta=1e-3),
+    of_numbers("output_perturbation.neel_epsilon", distance=0.3, publish_sigma=0.8, delta=1e-3),
+    of_numbers("output_perturbation.neel_sigma", distance=0.3, epsilon=0.8, delta=1e-3),
+    of_numbers("privacy.epsilon_from", **SPENT),
+    of_numbers("privacy.certified_epsilon", **SPENT),
+    of_numbers("privacy.certified_epsilon", **SPENT | {"residual": 30.0}),
+    of_numbers("privacy.residual_from", epsilon=0.5, sigma=1.2, delta=1e-3),
+    of_numbers("privacy.sigma_from", residual=0.3, epsilon=0.5, delta=1e-3),
+    of_numbers("privacy.delta_from", residual=0.3, sigma=1.2, epsilon=0.9),
+    of_numbers("privacy.gaussian_delta", residual=0.3, sigma=1.2, epsilon=0.4),
+    of_numbers("privacy.gaussian_epsilon", **SPENT),
+    Row(
+        "audit.by_membership",
+        lambda data, margins: audit.by_membership(margins, jnp.arange(24).reshape(2, 2, 6) % 5 < 2),
+        {"margins": MARGINS.reshape(2, 2, 6)},
+    ),
+    Row(
+        "audit.draw_models",
+        lambda data, l2, sigma: audit.draw_models(
+            linear(l2), data, FORGET, key=KEY, sigma=sigma, models=2, batch_size=2
+        ),
+        PERTURBED,
+        traced_only=True,
+    ),
+    Row(
+        "audit.empirical_epsilon",
+        lambda data, models: audit.empirical_epsilon(*models, delta=1e-3, key=KEY),
+        {"models": jax.random.normal(KEY, (2, 40, 2)) + jnp.arange(2.0)[:, None, None] * 3},
+    ),
+    Row("audit.klom", lambda data, margins: audit.klom(margins, margins[::2] + 0.1, bins=3), {"margins": MARGINS}),
+    Row("audit.largest_bound", lambda data, **at: audit.largest_bound(100, **at), {"delta": 1e-3, "confidence": 0.9}),
+    Row(
+        "audit.lira",
+        lambda data, margins: audit.lira(margins, margins[::-1] - 0.5, false_positive_rate=0.2),
+        {"margins": MARGINS},
+    ),
+    Row(
+        "audit.membership",
+        lambda data, margins: audit.membership(margins, jnp.arange(24).reshape(8, 3) % 2 == 0),
+        {"margins": MARGINS},
+    ),
+    Row("audit.plant", lambda data, x: audit.plant(moved(data, x), 4, key=KEY), {"x": DATA.x}),
+    Row(
+        "audit.shadow_models",
+        lambda data, l2, sigma: audit.shadow_models(
+            linear(l2), data, audit.twins(data, 2, key=KEY), key=KEY, sigma=sigma, pairs=1, shards=2, batch_size=1
+        ),
+        PERTURBED,
+        traced_only=True,
+    ),
+    Row(
+        "audit.shadow_networks",
+        lambda data, l2: audit.shadow_networks(
+            linear(l2, predict=network),
+            data,
+            audit.twins(data, 2, key=KEY),
+            data,
+            train=lambda rows, key: WEIGHTS,
+            methods={"fair_newton": {"damping": 5.0}},
+            key=KEY,
+            pairs=1,
+        ),
+        {"l2": 0.1},
+        traced_only=True,
+    ),
+    Row("audit.twins", lambda data, x: audit.twins(moved(data, x), 4, key=KEY), {"x": DATA.x}),
+    Row("audit.roc.auc", lambda data, scores: roc.auc(scores, data.y == 1), SCORED),
+    Row(
+        "audit.roc.true_positive_rate",
+        lambda data, scores: roc.true_positive_rate(scores, data.y == 1, false_positive_rate=0.3),
+        SCORED,
+    ),
+    Row(
+        "audit.binomial.clopper_pearson",
+        lambda data, confidence: binomial.clopper_pearson(jnp.array([0, 3, 9]), 9, confidence=confidence),
+        {"confidence": 0.9},
+    ),
+    Row(
+        "removal.fit_shards",
+        lambda data, l2: removals.fit_shards(linear(l2), data, SHARD),
+        {"l2": 0.1},
+        traced_only=True,
+    ),
+    Row(
+        "removal.make_shards",
+        lambda data, seed: removals.make_shards(N, 2, key=jax.random.key(seed.astype(int))),
+        {"seed": 1.0},
+    ),
+    Row(
+        "removal.predict_shards",
+        lambda data, params: removals.predict_shards(params, data.x),
+        {"params": HEAD["params"]},
+    ),
+    Row("spectrum.extreme_eigenvalues", eigenvalues, {"matrix": MATRIX}),
+    Row(
+        "spectrum.damping_for",
+        lambda data, matrix, condition: spectrum.damping_for(eigenvalues(data, matrix), condition=condition),
+        {"matrix": MATRIX, "condition": 2.0},
+    ),
+    Row(
+        "conjugate_gradients",
+        lambda data, matrix, b, tolerance: conjugate_gradients(
+            lambda v: {"b": (matrix + matrix.T) @ v["b"]}, {"b": b}, tolerance=tolerance
+        ),
+        {"matrix": MATRIX, "b": jnp.arange(1.0, 6.0), "tolerance": 1e-12},
+    ),
+    Row("stream.start", streamed, STREAM),
+    Row("stream.delete", lambda data, **at: streamed(data, **at, forget=FORGET), STREAM),
+    Row("stream.needs_refresh", lambda data, **at: stream.needs_refresh(streamed(data, **at)), STREAM),
+    Row("stream.refresh", lambda data, **at: stream.refresh(streamed(data, **at), data), STREAM, traced_only=True),
+    Row("stream.serve", lambda data, **at: stream.serve(streamed(data, **at), data, [3, 4]), STREAM, traced_only=True),
+    Row("stream.retrained_region", lambda data, **at: stream.retrained_region(streamed(data, **at)), STREAM),
+    Row("stream.fairness_interval", lambda data, **at: stream.fairness_interval(streamed(data, **at), data), STREAM),
+    Row("thresholds.fit_thresholds", lambda data, scores: thresholds.fit_thresholds(scores, data), SCORED),
+    Row(
+        "thresholds.predict_with_thresholds",
+        lambda data, scores: thresholds.predict_with_thresholds(scores, data.group, scores[:2]),
+        SCORED,
+    ),
+]
+#: They look at values to answer, or read files; see ``test_what_must_see_its_values_says_so``.
+HOST = {"stream.take", "datasets"}
+
+
+def public_names():
+    for name in fmu_jax.__all__:
+        found = getattr(fmu_jax, name)
+        if inspect.isfunction(found) or hasattr(found, "lower"):
+            yield name
+        if isinstance(found, types.ModuleType) and name not in HOST:
+            own = [n for n, v in vars(found).items() if getattr(v, "__module__", "") == found.__name__]
+            for inner in getattr(found, "__all__", own):
+                function = getattr(found, inner)
+                if callable(function) and not inspect.isclass(function) and not inner.startswith(("_", "check_")):
+                    yield f"{name}.{inner}"
+
+
+def test_every_public_function_has_a_row():
+    known = {row.name for row in TABLE} | HOST
+    known |= {f"{module}.{name}" for module in ("certificates", "intervals", "output_perturbation", "removal")
+              for name in ("certify", "fairness_interval", "certify_descent", "remove")}  # fmt: skip
+    known |= {"remove"} & {name.split(".")[0] for name in known}
+    assert set(public_names()) - known == set()
+
+
+def on_line(row):
+    """The row as a function of ``t (k,)``: how far each number is moved along a direction, relative to its size."""
+    rng = np.random.default_rng(3)
+
+    def direction(leaf):
+        return abs(leaf) if np.ndim(leaf) == 0 else rng.normal(size=np.shape(leaf))
+
+    along = jax.tree.map(direction, row.at)
+
+    def point(t):
+        return {
+            name: jax.tree.map(lambda leaf, u, shift=shift: leaf + shift * u, row.at[name], along[name])
+            for name, shift in zip(row.at, t, strict=True)
+        }
+
+    return lambda data, t: floats_of(row.call(data, **point(t)))
+
+
+def floats_of(tree):
+    """Every floating-point number in it, as a vector, and a zero."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    return jnp.concatenate([jnp.zeros(1), *(jnp.ravel(leaf) for leaf in leaves)])
+
+
+def close(a, b, **tolerance):
+    np.testing.assert_allclose(a, b, **{"rtol": 1e-7, "atol": 1e-9} | tolerance)
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE if not row.traced_only], ids=lambda row: row.name)
+def test_compositions_agree_with_eager_values_and_differences(row):
+    values = on_line(row)
+    k = len(row.at)
+    step = 1e-5
+    points = jnp.concatenate([jnp.zeros((1, k)), step * jnp.eye(k), -step * jnp.eye(k)])
+    eager = values(DATA, points[0])
+
+    # Data closed over: vmap, forward mode. Data as an argument: scan, reverse mode.
+    @jax.jit
+    def closed_over(points):
+        return jax.vmap(lambda t: values(DATA, t))(points), jax.jacfwd(lambda t: values(DATA, t))(points[0])
+
+    @jax.jit
+    def as_argument(data, points):
+        return jax.lax.scan(lambda c, t: (c, (values(data, t), jax.jacrev(lambda t: values(data, t))(t))), 0, points)[1]
+
+    mapped, forward = closed_over(points)
+    scanned, reverse = as_argument(DATA, points[:1])
+    close(mapped[0], eager)
+    close(scanned[0], eager)
+    finite = np.isfinite(np.asarray(eager))
+    differences = np.asarray(mapped[1 : k + 1] - mapped[k + 1 :]).T / (2 * step)
+    assert np.isfinite(forward).all()
+    assert np.isfinite(reverse).all()
+    close(forward[finite], differences[finite], rtol=1e-5, atol=1e-6 * (1 + np.abs(forward[finite]).max(initial=0)))
+    close(reverse[0], forward, rtol=1e-7, atol=1e-8 * (1 + np.abs(forward).max()))
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_each_number_alone_can_be_mapped_and_differentiated(row):
+    for name, value in row.at.items():
+        rest = {other: row.at[other] for other in row.at if other != name}
+
+        def floats(number, name=name, rest=rest):
+            return floats_of(row.call(DATA, **rest, **{name: number}))
+
+        value = jax.tree.map(jnp.asarray, value)
+        many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), value)
+        jax.eval_shape(jax.vmap(floats), many)
+        jax.eval_shape(jax.grad(lambda number: floats(number).sum()), value)
+        if row.traced_only:
+            jax.eval_shape(lambda data, value: jax.lax.scan(lambda c, v: (c, floats(v)), 0, value), DATA, many)
+            jax.eval_shape(lambda number: jax.jvp(floats, (number,), (number,)), value)
