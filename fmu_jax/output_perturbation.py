@@ -243,8 +243,8 @@ def neel_epsilon(distance: Scalar, publish_sigma: Scalar, delta: Scalar) -> Arra
 
 
 def _neel_epsilon(xp, distance, publish_sigma, delta):
-    rho = (distance / publish_sigma) ** 2 / 2
-    return round_up(xp, rho + 2 * xp.sqrt(-rho * xp.log(delta)), 32, distance > 0)
+    mu = distance / publish_sigma
+    return round_up(xp, mu * (mu / 2 + xp.sqrt(-2 * xp.log(delta))), 32, distance > 0)
 
 
 def neel_sigma(distance: Scalar, epsilon: Scalar, delta: Scalar) -> Array:

@@ -18,13 +18,15 @@ roundings (``tails``). Results have the arguments' dtype, float32 at least, and 
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.special
+from jax.scipy.stats import norm
 from jaxtyping import Array
 
-from fmu_jax.data import is_traced
 from fmu_jax.objective import Scalar
 from fmu_jax.tails import bisect, gaussian_delta_bound, outward, round_up, unit_of
+from fmu_jax.tracing import is_traced
 
 #: Roundings in a closed form below, those of its logarithms, roots and quantiles included.
 _FEW = 32
@@ -105,9 +107,10 @@ def certified_epsilon(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
 def _certified(xp, residual, sigma, delta):
     mu, upper = residual / sigma, _upper_quantile(xp, delta)
     slack = _FEW * unit_of(xp, delta) * (mu + xp.abs(upper) + 1)
-    return xp.maximum(
-        _classical(xp, residual, sigma, delta), mu * (mu / 2 + upper + slack) * (1 + _FEW * unit_of(xp, mu))
-    )
+    classical, tail = _classical(xp, residual, sigma, delta), mu * (mu / 2 + upper + slack)
+    tail = tail * (1 + _FEW * unit_of(xp, mu))
+    # No maximum: where both are zero it has half the derivative of each.
+    return xp.where(tail > classical, tail, classical)
 
 
 def _upper_quantile(xp, delta):
@@ -164,7 +167,8 @@ def delta_from(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
 
 def _classical_delta(xp, residual, sigma, epsilon):
     ratio = epsilon * sigma / xp.where(residual > 0, residual, 1) * (1 - _FEW * unit_of(xp, sigma))
-    return xp.minimum(round_up(xp, 1.5 * xp.exp(-(ratio**2) / 2), _FEW, residual > 0), 1)
+    bound = xp.where(residual > 0, 1.5 * xp.exp(-(ratio**2) / 2), 0)
+    return xp.minimum(round_up(xp, bound, _FEW, residual > 0), 1)
 
 
 def gaussian_delta(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
@@ -190,7 +194,7 @@ def gaussian_delta(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
     check_positive(sigma=sigma)
     check_norm(residual)
     check_not_negative(epsilon=epsilon)
-    return outward(_delta, residual, sigma, epsilon)
+    return outward(_delta, residual, sigma, epsilon, slopes=_slopes_of_delta)
 
 
 def gaussian_epsilon(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
@@ -202,7 +206,7 @@ def gaussian_epsilon(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
     check_positive(sigma=sigma)
     check_norm(residual)
     check_probability(delta=delta)
-    return outward(_epsilon, residual, sigma, delta)
+    return outward(_epsilon, residual, sigma, delta, slopes=_slopes_of_epsilon)
 
 
 def gaussian_mu(epsilon: Scalar, delta: Scalar) -> Array:
@@ -226,7 +230,7 @@ def gaussian_mu(epsilon: Scalar, delta: Scalar) -> Array:
     """
     check_positive(epsilon=epsilon)
     check_probability(delta=delta)
-    return outward(_mu, epsilon, delta, up=False)
+    return outward(_mu, epsilon, delta, up=False, slopes=_slopes_of_mu)
 
 
 def _delta(xp, residual, sigma, epsilon):
@@ -249,3 +253,35 @@ def _mu(xp, epsilon, delta):
     # There delta >= Phi(mu/2) - e^epsilon Phi(-mu/2) is too large.
     most = xp.sqrt(8 * (epsilon + xp.log(2 / (1 - delta))))
     return bisect(xp, lambda mu: gaussian_delta_bound(xp, mu, epsilon) <= delta, enough, most, steps=_HALVINGS)
+
+
+# With a = mu/2 - epsilon/mu and b = a - mu the differential of the trade-off is
+# d(delta) = phi(a) d(mu) - e^epsilon Phi(b) d(epsilon), and phi(a) = e^epsilon phi(b).
+
+
+def _exponents(mu, epsilon):
+    """``a`` and ``b``."""
+    apart = jnp.where(mu > 0, epsilon / jnp.where(mu > 0, mu, 1), jnp.where(epsilon > 0, jnp.inf, 0))
+    return mu / 2 - apart, -mu / 2 - apart
+
+
+def _slopes_of_delta(value, residual, sigma, epsilon):
+    del value
+    mu = residual / sigma
+    a, b = _exponents(mu, epsilon)
+    by_mu = norm.pdf(a)
+    return by_mu / sigma, -by_mu * jnp.where(mu < jnp.inf, mu, 0) / sigma, -jnp.exp(epsilon + norm.logcdf(b))
+
+
+def _slopes_of_epsilon(value, residual, sigma, delta):
+    del delta
+    mu = residual / sigma
+    b = _exponents(mu, value)[1]
+    by_mu = jnp.where(value > 0, jnp.exp(norm.logpdf(b) - norm.logcdf(b)), 0)
+    return by_mu / sigma, -by_mu * mu / sigma, jnp.where(value > 0, -jnp.exp(-value - norm.logcdf(b)), 0)
+
+
+def _slopes_of_mu(value, epsilon, delta):
+    del delta
+    a, b = _exponents(value, epsilon)
+    return jnp.exp(norm.logcdf(b) - norm.logpdf(b)), 1 / norm.pdf(a)

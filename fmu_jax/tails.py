@@ -14,6 +14,7 @@ outwards first (both are monotone), the sum last.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,31 +22,50 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from fmu_jax.data import is_traced
+from fmu_jax.tracing import as_arrays, is_traced
 
 #: Roundings allowed for in an exponent or an argument; each is tested against 50 digits.
 _FEW = 8
 
 
-def outward(core: Callable[..., Any], *numbers: Any, up: bool = True) -> Array:
+def outward(
+    core: Callable[..., Any], *numbers: Any, up: bool = True, slopes: Callable[..., Any] | None = None
+) -> Array:
     """Evaluates ``core(xp, *numbers)``: in float64 on the host if all are concrete, else in the dtype at hand.
 
     Args:
       core: of a namespace, ``numpy`` or ``jax.numpy``, and arrays; its result is already rounded the right way.
       *numbers: numbers or arrays that broadcast.
       up: which way the result is rounded when it is put into the dtype of the arguments.
+      slopes: ``slopes(value, *numbers)``, the partial derivative in each number, for a core that searches: its steps
+        have no derivative that is of use. An infinite value has the derivative zero.
 
     Returns:
       An array of that dtype, at least float32.
     """
     dtype = _dtype(numbers)
     if is_traced(*numbers):
-        return core(jnp, *(jnp.asarray(number).astype(dtype) for number in numbers))
+        arrays = tuple(jnp.asarray(number).astype(dtype) for number in numbers)
+        return core(jnp, *arrays) if slopes is None else _searched(core, slopes, arrays)
     with np.errstate(all="ignore"):
         exact = np.asarray(core(np, *(np.asarray(number, np.float64) for number in numbers)))
         near = exact.astype(dtype)
         short = near < exact if up else near > exact
-        return jnp.asarray(np.where(short, np.nextafter(near, np.asarray(np.inf if up else -np.inf, dtype)), near))
+        return as_arrays(np.where(short, np.nextafter(near, np.asarray(np.inf if up else -np.inf, dtype)), near))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _searched(core, slopes, numbers):
+    del slopes
+    return core(jnp, *numbers)
+
+
+@_searched.defjvp
+def _(core, slopes, primals, tangents):
+    value = _searched(core, slopes, *primals)
+    parts = zip(slopes(value, *primals[0]), tangents[0], strict=True)
+    total = sum(jnp.where(value == jnp.inf, 0, slope) * moved for slope, moved in parts)
+    return value, jnp.broadcast_to(total, value.shape)
 
 
 def _dtype(numbers) -> np.dtype:
@@ -66,10 +86,9 @@ def unit_of(xp, number) -> float:
 def round_up(xp, number, roundings: int, positive=True):
     """A number that neither ``roundings`` roundings nor underflow can have left below the exact one, if ``positive``.
 
-    Where that is false the exact one is zero, and so is the result.
+    Where that is false the number is zero and exact, and so is the result; its derivative is the number's.
     """
-    info = xp.finfo(number.dtype)
-    return xp.where(positive, number * (1 + roundings * unit_of(xp, number)) + float(info.tiny), 0)
+    return number * (1 + roundings * unit_of(xp, number)) + xp.where(positive, float(xp.finfo(number.dtype).tiny), 0)
 
 
 def bisect(xp, sound: Callable[[Any], Any], good, bad, *, steps: int):

@@ -1,12 +1,14 @@
 """Exact confidence bounds of a probability from counts."""
 
+import jax.numpy as jnp
 import numpy as np
+from jax.scipy.stats import beta
 from jaxtyping import Array, Float
 
-from fmu_jax.data import is_traced
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_probability
 from fmu_jax.tails import beta_cdf_bound, bisect, outward, unit_of
+from fmu_jax.tracing import is_traced
 
 #: Halvings of the log-odds: beyond these a double no longer moves.
 _HALVINGS = 64
@@ -44,7 +46,9 @@ def clopper_pearson(successes, trials, *, confidence: Scalar) -> tuple[Float[Arr
             raise ValueError(f"counts must satisfy 0 <= successes <= trials and trials >= 1, got {k} of {n}")
     # In whole numbers: rows that were missed by one in 10^9 are not lost in float32.
     counts = successes, trials - successes, confidence
-    return outward(_lower, *counts, up=False), outward(_upper, *counts)
+    return outward(_lower, *counts, up=False, slopes=_slopes_of_lower), outward(
+        _upper, *counts, slopes=_slopes_of_upper
+    )
 
 
 def _lower(xp, successes, failures, confidence):
@@ -54,6 +58,17 @@ def _lower(xp, successes, failures, confidence):
 def _upper(xp, successes, failures, confidence):
     above = _ends(xp, failures, successes, confidence)[1]
     return xp.minimum(above * (1 + 8 * unit_of(xp, confidence)), 1)
+
+
+def _slopes_of_lower(value, successes, failures, confidence):
+    del confidence
+    density = beta.pdf(value, jnp.maximum(successes, 1), failures + 1)
+    return 0, 0, jnp.where(successes > 0, -1 / (2 * jnp.where(successes > 0, density, 1)), 0)
+
+
+def _slopes_of_upper(value, successes, failures, confidence):
+    counts, by_confidence = (0, 0), _slopes_of_lower(1 - value, failures, successes, confidence)[2]
+    return *counts, -by_confidence
 
 
 def _ends(xp, k, m, confidence):

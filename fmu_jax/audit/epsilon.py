@@ -23,11 +23,11 @@ from jaxtyping import Array, Float
 
 from fmu_jax.audit.binomial import clopper_pearson
 from fmu_jax.audit.distinguishers import DISTINGUISHERS, fit_scores
-from fmu_jax.data import is_traced
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_probability
 from fmu_jax.showing import one_line
 from fmu_jax.tails import outward, unit_of
+from fmu_jax.tracing import is_traced
 
 #: Fewest models to audit: a quarter of them fits a mean and a covariance.
 MIN_MODELS = 40

@@ -284,6 +284,8 @@ TABLE = [
     of_numbers("privacy.delta_from", residual=0.3, sigma=1.2, epsilon=0.9),
     of_numbers("privacy.gaussian_delta", residual=0.3, sigma=1.2, epsilon=0.4),
     of_numbers("privacy.gaussian_epsilon", **SPENT),
+    of_numbers("privacy.gaussian_epsilon", **SPENT | {"residual": 0.0, "delta": 0.01}),
+    of_numbers("privacy.gaussian_mu", epsilon=0.7, delta=1e-3),
     Row(
         "audit.by_membership",
         lambda data, margins: audit.by_membership(margins, jnp.arange(24).reshape(2, 2, 6) % 5 < 2),
