@@ -184,4 +184,4 @@ def paper_worst_case(norm: Scalar, l2: Scalar, *, n: Scalar, n_b: Scalar) -> Arr
     Returns:
       The bound on the residual in sum form.
     """
-    return 0.25 / (l2**2 * (n - 1)) * (2 + norm * (8 * (n - 1) / n_b**2) ** 2)
+    return jnp.asarray(0.25 / (l2**2 * (n - 1)) * (2 + norm * (8 * (n - 1) / n_b**2) ** 2))
