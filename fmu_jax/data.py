@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.arrays import as_codes, as_floats, as_numbers
 from fmu_jax.showing import one_line
-from fmu_jax.tracing import as_arrays, is_traced, when_concrete
+from fmu_jax.tracing import as_arrays, at_once, is_traced, when_concrete
 
 #: What is computed by cell is written out cell by cell, so that thousands would never be compiled.
 MOST_GROUPS = 100
@@ -259,7 +259,7 @@ def forget_mask(forget, n: int) -> Bool[Array, " n"]:
 
 def without(data: Data, forget: Bool[Array, " n"]) -> Data:
     """The rows that remain: the same arrays with the weight of forgotten rows set to zero."""
-    return data._replace(weight=_zero_where(forget, data.weight))
+    return data._replace(weight=at_once(_zero_where, forget, data.weight))
 
 
 @jax.jit

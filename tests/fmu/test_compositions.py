@@ -542,7 +542,7 @@ def minimiser(x, y, group, weight, noise, *, l2, fairness):
 
     def total(theta):
         scores, n = x @ theta, weight.sum()
-        member = [[weight * ((group == g) & (y == label)) for label in (0, 1)] for g in (0, 1)]
+        member = [[weight * ((group == g) & (y == label)).astype(float) for label in (0, 1)] for g in (0, 1)]
         size = [sum(cell.sum() for cell in cells) for cells in member]
         gap = sum(
             member[0][k] @ scores * member[1][k].sum() - member[1][k] @ scores * member[0][k].sum() for k in (0, 1)
@@ -557,7 +557,7 @@ def minimiser(x, y, group, weight, noise, *, l2, fairness):
 
 
 def test_fit_is_differentiable_in_weights_as_the_formula_is():
-    """Counts of rows are sums of weights, so a weight moves the ridge and the penalty, too; also one of a removed row."""
+    """Counts of rows are sums of weights, so a weight moves ridge and penalty; a removed row's, too."""
     weight = DATA.weight.at[3].set(0)
     moved = jnp.cos(jnp.arange(1.0 * N))
 
@@ -600,11 +600,11 @@ def test_what_did_not_converge_has_no_derivative():
 
 
 def test_closed_over_data_is_still_checked_under_jit():
-    broken = DATA._replace(x=DATA.x.at[0, 0].set(jnp.nan))
+    broken, gone = DATA._replace(x=DATA.x.at[0, 0].set(jnp.nan)), DATA._replace(weight=DATA.weight.at[1].set(0))
     for call in (
         lambda l2: fmu_jax.fit(linear(l2), broken),
         lambda l2: fmu_jax.remove(linear(l2), PARAMS, broken, [1]),
-        lambda l2: fmu_jax.remove(linear(l2), PARAMS, DATA._replace(weight=DATA.weight.at[1].set(0)), [1]),
+        lambda l2: fmu_jax.remove(linear(l2), PARAMS, gone, [1]),
     ):
         with pytest.raises(ValueError, match=r"NaN or infinite|removed before"):
             jax.eval_shape(call, 0.1)
