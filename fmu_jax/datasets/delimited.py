@@ -10,7 +10,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -170,7 +170,7 @@ def _cut(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[: limit - 3] + "...")
 
 
-def _records(path: Path, layout: Layout) -> Iterator[tuple[int, int, list[str]]]:
+def _records(path: Path, layout: Layout) -> Generator[tuple[int, int, list[str]], None, None]:
     """Each record's first and last line and its fields, without blank lines; errors of reading say where."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
@@ -207,7 +207,7 @@ def _lines(text: Iterable[str], path: Path) -> Iterator[str]:
                 "encoding='utf-16'), or no CSV file?"
             )
         if number == 1 and line.startswith(codecs.BOM_UTF8.decode("latin-1")):
-            raise ValueError(f"{path} begins with the mark of UTF-8; leave encoding= out")
+            raise ValueError(f"{path} begins with the mark of UTF-8; leave `encoding` out")
         yield line.removeprefix("\ufeff") if number == 1 else line
 
 

@@ -167,7 +167,7 @@ def complete_rows(
     counts = bad.sum()
     counts = counts[counts > 0].sort_values(ascending=False)
     words = {name: f", written {listed(texts)}" for name, texts in (words or {}).items() if texts}
-    found = ", ".join(f"{name!r}: {count}{words.get(name, '')}" for name, count in counts.items())
+    found = ", ".join(f"{name!r}: {count}{words.get(str(name), '')}" for name, count in counts.items())
     kept = (
         f". Beside empty entries, the words {', '.join(MISSING_WORDS)} are taken for missing, unless default_na=False; "
         "more words are given in na_values=(...)"

@@ -184,7 +184,7 @@ def _write(place: Path, settings: Settings, state: stream.State, split: datasets
         "settings": settings.to_json(),
         "salt": salt,
         "state": model.pack(state),
-        ledger.LEFT_OUT: b"".join(sorted(absent)),
+        people.LEFT_OUT: b"".join(sorted(absent)),
     }
     record = records.make(
         settings,

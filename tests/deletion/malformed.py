@@ -179,7 +179,7 @@ FILES = [
     Case(
         "UTF-8 with its mark, said to be Latin-1",
         b"\xef\xbb\xbf" + text().encode(),
-        "leave encoding= out",
+        "leave `encoding` out",
         {"layout": {"encoding": "latin-1"}},
     ),
     Case("an unknown encoding", text(), "encoding='utf-9': unknown encoding", {"layout": {"encoding": "utf-9"}}),
