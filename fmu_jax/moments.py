@@ -23,6 +23,7 @@ from fmu_jax.data import Data, cell_counts
 from fmu_jax.objective import Objective
 from fmu_jax.rounding import PIECES, block_sum, depth, pieces, roundings
 from fmu_jax.showing import one_line
+from fmu_jax.tracing import without_derivative
 
 #: Rows whose matrices are summed at once; larger data go block by block, so that no copy of all rows is made.
 BLOCK = 4 * PIECES
