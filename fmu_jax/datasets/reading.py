@@ -169,8 +169,8 @@ def complete_rows(
     words = {name: f", written {listed(texts)}" for name, texts in (words or {}).items() if texts}
     found = ", ".join(f"{name!r}: {count}{words.get(str(name), '')}" for name, count in counts.items())
     kept = (
-        f". Beside empty entries, the words {', '.join(MISSING_WORDS)} are taken for missing, unless default_na=False; "
-        "more words are given in na_values=(...)"
+        ". Taken for missing are empty entries, those in na_values=(...), and, unless default_na=False, the words "
+        + ", ".join(MISSING_WORDS)
     )
     if len(counts) and missing == "error":
         raise ValueError(

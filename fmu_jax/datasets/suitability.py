@@ -13,8 +13,12 @@ NAMELESS = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 """Names of columns that have none: in a CSV file, as pandas reads such a file, and as it writes Parquet."""
 _LOOKS_LIKE = {
     # Signs, blanks and marks may surround and group the digits, as in -$1,234.50 and (12 %).
-    "a number with a sign, a unit or other marks": re.compile(r"[-+(\s$€£¥]*\d[\d.,'’_\s]*([eE][-+]?\d+)?[\s%)$€£¥]*"),
-    "a date": re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T\s]\s*\d{1,2}:\d{2}.*)?", re.ASCII),
+    "a number with a sign, a unit or other marks (write plain numbers; see `decimal` and `thousands`": re.compile(
+        r"[-+(\s$€£¥]*\d[\d.,'’_\s]*([eE][-+]?\d+)?[\s%)$€£¥]*"
+    ),
+    "a date (make it a number, as by its year": re.compile(
+        r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T\s]\s*\d{1,2}:\d{2}.*)?", re.ASCII
+    ),
 }
 
 
@@ -109,10 +113,7 @@ def doubts(values: Collection[str], *, max_categories: int | None = None) -> str
     for what, pattern in _LOOKS_LIKE.items():
         found = [value for value in words if pattern.fullmatch(value)]
         if found:
-            return (
-                f"holds text that looks like {what}, such as {_few(found)} (write plain numbers, see `decimal` "
-                f"and `thousands`; {as_they_are})"
-            )
+            return f"holds text such as {_few(found)}, which looks like {what}; {as_they_are})"
     if len(list(filter(None, (digits, truths, words)))) > 1:
         odd = words or truths
         return (

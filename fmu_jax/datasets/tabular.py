@@ -231,7 +231,8 @@ def from_table(
     kinds |= {name: f"categories of {kinds[name]}" for name in nominal}
     shards.same(kinds, what="columns", source=source)
     rows, kept = keep.nonzero()[0], table[keep]
-    with _about(source):
+    lacking = len(table) - len(rows)
+    with _about(source + (f", without the {lacking} rows that lack a value" if lacking else "")):
         y, label_values = tables.code_two_values(
             kept[label], positive, role="label", option="positive", exact=label in categorical, shards=shards
         )
@@ -265,7 +266,7 @@ def from_table(
         shards=shards,
         label_name=label,
         label_values=label_values,
-        dropped_rows=int(len(table) - len(rows)),
+        dropped_rows=lacking,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from fmu_jax import datasets
-from fmu_jax.datasets.columns import Missing, Unsuitable, plain
+from fmu_jax.datasets.columns import TRUTH, Missing, Unsuitable, plain
 from fmu_jax.datasets.delimited import STANDARD, Layout
 from fmu_jax.datasets.reading import listed, read_table, require_columns
 from scripts.deletion import people
@@ -98,7 +98,9 @@ def _values(column: pd.Series, missing: Missing, texts: Sequence[str], flag: str
 
 def _means(text: str, value: Any) -> bool:
     """Whether a text is how one writes a value; for a number in any spelling, such as 1 and 1.0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool):
+        return TRUTH.get(text) is value
+    if not isinstance(value, int | float):
         return str(value) == text
     try:
         return float(text) == value
