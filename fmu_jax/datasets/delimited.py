@@ -43,7 +43,9 @@ class Layout(NamedTuple):
         """
         layout = self._replace(sep="\t" if self.sep in ("\\t", "tab") else self.sep)
         for name, mark in (("sep", layout.sep), ("decimal", layout.decimal), ("thousands", layout.thousands)):
-            if mark is not None and (len(mark) != 1 or mark.isalnum() or mark in '"\r\n+-\0'):
+            if mark is None and name == "thousands":
+                continue
+            if not isinstance(mark, str) or len(mark) != 1 or mark.isalnum() or mark in '"\r\n+-\0':
                 raise ValueError(
                     f"{name}={mark!r} must be one character, and no letter, digit, sign, quote or line end"
                 )

@@ -9,6 +9,7 @@ import pandas as pd
 from fmu_jax import datasets
 from fmu_jax.datasets.columns import TRUTH, Missing, Unsuitable, plain
 from fmu_jax.datasets.delimited import STANDARD, Layout
+from fmu_jax.datasets.grouping import MIN_GROUP_ROWS
 from fmu_jax.datasets.reading import listed, read_table, require_columns
 from scripts.deletion import people
 
@@ -30,7 +31,7 @@ class Table(NamedTuple):
     layout: Layout = STANDARD
     scaling: str = "standardise"
     max_categories: int = 50
-    min_group_rows: int = datasets.grouping.MIN_GROUP_ROWS
+    min_group_rows: int = MIN_GROUP_ROWS
     small_groups: str = "error"
     test_fraction: float = 0.2
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmu_jax import datasets
+from fmu_jax.datasets import delimited
 from fmu_jax.datasets.columns import MISSING_WORDS, USUAL, Missing, Unsuitable, number_reader, plain
 from tests.parts import read_together
 
@@ -248,6 +249,25 @@ def test_zip_holds_one_table(tmp_path):
 def test_options_are_looked_at(options, said):
     with pytest.raises(ValueError, match=said):
         load(people(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"sep": None}, "sep=None must be one character"),
+        ({"sep": "::"}, "sep='::' must be one character"),
+        ({"sep": '"'}, "sep='\"' must be one character"),
+        ({"decimal": "5"}, "decimal='5' must be one character"),
+        ({"thousands": "-"}, "thousands='-' must be one character"),
+        ({"decimal": ",", "thousands": ","}, "must differ"),
+        ({"encoding": "utf-9"}, "encoding='utf-9': unknown encoding"),
+        ({"encoding": "base64"}, "encoding='base64': .* is not a text encoding"),
+    ],
+)
+def test_layouts_are_looked_at(tmp_path, options, said):
+    (tmp_path / "a.csv").write_text(people_csv())
+    with pytest.raises(ValueError, match=said):
+        delimited.read_columns(tmp_path / "a.csv", delimited.STANDARD._replace(**options))
 
 
 def test_no_rows():
