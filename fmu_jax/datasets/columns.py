@@ -1,11 +1,9 @@
 """What a column holds: numbers, text, or neither; and the words that stand for a missing value."""
 
-import datetime as dt
 import functools
 import numbers
 import re
-import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -17,21 +15,17 @@ MISSING_WORDS = (
     *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
 """Words taken for a missing value unless this is switched off: those that pandas takes, as programs write them."""
-_TRUTH = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
-_STRANGE = (
-    (dt.date, "dates"),
-    (dt.time, "times of day"),
-    (dt.timedelta, "durations"),
-    (bytes | bytearray, "bytes"),
-    (list | tuple | set | np.ndarray, "lists"),
-    (dict, "several values in one"),
-    (complex | np.complexfloating, "complex numbers"),
-)
-_LOOKS_LIKE = {
-    # Signs, blanks and marks may surround and group the digits, as in -$1,234.50 and (12 %).
-    "a number with a sign, a unit or other marks": re.compile(r"[-+(\s$€£¥]*\d[\d.,'’_\s]*([eE][-+]?\d+)?[\s%)$€£¥]*"),
-    "a date": re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T\s]\s*\d{1,2}:\d{2}.*)?", re.ASCII),
+TRUTH = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
+_STRANGE = {
+    **dict.fromkeys(("date", "datetime", "Timestamp", "Period"), "dates"),
+    **dict.fromkeys(("timedelta", "Timedelta"), "durations"),
+    **dict.fromkeys(("list", "tuple", "set", "ndarray"), "lists"),
+    **dict.fromkeys(("complex", "complex64", "complex128"), "complex numbers"),
+    "time": "times of day",
+    "bytes": "bytes",
+    "dict": "several values in one",
 }
+"""What values of a type are called in messages."""
 
 
 class Unsuitable(ValueError):
@@ -109,7 +103,7 @@ def from_text(
     present = {word for word in words.values() if not missing.covers(word)}
     values: dict[str, Any] = {word: read(word) for word in present}
     if None in values.values():
-        values = {word: _TRUTH.get(word) for word in present}
+        values = {word: TRUTH.get(word) for word in present}
     if None in values.values():
         values = {word: word or None for word in words.values()}
     lookup = {field: values.get(word) for field, word in words.items()}
@@ -149,8 +143,8 @@ def as_series(values: list[Any], *, name: str = "") -> pd.Series:
     if only(numbers.Real, Decimal, np.bool_, str):
         return pd.Series([None if value is None else str(value) for value in values], dtype=object, name=name)
     odd = next(value for value in values if not isinstance(value, numbers.Real | Decimal | np.bool_ | str | None))
-    what = next((what for kind, what in _STRANGE if isinstance(odd, kind)), "values")
-    raise Unsuitable(f"{what} of type {type(odd).__name__}, such as {_short(odd)}")
+    kind = type(odd).__name__
+    raise Unsuitable(f"{_STRANGE.get(kind, 'values')} of type {kind}, such as {short(odd)}")
 
 
 def plain(column: pd.Series, missing: Missing) -> pd.Series:
@@ -188,71 +182,7 @@ def is_number(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column) or pd.api.types.infer_dtype(column, skipna=True) == "integer"
 
 
-def alike(values: Iterable[str]) -> tuple[str, str] | None:
-    """Two texts that differ only in case, blanks, or the marks ``. , ;`` at the end; None if there are none.
-
-    >>> alike(["no", "yes", "Yes."]), alike(["A", "A+", "a-", "<=50K", ">50K"])
-    (('yes', 'Yes.'), None)
-    """
-    seen: dict[str, str] = {}
-    for value in values:
-        key = " ".join(unicodedata.normalize("NFKC", value).casefold().split()).rstrip(" .,;")
-        if key in seen:
-            return seen[key], value
-        seen[key] = value
-    return None
-
-
-def doubts(values: Collection[str], *, max_categories: int | None = None) -> str | None:
-    """Why text cannot be taken as it is for categories, and what to do; None if it can.
-
-    Args:
-      values: the distinct texts of a column, at least one.
-      max_categories: the most that a feature may have, and then they must differ; None for a label or a group.
-    """
-    read = number_reader()
-    as_they_are = "correct it, or name the column in categorical=(...) to take each text for a category"
-    digits = [value for value in values if read(value) is not None]
-    truths = [value for value in values if value in _TRUTH]
-    words = [value for value in values if value not in {*digits, *truths}]
-    for what, pattern in _LOOKS_LIKE.items():
-        found = [value for value in words if pattern.fullmatch(value)]
-        if found:
-            return (
-                f"holds text that looks like {what}, such as {_few(found)} (write plain numbers, see decimal= and "
-                f"thousands=; {as_they_are})"
-            )
-    if len(list(filter(None, (digits, truths, words)))) > 1:
-        odd = words or truths
-        return (
-            f"holds {'numbers' if digits else 'true and false'} and text such as {_few(odd)} (pass it in "
-            f"na_values=({odd[0]!r},) if it means that the value is missing, {as_they_are})"
-        )
-    if max_categories is None:
-        return None
-    if len(values) > max_categories and digits:
-        return f"has {len(values)} numbers that are stored as text, such as {_few(digits)} (store them as numbers)"
-    if len(values) > max_categories:
-        return (
-            f"has {len(values)} distinct text values, more than max_categories={max_categories}, such as "
-            f"{_few(values)} (group its values, or raise max_categories)"
-        )
-    return differs_little(values)
-
-
-def differs_little(values: Iterable[str]) -> str | None:
-    """What to say of two values that are probably one; None if there are none."""
-    pair = alike(values)
-    return pair and (
-        f"holds {pair[0]!r} and {pair[1]!r}, which differ only in case, blanks or a mark at the end (make them one, or "
-        "name the column in categorical=(...) to keep both)"
-    )
-
-
-def _few(values: Collection[str]) -> str:
-    return ", ".join(_short(value) for value in list(values)[:3])
-
-
-def _short(value: Any, limit: int = 40) -> str:
+def short(value: Any, limit: int = 40) -> str:
+    """A value for a message, cut after `limit` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."

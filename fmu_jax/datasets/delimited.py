@@ -10,7 +10,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -43,7 +43,9 @@ class Layout(NamedTuple):
         """
         layout = self._replace(sep="\t" if self.sep in ("\\t", "tab") else self.sep)
         for name, mark in (("sep", layout.sep), ("decimal", layout.decimal), ("thousands", layout.thousands)):
-            if mark is not None and (len(mark) != 1 or mark.isalnum() or mark in '"\r\n+-\0'):
+            if mark is None and name == "thousands":
+                continue
+            if not isinstance(mark, str) or len(mark) != 1 or mark.isalnum() or mark in '"\r\n+-\0':
                 raise ValueError(
                     f"{name}={mark!r} must be one character, and no letter, digit, sign, quote or line end"
                 )
@@ -170,7 +172,7 @@ def _cut(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[: limit - 3] + "...")
 
 
-def _records(path: Path, layout: Layout) -> Iterator[tuple[int, int, list[str]]]:
+def _records(path: Path, layout: Layout) -> Generator[tuple[int, int, list[str]], None, None]:
     """Each record's first and last line and its fields, without blank lines; errors of reading say where."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
@@ -207,7 +209,7 @@ def _lines(text: Iterable[str], path: Path) -> Iterator[str]:
                 "encoding='utf-16'), or no CSV file?"
             )
         if number == 1 and line.startswith(codecs.BOM_UTF8.decode("latin-1")):
-            raise ValueError(f"{path} begins with the mark of UTF-8; leave encoding= out")
+            raise ValueError(f"{path} begins with the mark of UTF-8; leave `encoding` out")
         yield line.removeprefix("\ufeff") if number == 1 else line
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 from jaxtyping import Int, Int32
 
 from fmu_jax.data import MOST_GROUPS
-from fmu_jax.datasets.columns import differs_little
 from fmu_jax.datasets.reading import listed
 from fmu_jax.datasets.shards import WHOLE, Shards
+from fmu_jax.datasets.suitability import differs_little
 from fmu_jax.datasets.table import code_two_values
 
 SMALL_GROUPS = ("error", "merge")

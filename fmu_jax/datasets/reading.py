@@ -112,7 +112,8 @@ def _read_parquet(path: Path, columns, text) -> pd.DataFrame:
             if arrow.types.is_dictionary(column.type):
                 column = column.cast(column.type.value_type)
             kind = column.type
-            if not (arrow.types.is_integer(kind) or arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
+            exactly = (arrow.string(), arrow.large_string(), arrow.string_view())
+            if not arrow.types.is_integer(kind) and kind not in exactly:
                 raise ValueError(f"column {name!r} of {path} holds {kind}; save it as text or whole numbers")
             as_text = [("" if entry is None else str(entry)).strip() for entry in column.to_pylist()]
             read = read.set_column(place, name, arrow.array(as_text, arrow.string()))
@@ -167,10 +168,10 @@ def complete_rows(
     counts = bad.sum()
     counts = counts[counts > 0].sort_values(ascending=False)
     words = {name: f", written {listed(texts)}" for name, texts in (words or {}).items() if texts}
-    found = ", ".join(f"{name!r}: {count}{words.get(name, '')}" for name, count in counts.items())
+    found = ", ".join(f"{name!r}: {count}{words.get(str(name), '')}" for name, count in counts.items())
     kept = (
-        f". Beside empty entries, the words {', '.join(MISSING_WORDS)} are taken for missing, unless default_na=False; "
-        "more words are given in na_values=(...)"
+        ". Taken for missing are empty entries, those in na_values=(...), and, unless default_na=False, the words "
+        + ", ".join(MISSING_WORDS)
     )
     if len(counts) and missing == "error":
         raise ValueError(

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int32, Int64
 
-from fmu_jax.datasets.columns import alike, differs_little, doubts, is_number
+from fmu_jax.datasets.columns import is_number
 from fmu_jax.datasets.reading import listed
 from fmu_jax.datasets.shards import WHOLE, Shards
+from fmu_jax.datasets.suitability import alike, differs_little, doubts
 
 SCALINGS = ("standardise", "minmax", "maxnorm")
 

@@ -1,7 +1,6 @@
 """A user's own table: any CSV or Parquet file or DataFrame with a label column and a group column."""
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -9,15 +8,12 @@ import pandas as pd
 
 from fmu_jax.datasets import grouping
 from fmu_jax.datasets import table as tables
-from fmu_jax.datasets.columns import Missing, Unsuitable, is_number, plain
-from fmu_jax.datasets.columns import doubts as look
+from fmu_jax.datasets.columns import Missing, is_number
 from fmu_jax.datasets.delimited import Layout
-from fmu_jax.datasets.reading import complete_rows, listed, read_table, require_columns
+from fmu_jax.datasets.reading import complete_rows, listed, read_table
 from fmu_jax.datasets.shards import Gather, Shards
 from fmu_jax.datasets.split import Split, make_split
-
-NAMELESS = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
-"""Names of columns that have none: in a CSV file, as pandas reads such a file, and as it writes Parquet."""
+from fmu_jax.datasets.suitability import named, plain_columns
 
 
 def from_csv(
@@ -209,14 +205,19 @@ def from_table(
     if len(attributes) > 1 and not (group_one is None or isinstance(group_one, Mapping)):
         raise ValueError(f"for several group columns group_one must map columns to values, got {group_one!r}")
     ones = group_one if isinstance(group_one, Mapping) else dict.fromkeys(attributes, group_one)
+    if set(ones) - set(attributes):
+        raise ValueError(f"group_one={group_one!r} names columns that are not in group={group!r}")
     words = Missing(tuple(na_values), default_na)
     with shards.together(source):
-        table = _named(table, (label, *attributes, *drop, *categorical), drop=drop, source=source)
-        nominal = {*categorical, *(name for name in table if isinstance(table[name].dtype, pd.CategoricalDtype))}
-        most = dict.fromkeys(set(table) - set(categorical), max_categories) | dict.fromkeys(
-            {label, *attributes} - set(categorical)
-        )
-        table, taken = _plain(table, words, most=most, source=source)
+        table = named(table, (label, *attributes, *drop, *categorical), drop=drop, source=source)
+        names = [str(name) for name in table]
+        nominal = {
+            *set(categorical) - set(drop),
+            *(name for name in names if isinstance(table[name].dtype, pd.CategoricalDtype)),
+        }
+        most = {name: None if name in (label, *attributes) else max_categories for name in names}
+        most = {name: limit for name, limit in most.items() if name not in categorical}
+        table, taken = plain_columns(table, words, most=most, source=source)
         keep = complete_rows(table, missing=missing, source=source, words=taken)
         for name in (label, *attributes):
             unasked = [word for word in taken.get(name, ()) if word not in words.words]
@@ -226,11 +227,12 @@ def from_table(
                     f"it is missing; pass na_values=({listed(unasked)},) if it is missing, default_na=False if not"
                 )
         tables.count_test_rows(int(keep.sum()), test_fraction)
-    kinds = {name: "numbers" if is_number(table[name]) else "text" for name in table}
+    kinds = {name: "numbers" if is_number(table[name]) else "text" for name in names}
     kinds |= {name: f"categories of {kinds[name]}" for name in nominal}
     shards.same(kinds, what="columns", source=source)
     rows, kept = keep.nonzero()[0], table[keep]
-    with _about(source):
+    lacking = len(table) - len(rows)
+    with _about(source + (f", without the {lacking} rows that lack a value" if lacking else "")):
         y, label_values = tables.code_two_values(
             kept[label], positive, role="label", option="positive", exact=label in categorical, shards=shards
         )
@@ -242,8 +244,9 @@ def from_table(
         groups = grouping.settle_small(groups, min_rows=min_group_rows, small=small_groups, shards=shards)
         two_valued = {name: codes for name, (codes, values) in coded.items() if len(values) == 2}
         features = kept.drop(columns=[label] if group_feature else [label, *attributes])
-        for name in set(features) & set(two_valued):
-            features[name] = two_valued[name]
+        for name, codes in two_valued.items():
+            if name in features:
+                features[name] = codes
         features = tables.encode(
             features,
             nominal=(nominal | set(attributes)) - set(two_valued),
@@ -263,7 +266,7 @@ def from_table(
         shards=shards,
         label_name=label,
         label_values=label_values,
-        dropped_rows=int(len(table) - len(rows)),
+        dropped_rows=lacking,
     )
 
 
@@ -274,63 +277,3 @@ def _about(source: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-
-
-def _named(table: pd.DataFrame, wanted: Sequence[str], *, drop: Sequence[str], source: str) -> pd.DataFrame:
-    """The table under text names, without the columns of `drop`, its rows numbered from 0.
-
-    Raises:
-      ValueError: there is no row; a name is missing, occurs twice, or is none.
-    """
-    names = [str(name) for name in table.columns]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{source} has more than one column named {listed(repeated)}; rename the copies")
-    require_columns(names, wanted, source=source)
-    if not len(table):
-        raise ValueError(f"{source} has no rows")
-    nameless = [name for name in names if NAMELESS.fullmatch(name) and name not in wanted]
-    if nameless:
-        raise ValueError(
-            f"column {names.index(nameless[0]) + 1} of {source} has no name ({listed(nameless)}), as row numbers have "
-            f"that were saved with the table; pass drop=({nameless[0]!r},), save it without them (pandas: index=False, "
-            "R: row.names=FALSE), or give it a name"
-        )
-    table = table.set_axis(names, axis=1).reset_index(drop=True)
-    return table.drop(columns=list(drop))
-
-
-def _plain(
-    table: pd.DataFrame, words: Missing, *, most: Mapping[str, int | None], source: str
-) -> tuple[pd.DataFrame, dict[str, list[str]]]:
-    """The columns as ``columns.plain`` makes them, and by column the text that was taken for missing.
-
-    Args:
-      table: the columns to use.
-      words: which entries are missing.
-      most: the columns whose text is looked at, and how many categories each may have (``columns.doubts``).
-      source: what to call the table in messages.
-
-    Raises:
-      ValueError: columns hold neither numbers nor text, or text that is probably something else; names all of them.
-    """
-    columns, doubts, taken = {}, {}, {}
-    for name in table:
-        try:
-            column = columns[name] = plain(table[name], words)
-        except Unsuitable as error:
-            doubts[name] = f"holds {error} (make it a number, as a date by its year, or text of few values)"
-            continue
-        lost = table[name][column.isna().to_numpy(bool) & table[name].notna().to_numpy(bool)]
-        taken[name] = sorted({value.strip() for value in lost if isinstance(value, str) and value.strip()})
-        texts = [] if is_number(column) else sorted(column.dropna().unique())
-        doubt = look(texts, max_categories=most[name]) if texts and name in most else None
-        if doubt:
-            doubts[name] = doubt
-    if doubts:
-        raise ValueError(
-            f"{source} has {len(doubts)} column(s) that cannot be used as they are: "
-            + "; ".join(f"{name!r} {doubt}" for name, doubt in doubts.items())
-            + f". To leave columns out, pass drop=({listed(doubts, len(doubts))},)"
-        )
-    return pd.DataFrame(columns), {name: words for name, words in taken.items() if words}

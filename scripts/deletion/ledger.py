@@ -28,8 +28,6 @@ from scripts.deletion.waiting import patiently, place
 NAME = "ledger.sqlite"
 WAIT_S = 600.0
 """How long one process waits for another's request."""
-LEFT_OUT = "left out"
-"""Name under which the hashes of the people are kept whom the training left out; older stores have none."""
 _APPLICATION = 0x464D5544
 _VERSION = 2
 

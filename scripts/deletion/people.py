@@ -7,6 +7,9 @@ from pathlib import Path
 HASH_BYTES = 16
 """Length of a hash; two of a hundred million people share one with probability below 10^-22."""
 
+LEFT_OUT = "left out"
+"""Name under which a ledger keeps the hashes of the people whom the training left out, if there are any."""
+
 NAMED = 100
 """How many identifiers a message names."""
 

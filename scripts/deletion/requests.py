@@ -107,7 +107,7 @@ def choose(db: Ledger, ids: Sequence[str], *, ignore_missing: bool) -> Chosen:
     hashes = people.hash_ids(ledger.meta(db, "salt"), unique)
     found = ledger.find_people(db, hashes)
     unknown, gone = found[:, 0] < 0, found[:, 1] > 0
-    left_out = people.left_out(ledger.all_meta(db).get(ledger.LEFT_OUT, b""))
+    left_out = people.left_out(ledger.all_meta(db).get(people.LEFT_OUT, b""))
     absent = np.array([name in left_out for name in hashes], bool)
     wrong = {
         "unknown": [unique[k] for k in np.flatnonzero(unknown & ~absent)],

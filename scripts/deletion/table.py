@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from fmu_jax import datasets
-from fmu_jax.datasets.columns import Missing, Unsuitable, plain
+from fmu_jax.datasets.columns import TRUTH, Missing, Unsuitable, plain
 from fmu_jax.datasets.delimited import STANDARD, Layout
+from fmu_jax.datasets.grouping import MIN_GROUP_ROWS
 from fmu_jax.datasets.reading import listed, read_table, require_columns
 from scripts.deletion import people
 
@@ -30,7 +31,7 @@ class Table(NamedTuple):
     layout: Layout = STANDARD
     scaling: str = "standardise"
     max_categories: int = 50
-    min_group_rows: int = datasets.grouping.MIN_GROUP_ROWS
+    min_group_rows: int = MIN_GROUP_ROWS
     small_groups: str = "error"
     test_fraction: float = 0.2
 
@@ -98,7 +99,9 @@ def _values(column: pd.Series, missing: Missing, texts: Sequence[str], flag: str
 
 def _means(text: str, value: Any) -> bool:
     """Whether a text is how one writes a value; for a number in any spelling, such as 1 and 1.0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool):
+        return TRUTH.get(text) is value
+    if not isinstance(value, int | float):
         return str(value) == text
     try:
         return float(text) == value

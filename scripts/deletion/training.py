@@ -180,12 +180,9 @@ def _write(place: Path, settings: Settings, state: stream.State, split: datasets
     hashes = people.hash_ids(salt, [ids[record] for record in chosen])
     absent = people.hash_ids(salt, [ids[record] for record in sorted(set(range(len(ids))) - set(chosen))])
     rows = np.concatenate([model.stacked(part) for part in (split.test, split.train)])
-    meta = {
-        "settings": settings.to_json(),
-        "salt": salt,
-        "state": model.pack(state),
-        ledger.LEFT_OUT: b"".join(sorted(absent)),
-    }
+    meta = {"settings": settings.to_json(), "salt": salt, "state": model.pack(state)}
+    if absent:
+        meta[people.LEFT_OUT] = b"".join(sorted(absent))
     record = records.make(
         settings,
         state,

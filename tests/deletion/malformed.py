@@ -179,7 +179,7 @@ FILES = [
     Case(
         "UTF-8 with its mark, said to be Latin-1",
         b"\xef\xbb\xbf" + text().encode(),
-        "leave encoding= out",
+        "leave `encoding` out",
         {"layout": {"encoding": "latin-1"}},
     ),
     Case("an unknown encoding", text(), "encoding='utf-9': unknown encoding", {"layout": {"encoding": "utf-9"}}),
@@ -298,12 +298,14 @@ TABLES = [
         r"'score' holds true and false and text such as '\?'",
     ),
     Case(
-        "percent", columns(score=[f"{k} %" for k in NUMBER]), "'score' holds text that looks like a number with a sign"
+        "percent",
+        columns(score=[f"{k} %" for k in NUMBER]),
+        "'score' holds text such as .* which looks like a number with a sign",
     ),
     Case(
         "currency",
         columns(score=[f"$1,{k}00" for k in NUMBER]),
-        "'score' holds text that looks like a number with a sign",
+        "'score' holds text such as .* which looks like a number with a sign",
     ),
     Case(
         "numbers with a hexadecimal one",
@@ -313,7 +315,7 @@ TABLES = [
     Case(
         "numbers with an underscore",
         columns(score=["1_0", *map(str, NUMBER[1:])]),
-        "'score' holds text that looks like a number",
+        "'score' holds text such as '1_0', which looks like a number",
     ),
     Case("a constant", columns(score=[7] * N)),
     Case("plus and minus nought", columns(score=[-0.0, 0.0] * (N // 2))),
@@ -322,7 +324,7 @@ TABLES = [
     Case(
         "dates as text",
         columns(score=[day.isoformat() for day in DATES]),
-        "'score' holds text that looks like a date, such as '2020-01-01'",
+        "'score' holds text such as '2020-01-01'.* which looks like a date",
     ),
     Case(
         "too many texts",

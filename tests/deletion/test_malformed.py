@@ -154,7 +154,7 @@ def ages_in(store, ids):
 CHARACTERS = [",", '"', "\n", "\r", "\r\n", "\t", ";", " ", "\0", "\ufeff", "'", "\\", ",,", '","', '"\n', "\n\n"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_one_slip_mistakes_nobody(tmp_path_factory, data):
     """A character too many or too few anywhere: refused, or whoever is still known by an id has their own row."""
@@ -172,7 +172,7 @@ def test_one_slip_mistakes_nobody(tmp_path_factory, data):
     except ValueError as refused:
         names_the_file(refused, path)
         return
-    column = split.feature_names.index("age")
+    column = 0  # The slip may be in the name.
     for rows, part in ((split.train_rows, split.train), (split.test_rows, split.test)):
         ages = np.rint(np.asarray(part.x)[:, column] * split.scale[column] + split.center[column])
         for row, age in zip(rows, ages, strict=True):

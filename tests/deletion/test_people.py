@@ -27,6 +27,17 @@ def test_a_binary_file_is_named(tmp_path):
         people.read_ids(tmp_path / "ids.txt")
 
 
+def test_ids_of_other_encodings_are_read_when_said(tmp_path):
+    path = tmp_path / "ids.txt"
+    for encoding in ("cp1252", "utf-16"):
+        path.write_bytes("Zoë\r\n007\r\n".encode(encoding))
+        assert people.read_ids(path, encoding) == ["Zoë", "007"]
+        with pytest.raises(ValueError, match=r"no text in UTF-8 .*--encoding"):
+            people.read_ids(path)
+    with pytest.raises(ValueError, match="--encoding utf-9: unknown encoding"):
+        people.read_ids(path, "utf-9")
+
+
 def test_repeated_and_missing_ids_of_a_table_are_named():
     people.check_ids(["7", "007", "07"], source="the table")
     with pytest.raises(ValueError, match=r"the table repeats the id '7', '8';"):

@@ -24,7 +24,10 @@ def test_csv_ids_stay_as_written(tmp_path):
     assert read["age"].dtype == np.int64
 
 
-@pytest.mark.parametrize("kind", [arrow.string(), arrow.large_string(), arrow.dictionary(arrow.int8(), arrow.string())])
+@pytest.mark.parametrize(
+    "kind",
+    [arrow.string(), arrow.large_string(), arrow.string_view(), arrow.dictionary(arrow.int8(), arrow.string())],
+)
 def test_parquet_ids_stay_as_written(tmp_path, kind):
     path = tmp_path / "people.parquet"
     ids = arrow.array(IDS, arrow.string()).cast(kind)
