@@ -155,6 +155,15 @@ def as_mask(values: Any, name: str) -> Bool[Array, "..."]:
     return as_arrays(array)
 
 
+def check_ordered(**arrays: np.ndarray | Array) -> None:
+    """Raises ValueError where a named array holds NaN, which has no order; nothing is said of what is traced."""
+    for name, array in arrays.items():
+        if not is_traced(array) and jnp.issubdtype(array.dtype, jnp.floating):
+            unordered = int(np.isnan(np.asarray(array)).sum())
+            if unordered:
+                raise ValueError(f"{unordered} of {array.size} `{name}` are NaN, which have no order; leave them out")
+
+
 def _holds_tracers(values: Any) -> bool:
     nested = isinstance(values, list | tuple)
     return nested and any(is_traced(leaf) for leaf in jax.tree.leaves(values))

@@ -72,7 +72,10 @@ def names(params: Params) -> list[str]:
 
 def select(params: Params, only: str | Sequence[str]) -> tuple[dict[str, Array], dict[str, Array]]:
     """Splits parameters into those that ``only`` names and the rest, arrays by path; errors as for ``restrict``."""
-    wanted = (only,) if isinstance(only, str) else tuple(only)
+    wanted = (only,) if isinstance(only, str) else tuple(only) if isinstance(only, list | tuple | set) else (only,)
+    for name in wanted:
+        if not isinstance(name, str):
+            raise ValueError(f"`only` names parameters by text such as 'Dense_1', got {name!r}")
     known = names(params)
     for name in wanted:
         if not any(_holds(path, name) for path in known):

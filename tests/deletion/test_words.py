@@ -39,12 +39,12 @@ QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?!\w)""")
         ("label='a' and group=('b', 'c'), not in drop=()", "--label a and --group b c, not in --drop"),
         ("pass na_values=('NA', 'x',), default_na=False if not", "pass --na-values NA x, --no-default-na if not"),
         ("raise `l2` or `max_steps`", "raise --l2 or max_steps"),
-        ("(test_fraction=0.2, seed=3).", "(--test-fraction 0.2, --seed 3)."),
+        ("(test_fraction=0.2, seed=3).", "(--test-fraction 0.2, draw 3)."),
         ("positive=('>50K',)", "--positive '>50K'"),
         ("column 'seed=3' has no \"drop=(x)\"", "column 'seed=3' has no \"drop=(x)\""),
         ("people's table isn't it's missing='drop'", "people's table isn't it's --missing drop"),
-        ("runs/seed=3/max_categories.csv: seed=4", "runs/seed=3/max_categories.csv: --seed 4"),
-        ("seed=3.csv has seed=4", "seed=3.csv has --seed 4"),
+        ("runs/seed=3/max_categories.csv: seed=4", "runs/seed=3/max_categories.csv: draw 4"),
+        ("seed=3.csv has seed=4", "seed=3.csv has draw 4"),
     ],
 )
 def test_arguments_become_flags_and_the_users_words_stay(said, expected):

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from fmu_jax import Data, Objective, fit, make_data
+from fmu_jax import Data, Objective, audit, fit, make_data
 from fmu_jax.arrays import as_codes, as_floats, as_mask, as_numbers
 from fmu_jax.audit.roc import auc, true_positive_rate
 from fmu_jax.data import as_data, forget_mask
@@ -116,6 +116,11 @@ def test_every_door_is_the_same(bad, said):
         ("positive", lambda: rate_intervals(bad, [True] * 4, data)),
         ("scores", lambda: auc(bad, [True, False])),
         ("positive", lambda: true_positive_rate([1.0, 2.0], bad, false_positive_rate=0.1)),
+        ("loss", lambda: audit.membership(bad, [[True]])),
+        ("member", lambda: audit.membership([[1.0]], bad)),
+        ("unseen", lambda: audit.lira(np.ones((4, 1)), bad)),
+        ("oracle", lambda: audit.klom(np.ones((4, 1)), bad)),
+        ("retrained", lambda: audit.empirical_epsilon(np.ones((4, 1)), bad, delta=1e-5, key=jax.random.key(0))),
     ):
         if not hasattr(bad, "__next__"):  # A generator is used up by the first.
             with pytest.raises(ValueError, match=rf"`{name}`|features are NaN") as refused:
