@@ -83,7 +83,8 @@ def as_floats(values: Any, name: str, *, dtype: Any = None, finite: bool = False
     """
     array = as_numbers(values, name)
     if finite and not is_traced(array):
-        bad = int(np.sum(~np.isfinite(np.asarray(array))))
+        known = jnp if isinstance(array, jax.Array) else np  # What lies on a device is looked at there.
+        bad = int(at_once(lambda: known.sum(~known.isfinite(array))))
         if bad:
             raise ValueError(f"`{name}` holds {bad} NaN or infinite numbers; leave their rows out, or train again")
     dtype = jnp.dtype(jnp.result_type(dtype_as_float(array) if dtype is None else dtype))
