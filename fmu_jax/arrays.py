@@ -6,6 +6,7 @@ by NumPy, checked, and only then put on the device. Every function here names th
 
 import decimal
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -64,7 +65,7 @@ def as_numbers(values: Any, name: str) -> np.ndarray | Array:
         raise ValueError(f"`{name}` cannot be read as an array: {why}; pass rows of one length") from error
     if array.dtype == object:
         array = _from_objects(array, name)
-    _check_kind(array.dtype, name)
+    _check_kind(array.dtype, name, array.ravel()[:1].tolist())
     return array
 
 
@@ -170,7 +171,7 @@ def _holds_tracers(values: Any) -> bool:
     return nested and any(is_traced(leaf) for leaf in jax.tree.leaves(values))
 
 
-def _check_kind(dtype: Any, name: str) -> None:
+def _check_kind(dtype: Any, name: str, first: Sequence[Any] = ()) -> None:
     kind = getattr(dtype, "kind", "")
     # NumPy counts durations among the integers; bfloat16 and its like are of kind V, too.
     if kind != "m" and any(jnp.issubdtype(dtype, known) for known in (jnp.bool_, jnp.integer, jnp.floating)):
@@ -178,7 +179,8 @@ def _check_kind(dtype: Any, name: str) -> None:
     if jnp.issubdtype(dtype, jax.dtypes.extended):
         raise ValueError(f"`{name}` must hold numbers, got {dtype}; pass an array")
     what, fix = _UNSUITABLE[kind]
-    raise ValueError(f"`{name}` must hold numbers, got {what} ({dtype}); {fix}")
+    example = f" such as {first[0]!r}" if first else ""
+    raise ValueError(f"`{name}` must hold numbers, got {what}{example}; {fix}")
 
 
 def _from_objects(array: np.ndarray, name: str) -> np.ndarray:
