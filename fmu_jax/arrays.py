@@ -6,6 +6,7 @@ by NumPy, checked, and only then put on the device. Every function here names th
 
 import decimal
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -64,7 +65,7 @@ def as_numbers(values: Any, name: str) -> np.ndarray | Array:
         raise ValueError(f"`{name}` cannot be read as an array: {why}; pass rows of one length") from error
     if array.dtype == object:
         array = _from_objects(array, name)
-    _check_kind(array.dtype, name)
+    _check_kind(array.dtype, name, array.ravel()[:1].tolist())
     return array
 
 
@@ -83,7 +84,8 @@ def as_floats(values: Any, name: str, *, dtype: Any = None, finite: bool = False
     """
     array = as_numbers(values, name)
     if finite and not is_traced(array):
-        bad = int(np.sum(~np.isfinite(np.asarray(array))))
+        known = jnp if isinstance(array, jax.Array) else np  # What lies on a device is looked at there.
+        bad = int(at_once(lambda: known.sum(~known.isfinite(array))))
         if bad:
             raise ValueError(f"`{name}` holds {bad} NaN or infinite numbers; leave their rows out, or train again")
     dtype = jnp.dtype(jnp.result_type(dtype_as_float(array) if dtype is None else dtype))
@@ -155,12 +157,21 @@ def as_mask(values: Any, name: str) -> Bool[Array, "..."]:
     return as_arrays(array)
 
 
+def check_ordered(**arrays: np.ndarray | Array) -> None:
+    """Raises ValueError where a named array holds NaN, which has no order; nothing is said of what is traced."""
+    for name, array in arrays.items():
+        if not is_traced(array) and jnp.issubdtype(array.dtype, jnp.floating):
+            unordered = int(np.isnan(np.asarray(array)).sum())
+            if unordered:
+                raise ValueError(f"{unordered} of {array.size} `{name}` are NaN, which have no order; leave them out")
+
+
 def _holds_tracers(values: Any) -> bool:
     nested = isinstance(values, list | tuple)
     return nested and any(is_traced(leaf) for leaf in jax.tree.leaves(values))
 
 
-def _check_kind(dtype: Any, name: str) -> None:
+def _check_kind(dtype: Any, name: str, first: Sequence[Any] = ()) -> None:
     kind = getattr(dtype, "kind", "")
     # NumPy counts durations among the integers; bfloat16 and its like are of kind V, too.
     if kind != "m" and any(jnp.issubdtype(dtype, known) for known in (jnp.bool_, jnp.integer, jnp.floating)):
@@ -168,7 +179,8 @@ def _check_kind(dtype: Any, name: str) -> None:
     if jnp.issubdtype(dtype, jax.dtypes.extended):
         raise ValueError(f"`{name}` must hold numbers, got {dtype}; pass an array")
     what, fix = _UNSUITABLE[kind]
-    raise ValueError(f"`{name}` must hold numbers, got {what} ({dtype}); {fix}")
+    example = f" such as {first[0]!r}" if first else ""
+    raise ValueError(f"`{name}` must hold numbers, got {what}{example}; {fix}")
 
 
 def _from_objects(array: np.ndarray, name: str) -> np.ndarray:

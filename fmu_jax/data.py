@@ -230,7 +230,7 @@ def forget_mask(forget, n: int) -> Bool[Array, " n"]:
     rows = as_numbers(forget, "forget")
     if is_traced(rows):
         if rows.dtype == jnp.bool_ and rows.shape == (n,):
-            return rows
+            return jnp.asarray(rows)
         if rows.ndim != 1 or not jnp.issubdtype(rows.dtype, jnp.integer):
             raise ValueError(
                 f"`forget` must be row indices (k,) or a boolean mask ({n},), got {rows.dtype} {rows.shape}"

@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from fmu_jax import objective as objectives
+from fmu_jax.arrays import as_numbers
 from fmu_jax.conjugate_gradients import inverse_product
 from fmu_jax.data import Data, as_data, check_data
 from fmu_jax.linalg import solve_positive
@@ -118,16 +119,20 @@ def check_params(objective: Objective, params: Params, data: Data, noise: Params
         raise ValueError("`noise` must be a pytree of the same structure and shapes as the parameters")
     if not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves((params, noise))):
         raise ValueError("parameters and noise must be arrays; convert them with jnp.asarray")
-    if not is_traced(params, noise):
-        bad = [leaf for leaf in jax.tree.leaves((params, noise)) if not np.isfinite(np.asarray(leaf)).all()]
-        if bad:
-            raise ValueError(f"parameters or noise hold NaN or infinite numbers, among {bad[0].shape}; train again")
+    for leaf in jax.tree.leaves((params, noise)):
+        as_numbers(leaf, "parameters or noise")
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves((params, noise))}
     if dtypes != {data.x.dtype}:
         raise ValueError(
             f"parameters and noise must have the dtype of the features, {data.x.dtype}; got "
             + ", ".join(sorted(str(dtype) for dtype in dtypes))
         )
+    if not is_traced(params, noise):
+        with np.errstate(over="ignore"):
+            seen = [np.asarray(leaf).astype(data.x.dtype) for leaf in jax.tree.leaves((params, noise))]
+        bad = [leaf for leaf in seen if not np.isfinite(leaf).all()]
+        if bad:
+            raise ValueError(f"parameters or noise hold NaN or infinite numbers, among {bad[0].shape}; train again")
 
 
 def use_dense(objective: Objective, params: Params, solver: str) -> bool:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmu_jax.arrays import as_codes, as_numbers
-from fmu_jax.data import Data, as_data, cell_counts
+from fmu_jax.data import Data, as_data, cell_counts, check_values
 from fmu_jax.penalties import pairs_of
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import is_traced
@@ -65,7 +65,8 @@ def group_metrics(prediction: Any, data: Data) -> GroupMetrics:
       ``GroupMetrics``.
 
     Raises:
-      ValueError: ``prediction`` is not of shape ``(n,)``, or holds scores, text, or codes other than 0 and 1.
+      ValueError: ``prediction`` is not of shape ``(n,)``, or holds scores, text, or codes other than 0 and 1; or the
+        data's labels, groups or weights are none.
 
     >>> from fmu_jax.data import make_data
     >>> data = make_data(jnp.zeros((4, 1)), y=[0, 1, 0, 1], group=[0, 0, 1, 1])
@@ -73,6 +74,7 @@ def group_metrics(prediction: Any, data: Data) -> GroupMetrics:
     0.5
     """
     data, prediction = as_data(data), as_numbers(prediction, "prediction")
+    check_values(data._replace(x=data.weight[:, None]))
     if prediction.shape != data.y.shape:
         raise ValueError(f"`prediction` must have shape {data.y.shape}, one label a row; got {prediction.shape}")
     if not jnp.issubdtype(prediction.dtype, jnp.integer) and prediction.dtype != jnp.bool_:

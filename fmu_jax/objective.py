@@ -21,6 +21,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from fmu_jax import cells, penalties
+from fmu_jax.arrays import as_floats, as_numbers
 from fmu_jax.data import Data
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import is_traced
@@ -75,11 +76,13 @@ class Objective:
         penalties.check(self.penalty)
         for name in ("l2", "fairness"):
             value = getattr(self, name)
-            concrete = isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and not is_traced(value)
-            if concrete and not np.all((np.asarray(value) >= 0) & np.isfinite(value)):
-                raise ValueError(f"`{name}` must be finite and >= 0, got {value}")
-            if isinstance(value, str):
+            known = isinstance(value, int | float | np.generic | np.ndarray | jax.Array)
+            if not known:
                 raise ValueError(f"`{name}` must be a number, got {value!r}")
+            if known and not is_traced(value):
+                seen = np.asarray(as_numbers(np.asarray(value) if np.isscalar(value) else value, name))
+                if not np.all((seen >= 0) & np.isfinite(seen)):
+                    raise ValueError(f"`{name}` must be finite and >= 0, got {value}")
 
     @property
     def linear(self) -> bool:
@@ -156,9 +159,28 @@ def logits(objective: Objective, params: Params, x: Float[Array, "n ..."]) -> Fl
     return scores
 
 
+def predict_labels(objective: Objective, params: Params, x: Any) -> Array:
+    """Predicted labels: 1 where the log-odds are positive.
+
+    Args:
+      objective: of the model.
+      params: the model's parameters.
+      x: ``(n, ...)`` features, as for ``make_data``.
+
+    Returns:
+      ``(n,)`` int32.
+
+    Raises:
+      ValueError: features that are no finite numbers, or not as many as the linear model has parameters.
+    """
+    x = as_floats(x, "x", finite=True)
+    if objective.linear and (x.ndim != 2 or x.shape[-1:] != jnp.shape(params)[-1:]):
+        raise ValueError(f"`x` must have shape (n, {jnp.shape(params)[-1]}), as the parameters say; got {x.shape}")
+    return _labels(objective, params, x)
+
+
 @jax.jit
-def predict_labels(objective: Objective, params: Params, x: Float[Array, "n ..."]) -> Array:
-    """Predicted labels, ``(n,)`` int32: 1 where the log-odds are positive."""
+def _labels(objective, params, x):
     return (logits(objective, params, x) > 0).astype(jnp.int32)
 
 

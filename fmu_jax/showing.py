@@ -1,16 +1,16 @@
 """How results look when they are printed: one line of names, scalars and shapes, never the arrays themselves."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
 
 from fmu_jax.tracing import is_traced
 
 
-def one_line(*, values: int = 0) -> Callable[[Any], str]:
+def one_line(*, values: int = 0) -> Any:
     """A ``__repr__`` for a named tuple or a dataclass: every field, scalars as numbers, arrays as dtype and shape.
 
     Args:
@@ -26,7 +26,7 @@ def one_line(*, values: int = 0) -> Callable[[Any], str]:
     """
 
     def represent(self: Any) -> str:
-        names = self._fields if isinstance(self, tuple) else [field.name for field in dataclasses.fields(self)]
+        names = getattr(self, "_fields", None) or [field.name for field in dataclasses.fields(self)]
         shown = ", ".join(f"{name}={_short(getattr(self, name, None), values)}" for name in names)
         return f"{type(self).__name__}({shown})"
 

@@ -72,7 +72,9 @@ def names(params: Params) -> list[str]:
 
 def select(params: Params, only: str | Sequence[str]) -> tuple[dict[str, Array], dict[str, Array]]:
     """Splits parameters into those that ``only`` names and the rest, arrays by path; errors as for ``restrict``."""
-    wanted = (only,) if isinstance(only, str) else tuple(only)
+    wanted = (only,) if isinstance(only, str) else only
+    if not isinstance(wanted, list | tuple) or not all(isinstance(name, str) for name in wanted):
+        raise ValueError(f"`only` names parameters by texts such as 'Dense_1', in a list if several; got {only!r}")
     known = names(params)
     for name in wanted:
         if not any(_holds(path, name) for path in known):

@@ -28,7 +28,7 @@ def at_once(function: Callable[..., Any], *args, **kwargs):
         return function(*args, **kwargs)
 
 
-def as_arrays(tree: Tree) -> Tree:
+def as_arrays(tree: Any) -> Any:
     """The tree with NumPy arrays and numbers as JAX arrays; what is concrete stays concrete."""
     return jax.tree.map(lambda leaf: at_once(jnp.asarray, leaf), tree)
 
@@ -89,7 +89,7 @@ def nan_unless(fine, tangents: Tree) -> Tree:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def without_derivative(why: str, tree: Tree) -> Tree:
+def without_derivative(why: str, tree: Any) -> Any:
     """The tree as it is; whoever differentiates it is told why that cannot be done, by a TypeError."""
     del why
     return tree

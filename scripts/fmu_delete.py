@@ -257,7 +257,7 @@ def verify(config: Verify) -> None:
 COMMANDS = {"train": (Train, train), "delete": (Delete, delete), "report": (Report, report), "verify": (Verify, verify)}
 # The flag of each argument that a message of the library may name.
 FLAGS = {field.name: f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Train)}
-FLAGS |= {"path": "--csv", "budget": "--epsilon", "default_na": "--no-default-na"}
+FLAGS |= {"path": "--csv", "budget": "--epsilon", "default_na": "--no-default-na", "seed": "draw"}
 UNWRITTEN = 3
 """Exit status of a request that is done, and must not be repeated, though not all its files could be written."""
 DESCRIPTION = "A fair model that forgets people on request, with a certificate for each request."

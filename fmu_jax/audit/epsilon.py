@@ -14,13 +14,13 @@ A bound from few models is low whatever is compared (``largest_bound``): a small
 that there is nothing.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
+from fmu_jax.arrays import as_floats
 from fmu_jax.audit.binomial import clopper_pearson
 from fmu_jax.audit.distinguishers import DISTINGUISHERS, fit_scores
 from fmu_jax.objective import Scalar
@@ -49,8 +49,8 @@ class EmpiricalEpsilon(NamedTuple):
 
 @jax.default_matmul_precision("highest")
 def empirical_epsilon(
-    unlearned: Float[Array, "n d"],
-    retrained: Float[Array, "n d"],
+    unlearned: Any,
+    retrained: Any,
     *,
     delta: Scalar,
     confidence: Scalar = 0.95,
@@ -78,14 +78,13 @@ def empirical_epsilon(
     True
     """
     check_probability(delta=delta, confidence=confidence)
-    shapes = jnp.shape(unlearned), jnp.shape(retrained)
+    unlearned = as_floats(unlearned, "unlearned", finite=True)
+    retrained = as_floats(retrained, "retrained", finite=True)
+    shapes = unlearned.shape, retrained.shape
     if len(shapes[0]) != 2 or shapes[0] != shapes[1] or shapes[0][1] < 1:
         raise ValueError(f"both samples must have the same shape (models, d), got {shapes[0]} and {shapes[1]}")
     if shapes[0][0] < MIN_MODELS:
         raise ValueError(f"an audit needs at least {MIN_MODELS} models a sample, got {shapes[0][0]}; draw more")
-    for name, sample in (("unlearned", unlearned), ("retrained", retrained)):
-        if not is_traced(sample) and not np.isfinite(np.asarray(sample)).all():
-            raise ValueError(f"`{name}` holds NaN or infinite parameters; check that every model converged")
     return _bound(unlearned, retrained, delta, confidence, key)
 
 

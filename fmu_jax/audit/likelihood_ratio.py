@@ -11,12 +11,13 @@ after Carlini et al. (2022), "Membership inference attacks from first principles
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fmu_jax.arrays import as_floats
 from fmu_jax.audit.roc import auc, true_positive_rate
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_probability
@@ -40,8 +41,8 @@ class LiRA(NamedTuple):
 
 
 def lira(
-    unlearned: Float[Array, "models rows"],
-    unseen: Float[Array, "models rows"],
+    unlearned: Any,
+    unseen: Any,
     *,
     false_positive_rate: Scalar = 0.01,
     paired: bool = False,
@@ -59,14 +60,17 @@ def lira(
       A ``LiRA``; never NaN.
 
     Raises:
-      ValueError: the shapes differ, there are fewer than 4 models, or ``false_positive_rate`` is out of range.
+      ValueError: the shapes differ, a margin is not finite, there are fewer than 4 models, or ``false_positive_rate``
+        is out of range.
 
     >>> margins = jax.random.normal(jax.random.key(0), (2, 400, 1))
     >>> bool(lira(margins[0] + 2.0, margins[1]).auc[0] > 0.9)
     True
     """
     check_probability(false_positive_rate=false_positive_rate)
-    shapes = jnp.shape(unlearned), jnp.shape(unseen)
+    unlearned = as_floats(unlearned, "unlearned", finite=True)
+    unseen = as_floats(unseen, "unseen", finite=True)
+    shapes = unlearned.shape, unseen.shape
     if len(shapes[0]) != 2 or shapes[0] != shapes[1]:
         raise ValueError(f"both margins must have the same shape (models, rows), got {shapes[0]} and {shapes[1]}")
     if shapes[0][0] < 4:

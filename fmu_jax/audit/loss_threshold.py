@@ -5,12 +5,13 @@ would try first. Source: Yeom et al. (2018), "Privacy risk in machine learning: 
 overfitting", section 3.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
+from fmu_jax.arrays import as_floats, as_mask, check_ordered
 from fmu_jax.audit.roc import auc
 from fmu_jax.showing import one_line
 
@@ -34,32 +35,35 @@ class Membership(NamedTuple):
 
 
 def membership(
-    loss: Float[Array, "models rows"],
-    member: Bool[Array, "models rows"],
+    loss: Any,
+    member: Any,
     *,
-    threshold: Float[Array, " models"] | None = None,
+    threshold: Any = None,
 ) -> Membership:
     """Attacks each model by the losses of its rows.
 
     Args:
       loss: ``(models, rows)`` of the unlearned models.
-      member: ``(models, rows)``: was trained on and unlearned (true), or never seen (false).
+      member: ``(models, rows)``, boolean: was trained on and unlearned (true), or never seen (false).
       threshold: ``(models,)``; Yeom et al. take the average training loss. None is the mean of each model's losses.
 
     Returns:
       A ``Membership``.
 
     Raises:
-      ValueError: the shapes differ, or ``threshold`` has not one entry a model.
+      ValueError: the shapes differ, ``threshold`` has not one entry a model, or entries are NaN or not as said.
 
     >>> loss, member = jnp.array([[0.1, 0.2, 0.9, 0.4]]), jnp.array([[True, True, False, False]])
     >>> membership(loss, member).auc.tolist(), membership(loss, member).advantage.tolist()
     ([1.0], [1.0])
     """
+    loss, member = as_floats(loss, "loss"), as_mask(member, "member")
     if jnp.ndim(loss) != 2 or jnp.shape(loss) != jnp.shape(member):
         raise ValueError(f"`loss` and `member` must both be (models, rows), got {jnp.shape(loss)}, {jnp.shape(member)}")
     if threshold is None:
         threshold = jnp.mean(loss, axis=1)
+    threshold = as_floats(threshold, "threshold", dtype=loss.dtype)
+    check_ordered(loss=loss, threshold=threshold)
     if jnp.shape(threshold) != jnp.shape(loss)[:1]:
         raise ValueError(f"`threshold` must have shape {jnp.shape(loss)[:1]}, got {jnp.shape(threshold)}")
     return _attack(loss, member, threshold)

@@ -5,10 +5,13 @@ appendix E: the Kullback-Leibler divergence of binned margins, with their 20 bin
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from fmu_jax.arrays import as_floats, check_ordered
 
 #: Margins are clipped to [-CLIP, CLIP].
 CLIP = 100.0
@@ -16,9 +19,7 @@ CLIP = 100.0
 FLOOR = 1e-5
 
 
-def klom(
-    unlearned: Float[Array, "models rows"], oracle: Float[Array, "oracles rows"], *, bins: int = 20
-) -> Float[Array, " rows"]:
+def klom(unlearned: Any, oracle: Any, *, bins: int = 20) -> Float[Array, " rows"]:
     """Divergence ``KL(unlearned | retrained)`` of the binned margins of each example.
 
     Bins divide the joint range of both samples evenly. Two samples of one distribution do not give 0 but about
@@ -33,13 +34,15 @@ def klom(
       ``(rows,)``, >= 0; summarise by mean and quantiles.
 
     Raises:
-      ValueError: the margins differ in their rows, hold fewer than 2 models, or ``bins`` is below 2.
+      ValueError: the margins are NaN, differ in their rows, hold fewer than 2 models, or ``bins`` is below 2.
 
     >>> margins = jnp.linspace(-1.0, 1.0, 100)[:, None]
     >>> [round(float(klom(margins + shift, margins)[0]), 1) for shift in (0.0, 0.4, 3.0)]
     [0.0, 1.6, 9.4]
     """
-    shapes = jnp.shape(unlearned), jnp.shape(oracle)
+    unlearned, oracle = as_floats(unlearned, "unlearned"), as_floats(oracle, "oracle")
+    check_ordered(unlearned=unlearned, oracle=oracle)
+    shapes = unlearned.shape, oracle.shape
     if len(shapes[0]) != 2 or len(shapes[1]) != 2 or shapes[0][1] != shapes[1][1]:
         raise ValueError(f"margins must have shapes (models, rows) with the same rows, got {shapes[0]}, {shapes[1]}")
     if min(shapes[0][0], shapes[1][0]) < 2:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fmu_jax.arrays import as_floats, as_mask, as_numbers, dtype_as_float
+from fmu_jax.arrays import as_floats, as_mask, as_numbers, check_ordered, dtype_as_float
 from fmu_jax.objective import Scalar
 from fmu_jax.tracing import is_traced
 
@@ -61,10 +61,7 @@ def _checked(scores, positive):
     scores, positive = as_numbers(scores, "scores"), as_mask(positive, "positive")
     if scores.ndim != 1 or scores.shape != positive.shape:
         raise ValueError(f"`scores` and `positive` must be vectors of one length, got {scores.shape}, {positive.shape}")
-    if not is_traced(scores) and jnp.issubdtype(scores.dtype, jnp.floating):
-        unordered = int(np.isnan(np.asarray(scores)).sum())
-        if unordered:
-            raise ValueError(f"{unordered} of {scores.size} `scores` are NaN, which have no order; leave them out")
+    check_ordered(scores=scores)
     return scores, positive
 
 

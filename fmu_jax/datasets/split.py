@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float64, Int, Int64
 
+from fmu_jax.arrays import as_numbers
 from fmu_jax.data import Data, check_cells, check_values
 from fmu_jax.datasets import table as tables
 from fmu_jax.datasets.grouping import Groups
@@ -66,6 +67,7 @@ class Split:
         Raises:
           ValueError: the number of columns is not ``d - 1``.
         """
+        raw = np.asarray(as_numbers(raw, "raw"), np.float64)
         if raw.ndim != 2 or raw.shape[1] != len(self.center):
             raise ValueError(f"expected rows of the {len(self.center)} features without the bias, got {raw.shape}")
         return with_bias((raw - self.center) / self.scale, self.train.x.dtype)

@@ -8,6 +8,7 @@ nothing, so that no old page stays in it. Rows of the table lie in ``chunks``.
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -143,7 +144,9 @@ def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise OSError(f"{path}: {error}") from error
+        failed = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+        left = f" (its disk has {shutil.disk_usage(path.parent).free} bytes left)" if failed else ""
+        raise OSError(f"{path}: {error}{left}") from error
 
 
 @contextlib.contextmanager

@@ -19,9 +19,11 @@ from tests.deletion import tables
 from tests.deletion.test_command import train_words
 
 ROOT = Path(__file__).resolve().parents[2]
-READING = ("reading", "table", "tabular", "grouping", "split", "shards")
+READING = ("reading", "delimited", "columns", "suitability", "table", "tabular", "grouping", "split", "shards")
 #: Python: backticks, an argument with a value, a constant, a name with an underscore.
-PYTHON = re.compile(r"`|\w=['\"(\w]|\b(?:None|True|False|tuple|throw|jnp|make_data|mapping)\b|\b[a-z]+_\w+")
+PYTHON = re.compile(r"`|\w=['\"(\w]|\b(?:True|tuple|throw|jnp|make_data|mapping)\b|\b[a-z]+_\w+")
+#: What to write in a program that made the table; and how features are named.
+OTHERS = re.compile(r"\b(?:R|pandas): [\w.]+=\w+|column=c\b")
 QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?!\w)""")
 
 
@@ -35,13 +37,14 @@ QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?!\w)""")
         ("more than max_categories=50; raise max_categories", "more than --max-categories 50; raise --max-categories"),
         ("fewer than min_group_rows=20 rows: 'a'", "fewer than --min-group-rows 20 rows: 'a'"),
         ("label='a' and group=('b', 'c'), not in drop=()", "--label a and --group b c, not in --drop"),
+        ("pass na_values=('NA', 'x',), default_na=False if not", "pass --na-values NA x, --no-default-na if not"),
         ("raise `l2` or `max_steps`", "raise --l2 or max_steps"),
-        ("(test_fraction=0.2, seed=3).", "(--test-fraction 0.2, --seed 3)."),
+        ("(test_fraction=0.2, seed=3).", "(--test-fraction 0.2, draw 3)."),
         ("positive=('>50K',)", "--positive '>50K'"),
         ("column 'seed=3' has no \"drop=(x)\"", "column 'seed=3' has no \"drop=(x)\""),
         ("people's table isn't it's missing='drop'", "people's table isn't it's --missing drop"),
-        ("runs/seed=3/max_categories.csv: seed=4", "runs/seed=3/max_categories.csv: --seed 4"),
-        ("seed=3.csv has seed=4", "seed=3.csv has --seed 4"),
+        ("runs/seed=3/max_categories.csv: seed=4", "runs/seed=3/max_categories.csv: draw 4"),
+        ("seed=3.csv has seed=4", "seed=3.csv has draw 4"),
     ],
 )
 def test_arguments_become_flags_and_the_users_words_stay(said, expected):
@@ -74,7 +77,7 @@ def test_no_message_of_the_reading_or_of_the_command_speaks_python():
     for path in paths:
         for text in texts(path):
             if len(text.split()) > 3 and not re.search(r"\b(SELECT|PRAGMA|INSERT|CREATE|UPDATE)\b", text):
-                said = QUOTED.sub("", in_flags(text, fmu_delete.FLAGS))
+                said = QUOTED.sub("", in_flags(OTHERS.sub("", text), fmu_delete.FLAGS))
                 assert not PYTHON.search(said), f"{path.name}: {said}"
                 checked += 1
                 spoke += bool(PYTHON.search(QUOTED.sub("", text)))
@@ -92,7 +95,7 @@ def bad_tables(folder):
     three = many.assign(paid=["yes", "no", "maybe"] * 40)
     for name, table, more, said in (
         ("gap", gap, [], "--missing drop"),
-        ("text", text, [], "--max-categories 50; leave it out with --drop job"),
+        ("text", text, [], "raise --max-categories). To leave columns out, pass --drop job"),
         ("typo", typo, ["--max-categories", "20"], "1O"),
         ("towns", towns, ["--group", "town"], "--min-group-rows 20 rows: 'd' (3 rows); pass --small-groups merge"),
         ("three", three, [], "--positive VALUE"),

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from fmu_jax import Data, Objective, fit, make_data
+from fmu_jax import Data, Objective, audit, fit, make_data, predict_labels
 from fmu_jax.arrays import as_codes, as_floats, as_mask, as_numbers
 from fmu_jax.audit.roc import auc, true_positive_rate
 from fmu_jax.data import as_data, forget_mask
@@ -116,6 +116,12 @@ def test_every_door_is_the_same(bad, said):
         ("positive", lambda: rate_intervals(bad, [True] * 4, data)),
         ("scores", lambda: auc(bad, [True, False])),
         ("positive", lambda: true_positive_rate([1.0, 2.0], bad, false_positive_rate=0.1)),
+        ("x", lambda: predict_labels(Objective(l2=1.0), jnp.ones(1), bad)),
+        ("loss", lambda: audit.membership(bad, [[True]])),
+        ("member", lambda: audit.membership([[1.0]], bad)),
+        ("unseen", lambda: audit.lira(np.ones((4, 1)), bad)),
+        ("oracle", lambda: audit.klom(np.ones((4, 1)), bad)),
+        ("retrained", lambda: audit.empirical_epsilon(np.ones((4, 1)), bad, delta=1e-5, key=jax.random.key(0))),
     ):
         if not hasattr(bad, "__next__"):  # A generator is used up by the first.
             with pytest.raises(ValueError, match=rf"`{name}`|features are NaN") as refused:
@@ -169,6 +175,24 @@ def test_numbers_beyond_float32_are_refused_there_and_kept_in_float64():
     assert float(make_data(x, Y, S).x.max()) == 1e300
     with jax.enable_x64(False), pytest.raises(ValueError, match=r"1e\+300, beyond the range of float32"):
         make_data(x, Y, S)
+
+
+def test_metrics_are_of_labels_groups_and_weights():
+    data = make_data(np.ones((4, 1)), Y, S)
+    for changed, said in (
+        ({"y": Y + 5}, "4 labels are neither 0 nor 1"),
+        ({"group": S + 1}, "2 group codes are neither 0 nor 1"),
+        ({"group": S[:2]}, "`group` must have shape"),
+        ({"weight": np.full(4, 0.5)}, "4 weights are neither 0 nor 1"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            group_metrics(Y, data._replace(**changed))
+
+
+@pytest.mark.parametrize("l2", [None, "0.1", 1j, decimal.Decimal("0.1"), [0.1], np.array("a"), np.array(1j)])
+def test_a_strength_is_a_number(l2):
+    with pytest.raises(ValueError, match="`l2` must"):
+        Objective(l2=l2)
 
 
 def test_three_dimensions_are_for_models_that_are_not_linear():
