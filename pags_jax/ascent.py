@@ -41,7 +41,7 @@ class Point(NamedTuple):
     delta: Array
     loss: Array
     fooled: Array
-    gradient: Array | None = None
+    gradient: Any = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Ascent:
     def look(self, delta: Array) -> Point:
         """The loss at a perturbation, and its gradient."""
         (_, point), gradient = jax.value_and_grad(self._total, has_aux=True)(self.ball.settle(delta, self.x.dtype))
-        return point._replace(gradient=gradient.astype(self.ball.x.dtype))
+        return jax.lax.stop_gradient(point._replace(gradient=gradient.astype(self.ball.x.dtype)))
 
     def judge(self, delta: Array) -> Point:
         """The loss alone."""
@@ -140,7 +140,7 @@ def first(inside: Ball, origin: Array, is_key: bool, dtype: Any) -> Array:
     """The perturbation that an attack starts from: drawn by a key, or given; inside of the bounds."""
     delta = inside.draw(origin, dtype) if is_key else origin.astype(inside.x.dtype)
     delta = jax.lax.stop_gradient(delta)
-    return delta if inside.lower is None else inside.project(delta)
+    return delta if inside.box is None else inside.project(delta)
 
 
 def _check(apply_fn, x, y, targets, *, loss, key, start, steps, restarts) -> None:
