@@ -12,7 +12,11 @@ Import the modules, as in ``from pags_jax import attacks, gradients``:
     models: LeNet, ResNets, VGG-11.
     likelihood: the log-probability of a label, also where the model is sure.
     losses: cross-entropy, gradient-norm, smoothness, randomized-smoothing and adversarial training.
+    wrappers: sigmoid models and models of standardised images as models that everything here takes.
+    margins: the losses that attacks raise.
     attacks: projected gradient ascent, per example or per batch.
+    apgd: auto-PGD, also towards targets.
+    balls, ascent: what attacks share.
     training: train state, one pure step, epochs.
     evaluation: accuracy, clean and under attack.
     gradients: input gradients of logits, log-probabilities and losses; smoothed and integrated ones.

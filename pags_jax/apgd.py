@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from pags_jax.ascent import ApplyFn, Found, Point, ascent_of, best_of, better, first, loop, select, starts
+from pags_jax.ascent import ApplyFn, Point, ascent_of, best_of, better, first, loop, select, starts
 from pags_jax.chunks import check_counts
 from pags_jax.images import as_labels, check_classes, check_images
 from pags_jax.margins import DLR_CLASSES, Loss
@@ -67,7 +67,7 @@ def apgd(
     restarts: int = 1,
     with_outcome: bool = False,
     unroll: bool = False,
-) -> Float[Array, "n ..."] | Found:
+) -> Any:
     """Ascends with momentum, by steps that are halved where they stop to help.
 
     At each of ``checkpoints(steps)`` the step of an example is halved, and its ascent goes on from its best point, if
@@ -154,7 +154,7 @@ def apgd_targeted(
     classes: int = 9,
     with_outcome: bool = False,
     unroll: bool = False,
-) -> Float[Array, "n ..."] | Found:
+) -> Any:
     """APGD-T: ``apgd`` towards each of the other classes that are largest at the image; the best result is kept.
 
     The loss is "dlr", or "margin" where there are fewer than four classes.

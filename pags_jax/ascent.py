@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from operator import itemgetter
 from typing import Any, NamedTuple, get_args
 
 import jax
@@ -40,7 +41,7 @@ class Point(NamedTuple):
     delta: Array
     loss: Array
     fooled: Array
-    gradient: Array | None = None
+    gradient: Any = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Ascent:
     def look(self, delta: Array) -> Point:
         """The loss at a perturbation, and its gradient."""
         (_, point), gradient = jax.value_and_grad(self._total, has_aux=True)(self.ball.settle(delta, self.x.dtype))
-        return point._replace(gradient=gradient.astype(self.ball.x.dtype))
+        return jax.lax.stop_gradient(point._replace(gradient=gradient.astype(self.ball.x.dtype)))
 
     def judge(self, delta: Array) -> Point:
         """The loss alone."""
@@ -104,19 +105,18 @@ def loop(steps: int, body: Callable[[Any, Any], Any], state: Any, *, unroll: boo
 def best_of(attack: Callable[[Any], Found], inputs: Any, *, unroll: bool) -> Found:
     """The best result for each example of an attack on each of several inputs, stacked in the leading axis."""
     count = jax.tree.leaves(inputs)[0].shape[0]
-    rows = [jax.tree.map(lambda leaf: leaf[place], inputs) for place in range(count)]  # noqa: B023
-    if count == 1:
-        return attack(rows[0])
+    rows = [jax.tree.map(itemgetter(place), inputs) for place in range(count)]
 
     def improve(best: Found, row: Any) -> Found:
         new = attack(row)
         return better(best, new)._replace(no_gradient=best.no_gradient & new.no_gradient)
 
-    first = attack(rows[0])
-    if unroll:
-        return reduce(improve, rows[1:], first)
-    rest = jax.tree.map(lambda leaf: leaf[1:], inputs)
-    return jax.lax.scan(lambda best, row: (improve(best, row), None), first, rest)[0]
+    if unroll or len(rows) == 1:
+        return reduce(improve, rows[1:], attack(rows[0]))
+    # An attack that found nothing at all, so that the loop alone is compiled.
+    nothing = jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), jax.eval_shape(attack, rows[0]))
+    nothing = nothing._replace(loss=nothing.loss - jnp.inf, no_gradient=~nothing.no_gradient)
+    return jax.lax.scan(lambda best, row: (improve(best, row), None), nothing, inputs)[0]
 
 
 def starts(key: Any, start: Any, restarts: int) -> Any:
@@ -140,7 +140,7 @@ def first(inside: Ball, origin: Array, is_key: bool, dtype: Any) -> Array:
     """The perturbation that an attack starts from: drawn by a key, or given; inside of the bounds."""
     delta = inside.draw(origin, dtype) if is_key else origin.astype(inside.x.dtype)
     delta = jax.lax.stop_gradient(delta)
-    return delta if inside.lower is None else inside.project(delta)
+    return delta if inside.box is None else inside.project(delta)
 
 
 def _check(apply_fn, x, y, targets, *, loss, key, start, steps, restarts) -> None:

@@ -50,7 +50,7 @@ def pgd(
     best_step: bool = False,
     with_outcome: bool = False,
     unroll: bool = False,
-) -> Float[Array, "n ..."] | Found:
+) -> Any:
     """Finds perturbations in a ball that raise a loss.
 
     Args:

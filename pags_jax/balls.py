@@ -28,16 +28,14 @@ class Ball:
       eps: radius, broadcastable against ``x``.
       norm: "l2" or "linf".
       scope: of the ball.
-      lower: least value of ``x + delta``; with ``upper`` None where images are not bounded.
-      upper: largest value.
+      box: least and largest value of ``x + delta``; None where images are not bounded.
     """
 
     x: Array
     eps: Array
     norm: Norm
-    scope: Scope
-    lower: Array | None
-    upper: Array | None
+    scope: str
+    box: tuple[Array, Array] | None
 
     def project(self, delta: Array) -> Array:
         """The point of the ball next to ``delta``, cut to the bounds; so it stays inside of both."""
@@ -46,10 +44,11 @@ class Ball:
         else:
             size = length(delta, self.scope)
             delta = delta * jnp.where(size > self.eps, self.eps / jnp.where(size > 0, size, 1), 1)
-        if self.lower is None:
+        if self.box is None:
             return delta
         # Shortens `delta` alone: `clip(x + delta) - x` rounds, and may leave the ball again.
-        return jnp.clip(delta, self.lower - self.x, self.upper - self.x)
+        lower, upper = self.box
+        return jnp.clip(delta, lower - self.x, upper - self.x)
 
     def uphill(self, gradient: Array) -> tuple[Array, Array]:
         """The step of length one that rises most, and which examples have one: not zero, and finite throughout."""
@@ -79,11 +78,13 @@ class Ball:
 
     def settle(self, delta: Array, dtype: Any) -> Array:
         """``delta`` in the images' type, rounded towards zero where ``delta`` or ``x + delta`` would leave the set."""
+        delta = jax.lax.stop_gradient(delta)  # `nextafter` has no derivative, and an attack needs none.
         settled = delta.astype(dtype)
         outside = jnp.abs(settled.astype(delta.dtype)) > jnp.abs(delta)
-        if self.lower is not None:
+        if self.box is not None:
+            lower, upper = (end.astype(dtype) for end in self.box)
             moved = self.x.astype(dtype) + settled
-            outside |= (moved < self.lower.astype(dtype)) | (moved > self.upper.astype(dtype))
+            outside |= (moved < lower) | (moved > upper)
         return jnp.where(outside, jnp.nextafter(settled, jnp.zeros_like(settled)), settled)
 
 
@@ -103,13 +104,13 @@ def ball(x: Array, *, eps_l2: Any, eps_linf: Any, bounds: Any, scope: str = "exa
     name, eps = ("eps_linf", eps_linf) if eps_l2 is None else ("eps_l2", eps_l2)
     if not is_traced(eps) and not np.all((np.asarray(eps) >= 0) & np.isfinite(eps)):
         raise ValueError(f"`{name}` must be finite and at least 0, got {eps}")
-    lower, upper = (None, None) if bounds is None else _bounds(bounds, x)
+    box = None if bounds is None else _box(bounds, x)
     images = jnp.asarray(x)
     images = images.astype(wide(images.dtype))
-    return Ball(images, for_each(eps, name, images), "linf" if eps_l2 is None else "l2", scope, lower, upper)
+    return Ball(images, for_each(eps, name, images), "linf" if eps_l2 is None else "l2", scope, box)
 
 
-def length(values: Array, scope: Scope = "example") -> Array:
+def length(values: Array, scope: str = "example") -> Array:
     """Euclidean norms, kept broadcastable: of each example, or of everything."""
     axes = tuple(range(0 if scope == "batch" else 1, values.ndim))
     largest = jnp.max(jnp.abs(values), axes, keepdims=True)
@@ -131,7 +132,7 @@ def for_each(number: Any, name: str, x: Array) -> Array:
     return number if number.ndim == 0 else number.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-def _bounds(bounds: Any, x: Array) -> list[Array]:
+def _box(bounds: Any, x: Array) -> tuple[Array, Array]:
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise ValueError(f"`bounds` must be (lowest, highest), got {bounds}")
     for end in bounds:
@@ -149,5 +150,6 @@ def _bounds(bounds: Any, x: Array) -> list[Array]:
                 f"images must lie inside `bounds` = {bounds}; for images that are standardised by channel give the "
                 "bounds of each, or wrap the model in `wrappers.normalized`"
             )
-    x = jnp.asarray(x)
-    return [jnp.broadcast_to(jnp.asarray(end, wide(x.dtype)), x.shape) for end in bounds]
+    dtype = wide(jnp.asarray(x).dtype)
+    lower, upper = (jnp.broadcast_to(jnp.asarray(end, dtype), x.shape) for end in bounds)
+    return lower, upper

@@ -1,7 +1,7 @@
 """Accuracy of a trained classifier on images as they are and under attack; compiled once for many models."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,6 +30,29 @@ class Accuracies(NamedTuple):
     clean: float
     attacked: list[float]
     no_gradient: list[int]
+
+
+def columns(
+    config: Any, model: nn.Module, variables: Any, parts: Mapping[str, tuple[jax.Array, jax.Array]], *, key: jax.Array
+) -> dict[str, Any]:
+    """What a row says of a model's accuracies: ``PART_accuracy``, ``PART_attacked`` and ``PART_no_gradient``.
+
+    Args:
+        config: With the fields ``attack``, ``norm``, ``attack_eps``, ``attack_steps`` and ``attack_rows``.
+        model: As for `accuracies`, as are the variables and the key.
+        variables: Of the model.
+        parts: Images and labels by name.
+        key: Of the attacks.
+    """
+    row = {"attack_eps": config.attack_eps, "attack_norm": config.norm}
+    for part, (x, y) in parts.items():
+        found = accuracies(
+            model, variables, x, y, key=key, eps=config.attack_eps, steps=config.attack_steps, norm=config.norm,
+            attack=config.attack, attacked=config.attack_rows,
+        )  # fmt: skip
+        row |= {f"{part}_accuracy": found.clean, f"{part}_attacked": found.attacked}
+        row |= {f"{part}_no_gradient": found.no_gradient}
+    return row
 
 
 def accuracies(

@@ -66,6 +66,20 @@ class Architecture:
         return jax.eval_shape(self.create().init, jax.random.key(0), image)
 
 
+def architecture_of(config: Any, shape: tuple[int, ...], classes: int) -> Architecture:
+    """The architecture that a training configuration asks for, for images of this shape."""
+    height, width, channels = shape
+    return Architecture(
+        config.model,
+        (height, width, channels),
+        classes,
+        activation=config.activation,
+        stem=config.stem,
+        width=config.width,
+        dtype=config.dtype,
+    )
+
+
 def save_model(path: Path, architecture: Architecture, variables: Any) -> Path:
     """Write a model, atomically.
 

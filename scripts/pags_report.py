@@ -117,8 +117,8 @@ def accuracy_blocks(folder: Path) -> list[Any]:
         }
         for place, eps in enumerate(part[0]["attack_eps"]):
             line[f"radius {eps:g}"] = float(np.median([row["test_attacked"][place] for row in part]))
-        counts = [row.get("test_no_gradient") for row in part]
-        line["no gradient"] = None if None in counts else max((max(count, default=0) for count in counts), default=0)
+        counted = all("test_no_gradient" in row for row in part)
+        line["no gradient"] = max(max(row["test_no_gradient"], default=0) for row in part) if counted else None
         lines.append(line)
     alt = "Accuracy against the radius of the attack for each loss, and under attack against clean over all strengths"
     return [

@@ -211,35 +211,17 @@ def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.
         return row | {"failure": str(error)}
     statistics = {"batch_stats": done.state.statistics} if done.state.statistics else {}
     variables = {"params": done.state.params, **statistics}
-    architecture = architecture_of(config, data.train_x.shape[1:], len(data.classes))
+    architecture = pags_models.architecture_of(config, data.train_x.shape[1:], len(data.classes))
     weights = pags_models.save_model(config.out / "models" / f"{name}.npz", architecture, variables)
-    validation, test = (
-        pags_accuracy.accuracies(
-            task.model,
-            variables,
-            *part,
-            key=for_attacks,
-            eps=config.attack_eps,
-            steps=config.attack_steps,
-            norm=config.norm,
-            attack=config.attack,
-            attacked=config.attack_rows,
-        )
-        for part in (split.validation, split.test)
-    )
+    parts = {"validation": split.validation, "test": split.test}
+    measured = pags_accuracy.columns(config, task.model, variables, parts, key=for_attacks)
     epochs = done.metrics.reshape(config.epochs, -1, 3).mean(1, dtype=np.float64)
     return row | {
         "failure": None,
         "parameters": models.count_parameters(variables),
         "train_loss": epochs[-1, 0],
         "train_accuracy": epochs[-1, 1],
-        "validation_accuracy": validation.clean,
-        "test_accuracy": test.clean,
-        "attack_eps": config.attack_eps,
-        "attack_norm": config.norm,
-        "validation_attacked": validation.attacked,
-        "test_attacked": test.attacked,
-        "test_no_gradient": test.no_gradient,
+        **measured,
         "epoch_loss": epochs[:, 0].tolist(),
         "train_s": float(done.train_s),
         "images_per_s": images_per_s,
@@ -267,25 +249,11 @@ def split_of(config: Config, data: datasets.Images, seed: int) -> Split:
     )
 
 
-def architecture_of(config: Config, shape: tuple[int, ...], classes: int) -> pags_models.Architecture:
-    """The configured architecture for images of this shape."""
-    height, width, channels = shape
-    return pags_models.Architecture(
-        config.model,
-        (height, width, channels),
-        classes,
-        activation=config.activation,
-        stem=config.stem,
-        width=config.width,
-        dtype=config.dtype,
-    )
-
-
 @functools.cache
 def task_of(config: Config, loss: pags_recipes.Loss, shape: tuple[int, ...], classes: int) -> training.Task:
     """What is compiled, one object for all strengths of a loss."""
     return training.Task(
-        architecture_of(config, shape, classes).create(),
+        pags_models.architecture_of(config, shape, classes).create(),
         pags_recipes.loss_function(
             loss,
             steps=config.steps,

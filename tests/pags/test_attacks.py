@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from pags_jax.apgd import apgd
 from pags_jax.attacks import pgd
 from tests.pags import oracles
 
@@ -152,6 +153,76 @@ def test_pgd_finds_what_foolbox_finds(ball, eps, bounds, foolbox, trained):
     assert (losses(apply_fn, x + delta, y) >= losses(apply_fn, theirs, y) - 1e-9).all()
     np.testing.assert_allclose(x + delta, theirs, atol=1e-9)
     assert losses(apply_fn, x + delta, y).mean() > losses(apply_fn, x, y).mean()
+
+
+def test_apgd_fools_what_foolbox_fools_at_equal_steps(foolbox, trained):
+    """Foolbox's PGD by its own start; APGD from another, with as many gradients. Both in [0, 1]."""
+    apply_fn, x, y = trained
+    model = foolbox.JAXModel(apply_fn, bounds=(0, 1))
+    for ball, family in (
+        ("eps_l2", foolbox.attacks.L2ProjectedGradientDescentAttack), ("eps_linf", foolbox.attacks.LinfPGD),
+    ):  # fmt: skip
+        attack = jax.jit(
+            partial(apgd, apply_fn, x, y, key=jax.random.key(3), steps=19, bounds=(0, 1), with_outcome=True)
+        )
+        for eps in (0.4, 0.8, 1.2) if ball == "eps_l2" else (0.1, 0.2, 0.3):
+            with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+                theirs = family(steps=20, random_start=False).run(model, x, y, epsilon=eps)
+            fooled = np.asarray(apply_fn(theirs).argmax(1) != y)
+            found = attack(**{ball: eps})
+            assert not (fooled & ~np.asarray(found.fooled)).any()
+            np.testing.assert_array_equal(apply_fn(x + found.delta).argmax(1) != y, found.fooled)
+
+
+# --------------------------------------------------------------------- targets, restarts, and the best step
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
+def test_targets_are_reached_where_a_linear_model_allows(loss):
+    """Rows of W span its classes evenly, so that every class can lead within a ball that is large enough."""
+    rng = np.random.default_rng(8)
+    w, x = jnp.asarray(rng.normal(size=(6, 4))), jnp.asarray(rng.uniform(size=(30, 6)))
+    y = jnp.argmax(x @ w, axis=1)
+    targets = (y + 1 + jnp.arange(30) % 3) % 4
+    attack = jax.jit(partial(pgd, lambda x: x @ w, key=jax.random.key(0), steps=40, loss=loss, with_outcome=True))
+    found = attack(x, y, targets=targets, eps_l2=4.0)
+    assert (jnp.argmax((x + found.delta) @ w, axis=1) == targets).mean() > 0.95
+    logits = np.asarray((x + found.delta) @ w)
+    ahead, others = (
+        logits[np.arange(30), targets],
+        np.array([np.delete(f, t) for f, t in zip(logits, targets, strict=True)]),
+    )
+    rest = others.max(1) if loss == "margin" else np.log(np.exp(others).sum(1))
+    np.testing.assert_allclose(found.loss, ahead - rest, rtol=1e-9)
+
+
+def test_restarts_and_the_best_step_only_help(trained):
+    apply_fn, x, y = trained
+    key = jax.random.key(5)
+    attack = jax.jit(
+        partial(pgd, apply_fn, x, y, eps_l2=0.8, steps=4, with_outcome=True),
+        static_argnames=("restarts", "best_step"),
+    )
+    last, best = attack(key=key), attack(key=key, best_step=True)
+    assert (best.loss >= last.loss).all()
+    np.testing.assert_allclose(losses(apply_fn, x + last.delta, y), np.logaddexp(0, last.loss), rtol=1e-9)
+    many = attack(key=key, restarts=3)
+    assert (many.loss >= best.loss).all()
+    assert (many.fooled | ~best.fooled).all()
+    assert (many.loss > best.loss).any()
+    assert not last.no_gradient.any()
+
+
+def test_steps_that_overshoot_keep_their_best():
+    """Down a slope and into a wall: the last step is no worse than any, the best is the start."""
+
+    def model(x):
+        return jnp.stack([jnp.sum((x - 0.5) ** 2, axis=1), jnp.zeros(x.shape[0])], axis=1)
+
+    x, y, start = jnp.full((1, 3), 0.5), jnp.zeros(1, int), jnp.full((1, 3), 1e-3)
+    given = {"key": None, "start": start, "eps_l2": 1.0, "step_size": 0.5, "steps": 5}
+    assert float(jnp.abs(pgd(model, x, y, **given)).max()) > 0.05
+    best = pgd(model, x, y, best_step=True, with_outcome=True, **given)
+    np.testing.assert_array_equal(best.delta, start)
+    assert best.loss[0] == pytest.approx(-3e-6)
 
 
 # --------------------------------------------------------------------------------- balls, boxes and zeros

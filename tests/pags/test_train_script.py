@@ -139,6 +139,13 @@ def test_attacks_of_the_reference_share_a_ball(unit, scope):
     assert loss.keywords == {"steps": 7, "norm": "l2", "scope": scope, "unroll": True}
 
 
+def test_radii_in_the_largest_value_are_for_balls_of_ones_own(capsys):
+    loss = pags_recipes.loss_function("adversarial", steps=7, unit="own", unroll=True, norm="linf")
+    assert (loss.keywords["norm"], loss.keywords["scope"]) == ("linf", "example")
+    assert call("--dry-run", "--norm", "linf", "--strength-unit", "reference") == 1
+    assert "--strength-unit reference is defined for --norm l2" in capsys.readouterr().err
+
+
 def test_small_sweep(data, tmp_path, capsys):
     out = tmp_path / "run"
     words = [*SMALL, "--loss", "cross_entropy", "adversarial", "--strengths", "0.5", "--out", str(out)]
