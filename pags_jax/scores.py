@@ -263,10 +263,15 @@ def denoising_loss(
     Returns:
       One number for each image; about 1 for a fresh network.
 
+    Raises:
+      ValueError: noise of another shape, which would be shared by images.
+
     >>> zero = preconditioned(lambda x, c_noise: jnp.zeros_like(x), sigma_data=0.5)
     >>> denoising_loss(zero, jnp.full((1, 4), 0.5), 1.0, jnp.zeros((1, 4)), sigma_data=0.5).round(3).item()
     0.8
     """
+    if jnp.shape(noise) != x.shape:
+        raise ValueError(f"`noise` must have the shape {x.shape} of `x`, got {jnp.shape(noise)}")
     levels = jnp.broadcast_to(jnp.asarray(sigma, x.dtype), x.shape[:1])
     squares = (denoise(x + _beside(levels, x) * noise, levels) - x) ** 2
     return loss_weight(levels, sigma_data) * squares.reshape(x.shape[0], -1).mean(1)
