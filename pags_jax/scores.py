@@ -180,7 +180,7 @@ def score(denoise: Denoiser, x: Float[Array, "n ..."], *, sigma_pm1: Any) -> Flo
     [[-0.5, 0.0]]
     """
     x, sigma = _scaled(x, sigma_pm1)
-    if hasattr(denoise, "score"):
+    if isinstance(denoise, Preconditioned):
         return denoise.score(x, sigma)
     return _divided(denoise(x, sigma), x, sigma, sigma_pm1)
 
@@ -230,7 +230,7 @@ def bayes_gradient(
     >>> bayes_gradient(one, other, jnp.ones((1, 2)), sigma_pm1=1.0).tolist()
     [[0.5, 0.5]]
     """
-    if hasattr(conditional, "score") and hasattr(unconditional, "score"):
+    if isinstance(conditional, Preconditioned) and isinstance(unconditional, Preconditioned):
         return score(conditional, x, sigma_pm1=sigma_pm1) - score(unconditional, x, sigma_pm1=sigma_pm1)
     x, sigma = _scaled(x, sigma_pm1)
     return _divided(conditional(x, sigma), unconditional(x, sigma), sigma, sigma_pm1)

@@ -104,7 +104,7 @@ def _init(model: nn.Module, key: Array, x: Array) -> Any:
 _MODES = {"train": True, "training": True, "deterministic": False, "inference": False, "use_running_average": False}
 
 
-def mode(model: nn.Module, *, train: bool) -> dict[str, bool]:
+def mode(model: nn.Module, *, train: bool) -> dict[str, Any]:
     """The argument by which a flax.linen module is told to train, if it takes one: ``train`` or one of its synonyms.
 
     >>> mode(LeNet(classes=2), train=True)
