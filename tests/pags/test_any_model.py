@@ -5,6 +5,7 @@ One network of two layers, written in plain JAX, flax.linen, flax.nnx, equinox, 
 """
 
 import inspect
+from typing import Any
 
 import equinox as eqx
 import flax.linen as nn
@@ -119,7 +120,7 @@ MODELS = {
 
 def measures(f, x, y):
     """Every measure that a model goes into."""
-    found = {
+    found: dict[str, Any] = {
         target: gradients.input_gradients(f, x, y, target=target)
         for target in ("logit_sum", "logit", "log_prob", "loss")
     }
