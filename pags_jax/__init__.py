@@ -8,6 +8,7 @@ Import the modules, as in ``from pags_jax import attacks, gradients``:
 
     datasets: Fashion-MNIST, MNIST, CIFAR, ImageNet-64; images beside a distractor.
     images: what images and labels must be.
+    per_example: what a model must be, and how one that was left in training is found out.
     augmentation: random crops and flips inside ``jit``.
     models: LeNet, ResNets, VGG-11.
     likelihood: the log-probability of a label, also where the model is sure.

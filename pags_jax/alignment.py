@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 from pags_jax.convolution import LAYOUT
 from pags_jax.datasets.lpips_weights import LpipsWeights, load_lpips_weights
 from pags_jax.gradients import Target
-from pags_jax.images import is_traced
+from pags_jax.images import is_traced, wide
 
 #: Of the images alone, of the images of one class, or the second minus the first.
 ScoreKind = Literal["unconditional", "conditional", "bayes"]
@@ -220,8 +220,9 @@ def _as_pair(a: Any, b: Any) -> tuple[Array, Array]:
     _check_maps(b)
     if jnp.shape(a) != jnp.shape(b):
         raise ValueError(f"expected two arrays of one shape, got {jnp.shape(a)} and {jnp.shape(b)}")
-    dtype = np.promote_types(np.promote_types(jnp.result_type(a), jnp.result_type(b)), np.float32)
-    return jnp.asarray(a, dtype), jnp.asarray(b, dtype)
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    dtype = wide(np.promote_types(a.dtype, b.dtype))
+    return a.astype(dtype), b.astype(dtype)
 
 
 def _check_maps(maps: Any) -> None:

@@ -104,7 +104,7 @@ def ball(x: Array, *, eps_l2: Any, eps_linf: Any, bounds: Any, scope: str = "exa
     name, eps = ("eps_linf", eps_linf) if eps_l2 is None else ("eps_l2", eps_l2)
     if not is_traced(eps) and not np.all((np.asarray(eps) >= 0) & np.isfinite(eps)):
         raise ValueError(f"`{name}` must be finite and at least 0, got {eps}")
-    box = None if bounds is None else _box(bounds, x)
+    box = None if bounds is None else pixel_bounds(bounds, x)
     images = jnp.asarray(x)
     images = images.astype(wide(images.dtype))
     return Ball(images, for_each(eps, name, images), "linf" if eps_l2 is None else "l2", scope, box)
@@ -132,7 +132,12 @@ def for_each(number: Any, name: str, x: Array) -> Array:
     return number if number.ndim == 0 else number.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-def _box(bounds: Any, x: Array) -> tuple[Array, Array]:
+def pixel_bounds(bounds: Any, x: Array) -> tuple[Array, Array]:
+    """The lowest and the highest value of each pixel of ``x``, shaped as ``x``, of ``(lowest, highest)``.
+
+    Raises:
+      ValueError: ends that are not one number or one for each channel, or in the wrong order; images outside of them.
+    """
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise ValueError(f"`bounds` must be (lowest, highest), got {bounds}")
     for end in bounds:

@@ -1,9 +1,13 @@
 """What is done with a basis ``(n, k, ...image)`` of each image's tangent space, see `pags_jax.manifold`."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+from pags_jax.images import wide
 from pags_jax.linalg import singular_values
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -20,6 +24,7 @@ def project(basis: Float[Array, "n k ..."], v: Float[Array, "n ..."]) -> Float[A
     """
     if basis.ndim != v.ndim + 1 or basis.shape[:1] != v.shape[:1] or basis.shape[2:] != v.shape[1:]:
         raise ValueError(f"vectors of the shape {v.shape} need a basis (n, k, ...image), got {basis.shape}")
+    v = jnp.asarray(v)
     flat = _flat(basis).astype(v.dtype)
     along = jnp.einsum("nkf,nf->nk", flat, v.reshape(len(v), -1), precision=_HIGHEST)
     return jnp.einsum("nk,nkf->nf", along, flat, precision=_HIGHEST).reshape(v.shape)
@@ -30,8 +35,9 @@ def rank(basis: Float[Array, "n k ..."]) -> Int[Array, " n"]:
     return jnp.any(_flat(basis) != 0, -1).sum(-1, dtype=jnp.int32)
 
 
-def parts(basis: Array, v: Array) -> tuple[Array, Array]:
+def parts(basis: Any, v: Array) -> tuple[Array, Array]:
     """``P v`` and ``v - P v``; exactly zero where the basis has rank 0, or spans everything."""
+    basis = jnp.asarray(basis)
     on = project(basis, v)
     everything = rank(basis) == v[0].size
     return on, jnp.where(everything.reshape(-1, *(1,) * (v.ndim - 1)), 0, v - on)
@@ -55,10 +61,11 @@ def principal_angles(a: Float[Array, "n k ..."], b: Float[Array, "n l ..."]) -> 
     """
     if a.shape[:1] != b.shape[:1] or a.shape[2:] != b.shape[2:]:
         raise ValueError(f"expected two bases for the same images, got the shapes {a.shape} and {b.shape}")
+    dtype = wide(np.promote_types(a.dtype, b.dtype))
     count, size = min(a.shape[1], b.shape[1]), max(a.shape[1], b.shape[1])
 
     def one(a, b, rank_a, rank_b):
-        a, b = (jnp.pad(v.reshape(len(v), -1), ((0, size - len(v)), (0, 0))) for v in (a, b))
+        a, b = (jnp.pad(v.reshape(len(v), -1).astype(dtype), ((0, size - len(v)), (0, 0))) for v in (a, b))
         small, large = jnp.where(rank_a < rank_b, a, b), jnp.where(rank_a < rank_b, b, a)
         product = jnp.matmul(small, large.T, precision=_HIGHEST)
         cosines = singular_values(product)[:count]

@@ -51,7 +51,7 @@ def _primitive(name: str, compute, out_shape) -> Primitive:
     primitive = Primitive(name)
     primitive.def_abstract_eval(lambda a, **options: ShapedArray(out_shape(a, **options), a.dtype))
     compiled = cache(lambda **options: jax.jit(partial(primitive.bind, **options)))  # One for all eager calls.
-    primitive.def_impl(lambda a, **options: compiled(**options)(a))
+    primitive.def_impl(jax.disable_jit(False)(lambda a, **options: compiled(**options)(a)))
 
     def batched(args: Any, axes: Any, **options):
         return jax.vmap(partial(compute, **options), axes)(*args), 0

@@ -4,19 +4,48 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 
-def map_chunks(function: Callable, arrays: tuple[Array, ...], chunk_size: int | None) -> Array:
-    """``function`` of each row of the arrays, for all rows at once (None) or for ``chunk_size`` at a time.
+def map_chunks(
+    function: Callable, arrays: tuple[Array, ...], chunk_size: int | None, together: Callable | None = None
+) -> Array:
+    """``function`` of each row of the arrays, under ``vmap`` for all rows at once (None) or ``chunk_size`` at a time.
+
+    A function that cannot be mapped, as a ``jax.pure_callback`` without ``vmap_method`` cannot, is called with one row
+    after the other; or, where given, ``together`` is called with the rows of a chunk.
 
     Raises:
       ValueError: a ``chunk_size`` that is no whole number of at least 1.
     """
     if chunk_size is not None:
         check_counts(chunk_size=chunk_size)
-    return jax.lax.map(lambda row: function(*row), arrays, batch_size=chunk_size or 0)
+    try:
+        return jax.lax.map(lambda row: function(*row), arrays, batch_size=chunk_size or 0)
+    except NotImplementedError:
+        if together is None:
+            return jax.lax.map(lambda row: function(*row), arrays)
+        return map_batches(together, arrays, chunk_size)
+
+
+def map_batches(function: Callable, arrays: tuple[Array, ...], chunk_size: int | None) -> Array:
+    """``function`` of all rows of the arrays (None), or of ``chunk_size`` of them at a time, put together again.
+
+    Raises:
+      ValueError: a ``chunk_size`` that is no whole number of at least 1.
+    """
+    if chunk_size is not None:
+        check_counts(chunk_size=chunk_size)
+    rows = len(arrays[0])
+    if chunk_size is None or chunk_size >= rows:
+        return function(*arrays)
+    whole = rows // chunk_size * chunk_size
+    chunks = tuple(a[:whole].reshape(-1, chunk_size, *a.shape[1:]) for a in arrays)
+    done = jax.lax.map(lambda chunk: function(*chunk), chunks)
+    done = done.reshape(whole, *done.shape[2:])
+    return done if whole == rows else jnp.concatenate([done, function(*(a[whole:] for a in arrays))])
 
 
 def check_counts(most: int | None = None, **counts: Any) -> None:

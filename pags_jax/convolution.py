@@ -139,7 +139,7 @@ def _primitive(name: str, compute, on_cpus=None) -> Primitive:
 
     primitive.def_abstract_eval(shape)
     compiled = cache(lambda **options: jax.jit(partial(primitive.bind, **options)))  # One for all eager calls.
-    primitive.def_impl(lambda *args, **options: compiled(**options)(*args))
+    primitive.def_impl(jax.disable_jit(False)(lambda *args, **options: compiled(**options)(*args)))
     mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
     if on_cpus is not None:
         mlir.register_lowering(primitive, mlir.lower_fun(on_cpus, multiple_results=False), platform="cpu")

@@ -17,6 +17,7 @@ from pags_jax.apgd import apgd, apgd_targeted
 from pags_jax.attacks import pgd
 from pags_jax.images import check_classes, check_images, check_labels, wide
 from pags_jax.margins import correct_logits
+from pags_jax.per_example import check_classifier
 
 #: "pgd" starts at random and at the image; "ensemble" adds APGD-CE and APGD-T.
 Attack = Literal["pgd", "ensemble"]
@@ -112,7 +113,7 @@ def under_attack(
         raise ValueError(f"unknown attack {attack!r}; known: {', '.join(get_args(Attack))}")
     check_images(x)
     check_labels(y, x)
-    check_classes(apply_fn, x, y)
+    check_classifier(apply_fn, x, y)
     logits = apply_fn(x)
     right, spread = correct_logits(logits, y), _spread(logits)
 

@@ -8,10 +8,17 @@ Of example ``x`` with logits ``f``, label ``y`` and class probabilities ``p = so
     "log_prob"     d log p_y / dx        what a score can equal
     "loss"         - d log p_y / dx
 
+Images are in the units that the model takes, [0, 1] or normalised, and gradients are by these (``wrappers.normalized``
+makes a model of pixels of one of ``(x - mean) / std``). A function that sees more than one image at once, such as a
+model in training with batch statistics, is refused in eager calls (``per_example``). Each example is mapped by itself;
+of a model that JAX cannot map (``jax.pure_callback`` without ``vmap_method``) the gradient is that of the sum over a
+batch, which is the same where examples do not see each other.
+
 Everything here is pure and meant to be called under ``jit``; eager calls run operation by operation.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -19,8 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from pags_jax.images import as_labels, check_classes, check_images, check_labels
+from pags_jax.chunks import check_counts, map_chunks
+from pags_jax.images import as_images, as_labels, check_labels, check_number, is_traced, wide
 from pags_jax.likelihood import label_logit, log_prob
+from pags_jax.per_example import check_classifier
 
 #: What is differentiated with respect to the image.
 Target = Literal["logit_sum", "logit", "log_prob", "loss"]
@@ -37,9 +46,9 @@ def input_gradients(
     """The gradient of one number by each image; no example sees another.
 
     Args:
-      apply_fn: maps images to logits ``(n, classes)``, at least two; called with batches of one under ``vmap``. For
-        models with one logit see ``wrappers.two_classes``.
-      x: images in [0, 1].
+      apply_fn: maps images to logits ``(n, classes)``, at least two, each by itself; called with batches of one under
+        ``vmap``. For models with one logit see ``wrappers.two_classes``.
+      x: images.
       y: labels; may be left out for "logit_sum". A traced one that is no class makes NaN, for the other targets.
       target: see the module.
       chunk_size: examples that are computed at once, to bound memory; all by default.
@@ -48,31 +57,14 @@ def input_gradients(
       Gradients, shaped as ``x``.
 
     Raises:
-      ValueError: an unknown target, missing labels, or images, labels or a model that cannot be used.
+      ValueError: an unknown target, missing labels, images, labels or a model that cannot be used, or one in training.
 
     >>> weights = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
     >>> input_gradients(lambda x: x @ weights, jnp.zeros((1, 3)), jnp.array([1]), target="logit").tolist()
     [[0.0, 0.0, 3.0]]
     """
-    if target not in get_args(Target):
-        raise ValueError(f"unknown target {target!r}; known: {', '.join(get_args(Target))}")
-    check_images(x)
-    if y is None:
-        if target != "logit_sum":
-            raise ValueError(f"target {target!r} needs labels `y`")
-        y = jnp.zeros(x.shape[0], jnp.int32)
-    check_labels(y, x)
-    check_classes(apply_fn, x[:1], y)
-
-    y = as_labels(y)
-
-    def one(image, label):
-        return jax.grad(lambda image: _value(apply_fn(image[None])[0], label, target))(image)
-
-    if chunk_size is None:
-        return jax.vmap(one)(x, y)
-    _check_count(chunk_size=chunk_size)
-    return jax.lax.map(lambda pair: one(*pair), (x, y), batch_size=chunk_size)
+    x, y = _checked(apply_fn, x, y, target)
+    return _gradients(apply_fn, x, y, target, chunk_size)
 
 
 def smoothed_gradients(
@@ -94,26 +86,26 @@ def smoothed_gradients(
       y: labels.
       target: what to differentiate.
       key: PRNG key, required.
-      sigma: standard deviation of the noise, in the units of ``x``.
+      sigma: standard deviation of the noise, in the units of ``x``, traced: one number.
       samples: number of draws; computed one after the other, so that memory does not grow with them.
       chunk_size: as for ``input_gradients``.
 
     Returns:
-      Gradients, shaped as ``x``.
+      Gradients, shaped as ``x``; added up in float32 at least.
 
     Raises:
-      ValueError: as ``input_gradients``, or ``samples`` below 1.
+      ValueError: as ``input_gradients``, ``samples`` below 1, or a ``sigma`` that is not one finite number.
     """
-    _check_count(samples=samples)
-    check_images(x)
+    check_counts(samples=samples)
+    check_number("sigma", sigma)
+    x, y = _checked(apply_fn, x, y, target)
     sigma = jnp.asarray(sigma, x.dtype)
 
-    def draw(total, key):
-        noisy = x + sigma * jax.random.normal(key, x.shape, x.dtype)
-        return total + input_gradients(apply_fn, noisy, y, target=target, chunk_size=chunk_size), None
+    def point(key):
+        return x + sigma * jax.random.normal(key, x.shape, x.dtype)
 
-    total, _ = jax.lax.scan(draw, jnp.zeros_like(x), jax.random.split(key, samples))
-    return total / samples
+    keys = jax.random.split(key, samples)
+    return _mean_gradient(apply_fn, point, keys, y, target, chunk_size).astype(x.dtype)
 
 
 def integrated_gradients(
@@ -122,7 +114,7 @@ def integrated_gradients(
     y: Integer[Array, " n"] | None = None,
     *,
     target: Target,
-    baseline: Float[Array, "n ..."] | float = 0.0,
+    baseline: Any = 0.0,
     steps: int = 32,
     chunk_size: int | None = None,
 ) -> Float[Array, "n ..."]:
@@ -135,27 +127,66 @@ def integrated_gradients(
       x: images.
       y: labels.
       target: what to differentiate.
-      baseline: where the straight path starts, shaped as ``x`` or one number.
+      baseline: where the straight path starts: images shaped as ``x``, or one number for all pixels.
       steps: points on the path.
       chunk_size: as for ``input_gradients``.
 
     Returns:
-      ``(x - baseline)`` times the mean gradient on the path, shaped as ``x``.
+      ``(x - baseline)`` times the mean gradient on the path, shaped as ``x``; added up in float32 at least.
 
     Raises:
-      ValueError: as ``input_gradients``, or ``steps`` below 1.
+      ValueError: as ``input_gradients``, ``steps`` below 1, or a ``baseline`` of another shape or not finite.
     """
-    _check_count(steps=steps)
-    check_images(x)
-    origin = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+    check_counts(steps=steps)
+    x, y = _checked(apply_fn, x, y, target)
+    if jnp.shape(baseline) not in ((), x.shape):
+        raise ValueError(f"`baseline` must be one number or have the shape {x.shape} of `x`, got {jnp.shape(baseline)}")
+    dtype = wide(x.dtype)
+    path, origin = x.astype(dtype), jnp.broadcast_to(jnp.asarray(baseline, dtype), x.shape)
+    if not is_traced(baseline) and not np.all(np.isfinite(np.asarray(baseline, np.float64))):
+        raise ValueError("`baseline` holds NaN or infinite values")
 
-    def add(total, share):
-        point = origin + share * (x - origin)
-        return total + input_gradients(apply_fn, point, y, target=target, chunk_size=chunk_size), None
+    def point(share):
+        return (origin + share * (path - origin)).astype(x.dtype)
 
-    shares = (jnp.arange(steps, dtype=x.dtype) + 0.5) / steps
-    total, _ = jax.lax.scan(add, jnp.zeros_like(x), shares)
-    return (x - origin) * total / steps
+    shares = (jnp.arange(steps, dtype=dtype) + 0.5) / steps
+    return ((path - origin) * _mean_gradient(apply_fn, point, shares, y, target, chunk_size)).astype(x.dtype)
+
+
+def _checked(apply_fn: Callable, x: Any, y: Any, target: Any) -> tuple[Array, Array]:
+    """Images and labels as JAX arrays, after all checks that need no gradient."""
+    if target not in get_args(Target):
+        raise ValueError(f"unknown target {target!r}; known: {', '.join(get_args(Target))}")
+    x = as_images(x)
+    if y is None:
+        if target != "logit_sum":
+            raise ValueError(f"target {target!r} needs labels `y`")
+        y = jnp.zeros(x.shape[0], jnp.int32)
+    check_labels(y, x)
+    check_classifier(apply_fn, x, y)
+    return x, as_labels(y)
+
+
+def _gradients(apply_fn: Callable, x: Array, y: Array, target: Target, chunk_size: int | None) -> Array:
+    def one(image, label):
+        return jax.grad(lambda image: _value(apply_fn(image[None])[0], label, target))(image)
+
+    def together(x, y):
+        return jax.grad(lambda x: jax.vmap(partial(_value, target=target))(apply_fn(x), y).sum())(x)
+
+    return map_chunks(one, (x, y), chunk_size, together)
+
+
+def _mean_gradient(apply_fn, point, values: Array, y: Array, target: Target, chunk_size: int | None) -> Array:
+    """Over the points of all ``values``, one after the other, in float32 at least: 1 + 2^-8 is 1 in bfloat16."""
+
+    def add(total, value):
+        gradient = _gradients(apply_fn, point(value), y, target, chunk_size)
+        return total + gradient.astype(total.dtype), None
+
+    start = jax.eval_shape(point, values[0])
+    total, _ = jax.lax.scan(add, jnp.zeros(start.shape, wide(start.dtype)), values)
+    return total / len(values)
 
 
 def _value(logits: Array, label: Array, target: Target) -> Array:
@@ -164,9 +195,3 @@ def _value(logits: Array, label: Array, target: Target) -> Array:
     if target == "logit":
         return label_logit(logits, label)
     return log_prob(logits, label) if target == "log_prob" else -log_prob(logits, label)
-
-
-def _check_count(**counts: Any) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(f"`{name}` must be a whole number of at least 1, got {count}")

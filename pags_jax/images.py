@@ -34,6 +34,22 @@ def to_float(x: Any, dtype=jnp.float32) -> jax.Array:
     return jnp.asarray(x).astype(dtype) / 255
 
 
+def as_images(x: Any) -> jax.Array:
+    """Images as a JAX array, checked as by ``check_images``; NumPy's float64 becomes the float that JAX works in."""
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        check_images(x)
+    x = jnp.asarray(x)
+    check_images(x)
+    return x
+
+
+def as_wide(x: Any) -> jax.Array:
+    """An array of floats as JAX's, in float32 at least."""
+    x = jnp.asarray(x)
+    return x.astype(wide(x.dtype))
+
+
 def check_images(x: Any) -> None:
     """Raises ValueError unless ``x`` holds floats, the first axis counting examples."""
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
@@ -102,6 +118,33 @@ def as_labels(y: Any) -> jax.Array:
     else:
         y = jnp.where(y < 0, NO_CLASS, y.astype(jnp.int32))
     return y.astype(jnp.int32)
+
+
+def check_unit_range(x: Any, sigma_pm1: Any) -> None:
+    """Raises ValueError unless images lie in [0, 1], or no further outside than noise of this level takes them.
+
+    For what scales images to [-1, 1] itself: others may be in the units of their model. Six standard deviations of the
+    noise, ``sigma_pm1 / 2`` in these units, are let pass. Traced images and levels are not looked at.
+    """
+    if is_traced(x, sigma_pm1):
+        return
+    with jax.ensure_compile_time_eval():
+        low, high = float(jnp.min(x)), float(jnp.max(x))
+    margin = 3 * float(sigma_pm1) + 1e-3
+    if low < -margin or high > 1 + margin:
+        raise ValueError(
+            f"images must lie in [0, 1], up to noise of `sigma_pm1`, got values from {low:.4g} to {high:.4g}; divide "
+            "images in 0..255 by 255, and undo a normalisation by mean and deviation"
+        )
+
+
+def check_number(name: str, value: Any, *, least: float = 0.0) -> None:
+    """Raises ValueError unless ``value`` is one finite number of at least ``least``; of a traced one only the shape.
+
+    An array would be broadcast along whatever axis fits.
+    """
+    if jnp.ndim(value) != 0 or not (is_traced(value) or least <= float(value) < float("inf")):
+        raise ValueError(f"`{name}` must be one finite number of at least {least:g}, got {value}")
 
 
 def check_noise_level(sigma_pm1: Any) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pags_jax import linalg
@@ -32,7 +33,7 @@ from pags_jax.bases import principal_angles as principal_angles
 from pags_jax.bases import project as project
 from pags_jax.bases import rank as rank
 from pags_jax.chunks import check_counts, map_chunks
-from pags_jax.images import check_images, check_noise_level, is_traced
+from pags_jax.images import as_images, as_wide, check_noise_level, check_unit_range, is_traced, wide
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -48,7 +49,7 @@ def tangent_basis(
 
     Args:
       decode: maps codes ``(n, d)`` to images ``(n, ...)``; called with one code, whose ``d`` tangents are one batch.
-      z: codes.
+      z: codes; bfloat16 and float16 ones are decoded in float32, in which ranks can be seen.
       rtol: singular values of at most this share of the largest count as zero. By default the machine epsilon times
         the larger of ``d`` and the number of features, as for ``numpy.linalg.matrix_rank`` and the reference's
         ``scipy.linalg.orth``: 3.7e-4 in float32 for CIFAR. Latents weaker than that need a smaller one.
@@ -68,17 +69,23 @@ def tangent_basis(
     """
     if not jnp.issubdtype(z.dtype, jnp.floating) or z.ndim != 2 or z.size == 0:
         raise ValueError(f"codes must be floats of the shape (n, d), got {z.dtype} of the shape {z.shape}")
+    z = as_wide(z)
     decoded = jax.eval_shape(decode, z[:1])
     if len(decoded.shape) < 2 or decoded.shape[0] != 1:
         raise ValueError(f"`decode` must map codes (n, d) to images (n, ...), but {z[:1].shape} to {decoded.shape}")
     if rtol is not None and not (is_traced(rtol) or 0 <= float(rtol) < 1):
         raise ValueError(f"`rtol` must be at least 0 and below 1, got {rtol}")
+    if rtol is None and decoded.dtype.itemsize < 4:
+        raise ValueError(
+            f"`decode` makes {decoded.dtype}, whose rounding hides the rank of its Jacobian: let it compute in "
+            "float32, or give `rtol`, the share of the largest singular value that counts as zero"
+        )
 
     def one(z):
         def push(tangent):
             return jax.jvp(lambda z: decode(z[None])[0], (z,), (tangent,))[1]
 
-        return _span(jax.vmap(push)(jnp.eye(z.size, dtype=z.dtype)), rtol)
+        return _span(jax.vmap(push)(jnp.eye(z.size, dtype=z.dtype)).astype(wide(decoded.dtype)), rtol)
 
     return map_chunks(one, (z,), chunk_size)
 
@@ -104,10 +111,12 @@ def local_pca(neighbours: Float[Array, "n m ..."], *, rank: int) -> Float[Array,
     >>> print(jnp.abs(local_pca(line[None], rank=1)))
     [[[0.6 0.8]]]
     """
-    check_images(neighbours)
+    neighbours = as_images(neighbours)
     if neighbours.ndim < 3:
         raise ValueError(f"neighbours must have the shape (n, m, ...), got {neighbours.shape}")
     check_counts(min(neighbours.shape[1] - 1, neighbours[0, 0].size), rank=rank)
+    rounding = float(jnp.finfo(neighbours.dtype).eps)
+    neighbours = as_wide(neighbours)
 
     def one(images):
         # Scaled first: squares of tiny or huge images leave the range of floats.
@@ -115,7 +124,7 @@ def local_pca(neighbours: Float[Array, "n m ..."], *, rank: int) -> Float[Array,
         images = images / jnp.where(largest >= jnp.finfo(images.dtype).tiny, largest, 1)
         # Differences from one of them are exact to their own size; from the mean they carry the rounding of the mean.
         moved = images - images[:1]
-        floor = jnp.finfo(images.dtype).eps * jnp.sqrt(jnp.sum(images**2))
+        floor = rounding * jnp.sqrt(jnp.sum(images**2))
         return _span(moved - moved.mean(0, keepdims=True), None, floor)[:rank]
 
     return jax.vmap(one)(neighbours)
@@ -149,17 +158,20 @@ def nearest(
     >>> nearest(data[:1], data, count=2, itself=jnp.array([0])).tolist()
     [[2, 1]]
     """
-    check_images(x)
-    check_images(data)
+    x, data = as_images(x), as_images(data)
     if x.shape[1:] != data.shape[1:]:
         raise ValueError(f"`x` and `data` must hold images of one shape, got {x.shape[1:]} and {data.shape[1:]}")
+    dtype = wide(np.promote_types(x.dtype, data.dtype))
+    x, data = x.astype(dtype), data.astype(dtype)
     check_counts(len(data) - (itself is not None), count=count)
+    if itself is not None:
+        _check_rows(itself, len(x), len(data))
     flat = data.reshape(len(data), -1)
     centre = flat.mean(0, keepdims=True)
     flat = flat - centre
     squares = jnp.sum(flat**2, 1)
     numbers = jnp.arange(len(data), dtype=jnp.int32)
-    own = jnp.full(len(x), -1, jnp.int32) if itself is None else itself.astype(jnp.int32)
+    own = jnp.full(len(x), -1, jnp.int32) if itself is None else jnp.asarray(itself, jnp.int32)
 
     def one(image, own):
         # Without the image's own square, which all its distances have in common.
@@ -209,10 +221,12 @@ def denoiser_basis(
     >>> jnp.abs(denoiser_basis(denoise, jnp.zeros((1, 3)), **options)).round(6).tolist()
     [[[1.0, 0.0, 0.0]]]
     """
-    check_images(x)
+    x = as_images(x)
     check_counts(x[0].size, rank=rank)
     check_counts(iterations=iterations)
     check_noise_level(sigma_pm1)
+    check_unit_range(x, sigma_pm1)
+    x = as_wide(x)
     sigma = jnp.asarray(sigma_pm1, x.dtype)
 
     def one(image, key):
@@ -232,6 +246,14 @@ def denoiser_basis(
         return _span(multiply(jax.lax.fori_loop(0, iterations - 1, step, start, unroll=unroll)), None)
 
     return map_chunks(one, (x, jax.random.split(key, len(x))), chunk_size)
+
+
+def _check_rows(itself: Any, rows: int, of: int) -> None:
+    """Raises ValueError unless ``itself`` holds one row of the data, of which there are ``of``, for each image."""
+    if jnp.shape(itself) != (rows,) or not jnp.issubdtype(jnp.result_type(itself), jnp.integer):
+        raise ValueError(f"`itself` must be one row number for each of {rows} images, got {itself}")
+    if not is_traced(itself) and not np.all((np.asarray(itself) >= 0) & (np.asarray(itself) < of)):
+        raise ValueError(f"`itself` must be rows from 0 to {of - 1} of `data`, got {itself}")
 
 
 def _span(vectors: Array, rtol: Any, floor: Any = 0) -> Array:

@@ -10,6 +10,8 @@ Of an image ``x``, the projection ``P`` to its tangent space (``pags_jax.manifol
 
 A measure that an image does not have is NaN: never zero, and never a division by it. Models are compared on the same
 images, directions and noise when every one gets the same ``key``, or the same ``noise``. Nothing is differentiated.
+Images are in the units that the model takes, and so are distances and noise levels. A model is called with all steps
+from several images as one batch, so it must treat each example by itself; one in training is refused in eager calls.
 
 Source: Srinivas, Bordt and Lakkaraju 2023, Theorem 1, figures 3 and 5. Differs from the reference: P16 the same images
 and directions for all models, any number of draws, and the change of the softmax; there fresh noise for each model, one
@@ -24,9 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from pags_jax.balls import pixel_bounds
 from pags_jax.bases import parts
-from pags_jax.chunks import map_chunks
-from pags_jax.images import check_classes, check_images, is_traced
+from pags_jax.chunks import check_counts, map_batches, map_chunks
+from pags_jax.images import as_images, as_wide, is_traced, wide
+from pags_jax.per_example import check_classifier, in_evaluation
 
 #: The reference's distances in L2. Its figures show the 14th, 2.637.
 REFERENCE_EPS = tuple(np.logspace(-3, 2, 20).tolist())
@@ -66,6 +70,7 @@ def directions(basis: Float[Array, "n k ..."], noise: Float[Array, "n ..."]) -> 
     >>> on.tolist(), off.tolist()
     ([[1.0, 0.0]], [[0.0, 1.0]])
     """
+    noise = as_wide(noise)
     largest = jnp.max(jnp.abs(noise), tuple(range(1, noise.ndim)), keepdims=True)
     noise = noise / jnp.where(largest > 0, largest, 1)  # Squares of tiny or huge noise leave the range of floats.
     on, off = parts(basis, noise)
@@ -92,15 +97,17 @@ def manifold_robustness(
     reference.
 
     Args:
-      apply_fn: maps images to logits of two classes at least; called with all steps from one image under ``vmap``.
+      apply_fn: maps images to logits ``(n, classes)``, at least two, each by itself.
       x: images in [0, 1].
       basis: of each image's tangent space.
       eps_l2: distance in the Euclidean norm, traced: one, or an axis of them such as ``REFERENCE_EPS``.
       key: PRNG key of the noise; where images come in several calls, one for each call.
       draws: how many draws of noise the key makes.
       noise: the noise instead, ``(draws, n, ...)`` or ``(n, ...)``; exactly one of ``key`` and ``noise`` is given.
-      bounds: lowest and highest value of a pixel, to which steps are cut; by default images may leave [0, 1], as in the
-        reference.
+      bounds: lowest and highest value of a pixel, each one number or one for each channel, to which steps are cut; by
+        default images may leave [0, 1], as in the reference. Where pixels lie at a bound, as black backgrounds do, cut
+        steps are shorter than ``eps_l2``, and those on and off the manifold not by the same share: ``step_lengths``
+        says how long they are.
       chunk_size: images that are worked on at once, to bound memory; all by default.
 
     Returns:
@@ -115,12 +122,53 @@ def manifold_robustness(
     >>> on.round(3).tolist(), off.round(3).tolist()
     ([0.762], [0.0])
     """
-    noise = _noise(x, key, draws, noise)
-    check_classes(apply_fn, x)
-    on, off = jax.vmap(directions, (None, 0))(basis, noise)
-    changes = _changes(apply_fn, x, jnp.concatenate([on, off]), _scales(eps_l2, "eps_l2", x), bounds, chunk_size)
-    on, off = jnp.split(changes, 2, axis=-2)
-    return OnOff(on.mean(-2), off.mean(-2))
+    x, ways, eps, limits = _steps(x, basis, eps_l2, key, draws, noise, bounds)
+    return _on_off(_changes(apply_fn, x, ways, eps, limits, chunk_size))
+
+
+def step_lengths(
+    x: Float[Array, "n ..."],
+    basis: Float[Array, "n k ..."],
+    *,
+    eps_l2: Any,
+    key: Array | None = None,
+    draws: int = 1,
+    noise: Float[Array, "..."] | None = None,
+    bounds: tuple[Any, Any] | None = None,
+    chunk_size: int | None = None,
+) -> OnOff:
+    """How long the steps of ``manifold_robustness`` are after they are cut to ``bounds``.
+
+    Args:
+      x: as for ``manifold_robustness``, as are all others.
+      basis: of each image's tangent space.
+      eps_l2: length before the cut.
+      key: PRNG key of the noise.
+      draws: how many draws of noise the key makes.
+      noise: the noise instead.
+      bounds: lowest and highest value of a pixel.
+      chunk_size: images that are worked on at once.
+
+    Returns:
+      Mean Euclidean lengths over draws, ``(n,)`` or ``(eps, n)``, of at most ``eps_l2``; NaN where an image has no such
+      direction.
+
+    Raises:
+      ValueError: as ``manifold_robustness``.
+
+    >>> x, basis = jnp.zeros((1, 2)), jnp.array([[[1.0, 0.0]]])
+    >>> on, off = step_lengths(x, basis, eps_l2=1.0, noise=jnp.array([[1.0, -1.0]]), bounds=(0, 1))
+    >>> on.tolist(), off.tolist()
+    ([1.0], [0.0])
+    """
+    x, ways, eps, limits = _steps(x, basis, eps_l2, key, draws, noise, bounds)
+
+    def lengths(x, ways, *limits):
+        points = _points(x, ways, eps, *limits)
+        moved = points - x.astype(points.dtype)[:, None, None]
+        return jnp.sqrt(jnp.sum(moved.reshape(*moved.shape[:3], -1) ** 2, -1))
+
+    return _on_off(_of_ways(lengths, x, ways, eps, limits, chunk_size))
 
 
 def relative_noise_robustness(
@@ -164,14 +212,14 @@ def relative_noise_robustness(
     >>> signal.tolist(), distractor.tolist()
     ([1.0], [0.0])
     """
+    x = as_images(x)
     noise = _noise(x, key, draws, noise)
     if mask.dtype != bool or mask.shape != x.shape[: mask.ndim]:
         raise ValueError(
             f"`mask` must be truth values for leading axes of {x.shape}, got {mask.dtype} of the shape {mask.shape}"
         )
-    check_classes(apply_fn, x)
-    mask = mask.reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim))
-    changes = _changes(apply_fn, x, jnp.where(mask[None], noise, 0), _scales(sigma, "sigma", x), None, chunk_size)
+    mask = jnp.asarray(mask).reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim))
+    changes = _changes(apply_fn, x, jnp.where(mask[None], noise, 0), _scales(sigma, "sigma", x), (), chunk_size)
     return changes.mean(-2)
 
 
@@ -192,7 +240,7 @@ def off_manifold_share(gradient: Float[Array, "n ..."], basis: Float[Array, "n k
     >>> off_manifold_share(jnp.array([[3.0, 4.0], [0.0, 0.0]]), basis).round(6).tolist()
     [0.64, nan]
     """
-    return _share(*parts(basis, gradient))
+    return _share(*parts(basis, as_wide(gradient)))
 
 
 def off_manifold_share_by_noise(
@@ -230,15 +278,23 @@ def off_manifold_share_by_noise(
     Raises:
       ValueError: images, a basis, noise or a number that cannot be used.
     """
+    x = as_images(x)
     noise = _noise(x, key, draws, noise)
     sigma = _scales(sigma, "sigma", x)
     if sigma.ndim:
         raise ValueError(f"`sigma` must be one number, got the shape {sigma.shape}")
 
     def change(noise):
-        steps = jnp.stack(parts(basis, sigma * noise))
-        return jax.vmap(lambda step: function(x + step) - function(x - step))(steps)
+        return jnp.stack([difference(step) for step in parts(basis, sigma * noise)])
 
+    def difference(step):
+        centre = x.astype(step.dtype)
+        return function((centre + step).astype(x.dtype)) - function((centre - step).astype(x.dtype))
+
+    with in_evaluation():
+        found = jax.eval_shape(function, x)
+    if found.shape != x.shape[:1]:
+        raise ValueError(f"`function` must return one number for each of {len(x)} images, got the shape {found.shape}")
     on, off = jnp.moveaxis(map_chunks(change, (noise,), chunk_size), 1, 0)
     return _share(on.T, off.T)
 
@@ -262,39 +318,63 @@ def _share(on: Array, off: Array) -> Array:
     return jnp.where(on + off > 0, off / jnp.where(on + off > 0, on + off, 1), jnp.nan)
 
 
-def _changes(apply_fn, x, ways, scales, bounds, chunk_size) -> Array:
+def _steps(x, basis, eps_l2, key, draws, noise, bounds) -> tuple[Array, Array, Array, tuple[Array, ...]]:
+    """Checked images, unit steps ``(2 draws, n, ...)`` on the manifold and then off it, distances, and pixel bounds."""
+    x = as_images(x)
+    noise = _noise(x, key, draws, noise)
+    limits = () if bounds is None else pixel_bounds(bounds, x)
+    on, off = jax.vmap(directions, (None, 0))(jnp.asarray(basis), noise)
+    return x, jnp.concatenate([on, off]), _scales(eps_l2, "eps_l2", x), limits
+
+
+def _on_off(values: Array) -> OnOff:
+    on, off = jnp.split(values, 2, axis=-2)
+    return OnOff(on.mean(-2), off.mean(-2))
+
+
+def _changes(apply_fn, x, ways, scales, limits, chunk_size) -> Array:
     """L1 changes of the softmax from ``x`` to ``x + scale * way``: ``(*scales, ways, n)``, NaN where a way is zero."""
-    if bounds is not None and not bounds[0] < bounds[1]:
-        raise ValueError(f"`bounds` must be (lowest, highest), got {bounds}")
 
-    def one(image, ways):
-        points = image[None, None] + scales.reshape(-1, *(1,) * ways.ndim) * ways[None]
-        points = points if bounds is None else jnp.clip(points, *bounds)
-        batch = jnp.concatenate([image[None], points.reshape(-1, *image.shape)])
-        p = jax.nn.softmax(apply_fn(batch).astype(x.dtype))
-        return jnp.abs(p[1:] - p[:1]).sum(-1).reshape(*scales.shape, len(ways))
+    def changes(x, ways, *limits):
+        points = _points(x, ways, scales, *limits)
+        batch = jnp.concatenate([x, points.astype(x.dtype).reshape(-1, *x.shape[1:])])
+        p = jax.nn.softmax(apply_fn(batch).astype(points.dtype))
+        return jnp.abs(p[len(x) :].reshape(*points.shape[:3], -1) - p[: len(x), None, None]).sum(-1)
 
-    changes = jnp.moveaxis(map_chunks(one, (x, jnp.moveaxis(ways, 1, 0)), chunk_size), 0, -1)
+    check_classifier(apply_fn, x)
+    return _of_ways(changes, x, ways, scales, limits, chunk_size)
+
+
+def _points(x, ways, scales, *limits) -> Array:
+    """``x + scale * way`` inside of the limits, ``(n, scales, ways, ...)``, of ways that have the examples first."""
+    steps = scales.reshape(1, -1, *(1,) * ways[0].ndim) * ways[:, None]
+    points = x.astype(steps.dtype)[:, None, None] + steps
+    return jnp.clip(points, *(limit[:, None, None] for limit in limits)) if limits else points
+
+
+def _of_ways(function, x, ways, scales, limits, chunk_size) -> Array:
+    """``function(x, ways, *limits)`` of chunks of images, ``(*scales, ways, n)``; NaN where a way is zero."""
+    values = map_batches(function, (x, jnp.moveaxis(ways, 1, 0), *limits), chunk_size)
+    values = jnp.moveaxis(values, 0, -1).reshape(*scales.shape, len(ways), len(x))
     moves = jnp.any(ways.reshape(*ways.shape[:2], -1) != 0, -1)
-    return jnp.where(jnp.broadcast_to(moves, changes.shape), changes, jnp.nan)
+    return jnp.where(jnp.broadcast_to(moves, values.shape), values, jnp.nan)
 
 
 def _noise(x, key, draws, noise) -> Array:
-    check_images(x)
     if (key is None) == (noise is None):
         raise ValueError("give exactly one of `key` and `noise`")
+    dtype = wide(x.dtype)
     if noise is not None:
         if noise.shape not in (x.shape, (*noise.shape[:1], *x.shape)) or noise.size == 0:
             raise ValueError(f"`noise` must have the shape (draws, *{x.shape}) or {x.shape}, got {noise.shape}")
-        return noise.astype(x.dtype).reshape(-1, *x.shape)
-    if not isinstance(draws, int | np.integer) or draws < 1:
-        raise ValueError(f"`draws` must be a whole number of at least 1, got {draws}")
-    return jax.random.normal(key, (int(draws), *x.shape), x.dtype)
+        return jnp.asarray(noise, dtype).reshape(-1, *x.shape)
+    check_counts(draws=draws)
+    return jax.random.normal(key, (int(draws), *x.shape), dtype)
 
 
 def _scales(scales, name: str, x: Array) -> Array:
-    values = jnp.asarray(scales, x.dtype)
+    values = jnp.asarray(scales, wide(x.dtype))
     seen = np.zeros(()) if is_traced(scales) else np.asarray(scales)
-    if values.ndim > 1 or not np.all(np.isfinite(seen) & (seen >= 0)):
+    if values.ndim > 1 or values.size == 0 or not np.all(np.isfinite(seen) & (seen >= 0)):
         raise ValueError(f"`{name}` must be a finite number of at least 0, or one axis of them, got {scales}")
     return values

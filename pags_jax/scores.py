@@ -14,11 +14,18 @@ Diffusion-Based Generative Models* (NeurIPS 2022), called EDM here: with ``d`` t
     loss   = (sigma^2 + d^2) / (sigma d)^2 |D(x + sigma u; sigma) - x|^2,   log sigma ~ N(-1.2, 1.2^2)
 
 so that input and target of the network ``F`` have variance one at every level, and a network that returns zero has loss
-one.
+one. In terms of ``F`` the score has no difference of nearly equal numbers,
+
+    (D(x; sigma) - x) / sigma^2 = d F(c_in x; c_noise) / (sigma sqrt(sigma^2 + d^2)) - x / (sigma^2 + d^2),
+
+so that it keeps its digits at any noise level. Of a denoiser that is known by its values alone, rounding of ``x`` and
+``D`` is divided by ``sigma^2``: such a score is given where that leaves an error of at most 0.01 (``smallest_level``).
 """
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +34,8 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
-from pags_jax.images import check_images, check_noise_level, is_traced
+from pags_jax.chunks import check_counts
+from pags_jax.images import as_images, check_noise_level, check_unit_range, is_traced, wide
 
 #: ``denoise(x_pm1, sigma_pm1)``.
 Denoiser = Callable[[Any, Any], Any]
@@ -66,23 +74,52 @@ def preconditioned(network: Callable[[Any, Any], Any], *, sigma_data: Any) -> De
 
     Args:
       network: ``network(x, c_noise)``, with ``c_noise`` of shape ``(n,)``, returns something shaped as ``x``.
-      sigma_data: standard deviation of the pixels of the data, images in [-1, 1].
+      sigma_data: standard deviation of the pixels of the data, images in [-1, 1]: one finite number above 0.
 
     Returns:
       ``denoise(x, sigma)``, with one ``sigma`` for all images, or one for each, ``(n,)``. If the network is a pytree
       (``jax.tree_util.Partial``), so is the denoiser, and ``jit`` can take it as an argument.
 
+    Raises:
+      ValueError: another ``sigma_data``.
+
     >>> denoise = preconditioned(lambda x, c_noise: jnp.zeros_like(x), sigma_data=0.5)
     >>> denoise(jnp.ones((1, 2)), 0.5).tolist()
     [[0.5, 0.5]]
     """
-    return Partial(_denoise, network, sigma_data=sigma_data)
+    if jnp.ndim(sigma_data) or not (is_traced(sigma_data) or 0 < float(sigma_data) < np.inf):
+        raise ValueError(f"`sigma_data` must be one finite number above 0, got {sigma_data}")
+    return Preconditioned(network, sigma_data)
 
 
-def _denoise(network: Callable[[Any, Any], Any], x: Any, sigma: Any, *, sigma_data: Any) -> Any:
-    levels = jnp.broadcast_to(jnp.asarray(sigma, x.dtype), x.shape[:1])
-    c = preconditioning(levels, jnp.asarray(sigma_data, x.dtype))
-    return _beside(c.c_skip, x) * x + _beside(c.c_out, x) * network(_beside(c.c_in, x) * x, c.c_noise)
+@partial(jax.tree_util.register_dataclass, data_fields=("network", "sigma_data"), meta_fields=())
+@dataclass(frozen=True)
+class Preconditioned:
+    """A denoiser made of a network, see ``preconditioned``.
+
+    Attributes:
+      network: ``F(c_in x, c_noise)``.
+      sigma_data: standard deviation of the pixels of the data.
+    """
+
+    network: Callable[[Any, Any], Any]
+    sigma_data: Any
+
+    def __call__(self, x: Any, sigma: Any) -> Any:
+        """``D(x; sigma)``."""
+        c, out = self._run(x, sigma)
+        return _beside(c.c_skip, x) * x + _beside(c.c_out, x) * out
+
+    def score(self, x: Any, sigma: Any) -> Any:
+        """``(D(x; sigma) - x) / sigma^2`` without their difference; ``x`` in [-1, 1]."""
+        c, out = self._run(x, sigma)
+        slope = jnp.asarray(self.sigma_data, x.dtype) * c.c_in / jnp.asarray(sigma, x.dtype)
+        return _beside(slope, x) * out - _beside(c.c_in**2, x) * x
+
+    def _run(self, x: Any, sigma: Any) -> tuple[Preconditioning, Any]:
+        levels = jnp.broadcast_to(jnp.asarray(sigma, x.dtype), x.shape[:1])
+        c = preconditioning(levels, jnp.asarray(self.sigma_data, x.dtype))
+        return c, self.network(_beside(c.c_in, x) * x, c.c_noise)
 
 
 def denoiser(model: Any, variables: Any, labels: Int[Array, "..."] | int | None = None) -> Denoiser:
@@ -127,21 +164,47 @@ def score(denoise: Denoiser, x: Float[Array, "n ..."], *, sigma_pm1: Any) -> Flo
 
     Args:
       denoise: a denoiser of images in [-1, 1].
-      x: images in [0, 1].
+      x: images in [0, 1], or noisy ones at this level.
       sigma_pm1: noise level for images in [-1, 1], traced; Srinivas et al. (2023) take 0.5 for CIFAR-10.
 
     Returns:
-      The score, shaped as ``x``; by Vincent, *A Connection Between Score Matching and Denoising Autoencoders* (2011).
+      The score, shaped as ``x``, in float32 at least; by Vincent, *A Connection Between Score Matching and Denoising
+      Autoencoders* (2011).
 
     Raises:
-      ValueError: images that cannot be used, or a noise level that is not one number above 0.
+      ValueError: images that cannot be used, a noise level that is not one number above 0, or one below
+        ``smallest_level`` with a denoiser that was not made by ``preconditioned``; if traced, the score is NaN.
 
     >>> of_a_normal = lambda x, sigma: x / (1 + sigma**2)  # denoises data of N(0, 1)
     >>> score(of_a_normal, jnp.array([[1.0, 0.5]]), sigma_pm1=1.0).tolist()
     [[-0.5, 0.0]]
     """
     x, sigma = _scaled(x, sigma_pm1)
-    return (denoise(x, sigma) - x) / sigma**2
+    if isinstance(denoise, Preconditioned):
+        return denoise.score(x, sigma)
+    return _divided(denoise(x, sigma), x, sigma, sigma_pm1)
+
+
+def smallest_level(dtype: Any) -> float:
+    """The noise level down to which ``(D - x) / sigma^2`` has an error of at most 0.01 by the rounding of ``D``.
+
+    Pixels are of order 1, and so is a score, or larger.
+
+    >>> f"{smallest_level(jnp.float32):.4f}", f"{smallest_level(jnp.float64):.0e}"
+    ('0.0035', '1e-07')
+    """
+    return (float(jnp.finfo(dtype).eps) / 0.01) ** 0.5
+
+
+def _divided(denoised: Array, x: Array, sigma: Array, sigma_pm1: Any) -> Array:
+    least = max(smallest_level(denoised.dtype), smallest_level(x.dtype))
+    if not is_traced(sigma_pm1) and float(sigma_pm1) < least:
+        raise ValueError(
+            f"`sigma_pm1` = {sigma_pm1} is below {least:.2g}: rounding in {denoised.dtype} would be a visible part of "
+            "(D - x) / sigma^2; give a denoiser made by `scores.preconditioned`, which needs no such difference, "
+            "images in float64 (JAX_ENABLE_X64=1), or a larger `sigma_pm1`"
+        )
+    return jnp.where(sigma >= least, (denoised - x).astype(x.dtype) / sigma**2, jnp.nan)
 
 
 def bayes_gradient(
@@ -167,8 +230,10 @@ def bayes_gradient(
     >>> bayes_gradient(one, other, jnp.ones((1, 2)), sigma_pm1=1.0).tolist()
     [[0.5, 0.5]]
     """
+    if isinstance(conditional, Preconditioned) and isinstance(unconditional, Preconditioned):
+        return score(conditional, x, sigma_pm1=sigma_pm1) - score(unconditional, x, sigma_pm1=sigma_pm1)
     x, sigma = _scaled(x, sigma_pm1)
-    return (conditional(x, sigma) - unconditional(x, sigma)) / sigma**2
+    return _divided(conditional(x, sigma), unconditional(x, sigma), sigma, sigma_pm1)
 
 
 def noise_levels(
@@ -198,10 +263,15 @@ def denoising_loss(
     Returns:
       One number for each image; about 1 for a fresh network.
 
+    Raises:
+      ValueError: noise of another shape, which would be shared by images.
+
     >>> zero = preconditioned(lambda x, c_noise: jnp.zeros_like(x), sigma_data=0.5)
     >>> denoising_loss(zero, jnp.full((1, 4), 0.5), 1.0, jnp.zeros((1, 4)), sigma_data=0.5).round(3).item()
     0.8
     """
+    if jnp.shape(noise) != x.shape:
+        raise ValueError(f"`noise` must have the shape {x.shape} of `x`, got {jnp.shape(noise)}")
     levels = jnp.broadcast_to(jnp.asarray(sigma, x.dtype), x.shape[:1])
     squares = (denoise(x + _beside(levels, x) * noise, levels) - x) ** 2
     return loss_weight(levels, sigma_data) * squares.reshape(x.shape[0], -1).mean(1)
@@ -220,10 +290,14 @@ def noise_schedule(
     >>> noise_schedule(3, sigma_max=8.0, sigma_min=1.0, rho=3.0).tolist()
     [8.0, 3.375, 1.0, 0.0]
     """
-    if steps < 2 or not sigma_max > sigma_min > 0:
+    check_counts(steps=steps)
+    if steps < 2 or not np.inf > sigma_max > sigma_min > 0:
         raise ValueError(
-            f"expected at least 2 steps and sigma_max > sigma_min > 0, got {steps}, {sigma_max} and {sigma_min}"
+            "expected at least 2 steps and a finite sigma_max > sigma_min > 0, "
+            f"got {steps}, {sigma_max} and {sigma_min}"
         )
+    if not 0 < rho < np.inf:
+        raise ValueError(f"`rho` must be one finite number above 0, got {rho}")
     levels = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps) ** rho
     return np.append(levels, 0.0)
 
@@ -266,7 +340,13 @@ def sample(
 
     Returns:
       Images in about [-1, 1].
+
+    Raises:
+      ValueError: levels that are not finite, do not fall, or end below 0.
     """
+    levels = np.asarray(levels)
+    if levels.ndim != 1 or not np.all(np.diff(levels) < 0) or not (np.isfinite(levels).all() and levels[-1] >= 0):
+        raise ValueError(f"`levels` must be finite and fall to 0, as `noise_schedule` makes them, got {levels}")
     x = noise * float(levels[0])
     for sigma, following in itertools.pairwise(levels):
         x = step(denoise, x, sigma, following)
@@ -278,8 +358,10 @@ def _beside(values: Float[Array, " n"], x: Any) -> Array:
     return values.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-def _scaled(x: Array, sigma: Any) -> tuple[Array, Array]:
-    """Images in [-1, 1] and the level in their type, both checked."""
-    check_images(x)
-    check_noise_level(sigma)
-    return 2 * x - 1, jnp.asarray(sigma, x.dtype)
+def _scaled(x: Any, sigma_pm1: Any) -> tuple[Array, Array]:
+    """Images in [-1, 1] and the level in their type, of float32 at least, both checked."""
+    x = as_images(x)
+    check_noise_level(sigma_pm1)
+    check_unit_range(x, sigma_pm1)
+    dtype = wide(x.dtype)
+    return 2 * x.astype(dtype) - 1, jnp.asarray(sigma_pm1, dtype)

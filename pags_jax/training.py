@@ -38,7 +38,8 @@ class Task:
     """What is trained, and compiled once.
 
     Attributes:
-      model: a flax module called as ``model(x, train=...)``; running statistics are its collection ``batch_stats``.
+      model: a flax.linen module called as ``model(x, train=...)``, or another name for that (``models.mode``), or
+        without; running statistics are its collection ``batch_stats``, and dropout draws from the state's key.
       loss: one of ``losses``, or of the same signature; options are bound with ``functools.partial``.
       augment: maps ``(key, x)`` to ``x``.
       batch_size: examples in a step.
@@ -138,7 +139,10 @@ def step(
 ) -> tuple[TrainState, Metrics]:
     """One step on a batch: augment, differentiate, update. Pure; ``jit`` it with ``task`` static."""
     for_steps, _ = jax.random.split(state.key)
-    for_augment, for_loss = jax.random.split(jax.random.fold_in(for_steps, state.step))
+    for_step = jax.random.fold_in(for_steps, state.step)
+    for_augment, for_loss = jax.random.split(for_step)
+    # One mask a step: attacks and penalties then see the network that is trained. The two above are number 0 and 1.
+    in_training = {**models.mode(task.model, train=True), "rngs": {"dropout": jax.random.fold_in(for_step, 2)}}
     dtype = jax.tree.leaves(state.params)[0].dtype
     images = task.augment(for_augment, to_float(x, dtype))
     strength, rate, momentum, decay, clip = (
@@ -149,7 +153,7 @@ def step(
     def total(params):
         def apply_fn(images):
             variables = {"params": params, "batch_stats": state.statistics}
-            logits, updated = task.model.apply(variables, images, train=True, mutable=["batch_stats"])
+            logits, updated = task.model.apply(variables, images, mutable=["batch_stats"], **in_training)
             return logits, (logits, updated.get("batch_stats", {}))
 
         return task.loss(apply_fn, images, y, for_loss, strength, has_aux=True)
@@ -273,7 +277,7 @@ def check_finite(metrics: Any, first_step: int) -> None:
         row, column = divmod(int(jnp.argmax(bad)), table.shape[1])
         raise FloatingPointError(
             f"{metrics._fields[column]} is {float(table[row, column])} at step {first_step + row}; "
-            "use a smaller learning rate or strength"
+            f"{_advice(first_step + row)}"
         )
 
 
@@ -284,3 +288,13 @@ def check_all_finite(state: TrainState) -> None:
             raise FloatingPointError(
                 f"{name} are not finite after step {int(state.step) - 1}; use a smaller learning rate or strength"
             )
+
+
+def _advice(step: int) -> str:
+    """What to do about metrics that are not finite: those of step 0 come before any update."""
+    if step:
+        return "use a smaller learning rate or strength"
+    return (
+        "no update was done yet, so the learning rate has no part in it: look for labels that are no classes of the "
+        "model, images that are not finite or too small for it, or a strength that overflows"
+    )

@@ -1,27 +1,34 @@
-"""Streams images from class folders, for sets that are too large for memory: ``folder/class/*.jpg``.
+"""Streams images from class folders, for sets that are too large for memory: ``folder/class/**/*.jpg``.
+
+What a file means is settled while it is read, into three colours of 8 bits: of 16 bits the upper eight are kept
+(``value // 256``); grey, palettes, bits and inks (CMYK, by Pillow's formula, without a colour profile) become colours;
+a picture is turned upright by its EXIF orientation, as viewers show it (torchvision does not); an animation gives its
+first picture. Pixels that are not opaque have no colour of their own, and such files are refused.
 
 Reading, decoding and batching run in threads of ``grain``, which together with ``pillow`` is an optional dependency.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
 from pags_jax.datasets.reading import listed
 
-ENDINGS = (".jpg", ".jpeg", ".png")
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+UNREAD = (".tif", ".tiff", ".gif", ".heic", ".avif", ".jp2", ".jxl", ".ppm", ".pgm")
+"""Endings of images that are refused, not passed over."""
 
 
 class FoundImages(NamedTuple):
     """The images of a folder, not read yet.
 
     Attributes:
-      paths: n files, sorted by class, then by name.
+      paths: n files, by class, then sorted by path.
       labels: ``(n,)``, the place of each file's folder in ``classes``.
-      classes: names of the folders, sorted.
+      classes: names of the folders.
     """
 
     paths: tuple[Path, ...]
@@ -36,46 +43,108 @@ class Batch(NamedTuple):
     y: Int32[np.ndarray, " b"]
 
 
-def find_images(folder: str | Path) -> FoundImages:
-    """Lists the images (.jpg, .jpeg, .png) in the class folders of a folder, such as ImageNet's ``train``.
+def find_images(folder: str | Path, *, classes: Sequence[str] | None = None) -> FoundImages:
+    """Lists the images (.jpg, .jpeg, .png, .bmp, .webp) in the class folders of a folder, such as ImageNet's ``train``.
+
+    Folders inside of a class folder belong to the class. Hidden files and folders, whose names start with a dot, are
+    passed over (``._name.jpg``, which macOS adds, is no image), and so is ``__MACOSX``.
+
+    Args:
+      folder: of the class folders.
+      classes: their names, in the order of the labels; by default those that are there, sorted. To read validation
+        images with the labels of the training images, give ``classes=training.classes``: some of these classes may
+        have no images, or no folder.
+
+    Returns:
+      The ``FoundImages``.
 
     Raises:
-      ValueError: there is no such folder, it has no class folders, or one of these holds no image.
+      ValueError: there is no such folder, it has no class folders, one of these holds no image (unless ``classes`` are
+        given) or images of a format that is not read, or has a name that is not among ``classes``.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"no folder {folder}")
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not classes:
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
+    if not there:
         raise ValueError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg")
-    files = [sorted(path for path in place.iterdir() if path.suffix.lower() in ENDINGS) for place in classes]
-    empty = [place.name for place, found in zip(classes, files, strict=True) if not found]
-    if empty:
-        raise ValueError(f"no images ({', '.join(ENDINGS)}) in the class folders {listed(empty)} of {folder}")
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(found) for found in files])
-    return FoundImages(tuple(path for found in files for path in found), labels, tuple(place.name for place in classes))
+    names = tuple(there if classes is None else classes)
+    if isinstance(classes, str) or len(set(names)) != len(names):
+        raise ValueError(f"`classes` must be different names of folders, got {classes!r}")
+    unknown = [name for name in there if name not in names]
+    if unknown:
+        raise ValueError(f"{folder} has the class folders {listed(unknown)}, which are not among `classes`")
+    files = [_files(folder / name) for name in names]
+    empty = [name for name, found in zip(names, files, strict=True) if not found]
+    if (empty and classes is None) or len(empty) == len(names):
+        raise ValueError(
+            f"no images ({', '.join(ENDINGS)}) in the class folders {listed(empty)} of {folder}; to read them as "
+            "classes without images, give `classes`"
+        )
+    labels = np.repeat(np.arange(len(names), dtype=np.int32), [len(found) for found in files])
+    return FoundImages(tuple(path for found in files for path in found), labels, names)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _files(place: Path) -> list[Path]:
+    """The images below a folder; none if it is not there."""
+    files = [
+        path
+        for path in sorted(place.rglob("*"))
+        if not path.is_dir() and not any(map(_hidden, path.relative_to(place).parts))
+    ]
+    unread = [path for path in files if path.suffix.lower() in UNREAD]
+    if unread:
+        raise ValueError(
+            f"{unread[0]} is one of {len(unread)} images of a format that is not read; save it as one of "
+            f"{', '.join(ENDINGS)}, or take it away"
+        )
+    return [path for path in files if path.suffix.lower() in ENDINGS]
 
 
 def read_image(path: Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """Reads an image, cuts out the largest square in its middle and averages that down to ``size`` pixels.
 
-    Averaging (a box filter) is what the ImageNet64x64 release used, there on the whole image.
+    Averaging (a box filter) is what the ImageNet64x64 release used, there on the whole image. See the module for what
+    becomes of 16 bits, transparency and orientation.
 
     Raises:
-      ValueError: the file is no image, or damaged.
+      ValueError: the file is no image, or damaged, or has pixels that are transparent or of a kind that is not read.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
+            image = ImageOps.exif_transpose(_in_colours(image))
             width, height = image.size
             side = min(width, height)
             left, top = (width - side) // 2, (height - side) // 2
             box = (left, top, left + side, top + side)
-            resized = image.convert("RGB").resize((size, size), Image.Resampling.BOX, box=box)
+            resized = image.resize((size, size), Image.Resampling.BOX, box=box)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is no image that can be read ({error}); replace it or leave it out") from error
     return np.asarray(resized)
+
+
+def _in_colours(image: Any) -> Any:
+    """A Pillow image in the mode RGB, with its EXIF data."""
+    from PIL import Image
+
+    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+        raise ValueError("it has transparent pixels, which have no colour: put it on a background")
+    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow's `convert` would clip at 255.
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"its values are from {values.min()} to {values.max()}, not of 16 bits")
+        grey = Image.fromarray((values // 256).astype(np.uint8))
+        grey.info = dict(image.info)
+        image = grey
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+        raise ValueError(f"its pixels are of Pillow's mode {image.mode!r}, which is not read: save it as RGB")
+    return image.convert("RGB")
 
 
 def image_batches(

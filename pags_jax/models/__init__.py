@@ -14,6 +14,7 @@ from pags_jax.models.registry import count_parameters as count_parameters
 from pags_jax.models.registry import create as create
 from pags_jax.models.registry import evaluator as evaluator
 from pags_jax.models.registry import init as init
+from pags_jax.models.registry import mode as mode
 from pags_jax.models.resnet import ResNet as ResNet
 from pags_jax.models.unet import UNet as UNet
 from pags_jax.models.vgg import VGG as VGG

@@ -45,6 +45,7 @@ class Autoencoder(nn.Module):
         Raises:
           ValueError: images of another shape than the autoencoder's.
         """
+        layers.check_input(x, 1, "Autoencoder")
         if x.shape[1:] != tuple(self.shape):
             raise ValueError(f"this autoencoder is for images of the shape {tuple(self.shape)}, got {x.shape[1:]}")
         return self.encoder(x)
@@ -55,7 +56,7 @@ class Autoencoder(nn.Module):
         Raises:
           ValueError: codes of another size than the autoencoder's.
         """
-        if z.shape[1] != self.latent:
+        if z.ndim != 2 or z.shape[1] != self.latent:
             raise ValueError(f"this autoencoder has latent codes of size {self.latent}, got the shape {z.shape}")
         return self.decoder(z)
 

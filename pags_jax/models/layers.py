@@ -33,6 +33,9 @@ class BatchNorm(nn.Module):
     Attributes:
       use_running_average: normalise by running statistics; otherwise by those of the batch, which update them.
       dtype: of the result; by default that of ``x``.
+
+    Raises:
+      ValueError: one value a channel to take statistics of, whose variance is zero whatever it is.
     """
 
     use_running_average: bool
@@ -42,6 +45,11 @@ class BatchNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         """``(x - mean) / sqrt(variance + 1e-5) * scale + bias``."""
         c, n = x.shape[-1], math.prod(x.shape[:-1])
+        if n == 1 and not (self.use_running_average or self.is_initializing()):
+            raise ValueError(
+                f"batch normalisation in training needs more than one value a channel, got an input of the shape "
+                f"{x.shape}: use a larger batch, or larger images"
+            )
         scale = self.param("scale", nn.initializers.ones_init(), (c,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (c,), jnp.float32)
         running = {
@@ -55,7 +63,7 @@ class BatchNorm(nn.Module):
             # In two passes: the difference of two large numbers would lose the digits of a small variance.
             var = channel_sum((x - channel_spread(mean, x.shape[:-1])) ** 2) / n
             if not self.is_initializing():
-                for name, new in (("mean", mean), ("var", var * (n / max(n - 1, 1)))):
+                for name, new in (("mean", mean), ("var", var * (n / (n - 1)))):
                     old = running[name].value  # PyTorch's momentum of 0.1 is the share of what is new.
                     running[name].value = 0.9 * old + 0.1 * new.astype(old.dtype)
         slope = scale.astype(x.dtype) * jax.lax.rsqrt(var + 1e-5)
@@ -71,6 +79,22 @@ def widened(channels: int, width: float) -> int:
     16
     """
     return max(1, round(channels * width))
+
+
+def check_input(x: Array, smallest: int, model: str) -> None:
+    """Raises ValueError unless ``x`` are floats ``(n, height, width, channels)``, at least ``smallest`` high and wide.
+
+    Smaller ones would leave maps of no size, whose means are NaN.
+    """
+    if x.ndim != 4 or 0 in x.shape:
+        raise ValueError(f"{model} is for images (n, height, width, channels), got the shape {x.shape}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{model} is for floats in [0, 1], got {x.dtype}; see images.to_float")
+    if min(x.shape[1:3]) < smallest:
+        raise ValueError(
+            f"{model} needs images of at least {smallest} x {smallest} pixels, got {x.shape[1]} x {x.shape[2]}; "
+            "enlarge or pad them, or take another model"
+        )
 
 
 def activate(x: Array, activation: str, beta: float) -> Array:

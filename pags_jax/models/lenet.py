@@ -9,11 +9,13 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from pags_jax.models.layers import Activation, activate, at_least_float32, conv, dense, max_pool, widened
+from pags_jax.models.layers import Activation, activate, at_least_float32, check_input, conv, dense, max_pool, widened
 
 
 class LeNet(nn.Module):
     """Two 3 x 3 convolutions of 32 and 64 channels, 2 x 2 maxima, a layer of 128: 1,199,882 parameters on 28 x 28 x 1.
+
+    Images have at least 6 x 6 pixels.
 
     Attributes:
       classes: number of classes.
@@ -33,6 +35,7 @@ class LeNet(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n k"]:
         """Logits; training and evaluation are the same."""
         del train
+        check_input(x, 6, "LeNet")
         convolve = partial(conv, kernel_size=(3, 3), padding="VALID", use_bias=True, dtype=self.dtype)
         x = activate(convolve(widened(32, self.width))(x), self.activation, self.beta)
         # Nonlinearities that rise commute with maxima, of which there are fewer.

@@ -1,9 +1,10 @@
 """Models by name, their variables, and the functions of images that they become."""
 
+import inspect
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
@@ -62,12 +63,12 @@ def create(
     """
     if name not in NAMES:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(NAMES)}")
-    if classes < 2:
+    if not isinstance(classes, int | np.integer) or classes < 2:
         raise ValueError(f"`classes` must be at least 2, got {classes}")
     if activation not in get_args(Activation):
         raise ValueError(f"unknown activation {activation!r}; known: {', '.join(get_args(Activation))}")
-    if not beta > 0:
-        raise ValueError(f"`beta` must be above 0, got {beta}")
+    if not 0 < beta < math.inf:
+        raise ValueError(f"`beta` must be finite and above 0, got {beta}")
     if not 0 < width < math.inf:
         raise ValueError(f"`width` must be finite and above 0, got {width}")
     if stem not in (2, 3, 7):
@@ -81,13 +82,36 @@ def create(
 
 
 def init(model: nn.Module, x: Shaped[Array | np.ndarray, "n h w c"], *, key: Array) -> dict[str, Any]:
-    """Fresh variables for images shaped as ``x``: ``params``, and ``batch_stats`` of batch normalisation."""
+    """Fresh variables for images shaped as ``x``: ``params``, and ``batch_stats`` of batch normalisation.
+
+    Raises:
+      ValueError: no flax.linen module, or images too small for it.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"the model must be a flax.linen module, got {type(model).__name__}; a model of another library (flax.nnx, "
+            "equinox) is trained by its own loop, and measured here as a function of images"
+        )
     return dict(_init(model, key, jnp.zeros((1, *x.shape[1:]), jnp.float32)))
 
 
 @partial(jax.jit, static_argnums=0)
 def _init(model: nn.Module, key: Array, x: Array) -> Any:
-    return model.init(key, x, train=False)
+    return model.init(key, x, **mode(model, train=False))
+
+
+#: What modules call the argument that tells training from evaluation, and its value in training.
+_MODES = {"train": True, "training": True, "deterministic": False, "inference": False, "use_running_average": False}
+
+
+def mode(model: nn.Module, *, train: bool) -> dict[str, Any]:
+    """The argument by which a flax.linen module is told to train, if it takes one: ``train`` or one of its synonyms.
+
+    >>> mode(LeNet(classes=2), train=True)
+    {'train': True}
+    """
+    taken = inspect.signature(model.__call__).parameters
+    return {name: value is train for name, value in _MODES.items() if name in taken}
 
 
 def evaluator(model: nn.Module, variables: Any) -> Callable[[Any], Any]:
@@ -95,7 +119,16 @@ def evaluator(model: nn.Module, variables: Any) -> Callable[[Any], Any]:
 
     It is a pytree, so that ``jit`` can take it as an argument and compile once for all variables of a model.
     """
-    return jax.tree_util.Partial(model.apply, variables)
+    return jax.tree_util.Partial(_Evaluation(model), variables)
+
+
+class _Evaluation(NamedTuple):
+    """A module in evaluation, equal to that of an equal module."""
+
+    model: nn.Module
+
+    def __call__(self, variables: Any, x: Any) -> Any:
+        return self.model.apply(variables, x, **mode(self.model, train=False))
 
 
 def count_parameters(variables: Any) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from pags_jax.models.layers import Activation, BatchNorm, activate, at_least_float32, conv, dense, widened
+from pags_jax.models.layers import Activation, BatchNorm, activate, at_least_float32, check_input, conv, dense, widened
 from pags_jax.models.patches import to_patches
 
 
@@ -76,6 +76,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n k"]:
         """Logits; ``train`` uses, and updates, the statistics of the batch."""
+        check_input(x, 1, "ResNet")
         first = widened(64, self.width)
         if self.stem == 2:  # As a product: strided convolutions have slow gradients on CPUs.
             x = conv(first, (1, 1), dtype=self.dtype)(to_patches(x))

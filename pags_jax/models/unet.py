@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pags_jax.models.layers import conv, dense
+from pags_jax.models.layers import check_input, conv, dense
 from pags_jax.models.patches import from_patches, to_patches
 
 _FREQUENCIES = 16
@@ -56,6 +56,7 @@ class UNet(nn.Module):
         Raises:
           ValueError: images with another number of channels.
         """
+        check_input(x, 1, "UNet")
         n, height, width, channels = x.shape
         if channels != self.channels:
             raise ValueError(f"this network is for images of {self.channels} channels, got the shape {x.shape}")

@@ -103,14 +103,18 @@ def test_no_example_touches_another(chunk_size, apply_fn, images):
 
 @pytest.mark.parametrize("chunk_size", [None, 3])
 def test_models_see_one_image_at_a_time(chunk_size, images):
-    """So that batch statistics, should a model take them, couple nothing: a batch of one, centred, is zero."""
+    """So that batch statistics, should a model take them, couple nothing: a batch of one, centred, is zero.
+
+    Only under `jit`, where what a model does cannot be seen: called eagerly it is refused."""
     x, y = images
 
     def centred(x):
         return (x - x.mean(axis=0, keepdims=True)).reshape(x.shape[0], -1)
 
-    gradients = input_gradients(centred, x, y, target="logit", chunk_size=chunk_size)
-    np.testing.assert_array_equal(gradients, jnp.zeros_like(x))
+    gradients = partial(input_gradients, centred, target="logit", chunk_size=chunk_size)
+    np.testing.assert_array_equal(jax.jit(gradients)(x, y), jnp.zeros_like(x))
+    with pytest.raises(ValueError, match=r"does not treat each example by itself.*model\.eval\(\)"):
+        gradients(x, y)
 
 
 def test_logit_sums_are_no_function_of_the_classifier(apply_fn, images):
@@ -185,7 +189,8 @@ def test_smoothing_averages_the_gradients_at_the_noisy_images():
         return network(x)
 
     x, y = jnp.full((1, 8), 0.5), jnp.array([1])
-    smoothed = smoothed_gradients(recording, x, y, target="loss", key=jax.random.key(0), sigma=0.3, samples=6)
+    options = {"target": "loss", "key": jax.random.key(0), "sigma": 0.3, "samples": 6}
+    smoothed = jax.jit(partial(smoothed_gradients, recording, **options))(x, y)
     jax.effects_barrier()
     draws = np.unique(np.concatenate(seen).reshape(-1, 8), axis=0)
     assert draws.shape == (6, 8)
@@ -263,6 +268,35 @@ def test_all_are_float32_for_float32_images():
         assert (gradients.dtype, gradients.shape) == (jnp.float32, (2, 5))
 
 
+def smooth(f, x, y, *, sigma):
+    return smoothed_gradients(f, x, y, target="loss", key=jax.random.key(0), sigma=sigma, samples=1)
+
+
+@pytest.mark.parametrize("target", ["logit", "log_prob", "loss"])
+def test_labels_that_are_no_classes_make_nan_under_jit(target):
+    """They cannot be seen there; that of another class would be a wrong answer."""
+    weights = jnp.asarray(np.random.default_rng(8).normal(size=(6, 3)))
+    gradients = jax.jit(partial(input_gradients, lambda x: x @ weights, target=target))
+    found = gradients(jnp.ones((4, 6)), jnp.array([2, 3, -1, 0]))
+    np.testing.assert_array_equal(np.isnan(found).all(1), [False, True, True, False])
+    assert np.isfinite(found[jnp.array([0, 3])]).all()
+
+
+def test_bfloat16_gradients_are_added_up_in_float32():
+    """A mean of 1,024 equal gradients of 0.37: in bfloat16 the sum stops growing after 256 of them."""
+    x, y = jnp.ones((2, 5), jnp.bfloat16), jnp.zeros(2, int)
+
+    def model(x):
+        first = jnp.float32(0.37) * x.astype(jnp.float32).sum(1)
+        return jnp.stack([first, 0 * first], 1)
+
+    smoothed = smoothed_gradients(model, x, y, target="logit", key=jax.random.key(0), sigma=0.1, samples=1024)
+    integrated = integrated_gradients(model, x, y, target="logit", steps=1024)
+    for found in (smoothed, integrated):
+        assert found.dtype == jnp.bfloat16
+        np.testing.assert_allclose(found.astype(jnp.float32), 0.37, rtol=2**-8)
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -271,6 +305,19 @@ def test_all_are_float32_for_float32_images():
         (lambda f, x, y: input_gradients(f, x, y, target="loss", chunk_size=0), "`chunk_size` .* at least 1, got 0"),
         (lambda f, x, y: integrated_gradients(f, x, y, target="loss", steps=0), "`steps` .* at least 1, got 0"),
         (lambda f, x, y: integrated_gradients(f, x * jnp.nan, y, target="loss"), "NaN or infinite"),
+        (
+            lambda f, x, y: integrated_gradients(f, x, y, target="loss", baseline=jnp.ones(5)),
+            r"`baseline` must be one number or have the shape \(2, 5\) of `x`, got \(5,\)",
+        ),
+        (lambda f, x, y: integrated_gradients(f, x, y, target="loss", baseline=jnp.nan), "`baseline` holds NaN"),
+        (lambda f, x, y: smooth(f, x, y, sigma=jnp.ones((2, 1))), "`sigma` must be one finite number"),
+        (lambda f, x, y: smooth(f, x, y, sigma=jnp.nan), "`sigma` must be one finite number .* got nan"),
+        (lambda f, x, y: smooth(f, x, y, sigma=-0.1), "`sigma` must be .* at least 0, got -0.1"),
+        (lambda f, x, y: input_gradients(lambda x: f(x)[:, :1], x, 0 * y, target="loss"), r"two classes, .* \(1, 1\)"),
+        (
+            lambda f, x, y: input_gradients(lambda x: f(x)[:, 0], x, y, target="logit_sum"),
+            r"\(1, classes\), got \(1,\)",
+        ),
         (
             lambda f, x, y: smoothed_gradients(f, x, y, target="loss", key=jax.random.key(0), sigma=1.0, samples=0),
             "`samples` .* at least 1, got 0",

@@ -1,12 +1,16 @@
 """What is refused before anything is traced, and what may not be looked at."""
 
+import inspect
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import images, losses
+from pags_jax import alignment, gradients, images, losses, manifold, robustness, scores
 
+unchecked = inspect.unwrap  # annotations, of JAX's arrays, are checked in tests only
 X, Y = jnp.zeros((2, 3)), jnp.array([0, 1])
 
 
@@ -42,3 +46,37 @@ def test_constants_inside_of_jit_are_checked_too():
     broken = X.at[0, 0].set(jnp.nan)
     with pytest.raises(ValueError, match="NaN or infinite"):
         jax.jit(lambda: losses.cross_entropy(lambda x: x, broken, Y))()
+
+
+def test_numpys_float64_images_are_used_without_a_word():
+    """In a session without float64, where asking for it warns; warnings are errors here."""
+    x, y = np.random.default_rng(0).uniform(size=(3, 2, 2, 3)), np.array([0, 1, 1])
+    basis = np.eye(12)[None, :2].repeat(3, 0).reshape(3, 2, 2, 2, 3)
+    noise = np.random.default_rng(1).normal(size=(1, 3, 2, 2, 3))
+    key = jax.random.key(0)
+
+    def apply_fn(x):
+        return x.reshape(len(x), -1)[:, :4]
+
+    calls = (
+        lambda: unchecked(gradients.input_gradients)(apply_fn, x, y, target="loss"),
+        lambda: unchecked(gradients.smoothed_gradients)(
+            apply_fn, x, y, target="loss", key=key, sigma=np.float64(0.1), samples=2
+        ),
+        lambda: unchecked(gradients.integrated_gradients)(apply_fn, x, y, target="loss", baseline=0 * x, steps=2),
+        lambda: unchecked(robustness.manifold_robustness)(apply_fn, x, basis, eps_l2=np.ones(2), noise=noise)[0],
+        lambda: unchecked(robustness.step_lengths)(x, basis, eps_l2=1.0, noise=noise, bounds=(0, 1))[1],
+        lambda: unchecked(robustness.relative_noise_robustness)(apply_fn, x, x > 0.5, sigma=0.1, key=key),
+        lambda: unchecked(robustness.off_manifold_share)(x, basis),
+        lambda: unchecked(scores.score)(lambda x, sigma: 0 * x, x, sigma_pm1=np.float64(0.5)),
+        lambda: unchecked(alignment.cosine)(x, x**2),
+        lambda: unchecked(alignment.unit_scale)(x),
+        lambda: unchecked(manifold.local_pca)(x[None], rank=1),
+        lambda: unchecked(manifold.nearest)(x, x, count=1, itself=np.arange(3)),
+        lambda: unchecked(manifold.tangent_basis)(lambda z: z**2, x.reshape(3, -1)),
+        lambda: unchecked(manifold.denoiser_basis)(lambda x, _: x, x, sigma_pm1=0.5, rank=1, key=key, iterations=1),
+    )
+    with jax.enable_x64(False), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for call in calls:
+            assert call().dtype in (jnp.float32, jnp.int32)

@@ -411,6 +411,12 @@ def eigenvector(x, **options):
         (lambda: local_pca(jnp.full((2, 4, 9), jnp.nan), rank=1), "NaN or infinite"),
         (lambda: nearest(X, X[:, :1], count=1, itself=None), "images of one shape"),
         (lambda: nearest(X, X, count=2, itself=jnp.array([0, 1])), "`count` must be .* from 1 to 1, got 2"),
+        (lambda: nearest(X, X, count=1, itself=jnp.array([0, 2])), "`itself` must be rows from 0 to 1 of `data`"),
+        (
+            lambda: tangent_basis(lambda z: z.astype(jnp.bfloat16), jnp.ones((2, 3))),
+            "`decode` makes bfloat16, whose rounding hides the rank .* float32, or give `rtol`",
+        ),
+        (lambda: eigenvector(255 * X + 100), r"images must lie in \[0, 1\]"),
         (lambda: eigenvector(X, rank=13), "`rank` .* from 1 to 12, got 13"),
         (lambda: eigenvector(X, iterations=0), "`iterations` .* 1, got 0"),
         (lambda: eigenvector(X / 0), "NaN or infinite"),
@@ -428,6 +434,27 @@ def eigenvector(x, **options):
 def test_what_cannot_be_used_is_refused(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+def test_bases_of_bfloat16_are_those_of_float32():
+    rng = np.random.default_rng(0)
+    matrix = jnp.asarray(rng.normal(size=(3, 30)), jnp.bfloat16)
+    z = jnp.asarray(rng.normal(size=(2, 3)), jnp.bfloat16)
+
+    def decode(z):
+        return jnp.tanh(z @ matrix.astype(z.dtype))
+
+    exact = tangent_basis(decode, z.astype(jnp.float32))
+    found = tangent_basis(decode, z)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, exact, atol=1e-5)
+    rounded = tangent_basis(lambda z: decode(z.astype(jnp.bfloat16)), z, rtol=0.01)
+    assert np.nanmax(principal_angles(rounded, exact)) < 0.05
+    x = jnp.asarray(rng.uniform(size=(2, 8, 30)), jnp.bfloat16)
+    pca = local_pca(x, rank=2)
+    assert np.nanmax(principal_angles(pca, local_pca(x.astype(jnp.float32), rank=2))) < 1e-3
+    flat = eigenvector(x[:, 0])
+    assert (pca.dtype, flat.dtype) == (jnp.float32, jnp.float32)
 
 
 def test_codes_that_are_no_floats_are_refused():

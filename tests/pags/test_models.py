@@ -11,6 +11,7 @@ import pytest
 from scipy.signal import correlate2d
 
 from pags_jax import models
+from pags_jax.models import layers
 from pags_jax.models.layers import BatchNorm, max_pool
 from pags_jax.models.resnet import Block
 
@@ -248,7 +249,7 @@ def test_weights_are_drawn_as_pytorch_draws_them():
         ({"name": "alexnet"}, "unknown model 'alexnet'; known: lenet, resnet14, resnet18"),
         ({"classes": 1}, "`classes` must be at least 2, got 1"),
         ({"activation": "tanh"}, "unknown activation 'tanh'; known: relu, softplus"),
-        ({"beta": 0.0}, "`beta` must be above 0, got 0"),
+        ({"beta": 0.0}, "`beta` must be finite and above 0, got 0"),
         ({"stem": 5}, "`stem` must be 2, 3 or 7, got 5"),
         ({"name": "lenet", "stem": 7}, "`stem` is a choice of residual networks, not of 'lenet'"),
     ],
@@ -257,3 +258,56 @@ def test_bad_models_are_refused(options, message):
     options = {"name": "resnet18", "classes": 10, **options}
     with pytest.raises(ValueError, match=message):
         models.create(options.pop("name"), **options)
+
+
+SMALLEST = {"lenet": 6, "vgg11": 32}
+
+
+@pytest.mark.parametrize(
+    ("model", "smallest"),
+    [
+        *(
+            (models.create(name, classes=2, width=0.05), {"lenet": 6, "vgg11": 32}.get(name, 1))
+            for name in models.NAMES
+        ),
+        (models.create("resnet18", classes=2, width=0.05, stem=7), 1),
+        (models.VGG(2, stages=((8,),)), 2),
+        (models.UNet(), 1),
+    ],
+)
+def test_images_too_small_for_a_model_are_refused(model, smallest):
+    """One pixel less would leave maps of no size; the smallest images do not."""
+
+    def outputs(height, width):
+        return jax.eval_shape(
+            lambda x: model.init_with_output(jax.random.key(0), x)[0], jnp.ones((2, height, width, 1), jnp.float32)
+        )
+
+    for height, width in ((smallest, smallest), (smallest, smallest + 3)):
+        assert 0 not in outputs(height, width).shape
+    for height, width in ((smallest - 1, smallest), (smallest, smallest - 1)):
+        said = "is for images" if smallest == 1 else f"at least {smallest} x {smallest} pixels, got {height} x {width}"
+        with pytest.raises(ValueError, match=said):
+            outputs(height, width)
+
+
+def test_what_is_no_batch_of_float_images_is_refused():
+    """Annotations are checked in tests only."""
+    with pytest.raises(ValueError, match=r"LeNet is for images \(n, height, width, channels\), .* \(2, 32, 32\)"):
+        layers.check_input(jnp.ones((2, 32, 32)), 6, "LeNet")
+    with pytest.raises(ValueError, match=r"LeNet is for floats in \[0, 1\], got uint8; see images\.to_float"):
+        layers.check_input(jnp.ones((2, 32, 32, 1), jnp.uint8), 6, "LeNet")
+
+
+def test_statistics_of_one_value_are_refused():
+    """As PyTorch does: its variance is zero, and the output its bias, whatever it is."""
+    norm = BatchNorm(use_running_average=False)
+    x = jnp.array([[[[5.0, 6.0, 7.0]]]])
+    variables = norm.init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match=r"more than one value a channel, got an input of the shape \(1, 1, 1, 3\)"):
+        norm.apply(variables, x, mutable=["batch_stats"])
+    two = jnp.concatenate([x, x + 2])
+    out, _ = norm.apply(variables, two, mutable=["batch_stats"])
+    np.testing.assert_allclose(out[:, 0, 0], np.array([[-1.0], [1.0]]) * np.ones(3), rtol=1e-4)
+    running = BatchNorm(use_running_average=True)
+    np.testing.assert_allclose(running.apply(variables, x), x, rtol=1e-4)

@@ -15,6 +15,7 @@ from pags_jax.robustness import (
     off_manifold_share,
     off_manifold_share_by_noise,
     relative_noise_robustness,
+    step_lengths,
 )
 
 SHAPE = (2, 3, 2)
@@ -231,6 +232,33 @@ def test_bounds_cut_what_leaves_them():
 
 
 # ----------------------------------------------------------------------------------------- signal, distractor
+def test_cut_steps_are_shorter_and_said_to_be():
+    """A bound at the images' own values in one channel, none in the others."""
+    low, high = x.min((0, 1, 2)), jnp.full(x.shape[-1], jnp.inf)
+    low = low.at[1:].set(-jnp.inf)
+    eps = jnp.array([0.1, 2.0])
+    found = step_lengths(x, basis, eps_l2=eps, noise=noise, bounds=(low, high), chunk_size=3)
+    for part, lengths in zip(zip(*(directions(basis, u) for u in noise), strict=True), found, strict=True):
+        for row, distance in enumerate(eps):
+            cut = [np.clip(x + distance * way, low, high) - x for way in part]
+            expected = np.mean([np.linalg.norm(step.reshape(N, -1), axis=1) for step in cut], axis=0)
+            np.testing.assert_allclose(lengths[row], expected, rtol=1e-10)
+    assert (found.off[1] < 1.99).any()
+    for lengths in step_lengths(x, basis, eps_l2=eps, noise=noise):
+        np.testing.assert_allclose(lengths, jnp.broadcast_to(eps[:, None], (2, N)), rtol=1e-10)
+
+
+def test_bfloat16_images_are_measured_in_float32():
+    small = x.astype(jnp.bfloat16)
+    exact, found = (
+        manifold_robustness(lambda z: apply_fn(z.astype(jnp.float64)), images, basis, eps_l2=0.5, noise=noise)
+        for images in (small.astype(jnp.float64), small)
+    )
+    for a, b in zip(exact, found, strict=True):
+        assert b.dtype == jnp.float32
+        np.testing.assert_allclose(b, a, atol=0.02)
+
+
 def test_relative_noise_robustness_equals_its_slow_twin():
     mask = np.random.default_rng(4).uniform(size=(N, 2, 3)) < 0.5
     of_pixels, of_values = (
@@ -383,6 +411,13 @@ ONE_STEP = {"eps_l2": 1.0, "noise": noise}
         ),
         (lambda: manifold_robustness(apply_fn, x, basis, chunk_size=-1, **ONE_STEP), "`chunk_size` .* got -1"),
         (lambda: manifold_robustness(apply_fn, x, basis, bounds=(1, 0), **ONE_STEP), r"got \(1, 0\)"),
+        (lambda: manifold_robustness(apply_fn, x, basis, bounds=(jnp.nan, 1), **ONE_STEP), r"`bounds` must be"),
+        (lambda: manifold_robustness(apply_fn, x, basis, bounds=(jnp.zeros(N), 9), **ONE_STEP), "one for each channel"),
+        (lambda: manifold_robustness(apply_fn, x + 9, basis, bounds=(0, 1), **ONE_STEP), "images must lie inside"),
+        (lambda: manifold_robustness(apply_fn, x, basis, eps_l2=[], noise=noise), "`eps_l2` must be"),
+        (lambda: manifold_robustness(lambda x: apply_fn(x)[:, :1], x, basis, **ONE_STEP), "at least two classes"),
+        (lambda: manifold_robustness(lambda x: apply_fn(x)[:, 0], x, basis, **ONE_STEP), r"\(1, classes\), got \(1,\)"),
+        (lambda: off_manifold_share_by_noise(apply_fn, x, basis, sigma=0.1, noise=noise), "one number for each of 4"),
         (lambda: manifold_robustness(apply_fn, x * jnp.nan, basis, **ONE_STEP), "NaN or infinite"),
         (lambda: manifold_robustness(apply_fn, x, basis[:, :, :1], **ONE_STEP), "need a basis"),
         (lambda: directions(basis[..., 0], noise[0]), "need a basis"),

@@ -46,7 +46,7 @@ def mixture_denoiser(chosen):
 
 
 ALL, SOME = np.arange(4), np.array([1, 3])
-POINTS = RNG.uniform(-0.5, 1.5, size=(6, 3))
+POINTS = RNG.uniform(size=(6, 3))
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5, 3.0])
@@ -60,6 +60,57 @@ def test_an_exact_denoiser_gives_the_closed_form_score_to_rounding(sigma):
     for point, row in zip(points, found, strict=True):
         slope = oracles.central_differences(lambda x: logsumexp(log_densities(x[None], sigma)[0]), point)
         np.testing.assert_allclose(row, slope, rtol=1e-6, atol=1e-6)
+
+
+def normal_network(x, c_noise):
+    """F of the exact denoiser of N(0.3, 0.5^2), for ``sigma_data`` = 0.5: both differences are done by hand.
+
+    D = (0.25 x + 0.3 s^2) / t and c_skip = 0.25 / t, so F = 0.3 s^2 / t / c_out = 0.6 s / sqrt(t), t = s^2 + 0.25.
+    """
+    sigma = jnp.exp(4 * c_noise)[:, None]
+    return jnp.broadcast_to(0.6 * sigma / jnp.sqrt(sigma**2 + 0.25), x.shape)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 0.05, 0.01, 0.002, 1e-4, 1e-6])
+def test_float32_scores_of_preconditioned_networks_keep_their_digits(sigma):
+    """At EDM's smallest level, 0.002, the difference D - x has two digits left, and at 1e-4 none."""
+    x = jnp.full((1, 4), 0.7, jnp.float32)
+    denoise = scores.preconditioned(normal_network, sigma_data=0.5)
+    expected = (0.3 - 0.4) / (0.25 + sigma**2)
+    np.testing.assert_allclose(scores.score(denoise, x, sigma_pm1=sigma), expected, rtol=1e-5)
+    other = scores.preconditioned(lambda x, c: 2 * normal_network(x, c), sigma_data=0.5)  # of N(0.6, 0.5^2)
+    gradient = scores.bayes_gradient(other, denoise, x, sigma_pm1=sigma)
+    np.testing.assert_allclose(gradient, 0.3 / (0.25 + sigma**2), rtol=1e-5)
+
+
+def test_scores_by_differences_are_right_or_refused():
+    def denoise(x, sigma):
+        return (0.25 * x + sigma**2 * 0.3) / (0.25 + sigma**2)
+
+    for dtype, least in ((jnp.bfloat16, 0.0035), (jnp.float32, 0.0035), (jnp.float64, 1.5e-7)):
+        x = jnp.full((1, 4), 0.7, dtype)
+        centre = 2 * np.asarray(x, float) - 1
+        for sigma in (0.5, 0.05, 1.1 * least):
+            found = scores.score(denoise, x, sigma_pm1=sigma)
+            assert found.dtype == (jnp.float32 if dtype == jnp.bfloat16 else dtype)
+            np.testing.assert_allclose(found, (0.3 - centre) / (0.25 + sigma**2), atol=0.02)
+        with pytest.raises(ValueError, match=r"`sigma_pm1` = .* below .*: rounding in float.*scores\.preconditioned"):
+            scores.score(denoise, x, sigma_pm1=0.9 * least)
+        with pytest.raises(ValueError, match="rounding in"):
+            scores.bayes_gradient(denoise, denoise, x, sigma_pm1=0.9 * least)
+        traced = jax.jit(partial(scores.score, denoise))(x, sigma_pm1=0.9 * least)
+        assert np.isnan(traced).all()
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(255.0, 0.0), (1 / 0.229, -0.485 / 0.229)])
+def test_images_of_other_ranges_are_refused(scale, shift):
+    x = scale * jnp.linspace(0, 1, 50)[None] + shift
+    for call in (
+        lambda: scores.score(mixture_denoiser(ALL), x, sigma_pm1=0.5),
+        lambda: scores.bayes_gradient(mixture_denoiser(ALL), mixture_denoiser(SOME), x, sigma_pm1=0.5),
+    ):
+        with pytest.raises(ValueError, match=r"images must lie in \[0, 1\], .* got values from .* divide .* by 255"):
+            call()
 
 
 def test_by_the_image_in_0_1_the_gradient_is_twice_the_score():
@@ -162,9 +213,17 @@ def test_the_schedule_is_edms():
     i = np.arange(18)
     expected = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
     np.testing.assert_allclose(levels, [*expected, 0], rtol=1e-12)
-    for wrong in ({"steps": 1}, {"steps": 5, "sigma_min": 0.0}, {"steps": 5, "sigma_max": 0.001}):
-        with pytest.raises(ValueError, match="at least 2 steps and sigma_max > sigma_min > 0"):
-            scores.noise_schedule(**wrong)
+    for wrong in ({"steps": 1}, {"sigma_min": 0.0}, {"sigma_max": 0.001}, {"sigma_max": np.inf}, {"sigma_min": np.nan}):
+        with pytest.raises(ValueError, match="at least 2 steps and a finite sigma_max > sigma_min > 0"):
+            scores.noise_schedule(**{"steps": 5, **wrong})
+
+
+def test_bad_levels_are_refused():
+    with pytest.raises(ValueError, match="`rho` must be one finite number above 0, got nan"):
+        scores.noise_schedule(5, rho=np.nan)
+    for levels in ([1.0, 2.0], [np.inf, 1.0], [1.0, -1.0], [1.0, np.nan]):
+        with pytest.raises(ValueError, match="`levels` must be finite and fall to 0"):
+            scores.sample(lambda x, sigma: x, jnp.ones((1, 2)), np.array(levels))
 
 
 def test_sampling_follows_the_closed_form_of_a_normal_with_an_error_of_second_order():

@@ -170,6 +170,8 @@ def test_what_is_not_finite_is_named():
         training.check_finite(bad, 5)
     with pytest.raises(FloatingPointError, match="loss is nan at step 2"):
         training.check_finite(training.Metrics(jnp.nan, jnp.ones(()), jnp.ones(())), 2)
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 0; no update was done yet, .* labels"):
+        training.check_finite(training.Metrics(jnp.array([jnp.nan, 1.0]), jnp.ones(2), jnp.ones(2)), 0)
 
 
 def test_milestones_are_the_references():

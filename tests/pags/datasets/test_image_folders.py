@@ -1,7 +1,9 @@
 """Streams of images from class folders: order, resuming, decoding, and bad files."""
 
 import importlib.util
+import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -31,6 +33,10 @@ def folder(tmp_path):
     return tmp_path
 
 
+def grey(path):
+    Image.new("L", (4, 4), 9).save(path)
+
+
 def places(batch):
     """Which images a batch holds, by their grey."""
     return np.rint(batch.x.reshape(len(batch.x), -1).mean(1) / 10).astype(int).tolist()
@@ -56,7 +62,38 @@ def test_bad_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has no class folders; expected .*CLASS"):
         datasets.find_images(tmp_path)
     (tmp_path / "cat").mkdir()
-    with pytest.raises(ValueError, match=r"no images \(\.jpg, \.jpeg, \.png\) in the class folders 'cat'"):
+    with pytest.raises(ValueError, match=r"no images \(\.jpg, \.jpeg, .*\) in the class folders 'cat'"):
+        datasets.find_images(tmp_path)
+
+
+def test_classes_keep_their_numbers_where_some_are_missing(folder, tmp_path):
+    training = datasets.find_images(folder)
+    held_out = tmp_path / "held out"
+    for name in ("n03", "n02"):
+        (held_out / name).mkdir(parents=True)
+    grey(held_out / "n03" / "a.png")
+    found = datasets.find_images(held_out, classes=training.classes)
+    assert (found.classes, found.labels.tolist()) == (training.classes, [2])
+    for classes, said in (
+        (["n01", "n02"], "has the class folders 'n03', which are not among `classes`"),
+        (["n02", "n02", "n03"], "`classes` must be different names"),
+        ("n03", "`classes` must be different names"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            datasets.find_images(held_out, classes=classes)
+    (held_out / "n03" / "a.png").unlink()
+    with pytest.raises(ValueError, match="no images"):
+        datasets.find_images(held_out, classes=training.classes)
+
+
+def test_hidden_files_are_no_images_and_folders_in_classes_are(tmp_path):
+    for name in ("cat/b.png", "cat/deep/a.png", "cat/._b.png", "cat/.cache/c.png", "__MACOSX/._b.png", ".git/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = datasets.find_images(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found.paths] == ["cat/b.png", "cat/deep/a.png"]
+    (tmp_path / "cat" / "e.TIFF").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"e\.TIFF is one of 1 images of a format that is not read"):
         datasets.find_images(tmp_path)
 
 
@@ -124,6 +161,73 @@ def test_the_middle_square_is_averaged(tmp_path):
 def test_grey_images_become_three_equal_channels(tmp_path):
     Image.fromarray(np.full((6, 6), 77, np.uint8)).save(tmp_path / "grey.png")
     np.testing.assert_array_equal(image_folders.read_image(tmp_path / "grey.png", 3), np.full((3, 3, 3), 77))
+
+
+def png_16_bit(path, values, colour_type):
+    """Writes a PNG of 16 bits by hand, as Pillow does not: values ``(h, w, samples)``."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+
+
+@pytest.mark.parametrize(("samples", "colour_type"), [(1, 0), (3, 2), (2, 4), (4, 6)])
+def test_of_16_bits_the_upper_eight_are_kept(samples, colour_type, tmp_path):
+    values = np.random.default_rng(0).integers(65536, size=(8, 8, samples), dtype=np.uint16)
+    if samples in (2, 4):
+        values[..., -1] = 65535  # opaque
+    png_16_bit(tmp_path / "deep.png", values, colour_type)
+    expected = np.broadcast_to((values >> 8)[..., : 3 if samples > 2 else 1], (8, 8, 3))
+    np.testing.assert_array_equal(image_folders.read_image(tmp_path / "deep.png", 8), expected)
+
+
+def test_pixels_of_every_kind_become_colours(tmp_path):
+    colours = np.random.default_rng(1).integers(256, size=(8, 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(colours)
+    bits = picture.convert("1")
+    palette = picture.quantize(256)
+    for image, expected in (
+        (picture.convert("RGBA"), colours),
+        (bits, np.repeat(255 * np.asarray(bits, np.uint8)[..., None], 3, 2)),
+        (palette, np.asarray(palette.convert("RGB"))),
+    ):
+        image.save(tmp_path / "image.png")
+        np.testing.assert_array_equal(image_folders.read_image(tmp_path / "image.png", 8), expected)
+    flat = Image.new("RGB", (8, 8), (200, 100, 50))
+    flat.convert("CMYK").save(tmp_path / "inks.jpg", quality=100)
+    assert np.abs(image_folders.read_image(tmp_path / "inks.jpg", 4).astype(int) - [200, 100, 50]).max() <= 3
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_pictures_are_turned_upright(ending, tmp_path):
+    """EXIF orientation 6: the camera was turned, and the file's left column is the picture's top row."""
+    sideways = np.zeros((8, 8, 3), np.uint8)
+    sideways[:, :4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(sideways).save(tmp_path / f"phone.{ending}", exif=exif)
+    upright = image_folders.read_image(tmp_path / f"phone.{ending}", 2)
+    np.testing.assert_array_equal(upright, np.repeat([[[255]], [[0]]], 2, 1).repeat(3, 2))
+
+
+@pytest.mark.parametrize("kind", ["alpha", "palette", "grey", "colour"])
+def test_transparent_pixels_are_refused(kind, tmp_path):
+    path = tmp_path / "cut out.png"
+    if kind == "alpha":
+        Image.new("RGBA", (4, 4), (9, 9, 9, 128)).save(path)
+    elif kind == "palette":
+        Image.new("P", (4, 4), 0).save(path, transparency=0)
+    else:  # a colour that stands for none
+        Image.new("L" if kind == "grey" else "RGB", (4, 4), 7 if kind == "grey" else (7, 7, 7)).save(
+            path, transparency=7 if kind == "grey" else (7, 7, 7)
+        )
+    with pytest.raises(ValueError, match=r"cut out\.png .*it has transparent pixels, .* put it on a background"):
+        image_folders.read_image(path, 2)
 
 
 @needs_grain
