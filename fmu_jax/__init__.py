@@ -19,6 +19,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent |
 | ``stream``, ``moments`` | deletions one by one, certified at a cost independent of the number of rows |
 | ``certificates``, ``rounding`` | ``certify``: residual bounds, widened by their own rounding error |
+| ``curvature`` | the Hessian with a bound on its rounding, and a factor that is proven after the fact |
 | ``output_perturbation``, ``contraction`` | ``certify_descent``: the guarantee of noise on the published model |
 | ``privacy``, ``tails`` | from residual to (epsilon, delta) and back, rounded to the safe side |
 | ``distances`` | how far the retrained model can be, and what that does to a prediction |
