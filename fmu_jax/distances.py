@@ -118,6 +118,23 @@ def local_distance(region: Region) -> Float[Array, ""]:
     return jnp.where(known, radius * spectral_norm_bound(dual) * (1 + roundings(4, radius.dtype)), jnp.inf)
 
 
+def shaped_distance(region: Region, shape: Float[Array, "d d"]) -> Float[Array, ""]:
+    """Bound on ``|theta^- - theta'|_A`` for a symmetric positive semi-definite ``A``, rounded up.
+
+    The smaller of ``radius |V A V'|_2^1/2``, ``V`` the region's dual, and ``distance |A|_2^1/2``.
+    """
+    d, dtype = shape.shape[0], shape.dtype
+    known = jnp.isfinite(region.radius) & jnp.all(jnp.isfinite(region.dual))
+    radius, dual = jnp.where(known, region.radius, 0), jnp.where(known, region.dual, 1)
+    size = jnp.abs(dual)
+    seen = dual @ shape @ dual.T
+    slack = roundings(2 * d + 8, dtype) * norm_bound((size @ jnp.abs(shape) @ size.T).ravel())
+    local = radius * linalg.root(spectral_norm_bound((seen + seen.T) / 2) + slack)
+    everywhere = region.distance * linalg.root(spectral_norm_bound(shape))
+    bound = jnp.minimum(jnp.where(known, local, jnp.inf), everywhere)
+    return jnp.where(jnp.isnan(bound), jnp.inf, bound * (1 + roundings(16, dtype)))
+
+
 def prediction_margins(region: Region, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Bound on ``|x_i.(theta^- - theta')|`` for each row: how far retraining could move its score.
 

@@ -137,7 +137,10 @@ def regions(form, batch, params):
         data = Data(p["x"], p["y"], p["group"], p["w"], groups)
         removal = Removal(t, data, None, t, None, None, None)
         region = distances._region(objective, removal, p["noise"])
-        return region, distances.local_distance(region), distances.prediction_margins(region, p["x"])
+        # What both worlds share: the Gram matrix of what remains, and the ridge.
+        shape = (p["x"] * p["w"][:, None]).T @ p["x"] / 4 + N * p["l2"] * jnp.eye(D, dtype=t.dtype)
+        shaped = shape, distances.shaped_distance(region, shape)
+        return region, distances.local_distance(region), distances.prediction_margins(region, p["x"]), shaped
 
     return jax.vmap(one)(batch, params)
 
@@ -168,8 +171,8 @@ def problems(form, dtype, seed, count):
 def test_in_float32_no_bound_is_below_the_float64_truth(form, count):
     """Problems whose float64 truth is not good to a thousandth of the distance do not count."""
     found, batch, params, optima = problems(form, np.float32, count, count)
-    region, local, margins = jax.tree.map(np.asarray, regions(form, batch, params))
-    assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves((region, local, margins)))
+    region, local, margins, (shape, shaped) = jax.tree.map(np.asarray, regions(form, batch, params))
+    assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves((region, local, margins, shaped)))
     counted = finite = 0
     for i, p in enumerate(found):
         truth, gap = Truth(p, form), params[i].astype(np.float64) - optima[i]
@@ -179,6 +182,7 @@ def test_in_float32_no_bound_is_below_the_float64_truth(form, count):
         if wrong > 1e-3 * np.linalg.norm(gap):
             continue
         counted, finite = counted + 1, finite + np.isfinite(local[i])
+        assert np.sqrt(gap @ shape[i].astype(np.float64) @ gap) <= shaped[i] * (1 + 2e-3) + 2e-3 * wrong
         assert np.linalg.norm(gap) <= min(local[i], region.distance[i]) * (1 + 2e-3), (i, p)
         assert (
             np.abs(truth.x @ gap) <= margins[i][p["w"] > 0] * (1 + 2e-3) + np.linalg.norm(truth.x, axis=1) * wrong
@@ -190,8 +194,8 @@ def test_in_float32_no_bound_is_below_the_float64_truth(form, count):
 @pytest.mark.parametrize(("form", "count"), [(FORMS[1], 24), *SLOW])
 def test_in_float64_no_bound_is_below_the_truth_of_fifty_digits(form, count):
     found, batch, params, optima = problems(form, np.float64, count, count)
-    region, local, margins = jax.tree.map(np.asarray, regions(form, batch, params))
-    assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves((region, local, margins)))
+    region, local, margins, (shape, shaped) = jax.tree.map(np.asarray, regions(form, batch, params))
+    assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves((region, local, margins, shaped)))
     assert np.isfinite(local).sum() > count / 4
     # Where rounding matters most: the nearest to the optimum, and the worst conditioned.
     order = np.argsort(local / region.distance + np.where(np.isfinite(local), 0, 1e9))
@@ -202,6 +206,7 @@ def test_in_float64_no_bound_is_below_the_truth_of_fifty_digits(form, count):
             start = np.vectorize(lambda v: mp.mpf(float(v)), otypes=[object])(params[i])
             gap = start - truth.solve(np.vectorize(lambda v: mp.mpf(float(v)), otypes=[object])(optima[i]))
             assert norm(gap) <= min(mp.mpf(local[i]), mp.mpf(region.distance[i])), i
+            assert mp.sqrt(gap @ np.vectorize(mp.mpf, otypes=[object])(shape[i]) @ gap) <= mp.mpf(shaped[i])
             assert norm(truth.grad(start)) <= mp.mpf(region.residual_norm[i])
             h, dual = truth.hess(start), region.dual[i]
             for v in (*np.eye(D), truth.x[0]):
