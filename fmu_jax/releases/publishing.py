@@ -1,32 +1,4 @@
-r"""What fresh noise on every published model guarantees, over any number of adaptive releases.
-
-**Two worlds.** In both, the same rows are trained on, the same deletions are asked for and the same models were
-published so far. In one the deletions are carried out by unlearning, which ends at ``theta^-``; in the other by exact
-retraining, which ends at ``theta'``. Published is
-
-    theta^- + xi,   xi ~ N(0, s^2 A^-1),     with a certified |theta^- - theta'|_A <= Delta,
-
-the scale ``s`` and the shape ``A`` (identity, or a matrix that both worlds compute alike, from the remaining rows, say)
-the same in both. Given all that came before, the perturbation ``b`` of training included, the two releases are one
-Gaussian shifted, so they are ``mu``-Gaussian-DP with ``mu = Delta / s`` (Dong, Roth & Su 2022, Theorem 2.7): whoever
-sees the release and wants to tell the worlds apart misses at least ``trade_off(mu, alpha)`` at ``alpha`` false alarms.
-Nothing but ``xi`` is secret: ``b`` and the anchor may be known, or absent, ``Delta`` may have depended on them, and a
-refresh that starts when a bound passes a number costs nothing.
-
-**Series.** Releases compose to ``mu = sqrt(sum mu_i^2)``, also where requests depend on what was published (Dong, Roth
-& Su 2022, Theorem 3.2 and Corollary 3.3), if each ``mu_i`` was fixed beforehand. So fix an *admitted* distance and a
-scale, ``scale_for(admitted, mu=, releases=)``, and refresh whenever the certified distance exceeds the admitted one.
-Never fit the scale to the deletion that it hides: it would tell how large that was. ``Delta`` is of all rows forgotten
-since the reference, so there is no factor for their number.
-
-**Not covered.** A published distance, residual or time. A random generator that is guessed or a key that is used twice.
-Rounding: the release is rounded to a grid that depends on ``s`` and ``A`` alone, at most 1/256 of the least standard
-deviation, after the noise is added, which for real numbers costs nothing; each noise is four added up, so that its own
-support is far finer than the grid and reaches 10 standard deviations in float32 as well (Mironov 2012, "On significance
-of the least significant bits for differential privacy"; Holohan & Braghin 2021, "Secure random sampling in differential
-privacy"). That closes the leak by which low bits betray the parameters; it is no exact sampler, the probabilities of
-grid points are right up to the rounding of the dtype.
-"""
+"""Parameters with fresh noise, on a grid, and the certified distance that the noise hides."""
 
 import math
 from typing import Any, NamedTuple
@@ -34,13 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from jaxtyping import Array, Float
 
 from fmu_jax.curvature import Curved, balance, inverse_root
 from fmu_jax.distances import Region, local_distance, retrained_region, shaped_distance
 from fmu_jax.objective import Objective, Scalar
-from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_epsilon, gaussian_mu
+from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_epsilon
 from fmu_jax.removal import Removal
 from fmu_jax.rounding import norm_bound
 from fmu_jax.showing import one_line
@@ -141,6 +112,7 @@ def release(
         definite; a scale too small for the dtype.
 
     >>> from fmu_jax import datasets, fit, remove
+    >>> from fmu_jax.releases import compose, scale_for
     >>> data = datasets.synthetic(500, 3, seed=0).train
     >>> objective = Objective(l2=1e-2, fairness=1.0)
     >>> removal = remove(objective, fit(objective, data).params, data, [3, 14, 15])
@@ -220,118 +192,6 @@ def _as_shape(shape, d, dtype):
     return (shape + shape.T) / 2
 
 
-def trade_off(mu: Scalar, alpha: Scalar) -> Array:
-    """The least share of misses of any test between the two worlds at a share ``alpha`` of false alarms, rounded down.
-
-    ``Phi(Phi^-1(1 - alpha) - mu)``; it broadcasts. Source: Dong, Roth & Su (2022), Definition 2.6.
-
-    Args:
-      mu: Gaussian-DP parameter, >= 0.
-      alpha: in (0, 1).
-
-    Raises:
-      ValueError: a concrete number out of range.
-
-    >>> round(float(trade_off(1.0, 0.05)), 4)
-    0.7405
-    """
-    check_norm(mu=mu)
-    check_probability(alpha=alpha)
-    return outward(_trade_off, mu, alpha, up=False)
-
-
-def compose(mus: Any) -> Array:
-    """The Gaussian-DP parameter of a series: ``sqrt(sum mu_i^2)``, rounded up.
-
-    It holds for adaptive releases whose ``mu_i`` were fixed beforehand (Dong, Roth & Su 2022, Corollary 3.3), not for
-    parameters that were chosen in view of what was published.
-
-    Args:
-      mus: of the releases, ``(k,)``, or a sequence of numbers.
-
-    Returns:
-      The scalar; zero for none.
-
-    Raises:
-      ValueError: a negative number or NaN.
-
-    >>> round(float(compose([0.3, 0.4])), 6)
-    0.5
-    """
-    mus = _stacked(mus)
-    check_norm(mus=mus)
-    return outward(_compose, mus)
-
-
-def scale_for(
-    admitted: Scalar,
-    *,
-    mu: Scalar | None = None,
-    epsilon: Scalar | None = None,
-    delta: Scalar | None = None,
-    releases: int = 1,
-) -> Array:
-    """The standard deviation with which ``releases`` releases, each at most ``admitted`` off, keep one guarantee.
-
-    ``admitted sqrt(releases) / mu``, rounded up; the guarantee is of the whole series, ``mu``, or an (epsilon, delta).
-
-    Args:
-      admitted: the largest distance that will be published, in the norm of the noise's shape, >= 0.
-      mu: Gaussian-DP parameter of the series, > 0.
-      epsilon: in its place, with ``delta``: > 0.
-      delta: in (0, 1).
-      releases: how many are planned, at least 1.
-
-    Returns:
-      The scalar ``s``.
-
-    Raises:
-      ValueError: a number out of range, or neither or both of ``mu`` and (``epsilon``, ``delta``).
-
-    >>> round(float(scale_for(0.01, mu=0.5)), 4), round(float(scale_for(0.01, epsilon=1.0, delta=1e-5, releases=4)), 4)
-    (0.02, 0.0746)
-    """
-    check_norm(admitted=admitted)
-    if (mu is None) == (epsilon is None) or (epsilon is None) != (delta is None):
-        raise ValueError("give either `mu`, or `epsilon` and `delta` together")
-    if int(releases) != releases or releases < 1:
-        raise ValueError(f"`releases` must be a whole number of at least 1, got {releases}")
-    if mu is None:
-        mu = gaussian_mu(epsilon, delta)
-    check_positive(mu=mu)
-    return outward(_scale, admitted, mu, float(releases))
-
-
-def budget(mu: Scalar, spent: Any) -> Array:
-    """What is left of a series' Gaussian-DP parameter: ``sqrt(mu^2 - sum mu_i^2)``, rounded down; 0 if overdrawn.
-
-    The next ``k`` releases cost no more if each has ``mu_i <= budget / sqrt(k)``.
-
-    Args:
-      mu: of the whole series, fixed beforehand, >= 0.
-      spent: of the releases so far, ``(k,)``, or a sequence of numbers.
-
-    Returns:
-      The scalar.
-
-    Raises:
-      ValueError: a negative number or NaN.
-
-    >>> round(float(budget(0.5, [0.3])), 6), float(budget(0.5, [0.3, 0.5]))
-    (0.4, 0.0)
-    """
-    spent = _stacked(spent)
-    check_norm(mu=mu)
-    check_norm(spent=spent)
-    return outward(_budget, mu, spent, up=False)
-
-
-def _stacked(mus):
-    if isinstance(mus, list | tuple):
-        return jnp.stack([jnp.asarray(mu) for mu in mus]) if is_traced(mus) else np.array([float(mu) for mu in mus])
-    return mus
-
-
 def _mu(xp, admitted, scale):
     return round_up(xp, admitted / scale, 8, admitted > 0)
 
@@ -341,26 +201,3 @@ def _fits(xp, distance, admitted):
     # On the host both are exact; elsewhere each may have been rounded.
     exact = 0 if xp is np else 4 * unit_of(xp, distance)
     return xp.where(distance * (1 + exact) <= admitted, 1.0, 0.0)
-
-
-def _trade_off(xp, mu, alpha):
-    normal = scipy.special if xp is np else jax.scipy.special
-    unit = unit_of(xp, mu)
-    at = -normal.ndtri(alpha) - mu
-    at = at - 32 * unit * (mu + xp.abs(at) + 1)
-    # Near -oo the logarithm of Phi is off by a few units of at^2.
-    return xp.maximum(normal.ndtr(at) * (1 - 64 * unit * (1 + at * at)), 0)
-
-
-def _compose(xp, mus):
-    return round_up(xp, xp.sqrt(xp.sum(mus * mus)), mus.size + 8, xp.any(mus > 0))
-
-
-def _scale(xp, admitted, mu, releases):
-    return round_up(xp, admitted / mu * xp.sqrt(releases), 16, admitted > 0)
-
-
-def _budget(xp, mu, spent):
-    used = round_up(xp, xp.sum(spent * spent), spent.size + 8, xp.any(spent > 0))
-    left = mu * mu * (1 - 4 * unit_of(xp, mu)) - used
-    return xp.sqrt(xp.maximum(left, 0)) * (1 - 4 * unit_of(xp, mu))
