@@ -30,12 +30,13 @@ from jaxtyping import Array
 
 from fmu_jax import cells, linalg
 from fmu_jax import objective as objectives
+from fmu_jax.curvature import mapped_norm
 from fmu_jax.distances import check_certifiable, local_distance, retrained_region
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import certified_epsilon, check_positive, check_probability
 from fmu_jax.removal import Removal
-from fmu_jax.rounding import gradient_with_error
+from fmu_jax.rounding import block_gram, block_sum, depth, gradient_with_error, gram_depth, norm_bound, roundings
 from fmu_jax.showing import one_line
 
 #: Largest |second derivative| of the logistic function, at log-odds log(2 + sqrt 3).
@@ -48,7 +49,8 @@ class Certificate:
 
     Attributes:
       residual_norm: ``|grad F'(theta^-)|``, widened by ``rounding_margin``.
-      row_bound, gram_bound: upper bounds of the residual from the length of the step, plus ``rounding_margin``.
+      row_bound, gram_bound: upper bounds of the residual from the length of the step, plus ``rounding_margin``; never
+        below ``residual_norm``.
       paper_data_dependent, paper_worst_case: the originals' figures. The former is about the losses, whatever the
         groups; the latter is for two groups, and NaN for more.
       rounding_margin: bound on the rounding error in the residual.
@@ -132,10 +134,13 @@ def _certify(objective, before, removal, region, sigma, delta, noise) -> Certifi
 
     at_start, start_margin = gradient_with_error(objective, removal.start, data, noise)
     left = at_start + objectives.hessian_vector_product(objective, removal.start, data, step)
-    offset = linalg.norm(left) + start_margin + margin
-    moved = (x @ step) ** 2
-    gram = offset + LOGISTIC_CURVATURE / 2 * jnp.dot(om * jnp.linalg.norm(x, axis=1), moved)
-    row = offset + LOGISTIC_CURVATURE / 2 * _spectral_norm(x, om) * linalg.root(jnp.dot(om, moved**2))
+    offset = norm_bound(left) + start_margin + margin
+    moved = mapped_norm(step[None], x) ** 2
+    # Positive terms: what is left of rounding is relative.
+    half = LOGISTIC_CURVATURE / 2 * (1 + roundings(depth(x.shape[0]) + 16, x.dtype))
+    gram = offset + half * block_sum((om * norm_bound(x) * moved)[:, None])[0]
+    gram = jnp.maximum(gram, residual)
+    row = offset + half * _spectral_norm(x, om) * linalg.root(block_sum((om * moved**2)[:, None])[0])
 
     total = before - params
     was = data._replace(weight=jnp.maximum(data.weight, removal.forgotten.astype(x.dtype)))
@@ -149,7 +154,7 @@ def _certify(objective, before, removal, region, sigma, delta, noise) -> Certifi
     bound = jnp.where(noisy, certified_epsilon(residual, sigma, delta), jnp.inf)
     return Certificate(
         residual_norm=residual,
-        row_bound=jnp.minimum(row, gram),
+        row_bound=jnp.clip(row, residual, gram),
         gram_bound=gram,
         paper_data_dependent=dependent,
         paper_worst_case=worst,
@@ -165,8 +170,8 @@ def _certify(objective, before, removal, region, sigma, delta, noise) -> Certifi
 
 def _spectral_norm(x, weight):
     """Largest singular value of ``diag(sqrt weight) X``, from the d x d Gram matrix, rounded up."""
-    gram = (x * weight[:, None]).T @ x
-    slack = x.shape[1] * jnp.finfo(x.dtype).eps * jnp.trace(gram)
+    gram = block_gram(x, weight)
+    slack = roundings(gram_depth(*x.shape) + 64 * x.shape[1], x.dtype) * jnp.trace(gram)
     return jnp.sqrt(jnp.maximum(linalg.eigenvalues(gram)[-1], 0) + slack)
 
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmu_jax import cells, linalg
-from fmu_jax import objective as objectives
+from fmu_jax.curvature import hessian_with_error, inverse_root, mapped_norm, spectral_norm_bound
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective
 from fmu_jax.removal import Removal
-from fmu_jax.rounding import gradient_with_error
+from fmu_jax.rounding import gradient_with_error, norm_bound, roundings
 from fmu_jax.showing import one_line
 
 
@@ -34,12 +34,15 @@ def check_certifiable(objective: Objective, removal: Removal) -> None:
 class Region(NamedTuple):
     """Where the exactly retrained parameters ``theta'`` can lie, seen from the unlearned ones.
 
+    Every bound holds for the exact numbers, whatever rounding did; none is NaN.
+
     Attributes:
       residual_norm: ``|grad F'(theta^-)|``, widened by ``rounding_margin``.
       rounding_margin: bound on the rounding error in it.
       distance: ``residual_norm / (n_w l2) >= |theta^- - theta'|``.
-      radius: bound on ``|theta^- - theta'|_H`` in the norm of ``H = H'(theta^-)``; infinite where it is silent.
-      dual: inverse of the lower Cholesky factor of ``H``, ``(d, d)``: ``|v|_{H^-1} = |dual v|``.
+      radius: bound on ``|theta^- - theta'|_H`` in the norm of ``H = H'(theta^-)``; infinite where no bound follows.
+      dual: inverse of the lower Cholesky factor of ``H``, rounded up, ``(d, d)``: ``|v|_{H^-1} <= |dual v|``, so that
+        ``|v.(theta^- - theta')| <= radius |dual v|`` for every ``v`` (see ``curvature.inverse_root``).
     """
 
     residual_norm: Float[Array, ""]
@@ -82,27 +85,54 @@ def retrained_region(objective: Objective, removal: Removal, *, noise=None) -> R
 def _region(objective, removal, noise) -> Region:
     data, params = removal.data, removal.params
     grad, margin = gradient_with_error(objective, params, data, noise)
-    residual = linalg.norm(grad) + margin
-    dual = linalg.whitening(objectives.hessian(objective, params, data))
+    n = cells.size(data)
+    dual = inverse_root(hessian_with_error(objective, params, data), n * objective.l2)
     # |margin|_{H^-1} <= margin |dual|_2 <= margin |dual|_F.
-    nu = linalg.norm(dual @ grad) + margin * jnp.linalg.norm(dual)
-    norms = jnp.linalg.norm(data.x @ dual.T, axis=1)
-    largest = jnp.max(jnp.where(data.weight > 0, norms, 0))
-    return Region(residual, margin, residual / (cells.size(data) * objective.l2), local_radius(nu, largest), dual)
+    nu = mapped_norm(dual, grad) + margin * norm_bound(dual.ravel())
+    largest = jnp.max(jnp.where(data.weight > 0, mapped_norm(dual, data.x), 0))
+    residual = norm_bound(grad) + margin
+    margin = residual - linalg.norm(grad)
+    return Region(residual, margin, convex_distance(residual, n, objective.l2), local_radius(nu, largest), dual)
+
+
+def convex_distance(residual, n, l2) -> Float[Array, ""]:
+    """``residual / (n l2)``, rounded up; infinite without a ridge."""
+    distance = residual / (n * l2) * (1 + roundings(8, residual.dtype))
+    return jnp.where(jnp.isnan(distance), jnp.inf, distance)
 
 
 def local_radius(nu, largest) -> Float[Array, ""]:
-    """``-ln(1 - nu R) / R`` where ``nu R < 1``, else infinite, with a derivative of zero; ``largest`` is ``R``."""
-    known = (nu * largest < 1) & (largest > 0)
-    reach, largest = jnp.where(known, nu * largest, 0), jnp.where(known, largest, 1)
-    return jnp.where(known, -jnp.log1p(-reach) / largest, jnp.inf)
+    """``-ln(1 - nu R) / R`` for ``R = largest``, rounded up; infinite unless ``nu R < 1``."""
+    margin = roundings(16, nu.dtype)
+    reach = nu * largest * (1 + margin)
+    inside = reach < 1  # Where it is false the derivative is zero.
+    safe = jnp.where(inside & (reach > 0), reach, 0.5)
+    growth = jnp.where(reach > 0, -jnp.log1p(-safe) / safe, 1)
+    return jnp.where(inside, nu * growth * (1 + margin), jnp.inf)
 
 
 def local_distance(region: Region) -> Float[Array, ""]:
-    """Bound on ``|theta^- - theta'|`` by the curvature at ``theta^-``, infinite where that is silent."""
+    """Bound on ``|theta^- - theta'|`` by the curvature at ``theta^-``, infinite where none follows."""
     known = jnp.isfinite(region.radius)
     radius, dual = jnp.where(known, region.radius, 0), jnp.where(known, region.dual, 1)
-    return jnp.where(known, radius * linalg.spectral_norm(dual), jnp.inf)
+    return jnp.where(known, radius * spectral_norm_bound(dual) * (1 + roundings(4, radius.dtype)), jnp.inf)
+
+
+def shaped_distance(region: Region, shape: Float[Array, "d d"]) -> Float[Array, ""]:
+    """Bound on ``|theta^- - theta'|_A`` for a symmetric positive semi-definite ``A``, rounded up.
+
+    The smaller of ``radius |V A V'|_2^1/2``, ``V`` the region's dual, and ``distance |A|_2^1/2``.
+    """
+    d, dtype = shape.shape[0], shape.dtype
+    known = jnp.isfinite(region.radius) & jnp.all(jnp.isfinite(region.dual))
+    radius, dual = jnp.where(known, region.radius, 0), jnp.where(known, region.dual, 1)
+    size = jnp.abs(dual)
+    seen = dual @ shape @ dual.T
+    slack = roundings(2 * d + 8, dtype) * norm_bound((size @ jnp.abs(shape) @ size.T).ravel())
+    local = radius * linalg.root(spectral_norm_bound((seen + seen.T) / 2) + slack)
+    everywhere = region.distance * linalg.root(spectral_norm_bound(shape))
+    bound = jnp.minimum(jnp.where(known, local, jnp.inf), everywhere)
+    return jnp.where(jnp.isnan(bound), jnp.inf, bound * (1 + roundings(16, dtype)))
 
 
 def prediction_margins(region: Region, x: Float[Array, "n d"]) -> Float[Array, " n"]:
@@ -117,6 +147,7 @@ def prediction_margins(region: Region, x: Float[Array, "n d"]) -> Float[Array, "
     Returns:
       ``(n,)``.
     """
-    local = region.radius * jnp.linalg.norm(x @ region.dual.T, axis=1)
-    everywhere = region.distance * jnp.linalg.norm(x, axis=1)
-    return jnp.fmin(everywhere, jnp.where(jnp.isnan(local), jnp.inf, local))
+    local = region.radius * mapped_norm(region.dual, x)
+    everywhere = region.distance * norm_bound(x)
+    margins = jnp.fmin(everywhere, jnp.where(jnp.isnan(local), jnp.inf, local))
+    return margins * (1 + roundings(4, x.dtype))

@@ -236,8 +236,8 @@ def with_features(certificate: Certificate, *, epsilon: Scalar, delta: Scalar, r
 
     Source: Guo et al. (2020), Theorem 5.
     """
-    check_norm(epsilon)
-    check_norm(delta)
+    check_norm(epsilon=epsilon)
+    check_norm(delta=delta)
     if int(rows) != rows or rows < 1:
         raise ValueError(f"`rows` must be a whole number of at least 1, got {rows}")
     epsilon = jnp.asarray(epsilon, certificate.epsilon.dtype)

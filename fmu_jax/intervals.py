@@ -18,6 +18,7 @@ from fmu_jax.distances import Region, prediction_margins, retrained_region
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective, logits
 from fmu_jax.removal import Removal
+from fmu_jax.rounding import roundings
 from fmu_jax.showing import one_line
 
 
@@ -70,7 +71,9 @@ def fairness_interval(objective: Objective, removal: Removal, data: Data, *, noi
 def interval_in_region(objective: Objective, params, region: Region, data: Data) -> FairnessInterval:
     """Interval of every group rate of any parameters in ``region`` around ``params``; see ``fairness_interval``."""
     scores = logits(objective, params, data.x)
-    return rate_intervals(scores > 0, jnp.abs(scores) > prediction_margins(region, data.x), data)
+    # The scores are rounded too.
+    off = roundings(params.shape[0] + 2, data.x.dtype) * jnp.sum(jnp.abs(data.x * params[None]), axis=1)
+    return rate_intervals(scores > 0, jnp.abs(scores) > prediction_margins(region, data.x) + off, data)
 
 
 def rate_intervals(positive: Any, decided: Any, data: Data) -> FairnessInterval:

@@ -220,7 +220,7 @@ def publish_sigma_from(distance: Scalar, epsilon: Scalar, delta: Scalar) -> Arra
     >>> round(float(publish_sigma_from(1.0, 1.0, 1e-5)), 4), round(float(neel_sigma(1.0, 1.0, 1e-5)), 4)
     (3.7306, 4.9006)
     """
-    check_norm(distance)
+    check_norm(distance=distance)
     check_positive(epsilon=epsilon)
     check_probability(delta=delta)
     return outward(_publish_sigma, distance, gaussian_mu(epsilon, delta))
@@ -236,7 +236,7 @@ def neel_epsilon(distance: Scalar, publish_sigma: Scalar, delta: Scalar) -> Arra
     Source: Neel et al. (2021), proof of the guarantee of perturbed gradient descent, by Bun & Steinke (2016),
     Proposition 1.3. Arguments and errors as for ``gaussian_epsilon``.
     """
-    check_norm(distance)
+    check_norm(distance=distance)
     check_positive(publish_sigma=publish_sigma)
     check_probability(delta=delta)
     return outward(_neel_epsilon, distance, publish_sigma, delta)
@@ -252,7 +252,7 @@ def neel_sigma(distance: Scalar, epsilon: Scalar, delta: Scalar) -> Array:
 
     The inverse of ``neel_epsilon``. Arguments and errors as for ``publish_sigma_from``.
     """
-    check_norm(distance)
+    check_norm(distance=distance)
     check_positive(epsilon=epsilon)
     check_probability(delta=delta)
     return outward(_neel_sigma, distance, epsilon, delta)

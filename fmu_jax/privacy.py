@@ -41,10 +41,11 @@ def check_positive(**numbers) -> None:
             raise ValueError(f"`{name}` must be positive and finite, got {number}")
 
 
-def check_norm(residual) -> None:
-    """Raises ValueError for a negative or NaN residual norm; infinity and tracers pass."""
-    if not is_traced(residual) and not np.all(np.asarray(residual) >= 0):
-        raise ValueError(f"`residual` is a norm and must be >= 0, got {residual}")
+def check_norm(**numbers) -> None:
+    """Raises ValueError for a negative or NaN number; infinity and tracers pass."""
+    for name, number in numbers.items():
+        if not is_traced(number) and not np.all(np.asarray(number) >= 0):
+            raise ValueError(f"`{name}` is a norm and must be >= 0, got {number}")
 
 
 def check_not_negative(**numbers) -> None:
@@ -85,7 +86,7 @@ def epsilon_from(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
 def _check(residual, sigma, delta) -> None:
     check_positive(sigma=sigma)
     check_probability(delta=delta)
-    check_norm(residual)
+    check_norm(residual=residual)
 
 
 def _classical(xp, residual, sigma, delta):
@@ -151,7 +152,7 @@ def sigma_from(residual: Scalar, epsilon: Scalar, delta: Scalar) -> Array:
     """
     check_positive(epsilon=epsilon)
     check_probability(delta=delta)
-    check_norm(residual)
+    check_norm(residual=residual)
     return outward(_classical, residual, epsilon, delta)
 
 
@@ -161,7 +162,7 @@ def delta_from(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
     Sound where epsilon is at most 1. Arguments and errors as for ``epsilon_from``.
     """
     check_positive(sigma=sigma, epsilon=epsilon)
-    check_norm(residual)
+    check_norm(residual=residual)
     return outward(_classical_delta, residual, sigma, epsilon)
 
 
@@ -192,7 +193,7 @@ def gaussian_delta(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
     Source: Balle & Wang (2018), Theorem 8.
     """
     check_positive(sigma=sigma)
-    check_norm(residual)
+    check_norm(residual=residual)
     check_not_negative(epsilon=epsilon)
     return outward(_delta, residual, sigma, epsilon, slopes=_slopes_of_delta)
 
@@ -204,7 +205,7 @@ def gaussian_epsilon(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
     Theorem 8.
     """
     check_positive(sigma=sigma)
-    check_norm(residual)
+    check_norm(residual=residual)
     check_probability(delta=delta)
     return outward(_epsilon, residual, sigma, delta, slopes=_slopes_of_epsilon)
 

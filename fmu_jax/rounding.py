@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from fmu_jax import cells, penalties
+from fmu_jax import cells, linalg, penalties
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data
 from fmu_jax.objective import Objective
@@ -74,6 +74,44 @@ def depth(n: int) -> int:
     side_by_side = _pieces(n)
     blocks = -(-n // (side_by_side * _BLOCK))
     return _BLOCK + math.ceil(math.log2(max(1, blocks))) + math.ceil(math.log2(side_by_side))
+
+
+def block_gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:
+    """``X' diag(weight) X``, each entry with error at most ``gamma_m`` times the sum of sizes, ``m = gram_depth``.
+
+    Memory is a quarter of that of the rows at most.
+    """
+    count, rows = _gram_blocks(*x.shape)
+    side_by_side, d = _pieces(x.shape[0]) if count > 1 else 1, x.shape[1]
+
+    def cut(values):
+        values = values.reshape(side_by_side, -1, d)
+        return jnp.pad(values, ((0, 0), (0, -values.shape[1] % rows), (0, 0))).reshape(side_by_side, -1, rows, d)
+
+    each = jnp.einsum("pbri,pbrj->pbij", cut(x * weight[:, None]), cut(x))
+    each = each.reshape(*each.shape[:2], d * d)
+    return _halved(_halved(each, axis=1), axis=0).reshape(d, d)
+
+
+def _gram_blocks(n: int, d: int) -> tuple[int, int]:
+    """Number of blocks, and rows in each."""
+    rows = max(2 * _BLOCK, 4 * d)
+    if n // _pieces(n) < rows:
+        return 1, n
+    return _pieces(n) * -(-(n // _pieces(n)) // rows), rows
+
+
+def gram_depth(n: int, d: int) -> int:
+    """Roundings that a term goes through in ``block_gram``."""
+    count, rows = _gram_blocks(n, d)
+    return rows + 2 + 2 * math.ceil(math.log2(max(count, 1)) + 1)
+
+
+def norm_bound(vectors: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+    """Upper bound of the Euclidean norm along the last axis: neither rounding nor underflow is below it."""
+    d, info = vectors.shape[-1], jnp.finfo(vectors.dtype)
+    size = linalg.norm(vectors, axis=-1) * (1 + roundings(d + 4, vectors.dtype))
+    return size + 2 * (d * float(info.tiny)) ** 0.5
 
 
 def gradient_with_error(

@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from fmu_jax import linalg
+from fmu_jax.curvature import Curved, inverse_root, spectral_norm_bound
 from fmu_jax.data import Data, as_data, check_data
-from fmu_jax.distances import Region, local_radius
+from fmu_jax.distances import Region, convex_distance, local_radius
 from fmu_jax.fitting import check_params
 from fmu_jax.intervals import FairnessInterval, interval_in_region
 from fmu_jax.moments import assemble
+from fmu_jax.rounding import norm_bound, roundings
 from fmu_jax.stream.state import State
 
 
@@ -23,16 +24,16 @@ def retrained_region(state: State) -> Region:
       The ``Region``; it holds for every retrained model of the same noise.
     """
     q = assemble(state.objective, state.anchor, state.noise, state.moments)
-    d, dtype = state.anchor.shape[0], state.anchor.dtype
-    shift = state.row_norm * linalg.norm(state.params - state.anchor)
-    # The factor of a matrix that is surely no larger than the true Hessian.
-    dual = linalg.whitening(q.hessian - q.hessian_error * jnp.eye(d, dtype=dtype)) * jnp.exp(shift / 2)
-    wide = linalg.spectral_norm(dual)
-    largest = state.row_norm * wide
-    radius = local_radius(state.residual_bound * wide, largest)
-    n = state.counts.sum().astype(dtype)
-    margin = q.gradient_error
-    return Region(state.residual_bound, margin, state.residual_bound / (n * state.objective.l2), radius, dual)
+    dtype, n = state.anchor.dtype, state.counts.sum().astype(state.anchor.dtype)
+    # Rows and parameters are rounded, and so is their product.
+    shift = state.row_norm * norm_bound(state.params - state.anchor) * (1 + roundings(state.anchor.size + 16, dtype))
+    curved = Curved(q.hessian, jnp.ones_like(state.anchor), q.hessian_error)
+    floor = n * state.objective.l2
+    dual = inverse_root(curved, floor) * jnp.exp(shift / 2) * (1 + roundings(16, dtype))
+    wide = spectral_norm_bound(dual)
+    radius = local_radius(state.residual_bound * wide, state.row_norm * wide * (1 + roundings(16, dtype)))
+    distance = convex_distance(state.residual_bound, n, state.objective.l2)
+    return Region(state.residual_bound, q.gradient_error, distance, radius, dual)
 
 
 @jax.default_matmul_precision("highest")

@@ -1,0 +1,168 @@
+r"""The Hessian of the linear model's objective, a bound on its rounding error, and a factor that can be trusted.
+
+**Rounding.** With unit roundoff ``u``, ``gamma_m = m u / (1 - m u)`` and ``S`` a diagonal of powers of two that brings
+the diagonal near one, ``hessian_with_error`` gives an ``E`` with ``S H S >= S fl(H) S - E I`` for the exact ``H`` of
+the numbers given, the sum of
+
+    losses    sum_i q_i min(1, s_i + 32 u) |S x_i|^2 + gamma_levels tr(S X'QX S)
+              q_i = e / (1 + e)^2, e = exp(-|f_i|): off by s_i = gamma_{d+2} |x_i|.|theta| relatively, as q' <= q
+    group     2 n fairness sum |S dc| (2 |S c| + |S dc|),   |dc| <= gamma sum_i |alpha_i| |x_i| componentwise
+    pairwise  the same of the cell sums, and gamma tr of the weighted Gram matrix
+
+Matrices are summed by blocks of rows and then pairwise, so that ``levels`` hardly grows with the number of rows
+(Higham 2002, sections 3.1 and 4.2).
+
+**Factor.** Any computed ``V`` may serve as inverse Cholesky factor, if it is checked: in
+scaled coordinates
+
+    V H V' >= (1 - tau) I,    tau = |fl(V fl(H) V') - I|_F + gamma_{2d+4} | |V| |H| |V'| |_F + E |V|_F^2,
+
+so where ``tau < 1``, ``|v|_{H^-1} <= |V v| / sqrt(1 - tau)``: a proof after the fact, whatever the factorisation did on
+whatever device. Where it fails (nearly singular, or NaN) ``H >= n_w l2 I`` gives ``V = I / sqrt(n_w l2)``.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fmu_jax import cells, linalg, penalties
+from fmu_jax import objective as objectives
+from fmu_jax.data import Data
+from fmu_jax.objective import Objective
+from fmu_jax.rounding import block_gram, block_sum, depth, gram_depth, norm_bound, roundings
+
+#: Roundings in a row's curvature besides those of its score: exponential, quotient, weight.
+_LOCAL = 32
+#: Roundings in a cell coefficient (counts, two divisions, a sum of two).
+_COEFFICIENT = 12
+
+
+class Curved(NamedTuple):
+    """A symmetric matrix and how far it can be above the exact one.
+
+    Attributes:
+      matrix: as computed, ``(d, d)``.
+      scale: powers of two, ``(d,)``.
+      error: no eigenvalue of ``diag(scale) (exact - matrix) diag(scale)`` is below minus this.
+    """
+
+    matrix: Float[Array, "d d"]
+    scale: Float[Array, " d"]
+    error: Float[Array, ""]
+
+
+def hessian_with_error(objective: Objective, params: Float[Array, " d"], data: Data) -> Curved:
+    """The Hessian of ``F`` with a bound on its rounding error, see above.
+
+    Args:
+      objective: for the linear model.
+      params: ``(d,)``.
+      data: ``n`` rows.
+
+    Returns:
+      A ``Curved``.
+    """
+    x, n, dtype, d = data.x, cells.size(data), data.x.dtype, data.x.shape[1]
+    unit = roundings(1, dtype)
+    scores = x @ params
+    off = roundings(d + 2, dtype) * jnp.sum(jnp.abs(x * params[None]), axis=1)
+    tail = jnp.exp(-jnp.abs(scores))
+    q = objectives.row_weights(objective, data) * tail / (1 + tail) ** 2
+    losses = block_gram(x, q)
+    by_row = block_sum(x**2 * (q * jnp.minimum(off + _LOCAL * unit, 1))[:, None])
+
+    strength = 2 * n * objective.fairness
+    penalty, penalty_error = _penalty_with_error(objective.penalty, data)
+    ridge = n * objective.l2
+    hessian = losses + strength * penalty + ridge * jnp.eye(d, dtype=dtype)
+    scale = balance(hessian)
+    of_penalty, size = penalty_error(scale)
+    trace = jnp.vdot(scale**2, jnp.diagonal(losses))
+    error = jnp.vdot(scale**2, by_row) + roundings(gram_depth(*x.shape) + 4, dtype) * trace + strength * of_penalty
+    error += 8 * unit * (trace + strength * size + ridge * jnp.sum(scale**2))
+    # The bound is rounded too.
+    return Curved(hessian, scale, (1 + roundings(8 * (depth(x.shape[0]) + d), dtype)) * error)
+
+
+def balance(matrix: Float[Array, "d d"]) -> Float[Array, " d"]:
+    """Powers of two that bring the diagonal within a factor two of one: multiplying by them rounds nothing."""
+    diagonal = jnp.diagonal(matrix)
+    exponent = jnp.round(jnp.log2(jnp.where(diagonal > 0, diagonal, 1)) / 2)
+    return jnp.ldexp(jnp.ones_like(diagonal), -jax.lax.stop_gradient(exponent).astype(jnp.int32))
+
+
+def _penalty_with_error(penalty, data: Data):
+    """The penalty's matrix, and what gives, for a scale, the bound on its error and the size of its parts."""
+    x, dtype = data.x, data.x.dtype
+    alpha, across = penalties.coefficients(penalty, cells.counts(data))
+    local = roundings(_COEFFICIENT + alpha.shape[0] + alpha.shape[1] + 8, dtype)
+    share = roundings(depth(x.shape[0]) + _COEFFICIENT, dtype)
+
+    def summed(column):
+        return block_sum(x * column[:, None]), share * block_sum(jnp.abs(x) * jnp.abs(column)[:, None])
+
+    if not penalties.find(penalty).pairwise:
+        c, off = (
+            jnp.stack(parts)
+            for parts in zip(*(summed(data.weight * cells.spread(table, data)) for table in alpha), strict=True)
+        )
+
+        def error(scale):
+            size, wrong = norm_bound(scale[None] * c), norm_bound(scale[None] * off)
+            return jnp.sum(wrong * (2 * size + wrong)) + local * jnp.sum(size**2), jnp.sum(size**2)
+
+        return c.T @ c, error
+
+    own = data.weight * cells.spread(jnp.abs(alpha).sum(axis=0), data)
+    gram = block_gram(x, own)
+    sums, off = (jnp.stack(parts) for parts in zip(*(summed(column) for column in cells.members(data).T), strict=True))
+    flat = across.reshape(2 * [sums.shape[0]])
+
+    def error(scale):
+        size, wrong = norm_bound(scale[None] * sums), norm_bound(scale[None] * off)
+        trace, wide = jnp.vdot(scale**2, jnp.diagonal(gram)), size + wrong
+        between = wide @ flat @ wide
+        moved = 2 * size @ flat @ wrong + wrong @ flat @ wrong
+        rows = roundings(gram_depth(*x.shape) + _COEFFICIENT + alpha.shape[0], dtype)
+        return moved + rows * trace + local * between, trace + between
+
+    return gram - sums.T @ flat @ sums, error
+
+
+def inverse_root(curved: Curved, floor: Float[Array, ""]) -> Float[Array, "d d"]:
+    """A matrix ``V`` with ``|v|_{H^-1} <= |V v|`` for every ``v`` and every ``H`` that ``curved`` admits, see above.
+
+    Args:
+      curved: the Hessian.
+      floor: a number that no eigenvalue of ``H`` is below; used where the check fails.
+
+    Returns:
+      ``(d, d)``; infinite where the check fails and ``floor`` is zero.
+    """
+    d, dtype = curved.matrix.shape[0], curved.matrix.dtype
+    identity, unit = jnp.eye(d, dtype=dtype), roundings(1, dtype)
+    matrix = curved.matrix * curved.scale[:, None] * curved.scale[None, :]
+    inverse = linalg.whitening(matrix)
+    inverse = jnp.where(jnp.all(jnp.isfinite(inverse)), inverse, 0)
+    size = jnp.abs(inverse)
+    tau = linalg.norm(inverse @ matrix @ inverse.T - identity)
+    tau += roundings(2 * d + 4, dtype) * linalg.norm(size @ jnp.abs(matrix) @ size.T)
+    tau += curved.error * jnp.sum(inverse**2) + 8 * unit
+    tau *= 1 + roundings(4 * d + 16, dtype)
+    trusted = tau < 1
+    widened = inverse * (jax.lax.rsqrt(jnp.where(trusted, 1 - tau, 1)) * (1 + 16 * unit))
+    least = jnp.where(floor > 0, jax.lax.rsqrt(jnp.where(floor > 0, floor, 1)) * (1 + 16 * unit), jnp.inf)
+    return jnp.where(trusted, widened * curved.scale[None, :], jnp.where(identity > 0, least, 0))
+
+
+def mapped_norm(matrix: Float[Array, "k d"], vectors: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+    """Upper bound of ``|matrix v|`` for each vector, rounding included."""
+    slack = roundings(matrix.shape[1] + 2, matrix.dtype)
+    return norm_bound(vectors @ matrix.T) + slack * (jnp.abs(vectors) @ norm_bound(matrix.T))
+
+
+def spectral_norm_bound(matrix: Float[Array, "k d"]) -> Float[Array, ""]:
+    """Upper bound of the largest singular value: as computed, widened by the usual backward error of an SVD."""
+    return linalg.spectral_norm(matrix) * (1 + roundings(64 * max(matrix.shape), matrix.dtype))

@@ -1,0 +1,203 @@
+"""Parameters with fresh noise, on a grid, and the certified distance that the noise hides."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fmu_jax.curvature import Curved, balance, inverse_root
+from fmu_jax.distances import Region, local_distance, retrained_region, shaped_distance
+from fmu_jax.objective import Objective, Scalar
+from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_epsilon
+from fmu_jax.removal import Removal
+from fmu_jax.rounding import norm_bound
+from fmu_jax.showing import one_line
+from fmu_jax.tails import outward, round_up, unit_of
+from fmu_jax.tracing import is_traced, when_concrete
+
+#: Added up for one noise: their sum's support is finer and wider than that of each.
+_COPIES = 4
+#: Powers of two between the grid and the least standard deviation.
+_FINER = 8
+
+
+class Release(NamedTuple):
+    """A published model and its guarantee; everything in it may be public.
+
+    Attributes:
+      params: what is published, of the shape of the parameters; NaN where the distance exceeds the admitted one.
+      mu: Gaussian-DP parameter of this release; infinite likewise.
+      epsilon, delta: of this release alone; for any other delta, ``privacy.gaussian_epsilon(mu, 1.0, delta)``.
+      scale: standard deviation ``s``.
+      spacing: of the grid that ``params`` lie on.
+    """
+
+    params: Float[Array, "*k d"]
+    mu: Float[Array, ""]
+    epsilon: Float[Array, ""]
+    delta: Float[Array, ""]
+    scale: Float[Array, ""]
+    spacing: Float[Array, ""]
+
+    __repr__ = one_line()
+
+
+def distance_to_retrained(
+    objective: Objective, removal: Removal, *, noise: Array | None = None, shape: Array | None = None
+) -> Float[Array, ""]:
+    """Certified bound on ``|theta^- - theta'|_A`` for the unlearned parameters of a linear model or head.
+
+    Args:
+      objective: for the linear model, with any penalty, groups and reweighing.
+      removal: from ``remove`` or ``heads.remove_head``.
+      noise: the perturbation of the training objective, if there was one.
+      shape: ``A``, ``(d, d)`` positive definite; None is the identity.
+
+    Returns:
+      The scalar, rounding included; of all classes together for a head of several. Infinite where nothing is known.
+
+    Raises:
+      ValueError: a model that is not one linear model or head, or noise or a shape that does not fit it.
+    """
+    if removal.data.y.ndim == 1:
+        return _distance(retrained_region(objective, removal, noise=noise), shape)
+    data = removal.data
+
+    def of_class(theta, y, b):
+        part = removal._replace(params=theta, data=data._replace(y=y))
+        return _distance(retrained_region(objective, part, noise=b), shape)
+
+    return norm_bound(jax.vmap(of_class)(removal.params, data.y, noise))
+
+
+def _distance(region: Region, shape) -> Float[Array, ""]:
+    if shape is None:
+        return jnp.minimum(region.distance, local_distance(region))
+    return shaped_distance(region, _as_shape(shape, region.dual.shape[0], region.dual.dtype))
+
+
+@jax.default_matmul_precision("highest")
+def release(
+    params: Any,
+    distance: Scalar,
+    *,
+    key: Array,
+    scale: Scalar,
+    admitted: Scalar | None = None,
+    shape: Array | None = None,
+    delta: Scalar = 1e-5,
+) -> Release:
+    """Publishes parameters with fresh Gaussian noise.
+
+    Args:
+      params: the unlearned parameters, ``(d,)``, or ``(k, d)`` for ``k`` classes. Secret, the release is not.
+      distance: certified bound on their distance to the retrained ones in the norm of ``shape``, >= 0; see
+        ``distance_to_retrained``. Zero for a model that is retrained exactly.
+      key: PRNG key, required; secret, and never used twice.
+      scale: standard deviation ``s``, > 0, fixed beforehand: ``scale_for``.
+      admitted: the largest distance that may be published, fixed beforehand; the guarantee is that of this distance,
+        whatever the present one is, and so composes. None takes ``distance`` itself as fixed.
+      shape: ``A``, ``(d, d)`` positive definite and the same in both worlds; None is the identity.
+      delta: at which ``epsilon`` is given, in (0, 1).
+
+    Returns:
+      The ``Release``. Under a trace, where nothing can be raised, its parameters are NaN and its mu infinite if the
+      distance exceeds the admitted one.
+
+    Raises:
+      ValueError: a number out of range; a distance beyond the admitted one; a shape that is not safely positive
+        definite; a scale too small for the dtype.
+
+    >>> from fmu_jax import datasets, fit, remove
+    >>> from fmu_jax.releases import compose, scale_for
+    >>> data = datasets.synthetic(500, 3, seed=0).train
+    >>> objective = Objective(l2=1e-2, fairness=1.0)
+    >>> removal = remove(objective, fit(objective, data).params, data, [3, 14, 15])
+    >>> distance = distance_to_retrained(objective, removal)
+    >>> scale = scale_for(1e-3, mu=0.3, releases=10)
+    >>> published = release(removal.params, distance, key=jax.random.key(0), scale=scale, admitted=1e-3)
+    >>> bool(distance < 1e-3), round(float(published.mu), 4), round(float(compose([published.mu] * 10)), 4)
+    (True, 0.0949, 0.3)
+    """
+    params = jnp.asarray(params)
+    if params.ndim < 1 or not jnp.issubdtype(params.dtype, jnp.floating):
+        raise ValueError(f"`params` must be floating, (d,) or (k, d); got {params.shape} of {params.dtype}")
+    fixed = admitted is None
+    admitted = distance if fixed else admitted
+    check_norm(distance=distance, admitted=admitted)
+    check_positive(scale=scale)
+    check_probability(delta=delta)
+    if shape is not None:
+        shape = _as_shape(shape, params.shape[-1], params.dtype)
+    scale = jnp.asarray(scale).astype(params.dtype)
+    mu = outward(_mu, admitted, scale)
+    fits = jnp.ones((), bool) if fixed else outward(_fits, distance, admitted) > 0
+    published, spacing = _publish(params, key, scale, shape)
+    _check_published(published, spacing, fits, distance, admitted, scale, params)
+    epsilon = gaussian_epsilon(mu, 1.0, delta)
+    refused = ~fits | ~jnp.isfinite(spacing)
+    return Release(
+        params=jnp.where(refused, jnp.nan, published),
+        mu=jnp.where(refused, jnp.inf, mu),
+        epsilon=jnp.where(refused, jnp.inf, epsilon),
+        delta=jnp.asarray(delta).astype(epsilon.dtype),
+        scale=scale,
+        spacing=spacing,
+    )
+
+
+@when_concrete
+def _check_published(published, spacing, fits, distance, admitted, scale, params) -> None:
+    if not fits:
+        raise ValueError(
+            f"the distance {float(distance):.3g} exceeds the admitted {float(admitted):.3g}; refresh or retrain before "
+            "publishing, or plan with a larger `admitted`"
+        )
+    if not np.isfinite(np.asarray(spacing)):
+        raise ValueError("`shape` must be positive definite beyond rounding; add a ridge to it, or use float64")
+    largest = float(jnp.max(jnp.abs(params)))
+    if not float(spacing) >= float(np.spacing(np.asarray(largest, params.dtype))):
+        raise ValueError(
+            f"`scale` {float(np.max(scale)):.3g} is too small for {params.dtype} parameters of size {largest:.3g}: the "
+            "noise would drown in rounding; use float64 or a larger scale"
+        )
+
+
+@jax.jit
+def _publish(params, key, scale, shape):
+    """Parameters with noise, on the grid; and its spacing, infinite if the shape cannot be trusted."""
+    copies = jax.random.normal(key, (_COPIES, *params.shape), params.dtype)
+    noise, least = copies.sum(axis=0) / math.sqrt(_COPIES), jnp.ones((), params.dtype)
+    fine = jnp.ones((), bool)
+    if shape is not None:
+        # V A V' >= I, so the covariance V'V of V' xi is no less than A^-1, rounding included.
+        root = inverse_root(Curved(shape, balance(shape), jnp.zeros((), params.dtype)), jnp.zeros((), params.dtype))
+        fine = jnp.all(jnp.isfinite(root))
+        root = jnp.where(fine, root, 0)
+        noise, least = noise @ root, jax.lax.rsqrt(jnp.trace(shape))
+    exponent = jnp.floor(jnp.log2(jnp.where(fine, scale * least, 1))) - _FINER
+    spacing = jnp.ldexp(jnp.ones((), params.dtype), jax.lax.stop_gradient(exponent).astype(jnp.int32))
+    return jnp.round((params + scale * noise) / spacing) * spacing, jnp.where(fine, spacing, jnp.inf)
+
+
+def _as_shape(shape, d, dtype):
+    shape = jnp.asarray(shape).astype(dtype)
+    if shape.shape != (d, d):
+        raise ValueError(f"`shape` must be a ({d}, {d}) matrix, got {shape.shape}")
+    if not is_traced(shape) and not np.allclose(np.asarray(shape), np.asarray(shape).T, rtol=1e-5, atol=0):
+        raise ValueError("`shape` must be symmetric")
+    return (shape + shape.T) / 2
+
+
+def _mu(xp, admitted, scale):
+    return round_up(xp, admitted / scale, 8, admitted > 0)
+
+
+def _fits(xp, distance, admitted):
+    """1 where the distance is surely at most the admitted one, else 0."""
+    # On the host both are exact; elsewhere each may have been rounded.
+    exact = 0 if xp is np else 4 * unit_of(xp, distance)
+    return xp.where(distance * (1 + exact) <= admitted, 1.0, 0.0)

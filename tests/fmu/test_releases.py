@@ -1,0 +1,204 @@
+"""Releases: the guarantee against mpmath and dp-accounting, the noise against its law, distances against retraining."""
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+import scipy.stats
+
+from fmu_jax import Objective, datasets, fit, heads, privacy, releases, remove
+from fmu_jax.audit.binomial import clopper_pearson
+from tests.fmu.test_tails import WAYS, call, delta_of
+
+mp.mp.dps = 60
+PARAMS = jnp.array([0.3, -1.2, 2.0])
+SHAPE = jnp.array([[4.0, 1.0, 0.0], [1.0, 9.0, -2.0], [0.0, -2.0, 1.0]])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_accountant_is_rounded_to_the_safe_side(way):
+    loose = 1 + 10 * WAYS[way][2]
+    rng = np.random.default_rng(0)
+    mus = 10 ** rng.uniform(-12, 2, (40, 7))
+    found, (numbers,) = call(way, jax.vmap(releases.compose) if WAYS[way][1] else lambda m: jnp.stack(
+        [releases.compose(row) for row in m]
+    ), mus)  # fmt: skip
+    for value, row in zip(found, numbers, strict=True):
+        truth = mp.sqrt(sum(mp.mpf(m) ** 2 for m in row))
+        assert truth <= mp.mpf(value) <= truth * loose
+    left, (total, used) = call(way, lambda t, m: releases.budget(t, m), np.array(mus[0].sum()), mus[0])
+    truth = mp.mpf(float(total)) ** 2 - sum(mp.mpf(m) ** 2 for m in used)
+    assert truth / loose <= mp.mpf(float(left)) ** 2 <= truth
+    admitted, mu = 10 ** rng.uniform(-9, 2, 40), 10 ** rng.uniform(-4, 1, 40)
+    scale, (a, m) = call(way, lambda a, m: releases.scale_for(a, mu=m, releases=17), admitted, mu)
+    for s, x, y in zip(scale, a, m, strict=True):
+        assert mp.mpf(x) * mp.sqrt(17) / mp.mpf(y) <= mp.mpf(s) <= mp.mpf(x) * mp.sqrt(17) / mp.mpf(y) * loose
+    alpha = np.where(rng.random(40) < 0.5, 10 ** rng.uniform(-30, -1, 40), 1 - 10 ** rng.uniform(-6, -1, 40))
+    beta, (m, level) = call(way, releases.trade_off, 10 ** rng.uniform(-6, 1.2, 40), alpha)
+    for b, x, y in zip(beta, m, level, strict=True):
+        z = mp.findroot(lambda z: mp.log(mp.ncdf(-z) / mp.mpf(y)), float(scipy.stats.norm.isf(y)))  # noqa: B023 - called here
+        truth = mp.ncdf(z - mp.mpf(x))
+        assert truth * (1 - mp.mpf(40 * WAYS[way][2])) - mp.mpf(10) ** -37 <= mp.mpf(b) <= truth
+
+
+def test_a_series_costs_what_an_independent_accountant_says():
+    """dp-accounting's privacy loss distributions: pessimistic by their grid, which is 1e-4."""
+    pytest.importorskip("dp_accounting")
+    import dp_accounting
+    from dp_accounting import pld
+
+    for mus in ([0.05], [0.3, 0.4, 1.2], [0.1] * 50):
+        accountant = pld.PLDAccountant()
+        for mu in mus:
+            accountant.compose(dp_accounting.GaussianDpEvent(1 / mu))
+        for delta in (1e-3, 1e-5, 1e-8):
+            ours = float(privacy.gaussian_epsilon(releases.compose(mus), 1.0, delta))
+            theirs = accountant.get_epsilon(delta)
+            assert ours <= theirs + 1e-9
+            assert ours == pytest.approx(theirs, rel=2e-3, abs=2e-3)
+    scale = releases.scale_for(0.2, epsilon=1.0, delta=1e-6, releases=9)
+    assert delta_of(releases.compose([0.2 / float(scale)] * 9), 1.0) <= 1e-6
+    assert releases.compose([]) == 0
+    assert releases.budget(0.5, []) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("shape", [None, SHAPE])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_the_noise_has_the_stated_law_and_the_release_lies_on_the_grid(shape, dtype):
+    keys, scale = jax.random.split(jax.random.key(0), 40_000), 0.25
+    draw = jax.jit(jax.vmap(lambda key: releases.release(PARAMS.astype(dtype), 0.1, key=key, scale=scale, shape=shape)))
+    found = draw(keys)
+    assert found.params.dtype == dtype
+    spacing = float(found.spacing[0])
+    least = scale if shape is None else scale / np.sqrt(np.linalg.eigvalsh(SHAPE)[-1])
+    assert least / 2048 < spacing <= least / 256
+    off = np.asarray(found.params, np.float64)
+    assert (off == np.round(off / spacing) * spacing).all()
+    off = off - np.asarray(PARAMS.astype(dtype), np.float64)
+    root = np.eye(3) if shape is None else np.linalg.cholesky(SHAPE)
+    white = off @ root / scale  # A = L L', so L' xi / s is standard
+    for column in white.T:
+        assert scipy.stats.kstest(column, "norm").pvalue > 1e-4
+    # 40,000 draws: a correlation is off by 0.005, a variance by 0.007.
+    np.testing.assert_allclose(np.cov(white.T), np.eye(3), atol=0.03)
+    assert float(found.mu[0]) == pytest.approx(0.4, rel=1e-6)
+
+
+def test_no_test_beats_the_curve_and_half_the_noise_is_caught():
+    """One-dimensional worlds a certified 0.5 apart: misses at every threshold, with 99.99 % confidence."""
+    keys = jax.random.split(jax.random.key(1), 2 * 100_000).reshape(2, -1)
+
+    def errors(scale):
+        draw = jax.jit(jax.vmap(lambda key, at: releases.release(at, 0.5, key=key, scale=scale).params[0], (0, None)))
+        near, far = (np.sort(np.asarray(draw(keys[i], jnp.array([0.5 * i])))) for i in range(2))
+        cut = np.linspace(-1, 2, 61)
+        false = len(near) - np.searchsorted(near, cut)
+        missed = np.searchsorted(far, cut)
+        n = len(near)
+        # The smallest share of misses that the curve allows at the largest plausible share of false alarms.
+        alpha = np.asarray(clopper_pearson(false, n, confidence=0.9999)[1])
+        most = np.asarray(clopper_pearson(missed, n, confidence=0.9999)[1])
+        return most, np.asarray(releases.trade_off(1.0, np.clip(alpha, 1e-300, 1 - 1e-16)))
+
+    most, allowed = errors(0.5)
+    assert (most >= allowed).all()
+    assert (most <= allowed + 0.02).mean() > 0.9  # and the curve is attained
+    most, allowed = errors(0.25)
+    assert (most < allowed).any()
+
+
+def test_what_is_not_admitted_is_not_published():
+    options = {"key": jax.random.key(0), "scale": 0.1}
+    with pytest.raises(ValueError, match=r"distance 0\.2 exceeds the admitted 0\.1"):
+        releases.release(PARAMS, 0.2, admitted=0.1, **options)
+    found = jax.jit(lambda distance: releases.release(PARAMS, distance, admitted=0.1, **options))(0.2)
+    assert np.isnan(found.params).all()
+    assert np.isinf(found.mu)
+    assert np.isinf(found.epsilon)
+    fine = jax.jit(lambda distance: releases.release(PARAMS, distance, admitted=0.1, **options))(0.05)
+    # The guarantee is that of the admitted distance, not of the one at hand.
+    assert float(fine.mu) == pytest.approx(1.0)
+    assert float(fine.epsilon) == pytest.approx(float(privacy.gaussian_epsilon(1.0, 1.0, 1e-5)))
+    exact = releases.release(PARAMS, 0.0, **options)
+    assert exact.mu == exact.epsilon == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": 0.0}, "`scale` must be positive"),
+        ({"distance": -1.0}, "`distance` is a norm"),
+        ({"distance": jnp.nan}, "`distance` is a norm"),
+        ({"admitted": jnp.nan}, "`admitted` is a norm"),
+        ({"delta": 0.0}, "`delta` must lie strictly"),
+        ({"shape": jnp.ones((3, 3))}, "positive definite beyond rounding"),
+        ({"shape": jnp.eye(2)}, r"must be a \(3, 3\) matrix"),
+        ({"shape": jnp.eye(3).at[0, 1].set(1.0)}, "must be symmetric"),
+        ({"params": jnp.arange(3)}, "must be floating"),
+        ({"params": PARAMS.astype(jnp.float32), "scale": 1e-6}, "too small for float32"),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    options = {"params": PARAMS, "distance": 0.1, "scale": 0.1, "key": jax.random.key(0)} | change
+    with pytest.raises(ValueError, match=message):
+        releases.release(options.pop("params"), options.pop("distance"), **options)
+
+
+def test_plans_are_refused_where_they_say_nothing():
+    for options in ({}, {"mu": 1.0, "epsilon": 1.0, "delta": 1e-5}, {"epsilon": 1.0}, {"mu": 1.0, "delta": 1e-5}):
+        with pytest.raises(ValueError, match="either `mu`, or `epsilon` and `delta`"):
+            releases.scale_for(0.1, **options)
+    with pytest.raises(ValueError, match="whole number"):
+        releases.scale_for(0.1, mu=1.0, releases=0)
+    with pytest.raises(ValueError, match="`mus` is a norm"):
+        releases.compose([0.1, -0.1])
+    with pytest.raises(ValueError, match="`mu` must be positive"):
+        releases.scale_for(0.1, mu=0.0)
+
+
+def test_a_series_of_releases_scans_and_holds_the_retrained_model():
+    """Five requests, each a release: every distance holds, none repeats its noise, the series keeps its budget."""
+    data = datasets.synthetic(300, 3, seed=0).train
+    objective = Objective(l2=1e-2, fairness=2.0)
+    before = fit(objective, data).params
+    admitted, total = 0.02, 0.5
+    scale = releases.scale_for(admitted, mu=total, releases=5)
+    shape = data.x.T @ data.x / 4 + 3.0 * jnp.eye(data.x.shape[1])
+
+    def request(gone, key):
+        gone = gone + 2
+        forget = jnp.arange(data.x.shape[0]) < gone
+        removal = remove(objective, before, data, forget)
+        retrained = remove(objective, before, data, forget, method="retrain", init=before).params
+        bound = releases.distance_to_retrained(objective, removal)
+        wide = releases.distance_to_retrained(objective, removal, shape=shape)
+        gap = removal.params - retrained
+        published = releases.release(removal.params, bound, key=key, scale=scale, admitted=admitted)
+        return gone, (published, bound, jnp.linalg.norm(gap), wide, jnp.sqrt(gap @ shape @ gap), removal.params)
+
+    keys = jax.random.split(jax.random.key(3), 5)
+    found, bound, gap, wide, shaped, exact = jax.jit(lambda: jax.lax.scan(request, 0, keys))()[1]
+    assert (gap <= bound).all()
+    assert (shaped <= wide).all()
+    assert (wide <= 20 * shaped + 1e-9).all()
+    assert float(releases.compose(found.mu)) == pytest.approx(total)
+    assert len(np.unique(np.round(np.asarray(found.params - exact) / scale, 3))) == exact.size
+
+
+def test_a_head_of_many_classes_is_one_release():
+    rng = np.random.default_rng(0)
+    x = heads.as_rows(jnp.asarray(rng.normal(size=(150, 4))))
+    labels = jnp.asarray(rng.integers(0, 3, 150))
+    data = heads.one_vs_rest(x, labels, jnp.asarray(rng.integers(0, 3, 150)), classes=3, groups=3)
+    objective = Objective(l2=1e-2, fairness=1.0, penalty="demographic_parity", reweigh=True)
+    before = heads.fit_head(objective, data).params
+    removal = heads.remove_head(objective, before, data, [3, 14, 15])
+    exact = heads.fit_head(objective, removal.data).params
+    for shape, root in ((None, np.eye(5)), (x.T @ x, np.linalg.cholesky(np.asarray(x.T @ x)))):
+        bound = float(releases.distance_to_retrained(objective, removal, shape=shape))
+        true = np.linalg.norm(np.asarray(removal.params - exact) @ root)
+        assert true <= bound < 30 * true
+    published = releases.release(removal.params, bound, key=jax.random.key(0), scale=0.1, shape=x.T @ x)
+    assert published.params.shape == (3, 5)
+    assert float(published.mu) == pytest.approx(bound / 0.1)
