@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pags_jax.models.layers import conv, dense
+from pags_jax.models.layers import at_least_float32, conv, dense
 
 conv3 = partial(conv, kernel_size=(3, 3), padding=1, use_bias=True)
 conv1 = partial(conv, kernel_size=(1, 1), use_bias=True)
@@ -83,8 +83,7 @@ class UNetBlock(nn.Module):
         parts = parts.reshape(n, height * width, self.heads, channels // self.heads, 3)
         query, key, value = (parts[..., i] for i in range(3))
         key = key / np.sqrt(channels // self.heads).item()
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        weight = jnp.einsum("nqhc,nkhc->nhqk", query.astype(wide), key.astype(wide))
+        weight = jnp.einsum("nqhc,nkhc->nhqk", at_least_float32(query), at_least_float32(key))
         weight = jax.nn.softmax(weight, axis=-1).astype(x.dtype)
         out = jnp.einsum("nhqk,nkhc->nqhc", weight, value).reshape(x.shape)
         return conv1(channels, dtype=self.dtype, name="proj")(out)

@@ -19,6 +19,7 @@ from pags_jax.scores import denoiser
 
 Normaliser = tuple[tuple[float, ...], tuple[float, ...], bool]
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616), False)
+_UNUSED = "sub_block1."  # TRADES' WideResNets carry a stage that their forward pass never calls.
 _CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), False)
 
 
@@ -63,7 +64,8 @@ def load_pretrained(
       For a denoiser ``denoise(x, sigma, labels=None)`` of images in [-1, 1]; ``labels`` are the class of each image,
       ``(n,)``, one for all, or None for whatever class. Both are pytrees that ``jit`` can take as arguments. Then what
       is known, a dict: kind ("classifier" or "denoiser"), network, options, family, classes, channels, resolution (of a
-      denoiser), parameters, tensors, normaliser, entry, recorded (constructor arguments), source, sha256.
+      denoiser), parameters, tensors, unused (tensors that the original does not use either), normaliser, entry,
+      recorded (constructor arguments), source, sha256.
 
     Raises:
       ValueError: no such file, a damaged or harmful one, another network than those that are known, a tensor that is
@@ -92,6 +94,8 @@ def read_pretrained(
     if dtype == jnp.float64 and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError("`dtype` is float64, which JAX does not have unless jax_enable_x64 is set")
     found, state = _normaliser(state, source)
+    unused = [name for name in state.arrays if name.startswith(_UNUSED)]
+    state = state._replace(arrays={name: array for name, array in state.arrays.items() if name not in unused})
     model, family, channels = recognise(state, source=source)
     if dtype.itemsize < 4:
         options = {**options, "dtype": dtype.name}
@@ -99,7 +103,7 @@ def read_pretrained(
         model = model.clone(**options)
     except TypeError:
         raise ValueError(f"{type(model).__name__} does not have the options {', '.join(options)}") from None
-    stored = jnp.promote_types(dtype, jnp.float32)
+    stored = dtype if dtype.itemsize > 4 else jnp.float32
     variables = published.fill(model, family, state.arrays, channels=channels, source=source, dtype=stored)
     about = {
         "kind": "denoiser" if family == "edm" else "classifier",
@@ -110,6 +114,7 @@ def read_pretrained(
         "classes": model.classes,  # pyright: ignore[reportAttributeAccessIssue]
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
         "tensors": len(state.arrays),
+        "unused": unused,
         "entry": list(state.entry),
         "recorded": {
             name: value for name, value in state.recorded.items() if isinstance(value, int | float | str | list)

@@ -84,7 +84,7 @@ def _preactivation(shapes: Shapes, family: str) -> tuple[nn.Module, str]:
         # RobustBench's PreActResNets with a last normalisation are those whose shortcuts see what is activated.
         shortcut_of="activated" if wide or (family == "robustbench" and final_norm) else "input",
         final_norm=final_norm,
-        bias=f"{last}.bias" in shapes,
+        bias=family != "trades-wide" or f"{last}.bias" in shapes,
     ), family
 
 

@@ -1,5 +1,6 @@
 """The tensors of one model by name, out of what a checkpoint file holds beside them."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,28 +103,7 @@ def _parts(module: Any, source: str) -> tuple[str, dict[str, Any]]:
 
 
 def _of_module(module: Record, path: tuple[str, ...], source: str) -> State:
-    arrays: dict[str, np.ndarray] = {}
-    seen: set[int] = set()
-
-    def visit(module: Any, name: str, depth: int) -> None:
-        if depth > _DEPTH or id(module) in seen:
-            raise ValueError(f"{source} has modules within themselves or more than {_DEPTH} deep")
-        seen.add(id(module))
-        _, state = _parts(module, source)
-        for kind in ("_parameters", "_buffers", "_modules"):
-            children = state.get(kind, {})
-            if not isinstance(children, dict):
-                raise ValueError(f"{source}: {kind} of {name or 'the module'} is {described(children)}")
-            for child, value in children.items():
-                full = f"{name}{child}"
-                if kind == "_modules" and value is not None:
-                    visit(value, f"{full}.", depth + 1)
-                elif isinstance(value, Tensor):
-                    arrays[full] = value.array()
-                elif value is not None:
-                    raise ValueError(f"{source}: {full} is {described(value)}, no tensor")
-
-    visit(module, "", 0)
+    arrays = dict(_tensors(module, "", source, ()))
     kind, settings = _parts(module, source)
     classes, network = (kind,), settings
     inner = settings.get("_modules", {}).get("model")
@@ -134,6 +114,25 @@ def _of_module(module: Record, path: tuple[str, ...], source: str) -> State:
     plain = {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
     recorded = recorded if isinstance(recorded, dict) else {}
     return State(_without_prefixes(arrays, source), path, classes, plain, recorded)
+
+
+def _tensors(module: Any, name: str, source: str, above: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and tensors of a module and of those within it."""
+    if id(module) in above or len(above) > _DEPTH:
+        raise ValueError(f"{source} has modules within themselves or more than {_DEPTH} deep")
+    _, state = _parts(module, source)
+    for kind in ("_parameters", "_buffers", "_modules"):
+        children = state.get(kind, {})
+        if not isinstance(children, dict):
+            raise ValueError(f"{source}: {kind} of {name or 'the module'} is {described(children)}")
+        for child, value in children.items():
+            full = f"{name}{child}"
+            if kind == "_modules" and value is not None:
+                yield from _tensors(value, f"{full}.", source, (*above, id(module)))
+            elif isinstance(value, Tensor):
+                yield full, value.array()
+            elif value is not None:
+                raise ValueError(f"{source}: {full} is {described(value)}, no tensor")
 
 
 # -------------------------------------------------------------------------------------------------- names

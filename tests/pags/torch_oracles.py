@@ -39,19 +39,22 @@ def convolve(x, kernel, bias=None, stride=1, padding=None):
 
 
 def batch_norm(x, t, name):
-    mean, var, weight, bias = (t[f"{name}.{k}"][:, None, None] for k in ("running_mean", "running_var", "weight", "bias"))
+    mean, var, weight, bias = (
+        t[f"{name}.{k}"][:, None, None] for k in ("running_mean", "running_var", "weight", "bias")
+    )
     return (x - mean) / np.sqrt(var + 1e-5) * weight + bias
 
 
 def group_norm(x, t, name, epsilon):
-    n, c, h, w = x.shape
+    n, c = x.shape[:2]
     parts = x.reshape(n, min(32, c // 4), -1)
     parts = (parts - parts.mean(-1, keepdims=True)) / np.sqrt(parts.var(-1, keepdims=True) + epsilon)
     return parts.reshape(x.shape) * t[f"{name}.weight"][:, None, None] + t[f"{name}.bias"][:, None, None]
 
 
 def linear(x, t, name):
-    return x @ t[f"{name}.weight"].T + (t[f"{name}.bias"] if f"{name}.bias" in t else 0)
+    out = x @ t[f"{name}.weight"].T
+    return out + t[f"{name}.bias"] if f"{name}.bias" in t else out
 
 
 # -------------------------------------------------------------------------------------------------- classifiers
