@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from pags_jax.models import edm_layers
-from pags_jax.models.edm_layers import UNetBlock, conv3, group_norm
+from pags_jax.models.edm_layers import GroupNorm, UNetBlock, conv3
 from pags_jax.models.layers import at_least_float32, dense
 
 
@@ -187,7 +187,7 @@ class SongUNet(_UNet):
 
     def _head(self, hidden: Array) -> Array:
         name, _ = self._level(0)
-        hidden = nn.silu(group_norm(hidden.shape[-1], 1e-6, self.dtype, f"dec.{name}_aux_norm")(hidden))
+        hidden = nn.silu(GroupNorm(1e-6, self.dtype, name=f"dec.{name}_aux_norm")(hidden))
         return conv3(self.channels, dtype=self.dtype, name=f"dec.{name}_aux_conv")(hidden)
 
 
@@ -222,5 +222,5 @@ class DhariwalUNet(_UNet):
         return UNetBlock(width, width // 64 if attends else 0, dtype=self.dtype, **options)
 
     def _head(self, hidden: Array) -> Array:
-        hidden = nn.silu(group_norm(hidden.shape[-1], 1e-5, self.dtype, "out_norm")(hidden))
+        hidden = nn.silu(GroupNorm(1e-5, self.dtype, name="out_norm")(hidden))
         return conv3(self.channels, dtype=self.dtype, name="out_conv")(hidden)

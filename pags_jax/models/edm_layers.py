@@ -18,10 +18,30 @@ conv3 = partial(conv, kernel_size=(3, 3), padding=1, use_bias=True)
 conv1 = partial(conv, kernel_size=(1, 1), use_bias=True)
 
 
-def group_norm(channels: int, epsilon: float, dtype: Any, name: str) -> nn.GroupNorm:
-    """Group normalisation of at most 32 groups, each of at least 4 channels."""
-    groups = min(32, channels // 4)
-    return nn.GroupNorm(groups, epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
+class GroupNorm(nn.Module):
+    """Group normalisation of at most 32 groups, each of at least 4 channels, in float32 at least (Wu and He 2018).
+
+    Attributes:
+      epsilon: added to variances.
+      dtype: of the result; by default that of ``x``.
+    """
+
+    epsilon: float
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        """``(x - mean) / sqrt(variance + epsilon) * scale + bias``."""
+        n, *_, channels = x.shape
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
+        groups = min(32, channels // 4)
+        dtype, wide = self.dtype or x.dtype, at_least_float32(x)
+        parts = wide.reshape(n, -1, groups, channels // groups)
+        parts = parts - parts.mean((1, 3), keepdims=True)
+        parts = parts * jax.lax.rsqrt((parts**2).mean((1, 3), keepdims=True) + self.epsilon)
+        scale, bias = (values.astype(wide.dtype)[None, None, None] for values in (scale, bias))
+        return (parts.reshape(x.shape) * scale + bias).astype(dtype)
 
 
 class UNetBlock(nn.Module):
@@ -53,22 +73,22 @@ class UNetBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], embedding: Float[Array, "n e"]) -> Float[Array, "n p q k"]:
         """The block's output."""
-        norm = partial(group_norm, epsilon=self.epsilon, dtype=self.dtype)
-        out = nn.silu(norm(x.shape[-1], name="norm0")(x))
+        norm = partial(GroupNorm, epsilon=self.epsilon, dtype=self.dtype)
+        out = nn.silu(norm(name="norm0")(x))
         out = conv3(self.width, dtype=self.dtype, name="conv0")(self._resampled(out))
         moved = dense((1 + self.adaptive) * self.width, name="affine")(embedding).astype(out.dtype)[:, None, None]
         if self.adaptive:
             scale, shift = jnp.split(moved, 2, axis=-1)
-            out = nn.silu(shift + norm(self.width, name="norm1")(out) * (scale + 1))
+            out = nn.silu(shift + norm(name="norm1")(out) * (scale + 1))
         else:
-            out = nn.silu(norm(self.width, name="norm1")(out + moved))
+            out = nn.silu(norm(name="norm1")(out + moved))
         out = conv3(self.width, dtype=self.dtype, name="conv1")(out)
         other = self._resampled(x)
         if x.shape[-1] != self.width or (self.project and (self.up or self.down)):
             other = conv1(self.width, dtype=self.dtype, name="skip")(other)
         out = (out + other) * self.scale
         if self.heads:
-            out = (out + self._attention(norm(self.width, name="norm2")(out))) * self.scale
+            out = (out + self._attention(norm(name="norm2")(out))) * self.scale
         return out
 
     def _resampled(self, x: Array) -> Array:
