@@ -22,6 +22,7 @@ class Block(nn.Module):
     width: int
     stride: int
     bottleneck: bool
+    inner: float
     activation: str
     beta: float
     dtype: Any
@@ -35,7 +36,8 @@ class Block(nn.Module):
             return BatchNorm(use_running_average=not train, dtype=self.dtype)(x)
 
         if self.bottleneck:
-            shape = ((self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1))
+            inner = widened(self.width, self.inner)
+            shape = ((inner, 1, 1), (inner, 3, self.stride), (4 * self.width, 1, 1))
         else:
             shape = ((self.width, 3, self.stride), (self.width, 3, 1))
         out = x
@@ -57,6 +59,8 @@ class ResNet(nn.Module):
       blocks: blocks in each stage.
       width: multiplies the numbers of channels.
       bottleneck: which kind of block.
+      inner: multiplies the channels within bottlenecks: 2 for Wide ResNet-50-2 (Zagoruyko and Komodakis 2016).
+      stages: channels of each stage, for others than 64 times ``width``, doubled at each.
       stem: 2 for patches of 2 x 2 pixels, 3 for one 3 x 3 convolution (CIFAR), 7 for a 7 x 7 one and 3 x 3 maxima,
         stride 2 each (ImageNet).
       activation: nonlinearity.
@@ -68,6 +72,8 @@ class ResNet(nn.Module):
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     width: float = 1.0
     bottleneck: bool = False
+    inner: float = 1.0
+    stages: tuple[int, ...] | None = None
     stem: Literal[2, 3, 7] = 3
     activation: Activation = "relu"
     beta: float = 20.0
@@ -90,7 +96,8 @@ class ResNet(nn.Module):
         for stage, blocks in enumerate(self.blocks):
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
-                x = Block(first * 2**stage, stride, self.bottleneck, self.activation, self.beta, self.dtype)(
+                width = self.stages[stage] if self.stages else first * 2**stage
+                x = Block(width, stride, self.bottleneck, self.inner, self.activation, self.beta, self.dtype)(
                     x, train=train
                 )
         return at_least_float32(dense(self.classes, dtype=self.dtype)(x.mean((1, 2))))

@@ -121,16 +121,7 @@ def load(content: Any, *, source: str, depth: int = 0) -> Any:
         return _load_zip(view, source)
     if bytes(view[257:262]) == b"ustar":
         raise ValueError(f"{source} is a tar archive, as PyTorch wrote before 2017; save it again with a later version")
-    nested: dict[int, Any] = {}
-
-    def from_bytes(data: Any) -> Any:
-        if not isinstance(data, memoryview | bytes):
-            raise ValueError(f"expected bytes, got {described(data)}")
-        if id(data) not in nested:  # The same bytes may be named many times.
-            nested[id(data)] = (data, load(data, source=f"a file within {source}", depth=depth + 1))
-        return nested[id(data)][1]
-
-    constructors = {**_CONSTRUCTORS, "torch.storage._load_from_bytes": from_bytes}
+    constructors = {**_CONSTRUCTORS, "torch.storage._load_from_bytes": _Within(source, depth + 1)}
     value, end = pickles.load(view, source=source, constructors=constructors)
     if value == _MAGIC and isinstance(value, int):
         value, end = _load_legacy(view, end, source)
@@ -139,7 +130,74 @@ def load(content: Any, *, source: str, depth: int = 0) -> Any:
     return value
 
 
+class _Within:
+    """Reads files within a file: the same bytes, which may be named many times, once."""
+
+    def __init__(self, source: str, depth: int):
+        self.source, self.depth = source, depth
+        self.read: dict[int, Any] = {}
+
+    def __call__(self, data: Any) -> Any:
+        if not isinstance(data, memoryview | bytes):
+            raise ValueError(f"expected bytes, got {described(data)}")
+        if id(data) not in self.read:
+            value = load(data, source=f"a file within {self.source}", depth=self.depth)
+            self.read[id(data)] = (data, value)  # As long as `data` lives, nothing else has its number.
+        return self.read[id(data)][1]
+
+
 # ------------------------------------------------------------------------------------------------- containers
+class _Outside:
+    """What stands for ("storage", type, key, device, count[, part]) and for ("module", class, file, text)."""
+
+    def __call__(self, key: Any) -> Any:
+        match key:
+            case ("module", Global() as kind, *_):
+                return kind
+            case ("storage", Global() as kind, str() | int() as name, _, int() as count, *rest) if len(rest) < 2:
+                if isinstance(count, bool) or not 0 <= count < 2**60:
+                    raise ValueError(f"storage {described(name)} has {described(count)} numbers")
+                if rest and rest[0] is not None:
+                    raise ValueError(f"storage {described(name)} is a part of another one, which is not supported")
+                return self.storage(_dtype(kind), described(name), count)
+        raise ValueError("an identifier of something else than a storage")
+
+    def storage(self, dtype: np.dtype, key: str, count: int) -> Storage:
+        raise NotImplementedError
+
+
+class _Legacy(_Outside):
+    """Storages that come after the pickle."""
+
+    def __init__(self) -> None:
+        self.storages: dict[str, Storage] = {}
+
+    def storage(self, dtype: np.dtype, key: str, count: int) -> Storage:
+        storage = self.storages.setdefault(key, Storage(dtype, count))
+        if storage.dtype != dtype or storage.count != count:
+            raise ValueError(f"storage {key} is {count} of {dtype} here and {storage.count} of {storage.dtype} there")
+        return storage
+
+
+class _Zip(_Outside):
+    """Storages that are files of an archive."""
+
+    def __init__(self, entries: dict[str, zips.Entry], folder: str):
+        self.entries, self.folder = entries, folder
+        self.read: dict[str, memoryview] = {}
+
+    def storage(self, dtype: np.dtype, key: str, count: int) -> Storage:
+        name = f"{self.folder}data/{key}"
+        if name not in self.entries:
+            raise ValueError(f"there is no {name} in the archive")
+        if name not in self.read:
+            self.read[name] = self.entries[name].read()
+        data = self.read[name]
+        if len(data) != count * dtype.itemsize:
+            raise ValueError(f"storage {key} of {count} numbers of {dtype} has {len(data)} bytes")
+        return Storage(dtype, count, data)
+
+
 def _load_legacy(view: memoryview, at: int, source: str) -> tuple[Any, int]:
     """Four more pickles (version, system, content, keys), then each storage: its count and its numbers."""
     version, at = pickles.load(view, source=source, start=at)
@@ -148,31 +206,23 @@ def _load_legacy(view: memoryview, at: int, source: str) -> tuple[Any, int]:
         raise ValueError(f"{source} has the version {described(version)}, expected {_LEGACY_VERSION}")
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError(f"{source} does not say that its numbers are little-endian")
-    storages: dict[str, Storage] = {}
-
-    def named(kind: Global, key: str, count: int, part: Any) -> Storage:
-        dtype = _dtype(kind)
-        storage = storages.setdefault(key, Storage(dtype, count))
-        if storage.dtype != dtype or storage.count != count:
-            raise ValueError(f"storage {key} is {count} of {dtype} here and {storage.count} of {storage.dtype} there")
-        if part is not None:
-            raise ValueError(f"storage {key} is a part of another one, which is not supported")
-        return storage
-
-    value, at = pickles.load(view, source=source, start=at, persistent=_outside(named), constructors=_CONSTRUCTORS)
+    outside = _Legacy()
+    value, at = pickles.load(view, source=source, start=at, persistent=outside, constructors=_CONSTRUCTORS)
     keys, at = pickles.load(view, source=source, start=at)
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
-        raise ValueError(f"{source} lists {described(keys)} of storages that are not the {len(storages)} it refers to")
-    for key in keys:
-        storage = storages[str(key)]
+    if not isinstance(keys, list) or sorted(map(described, keys)) != sorted(outside.storages):
+        raise ValueError(
+            f"{source} lists {described(keys)} of storages that are not the {len(outside.storages)} it refers to"
+        )
+    for key in map(described, keys):
+        storage = outside.storages[key]
         if at + 8 > len(view):
-            raise ValueError(f"{source} is cut off: it ends at byte {len(view)}, before storage {described(key)}")
+            raise ValueError(f"{source} is cut off: it ends at byte {len(view)}, before storage {key}")
         (count,) = struct.unpack_from("<q", view, at)
         if count != storage.count:
-            raise ValueError(f"{source}: storage {described(key)} has {count} numbers, and {storage.count} were named")
+            raise ValueError(f"{source}: storage {key} has {count} numbers, and {storage.count} were named")
         end = at + 8 + count * storage.dtype.itemsize
         if end > len(view):
-            raise ValueError(f"{source} is cut off: storage {described(key)} ends at byte {end} of {len(view)}")
+            raise ValueError(f"{source} is cut off: storage {key} ends at byte {end} of {len(view)}")
         storage.data, at = view[at + 8 : end], end
     return value, at
 
@@ -188,41 +238,13 @@ def _load_zip(view: memoryview, source: str) -> Any:
         raise ValueError(f"{source} is a TorchScript archive, which holds code; save the state_dict instead")
     if f"{folder}byteorder" in entries and bytes(entries[f"{folder}byteorder"].read()).strip() != b"little":
         raise ValueError(f"{source} does not say that its numbers are little-endian")
-
-    read: dict[str, memoryview] = {}
-
-    def named(kind: Global, key: str, count: int, part: Any) -> Storage:
-        del part
-        name, dtype = f"{folder}data/{key}", _dtype(kind)
-        if name not in entries:
-            raise ValueError(f"there is no {name} in the archive")
-        data = read.setdefault(name, read.get(name) or entries[name].read())
-        if len(data) != count * dtype.itemsize:
-            raise ValueError(f"storage {key} of {count} numbers of {dtype} has {len(data)} bytes")
-        return Storage(dtype, count, data)
-
     content = entries[found[0]].read()
     source = f"{found[0]} in {source}"
-    value, end = pickles.load(content, source=source, persistent=_outside(named), constructors=_CONSTRUCTORS)
+    outside = _Zip(entries, folder)
+    value, end = pickles.load(content, source=source, persistent=outside, constructors=_CONSTRUCTORS)
     if end != len(content):
         raise ValueError(f"{source} has {len(content) - end} bytes after its end")
     return value
-
-
-def _outside(named: Callable[..., Storage]) -> Callable[[Any], Any]:
-    """What stands for ("storage", type, key, device, count[, part]) and for ("module", class, file, text)."""
-
-    def find(key: Any) -> Any:
-        match key:
-            case ("module", Global() as kind, *_):
-                return kind
-            case ("storage", Global() as kind, str() | int() as name, _, int() as count, *rest) if len(rest) < 2:
-                if isinstance(count, bool) or not 0 <= count < 2**60:
-                    raise ValueError(f"storage {described(name)} has {described(count)} numbers")
-                return named(kind, described(name), count, rest[0] if rest else None)
-        raise ValueError("an identifier of something else than a storage")
-
-    return find
 
 
 # ---------------------------------------------------------------------------------------- what is done by hand

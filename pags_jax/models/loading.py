@@ -1,0 +1,185 @@
+"""``load_pretrained``: published classifiers and denoisers from their publishers' files, of which nothing is run."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax.models import published
+from pags_jax.models.preactivation import Normalised
+from pags_jax.models.recognise import recognise
+from pags_jax.models.states import NORMALISERS, State, find_state
+from pags_jax.models.torch_files import load_file
+from pags_jax.scores import denoiser
+
+Normaliser = tuple[tuple[float, ...], tuple[float, ...], bool]
+_CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616), False)
+_UNUSED = "sub_block1."  # TRADES' WideResNets carry a stage that their forward pass never calls.
+_CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), False)
+
+
+class Pretrained(NamedTuple):
+    """A published network.
+
+    Attributes:
+      model: the flax module: of images in [0, 1] for a classifier, the raw network for a denoiser.
+      variables: of it.
+      about: what is known of it, in plain values; ``load_pretrained`` says what.
+    """
+
+    model: nn.Module
+    variables: dict[str, Any]
+    about: dict[str, Any]
+
+
+def load_pretrained(
+    path: str | Path,
+    *,
+    dtype: Any = jnp.float32,
+    entry: str | None = None,
+    normaliser: Normaliser | Literal["file"] | None = "file",
+    **options: Any,
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Reads a published classifier or denoiser as the function that all measures take.
+
+    Files are those of EDM (``.pkl``), of MadryLab's robustness and Microsoft's robust-models-transfer (``.pt``,
+    ``.ckpt``), and of RobustBench and DeepMind (``.pt``). They are read without PyTorch, and no code in them is run.
+    The network is found from the tensors; every tensor is used once, and none may be missing.
+
+    Args:
+      path: of the file.
+      dtype: what to compute in: float32; bfloat16 or float16, with parameters in float32; float64, which needs JAX's.
+      entry: the entry of the file to take, where it holds several models; by default averaged weights before others.
+      normaliser: mean, standard deviation and whether to clip to [0, 1] before, if the file does not say, or None for
+        images as they are. By default what the file holds; DeepMind's networks, whose files hold none, have CIFAR's.
+      **options: attributes of the network that tensors do not show, such as ``activation="relu"``.
+
+    Returns:
+      For a classifier ``apply_fn(x)``, logits ``(n, classes)`` of images ``(n, height, width, channels)`` in [0, 1].
+      For a denoiser ``denoise(x, sigma, labels=None)`` of images in [-1, 1]; ``labels`` are the class of each image,
+      ``(n,)``, one for all, or None for whatever class. Both are pytrees that ``jit`` can take as arguments. Then what
+      is known, a dict: kind ("classifier" or "denoiser"), network, options, family, classes, channels, resolution (of a
+      denoiser), parameters, tensors, unused (tensors that the original does not use either), normaliser, entry,
+      recorded (constructor arguments), source, sha256.
+
+    Raises:
+      ValueError: no such file, a damaged or harmful one, another network than those that are known, a tensor that is
+        missing, left over or of another shape, or an option that the network does not have.
+    """
+    model, variables, about = read_pretrained(path, dtype=dtype, entry=entry, normaliser=normaliser, **options)
+    if about["kind"] == "denoiser":
+        return jax.tree_util.Partial(_Denoise(model), variables), about
+    return jax.tree_util.Partial(model.apply, variables), about
+
+
+def read_pretrained(
+    path: str | Path,
+    *,
+    dtype: Any = jnp.float32,
+    entry: str | None = None,
+    normaliser: Normaliser | Literal["file"] | None = "file",
+    **options: Any,
+) -> Pretrained:
+    """The module and variables of a published network; see ``load_pretrained``."""
+    path, source = Path(path), str(path)
+    state = find_state(load_file(path), source=source, entry=entry)
+    dtype = jnp.dtype(dtype)
+    if dtype not in (jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16):
+        raise ValueError(f"`dtype` must be float64, float32, bfloat16 or float16, got {dtype}")
+    if dtype == jnp.float64 and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError("`dtype` is float64, which JAX does not have unless jax_enable_x64 is set")
+    found, state = _normaliser(state, source)
+    unused = [name for name in state.arrays if name.startswith(_UNUSED)]
+    state = state._replace(arrays={name: array for name, array in state.arrays.items() if name not in unused})
+    model, family, channels = recognise(state, source=source)
+    if dtype.itemsize < 4:
+        options = {**options, "dtype": dtype.name}
+    try:
+        model = model.clone(**options)
+    except TypeError:
+        raise ValueError(f"{type(model).__name__} does not have the options {', '.join(options)}") from None
+    stored = dtype if dtype.itemsize > 4 else jnp.float32
+    variables = published.fill(model, family, state.arrays, channels=channels, source=source, dtype=stored)
+    about = {
+        "kind": "denoiser" if family == "edm" else "classifier",
+        "network": type(model).__name__,
+        "options": _options(model),
+        "family": family,
+        "channels": channels,
+        "classes": model.classes,  # pyright: ignore[reportAttributeAccessIssue]
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        "tensors": len(state.arrays),
+        "unused": unused,
+        "entry": list(state.entry),
+        "recorded": {
+            name: value for name, value in state.recorded.items() if isinstance(value, int | float | str | list)
+        },
+        "source": path.name,
+        "sha256": _sha256(path),
+    }
+    if family == "edm":
+        about["resolution"] = model.resolution  # pyright: ignore[reportAttributeAccessIssue]
+        return Pretrained(model, variables, about)
+    chosen = _chosen(normaliser, found, family, about["classes"], channels)
+    about["normaliser"] = chosen and {"mean": chosen[0], "std": chosen[1], "clamp": chosen[2]}
+    if chosen is None:
+        return Pretrained(model, variables, about)
+    variables = {collection: {"network": tree} for collection, tree in variables.items()}
+    return Pretrained(Normalised(model, *chosen), variables, about)
+
+
+class _Denoise(NamedTuple):
+    """What a network and its variables denoise; equal for an equal network."""
+
+    model: nn.Module
+
+    def __call__(self, variables: Any, x: Any, sigma: Any, labels: Any = None) -> Any:
+        if labels is not None and not self.model.classes:  # pyright: ignore[reportAttributeAccessIssue]
+            raise ValueError("this denoiser knows no classes; call it without labels")
+        return denoiser(self.model, variables, labels)(x, sigma)
+
+
+def _normaliser(state: State, source: str) -> tuple[Normaliser | None, State]:
+    """What the file says of normalisation, and the state without it."""
+    for mean, std in NORMALISERS:
+        if mean in state.arrays and std in state.arrays:
+            rest = {name: array for name, array in state.arrays.items() if name not in (mean, std)}
+            values = [np.asarray(state.arrays[name], np.float64).ravel() for name in (mean, std)]
+            if values[0].size != values[1].size or not np.isfinite(values).all() or not (values[1] > 0).all():
+                raise ValueError(f"{source}: {mean} and {std} are no means and standard deviations of channels")
+            found = (tuple(values[0].tolist()), tuple(values[1].tolist()), mean == "normalizer.new_mean")
+            return found, state._replace(arrays=rest)
+    return None, state
+
+
+def _chosen(normaliser: Any, found: Normaliser | None, family: str, classes: int, channels: int) -> Normaliser | None:
+    if normaliser is None or normaliser == "file":
+        default = _CIFAR100 if classes == 100 else _CIFAR10
+        given = (
+            None
+            if normaliser is None
+            else found or (default if family.startswith("deepmind") and channels == 3 else None)
+        )
+    else:
+        given = normaliser
+    if given is None:
+        return None
+    mean, std, clamp = given
+    # In float32, as PyTorch keeps them.
+    mean, std = (tuple(float(np.float32(value)) for value in values) for values in (mean, std))
+    return mean, std, bool(clamp)
+
+
+def _options(model: nn.Module) -> dict[str, Any]:
+    fields = model.__dataclass_fields__  # pyright: ignore[reportAttributeAccessIssue]
+    return {name: getattr(model, name) for name in fields if name not in ("parent", "name")}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

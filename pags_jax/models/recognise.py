@@ -1,0 +1,196 @@
+"""Which network tensors belong to, from their names and shapes alone, and whether the file says the same of it."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from pags_jax.models.edm import DhariwalUNet, SongUNet
+from pags_jax.models.preactivation import PreActivationResNet
+from pags_jax.models.records import described
+from pags_jax.models.resnet import ResNet
+from pags_jax.models.states import State
+
+#: In what order an EDM network's constructor takes its first arguments, and their names here.
+_RECORDED = {
+    "img_resolution": "resolution", "in_channels": "channels", "out_channels": "channels", "label_dim": "classes",
+    "augment_dim": "augment", "model_channels": "width", "channel_mult": "multipliers",
+    "channel_mult_emb": "embedding", "num_blocks": "blocks", "attn_resolutions": "attention",
+    "embedding_type": "frequencies", "channel_mult_noise": "noise_width", "encoder_type": "encoder",
+}  # fmt: skip
+
+
+def recognise(state: State, *, source: str) -> tuple[nn.Module, str, int]:
+    """The network of a checkpoint.
+
+    Args:
+      state: its tensors and what it says of itself.
+      source: what to call it in messages.
+
+    Returns:
+      The module, without normalisation of images; whose names its tensors have (``published.FAMILIES``); and the number
+      of the images' channels.
+
+    Raises:
+      ValueError: another network than those that are known, or another one than the file says.
+    """
+    shapes = {name: array.shape for name, array in state.arrays.items()}
+    try:
+        if "map_layer0.weight" in shapes:
+            model = _edm(state, shapes, source)
+            return model, "edm", model.channels
+        for known, family, build in _FIRST:
+            if known in shapes:
+                model, family = build(shapes, family)
+                return model, family, shapes[next(name for name in _STEMS if name in shapes)][1]
+    except (KeyError, IndexError, ZeroDivisionError, TypeError) as error:
+        raise ValueError(f"{source} lacks tensors of the network that the others belong to ({error})") from None
+    raise ValueError(
+        f"{source} holds tensors of a network that is not known, such as {', '.join(sorted(shapes)[:4]) or 'none'}"
+    )
+
+
+# -------------------------------------------------------------------------------------------------- classifiers
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _blocks(shapes: Shapes, pattern: str) -> tuple[int, ...]:
+    """How many blocks each stage has, by the pattern of their names' begin."""
+    found = [tuple(map(int, match.groups())) for name in shapes if (match := re.match(pattern, name))]
+    stages = sorted({stage for stage, _ in found})
+    return tuple(1 + max(number for stage, number in found if stage == at) for at in stages)
+
+
+def _preactivation(shapes: Shapes, family: str) -> tuple[nn.Module, str]:
+    pattern, first, block, layer, start, last = {
+        "deepmind-wide": (r"layer\.(\d+)\.block\.(\d+)\.", "init_conv", "layer.{}.block.0.", "conv_0", 0, "logits"),
+        "deepmind": (r"layer_(\d+)\.(\d+)\.", "conv_2d", "layer_{}.0.", "conv_2d_1", 0, "logits"),
+        "trades-wide": (r"block(\d+)\.layer\.(\d+)\.", "conv1", "block{}.layer.0.", "conv1", 1, "fc"),
+        "robustbench": (r"layer(\d+)\.(\d+)\.", "conv1", "layer{}.0.", "conv1", 1, "linear"),
+    }[family]
+    blocks = _blocks(shapes, pattern)
+    deepmind, wide = family.startswith("deepmind"), family.endswith("wide")
+    final_norm = family != "robustbench" or "bn.weight" in shapes
+    return PreActivationResNet(
+        classes=shapes[f"{last}.weight"][0],
+        blocks=blocks,
+        widths=tuple(shapes[f"{block.format(start + i)}{layer}.weight"][0] for i in range(len(blocks))),
+        stem=shapes[f"{first}.weight"][0],
+        activation="silu" if deepmind else "relu",
+        padding="same" if deepmind else "symmetric",
+        shortcut=3 if family == "deepmind" else 1,
+        # RobustBench's PreActResNets with a last normalisation are those whose shortcuts see what is activated.
+        shortcut_of="activated" if wide or (family == "robustbench" and final_norm) else "input",
+        final_norm=final_norm,
+        bias=family != "trades-wide" or f"{last}.bias" in shapes,
+    ), family
+
+
+def _resnet(shapes: Shapes, _: str) -> tuple[nn.Module, str]:
+    family = "imagenet" if "fc.weight" in shapes else "cifar"
+    blocks = _blocks(shapes, r"layer(\d+)\.(\d+)\.")
+    bottleneck = "layer1.0.conv3.weight" in shapes
+    stem, _, size, _ = shapes["conv1.weight"]
+    if size not in (3, 7):
+        raise ValueError(f"the first convolution is {size} x {size}, known are 3 x 3 and 7 x 7")
+    inner = [shapes[f"layer{stage + 1}.0.conv1.weight"][0] for stage in range(len(blocks))]
+    widths = (
+        [shapes[f"layer{stage + 1}.0.conv3.weight"][0] // 4 for stage in range(len(blocks))] if bottleneck else inner
+    )
+    if shapes["layer1.0.conv2.weight"][1] != inner[0]:
+        raise ValueError("convolutions in groups (ResNeXt) are not supported")
+    doubled = all(width == stem * 2**stage for stage, width in enumerate(widths))
+    return ResNet(
+        classes=shapes["fc.weight" if family == "imagenet" else "linear.weight"][0],
+        blocks=blocks,
+        width=stem / 64,
+        bottleneck=bottleneck,
+        inner=inner[0] / widths[0],
+        stages=None if doubled else tuple(widths),
+        stem=size,
+    ), family
+
+
+_STEMS = ("init_conv.weight", "conv_2d.weight", "conv1.weight")
+_FIRST = (
+    ("init_conv.weight", "deepmind-wide", _preactivation),
+    ("conv_2d.weight", "deepmind", _preactivation),
+    ("block1.layer.0.bn1.weight", "trades-wide", _preactivation),
+    ("bn1.weight", "", _resnet),
+    ("layer1.0.bn1.weight", "robustbench", _preactivation),
+)
+
+
+# ----------------------------------------------------------------------------------------------------- denoisers
+def _edm(state: State, shapes: Shapes, source: str) -> SongUNet | DhariwalUNet:
+    """A network of EDM: names hold resolutions, and shapes the rest."""
+    for kind in state.classes:
+        if kind.endswith("Precond") and kind != "EDMPrecond":
+            raise ValueError(f"{source}: the preconditioning {kind} is not supported, only EDMPrecond")
+    for part in ("_aux_skip", "_aux_up", "_aux_down"):
+        if any(part in name for name in shapes):
+            raise ValueError(f"{source}: encoders and decoders of the type 'skip' are not supported ({part})")
+    sizes = sorted({int(match[1]) for name in shapes if (match := re.match(r"enc\.(\d+)x\1_", name))}, reverse=True)
+    if any(size != sizes[0] >> level for level, size in enumerate(sizes)):
+        raise ValueError(f"{source}: each level must have half the resolution of the last one, got {sizes}")
+    song = any("_aux_norm" in name for name in shapes)
+    width = shapes[f"enc.{sizes[0]}x{sizes[0]}_conv.weight" if song else "map_layer0.weight"][0 if song else 1]
+    embedding, noise_width = shapes["map_layer0.weight"]
+    options: dict[str, Any] = {
+        "channels": shapes[f"enc.{sizes[0]}x{sizes[0]}_conv.weight"][1],
+        "classes": shapes.get("map_label.weight", (0, 0))[1],
+        "resolution": sizes[0],
+        "width": width,
+        "multipliers": tuple(shapes[f"enc.{size}x{size}_block0.conv1.weight"][0] // width for size in sizes),
+        "embedding": embedding // width,
+        "blocks": len(
+            {name for name in shapes if re.match(rf"enc\.{sizes[0]}x{sizes[0]}_block\d+\.norm0\.weight", name)}
+        ),
+        "attention": tuple(s for s in sizes if any(re.match(rf"enc\.{s}x{s}_block\d+\.qkv\.", n) for n in shapes)),
+        "augment": shapes.get("map_augment.weight", (0, 0))[1],
+        "sigma_data": _sigma_data(state, source),
+    }
+    if song:
+        square = next(
+            (array for name, array in state.arrays.items() if name.endswith("resample_filter")), np.ones((2, 2))
+        )
+        taps = np.asarray(square, np.float64).reshape(square.shape[-2:]).sum(0)
+        options |= {
+            "noise_width": noise_width // width,
+            "frequencies": "fourier" if "map_noise.freqs" in shapes else "positional",
+            "encoder": "residual" if any("_aux_residual" in name for name in shapes) else "standard",
+            "taps": tuple((taps / taps.min()).round(4).tolist()),
+        }
+    model = SongUNet(**options) if song else DhariwalUNet(**options)
+    _check_recorded(model, state, source)
+    return model
+
+
+def _sigma_data(state: State, source: str) -> float:
+    sigma = state.settings.get("sigma_data", 0.5)
+    if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 < sigma < np.inf:
+        raise ValueError(f"{source}: sigma_data must be a number above 0, got {described(sigma)}")
+    return float(sigma)
+
+
+def _check_recorded(model: SongUNet | DhariwalUNet, state: State, source: str) -> None:
+    """What the constructor was given must be what the tensors show."""
+    if state.classes and state.classes[0] not in (type(model).__name__, "EDMPrecond"):
+        raise ValueError(f"{source} says {state.classes[0]}, and its tensors are those of a {type(model).__name__}")
+    for name, said in state.recorded.items():
+        seen = getattr(model, _RECORDED.get(name, ""), None)
+        if isinstance(said, list | tuple):
+            said = tuple(said)
+        if name == "attn_resolutions" and isinstance(said, tuple) and isinstance(seen, tuple):
+            levels = {model.resolution >> level for level in range(len(model.multipliers))}
+            said, seen = {*said} & levels, {*seen}
+            if isinstance(model, DhariwalUNet):  # Narrow blocks have no head to attend with.
+                said = {s for s in said if s in seen or model.multipliers[_level(model, s)] * model.width >= 64}
+        if seen is not None and said != seen:
+            raise ValueError(f"{source} was made with {name}={said}, and its tensors have {seen}")
+
+
+def _level(model: Any, size: int) -> int:
+    return (model.resolution // size).bit_length() - 1

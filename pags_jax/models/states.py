@@ -1,0 +1,160 @@
+"""The tensors of one model by name, out of what a checkpoint file holds beside them."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pags_jax.models.records import Global, Record, described
+from pags_jax.models.torch_files import Tensor
+
+#: Entries in which a model is looked for, in this order: averaged weights before those that training ends with.
+ENTRIES = (
+    *("ema", "ema_state_dict", "model_ema", "state_dict_ema", "ema_model_state_dict", "wa_model", "model_state_dict"),
+    *("state_dict", "model", "net", "network", "last", "best"),
+)
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+_COUNTERS = ("num_batches_tracked", "n_averaged")
+_PERSISTENT = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
+_DEPTH = 50
+
+#: Mean and standard deviation of the images' channels, as publishers name them; the last clamps to [0, 1] before.
+NORMALISERS = (
+    *(("mean", "std"), ("mu", "sigma"), ("normalize.mean", "normalize.std"), ("normalizer.mean", "normalizer.std")),
+    ("normalizer.new_mean", "normalizer.new_std"),
+)
+
+
+class State(NamedTuple):
+    """A model's tensors, and what the file says of it.
+
+    Attributes:
+      arrays: by name, without what all names begin with.
+      entry: the entries of the file that led to them.
+      classes: names of the classes of a network and of what surrounds it, where the file has whole modules.
+      settings: attributes of what surrounds the network, such as ``sigma_data``.
+      recorded: arguments that the network was made with.
+    """
+
+    arrays: dict[str, np.ndarray]
+    entry: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    settings: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    recorded: dict[str, Any] = {}  # noqa: RUF012
+
+
+def find_state(value: Any, *, source: str, entry: str | None = None) -> State:
+    """Finds a model in what ``torch_files.load_file`` returned.
+
+    Args:
+      value: that.
+      source: what to call it in messages.
+      entry: the entry to take, where there are several; by default the first of ``ENTRIES``.
+
+    Returns:
+      The state.
+
+    Raises:
+      ValueError: there is no model, or not that entry.
+    """
+    path: tuple[str, ...] = ()
+    if entry is not None:
+        if not isinstance(value, dict) or entry not in value:
+            raise ValueError(f"{source} has no entry {entry!r}; it has {_listed(value)}")
+        value, path = value[entry], (entry,)
+    for _ in range(_DEPTH):
+        if isinstance(value, Record):
+            return _of_module(value, path, source)
+        if not isinstance(value, dict):
+            break
+        if value and all(isinstance(key, str) for key in value) and _are_tensors(value):
+            arrays = {name: tensor.array() for name, tensor in value.items() if isinstance(tensor, Tensor)}
+            return State(_without_prefixes(arrays, source), path)
+        name = next((name for name in ENTRIES if isinstance(value.get(name), dict | Record)), None)
+        if name is None:
+            break
+        value, path = value[name], (*path, name)
+    raise ValueError(f"{source} holds no model that is known: {' in '.join(map(repr, reversed(path))) or 'it'} "
+                     f"is {_listed(value)}")  # fmt: skip
+
+
+def _listed(value: Any) -> str:
+    if not isinstance(value, dict):
+        return repr(value) if isinstance(value, Record) else described(value)
+    return f"a dict of {', '.join(described(key) for key in list(value)[:8]) or 'nothing'}"
+
+
+def _are_tensors(value: dict[str, Any]) -> bool:
+    """Whether it holds tensors alone, but for settings of modules, such as ``_extra_state``."""
+    return all(isinstance(item, Tensor) for name, item in value.items() if not name.endswith("_extra_state"))
+
+
+# -------------------------------------------------------------------------------------------- whole modules
+def _parts(module: Any, source: str) -> tuple[str, dict[str, Any]]:
+    """The class and the attributes of a module, written by EDM's way of pickling or by PyTorch's."""
+    if isinstance(module, Record) and module.what == _PERSISTENT:
+        meta = module.args[0] if module.args else None
+        if isinstance(meta, dict) and isinstance(meta.get("class_name"), str) and isinstance(meta.get("state"), dict):
+            return meta["class_name"], meta["state"]
+    elif isinstance(module, Record) and isinstance(module.state, dict) and "_modules" in module.state:
+        what = module.args[0] if module.args and isinstance(module.args[0], Global) else module.what
+        return (what.name if isinstance(what, Global) else described(what)), module.state
+    raise ValueError(f"{source} holds {module!r:.120} where a module should be: nothing of it is called")
+
+
+def _of_module(module: Record, path: tuple[str, ...], source: str) -> State:
+    arrays = dict(_tensors(module, "", source, ()))
+    kind, settings = _parts(module, source)
+    classes, network = (kind,), settings
+    inner = settings.get("_modules", {}).get("model")
+    if inner is not None:
+        name, network = _parts(inner, source)
+        classes = (name, kind)
+    recorded = network.get("_init_kwargs")
+    plain = {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
+    recorded = recorded if isinstance(recorded, dict) else {}
+    return State(_without_prefixes(arrays, source), path, classes, plain, recorded)
+
+
+def _tensors(module: Any, name: str, source: str, above: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and tensors of a module and of those within it."""
+    if id(module) in above or len(above) > _DEPTH:
+        raise ValueError(f"{source} has modules within themselves or more than {_DEPTH} deep")
+    _, state = _parts(module, source)
+    for kind in ("_parameters", "_buffers", "_modules"):
+        children = state.get(kind, {})
+        if not isinstance(children, dict):
+            raise ValueError(f"{source}: {kind} of {name or 'the module'} is {described(children)}")
+        for child, value in children.items():
+            full = f"{name}{child}"
+            if kind == "_modules" and value is not None:
+                yield from _tensors(value, f"{full}.", source, (*above, id(module)))
+            elif isinstance(value, Tensor):
+                yield full, value.array()
+            elif value is not None:
+                raise ValueError(f"{source}: {full} is {described(value)}, no tensor")
+
+
+# -------------------------------------------------------------------------------------------------- names
+def _without_prefixes(arrays: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
+    """Names without what wrappers put before them, without counters, and without second copies of the same weights."""
+    arrays = {name: array for name, array in arrays.items() if name.rpartition(".")[2] not in _COUNTERS}
+    aside = {name for pair in NORMALISERS for name in pair}
+    for _ in range(_DEPTH):
+        arrays = _without_attacker(arrays, source)
+        names = arrays.keys() - aside
+        prefix = next((p for p in _PREFIXES if names and all(name.startswith(p) for name in names)), None)
+        if prefix is None:
+            return arrays
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+    raise ValueError(f"{source} has names of more than {_DEPTH} parts")
+
+
+def _without_attacker(arrays: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
+    """MadryLab's files hold everything twice, once for an attacker, which must be the same."""
+    copies = {name.removeprefix("attacker."): name for name in arrays if name.startswith("attacker.")}
+    for name, copy in copies.items():
+        original = arrays.get(name.replace("normalize.", "normalizer.", 1) if name.startswith("normalize.") else name)
+        if original is None or not np.array_equal(original, arrays[copy]):
+            raise ValueError(f"{source}: {copy} is not the same as the model's own")
+    return {name: array for name, array in arrays.items() if not name.startswith("attacker.")}

@@ -1,0 +1,404 @@
+"""Published networks from files in their publishers' formats, against NumPy twins in float64."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pags_jax import models, scores
+from pags_jax.models import DhariwalUNet, PreActivationResNet, ResNet, SongUNet, load_pretrained, published
+from tests.pags import torch_oracles as oracles
+from tests.pags import torch_writer as writer
+from tests.pags.torch_writer import Call, Named
+
+RNG = np.random.default_rng(0)
+
+
+# ------------------------------------------------------------------------------------------------------- the files
+def tensors(model, family):
+    """Random weights for a network, in PyTorch's layout."""
+    shapes = published.tensor_shapes(model, family)
+    found = {}
+    for name, shape in shapes.items():
+        value = RNG.normal(size=shape) / np.sqrt(max(np.prod(shape[1:]), 1))
+        leaf = name.rpartition(".")[2]
+        if leaf == "running_var" or (leaf == "weight" and len(shape) == 1):
+            value = 0.5 + RNG.random(shape)
+        found[name] = value.astype("f4")
+        if leaf == "running_var":
+            found[name.replace("running_var", "num_batches_tracked")] = np.array(7)
+    return found | {name: array.astype("f4") for name, array in published.filters(model).items()}
+
+
+def madry(state, mean, std):
+    """As MadryLab's library writes it: everything twice, and functions that only its own Python can make."""
+    mean, std = (np.array(values, "f4").reshape(3, 1, 1) for values in (mean, std))
+    both = {f"module.{part}model.{name}": value for part in ("", "attacker.") for name, value in state.items()}
+    normalisers = {
+        f"module.{part}.new_{name}": value
+        for part in ("normalizer", "attacker.normalize")
+        for name, value in (("mean", mean), ("std", std))
+    }
+    made = Call(Named("dill._dill", "_create_function"), (Call(Named("dill._dill", "_create_code"), (1, b"\x97")), {}))
+    extras = {"optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}, "schedule_fn": made, "epoch": 150, "amp": None}
+    return {"model": normalisers | both, **extras}
+
+
+def persistent(kind, state, **attributes):
+    meta = {"type": "class", "version": 6, "module_src": "raise SystemExit", "class_name": kind}
+    meta["state"] = {"training": False, "_parameters": {}, "_buffers": {}, "_modules": {}, **state, **attributes}
+    return Call(Named("torch_utils.persistence", "_reconstruct_persistent_obj"), (meta,))
+
+
+def module(state, kind="Layer", **attributes):
+    """A tree of modules out of flat names, as EDM writes them."""
+    parts = {"_parameters": {}, "_buffers": {}, "_modules": {}}
+    inner = {}
+    for name, value in state.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            inner.setdefault(head, {})[rest] = value
+        else:
+            parts["_buffers" if head in ("resample_filter", "freqs") else "_parameters"][head] = value
+    for name, group in inner.items():
+        if name in ("enc", "dec"):
+            made = module(group).args[0]["state"]
+            parts["_modules"][name] = Call(Named("torch.nn.modules.container", "ModuleDict"), (), made)
+        else:
+            parts["_modules"][name] = module(group)
+    parts["_modules"]["map_none"] = None
+    return persistent(kind, parts, **attributes)
+
+
+def edm(model, state, kind=None, precond="EDMPrecond", **changed):
+    recorded = {
+        "img_resolution": model.resolution, "in_channels": 3, "out_channels": 3, "label_dim": model.classes,
+        "augment_dim": model.augment, "model_channels": model.width, "channel_mult": list(model.multipliers),
+        "num_blocks": model.blocks, "attn_resolutions": list(model.attention), "dropout": 0.1,
+    }  # fmt: skip
+    network = module(state, kind or type(model).__name__, _init_args=(), _init_kwargs=recorded | changed)
+    scalar = Call(
+        Named("numpy._core.multiarray", "scalar"),
+        (Call(Named("numpy", "dtype"), ("f8", False, True), (3, "<", None)), np.float64(model.sigma_data).tobytes()),
+    )
+    return persistent(precond, {"_modules": {"model": network}}, sigma_data=scalar, label_dim=model.classes)
+
+
+# ---------------------------------------------------------------------------------------------------- classifiers
+CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
+CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+OTHER = ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+
+
+def data_parallel(state):
+    return {"state_dict": {f"module.{name}": value for name, value in state.items()}}
+
+
+def with_statistics(names, shape=(1, 3, 1, 1)):
+    arrays = [np.array(values, "f4").reshape(shape) for values in OTHER]
+    return lambda state: {**dict(zip(names, arrays, strict=True)), **state}
+
+
+CLASSIFIERS = {
+    "madry-cifar": (
+        ResNet(classes=5, blocks=(1, 2), width=0.125), "cifar", oracles.resnet, writer.legacy,
+        partial(madry, mean=OTHER[0], std=OTHER[1]), (*OTHER, True),
+    ),
+    "madry-imagenet-wide": (
+        ResNet(classes=6, blocks=(1, 1), width=0.125, bottleneck=True, inner=2.0, stages=(8, 12), stem=7), "imagenet",
+        partial(oracles.resnet, last="fc", beside="downsample"), writer.zipped,
+        partial(madry, mean=OTHER[0], std=OTHER[1]), (*OTHER, True),
+    ),
+    "cifar-bottleneck": (
+        ResNet(classes=3, blocks=(2, 1), width=0.125, bottleneck=True), "cifar", oracles.resnet, writer.legacy,
+        lambda state: {f"model.{name}": value for name, value in state.items()}, None,
+    ),
+    "deepmind-wide": (
+        PreActivationResNet(classes=100, blocks=(1, 2, 1), widths=(8, 8, 24), stem=8), "deepmind-wide",
+        oracles.deepmind_wide, writer.zipped, data_parallel, (*CIFAR100, False),
+    ),
+    "deepmind-preact": (
+        PreActivationResNet(classes=4, blocks=(1, 2), widths=(8, 16), stem=8, shortcut=3, shortcut_of="input"),
+        "deepmind", oracles.deepmind_preact, writer.zipped, with_statistics(("mean", "std"), (3, 1, 1)),
+        (*OTHER, False),
+    ),
+    "trades-wide": (
+        PreActivationResNet(classes=4, blocks=(1, 1, 2), widths=(8, 16, 24), stem=4, activation="relu",
+                            padding="symmetric", bias=False),
+        "trades-wide", oracles.trades_wide, writer.legacy,
+        lambda state: {"model_state_dict": {**state, "sub_block1.layer.0.bn1.weight": np.ones(4, "f4")}}, None,
+    ),
+    "robustbench": (
+        PreActivationResNet(classes=4, blocks=(1, 1), widths=(8, 16), stem=8, activation="relu", padding="symmetric",
+                            shortcut_of="input", final_norm=False),
+        "robustbench", oracles.robustbench_preact, writer.legacy,
+        lambda state: {"last": data_parallel(state)["state_dict"], "best": {"module.x": np.ones(1)}}, None,
+    ),
+    "robustbench-norm": (
+        PreActivationResNet(classes=4, blocks=(1, 1), widths=(8, 16), stem=8, activation="relu", padding="symmetric"),
+        "robustbench", oracles.robustbench_preact, writer.plain, with_statistics(("mu", "sigma")), (*OTHER, False),
+    ),
+}  # fmt: skip
+
+
+def rounded(values):
+    return np.array(values, "f4").astype(float)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_and_their_gradients_equal_slow_ones(name, tmp_path):
+    model, family, oracle, write, wrap, normaliser = CLASSIFIERS[name]
+    state = tensors(model, family)
+    (tmp_path / "model.pt").write_bytes(write(wrap(state)))
+    apply_fn, about = load_pretrained(tmp_path / "model.pt", dtype=jnp.float64)
+    x = RNG.uniform(-0.1, 1.1, (3, 3, 16, 16))
+    x[0, :, :2] = [[[0.0], [1.0]]]
+    weights = oracles.Tensors(state)
+
+    def slow(x):
+        if normaliser:
+            x = np.clip(x, 0, 1) if normaliser[2] else x
+            mean, std = (rounded(values)[:, None, None] for values in normaliser[:2])
+            x = (x - mean) / std
+        return oracle(weights, x, blocks=model.blocks)
+
+    labels = jnp.arange(3)
+    logits, pull = jax.vjp(jax.jit(apply_fn), jnp.asarray(x.transpose(0, 2, 3, 1)))
+    expected = slow(x)
+    np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+    assert weights.used == {name for name in state if not name.endswith("num_batches_tracked")}
+    assert about["parameters"] == sum(
+        value.size for name, value in state.items() if not name.endswith(("running_mean", "running_var", "tracked"))
+    )
+    assert (about["kind"], about["classes"], about["family"]) == ("classifier", model.classes, family)
+    assert about["options"] == {**about["options"], "blocks": model.blocks}
+
+    # The gradient of the label's logit along a direction within the pixels that are not clipped.
+    gradient = np.asarray(pull(jax.nn.one_hot(labels, model.classes, dtype=jnp.float64))[0]).transpose(0, 3, 1, 2)
+    clipped = (x < 0) | (x > 1)
+    if normaliser and normaliser[2]:
+        assert np.all(gradient[clipped] == 0)
+        assert np.all(gradient[~clipped] != 0)
+    direction = RNG.normal(size=x.shape) * ~clipped * (x > 1e-3) * (x < 1 - 1e-3)
+    step = 1e-6
+    change = (slow(x + step * direction) - slow(x - step * direction))[labels, labels] / (2 * step)
+    np.testing.assert_allclose((gradient * direction).sum((1, 2, 3)), change, rtol=2e-5, atol=1e-7)
+
+
+def test_a_pixel_at_the_edge_of_the_clip_keeps_its_gradient():
+    model = models.Normalised(_Sum(), (0.0,), (1.0,), clamp=True)
+    x = jnp.array([-0.5, 0.0, 0.5, 1.0, 1.5]).reshape(1, 5, 1, 1)
+    gradient = jax.grad(lambda x: model.apply({}, x).sum())(x)
+    assert gradient.ravel().tolist() == [0, 1, 1, 1, 0]
+
+
+class _Sum(models.LeNet):
+    classes: int = 1
+
+    def __call__(self, x, *, train=False):
+        return x.sum((1, 2))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_other_precisions_are_near(dtype, tmp_path):
+    model, family, oracle, write, wrap, _ = CLASSIFIERS["deepmind-wide"]
+    state = tensors(model, family)
+    (tmp_path / "model.pt").write_bytes(write(wrap(state)))
+    x = RNG.random((2, 3, 16, 16)).astype("f4")
+    mean, std = (rounded(values)[:, None, None] for values in CIFAR100)
+    expected = oracle(oracles.Tensors(state), (x - mean) / std, blocks=model.blocks)
+    apply_fn, _ = load_pretrained(tmp_path / "model.pt", dtype=dtype)
+    logits = jax.jit(apply_fn)(jnp.asarray(x.transpose(0, 2, 3, 1)))
+    assert logits.dtype == jnp.float32
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(apply_fn))
+    np.testing.assert_allclose(logits, expected, atol=(1e-5 if dtype == jnp.float32 else 0.1) * np.abs(expected).max())
+
+
+# ----------------------------------------------------------------------------------------------------- denoisers
+DENOISERS = {
+    "ddpmpp": SongUNet(classes=3, resolution=8, width=8, multipliers=(1, 2), blocks=1, attention=(4,), augment=9),
+    "ncsnpp": SongUNet(
+        resolution=8, width=8, multipliers=(2, 2), blocks=1, attention=(8,), noise_width=2, frequencies="fourier",
+        encoder="residual", taps=(1.0, 3.0, 3.0, 1.0), sigma_data=0.4,
+    ),
+    "adm": DhariwalUNet(classes=3, resolution=8, width=64, multipliers=(1, 2), blocks=1, attention=(8, 4)),
+}  # fmt: skip
+NCSNPP = {"embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2}
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_denoisers_equal_slow_ones(name, tmp_path):
+    model = DENOISERS[name]
+    state = tensors(model, "edm")
+    changed = NCSNPP if name == "ncsnpp" else {}
+    (tmp_path / "network.pkl").write_bytes(writer.plain({"loss": 1, "ema": edm(model, state, **changed)}))
+    denoise, about = load_pretrained(tmp_path / "network.pkl", dtype=jnp.float64)
+    assert about["options"] == {**models.loading._options(model), "dtype": None}
+    assert (about["kind"], about["resolution"], about["entry"]) == ("denoiser", 8, ["ema"])
+    x = RNG.normal(size=(2, 3, 8, 8))
+    weights, sizes = oracles.Tensors(state), (8, 4)
+    rows = np.eye(3)[[0, 2]] if model.classes else None
+    run = jax.jit(denoise)
+    images = jnp.asarray(x.transpose(0, 2, 3, 1))
+    told = [(None, None if rows is None else 0 * rows), *([] if rows is None else [(jnp.array([0, 2]), rows)])]
+    for sigma in (0.02, 3.0):
+        for labels, row in told:
+            expected = oracles.denoised(
+                weights,
+                x,
+                sigma,
+                row,
+                sizes=sizes,
+                blocks=1,
+                song=isinstance(model, SongUNet),
+                sigma_data=model.sigma_data,
+            )
+            found = np.asarray(run(images, sigma, labels)).transpose(0, 3, 1, 2)
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+    assert weights.used == set(state)
+    if not model.classes:
+        with pytest.raises(ValueError, match="knows no classes"):
+            denoise(images, 0.5, 1)
+    # An imported denoiser is a denoiser: samples, scores.
+    assert scores.score(denoise, jnp.clip(images, 0, 1), sigma_pm1=0.5).shape == images.shape
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+@pytest.fixture(scope="module")
+def wide():
+    model = PreActivationResNet(classes=4, blocks=(1, 1, 1), widths=(8, 16, 24), stem=8)
+    return tensors(model, "deepmind-wide")
+
+
+def refuse(path, content, said, **options):
+    path = path / "model.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=said) as refused:
+        load_pretrained(path, **options)
+    assert str(path) in str(refused.value) or options
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"logits.bias": None}, "lacks logits.bias of the .* tensors of this PreActivationResNet"),
+        ({"logits.more": np.ones(2, "f4")}, "has logits.more, which this PreActivationResNet does not have"),
+        ({"layer.1.block.0.conv_1.weight": np.ones((16, 16, 3, 1), "f4")}, r"has the shape \(16, 16, 3, 1\), expected"),
+        ({"batchnorm.bias": np.full(24, np.nan, "f4")}, "batchnorm.bias holds NaN or infinite values"),
+        ({"batchnorm.bias": np.arange(24)}, "batchnorm.bias is of the type int64, expected floats"),
+        ({"init_conv.weight": None}, "holds tensors of a network that is not known, such as batchnorm.bias"),
+        ({"layer.1.block.0.conv_0.weight": None}, "lacks tensors of the network that the others belong to"),
+        ({"mean": np.ones(3, "f4"), "std": np.zeros(3, "f4")}, "are no means and standard deviations"),
+    ],
+)
+def test_other_tensors_than_the_networks_are_refused(change, said, wide, tmp_path):
+    state = {name: value for name, value in {**wide, **change}.items() if value is not None}
+    refuse(tmp_path, writer.zipped(state), said)
+
+
+def test_files_without_a_model_and_wrong_options_are_refused(wide, tmp_path):
+    refuse(tmp_path, writer.plain({"a": 1, "b": [2]}), "holds no model that is known: it is a dict of a, b")
+    refuse(tmp_path, writer.plain([1]), "holds no model that is known: it is a list")
+    call = Call(Named("builtins", "print"), ("hello",))
+    refuse(tmp_path, writer.plain({"model": call}), r"holds Record\(builtins.print\) where a module should be")
+    refuse(
+        tmp_path, writer.zipped({"state_dict": wide}), "has no entry 'ema'; it has a dict of state_dict", entry="ema"
+    )
+    refuse(tmp_path, writer.zipped(wide), "PreActivationResNet does not have the options depth", depth=3)
+    refuse(
+        tmp_path, writer.zipped(wide), "`dtype` must be float64, float32, bfloat16 or float16, got int8", dtype="int8"
+    )
+    twice = madry(tensors(CLASSIFIERS["madry-cifar"][0], "cifar"), *OTHER)
+    twice["model"]["module.attacker.model.linear.bias"] = np.zeros(5, "f4")
+    refuse(tmp_path, writer.legacy(twice), "attacker.linear.bias is not the same|is not the same as the model's own")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"kind": "DhariwalUNet"}, "says DhariwalUNet, and its tensors are those of a SongUNet"),
+        ({"precond": "VPPrecond"}, "the preconditioning VPPrecond is not supported"),
+        ({"model_channels": 16}, "was made with model_channels=16, and its tensors have 8"),
+        ({"channel_mult": [1, 1]}, r"was made with channel_mult=\(1, 1\), and its tensors have \(1, 2\)"),
+        ({"attn_resolutions": [8]}, "was made with attn_resolutions="),
+        ({"label_dim": 0}, "was made with label_dim=0, and its tensors have 3"),
+    ],
+)
+def test_networks_that_are_not_what_the_file_says_are_refused(made, said, tmp_path):
+    model = DENOISERS["ddpmpp"]
+    refuse(tmp_path, writer.plain({"ema": edm(model, tensors(model, "edm"), **made)}), said)
+
+
+def test_averaged_weights_are_taken_unless_others_are_asked_for(wide, tmp_path):
+    other = {name: np.asarray(value + 1, value.dtype) for name, value in wide.items()}
+    (tmp_path / "model.pt").write_bytes(writer.zipped({"state_dict": wide, "ema_state_dict": other, "epoch": 3}))
+    for entry, said, expected in ((None, "ema_state_dict", other), ("state_dict", "state_dict", wide)):
+        _, variables, about = models.read_pretrained(tmp_path / "model.pt", entry=entry)
+        assert about["entry"] == [said]
+        bias = variables["params"]["network"]["dense"]["bias"]
+        np.testing.assert_array_equal(bias, expected["logits.bias"])
+
+
+# ------------------------------------------------------------------------------------------------------ full sizes
+ADM = DhariwalUNet(
+    classes=1000, resolution=64, width=192, multipliers=(1, 2, 3, 4), blocks=3, attention=(32, 16, 8)
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "family", "parameters", "tensors"),
+    [
+        (SongUNet(augment=9), "edm", 55_733_891, 425),
+        (ADM, "edm", 295_899_267, 553),
+        (models.wide_resnet(28, 10, classes=10), "deepmind-wide", 36_479_194, None),
+        (models.wide_resnet(70, 16, classes=10), "deepmind-wide", 266_796_506, None),
+        (
+            PreActivationResNet(
+                classes=10, blocks=(2,) * 4, widths=(64, 128, 256, 512), stem=64, shortcut_of="input", final_norm=False
+            ),
+            "robustbench", 11_171_146, None,
+        ),
+        (ResNet(classes=10, blocks=(3, 4, 6, 3), bottleneck=True), "cifar", 23_520_842, None),
+        (ResNet(classes=1000, blocks=(3, 4, 6, 3), bottleneck=True, stem=7), "imagenet", 25_557_032, 267),
+        (ResNet(classes=1000, blocks=(3, 4, 6, 3), bottleneck=True, stem=7, inner=2.0), "imagenet", 68_883_240, 267),
+    ],
+)  # fmt: skip
+def test_full_sizes_have_the_published_numbers_of_parameters_and_tensors(model, family, parameters, tensors):
+    shapes = published.tensor_shapes(model, family)
+    statistics = ("running_mean", "running_var", "resample_filter", "freqs")
+    assert sum(int(np.prod(shape)) for name, shape in shapes.items() if not name.endswith(statistics)) == parameters
+    assert tensors in (None, len(shapes))
+
+
+# ----------------------------------------------------------------------------------------------------- real files
+CHECKPOINTS = os.environ.get("PAGS_CHECKPOINTS")
+
+
+@pytest.mark.skipif(not CHECKPOINTS, reason="PAGS_CHECKPOINTS names no folder of checkpoints and recorded outputs")
+def test_recorded_outputs_of_real_files():
+    recorded = sorted(Path(CHECKPOINTS or "").glob("*.npz"))
+    assert recorded
+    for path in recorded:
+        (file,) = (file for file in path.parent.glob(f"{path.stem}.*") if file != path)
+        function, _ = load_pretrained(file)
+        arrays = np.load(path)
+        x = jnp.asarray(arrays["x"].transpose(0, 2, 3, 1))
+
+        def close(found, name, arrays=arrays):
+            expected = arrays[name]
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+        for name in (name for name in arrays if name.startswith("denoised_")):
+            _, sigma, *null = name.split("_")
+            labels = arrays["labels"] if "labels" in arrays and not null else None
+            out = function(x, float(sigma), None if labels is None else jnp.asarray(labels))
+            close(np.asarray(out).transpose(0, 3, 1, 2), name)
+        if "logits" in arrays:
+            index = jnp.arange(len(x))
+            gradient = jax.grad(lambda x, f=function, i=index: f(x)[i, i].sum())(x)
+            close(function(x), "logits")
+            close(np.asarray(gradient).transpose(0, 3, 1, 2), "logit_gradient")
