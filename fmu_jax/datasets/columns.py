@@ -158,7 +158,7 @@ def plain(column: pd.Series, missing: Missing) -> pd.Series:
       n entries. Text loses white space around it; what is text stays text, though it be digits.
 
     Raises:
-      Unsuitable: it holds dates, times, durations, complex numbers, bytes, lists, or kinds side by side.
+      Unsuitable: it holds dates, times, durations, complex numbers, bytes or lists.
     """
     kind, name = column.dtype, str(column.name)
     if isinstance(kind, pd.SparseDtype):
@@ -173,7 +173,8 @@ def plain(column: pd.Series, missing: Missing) -> pd.Series:
         values = [value.strip() if isinstance(value, str) else value for value in values]
         out = as_series([None if isinstance(v, str) and missing.covers(v) else v for v in values], name=name)
     if missing.values and is_number(out) and not pd.api.types.is_bool_dtype(out):
-        out = out.mask(out.isin(missing.values))
+        # Nullable first: NumPy's whole numbers would become floats.
+        out = (out.convert_dtypes() if pd.api.types.is_integer_dtype(out) else out).mask(out.isin(missing.values))
     return out
 
 

@@ -189,7 +189,8 @@ def _records(path: Path, layout: Layout) -> Generator[tuple[int, int, list[str]]
     except csv.Error as error:
         raise ValueError(
             f"{path} does not parse as CSV in the record that begins in line {line + 1}: {error}; a field that begins "
-            'with a double quote must end with one, and a quote inside it is written twice ("")'
+            'with a double quote must end with one, and a quote inside it is written twice (""); '
+            f"fields are separated by {layout.sep!r} (`sep`)"
         ) from None
     except UnicodeError as error:
         raise ValueError(_undecodable(path, layout.encoding, error)) from None

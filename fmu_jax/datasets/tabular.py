@@ -28,7 +28,7 @@ def from_csv(
     scaling: str = "standardise",
     test_fraction: float = 0.2,
     missing: str = "error",
-    na_values: Sequence[str] = (),
+    na_values: Sequence[str | int | float] = (),
     default_na: bool = True,
     categorical: Sequence[str] = (),
     max_categories: int = 50,
@@ -113,7 +113,7 @@ def from_csv(
     shards = Shards(gather)
     with shards.together(str(path)):
         layout = Layout(sep, decimal, thousands, encoding)
-        table = read_table(path, missing=Missing(tuple(na_values), default_na), layout=layout)
+        table = read_table(path, missing=Missing(tuple(map(str, na_values)), default_na), layout=layout)
     return from_table(
         table,
         label=label,
@@ -149,7 +149,7 @@ def from_table(
     scaling: str = "standardise",
     test_fraction: float = 0.2,
     missing: str = "error",
-    na_values: Sequence[str] = (),
+    na_values: Sequence[str | int | float] = (),
     default_na: bool = True,
     categorical: Sequence[str] = (),
     max_categories: int = 50,
@@ -207,7 +207,7 @@ def from_table(
     ones = group_one if isinstance(group_one, Mapping) else dict.fromkeys(attributes, group_one)
     if set(ones) - set(attributes):
         raise ValueError(f"group_one={group_one!r} names columns that are not in group={group!r}")
-    words = Missing(tuple(na_values), default_na)
+    words = Missing(tuple(map(str, na_values)), default_na)
     with shards.together(source):
         table = named(table, (label, *attributes, *drop, *categorical), drop=drop, source=source)
         names = [str(name) for name in table]

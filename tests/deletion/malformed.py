@@ -197,6 +197,12 @@ FILES = [
     Case("tabs, said", text(sep="\t"), options={"layout": {"sep": "\\t"}}),
     Case("blanks, said", text(sep=" "), options={"layout": {"sep": " "}}),
     Case("commas, said to be semicolons", text(), "pass sep=','", {"layout": {"sep": ";"}}),
+    Case(
+        "blanks",
+        "\n".join(" ".join(f'"{field}"' for field in line.split(",")) for line in L),
+        r"line 1: .*by ',' \(`sep`\)",
+    ),
+    Case("separators before all lines", "\n".join(f",{line}" for line in L), "column 1 of .* has no name"),
     Case("two separators", text(), "sep=';;' must be one character", {"layout": {"sep": ";;"}}),
     Case(
         "decimal commas",

@@ -162,6 +162,16 @@ def test_words_for_missing():
         plain(pd.Series([b"NA", "NA"]), USUAL)
 
 
+@pytest.mark.parametrize("given", ["-999", "-999.0", -999])
+def test_numbers_for_missing_are_numbers(given):
+    split = load(people(d=np.where(I == 5, -999, I % 7)), na_values=(given,), missing="drop")
+    assert split.dropped_rows == 1
+    assert 5 not in {*split.train_rows, *split.test_rows}
+    table = people(d=np.where(I == 5, -999, 2**53 + I % 3))
+    names = load(table, na_values=(given,), missing="drop", categorical=("d",)).feature_names
+    assert names[2:-1] == tuple(f"d={2**53 + k}" for k in range(3))
+
+
 def test_a_table_in_parts_is_refused_where_the_whole_is():
     table = people(d=np.where(I < 60, "a", "A"))
     parts = [table.iloc[:60], table.iloc[60:].reset_index(drop=True)]
