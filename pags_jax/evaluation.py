@@ -126,7 +126,8 @@ def under_attack(
         "with_outcome": True,
     }  # fmt: skip
     margin: dict[str, Any] = given | {"loss": "margin", "best_step": True}
-    found = [pgd(scaled, x, y, key=key, **margin), pgd(scaled, x, y, key=None, start=jnp.zeros_like(x), **margin)]
+    at_image = x - x  # Zeros that XLA does not take for a constant, whose norms it would compute while compiling.
+    found = [pgd(scaled, x, y, key=key, **margin), pgd(scaled, x, y, key=None, start=at_image, **margin)]
     if attack == "ensemble":
         for_apgd, for_targeted = jax.random.split(key)
         found += [apgd(scaled, x, y, key=for_apgd, **given), apgd_targeted(scaled, x, y, key=for_targeted, **given)]

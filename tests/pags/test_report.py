@@ -101,6 +101,17 @@ def test_a_loss_without_values_says_so(monkeypatch):
     }  # fmt: skip
 
 
+def test_accuracy_says_how_many_images_no_attack_could_test(monkeypatch):
+    """The most at one radius and seed; rows from before these were counted say nothing."""
+    row = {"loss": "adversarial", "strength": 1.0, "failure": None, "test_accuracy": 0.8, "attack_eps": [0.5, 1.0]}
+    table = [row | {"test_attacked": [0.6, 0.4], "test_no_gradient": count} for count in ([0, 3], [7, 1])]
+    table += [row | {"strength": 2.0, "test_attacked": [0.5, 0.2]}]
+    monkeypatch.setattr(store, "read_rows", lambda folder: table)
+    counted, before = pags_report.accuracy_blocks(Path())[1].data
+    assert (counted["no gradient"], counted["radius 1"]) == (7, 0.4)
+    assert before["no gradient"] is None
+
+
 def test_a_sweep_at_chance_has_no_regimes(monkeypatch):
     table = [
         row | {"test_accuracy": 0.11, "classes": 10}
