@@ -27,7 +27,6 @@ from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_probability
 from fmu_jax.showing import one_line
 from fmu_jax.tails import outward, unit_of
-from fmu_jax.tracing import is_traced
 
 #: Fewest models to audit: a quarter of them fits a mean and a covariance.
 MIN_MODELS = 40
