@@ -48,7 +48,7 @@ def when_concrete(check: Callable[..., None]) -> Callable[..., None]:
     0.0
     >>> jax.jit(lambda a: (check(data), a)[1])(1.0)
     Traceback (most recent call last):
-    ValueError: negative
+    ValueError: negative...
     """
 
     @functools.wraps(check)
