@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.showing import one_line
-from fmu_jax.tracing import as_arrays, hoisted, nan_unless
+from fmu_jax.tracing import NO_TANGENT, as_arrays, hoisted, nan_unless
 
 
 class CGResult(NamedTuple):
@@ -85,8 +84,8 @@ def _(operator, primals, tangents):
     moved_image = jax.jvp(lambda consts: operator(consts, found.solution), (consts,), (tangents[0],))[1]
     shift = optax.tree.sub(tangents[1], moved_image)
     moved = inverse_product(partial(operator, consts), shift, tolerance=tolerance, max_steps=max_steps)
-    nothing, zero = np.zeros((), jax.dtypes.float0), jnp.zeros_like(found.residual_norm)
-    return found, CGResult(nan_unless(found.converged, moved), nothing, zero, nothing, nothing, zero)
+    zero = jnp.zeros_like(found.residual_norm)
+    return found, CGResult(nan_unless(found.converged, moved), NO_TANGENT, zero, NO_TANGENT, NO_TANGENT, zero)
 
 
 def inverse_product(operator: Callable[[Any], Any], b: Any, *, tolerance=None, max_steps=1000) -> Any:

@@ -27,7 +27,7 @@ from fmu_jax.linalg import solve_positive
 from fmu_jax.minimisers import FitResult, damped_newton, lbfgs
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.subsets import restrict, select
-from fmu_jax.tracing import is_traced, nan_unless
+from fmu_jax.tracing import NO_TANGENT, is_traced, nan_unless
 
 #: Up to this many features the linear model is solved with a dense (d, d) Hessian, beyond it matrix-free.
 DENSE_LIMIT = 2048
@@ -174,5 +174,4 @@ def _(dense, primals, tangents):
     else:
         moved = inverse_product(lambda v: objectives.hessian_vector_product(objective, result.params, data, v), shift)
     moved = nan_unless(result.converged, optax.tree.scale(-1, moved))
-    nothing = np.zeros((), jax.dtypes.float0)
-    return result, FitResult(moved, nothing, jnp.zeros_like(result.grad_norm), nothing)
+    return result, FitResult(moved, NO_TANGENT, jnp.zeros_like(result.grad_norm), NO_TANGENT)

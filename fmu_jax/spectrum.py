@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from fmu_jax import linalg
 from fmu_jax.objective import Scalar
-from fmu_jax.tracing import as_arrays, hoisted, is_traced, without_derivative
+from fmu_jax.tracing import NO_TANGENT, as_arrays, hoisted, is_traced, without_derivative
 
 
 class Extremes(NamedTuple):
@@ -93,7 +92,7 @@ def _(product, steps, primals, tangents):
 
     smallest, largest = jax.jvp(rayleigh, (consts,), (tangents[0],))[1]
     zero = jnp.zeros_like(smallest)
-    return extremes, Extremes(smallest, largest, zero, zero, np.zeros((), jax.dtypes.float0))
+    return extremes, Extremes(smallest, largest, zero, zero, NO_TANGENT)
 
 
 def _lanczos(times, start, steps):

@@ -11,8 +11,11 @@ from typing import Any, TypeVar
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 Tree = TypeVar("Tree")
+#: The tangent of a scalar that is whole or a truth value: there is none.
+NO_TANGENT: Any = np.zeros((), jax.dtypes.float0)
 
 
 def is_traced(*trees) -> bool:
@@ -45,7 +48,7 @@ def when_concrete(check: Callable[..., None]) -> Callable[..., None]:
     0.0
     >>> jax.jit(lambda a: (check(data), a)[1])(1.0)
     Traceback (most recent call last):
-    ValueError: negative
+    ValueError: negative...
     """
 
     @functools.wraps(check)

@@ -60,7 +60,8 @@ WEIGHTS = MODEL.init(KEY, DATA.x)
 
 
 def network(params, x):
-    return MODEL.apply(params, x)[:, 0]
+    scores: Any = MODEL.apply(params, x)
+    return scores[:, 0]
 
 
 def linear(l2, fairness=1.0, **more):
@@ -482,8 +483,8 @@ def floats_of(tree):
     return jnp.concatenate([jnp.zeros(1), *(jnp.ravel(leaf) for leaf in leaves)])
 
 
-def close(a, b, **tolerance):
-    np.testing.assert_allclose(a, b, **{"rtol": 1e-7, "atol": 1e-9} | tolerance)
+def close(a, b, *, rtol=1e-7, atol=1e-9):
+    np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
 def rows(keep):
