@@ -22,11 +22,14 @@ Import the modules, as in ``from pags_jax import attacks, gradients``:
     evaluation: accuracy, clean and under attack.
     gradients: input gradients of logits, log-probabilities and losses; smoothed and integrated ones.
     scores: denoisers, the score of noisy images, the Bayes classifier's gradient.
+    preconditioning: denoisers made of networks.
     generative: training of denoisers and autoencoders.
     manifold: tangent spaces of the data, from a decoder, from neighbours, or from a denoiser.
     bases: projections, ranks and angles of these.
     linalg: factorisations that are mapped over images.
     robustness: how far predictions move on and off the manifold, and under noise on a part.
+    steps: noise, and unit steps along its parts on and off the manifold.
+    shares: how much of a gradient, or of a response to noise, is off the manifold.
     alignment: cosine and LPIPS of gradients and scores.
     bayes: synthetic images whose posterior, gradient, tangent space and score are known.
     regimes: weak, aligned and excessive robustness, read off a sweep.

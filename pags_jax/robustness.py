@@ -19,7 +19,7 @@ draw, one image more than asked for, and a figure that averages logits.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,56 +27,17 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from pags_jax.balls import pixel_bounds
-from pags_jax.bases import parts
-from pags_jax.chunks import check_counts, map_batches, map_chunks
-from pags_jax.images import as_images, as_wide, is_traced, wide
-from pags_jax.per_example import check_classifier, in_evaluation
+from pags_jax.chunks import map_batches
+from pags_jax.images import as_images
+from pags_jax.per_example import check_classifier
+from pags_jax.shares import off_manifold_share as off_manifold_share
+from pags_jax.shares import off_manifold_share_by_noise as off_manifold_share_by_noise
+from pags_jax.steps import OnOff as OnOff
+from pags_jax.steps import check_scales, draw
+from pags_jax.steps import directions as directions
 
 #: The reference's distances in L2. Its figures show the 14th, 2.637.
 REFERENCE_EPS = tuple(np.logspace(-3, 2, 20).tolist())
-
-
-class OnOff(NamedTuple):
-    """One value along the manifold and one across it, of each image.
-
-    Attributes:
-      on: on the manifold.
-      off: off the manifold.
-    """
-
-    on: Array
-    off: Array
-
-
-def directions(basis: Float[Array, "n k ..."], noise: Float[Array, "n ..."]) -> OnOff:
-    """Unit vectors along the parts of noise on and off the manifold; for several draws, use ``vmap``.
-
-    They are orthogonal, and ``|P u| v_on + |u - P u| v_off = u``. What is off the manifold is projected a second time,
-    so that they are orthogonal also where little of ``u`` is left. A part of at most ``4 epsilon sqrt(features) |u|``,
-    with the machine epsilon, is the rounding of projecting, and no direction.
-
-    Args:
-      basis: of each image's tangent space.
-      noise: one draw ``u`` for each image.
-
-    Returns:
-      Directions shaped as ``noise``. Zero where there is none: on the manifold where the basis has rank 0 or ``u`` is
-      orthogonal to it, off it where the basis spans everything or ``u`` lies in its span.
-
-    Raises:
-      ValueError: a basis for other shapes.
-
-    >>> on, off = directions(jnp.array([[[1.0, 0.0]]]), jnp.array([[3.0, 4.0]]))
-    >>> on.tolist(), off.tolist()
-    ([[1.0, 0.0]], [[0.0, 1.0]])
-    """
-    noise = as_wide(noise)
-    largest = jnp.max(jnp.abs(noise), tuple(range(1, noise.ndim)), keepdims=True)
-    noise = noise / jnp.where(largest > 0, largest, 1)  # Squares of tiny or huge noise leave the range of floats.
-    on, off = parts(basis, noise)
-    off = parts(basis, off)[1]  # Twice is enough (Parlett, "The Symmetric Eigenvalue Problem", section 6.9).
-    floor = 4 * jnp.finfo(noise.dtype).eps * noise[0].size ** 0.5 * _length(noise)
-    return OnOff(_unit(on, floor), _unit(off, floor))
 
 
 def manifold_robustness(
@@ -213,118 +174,23 @@ def relative_noise_robustness(
     ([1.0], [0.0])
     """
     x = as_images(x)
-    noise = _noise(x, key, draws, noise)
+    noise = draw(x, key, draws, noise)
     if mask.dtype != bool or mask.shape != x.shape[: mask.ndim]:
         raise ValueError(
             f"`mask` must be truth values for leading axes of {x.shape}, got {mask.dtype} of the shape {mask.shape}"
         )
     mask = jnp.asarray(mask).reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim))
-    changes = _changes(apply_fn, x, jnp.where(mask[None], noise, 0), _scales(sigma, "sigma", x), (), chunk_size)
+    changes = _changes(apply_fn, x, jnp.where(mask[None], noise, 0), check_scales(sigma, "sigma", x), (), chunk_size)
     return changes.mean(-2)
-
-
-def off_manifold_share(gradient: Float[Array, "n ..."], basis: Float[Array, "n k ..."]) -> Float[Array, " n"]:
-    """The share of a gradient's squared length that is off the manifold, ``|g - P g|^2 / |g|^2``.
-
-    Args:
-      gradient: one of each image, in any scale.
-      basis: of each image's tangent space.
-
-    Returns:
-      Shares from 0 to 1; NaN where the gradient is zero or not finite.
-
-    Raises:
-      ValueError: a basis for other shapes.
-
-    >>> basis = jnp.array([[[1.0, 0.0]], [[1.0, 0.0]]])
-    >>> off_manifold_share(jnp.array([[3.0, 4.0], [0.0, 0.0]]), basis).round(6).tolist()
-    [0.64, nan]
-    """
-    return _share(*parts(basis, as_wide(gradient)))
-
-
-def off_manifold_share_by_noise(
-    function: Callable[[Any], Any],
-    x: Float[Array, "n ..."],
-    basis: Float[Array, "n k ..."],
-    *,
-    sigma: Any,
-    key: Array | None = None,
-    draws: int = 1,
-    noise: Float[Array, "..."] | None = None,
-    chunk_size: int | None = None,
-) -> Float[Array, " n"]:
-    r"""The share of a function's response to small noise that is due to the noise off the manifold.
-
-    With the parts ``u_on = P u`` and ``u_off = u - P u``, not scaled, and central differences
-    ``d(v) = F(x + sigma v) - F(x - sigma v)``, it is ``sum d(u_off)^2 / (sum d(u_on)^2 + sum d(u_off)^2)`` over the
-    draws. As ``E (g.P u)^2 = |P g|^2``, it tends to ``off_manifold_share`` of ``g``, the gradient of ``F``, as
-    ``sigma -> 0`` (Theorem 1 of the paper); for ``draws`` draws with a standard error of about
-    ``2 s (1 - s) / sqrt(draws)`` at the share ``s``.
-
-    Args:
-      function: maps images to one number each, ``(n,)``, as ``lambda x: log_prob(apply_fn(x), y)``.
-      x: images in [0, 1].
-      basis: of each image's tangent space.
-      sigma: standard deviation of the noise in the units of ``x``, traced.
-      key: PRNG key of the noise, as for ``manifold_robustness``, as are ``draws`` and ``noise``.
-      draws: how many draws of noise the key makes.
-      noise: standard normal, instead of the key.
-      chunk_size: draws, each for all images, that are worked on at once; all by default.
-
-    Returns:
-      Shares from 0 to 1; NaN where the function does not change, or is not finite.
-
-    Raises:
-      ValueError: images, a basis, noise or a number that cannot be used.
-    """
-    x = as_images(x)
-    noise = _noise(x, key, draws, noise)
-    sigma = _scales(sigma, "sigma", x)
-    if sigma.ndim:
-        raise ValueError(f"`sigma` must be one number, got the shape {sigma.shape}")
-
-    def change(noise):
-        return jnp.stack([difference(step) for step in parts(basis, sigma * noise)])
-
-    def difference(step):
-        centre = x.astype(step.dtype)
-        return function((centre + step).astype(x.dtype)) - function((centre - step).astype(x.dtype))
-
-    with in_evaluation():
-        found = jax.eval_shape(function, x)
-    if found.shape != x.shape[:1]:
-        raise ValueError(f"`function` must return one number for each of {len(x)} images, got the shape {found.shape}")
-    on, off = jnp.moveaxis(map_chunks(change, (noise,), chunk_size), 1, 0)
-    return _share(on.T, off.T)
-
-
-def _length(v: Array) -> Array:
-    return jnp.sqrt(jnp.sum(v**2, tuple(range(1, v.ndim)), keepdims=True))
-
-
-def _unit(v: Array, floor: Array) -> Array:
-    length = _length(v)
-    # Not "kept if above": what is not finite must make NaN, not a direction of zero.
-    return jnp.where(length <= floor, 0, v / jnp.where(length <= floor, 1, length))
-
-
-def _share(on: Array, off: Array) -> Array:
-    """``sum off^2 / (sum on^2 + sum off^2)`` over all axes but the first; NaN for 0 / 0."""
-    both = jnp.stack([on.reshape(len(on), -1), off.reshape(len(off), -1)])
-    largest = jnp.max(jnp.abs(both), (0, 2), keepdims=True)
-    # Scaled first: the squares of a confident model's gradients underflow in float32.
-    on, off = jnp.sum((both / jnp.where(largest > 0, largest, 1)) ** 2, 2)
-    return jnp.where(on + off > 0, off / jnp.where(on + off > 0, on + off, 1), jnp.nan)
 
 
 def _steps(x, basis, eps_l2, key, draws, noise, bounds) -> tuple[Array, Array, Array, tuple[Array, ...]]:
     """Checked images, unit steps ``(2 draws, n, ...)`` on the manifold and then off it, distances, and pixel bounds."""
     x = as_images(x)
-    noise = _noise(x, key, draws, noise)
+    noise = draw(x, key, draws, noise)
     limits = () if bounds is None else pixel_bounds(bounds, x)
     on, off = jax.vmap(directions, (None, 0))(jnp.asarray(basis), noise)
-    return x, jnp.concatenate([on, off]), _scales(eps_l2, "eps_l2", x), limits
+    return x, jnp.concatenate([on, off]), check_scales(eps_l2, "eps_l2", x), limits
 
 
 def _on_off(values: Array) -> OnOff:
@@ -358,23 +224,3 @@ def _of_ways(function, x, ways, scales, limits, chunk_size) -> Array:
     values = jnp.moveaxis(values, 0, -1).reshape(*scales.shape, len(ways), len(x))
     moves = jnp.any(ways.reshape(*ways.shape[:2], -1) != 0, -1)
     return jnp.where(jnp.broadcast_to(moves, values.shape), values, jnp.nan)
-
-
-def _noise(x, key, draws, noise) -> Array:
-    if (key is None) == (noise is None):
-        raise ValueError("give exactly one of `key` and `noise`")
-    dtype = wide(x.dtype)
-    if noise is not None:
-        if noise.shape not in (x.shape, (*noise.shape[:1], *x.shape)) or noise.size == 0:
-            raise ValueError(f"`noise` must have the shape (draws, *{x.shape}) or {x.shape}, got {noise.shape}")
-        return jnp.asarray(noise, dtype).reshape(-1, *x.shape)
-    check_counts(draws=draws)
-    return jax.random.normal(key, (int(draws), *x.shape), dtype)
-
-
-def _scales(scales, name: str, x: Array) -> Array:
-    values = jnp.asarray(scales, wide(x.dtype))
-    seen = np.zeros(()) if is_traced(scales) else np.asarray(scales)
-    if values.ndim > 1 or values.size == 0 or not np.all(np.isfinite(seen) & (seen >= 0)):
-        raise ValueError(f"`{name}` must be a finite number of at least 0, or one axis of them, got {scales}")
-    return values
