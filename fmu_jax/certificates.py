@@ -54,12 +54,14 @@ class Certificate:
       paper_data_dependent, paper_worst_case: the originals' figures. The former is about the losses, whatever the
         groups; the latter is for two groups, and NaN for more.
       rounding_margin: bound on the rounding error in the residual.
-      epsilon: ``certified_epsilon`` of the residual: ``(residual_norm / sigma) sqrt(2 ln(1.5/delta))`` as long as that
-        is sound, more beyond; infinite when there is no noise.
+      objective_perturbation_epsilon: the paper's epsilon, ``certified_epsilon`` of the residual: ``(residual_norm /
+        sigma) sqrt(2 ln(1.5/delta))`` up to about 1, more beyond; infinite when there is no noise. It assumes that the
+        residual does not depend on ``b``, which it does: see ``privacy``. A guarantee without that assumption is that
+        of ``releases``, from the distances below.
       distance_bound: ``residual_norm / (n_w l2) >= |theta^- - theta'|`` by strong convexity (kappa).
       local_distance_bound: the same by the curvature at ``theta^-``; usually far smaller in float64, infinite where it
         is silent.
-      sigma, delta: what ``epsilon`` was computed for.
+      sigma, delta: what the epsilon was computed for.
       dtype: in which floating-point type all of it was computed.
     """
 
@@ -69,7 +71,7 @@ class Certificate:
     paper_data_dependent: Scalar
     paper_worst_case: Scalar
     rounding_margin: Scalar
-    epsilon: Scalar
+    objective_perturbation_epsilon: Scalar
     distance_bound: Scalar
     local_distance_bound: Scalar
     sigma: Scalar
@@ -77,6 +79,11 @@ class Certificate:
     dtype: str
 
     __repr__ = one_line(values=4)
+
+    @property
+    def epsilon(self) -> Scalar:
+        """Short for ``objective_perturbation_epsilon``: the paper's figure, under its assumption."""
+        return self.objective_perturbation_epsilon
 
 
 _CERTIFICATE_FIELDS = [field.name for field in dataclasses.fields(Certificate) if field.name != "dtype"]
@@ -87,9 +94,10 @@ jax.tree_util.register_dataclass(Certificate, data_fields=_CERTIFICATE_FIELDS, m
 def certify(objective: Objective, before, removal: Removal, *, sigma: Scalar, delta: Scalar, noise=None) -> Certificate:
     """Certifies a removal from the linear model.
 
-    The exact residual holds for any method and any start; the bounds for any single step. The epsilon is that of a
-    residual observed under this draw of the noise: a guarantee over all draws is the largest residual that the
-    operator admits before refitting.
+    The exact residual and the distances hold for any method and any start; the bounds for any single step. The epsilon
+    is the paper's, of the residual under this draw of the noise ``b``; the theorem behind it takes the residual as
+    fixed, while it depends on ``b`` (``privacy`` says what that can cost). To publish with a guarantee, add fresh noise
+    to the parameters: ``releases`` takes the distances certified here.
 
     Args:
       objective: what was trained and removed from.
@@ -159,7 +167,7 @@ def _certify(objective, before, removal, region, sigma, delta, noise) -> Certifi
         paper_data_dependent=dependent,
         paper_worst_case=worst,
         rounding_margin=margin,
-        epsilon=bound,
+        objective_perturbation_epsilon=bound,
         distance_bound=region.distance,
         local_distance_bound=local_distance(region),
         sigma=jnp.asarray(sigma, x.dtype),

@@ -103,6 +103,7 @@ def convex_distance(residual, n, l2) -> Float[Array, ""]:
 
 def local_radius(nu, largest) -> Float[Array, ""]:
     """``-ln(1 - nu R) / R`` for ``R = largest``, rounded up; infinite unless ``nu R < 1``."""
+    nu, largest = jnp.asarray(nu), jnp.asarray(largest)
     margin = roundings(16, nu.dtype)
     reach = nu * largest * (1 + margin)
     inside = reach < 1  # Where it is false the derivative is zero.

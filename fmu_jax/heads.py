@@ -212,7 +212,7 @@ def combine(each: Certificate) -> Certificate:
     total = jax.tree.map(linalg.norm, each)
     sigma, delta = each.sigma[0], each.delta[0]
     epsilon = jnp.where(jnp.isfinite(each.epsilon).all(), certified_epsilon(total.residual_norm, sigma, delta), jnp.inf)
-    return dataclasses.replace(total, sigma=sigma, delta=delta, epsilon=epsilon)
+    return dataclasses.replace(total, sigma=sigma, delta=delta, objective_perturbation_epsilon=epsilon)
 
 
 def with_features(certificate: Certificate, *, epsilon: Scalar, delta: Scalar, rows: int) -> Certificate:
@@ -245,7 +245,9 @@ def with_features(certificate: Certificate, *, epsilon: Scalar, delta: Scalar, r
     spread = jnp.where(epsilon > 0, jnp.expm1(rows * safe) / jnp.expm1(safe), rows * (1 + (rows - 1) / 2 * epsilon))
     more = jnp.where(delta > 0, delta * spread, 0)
     return dataclasses.replace(
-        certificate, epsilon=certificate.epsilon + rows * epsilon, delta=jnp.minimum(certificate.delta + more, 1)
+        certificate,
+        objective_perturbation_epsilon=certificate.epsilon + rows * epsilon,
+        delta=jnp.minimum(certificate.delta + more, 1),
     )
 
 

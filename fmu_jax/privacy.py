@@ -1,11 +1,21 @@
 """From a residual gradient to (epsilon, delta) and back.
 
-With objective perturbation ``b ~ N(0, sigma^2 I)`` a model whose remaining-objective gradient is at most ``residual``
-cannot be told from a retrained one, up to (epsilon, delta): Guo et al. (2020), Theorem 3. ``gaussian_*`` are the exact
-trade-off of two shifted Gaussians (Balle & Wang 2018), under a stronger assumption that their docstrings state.
+**A shift that is fixed beforehand.** ``gaussian_*`` are the exact trade-off of two Gaussians whose means are apart by
+a shift that does not depend on the noise (Balle & Wang 2018). A release with fresh noise is such a pair: ``releases``.
 
-The classical formula holds for epsilon up to about 1 (Balle & Wang 2018, section 2); ``certified_epsilon`` is what a
-certificate reports.
+**Objective perturbation.** With ``b ~ N(0, sigma^2 I)`` in training, a model whose remaining gradient is at most
+``residual`` cannot be told from a retrained one, up to (epsilon, delta): Guo et al. (2020), Theorem 3, behind
+``epsilon_from``, ``certified_epsilon`` and their inverses. The theorem takes the residual ``u`` as a fixed shift. In
+truth ``u = u(b)``, and with ``z = b - u(b)`` the privacy loss is
+
+    (|z|^2 - |b|^2) / (2 sigma^2) - log |det(I - Du(b))|.
+
+A smooth Newton step with ``|Du| << 1`` is hardly affected. A jump in ``b`` is: a refresh that starts when a bound passes
+a budget leaves a gap which retrained models reach and unlearned ones never do (``tests/fmu/test_assumption.py``: 3 % of
+them, with every epsilon below 1), and rounded parameters lie on a grid. The figures are the paper's, to compare with it;
+they are no guarantee of a series, nor of a stream with refreshes.
+
+The classical formula holds for epsilon up to about 1 (Balle & Wang 2018, section 2); certificates report the other.
 
 Differs from the reference: D8 epsilon divides by sigma; the original divides by sigma^2. D14 an epsilon for which the
 classical formula is too small is replaced by the Gaussian tail bound (the original uses the formula everywhere).
@@ -65,7 +75,8 @@ def check_probability(**numbers) -> None:
 def epsilon_from(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
     """``epsilon = (residual / sigma) sqrt(2 ln(1.5 / delta))`` (Guo et al. 2020, Theorem 3; D8).
 
-    The classical formula: too small for epsilons well above 1, where ``certified_epsilon`` takes over.
+    The classical formula: too small for epsilons well above 1, where ``certified_epsilon`` takes over. Both assume a
+    residual that does not depend on ``b``, see above.
 
     Args:
       residual: norm of the remaining objective's gradient, sum form, >= 0.

@@ -42,7 +42,8 @@ class State(NamedTuple):
     Attributes:
       params: the current model, ``(d,)``.
       residual_bound: bound on the norm of the remaining objective's gradient at ``params``, sum form.
-      epsilon: what ``params`` have spent: ``certified_epsilon`` of the bound; infinite without noise.
+      epsilon: the paper's, of objective perturbation: ``certified_epsilon`` of the bound; infinite without noise. It
+        assumes a residual that does not depend on ``noise``, which a refresh on a budget violates (``privacy``).
       objective: what is minimised.
       noise: the perturbation ``b``, ``(d,)``. Secret, as is the anchor: publish ``params`` only.
       anchor: where ``moments`` were taken.
