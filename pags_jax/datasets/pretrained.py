@@ -21,10 +21,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pags_jax.datasets import reading
-from pags_jax.models import Autoencoder, UNet
+from pags_jax.models import Autoencoder, DhariwalUNet, Normalised, PreActivationResNet, ResNet, SongUNet, UNet
 
 FILES = Path(__file__).resolve().parent / "files"
-_KINDS: dict[str, type[nn.Module]] = {"denoiser": UNet, "autoencoder": Autoencoder}
+_KINDS: dict[str, type[nn.Module]] = {
+    "denoiser": UNet,
+    "autoencoder": Autoencoder,
+    **{kind.__name__: kind for kind in (ResNet, PreActivationResNet, Normalised, SongUNet, DhariwalUNet)},
+}
 _METADATA = "pags_jax"
 _FLAX_FIELDS = ("parent", "name")
 
@@ -92,7 +96,7 @@ def pack(
     """Makes the content of a file.
 
     Args:
-      model: a ``models.UNet`` or a ``models.Autoencoder``.
+      model: a ``models.UNet``, a ``models.Autoencoder``, or what ``models.read_pretrained`` gives.
       variables: of it.
       about: what to say of its training: plain values by name.
       dtype: what to keep the arrays in; float16 halves the file and rounds to three decimal digits.
@@ -103,16 +107,9 @@ def pack(
     Raises:
       ValueError: another kind of model, variables that are not its own or, in float16, too large.
     """
-    kind = next((kind for kind, made in _KINDS.items() if type(model) is made), None)
-    if kind is None:
-        raise ValueError(f"expected a UNet or an Autoencoder, got a {type(model).__name__}")
-    options = {
-        field.name: getattr(model, field.name)
-        for field in dataclasses.fields(model)  # pyright: ignore[reportArgumentType]
-        if field.name not in _FLAX_FIELDS
-    }
+    kind, options = _described(model)
     arrays = _by_path(variables)
-    _check_shapes("these variables", _by_path(_shapes(model)), arrays)
+    _check_shapes("these variables", _by_path(_shapes(model, arrays)), arrays)
     with np.errstate(over="ignore"):
         arrays = {name: np.asarray(array).astype(dtype) for name, array in arrays.items()}
     for name, array in arrays.items():
@@ -124,21 +121,41 @@ def pack(
     return save(arrays, {_METADATA: json.dumps(metadata, sort_keys=True)})
 
 
-def _load(path: Path, kind: str) -> Model:
+def load_network(path: str | Path) -> Model:
+    """Reads a network of any kind that ``pack`` packed; see ``load_denoiser``."""
+    return _load(Path(path), None)
+
+
+def _load(path: Path, kind: str | None) -> Model:
     arrays, metadata = _read(path)
-    if metadata["kind"] != kind:
+    if metadata["kind"] != (kind or metadata["kind"]):
         raise ValueError(f"{path} holds the model of another kind: expected {kind}, got {metadata['kind']}")
-    options = json.loads(metadata["architecture"])
+    kind, options = metadata["kind"], json.loads(metadata["architecture"])
     try:
-        model = _KINDS[kind](
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-        )
-        expected = _shapes(model)
-    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        model = _built(kind, options)
+        expected = _shapes(model, arrays)
+    except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError) as error:
         raise ValueError(f"{path} holds a {kind} that this version cannot build: {options} ({error})") from error
     _check_shapes(str(path), _by_path(expected), arrays)
     leaves = [jnp.asarray(arrays[name], jnp.float32) for name in _by_path(expected)]
     return model, jax.tree.unflatten(jax.tree.structure(expected), leaves)
+
+
+def _described(model: Any) -> tuple[str, dict[str, Any]]:
+    """The kind of a model and its attributes in plain values; a network within it likewise."""
+    kind = next((kind for kind, made in _KINDS.items() if type(model) is made), None)
+    if kind is None:
+        raise ValueError(f"expected a UNet, an Autoencoder or a published network, got a {type(model).__name__}")
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    options = {name: value for name, value in fields.items() if name not in _FLAX_FIELDS and name != "dtype"}
+    return kind, {n: list(_described(v)) if isinstance(v, nn.Module) else v for n, v in options.items()}
+
+
+def _built(kind: str, options: Mapping[str, Any]) -> nn.Module:
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    if "network" in options:
+        options["network"] = _built(*options["network"])
+    return _KINDS[kind](**options)
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -168,9 +185,16 @@ def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> st
     return digest.hexdigest()
 
 
-def _shapes(model: Any) -> Any:
-    """Types and shapes of a model's variables, without their values."""
-    shape = model.shape if isinstance(model, Autoencoder) else (2, 2, model.channels)
+def _shapes(model: Any, arrays: Mapping[str, Any]) -> Any:
+    """Types and shapes of a model's variables, without their values; ``arrays`` tell the channels of its images."""
+    if isinstance(model, Autoencoder):
+        shape = model.shape
+    elif isinstance(model, UNet):
+        shape = (2, 2, model.channels)
+    else:  # Classifiers: what their first convolution takes.
+        names = (f"params/{inside}{name}/kernel" for inside in ("", "network/") for name in ("conv", "Conv_0"))
+        first = next((arrays[name] for name in names if name in arrays), None)
+        shape = (64, 64, getattr(model, "channels", 3 if first is None else first.shape[2]))
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pags_jax.models import published
+from pags_jax.models import catalogue, published
 from pags_jax.models.preactivation import Normalised
 from pags_jax.models.recognise import recognise
 from pags_jax.models.states import NORMALISERS, State, find_state
@@ -40,6 +40,7 @@ class Pretrained(NamedTuple):
 def load_pretrained(
     path: str | Path,
     *,
+    folder: str | Path | None = None,
     dtype: Any = jnp.float32,
     entry: str | None = None,
     normaliser: Normaliser | Literal["file"] | None = "file",
@@ -48,11 +49,13 @@ def load_pretrained(
     """Reads a published classifier or denoiser as the function that all measures take.
 
     Files are those of EDM (``.pkl``), of MadryLab's robustness and Microsoft's robust-models-transfer (``.pt``,
-    ``.ckpt``), and of RobustBench and DeepMind (``.pt``). They are read without PyTorch, and no code in them is run.
-    The network is found from the tensors; every tensor is used once, and none may be missing.
+    ``.ckpt``), of RobustBench and DeepMind (``.pt``), and what ``scripts.pags_convert`` makes of them
+    (``.safetensors``). They are read without PyTorch, and no code in them is run. The network is found from the
+    tensors; every tensor is used once, and none may be missing.
 
     Args:
-      path: of the file.
+      path: of the file, or a name in ``models.catalogue.PUBLISHED``, such as "rebuffi-wrn-28-10-l2".
+      folder: where the file of a name lies; by default ``weights`` in the package's cache folder.
       dtype: what to compute in: float32; bfloat16 or float16, with parameters in float32; float64, which needs JAX's.
       entry: the entry of the file to take, where it holds several models; by default averaged weights before others.
       normaliser: mean, standard deviation and whether to clip to [0, 1] before, if the file does not say, or None for
@@ -65,13 +68,14 @@ def load_pretrained(
       ``(n,)``, one for all, or None for whatever class. Both are pytrees that ``jit`` can take as arguments. Then what
       is known, a dict: kind ("classifier" or "denoiser"), network, options, family, classes, channels, resolution (of a
       denoiser), parameters, tensors, unused (tensors that the original does not use either), normaliser, entry,
-      recorded (constructor arguments), source, sha256.
+      recorded (constructor arguments), source, sha256; of a file in the catalogue also name, licence, paper, trained.
 
     Raises:
       ValueError: no such file, a damaged or harmful one, another network than those that are known, a tensor that is
         missing, left over or of another shape, or an option that the network does not have.
     """
-    model, variables, about = read_pretrained(path, dtype=dtype, entry=entry, normaliser=normaliser, **options)
+    given = {"folder": folder, "dtype": dtype, "entry": entry, "normaliser": normaliser, **options}
+    model, variables, about = read_pretrained(path, **given)
     if about["kind"] == "denoiser":
         return jax.tree_util.Partial(_Denoise(model), variables), about
     return jax.tree_util.Partial(model.apply, variables), about
@@ -80,13 +84,21 @@ def load_pretrained(
 def read_pretrained(
     path: str | Path,
     *,
+    folder: str | Path | None = None,
     dtype: Any = jnp.float32,
     entry: str | None = None,
     normaliser: Normaliser | Literal["file"] | None = "file",
     **options: Any,
 ) -> Pretrained:
     """The module and variables of a published network; see ``load_pretrained``."""
+    name = str(path) if str(path) in catalogue.PUBLISHED and not Path(path).exists() else None
+    if name is not None:
+        path = catalogue.find(name, folder)
+        options = {**catalogue.PUBLISHED[name].options, **options}
+        normaliser = options.pop("normaliser", normaliser) if normaliser == "file" else normaliser
     path, source = Path(path), str(path)
+    if path.suffix == ".safetensors":
+        return _converted(path, dtype, entry, normaliser, options)
     state = find_state(load_file(path), source=source, entry=entry)
     dtype = jnp.dtype(dtype)
     if dtype not in (jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16):
@@ -98,7 +110,7 @@ def read_pretrained(
     state = state._replace(arrays={name: array for name, array in state.arrays.items() if name not in unused})
     model, family, channels = recognise(state, source=source)
     if dtype.itemsize < 4:
-        options = {**options, "dtype": dtype.name}
+        options = {**options, "dtype": dtype}
     try:
         model = model.clone(**options)
     except TypeError:
@@ -109,6 +121,7 @@ def read_pretrained(
         "kind": "denoiser" if family == "edm" else "classifier",
         "network": type(model).__name__,
         "options": _options(model),
+        "dtype": dtype.name,
         "family": family,
         "channels": channels,
         "classes": model.classes,  # pyright: ignore[reportAttributeAccessIssue]
@@ -124,13 +137,27 @@ def read_pretrained(
     }
     if family == "edm":
         about["resolution"] = model.resolution  # pyright: ignore[reportAttributeAccessIssue]
-        return Pretrained(model, variables, about)
-    chosen = _chosen(normaliser, found, family, about["classes"], channels)
-    about["normaliser"] = chosen and {"mean": chosen[0], "std": chosen[1], "clamp": chosen[2]}
-    if chosen is None:
-        return Pretrained(model, variables, about)
-    variables = {collection: {"network": tree} for collection, tree in variables.items()}
-    return Pretrained(Normalised(model, *chosen), variables, about)
+    else:
+        chosen = _chosen(normaliser, found, family, about["classes"], channels)
+        about["normaliser"] = chosen and {"mean": chosen[0], "std": chosen[1], "clamp": chosen[2]}
+        if chosen is not None:
+            model = Normalised(model, *chosen)
+            variables = {collection: {"network": tree} for collection, tree in variables.items()}
+    return Pretrained(model, variables, about | catalogue.known(name, path, about))
+
+
+def _converted(path: Path, *given: Any) -> Pretrained:
+    """What ``pags_jax.datasets.pretrained.pack`` wrote of a published network."""
+    from pags_jax.datasets import pretrained  # Which imports this package's networks.
+
+    dtype, entry, normaliser, options = given
+    if entry is not None or normaliser != "file" or options or jnp.dtype(dtype) != jnp.float32:
+        raise ValueError(f"{path} was converted: it holds one network, whose options are chosen and which is float32")
+    model, variables = pretrained.load_network(path)
+    about = pretrained.about(path)
+    if about.get("kind") not in ("classifier", "denoiser"):
+        raise ValueError(f"{path} holds no published network, but a {type(model).__name__}; see datasets.pretrained")
+    return Pretrained(model, variables, about)
 
 
 class _Denoise(NamedTuple):
@@ -177,7 +204,7 @@ def _chosen(normaliser: Any, found: Normaliser | None, family: str, classes: int
 
 def _options(model: nn.Module) -> dict[str, Any]:
     fields = model.__dataclass_fields__  # pyright: ignore[reportAttributeAccessIssue]
-    return {name: getattr(model, name) for name in fields if name not in ("parent", "name")}
+    return {name: getattr(model, name) for name in fields if name not in ("parent", "name", "dtype")}
 
 
 def _sha256(path: Path) -> str:

@@ -1,0 +1,176 @@
+"""Published weights by name: which file they lie in, where it is got, and what it must hold.
+
+No publisher gives a SHA-256 of these files, so nothing is downloaded: a user gets a file once, and ``find`` looks for
+it where it is told to or in the user's cache folder. What is in it is checked against what the name promises.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pooch
+
+from pags_jax.datasets.reading import CACHE
+
+_EDM = "NVIDIA's page of pre-trained models that github.com/NVlabs/edm names"
+_DEEPMIND = "the table in github.com/google-deepmind/deepmind-research, folder adversarial_robustness"
+_ROBUSTBENCH = "RobustBench, whose load_model downloads it to models/{} (github.com/RobustBench/robustbench)"
+_MADRY = "the table in github.com/MadryLab/robustness"
+_SALMAN = "the repository madrylab/robust-imagenet-models on the Hugging Face hub"
+
+_NONCOMMERCIAL = (
+    "Creative Commons Attribution-NonCommercial-ShareAlike 4.0 International (CC BY-NC-SA 4.0), Copyright (c) 2022, "
+    "NVIDIA CORPORATION & AFFILIATES: name the source, no commercial use, share changes under the same licence; "
+    "https://creativecommons.org/licenses/by-nc-sa/4.0/"
+)
+_DEEPMIND_LICENCE = "Apache License 2.0, Copyright 2020 DeepMind Technologies Limited, as its repository says"
+_MIT = "MIT License, as the publisher's repository says: {}"
+_MADRY_LICENCE = _MIT.format("github.com/MadryLab/robustness")
+_ENGSTROM = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), False)
+
+
+class Published(NamedTuple):
+    """One file of published weights.
+
+    Attributes:
+      file: its name.
+      where: how it is got.
+      licence: the licence of the weights, which goes where they go.
+      source: the paper.
+      trained: the data, and the attacks that it was trained against.
+      expected: entries of ``about`` that loading it must give.
+      options: of ``load_pretrained``, where the file does not say.
+    """
+
+    file: str
+    where: str
+    licence: str
+    source: str
+    trained: str
+    expected: dict[str, Any]
+    options: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+
+_WRN = {"28-10": 36_479_194, "70-16": 266_796_506}
+_RESNETS = {"18": 11_689_512, "50": 25_557_032}
+_EPS = {"l2": ("0", "0.01", "0.03", "0.05", "0.1", "0.25", "0.5", "1", "3", "5"), "linf": ("0.5", "1", "2", "4", "8")}
+_NORMS = {"l2": "L2", "linf": "Linf"}
+
+
+def _classifier(parameters: int, classes: int = 10) -> dict[str, Any]:
+    return {"kind": "classifier", "parameters": parameters, "classes": classes}
+
+
+def _denoiser(parameters: int, classes: int = 0) -> dict[str, Any]:
+    return {"kind": "denoiser", "parameters": parameters, "classes": classes}
+
+
+_EDM_PAPER = "Karras, Aittala, Aila and Laine (NeurIPS 2022)"
+_SALMAN_PAPER = "Salman, Ilyas, Engstrom, Kapoor and Madry (NeurIPS 2020)"
+
+#: Everything that ``load_pretrained`` knows by name.
+PUBLISHED: dict[str, Published] = {
+    "edm-cifar10": Published(
+        "edm-cifar10-32x32-uncond-vp.pkl", _EDM, _NONCOMMERCIAL, _EDM_PAPER, "CIFAR-10", _denoiser(55_733_891)
+    ),
+    "edm-cifar10-cond": Published(
+        "edm-cifar10-32x32-cond-vp.pkl", _EDM, _NONCOMMERCIAL, _EDM_PAPER, "CIFAR-10", _denoiser(55_735_299, 10)
+    ),
+    "edm-imagenet64": Published(
+        "edm-imagenet-64x64-cond-adm.pkl", _EDM, _NONCOMMERCIAL, _EDM_PAPER, "ImageNet", _denoiser(295_899_267, 1000)
+    ),
+    **{
+        f"rebuffi-wrn-{size}-{norm}": Published(
+            f"cifar10_{norm}_wrn{size}_cutmix_ddpm_v2.pt", _DEEPMIND, _DEEPMIND_LICENCE,
+            "Rebuffi, Gowal, Calian, Stimberg, Wiles and Mann (2021)", f"CIFAR-10, {_NORMS[norm]}", _classifier(count),
+        )
+        for size, count in _WRN.items()
+        for norm in _NORMS
+    },
+    **{
+        f"wang-wrn-{size}-{norm}": Published(
+            f"Wang2023Better_WRN-{size}.pt", _ROBUSTBENCH.format(f"cifar10/{_NORMS[norm]}"),
+            _MIT.format("github.com/wzekai99/DM-Improves-AT"), "Wang, Pang, Du, Lin, Liu and Yan (ICML 2023)",
+            f"CIFAR-10, {_NORMS[norm]}", _classifier(count),
+        )
+        for size, count in _WRN.items()
+        for norm in _NORMS
+    },
+    **{
+        f"engstrom-resnet50-{norm}": Published(
+            "Engstrom2019Robustness.pt", _ROBUSTBENCH.format(f"cifar10/{_NORMS[norm]}"), _MADRY_LICENCE,
+            "Engstrom, Ilyas, Salman, Santurkar and Tsipras (2019)", f"CIFAR-10, {_NORMS[norm]}",
+            _classifier(23_520_842), {"normaliser": _ENGSTROM},
+        )
+        for norm in _NORMS
+    },
+    **{
+        f"madry-cifar10-l2-{eps}": Published(
+            f"cifar_l2_{file}.pt", _MADRY, _MADRY_LICENCE,
+            "Engstrom, Ilyas, Salman, Santurkar and Tsipras (2019)", f"CIFAR-10, L2 of {eps}", _classifier(23_520_842),
+        )
+        for eps, file in {"0.25": "0_25", "0.5": "0_5", "1": "1_0"}.items()
+    },
+    **{
+        f"imagenet-resnet{size}-{norm}-{eps}": Published(
+            f"resnet{size}_{norm}_eps{eps if norm == 'l2' else float(eps)}.ckpt", _SALMAN,
+            _MIT.format("github.com/microsoft/robust-models-transfer"), _SALMAN_PAPER,
+            f"ImageNet, {_NORMS[norm]} of {eps}{'' if norm == 'l2' else '/255'}", _classifier(count, 1000),
+        )
+        for size, count in _RESNETS.items()
+        for norm, values in _EPS.items()
+        for eps in values
+    },
+}  # fmt: skip
+
+
+def find(name: str, folder: str | Path | None = None) -> Path:
+    """The file of published weights.
+
+    Args:
+      name: one of ``PUBLISHED``.
+      folder: where it lies; by default the folder ``weights`` in the package's cache folder.
+
+    Raises:
+      ValueError: no such name, or the file is not there; the message says where to get it.
+    """
+    if name not in PUBLISHED:
+        raise ValueError(f"no file {name}, and no published weights of this name; known: {', '.join(PUBLISHED)}")
+    found = PUBLISHED[name]
+    folder = Path(folder) if folder is not None else Path(pooch.os_cache(CACHE)) / "weights"
+    if not (folder / found.file).is_file():
+        raise ValueError(
+            f"no file {folder / found.file}: get {found.file} from {found.where}, and put it there or pass its folder "
+            "or path"
+        )
+    return folder / found.file
+
+
+def known(name: str | None, path: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """What the catalogue says of a file: name, licence, paper and what it was trained on.
+
+    Args:
+      name: of the published weights; None: whatever has the file's name and contents.
+      path: of the file.
+      about: what loading it gave.
+
+    Returns:
+      These, or nothing of a file that is in no catalogue.
+
+    Raises:
+      ValueError: the file does not hold what the name promises.
+    """
+    found = []
+    for candidate in PUBLISHED if name is None else (name,):
+        published = PUBLISHED[candidate]
+        wrong = {key: value for key, value in published.expected.items() if about[key] != value}
+        if name is not None and wrong:
+            seen = {key: about[key] for key in wrong}
+            raise ValueError(f"{path} is not {name}: it has {seen}, expected {wrong}")
+        if not wrong and published.file == path.name:
+            found.append(candidate)
+    if not found:
+        return {}
+    published = PUBLISHED[found[0]]
+    said = {"licence": published.licence, "paper": published.source}
+    # RobustBench gives files of several threat models one name.
+    return said if len(found) > 1 else {"name": found[0], "trained": published.trained, **said}
