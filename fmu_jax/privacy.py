@@ -10,10 +10,10 @@ truth ``u = u(b)``, and with ``z = b - u(b)`` the privacy loss is
 
     (|z|^2 - |b|^2) / (2 sigma^2) - log |det(I - Du(b))|.
 
-A smooth Newton step with ``|Du| << 1`` is hardly affected. A jump in ``b`` is: a refresh that starts when a bound passes
-a budget leaves a gap which retrained models reach and unlearned ones never do (``tests/fmu/test_assumption.py``: 3 % of
-them, with every epsilon below 1), and rounded parameters lie on a grid. The figures are the paper's, to compare with it;
-they are no guarantee of a series, nor of a stream with refreshes.
+A smooth Newton step with ``|Du| << 1`` is hardly affected. A jump in ``b`` is: a refresh that starts when a bound
+passes a budget leaves a gap which retrained models reach and unlearned ones never do
+(``tests/fmu/test_assumption.py``: 3 % of them, with every epsilon below 1), and rounded parameters lie on a grid. The
+figures are the paper's, to compare with it; they are no guarantee of a series, nor of a stream with refreshes.
 
 The classical formula holds for epsilon up to about 1 (Balle & Wang 2018, section 2); certificates report the other.
 
