@@ -76,7 +76,7 @@ def distance_to_retrained(
 def _distance(region: Region, shape) -> Float[Array, ""]:
     if shape is None:
         return jnp.minimum(region.distance, local_distance(region))
-    return shaped_distance(region, _as_shape(shape, region.dual.shape[0], region.dual.dtype))
+    return shaped_distance(region, as_shape(shape, region.dual.shape[0], region.dual.dtype))
 
 
 @jax.default_matmul_precision("highest")
@@ -131,11 +131,11 @@ def release(
     check_positive(scale=scale)
     check_probability(delta=delta)
     if shape is not None:
-        shape = _as_shape(shape, params.shape[-1], params.dtype)
+        shape = as_shape(shape, params.shape[-1], params.dtype)
     scale = jnp.asarray(scale).astype(params.dtype)
-    mu = outward(_mu, admitted, scale)
+    mu = mu_of(admitted, scale)
     fits = jnp.ones((), bool) if fixed else outward(_fits, distance, admitted) > 0
-    published, spacing = _publish(params, key, scale, shape)
+    published, spacing = add_noise(params, key, scale, shape)
     _check_published(published, spacing, fits, distance, admitted, scale, params)
     epsilon = gaussian_epsilon(mu, 1.0, delta)
     refused = ~fits | ~jnp.isfinite(spacing)
@@ -167,8 +167,11 @@ def _check_published(published, spacing, fits, distance, admitted, scale, params
 
 
 @jax.jit
-def _publish(params, key, scale, shape):
-    """Parameters with noise, on the grid; and its spacing, infinite if the shape cannot be trusted."""
+def add_noise(params, key, scale, shape):
+    """Parameters with noise, on the grid; and its spacing, infinite if the shape cannot be trusted.
+
+    No check and no guarantee: ``release`` has both.
+    """
     copies = jax.random.normal(key, (_COPIES, *params.shape), params.dtype)
     noise, least = copies.sum(axis=0) / math.sqrt(_COPIES), jnp.ones((), params.dtype)
     fine = jnp.ones((), bool)
@@ -183,7 +186,13 @@ def _publish(params, key, scale, shape):
     return jnp.round((params + scale * noise) / spacing) * spacing, jnp.where(fine, spacing, jnp.inf)
 
 
-def _as_shape(shape, d, dtype):
+def mu_of(admitted: Scalar, scale: Scalar) -> Array:
+    """``admitted / scale``, rounded up."""
+    return outward(_mu, admitted, scale)
+
+
+def as_shape(shape: Any, d: int, dtype: Any) -> Float[Array, "d d"]:
+    """The shape as a symmetric ``(d, d)`` matrix of a dtype, or a ValueError that says what it is not."""
     shape = jnp.asarray(shape).astype(dtype)
     if shape.shape != (d, d):
         raise ValueError(f"`shape` must be a ({d}, {d}) matrix, got {shape.shape}")

@@ -1,5 +1,6 @@
 """Streaming removal: deletions one by one, certified at a cost independent of the number of rows."""
 
+from fmu_jax.stream.publishing import distance_to_retrained, serve_releases
 from fmu_jax.stream.retrained import fairness_interval, retrained_region
 from fmu_jax.stream.serving import Served, serve, take
 from fmu_jax.stream.state import State, delete, needs_refresh, refresh, start
@@ -8,11 +9,13 @@ __all__ = [
     "Served",
     "State",
     "delete",
+    "distance_to_retrained",
     "fairness_interval",
     "needs_refresh",
     "refresh",
     "retrained_region",
     "serve",
+    "serve_releases",
     "start",
     "take",
 ]

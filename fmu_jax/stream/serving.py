@@ -73,13 +73,7 @@ def serve(state: State, data: Data, rows: Any) -> tuple[State, Data, Served]:
       ValueError: as ``take``, or ``data`` are not the rows that the state holds.
       NotConvergedError: a refresh did not bring the bound within the budget.
     """
-    data, rows = as_data(data), as_numbers(rows, "rows")
-    if rows.dtype == bool:
-        raise ValueError("`rows` must be indices, a request each, and is a mask; pass np.flatnonzero(rows)")
-    if not is_traced(state, data, rows):
-        check_held(state, data)
-        take(data, rows)
-    rows = as_codes(rows, "rows")
+    data, rows = check_requests(state, data, rows)
     after, served = _serve(state, data, rows)
     if not is_traced(served) and np.any(~(np.asarray(served.epsilon) <= np.asarray(state.budget))):
         raise NotConvergedError(
@@ -87,6 +81,17 @@ def serve(state: State, data: Data, rows: Any) -> tuple[State, Data, Served]:
             f"{float(state.budget):.3g}; use float64, or a larger sigma or budget"
         )
     return after, data._replace(weight=data.weight.at[rows].set(0)), served
+
+
+def check_requests(state: State, data: Any, rows: Any) -> tuple[Data, Array]:
+    """Data and indices, ready to be served; ValueError as ``serve``."""
+    data, rows = as_data(data), as_numbers(rows, "rows")
+    if rows.dtype == bool:
+        raise ValueError("`rows` must be indices, a request each, and is a mask; pass np.flatnonzero(rows)")
+    if not is_traced(state, data, rows):
+        check_held(state, data)
+        take(data, rows)
+    return data, as_codes(rows, "rows")
 
 
 @jax.jit

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from fmu_jax import Objective, datasets, fit, heads, privacy, releases, remove
+from fmu_jax import NotConvergedError, Objective, datasets, fit, heads, privacy, releases, remove, stream
 from fmu_jax.audit.binomial import clopper_pearson
 from tests.fmu.test_tails import WAYS, call, delta_of
 
@@ -202,3 +202,35 @@ def test_a_head_of_many_classes_is_one_release():
     published = releases.release(removal.params, bound, key=jax.random.key(0), scale=0.1, shape=x.T @ x)
     assert published.params.shape == (3, 5)
     assert float(published.mu) == pytest.approx(bound / 0.1)
+
+
+@pytest.mark.parametrize("shaped", [False, True])
+def test_a_stream_releases_every_model_and_refreshes_on_the_distance(shaped):
+    """No perturbation in training; each model within the admitted distance of the retrained one, before the noise."""
+    data = datasets.synthetic(400, 3, seed=1).train
+    objective = Objective(l2=1e-2, fairness=1.0)
+    fitted = fit(objective, data)
+    state = stream.start(objective, fitted, data, noise=None, sigma=1.0, delta=1e-5, budget=1.0)
+    rows = np.arange(0, 60, 2)
+    shape = data.x.T @ data.x / 4 + 4.0 * jnp.eye(data.x.shape[1]) if shaped else None
+    root = np.linalg.cholesky(shape) if shaped else np.eye(data.x.shape[1])
+    once = stream.delete(state, jax.tree.map(lambda leaf: leaf[rows], data))
+    admitted = 0.3 * float(stream.distance_to_retrained(once, shape=shape))
+    scale = releases.scale_for(admitted, mu=1.0, releases=len(rows))
+    options = {"key": jax.random.key(0), "scale": scale, "admitted": admitted, "shape": shape}
+    after, _, served, refreshed = stream.serve_releases(state, data, rows, **options)
+    assert 0 < int(refreshed.sum()) < len(rows) / 2
+    assert float(releases.compose(served.mu)) == pytest.approx(1.0)
+    assert served.params.shape == (len(rows), data.x.shape[1])
+    assert int(after.deleted) == len(rows)
+    for t in (0, 9, 29):
+        gone = np.isin(np.arange(len(data.x)), rows[: t + 1])
+        exact = remove(objective, fitted.params, data, gone, method="retrain", init=fitted.params).params
+        # Ten standard deviations of four coordinates of noise, and the admitted distance.
+        white = np.asarray(served.params[t] - exact) @ root / float(scale)
+        assert np.linalg.norm(white) < 10 * 2 + admitted / float(scale)
+    gap = np.asarray(after.params - exact) @ root
+    assert np.linalg.norm(gap) <= float(stream.distance_to_retrained(after, shape=shape)) <= admitted
+    # What even a refresh cannot reach is said.
+    with pytest.raises(NotConvergedError, match="not certified within the admitted distance 1e-20"):
+        stream.serve_releases(state, data, rows[:2], **options | {"admitted": 1e-20})

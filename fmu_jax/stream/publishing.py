@@ -1,0 +1,119 @@
+"""A stream whose every published model is a release: refreshed when its certified distance exceeds the admitted one.
+
+The guarantee is that of ``fmu_jax.releases``: it needs no perturbation of training, holds for the whole series, and a
+refresh costs nothing, whatever it depended on.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from fmu_jax.data import Data, without
+from fmu_jax.distances import local_distance, shaped_distance
+from fmu_jax.fitting import NotConvergedError
+from fmu_jax.objective import Scalar
+from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_epsilon
+from fmu_jax.releases.publishing import Release, add_noise, as_shape, mu_of
+from fmu_jax.stream.retrained import retrained_region
+from fmu_jax.stream.serving import check_requests
+from fmu_jax.stream.state import State, delete, refresh
+from fmu_jax.tracing import is_traced
+
+
+@jax.default_matmul_precision("highest")
+def distance_to_retrained(state: State, *, shape: Array | None = None) -> Float[Array, ""]:
+    """Certified bound on ``|theta - theta'|_A`` of the current model to the retrained one: O(d^3), no row needed.
+
+    Args:
+      state: the state.
+      shape: ``A``, ``(d, d)`` positive definite; None is the identity.
+
+    Returns:
+      The scalar, rounding included; infinite where nothing is known.
+    """
+    region = retrained_region(state)
+    if shape is None:
+        return jnp.minimum(region.distance, local_distance(region))
+    return shaped_distance(region, as_shape(shape, state.params.shape[0], state.params.dtype))
+
+
+@jax.default_matmul_precision("highest")
+def serve_releases(
+    state: State,
+    data: Data,
+    rows: Any,
+    *,
+    key: Array,
+    scale: Scalar,
+    admitted: Scalar,
+    shape: Array | None = None,
+    delta: Scalar = 1e-5,
+) -> tuple[State, Data, Release, Bool[Array, " k"]]:
+    """Serves deletion requests one by one in a single ``lax.scan``, and releases a model after each.
+
+    Args:
+      state: from ``start``; its noise may be None, its budget is not read.
+      data: the remaining rows, as for ``refresh``.
+      rows: indices of the rows to delete, ``(k,)``, in the order of the requests.
+      key: PRNG key, required; secret, and never used twice.
+      scale: standard deviation of each release's noise: ``releases.scale_for(admitted, mu=, releases=k)``.
+      admitted: the largest distance that may be published; beyond it the model is refreshed.
+      shape: ``A``, as for ``releases.release``.
+      delta: at which ``epsilon`` of each release is given.
+
+    Returns:
+      The state after the last request, what then remains of ``data``, the ``Release`` after each request (fields with a
+      leading axis of length ``k``), and whether it is of a refreshed model. The series costs ``compose(release.mu)``.
+
+    Raises:
+      ValueError: as ``take``, ``data`` are not the rows that the state holds, or a number out of range.
+      NotConvergedError: a refresh did not bring the distance within the admitted one.
+    """
+    check_norm(admitted=admitted)
+    check_positive(scale=scale)
+    check_probability(delta=delta)
+    data, rows = check_requests(state, data, rows)
+    dtype = state.params.dtype
+    if shape is not None:
+        shape = as_shape(shape, state.params.shape[0], dtype)
+    scale = jnp.asarray(scale).astype(dtype)
+    mu = mu_of(admitted, scale)
+    after, params, spacing, refreshed, fine = _serve(state, data, rows, key, scale, admitted, shape)
+    if not is_traced(fine) and not np.all(fine):
+        raise NotConvergedError(
+            f"{int(np.sum(~np.asarray(fine)))} refreshed models are not certified within the admitted distance "
+            f"{float(admitted):.3g}; use float64, a larger `admitted`, or a `shape` that is positive definite"
+        )
+    mu, epsilon = (jnp.where(fine, number, jnp.inf) for number in (mu, gaussian_epsilon(mu, 1.0, delta)))
+    same = [jnp.broadcast_to(jnp.asarray(number), fine.shape) for number in (delta, scale)]
+    left = data._replace(weight=data.weight.at[rows].set(0))
+    return after, left, Release(params, mu, epsilon, *same, spacing), refreshed
+
+
+@jax.jit
+def _serve(state: State, data: Data, rows, key, scale, admitted, shape):
+    turn = jnp.full(data.weight.shape, rows.shape[0], jnp.int32)
+    turn = turn.at[rows].set(jnp.arange(rows.shape[0], dtype=jnp.int32))
+    # An admitted distance that was rounded up admits no more.
+    most = jnp.asarray(admitted).astype(scale.dtype) * (1 - 4 * jnp.finfo(scale.dtype).eps)
+
+    def request(state, at):
+        t, row = at
+        state = delete(state, jax.tree.map(lambda leaf: leaf[row], data))
+        distance = distance_to_retrained(state, shape=shape)
+        stale = ~(distance <= most)
+
+        def renew(state):
+            state = refresh(state, without(data, turn <= t))
+            return state, distance_to_retrained(state, shape=shape)
+
+        state, distance = jax.lax.cond(stale, renew, lambda state: (state, distance), state)
+        params, spacing = add_noise(state.params, jax.random.fold_in(key, t), scale, shape)
+        fine = (distance <= most) & jnp.isfinite(spacing)
+        return state, (jnp.where(fine, params, jnp.nan), spacing, stale, fine)
+
+    after, served = jax.lax.scan(request, state, (jnp.arange(rows.shape[0], dtype=jnp.int32), rows))
+    return after, *served
