@@ -5,6 +5,7 @@
 
 A case is ``adult`` or ``DxN``: N training rows of D columns, the bias among them. ``delete_us`` is one deletion with
 its certificate, ``serve_us`` the same with every refresh that (epsilon, delta) = (1, 1e-5) at sigma = 1 asks for,
+``release_us`` with fresh noise on every model instead, and a refresh where its certified distance passes ``ADMITTED``;
 ``per_refresh`` how many deletions one refresh lasts (at least, where none was needed); ``retrain_ms`` is retraining
 from zero for one request, ``refresh_ms`` re-solving from the current model. Float64, warm medians, compilation apart;
 every case in a process of its own.
@@ -20,14 +21,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from fmu_jax import Data, Objective, datasets, fit, remove, sample_noise, stream
+from fmu_jax import Data, Objective, datasets, fit, releases, remove, sample_noise, stream
 from scripts.harness import cli, measure
 
 COLUMNS = (
-    "case", "n", "d", "delete_us", "deletions_per_s", "serve_us", "served", "refreshes", "per_refresh",
+    "case", "n", "d", "delete_us", "deletions_per_s", "serve_us", "release_us", "served", "refreshes", "per_refresh",
     "refresh_ms", "retrain_ms", "times_faster", "start_ms",
 )  # fmt: skip
 GUARANTEE = {"sigma": 1.0, "delta": 1e-5, "budget": 1.0}
+#: Distance to the retrained model that a release admits.
+ADMITTED = 0.05
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def measure_case(case: str, seed: int, requests: int, repeats: int) -> dict[str,
     scan = jax.jit(lambda state, rows: jax.lax.scan(_delete, state, rows))
     _, deleted = measure.time_call(lambda: scan(state, rows), repeats=repeats)
     (after, remaining, served), serving = measure.time_call(lambda: stream.serve(state, data, order), repeats=repeats)
+    planned = {"key": jax.random.key(seed), "admitted": ADMITTED, "scale": releases.scale_for(ADMITTED, mu=1.0)}
+    _, releasing = measure.time_call(lambda: stream.serve_releases(state, data, order, **planned), repeats=repeats)
     _, refreshed = measure.time_call(lambda: stream.refresh(after, remaining), repeats=repeats)
     _, retrained = measure.time_call(
         lambda: remove(objective, fitted.params, data, order[:1], noise=noise, method="retrain"), repeats=repeats
@@ -111,6 +116,7 @@ def measure_case(case: str, seed: int, requests: int, repeats: int) -> dict[str,
         "delete_us": delete_us,
         "deletions_per_s": 1e6 / delete_us,
         "serve_us": 1e3 * serving["median_ms"] / count,
+        "release_us": 1e3 * releasing["median_ms"] / count,
         "served": count,
         "refreshes": int(served.refreshed.sum()),
         "refresh_share": float(served.refreshed.mean()),

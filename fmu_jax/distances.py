@@ -16,7 +16,7 @@ from fmu_jax.curvature import hessian_with_error, inverse_root, mapped_norm, spe
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective
 from fmu_jax.removal import Removal
-from fmu_jax.rounding import gradient_with_error, norm_bound, roundings
+from fmu_jax.rounding import frobenius_bound, gradient_with_error, norm_bound, roundings
 from fmu_jax.showing import one_line
 
 
@@ -88,7 +88,7 @@ def _region(objective, removal, noise) -> Region:
     n = cells.size(data)
     dual = inverse_root(hessian_with_error(objective, params, data), n * objective.l2)
     # |margin|_{H^-1} <= margin |dual|_2 <= margin |dual|_F.
-    nu = mapped_norm(dual, grad) + margin * norm_bound(dual.ravel())
+    nu = mapped_norm(dual, grad) + margin * frobenius_bound(dual)
     largest = jnp.max(jnp.where(data.weight > 0, mapped_norm(dual, data.x), 0))
     residual = norm_bound(grad) + margin
     margin = residual - linalg.norm(grad)
@@ -115,8 +115,13 @@ def local_radius(nu, largest) -> Float[Array, ""]:
 def local_distance(region: Region) -> Float[Array, ""]:
     """Bound on ``|theta^- - theta'|`` by the curvature at ``theta^-``, infinite where none follows."""
     known = jnp.isfinite(region.radius)
-    radius, dual = jnp.where(known, region.radius, 0), jnp.where(known, region.dual, 1)
-    return jnp.where(known, radius * spectral_norm_bound(dual) * (1 + roundings(4, radius.dtype)), jnp.inf)
+    return within(region.radius, spectral_norm_bound(jnp.where(known, region.dual, 1)))
+
+
+def within(radius, wide) -> Float[Array, ""]:
+    """``radius wide``, rounded up; infinite, with a derivative of zero, where the radius is."""
+    known = jnp.isfinite(radius)
+    return jnp.where(known, jnp.where(known, radius, 0) * wide * (1 + roundings(4, radius.dtype)), jnp.inf)
 
 
 def shaped_distance(region: Region, shape: Float[Array, "d d"]) -> Float[Array, ""]:
@@ -129,7 +134,7 @@ def shaped_distance(region: Region, shape: Float[Array, "d d"]) -> Float[Array, 
     radius, dual = jnp.where(known, region.radius, 0), jnp.where(known, region.dual, 1)
     size = jnp.abs(dual)
     seen = dual @ shape @ dual.T
-    slack = roundings(2 * d + 8, dtype) * norm_bound((size @ jnp.abs(shape) @ size.T).ravel())
+    slack = roundings(2 * d + 8, dtype) * frobenius_bound(size @ jnp.abs(shape) @ size.T)
     local = radius * linalg.root(spectral_norm_bound((seen + seen.T) / 2) + slack)
     everywhere = region.distance * linalg.root(spectral_norm_bound(shape))
     bound = jnp.minimum(jnp.where(known, local, jnp.inf), everywhere)

@@ -114,6 +114,11 @@ def norm_bound(vectors: Float[Array, "*n d"]) -> Float[Array, "*n"]:
     return size + 2 * (d * float(info.tiny)) ** 0.5
 
 
+def frobenius_bound(matrix: Float[Array, "k d"]) -> Float[Array, ""]:
+    """Upper bound of the Frobenius norm, rows first, so that its rounding grows with ``k + d`` and not ``k d``."""
+    return norm_bound(norm_bound(matrix))
+
+
 def gradient_with_error(
     objective: Objective, params: Float[Array, " d"], data: Data, noise: Float[Array, " d"] | None
 ) -> tuple[Float[Array, " d"], Float[Array, ""]]:

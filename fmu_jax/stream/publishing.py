@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from fmu_jax.data import Data, without
-from fmu_jax.distances import local_distance, shaped_distance
+from fmu_jax.distances import shaped_distance, within
 from fmu_jax.fitting import NotConvergedError
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_epsilon
 from fmu_jax.releases.publishing import Release, add_noise, as_shape, mu_of
-from fmu_jax.stream.retrained import retrained_region
+from fmu_jax.stream.retrained import region_and_norm
 from fmu_jax.stream.serving import check_requests
 from fmu_jax.stream.state import State, delete, refresh
 from fmu_jax.tracing import is_traced
@@ -34,9 +34,9 @@ def distance_to_retrained(state: State, *, shape: Array | None = None) -> Float[
     Returns:
       The scalar, rounding included; infinite where nothing is known.
     """
-    region = retrained_region(state)
+    region, wide = region_and_norm(state)
     if shape is None:
-        return jnp.minimum(region.distance, local_distance(region))
+        return jnp.minimum(region.distance, within(region.radius, wide))
     return shaped_distance(region, as_shape(shape, state.params.shape[0], state.params.dtype))
 
 
@@ -111,9 +111,11 @@ def _serve(state: State, data: Data, rows, key, scale, admitted, shape):
             return state, distance_to_retrained(state, shape=shape)
 
         state, distance = jax.lax.cond(stale, renew, lambda state: (state, distance), state)
-        params, spacing = add_noise(state.params, jax.random.fold_in(key, t), scale, shape)
-        fine = (distance <= most) & jnp.isfinite(spacing)
-        return state, (jnp.where(fine, params, jnp.nan), spacing, stale, fine)
+        return state, (state.params, stale, distance <= most)
 
-    after, served = jax.lax.scan(request, state, (jnp.arange(rows.shape[0], dtype=jnp.int32), rows))
-    return after, *served
+    after, (params, stale, fine) = jax.lax.scan(request, state, (jnp.arange(rows.shape[0], dtype=jnp.int32), rows))
+    # No request reads what was published, so the noise is drawn side by side.
+    keys = jax.random.split(key, rows.shape[0])
+    noisy, spacing = jax.vmap(add_noise, in_axes=(0, 0, None, None))(params, keys, scale, shape)
+    fine &= jnp.isfinite(spacing)
+    return after, jnp.where(fine[:, None], noisy, jnp.nan), spacing, stale, fine

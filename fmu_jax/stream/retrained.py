@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from fmu_jax.curvature import Curved, inverse_root, spectral_norm_bound
 from fmu_jax.data import Data, as_data, check_data
@@ -13,7 +14,6 @@ from fmu_jax.rounding import norm_bound, roundings
 from fmu_jax.stream.state import State
 
 
-@jax.jit
 def retrained_region(state: State) -> Region:
     r"""Where the exactly retrained parameters can lie, from the bound alone, as ``distances.retrained_region``.
 
@@ -23,6 +23,12 @@ def retrained_region(state: State) -> Region:
     Returns:
       The ``Region``; it holds for every retrained model of the same noise.
     """
+    return region_and_norm(state)[0]
+
+
+@jax.jit
+def region_and_norm(state: State) -> tuple[Region, Float[Array, ""]]:
+    """``retrained_region``, and a bound on the spectral norm of its dual."""
     q = assemble(state.objective, state.anchor, state.noise, state.moments)
     dtype, n = state.anchor.dtype, state.counts.sum().astype(state.anchor.dtype)
     # Rows and parameters are rounded, and so is their product.
@@ -33,7 +39,7 @@ def retrained_region(state: State) -> Region:
     wide = spectral_norm_bound(dual)
     radius = local_radius(state.residual_bound * wide, state.row_norm * wide * (1 + roundings(16, dtype)))
     distance = convex_distance(state.residual_bound, n, state.objective.l2)
-    return Region(state.residual_bound, q.gradient_error, distance, radius, dual)
+    return Region(state.residual_bound, q.gradient_error, distance, radius, dual), wide
 
 
 @jax.default_matmul_precision("highest")
