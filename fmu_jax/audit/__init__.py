@@ -4,6 +4,7 @@
 |---|---|
 | ``draws`` | ``draw_models``: trained, unlearned and retrained models under thousands of noise draws |
 | ``epsilon`` | ``empirical_epsilon``: a lower bound on epsilon from such draws, valid at 95 % |
+| ``gaussian`` | ``empirical_mu``: a lower bound on the Gaussian-DP parameter of releases |
 | ``distinguishers``, ``binomial`` | the statistics that it tries, and the exact bounds of their error rates |
 | ``shadow`` | ``plant``, ``shadow_models``: planted rows, and pairs of models with and without them |
 | ``networks`` | ``twins``, ``shadow_networks``: the same for any model that a function trains |
@@ -14,6 +15,7 @@
 
 from fmu_jax.audit.draws import AUDITED, NO_REMOVAL, PERTURBED, Draws, draw_models
 from fmu_jax.audit.epsilon import EmpiricalEpsilon, empirical_epsilon, largest_bound
+from fmu_jax.audit.gaussian import EmpiricalMu, empirical_mu
 from fmu_jax.audit.likelihood_ratio import LiRA, lira
 from fmu_jax.audit.loss_threshold import Membership, membership
 from fmu_jax.audit.margin_divergence import klom
@@ -26,6 +28,7 @@ __all__ = [
     "PERTURBED",
     "Draws",
     "EmpiricalEpsilon",
+    "EmpiricalMu",
     "LiRA",
     "Membership",
     "ShadowModels",
@@ -33,6 +36,7 @@ __all__ = [
     "by_membership",
     "draw_models",
     "empirical_epsilon",
+    "empirical_mu",
     "klom",
     "largest_bound",
     "lira",

@@ -14,10 +14,12 @@ A bound from few models is low whatever is compared (``largest_bound``): a small
 that there is nothing.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from fmu_jax.arrays import as_floats
@@ -77,6 +79,13 @@ def empirical_epsilon(
     True
     """
     check_probability(delta=delta, confidence=confidence)
+    unlearned, retrained = check_samples(unlearned, retrained)
+    bounds = largest_gains(Partial(_log_ratio, delta=delta), unlearned, retrained, confidence, key)
+    return EmpiricalEpsilon(jnp.max(jnp.stack(list(bounds.values()))), bounds)
+
+
+def check_samples(unlearned: Any, retrained: Any) -> tuple[Array, Array]:
+    """Both samples as arrays; ValueError unless they are finite, of one shape, and of enough models."""
     unlearned = as_floats(unlearned, "unlearned", finite=True)
     retrained = as_floats(retrained, "retrained", finite=True)
     shapes = unlearned.shape, retrained.shape
@@ -84,7 +93,7 @@ def empirical_epsilon(
         raise ValueError(f"both samples must have the same shape (models, d), got {shapes[0]} and {shapes[1]}")
     if shapes[0][0] < MIN_MODELS:
         raise ValueError(f"an audit needs at least {MIN_MODELS} models a sample, got {shapes[0][0]}; draw more")
-    return _bound(unlearned, retrained, delta, confidence, key)
+    return unlearned, retrained
 
 
 def largest_bound(models: int, *, delta: Scalar, confidence: Scalar = 0.95) -> Array:
@@ -101,11 +110,16 @@ def largest_bound(models: int, *, delta: Scalar, confidence: Scalar = 0.95) -> A
     check_probability(delta=delta, confidence=confidence)
     n = models - models // 2
     low, high = clopper_pearson(jnp.array([n, 0]), n, confidence=1 - (1 - confidence) / len(DISTINGUISHERS))
-    return jnp.maximum(_log_ratio(low[0], high[1], delta), 0)
+    return jnp.maximum(_log_ratio(low[0], high[1], delta=delta), 0)
 
 
 @jax.jit
-def _bound(unlearned, retrained, delta, confidence, key) -> EmpiricalEpsilon:
+def largest_gains(gain: Callable[..., Any], unlearned, retrained, confidence, key) -> dict[str, Array]:
+    """The largest ``gain(P(S), Q(S))`` over the regions of each statistic, 0 at least: chosen on half of the models.
+
+    ``gain`` grows with its first argument and falls with its second, either way round; it is a ``Partial``. All bounds
+    hold at once with the confidence.
+    """
     count = unlearned.shape[0]
     order = jax.random.permutation(key, count)
     first, second = order[: count // 2], order[count // 2 :]
@@ -113,11 +127,11 @@ def _bound(unlearned, retrained, delta, confidence, key) -> EmpiricalEpsilon:
     scores = fit_scores(unlearned[first], retrained[first])
 
     def one(p_first, q_first, p_second, q_second):
-        return _evaluate(_choose(p_first, q_first, delta, miss), p_second, q_second, delta, miss)
+        return _evaluate(gain, _choose(gain, p_first, q_first, miss), p_second, q_second, miss)
 
     parts = unlearned[first], retrained[first], unlearned[second], retrained[second]
     bounds = jax.vmap(one)(*(jnp.stack([score(part) for score in scores.values()]) for part in parts))
-    return EmpiricalEpsilon(jnp.max(bounds), dict(zip(scores, bounds, strict=True)))
+    return dict(zip(scores, bounds, strict=True))
 
 
 class _Choice(NamedTuple):
@@ -128,7 +142,7 @@ class _Choice(NamedTuple):
     swap: Array
 
 
-def _choose(p, q, delta, miss) -> _Choice:
+def _choose(gain, p, q, miss) -> _Choice:
     """The region with the largest bound on the half at hand, by closed-form (Wilson 1927) intervals.
 
     They need not be exact: what is chosen is evaluated on other models.
@@ -143,21 +157,21 @@ def _choose(p, q, delta, miss) -> _Choice:
         return (centre - reach) / (1 + z**2 / n), (centre + reach) / (1 + z**2 / n)
 
     (p_low, p_high), (q_low, q_high) = interval(p), interval(q)
-    bounds = jnp.stack([_log_ratio(p_low, q_high, delta), _log_ratio(q_low, p_high, delta)])
+    bounds = jnp.stack([gain(p_low, q_high), gain(q_low, p_high)])
     swap, below, at = jnp.unravel_index(jnp.argmax(bounds), bounds.shape)
     return _Choice(thresholds[at], below == 1, swap == 1)
 
 
-def _evaluate(choice: _Choice, p, q, delta, miss):
+def _evaluate(gain, choice: _Choice, p, q, miss):
     """The bound of a chosen region on models that the choice has not seen."""
     n = p.shape[0]
     above = jnp.stack([jnp.sum(p > choice.threshold), jnp.sum(q > choice.threshold)])
     inside = jnp.where(choice.below, n - above, above)
     low, high = clopper_pearson(jnp.where(choice.swap, inside[::-1], inside), n, confidence=1 - miss)
-    return jnp.maximum(_log_ratio(low[0], high[1], delta), 0)
+    return jnp.maximum(gain(low[0], high[1]), 0)
 
 
-def _log_ratio(p, q, delta):
+def _log_ratio(p, q, *, delta):
     """``log((p - delta) / q)``, rounded down; minus infinity where ``p <= delta``; ``q > 0``."""
     return outward(_rounded_log_ratio, p, q, delta, up=False)
 
