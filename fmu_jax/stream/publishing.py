@@ -88,9 +88,9 @@ def serve_releases(
             f"{float(admitted):.3g}; use float64, a larger `admitted`, or a `shape` that is positive definite"
         )
     mu, epsilon = (jnp.where(fine, number, jnp.inf) for number in (mu, gaussian_epsilon(mu, 1.0, delta)))
-    same = [jnp.broadcast_to(jnp.asarray(number), fine.shape) for number in (delta, scale)]
+    deltas, scales = (jnp.broadcast_to(jnp.asarray(number), fine.shape) for number in (delta, scale))
     left = data._replace(weight=data.weight.at[rows].set(0))
-    return after, left, Release(params, mu, epsilon, *same, spacing), refreshed
+    return after, left, Release(params, mu, epsilon, deltas, scales, spacing), refreshed
 
 
 @jax.jit

@@ -234,3 +234,51 @@ def test_a_stream_releases_every_model_and_refreshes_on_the_distance(shaped):
     # What even a refresh cannot reach is said.
     with pytest.raises(NotConvergedError, match="not certified within the admitted distance 1e-20"):
         stream.serve_releases(state, data, rows[:2], **options | {"admitted": 1e-20})
+
+
+@pytest.mark.slow
+def test_ten_adaptive_releases_cost_what_the_series_was_planned_for():
+    """The requester picks each next row from the last published model; the likelihood ratio of 8,000 series a world."""
+    data, size = datasets.synthetic(40, 1, seed=2, test_fraction=0.1).train, 8000
+    n = data.x.shape[0]
+    objective = Objective(l2=1e-2)
+    before = fit(objective, data).params
+    sign = (2 * data.y - 1).astype(data.x.dtype)
+    # One row of every cell stays.
+    cell = np.asarray(2 * data.group + data.y)
+    kept = np.isin(np.arange(n), [np.flatnonzero(cell == c)[0] for c in np.unique(cell)])
+
+    def series(key, world, scale, admitted):
+        def request(carry, key):
+            gone, published, ratio = carry
+            # The row that the published model fits worst.
+            margins = jnp.where(gone | kept, jnp.inf, sign * (data.x @ published))
+            gone = gone.at[jnp.argmin(margins)].set(True)
+            removal = remove(objective, before, data, gone, throw=False)
+            exact = fit(objective, removal.data, init=removal.params, throw=False).params
+            bound = releases.distance_to_retrained(objective, removal)
+            # The refresh: where the bound is not admitted, the retrained model itself.
+            fine = bound <= admitted
+            unlearned, bound = jnp.where(fine, removal.params, exact), jnp.where(fine, bound, 0)
+            centre = jnp.where(world, unlearned, exact)
+            published = releases.release(centre, bound, key=key, scale=scale, admitted=admitted).params
+            near, far = (jnp.sum((published - at) ** 2) for at in (unlearned, exact))
+            return (gone, published, ratio + (far - near) / (2 * scale**2)), fine
+
+        start = (jnp.zeros(n, bool), before, jnp.zeros(()))
+        (_, _, ratio), fine = jax.lax.scan(request, start, jax.random.split(key, 10))
+        return ratio, fine.mean()
+
+    run = jax.jit(jax.vmap(series, (0, None, None, None)))
+    admitted = 0.2
+    for share, holds in ((1.0, True), (0.02, False)):
+        scale = share * releases.scale_for(admitted, mu=1.0, releases=10)
+        (fooled, at), (found, _) = (
+            run(jax.random.split(jax.random.key(w), size), w == 1, scale, admitted) for w in (0, 1)
+        )
+        assert 0.2 < at.mean() < 0.98  # both happen, unlearning and refreshes
+        cut = np.quantile(np.asarray(fooled), np.linspace(0.02, 0.98, 25))
+        false, seen = (np.array([(np.asarray(r) > c).sum() for c in cut]) for r in (fooled, found))
+        alpha = np.asarray(clopper_pearson(false, size, confidence=0.9999)[1])
+        most = np.asarray(clopper_pearson(size - seen, size, confidence=0.9999)[1])
+        assert bool((most >= np.asarray(releases.trade_off(1.0, alpha))).all()) == holds
