@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from pags_jax.models import PreActivationResNet, catalogue, load_pretrained
+from pags_jax.models import PreActivationResNet, catalogue, load_pretrained, read_pretrained
 from scripts import pags_convert
 from tests.pags import torch_writer as writer
 from tests.pags.test_published import DENOISERS, data_parallel, edm, tensors
@@ -25,14 +25,21 @@ def convert(source, to, **options):
     pags_convert.main(pags_convert.Config(source=str(source), to=to, **options))
 
 
+def same(path, other):
+    """What two files say, which hold the same module and the same variables."""
+    before, after = read_pretrained(path), read_pretrained(other)
+    assert before.model == after.model
+    assert jax.tree.structure(before.variables) == jax.tree.structure(after.variables)
+    for one, two in zip(jax.tree.leaves(before.variables), jax.tree.leaves(after.variables), strict=True):
+        np.testing.assert_array_equal(one, two)
+    return before.about, after.about
+
+
 def test_a_converted_classifier_is_the_same_function_and_carries_its_licence(published, tmp_path, capsys):
     to = tmp_path / "wide.safetensors"
     convert(published, to, licence="MIT, (c) 2024 A. Author")
     assert "licence: MIT, (c) 2024 A. Author" in capsys.readouterr().out
-    (before, about), (after, again) = load_pretrained(published), load_pretrained(to)
-    assert jax.tree.structure(before) == jax.tree.structure(after)
-    for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
-        np.testing.assert_array_equal(one, other)
+    about, again = same(published, to)
     assert again["licence"] == "MIT, (c) 2024 A. Author"
     assert again["sha256"] == about["sha256"]
     with pytest.raises(ValueError, match="is there already"):
@@ -53,10 +60,8 @@ def test_a_converted_denoiser_is_the_same_function(tmp_path):
     model = DENOISERS["ddpmpp"]
     (tmp_path / "network.pkl").write_bytes(writer.plain({"ema": edm(model, tensors(model, "edm"))}))
     convert(tmp_path / "network.pkl", tmp_path / "network.safetensors", licence="CC0")
-    before, after = (load_pretrained(tmp_path / f"network.{kind}")[0] for kind in ("pkl", "safetensors"))
-    assert jax.tree.structure(before) == jax.tree.structure(after)
-    for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
-        np.testing.assert_array_equal(one, other)
+    about, again = same(tmp_path / "network.pkl", tmp_path / "network.safetensors")
+    assert again["recorded"] == about["recorded"]
 
 
 def test_names_say_where_files_are_got_and_what_they_must_hold(published, tmp_path):
