@@ -81,8 +81,8 @@ def load_pretrained(
     given = {"folder": folder, "dtype": dtype, "entry": entry, "normaliser": normaliser, **options}
     model, variables, about = read_pretrained(path, **given)
     if about["kind"] == "denoiser":
-        known = denoiser(model, variables)
-        return PretrainedDenoiser(known.network, known.sigma_data, model), about
+        network = jax.tree_util.Partial(model.apply, variables, labels=None)
+        return PretrainedDenoiser(network, model.sigma_data, model), about  # pyright: ignore[reportAttributeAccessIssue]
     return jax.tree_util.Partial(model.apply, variables), about
 
 
