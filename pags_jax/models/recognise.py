@@ -93,7 +93,7 @@ def _resnet(shapes: Shapes, _: str) -> tuple[nn.Module, str]:
     family = "imagenet" if "fc.weight" in shapes else "cifar"
     blocks = _blocks(shapes, r"layer(\d+)\.(\d+)\.")
     bottleneck = "layer1.0.conv3.weight" in shapes
-    stem, _, size, _ = shapes["conv1.weight"]
+    stem, size = shapes["conv1.weight"][0], shapes["conv1.weight"][-1]
     if size not in (3, 7):
         raise ValueError(f"the first convolution is {size} x {size}, known are 3 x 3 and 7 x 7")
     inner = [shapes[f"layer{stage + 1}.0.conv1.weight"][0] for stage in range(len(blocks))]
