@@ -377,7 +377,7 @@ def test_recorded_outputs_of_real_files():
     assert recorded
     for path in recorded:
         (file,) = (file for file in path.parent.glob(f"{path.stem}.*") if file != path)
-        function, _ = load_pretrained(file)
+        function = jax.jit(load_pretrained(file)[0])
         arrays = np.load(path)
         x = jnp.asarray(arrays["x"].transpose(0, 2, 3, 1))
 
@@ -392,6 +392,6 @@ def test_recorded_outputs_of_real_files():
             close(np.asarray(out).transpose(0, 3, 1, 2), name)
         if "logits" in arrays:
             index = jnp.arange(len(x))
-            gradient = jax.grad(lambda x, f=function, i=index: f(x)[i, i].sum())(x)
+            gradient = jax.jit(jax.grad(lambda x, f=function, i=index: f(x)[i, i].sum()))(x)
             close(function(x), "logits")
             close(np.asarray(gradient).transpose(0, 3, 1, 2), "logit_gradient")
