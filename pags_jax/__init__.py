@@ -10,7 +10,7 @@ Import the modules, as in ``from pags_jax import attacks, gradients``:
     images: what images and labels must be.
     per_example: what a model must be, and how one that was left in training is found out.
     augmentation: random crops and flips inside ``jit``.
-    models: LeNet, ResNets, VGG-11.
+    models: LeNet, ResNets, VGG-11; published networks with their weights.
     likelihood: the log-probability of a label, also where the model is sure.
     losses: cross-entropy, gradient-norm, smoothness, randomized-smoothing and adversarial training.
     wrappers: sigmoid models and models of standardised images as models that everything here takes.
@@ -23,6 +23,7 @@ Import the modules, as in ``from pags_jax import attacks, gradients``:
     gradients: input gradients of logits, log-probabilities and losses; smoothed and integrated ones.
     scores: denoisers, the score of noisy images, the Bayes classifier's gradient.
     preconditioning: denoisers made of networks.
+    sampling: Euler's step, and in-painting by a denoiser.
     generative: training of denoisers and autoencoders.
     manifold: tangent spaces of the data, from a decoder, from neighbours, or from a denoiser.
     bases: projections, ranks and angles of these.

@@ -185,7 +185,7 @@ def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> st
     return digest.hexdigest()
 
 
-def _shapes(model: Any, arrays: Mapping[str, Any]) -> Any:
+def _shapes(model: Any, arrays: Mapping[str, Any] | None = None) -> Any:
     """Types and shapes of a model's variables, without their values; ``arrays`` tell the channels of its images."""
     if isinstance(model, Autoencoder):
         shape = model.shape
@@ -193,7 +193,7 @@ def _shapes(model: Any, arrays: Mapping[str, Any]) -> Any:
         shape = (2, 2, model.channels)
     else:  # Classifiers: what their first convolution takes.
         names = (f"params/{inside}{name}/kernel" for inside in ("", "network/") for name in ("conv", "Conv_0"))
-        first = next((arrays[name] for name in names if name in arrays), None)
+        first = next((arrays[name] for name in names if name in arrays), None) if arrays else None
         shape = (64, 64, getattr(model, "channels", 3 if first is None else first.shape[2]))
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
 

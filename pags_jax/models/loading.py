@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +17,7 @@ from pags_jax.models.preactivation import Normalised
 from pags_jax.models.recognise import recognise
 from pags_jax.models.states import NORMALISERS, State, find_state
 from pags_jax.models.torch_files import load_file
-from pags_jax.scores import denoiser
+from pags_jax.scores import Preconditioned, denoiser
 
 Normaliser = tuple[tuple[float, ...], tuple[float, ...], bool]
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616), False)
@@ -64,11 +66,13 @@ def load_pretrained(
 
     Returns:
       For a classifier ``apply_fn(x)``, logits ``(n, classes)`` of images ``(n, height, width, channels)`` in [0, 1].
-      For a denoiser ``denoise(x, sigma, labels=None)`` of images in [-1, 1]; ``labels`` are the class of each image,
-      ``(n,)``, one for all, or None for whatever class. Both are pytrees that ``jit`` can take as arguments. Then what
-      is known, a dict: kind ("classifier" or "denoiser"), network, options, family, classes, channels, resolution (of a
-      denoiser), parameters, tensors, unused (tensors that the original does not use either), normaliser, entry,
-      recorded (constructor arguments), source, sha256; of a file in the catalogue also name, licence, paper, trained.
+      For a denoiser ``denoise(x, sigma, labels=None)`` of images in [-1, 1], a ``PretrainedDenoiser``; ``labels`` are
+      the class of each image, ``(n,)``, one for all, or None for whatever class. Both are pytrees that ``jit`` can
+      take as arguments.
+      Then what is known, a dict: kind ("classifier" or "denoiser"), network, options, dtype, family, channels, classes,
+      resolution (of a denoiser), normaliser (of a classifier), parameters, tensors, unused (tensors that the original
+      does not use either), entry, recorded (constructor arguments), source, sha256; of a file in the catalogue also
+      name, trained, licence, paper.
 
     Raises:
       ValueError: no such file, a damaged or harmful one, another network than those that are known, a tensor that is
@@ -77,7 +81,8 @@ def load_pretrained(
     given = {"folder": folder, "dtype": dtype, "entry": entry, "normaliser": normaliser, **options}
     model, variables, about = read_pretrained(path, **given)
     if about["kind"] == "denoiser":
-        return jax.tree_util.Partial(_Denoise(model), variables), about
+        network = jax.tree_util.Partial(model.apply, variables, labels=None)
+        return PretrainedDenoiser(network, model.sigma_data, model), about  # pyright: ignore[reportAttributeAccessIssue]
     return jax.tree_util.Partial(model.apply, variables), about
 
 
@@ -160,15 +165,32 @@ def _converted(path: Path, *given: Any) -> Pretrained:
     return Pretrained(model, variables, about)
 
 
-class _Denoise(NamedTuple):
-    """What a network and its variables denoise; equal for an equal network."""
+@partial(jax.tree_util.register_dataclass, data_fields=("network", "sigma_data"), meta_fields=("model",))
+@dataclass(frozen=True)
+class PretrainedDenoiser(Preconditioned):
+    """A published denoiser, of whatever class unless one is told: a pytree, so that ``jit`` can take it as an argument.
+
+    Attributes:
+      network: of no class.
+      sigma_data: standard deviation of the pixels of the data.
+      model: the flax module.
+    """
 
     model: nn.Module
 
-    def __call__(self, variables: Any, x: Any, sigma: Any, labels: Any = None) -> Any:
-        if labels is not None and not self.model.classes:  # pyright: ignore[reportAttributeAccessIssue]
+    def __call__(self, x: Any, sigma: Any, labels: Any = None) -> Any:
+        """``D(x; sigma)``, of images of the classes ``labels``."""
+        return super().__call__(x, sigma) if labels is None else self.of(labels)(x, sigma)
+
+    def of(self, labels: Any) -> Preconditioned:
+        """The denoiser of images of the classes ``labels``, ``(n,)`` or one for all.
+
+        Raises:
+          ValueError: the network knows no classes, or not these.
+        """
+        if not self.model.classes:  # pyright: ignore[reportAttributeAccessIssue]
             raise ValueError("this denoiser knows no classes; call it without labels")
-        return denoiser(self.model, variables, labels)(x, sigma)
+        return denoiser(self.model, self.network.args[0], labels)  # pyright: ignore
 
 
 def _normaliser(state: State, source: str) -> tuple[Normaliser | None, State]:

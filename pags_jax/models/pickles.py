@@ -259,9 +259,9 @@ _MADE: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_TUPLE": tuple,
     "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set,
 }  # fmt: skip
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+_STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
     "MARK": _Machine.mark, "STOP": _Machine.stop, "POP": _Machine.discard,
-    "POP_MARK": lambda m, _: m.pop_mark() and None,
+    "POP_MARK": lambda m, _: m.pop_mark(),
     "DUP": lambda m, _: m.push(m.top()), "PUT": _Machine.put, "BINPUT": _Machine.put,
     "LONG_BINPUT": _Machine.put, "MEMOIZE": lambda m, _: m.put(len(m.memo)), "GET": _Machine.get,
     "BINGET": _Machine.get, "LONG_BINGET": _Machine.get, "GLOBAL": lambda m, value: m.name(*value),

@@ -56,8 +56,8 @@ def filters(model: nn.Module) -> dict[str, np.ndarray]:
     if not isinstance(model, SongUNet | DhariwalUNet):
         return {}
     taps = np.asarray(model.taps if isinstance(model, SongUNet) else (1, 1), np.float64)
-    square = np.outer(taps, taps)[None, None] / taps.sum() ** 2
-    names = {path[1] for path in variable_shapes(model, model.channels)}
+    square: np.ndarray = np.outer(taps, taps)[None, None] / taps.sum() ** 2
+    names = {path[1] for path in variable_shapes(model, model.channels)}  # pyright: ignore[reportArgumentType]
     blocks = [name for name in names if name.endswith(("_down", "_up"))]
     aside = [f"{name}.resample_filter" for name in names if name.endswith("_aux_residual")]
     return dict.fromkeys(

@@ -64,13 +64,14 @@ def _blocks(shapes: Shapes, pattern: str) -> tuple[int, ...]:
 
 
 def _preactivation(shapes: Shapes, family: str) -> tuple[nn.Module, str]:
-    pattern, first, block, layer, start, last = {
-        "deepmind-wide": (r"layer\.(\d+)\.block\.(\d+)\.", "init_conv", "layer.{}.block.0.", "conv_0", 0, "logits"),
-        "deepmind": (r"layer_(\d+)\.(\d+)\.", "conv_2d", "layer_{}.0.", "conv_2d_1", 0, "logits"),
-        "trades-wide": (r"block(\d+)\.layer\.(\d+)\.", "conv1", "block{}.layer.0.", "conv1", 1, "fc"),
-        "robustbench": (r"layer(\d+)\.(\d+)\.", "conv1", "layer{}.0.", "conv1", 1, "linear"),
+    pattern, first, block, layer, last = {
+        "deepmind-wide": (r"layer\.(\d+)\.block\.(\d+)\.", "init_conv", "layer.{}.block.0.", "conv_0", "logits"),
+        "deepmind": (r"layer_(\d+)\.(\d+)\.", "conv_2d", "layer_{}.0.", "conv_2d_1", "logits"),
+        "trades-wide": (r"block(\d+)\.layer\.(\d+)\.", "conv1", "block{}.layer.0.", "conv1", "fc"),
+        "robustbench": (r"layer(\d+)\.(\d+)\.", "conv1", "layer{}.0.", "conv1", "linear"),
     }[family]
     blocks = _blocks(shapes, pattern)
+    start = 0 if family.startswith("deepmind") else 1
     deepmind, wide = family.startswith("deepmind"), family.endswith("wide")
     final_norm = family != "robustbench" or "bn.weight" in shapes
     return PreActivationResNet(
@@ -92,7 +93,7 @@ def _resnet(shapes: Shapes, _: str) -> tuple[nn.Module, str]:
     family = "imagenet" if "fc.weight" in shapes else "cifar"
     blocks = _blocks(shapes, r"layer(\d+)\.(\d+)\.")
     bottleneck = "layer1.0.conv3.weight" in shapes
-    stem, _, size, _ = shapes["conv1.weight"]
+    stem, size = shapes["conv1.weight"][0], shapes["conv1.weight"][-1]
     if size not in (3, 7):
         raise ValueError(f"the first convolution is {size} x {size}, known are 3 x 3 and 7 x 7")
     inner = [shapes[f"layer{stage + 1}.0.conv1.weight"][0] for stage in range(len(blocks))]

@@ -132,7 +132,7 @@ def test_other_files_are_refused(tmp_path, saved):
 
 def test_what_cannot_be_packed_is_refused():
     variables = variables_of(UNET)
-    with pytest.raises(ValueError, match="expected a UNet or an Autoencoder, got a LeNet"):
+    with pytest.raises(ValueError, match="expected a UNet, an Autoencoder or a published network, got a LeNet"):
         pretrained.pack(models.LeNet(classes=3), variables, {})
     with pytest.raises(ValueError, match="these variables: weights of another architecture"):
         pretrained.pack(UNET, variables_of(CODER), {})
