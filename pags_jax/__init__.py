@@ -35,6 +35,8 @@ Import the modules, as in ``from pags_jax import attacks, gradients``:
     bayes: synthetic images whose posterior, gradient, tangent space and score are known.
     regimes: weak, aligned and excessive robustness, read off a sweep.
 
+    statistics: paired bootstrap over images, rank correlations over models.
+
 To come: generation.
 """
 

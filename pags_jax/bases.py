@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from pags_jax.images import wide
-from pags_jax.linalg import singular_values
+from pags_jax.linalg import left_singular_vectors, singular_values
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -77,6 +77,49 @@ def principal_angles(a: Float[Array, "n k ..."], b: Float[Array, "n l ..."]) -> 
         return jnp.where(number < angles, jnp.where(cosines**2 < 0.5, by_cosine, by_sine), jnp.nan)
 
     return jax.vmap(one)(a, b, rank(a), rank(b))
+
+
+def restrict(basis: Float[Array, "n k ..."], mask: Bool[Array, "n ..."]) -> Float[Array, "n k ..."]:
+    """A basis of what is left of each tangent space when everything outside a mask is set to zero.
+
+    Noise that is zero outside the mask, too, has parts on and off the manifold inside it alone.
+
+    Args:
+      basis: of each image's tangent space.
+      mask: true where pixels count, of the shape of the images.
+
+    Returns:
+      The basis, shaped as ``basis``; of rank 0 where the mask is empty.
+
+    Raises:
+      ValueError: a mask for other shapes.
+
+    >>> basis = jnp.array([[[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]])
+    >>> print(jnp.abs(restrict(basis, jnp.array([[True, False, False]]))))
+    [[[1. 0. 0.]
+      [0. 0. 0.]]]
+    """
+    basis, mask = jnp.asarray(basis), jnp.asarray(mask)
+    if mask.dtype != bool or mask.shape != (*basis.shape[:1], *basis.shape[2:]):
+        raise ValueError(
+            f"`mask` must be truth values for the images of a basis {basis.shape}, got {mask.dtype}{list(mask.shape)}"
+        )
+    return jax.vmap(lambda vectors, mask: span(jnp.where(mask[None], vectors, 0), None))(basis, mask)
+
+
+def span(vectors: Float[Array, "m ..."], rtol: Any, floor: Any = 0) -> Float[Array, "k ..."]:
+    """Left singular vectors of the matrix whose columns are the ``(m, ...)`` vectors, those of value zero as zeros.
+
+    Zero are singular values of at most ``rtol`` times the largest, or of at most ``floor``.
+    """
+    columns = vectors.reshape(len(vectors), -1).T
+    if rtol is None:
+        rtol = float(jnp.finfo(columns.dtype).eps) * max(columns.shape)
+    directions, values = left_singular_vectors(columns)
+    # Not "kept if above": what is not finite must make NaN, not a subspace of rank zero.
+    vanish = values <= jnp.maximum(jnp.asarray(rtol, values.dtype) * values[0], jnp.asarray(floor, values.dtype))
+    basis = jnp.where(vanish[None], 0, directions)
+    return basis.T.reshape(-1, *vectors.shape[1:])
 
 
 def _flat(basis: Array) -> Array:

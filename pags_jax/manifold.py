@@ -26,12 +26,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from pags_jax import linalg
 from pags_jax.bases import principal_angles as principal_angles
 from pags_jax.bases import project as project
 from pags_jax.bases import rank as rank
+from pags_jax.bases import restrict as restrict
+from pags_jax.bases import span
 from pags_jax.chunks import check_counts, map_chunks
 from pags_jax.images import as_images, as_wide, check_noise_level, check_unit_range, is_traced, wide
 
@@ -85,7 +87,7 @@ def tangent_basis(
         def push(tangent):
             return jax.jvp(lambda z: decode(z[None])[0], (z,), (tangent,))[1]
 
-        return _span(jax.vmap(push)(jnp.eye(z.size, dtype=z.dtype)).astype(wide(decoded.dtype)), rtol)
+        return span(jax.vmap(push)(jnp.eye(z.size, dtype=z.dtype)).astype(wide(decoded.dtype)), rtol)
 
     return map_chunks(one, (z,), chunk_size)
 
@@ -125,7 +127,7 @@ def local_pca(neighbours: Float[Array, "n m ..."], *, rank: int) -> Float[Array,
         # Differences from one of them are exact to their own size; from the mean they carry the rounding of the mean.
         moved = images - images[:1]
         floor = rounding * jnp.sqrt(jnp.sum(images**2))
-        return _span(moved - moved.mean(0, keepdims=True), None, floor)[:rank]
+        return span(moved - moved.mean(0, keepdims=True), None, floor)[:rank]
 
     return jax.vmap(one)(neighbours)
 
@@ -243,9 +245,34 @@ def denoiser_basis(
             return linalg.orthonormal_columns(multiply(vectors).reshape(rank, -1).T).T.reshape(vectors.shape)
 
         start = jax.random.normal(key, (rank, *image.shape), image.dtype)
-        return _span(multiply(jax.lax.fori_loop(0, iterations - 1, step, start, unroll=unroll)), None)
+        return span(multiply(jax.lax.fori_loop(0, iterations - 1, step, start, unroll=unroll)), None)
 
     return map_chunks(one, (x, jax.random.split(key, len(x))), chunk_size)
+
+
+def varying(neighbours: Float[Array, "n m ..."], *, least: Any) -> Bool[Array, "n ..."]:
+    """Where neighbours of an image differ by more than ``least``: its other pixels are constant near it.
+
+    Half of the pixels of Fashion-MNIST are black background. No image near has anything else there, so that what a
+    model does with noise on them says nothing of the data.
+
+    Args:
+      neighbours: ``m`` images near each of ``n``, as ``data[nearest(x, data, ...)]``.
+      least: difference of the largest and the smallest value, traced.
+
+    Returns:
+      A mask, shaped as the images.
+
+    Raises:
+      ValueError: ``neighbours`` that cannot be used.
+
+    >>> varying(jnp.array([[[0.0, 0.2], [0.0, 0.9]]]), least=0.1).tolist()
+    [[False, True]]
+    """
+    neighbours = as_images(neighbours)
+    if neighbours.ndim < 3:
+        raise ValueError(f"neighbours must have the shape (n, m, ...), got {neighbours.shape}")
+    return neighbours.max(1) - neighbours.min(1) > jnp.asarray(least, neighbours.dtype)
 
 
 def _check_rows(itself: Any, rows: int, of: int) -> None:
@@ -254,18 +281,3 @@ def _check_rows(itself: Any, rows: int, of: int) -> None:
         raise ValueError(f"`itself` must be one row number for each of {rows} images, got {itself}")
     if not is_traced(itself) and not np.all((np.asarray(itself) >= 0) & (np.asarray(itself) < of)):
         raise ValueError(f"`itself` must be rows from 0 to {of - 1} of `data`, got {itself}")
-
-
-def _span(vectors: Array, rtol: Any, floor: Any = 0) -> Array:
-    """Left singular vectors of the matrix whose columns are the ``(m, ...)`` vectors, those of value zero as zeros.
-
-    Zero are singular values of at most ``rtol`` times the largest, or of at most ``floor``.
-    """
-    columns = vectors.reshape(len(vectors), -1).T
-    if rtol is None:
-        rtol = float(jnp.finfo(columns.dtype).eps) * max(columns.shape)
-    directions, values = linalg.left_singular_vectors(columns)
-    # Not "kept if above": what is not finite must make NaN, not a subspace of rank zero.
-    vanish = values <= jnp.maximum(jnp.asarray(rtol, values.dtype) * values[0], jnp.asarray(floor, values.dtype))
-    basis = jnp.where(vanish[None], 0, directions)
-    return basis.T.reshape(-1, *vectors.shape[1:])

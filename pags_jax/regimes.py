@@ -12,6 +12,12 @@ where ``off < ratio * on`` never holds for ``on = 0``, whatever the ratio: a mod
 is not aligned. A seed whose best accuracy is at most ``chance + tolerance`` has learned nothing, and gives no strength
 a label.
 
+**What the deviations should be.** Steps of one length compare a sum over ``k`` directions with one over ``d - k``. Of a
+gradient ``g`` with the share ``s`` of its squared length off the manifold they compare, to first order,
+``off / on = sqrt(s / (1 - s) k / (d - k))`` (``unit_step_ratio``): below 1 as soon as ``s < 1 - k / d``, which is the
+share of a gradient without any direction (``isotropic_share``). Robustness off the manifold in the paper's sense, more
+energy on than off, is ``s < 1/2``: ``read_shares`` reads the regimes by it, with ``on = 1 - s`` and ``off = s``.
+
 So a label never goes back along a sweep, whatever the curves do; where they cross more than once, the last crossing
 counts, and a tie is not aligned. A seed may lack a regime: no strength is excessive while accuracy holds to the end,
 and none is aligned where ``off`` stays above until accuracy falls.
@@ -141,6 +147,79 @@ def read(
     )
 
 
+def read_shares(
+    strengths: Any, accuracy: Any, share: Any, *, tolerance: float = 0.02, chance: float | None = None
+) -> Regimes:
+    """Labels every strength of a sweep by the gradient's energy: off the manifold less than on it, where aligned.
+
+    Args:
+      strengths: ascending, ``(k,)``.
+      accuracy: shares in [0, 1], ``(k, seeds)``.
+      share: of the gradient's squared length off the manifold (``robustness.off_manifold_share``), ``(k, seeds)``.
+      tolerance: as for ``read``.
+      chance: as for ``read``.
+
+    Returns:
+      As ``read``.
+
+    Raises:
+      ValueError: as ``read``; shares above 1.
+
+    >>> read_shares([0, 1, 10], *np.array([[0.9, 0.9, 0.5], [0.97, 0.3, 0.1]])[..., None]).labels
+    ('weak', 'aligned', 'excessive')
+    """
+    share = np.asarray(share, float)
+    if (share > 1).any():
+        raise ValueError(f"expected shares in [0, 1], got {np.nanmax(share)}")
+    return read(strengths, accuracy, 1 - share, share, tolerance=tolerance, chance=chance)
+
+
+def isotropic_share(rank: Any, size: Any) -> Any:
+    """The share off the manifold, in the mean, of a gradient that has no direction: ``1 - rank / size``.
+
+    Args:
+      rank: dimensions of the tangent space.
+      size: values of an image; a mean of them, where each has a mask of its own.
+
+    Returns:
+      Shaped as ``rank``.
+
+    Raises:
+      ValueError: a rank below 0 or above ``size``.
+
+    >>> isotropic_share(96, 3072)
+    0.96875
+    """
+    _check_rank(rank, size)
+    return 1 - rank / size
+
+
+def unit_step_ratio(share: Any, rank: Any, size: Any) -> Any:
+    """What steps of one length give as ``off / on`` for a share, to first order and as root mean squares.
+
+    A random unit vector in ``k`` directions has the mean square ``|P g|^2 / k`` along ``g``.
+
+    Args:
+      share: of the squared length off the manifold, in [0, 1].
+      rank: dimensions of the tangent space.
+      size: values of an image; a mean of them, where each has a mask of its own.
+
+    Returns:
+      ``sqrt(share / (1 - share) rank / (size - rank))``; infinite for a share of 1.
+
+    Raises:
+      ValueError: a rank that is not between 0 and ``size``: one of the two sides has no direction.
+
+    >>> round(float(unit_step_ratio(0.5, 128, 3072)), 3), round(float(unit_step_ratio(1 - 128 / 3072, 128, 3072)), 3)
+    (0.209, 1.0)
+    """
+    _check_rank(rank, size)
+    if np.any(np.asarray(rank) == 0) or np.any(np.asarray(rank) == size):
+        raise ValueError(f"steps need directions on and off the manifold, got the rank {rank} of {size}")
+    with np.errstate(divide="ignore"):
+        return np.sqrt(np.divide(share, np.subtract(1, share)) * rank / (size - rank))
+
+
 def peak(strengths: Any, values: Any) -> Peak:
     """Finds where a measure, such as the alignment with a score, is largest, and how clearly.
 
@@ -199,6 +278,11 @@ def _checked(strengths: Any, **curves: Any) -> tuple[np.ndarray, list[np.ndarray
         if np.isinf(values).any():
             raise ValueError(f"`{name}` holds infinite values; mark a missing model by NaN")
     return strengths, list(arrays.values())
+
+
+def _check_rank(rank: Any, size: Any) -> None:
+    if np.any(np.asarray(rank) < 0) or np.any(np.asarray(rank) > size):
+        raise ValueError(f"expected a rank from 0 to {size}, the values of an image, got {rank}")
 
 
 def _or_nan(values: np.ndarray) -> np.ndarray:

@@ -3,37 +3,42 @@
     python -m scripts.pags_alignment --trained runs/pags_train --out runs/pags_alignment
 
 Srinivas et al. (2023), the models of section 5. One row for each model and pair of gradient and score: cosine,
-1 - LPIPS, and the share of the gradient that is off the data manifold. ``scores_SIGMA.npz`` and
-``gradients/`` keep the maps of a few images.
+1 - LPIPS, and the share of the gradient that is off the data manifold, with the values of all images in ``values/``.
+``scores_SIGMA.npz`` and ``gradients/`` keep the maps of a few images. A model trained under noise of standard deviation
+s, in [0, 1], is Bayes' of images with the noise 2 s in [-1, 1]: such models are also compared at these levels, at all
+that the run has.
 """
 
 import functools
-import io
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pags_jax import alignment, robustness
 from pags_jax import scores as pags_scores
 from pags_jax.datasets import lpips_weights
 from pags_jax.gradients import Target, input_gradients
-from scripts import pags_manifolds, pags_measuring
-from scripts.harness import cli, compiling, files, mesh, placement, store
+from scripts import pags_manifolds, pags_measuring, pags_robustness
+from scripts.harness import cli, compiling, placement, store
 
 plan = pags_measuring.plan
+#: The loss whose strength is a noise level.
+SMOOTHED = "randomized_smoothing"
 
 
 @dataclass(frozen=True)
 class Config(pags_manifolds.ManifoldConfig):
     """Measure the alignment of gradients with scores."""
 
-    PRESETS: ClassVar = {"quick": {"images": 50, "sigmas_pm1": (1.0,)}, "paper": {"images": 1000}}
+    PRESETS: ClassVar = {
+        "quick": {"images": 50, "sigmas_pm1": (0.5,)},
+        "paper": {"images": 1000},
+        "cifar10": {"images": 500},
+    }
 
     out: Path = Path("runs/pags_alignment")
     sigmas_pm1: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
@@ -50,17 +55,24 @@ def main(config: Config) -> None:
     sample = pags_measuring.sample(config, table)
     denoisers = pags_manifolds.denoisers(config, sample)
     basis = pags_manifolds.basis_of(config, sample)
-    maps = {sigma: scores_of(denoisers, sample, sigma) for sigma in config.sigmas_pm1}
+    own = noise_levels(table)
+    maps = {sigma: scores_of(denoisers, sample, sigma) for sigma in dict.fromkeys((*config.sigmas_pm1, *own))}
+    mask = pags_manifolds.mask_of(config, sample)
+    basis = pags_manifolds.restricted(mask, basis)
+    near = pags_robustness.ranks_of(basis, mask)
+    maps = {sigma: within(mask, kinds) for sigma, kinds in maps.items()}
 
     def rows_of(unit: dict[str, Any], apply_fn: Any) -> list[pags_measuring.Row]:
-        x, (y, here, near) = placement.rows(sample.x), placement.everywhere((sample.y, maps, basis))
+        x, (y, here, tangent) = placement.rows(sample.x), placement.everywhere((sample.y, maps, basis))
+        levels = [*config.sigmas_pm1, *(own if unit["loss"] == SMOOTHED else ())]
         gradients: dict[Target, jax.Array] = {
             target: differentiated()(apply_fn, x, y, target) for target in alignment.PAIRINGS
         }
+        gradients = within(mask, gradients)
         keep(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, config.shown)
         return [
-            row_of(gradient, target, sigma, kinds, near)
-            for sigma, kinds in here.items()
+            row_of(gradient, target, sigma, here[sigma], tangent) | near
+            for sigma in dict.fromkeys(levels)
             for target, gradient in gradients.items()
         ]
 
@@ -82,23 +94,25 @@ def scores_of(
     return maps | {"bayes": maps["conditional"] - maps["unconditional"]}
 
 
+def within(mask: jax.Array | None, maps: Any) -> Any:
+    """Maps by name, zero outside the mask, if there is one."""
+    return maps if mask is None else {name: jnp.where(mask, values, 0) for name, values in maps.items()}
+
+
 def row_of(
     gradient: jax.Array, target: Target, sigma: float, scores: dict[str, jax.Array], basis: jax.Array
 ) -> pags_measuring.Row:
-    """Means over the images of which both maps are neither zero nor infinite."""
+    """Values of the images; NaN where a map is zero or infinite."""
     kind = alignment.PAIRINGS[target]
     weights = lpips_weights.load_lpips_weights()
     cosine, similarity, share = placement.on_host(comparison()(gradient, scores[kind], basis, weights))
-    valid = np.isfinite(cosine) & np.isfinite(similarity) & np.isfinite(share)
-    return {
-        "target": target,
-        "sigma_pm1": sigma,
-        "score": kind,
-        **pags_measuring.summary("cosine", cosine, valid),
-        **pags_measuring.summary("similarity", similarity, valid),
-        **pags_measuring.summary("off_share", share, valid),
-        "invalid": int((~valid).sum()),
-    }
+    place = {"target": target, "sigma_pm1": sigma, "score": kind}
+    return place | {"cosine": cosine, "similarity": similarity, "off_share": share}
+
+
+def noise_levels(table: list[pags_measuring.Row]) -> list[float]:
+    """Those of the models that were trained under noise, for images in [-1, 1]."""
+    return sorted({2 * row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
 
 
 @functools.cache
@@ -122,13 +136,9 @@ def comparison() -> Any:
     return jax.jit(compare)
 
 
-def keep(path: Path, arrays: Mapping[Any, Any], count: int) -> None:
+def keep(path: Path, arrays: Any, count: int) -> None:
     """The first maps, for a figure."""
-    shown = placement.on_host({name: array[:count] for name, array in arrays.items()})
-    if mesh.leads():
-        content = io.BytesIO()
-        np.savez(content, allow_pickle=False, **shown)
-        files.write_bytes(path, content.getvalue())
+    pags_measuring.keep(path, {name: array[:count] for name, array in arrays.items()})
 
 
 if __name__ == "__main__":

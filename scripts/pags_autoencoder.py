@@ -23,6 +23,7 @@ from pags_jax.images import to_float
 from scripts import pags_generative
 from scripts.harness import cli, plot, rows, store
 
+plan = pags_generative.plan
 SHOWN = 16
 """Images reconstructed in the figure."""
 
@@ -113,4 +114,4 @@ def show(config: Config, data: datasets.Images) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=pags_generative.plan))
+    sys.exit(cli.run(main, Config, plan=plan))

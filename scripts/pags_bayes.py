@@ -24,7 +24,7 @@ from pags_jax.alignment import cosine
 from pags_jax.evaluation import correct
 from pags_jax.gradients import input_gradients
 from pags_jax.robustness import manifold_robustness, off_manifold_share
-from scripts import pags_figures
+from scripts import pags_panels
 from scripts.harness import cli, plot, rows, store
 
 Manifold = Literal["linear", "curved"]
@@ -228,7 +228,7 @@ def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
         for panel, (columns, top) in zip(line, PANELS.values(), strict=True):
             long = [row | {"measure": name, "value": row[name]} for name in columns for row in part]
             plot.lines(panel, long, x="strength", y="value", by="measure")
-            pags_figures.shade(panel, found)
+            pags_panels.shade(panel, found)
             panel.set_xscale("symlog", linthresh=min([s for s in config.strengths if s > 0], default=1.0), linscale=0.5)
             panel.set(xlabel="gradient-norm strength", ylabel="", ylim=(0, top))
         line[0].axhline(part[0]["bayes_accuracy"], color=plot.GREY, linestyle=":", label="accuracy of the posterior")

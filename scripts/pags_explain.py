@@ -3,13 +3,17 @@
 Srinivas et al. (2023) explain alignment by off-manifold robustness. Each model of a sweep is one point.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
+from pags_jax import statistics
 from scripts import pags_tables
 from scripts.harness import plot
 from scripts.pags_tables import Row
@@ -23,9 +27,9 @@ MEASURES = {
     "test_accuracy": "test accuracy",
 }
 ALIGNMENTS = {"cosine": "cosine", "similarity": "1 - LPIPS"}
-ALL = "all"
+ALL, ACCURATE = "all", "accurate"
 SHUFFLES = 9999
-"""Random orders behind a p-value; up to seven models, every order is taken."""
+"""Random orders behind a p-value."""
 
 
 def joined(robust: Sequence[Row], aligned: Sequence[Row], *, eps: float, target: str, sigma_pm1: float) -> list[Row]:
@@ -57,81 +61,102 @@ def joined(robust: Sequence[Row], aligned: Sequence[Row], *, eps: float, target:
     return models
 
 
-def correlation(x: Sequence[Any], y: Sequence[Any]) -> tuple[float, float] | None:
-    """Spearman's rank correlation and its p-value, two-sided, from permutations.
-
-    The p-value is the share of the orders of ``y`` that correlate as strongly: of all of them, or of random ones and of
-    the one that is there.
+def correlations(models: Sequence[Row], *, accurate: float = 0.05) -> list[Row]:
+    """Spearman's correlations of each alignment with each measure: over all models, the accurate ones, each loss's.
 
     Args:
-        x: Numbers.
-        y: As many.
+        models: From `joined`.
+        accurate: How far below the best test accuracy an accurate model may lie: the paper itself expects gradients of
+            models that have lost theirs to be aligned with nothing.
 
     Returns:
-        Both; None for fewer than three models, or where one side has a single value.
-
-    >>> [round(value, 3) for value in correlation([1, 2, 3, 4], [1, 4, 9, 16])]
-    [1.0, 0.083]
+        Rows with the number of models, ``rho`` and ``p``, permuted within losses; of several losses also
+        ``rho_given_on`` and ``p_given_on``, with the on-manifold deviation partialled out. None where there is none.
     """
-    ranks = np.stack([stats.rankdata(values) for values in (x, y)]) if len(x) else np.zeros((2, 0))
-    if ranks.shape[1] < 3 or (np.ptp(ranks, axis=1) == 0).any():
-        return None
-    one, other = (ranks - ranks.mean(1, keepdims=True)) / (ranks.std(1, keepdims=True) * np.sqrt(ranks.shape[1]))
-    rho = float(np.clip(one @ other, -1, 1))
-    if len(one) <= 7:
-        orders = np.array(list(itertools.permutations(other)))
-        extra = 0
-    else:
-        orders = np.random.default_rng(0).permuted(np.tile(other, (SHUFFLES, 1)), axis=1)
-        extra = 1
-    as_strong = int((np.abs(orders @ one) >= abs(rho) - 1e-9).sum())
-    return rho, (as_strong + extra) / (len(orders) + extra)
-
-
-def correlations(models: Sequence[Row]) -> list[Row]:
-    """A row for all models and each loss's, each alignment and each measure: n, rho and p; None if there is none."""
-    groups = {ALL: list(models)}
+    best = max((row["test_accuracy"] for row in models if row["test_accuracy"] is not None), default=0.0)
+    groups = {ALL: list(models), ACCURATE: [row for row in models if (row["test_accuracy"] or 0) >= best - accurate]}
     groups |= {loss: [row for row in models if row["loss"] == loss] for loss in pags_tables.swept(models)}
     table = []
     for (group, part), alignment, measure in itertools.product(groups.items(), ALIGNMENTS, MEASURES):
-        pairs = [(row[measure], row[alignment]) for row in part]
-        pairs = [pair for pair in pairs if None not in pair and np.isfinite(pair).all()]
-        rho, p = correlation(*zip(*pairs, strict=True)) or (None, None) if pairs else (None, None)
-        table.append({"models": group, "alignment": alignment, "measure": measure, "n": len(pairs), "rho": rho, "p": p})
+        row = {"models": group, "alignment": alignment, "measure": measure}
+        n, rho, p = correlation(part, measure, alignment)
+        row |= {"n": n, "rho": rho, "p": p}
+        if group in (ALL, ACCURATE):
+            given = correlation(part, measure, alignment, given="on") if measure != "on" else (n, None, None)
+            row |= {"rho_given_on": given[1], "p_given_on": given[2]}
+        table.append(row)
     return table
+
+
+def correlation(
+    models: Sequence[Row], x: str, y: str, *, given: str | None = None
+) -> tuple[int, float | None, float | None]:
+    """How many models have these columns, their rank correlation, and its p-value from permutations within losses.
+
+    Correlation and p-value are None for fewer than three models, or where one side has a single value.
+    """
+    columns = [name for name in (x, y, given) if name is not None]
+    rows = [
+        row for row in models if None not in (values := [row[name] for name in columns]) and np.isfinite(values).all()
+    ]
+    if len(rows) < 3:
+        return len(rows), None, None
+    arrays = [jnp.asarray([row[name] for row in rows], jnp.float32) for name in columns]
+    losses = sorted({row["loss"] for row in rows})
+    groups = jnp.asarray([losses.index(row["loss"]) for row in rows], jnp.int32)
+    nothing = jnp.zeros_like(arrays[0])  # A constant takes nothing out, and compiles nothing more.
+    beside = arrays[2] if given else nothing
+    found = _compiled()(arrays[0], arrays[1], key=jax.random.key(0), groups=groups, given=beside)
+    rho, p = float(found.rho), float(found.p)
+    return (len(rows), None, None) if np.isnan(rho) else (len(rows), rho, p)
+
+
+@functools.cache
+def _compiled() -> Any:
+    return jax.jit(partial(statistics.rank_correlation, permutations=SHUFFLES))
 
 
 def lines(table: Sequence[Row]) -> list[Row]:
     """`correlations` for readers: a line for each group and alignment, a column for each measure, as rho (p)."""
-    shown: dict[tuple[str, str], Row] = {}
-    for row in table:
-        group = "all losses" if row["models"] == ALL else plot.look(row["models"]).label
+    shown: dict[tuple[str, str, bool], Row] = {}
+    for row, given in itertools.product(table, (False, True)):
+        if given and "rho_given_on" not in row:
+            continue
+        group = {ALL: "all losses", ACCURATE: "accurate, all losses"}.get(row["models"]) or plot.look(
+            row["models"]
+        ).label
+        group += ", given on" if given else ""
         line = shown.setdefault(
-            (group, row["alignment"]), {"models": group, "alignment": ALIGNMENTS[row["alignment"]], "n": row["n"]}
+            (group, row["alignment"], given),
+            {"models": group, "alignment": ALIGNMENTS[row["alignment"]], "n": row["n"]},
         )
         line["n"] = min(line["n"], row["n"])
-        said = "none" if row["rho"] is None else f"{row['rho']:+.2f} ({row['p']:.2g})"
-        line[MEASURES[row["measure"]]] = said
+        rho, p = (row["rho_given_on"], row["p_given_on"]) if given else (row["rho"], row["p"])
+        line[MEASURES[row["measure"]]] = "none" if rho is None else f"{rho:+.2f} ({p:.2g})"
     return list(shown.values())
 
 
 def sentence(table: Sequence[Row]) -> str:
-    """Which measure goes with alignment most closely over all models, and how the paper's does, from `correlations`."""
+    """Which measure goes with alignment most closely over the accurate models, and how the paper's does."""
     said = []
     for alignment, name in ALIGNMENTS.items():
-        part = {row["measure"]: row for row in table if (row["models"], row["alignment"]) == (ALL, alignment)}
+        part = {row["measure"]: row for row in table if (row["models"], row["alignment"]) == (ACCURATE, alignment)}
         known = [row for row in part.values() if row["rho"] is not None]
         if not known:
             said.append(f"{name}: too few models to say")
             continue
-        top = max(known, key=lambda row: abs(row["rho"]))
-        off = part["off"]["rho"]
-        paper = "not known" if off is None else f"{off:+.2f}"
+        top, off = max(known, key=lambda row: abs(row["rho"])), part["off"]
         said.append(
             f"{name}: {MEASURES[top['measure']]} predicts it best (rank correlation {top['rho']:+.2f}, p = "
-            f"{top['p']:.2g}, {top['n']} models); off-manifold deviation has {paper}"
+            f"{top['p']:.2g}, {top['n']} models); off-manifold deviation has {with_p(off['rho'], off['p'])}, given "
+            f"that on the manifold {with_p(off['rho_given_on'], off['p_given_on'])}"
         )
     return "; ".join(said) + "."
+
+
+def with_p(rho: float | None, p: float | None) -> str:
+    """A correlation and its p-value for readers; "none" if there is none."""
+    return "none" if rho is None else f"{rho:+.2f} (p = {p:.2g})"
 
 
 def draw(models: Sequence[Row]) -> Any:

@@ -19,15 +19,12 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from pags_jax import regimes
 from pags_jax.alignment import PAIRINGS
-from scripts import pags_explain, pags_tables
+from scripts import pags_explain, pags_panels, pags_tables
 from scripts.harness import cli, plot, store
-from scripts.pags_tables import BASELINE, Row, curves, nearest, regimes_of, swept
+from scripts.pags_tables import BASELINE, Row, curves, nearest, regimes_of, share_regimes_of, swept
 
 Compared = Literal["logit_sum", "logit", "log_prob"]
-#: Colours of the regimes' shades.
-SHADES = {"weak": "#f3e3c2", "aligned": "#cfe8d5", "excessive": "#f4d0cb"}
 
 
 @dataclass(frozen=True)
@@ -45,10 +42,11 @@ class Config(cli.Common):
     """Finished run of scripts.pags_distractor, or its published rows, a .csv.gz."""
     eps: cli.Positive = 2.637
     """Length of the steps on and off the manifold, the nearest that was measured; the paper shows 2.637."""
-    target: Compared = "log_prob"
-    """Gradient that is compared with its score; logit_sum is the paper's."""
-    sigma_pm1: cli.Positive = 2.0
-    """Noise level of the score that gradients are compared with, the nearest that was measured."""
+    target: Compared = "logit"
+    """Gradient that is compared with its score: the label's logit with the conditional score, as in the paper's figure
+    3. That of logit_sum cannot align: a softmax loss has no gradient along the sum of the last layer's weights."""
+    sigma_pm1: cli.Positive = 0.5
+    """Noise level of the score that gradients are compared with, the nearest that was measured; the paper's is 0.5."""
     loss: str = "adversarial"
     """Whose gradients are shown from weak to excessive."""
     tolerance: cli.Probability = 0.02
@@ -144,20 +142,32 @@ def best(trained: Sequence[Row]) -> list[Row]:
 
 
 def draw_regimes(config: Config) -> Any:
-    """Accuracy and deviations on and off the manifold against strength, with the regimes shaded."""
+    """Accuracy, deviations on and off the manifold, and alignment if it was measured, against strength.
+
+    Regimes are shaded: those by the gradient's energy where alignment was measured, else those by unit steps.
+    """
     table, names = rows_of(config, "robustness"), strengths_in(config, "robustness")
     part = nearest(table, "eps_l2", config.eps)
-    figure, axes = plot.figure(2, len(names), titles=[plot.look(name).label for name in names], share_y=True)
+    aligned = [] if config.alignment is None else rows_of(config, "alignment")
+    at = nearest([row for row in aligned if row["target"] == config.target], "sigma_pm1", config.sigma_pm1)
+    titles = [plot.look(name).label for name in names]
+    figure, axes = plot.figure(3 if at else 2, len(names), titles=titles, share_y=True)
     for column, name in enumerate(names):
         found = regimes_of(table, name, eps=config.eps, tolerance=config.tolerance)
+        if at:
+            found = share_regimes_of(aligned, name, target=config.target, tolerance=config.tolerance)
+            strengths, (similarity,) = curves(at, name, "similarity")
+            pags_panels.median(axes[2, column], strengths, similarity, "similarity")
         strengths, (accuracy, on, off) = curves(part, name, "test_accuracy", "on", "off")
-        _median(axes[0, column], strengths, accuracy, "accuracy")
+        pags_panels.median(axes[0, column], strengths, accuracy, "accuracy")
         for panel, values, side in ((axes[1, column], on, "on_manifold"), (axes[1, column], off, "off_manifold")):
-            _median(panel, strengths, values, side)
+            pags_panels.median(panel, strengths, values, side)
         for panel in axes[:, column]:
-            shade(panel, found)
-        axes[1, column].set(xlabel="strength")
+            pags_panels.shade(panel, found)
+        axes[-1, column].set(xlabel="strength")
     axes[0, 0].set(ylabel="accuracy (test)")
+    if at:
+        axes[2, 0].set(ylabel=f"1 - LPIPS with the score, sigma {at[0]['sigma_pm1']:g}")
     axes[1, 0].set(ylabel=f"change of probabilities, L2 step {part[0]['eps_l2']:.3g}")
     plot.legend(figure, columns=6)
     return figure
@@ -179,7 +189,7 @@ def draw_alignment(config: Config) -> Any:
         base = [row[column] for row in table if row["loss"] == BASELINE and row[column] is not None]
         for panel, name in zip(line, names, strict=True):
             strengths, (values,) = curves(table, name, column)
-            _median(panel, strengths, values, name)
+            pags_panels.median(panel, strengths, values, name)
             if base:
                 panel.axhline(np.median(base), color=plot.GREY, linewidth=1, label="undefended")
         line[0].set(ylabel=label)
@@ -212,13 +222,13 @@ def draw_gradients(config: Config) -> Any:
     shown += sorted((row for row in part if row["loss"] == config.loss), key=lambda row: row["strength"])
     with np.load(folder / f"scores_{part[0]['sigma_pm1']:g}.npz", allow_pickle=False) as file:
         x, score = file["x"], file[PAIRINGS[config.target]]
-    columns = {"image": x, "score": _signed(score)}
+    columns = {"image": x, "score": pags_panels.signed(score)}
     for row in shown:
         unit = {name: row[name] for name in ("loss", "strength", "seed")}
         with np.load(folder / "gradients" / f"{store.unit_name(unit)}.npz", allow_pickle=False) as file:
             name = "undefended" if row["loss"] == BASELINE else f"{row['strength']:g}"
-            columns[name] = _signed(file[config.target])
-    return _panels(columns)
+            columns[name] = pags_panels.signed(file[config.target])
+    return pags_panels.pictures(columns)
 
 
 def draw_noise(config: Config) -> Any:
@@ -226,7 +236,7 @@ def draw_noise(config: Config) -> Any:
     with np.load((config.robustness or Path()) / "noise.npz", allow_pickle=False) as file:
         x, sides = file["x"], {"on": file["on"], "off": file["off"]}
     steps = {f"{side}, {eps:g}": x + eps * noise for eps in (1.0, 4.0) for side, noise in sides.items()}
-    return _panels({"image": x, **steps})
+    return pags_panels.pictures({"image": x, **steps})
 
 
 def draw_distractor(config: Config) -> Any:
@@ -250,42 +260,6 @@ def draw_distractor(config: Config) -> Any:
             panel.set(xscale="log", yscale="log")
         panel.xaxis.set_minor_formatter(NullFormatter())
     plot.legend(figure, columns=3)
-    return figure
-
-
-def shade(panel: Any, found: regimes.Regimes | None) -> None:
-    """Colours each strength by its regime, half-way (by ratio) to its neighbours; None where nothing was measured."""
-    if found is None:
-        return
-    pairs = zip(found.strengths, found.strengths[1:], strict=False)
-    edges = (found.strengths[0], *((a * b) ** 0.5 if a > 0 else b / 2 for a, b in pairs), found.strengths[-1])
-    for k, label in enumerate(found.labels):
-        if label is not None:
-            panel.axvspan(edges[k], edges[k + 1], color=SHADES[label], linewidth=0, label=label)
-
-
-def _median(panel: Any, strengths: np.ndarray, values: np.ndarray, name: str) -> None:
-    plot.median_line(panel, strengths, values.T, name)
-    panel.set_xscale("log")
-    panel.xaxis.set_minor_formatter(NullFormatter())  # On an axis of one decade they run into each other.
-
-
-def _signed(maps: np.ndarray) -> np.ndarray:
-    """Maps as images: zero is grey, the largest absolute value white or black; a map without one is all grey."""
-    largest = np.abs(maps).max(axis=(1, 2, 3), keepdims=True)
-    usable = np.isfinite(largest) & (largest > 0)
-    return np.where(usable, maps / np.where(usable, largest, 1) / 2 + 0.5, 0.5)
-
-
-def _panels(columns: dict[str, np.ndarray]) -> Any:
-    """A picture for each image (a row) and each column."""
-    count = len(next(iter(columns.values())))
-    figure, axes = plot.figure(count, len(columns), width=0.95, height=1.0)
-    for panel, name in zip(axes[0], columns, strict=True):
-        panel.set_title(name, fontsize=7, loc="center")
-    for line, images in zip(axes, zip(*columns.values(), strict=True), strict=True):
-        for panel, image in zip(line, images, strict=True):
-            plot.picture(panel, image)
     return figure
 
 

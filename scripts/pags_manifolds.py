@@ -33,7 +33,10 @@ class ManifoldConfig(pags_measuring.MeasuringConfig):
     rank: cli.Count = 16
     """Dimensions of tangent spaces from local_pca and denoiser; an autoencoder's have those of its code."""
     neighbours: cli.Count = 64
-    """Training images around each, for local_pca."""
+    """Training images around each, for local_pca and for --pixels varying."""
+    pixels: Literal["all", "varying"] = "all"
+    """Measure on all pixels, or on those alone that vary by more than 0.1 among an image's neighbours: half of
+    Fashion-MNIST is black background, and what a model does with noise there says nothing of the data."""
     tangent_sigma_pm1: cli.Positive = 0.2
     """Noise level of the denoiser's Jacobian, for images in [-1, 1]."""
 
@@ -44,11 +47,7 @@ def basis_of(config: ManifoldConfig, sample: pags_measuring.Sample) -> jax.Array
     if config.manifold != "autoencoder":
         _check_rank(config, sample)
     if config.manifold == "local_pca":
-        data = to_float(sample.data.train_x)
-        chosen = jax.jit(lambda x: manifold.nearest(x, data, count=config.neighbours, itself=None, chunk_size=1))(
-            sample.x
-        )
-        return jax.jit(manifold.local_pca, static_argnames="rank")(data[chosen], rank=config.rank)
+        return jax.jit(manifold.local_pca, static_argnames="rank")(_neighbours(config, sample), rank=config.rank)
     if config.manifold == "denoiser":
         unconditional, _ = denoisers(config, sample)
         # One image at a time: convolutions inside of loops are slow on CPUs.
@@ -64,6 +63,29 @@ def basis_of(config: ManifoldConfig, sample: pags_measuring.Sample) -> jax.Array
     encode, decode = models.encoder(model, variables), models.decoder(model, variables)
     codes = jax.jit(lambda encode, x: encode(x), compiler_options=options)(encode, sample.x)
     return bases_at(decode, codes)
+
+
+def mask_of(config: ManifoldConfig, sample: pags_measuring.Sample) -> jax.Array | None:
+    """The pixels of each image that are measured on; None for all."""
+    if config.pixels == "all":
+        return None
+    if not 2 <= config.neighbours <= len(sample.data.train_x):
+        raise ValueError(
+            f"--neighbours: expected 2 to {len(sample.data.train_x)}, the training images, got {config.neighbours}"
+        )
+    return manifold.varying(_neighbours(config, sample), least=0.1)
+
+
+def restricted(mask: jax.Array | None, basis: jax.Array) -> jax.Array:
+    """The basis inside the mask, if there is one."""
+    return basis if mask is None else jax.jit(manifold.restrict)(basis, mask)
+
+
+def _neighbours(config: ManifoldConfig, sample: pags_measuring.Sample) -> jax.Array:
+    """The training images around each image."""
+    data = to_float(sample.data.train_x)
+    find = jax.jit(lambda x: manifold.nearest(x, data, count=config.neighbours, itself=None, chunk_size=1))
+    return data[find(sample.x)]
 
 
 def bases_at(decode: Any, codes: jax.Array) -> jax.Array:

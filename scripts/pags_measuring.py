@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from pags_jax import datasets, models
 from pags_jax.images import to_float
 from scripts import pags_models
-from scripts.harness import cli, store
+from scripts.harness import cli, files, mesh, placement, store
 
 Row = dict[str, Any]
 
@@ -124,14 +125,21 @@ def measure(
     Args:
         config: The configuration.
         table: The training run's rows.
-        rows_of: Maps a unit and its model to rows, to which the model's accuracy, strength and classes are added.
+        rows_of: Maps a unit and its model to rows, to which the model's accuracy, strength and classes are added. A
+            column may be an array, of one value for each image: the row gets its mean and standard error over the
+            images that have all of the row's arrays, and ``values/UNIT.npz`` all values, (rows of the unit, images).
         inputs: `digests` of what is measured, part of what the run is.
     """
 
     def measured(unit: dict[str, Any]) -> list[Row]:
         trained, apply_fn = model_of(config.trained, table, unit)
         known = {name: trained[name] for name in ("test_accuracy", "loss_strength", "classes")}
-        return [known | row for row in rows_of(unit, apply_fn)]
+        found = rows_of(unit, apply_fn)
+        names = [name for name, value in found[0].items() if isinstance(value, np.ndarray)]
+        if names:
+            values = {name: np.stack([row[name] for row in found]) for name in names}
+            keep(config.out / "values" / f"{store.unit_name(unit)}.npz", values)
+        return [known | means_of(row) for row in found]
 
     with store.open_run(config.out, config, inputs=inputs) as run:
         run.do(units(table), measured)
@@ -149,6 +157,25 @@ def sample(config: MeasuringConfig, table: list[Row]) -> Sample:
     chosen = np.random.default_rng(config.seed).permutation(len(data.test_y))[: config.images]
     mask = None if data.test_mask is None else jnp.asarray(data.test_mask[chosen])
     return Sample(to_float(data.test_x[chosen]), jnp.asarray(data.test_y[chosen]), mask, data)
+
+
+def means_of(row: Row) -> Row:
+    """A row with means for arrays, over the images of which all of them are finite, and the number of the others."""
+    arrays = {name: value for name, value in row.items() if isinstance(value, np.ndarray)}
+    if not arrays:
+        return row
+    valid = np.all([np.isfinite(values) for values in arrays.values()], axis=0)
+    means = {key: value for name in arrays for key, value in summary(name, arrays[name], valid).items()}
+    return {name: value for name, value in row.items() if name not in arrays} | means | {"invalid": int((~valid).sum())}
+
+
+def keep(path: Path, arrays: Mapping[Any, Any]) -> None:
+    """Writes arrays as a compressed npz, atomically."""
+    found = placement.on_host(dict(arrays))
+    if mesh.leads():
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **found)
+        files.write_bytes(path, content.getvalue())
 
 
 def summary(name: str, values: Any, valid: Any) -> Row:

@@ -1,107 +1,61 @@
 """The gradients part of the report: tables and figures from the rows of the runs on robust models."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pags_jax import regimes
-from scripts import pags_explain, pags_figures, pags_tables
+from scripts import pags_claims, pags_explain, pags_figures, pags_tables
 from scripts.fmu_report import median
 from scripts.harness import plot, report, store
 
 Row = pags_tables.Row
 FIGURES = "pags_figures"
-#: What is said of a loss of which nothing could be measured.
-NO_MODEL, NO_MAP = "no usable model", "no usable map"
 
 
 def sections(folder: Path) -> list[report.Section]:
-    """The sections, in order.
+    """The sections, in order; those of runs that a preset does not have are left out.
 
     Args:
       folder: where each run folder lies under its name.
     """
     figures = folder / FIGURES
-    return [
-        report.Section("Robustness and gradients: what the paper shows, and these rows", claim_blocks(folder)),
+    sections = [
+        report.Section(
+            "Robustness and gradients: what the paper shows, and these rows", pags_claims.claim_blocks(folder)
+        ),
+        *answered(folder / "pags_answers"),
         report.Section("Robust models: accuracy under attack", accuracy_blocks(folder)),
-        report.Section("Three regimes of robustness", regime_blocks(folder / "pags_robustness", figures)),
+        report.Section("Three regimes of robustness", regime_blocks(folder, figures)),
         report.Section("Alignment of gradients with the score", alignment_blocks(folder / "pags_alignment", figures)),
         report.Section("Which models have aligned gradients", explanation_blocks(folder, figures)),
-        report.Section("Signal and distractor", distractor_blocks(folder / "pags_distractor", figures)),
-        report.Section("Where the truth is known", bayes_blocks(folder / "pags_bayes")),
     ]
+    if (folder / "pags_distractor").exists():
+        blocks = distractor_blocks(folder / "pags_distractor", figures)
+        sections.append(report.Section("Signal and distractor", blocks))
+    if (folder / "pags_bayes").exists():
+        sections.append(report.Section("Where the truth is known", bayes_blocks(folder / "pags_bayes")))
+    return sections
 
 
-def claim_blocks(folder: Path) -> list[Any]:
-    """The paper's claims, each said to hold or not for each loss by its rows."""
-    config = pags_figures.Config()
-    robust = store.read_rows(folder / "pags_robustness")
-    aligned = [row for row in store.read_rows(folder / "pags_alignment") if row["target"] == config.target]
-    robust, aligned = (
-        pags_tables.nearest(robust, "eps_l2", config.eps),
-        pags_tables.nearest(aligned, "sigma_pm1", config.sigma_pm1),
-    )
-    lines = [claims_of(loss, robust, aligned, config) for loss in pags_tables.swept(robust)]
-    errors = [
-        f"{error:.3f} of {name}"
-        for name, column in (("a cosine", "cosine_error"), ("1 - LPIPS", "similarity_error"))
-        if (error := largest(aligned, column)) is not None
-    ]
+def answered(folder: Path) -> list[report.Section]:
+    """The questions that were fixed beforehand and their answers, where `pags_answers` has run."""
+    if not folder.exists():
+        return []
+    columns = ("question", "loss", "strength", "estimate", "low", "high", "p", "beside", "verdict", "said")
+    lines = [{name: row.get(name) for name in columns} for row in store.read_rows(folder)]
     return [
-        "The paper: robustness off the manifold comes before accuracy falls, gradients look most like the score at a "
-        "middle strength, and excessive robustness gives up accuracy and sensitivity along the manifold as well. Each "
-        "entry is read off the rows by the rule in its column's name, medians over seeds; peaks as values at the "
-        "weakest, the best and the strongest; falls from the most accurate strength to the strongest. "
-        + (
-            f"Standard errors over images are up to {' and '.join(errors)}: smaller falls say little." if errors else ""
-        ),
-        report.Table(lines, caption="Does each sweep show it?"),
+        report.Section(
+            "The questions fixed beforehand",
+            [
+                "Questions, tests and what is called shown were written in benchmarks/README.md before the sweep was "
+                "measured; numbers as there. A line for all losses, and one for each.",
+                report.Table(lines, caption="Answers.", digits=3),
+            ],
+        )
     ]
-
-
-def claims_of(loss: str, robust: list[Row], aligned: list[Row], config: pags_figures.Config) -> Row:
-    """One loss's line."""
-    found = pags_tables.regimes_of(robust, loss, eps=config.eps, tolerance=config.tolerance)
-    accuracy, on = medians(robust, loss, "test_accuracy", "on")
-    span = found.span("aligned") if found else None
-    below = "no" if span is None else f"yes, from strength {span[0]:g} to {span[1]:g}"
-    top = int(accuracy.argmax()) if accuracy.size else 0
-    return {
-        "loss": plot.look(loss).label,
-        "off falls below on while accurate": below if found else NO_MODEL,
-        "cosine peaks inside": peaks(*medians(aligned, loss, "strength", "cosine")),
-        "1 - LPIPS peaks inside": peaks(*medians(aligned, loss, "strength", "similarity")),
-        "the strongest loses accuracy": falls(accuracy[top], accuracy[-1], config.tolerance) if found else NO_MODEL,
-        "and on-manifold sensitivity": falls(on[top], on[-1], 0.0) if found else NO_MODEL,
-    }
-
-
-def largest(table: list[Row], column: str) -> float | None:
-    """Of the values that are there; None where there is none."""
-    return max((row[column] for row in table if row[column] is not None and np.isfinite(row[column])), default=None)
-
-
-def medians(table: list[Row], loss: str, *columns: str) -> list[np.ndarray]:
-    """Medians over seeds of columns, at the strengths that have a value of each."""
-    _, curves = pags_tables.curves(table, loss, *columns)
-    known = np.all([~np.isnan(values).all(axis=1) for values in curves], axis=0)
-    return [np.nanmedian(values[known], axis=1) for values in curves]
-
-
-def peaks(strengths: np.ndarray, values: np.ndarray) -> str:
-    """Whether a curve is largest inside, and where, with its first, largest and last value."""
-    if not values.size:
-        return NO_MAP
-    top = int(values.argmax())
-    inside = f"yes, at {strengths[top]:g}" if 0 < top < len(values) - 1 else "no"
-    return f"{inside} ({values[0]:.3f}, {values[top]:.3f}, {values[-1]:.3f})"
-
-
-def falls(before: float, after: float, tolerance: float) -> str:
-    """Whether a value falls by more than a tolerance, with both values."""
-    return f"{'yes' if after < before - tolerance else 'no'} ({before:.3f} to {after:.3f})"
 
 
 def accuracy_blocks(folder: Path) -> list[Any]:
@@ -136,28 +90,35 @@ def accuracy_blocks(folder: Path) -> list[Any]:
 
 def regime_blocks(folder: Path, figures: Path) -> list[Any]:
     """The regimes of each loss, by the stated rules, and the figures."""
-    table = store.read_rows(folder)
-    lines = []
-    for loss in pags_tables.swept(table):
-        found = pags_tables.regimes_of(
-            table, loss, eps=pags_figures.Config.eps, tolerance=pags_figures.Config.tolerance
-        )
-        line: dict[str, Any] = {"loss": plot.look(loss).label}
+    steps, maps = (store.read_rows(folder / f"pags_{name}") for name in ("robustness", "alignment"))
+    config, lines = pags_figures.Config(), []
+    tables = {"energy": maps, "unit steps": steps}
+    if (folder / "pags_robustness_varying").exists():
+        tables["unit steps, pixels that vary"] = store.read_rows(folder / "pags_robustness_varying")
+    for loss, (rule, table) in itertools.product(pags_tables.swept(steps), tables.items()):
+        if rule == "energy":
+            found = pags_tables.share_regimes_of(table, loss, target=config.target, tolerance=config.tolerance)
+        else:
+            found = pags_tables.regimes_of(table, loss, eps=config.eps, tolerance=config.tolerance)
+        line: dict[str, Any] = {"loss": plot.look(loss).label, "rule": rule}
         for label in regimes.LABELS:
             span = found.span(label) if found else None
-            why = found.absent.get(label) if found else NO_MODEL
+            why = found.absent.get(label) if found else pags_claims.NO_MODEL
             line[label] = f"none: {why}" if span is None else f"{span[0]:g} to {span[1]:g}"
         lines.append(line | {"agreement of seeds": float(found.agreement.min()) if found else None})
     return [
-        "A model is off-manifold robust where a step off the data manifold moves its probabilities less than an "
-        "equally long step along it. Weak: before that holds. Aligned: it holds, and accuracy is within "
-        f"{pags_figures.Config.tolerance:g} of the sweep's best. Excessive: accuracy has fallen for good. A sweep "
-        "whose best accuracy is not above chance by more than that has no regimes.",
+        "A model is off-manifold robust where less than half of its gradient's squared length is off the data manifold "
+        "(energy), or where a step off it moves the probabilities less than an equally long one along it (unit steps): "
+        "the manifold has few dimensions and the rest many, so that a gradient without any direction passes the second "
+        "rule. Pixels that vary: without those that are constant among an image's neighbours, such as a black "
+        "background. Weak: before that holds. Aligned: it holds, and accuracy is within "
+        f"{config.tolerance:g} of the sweep's best. Excessive: accuracy has fallen for good. A sweep whose best "
+        "accuracy is not above chance by more than that has no regimes. The undefended model is strength 0.",
         report.Table(lines, caption="Strengths of each regime.", digits=3),
         report.Figure(
             figures / "regimes.png",
-            "Accuracy, and deviation on and off the manifold, against strength, with the regimes shaded",
-            "Shades: weak (sand), aligned (green), excessive (red).",
+            "Accuracy, deviation on and off the manifold, and alignment against strength, with the regimes shaded",
+            "Shades, by energy: weak (sand), aligned (green), excessive (red).",
         ),
         report.Figure(
             figures / "noise.png",
@@ -182,13 +143,13 @@ def alignment_blocks(folder: Path, figures: Path) -> list[Any]:
     return [
         "Gradients and scores of the same images: the gradient of the sum of logits beside the unconditional score, of "
         "the class's logit beside the conditional one, of the log-probability beside their difference. The sum of "
-        "logits is the paper's, but no function of the classifier: adding c(x) to all logits changes it and no "
-        "probability.",
+        "logits is no function of the classifier: adding c(x) to all logits changes it and no probability. A softmax "
+        "loss has no gradient along the sum of the last layer's weights: training leaves that sum as it was drawn.",
         report.Table(lines, caption="Where the alignment with the score is largest (medians over seeds).", digits=3),
         report.Figure(
             figures / "alignment.png",
             "Accuracy, 1 - LPIPS, cosine and off-manifold share of the gradient against strength for each loss",
-            "The log-probability's gradient and the Bayes gradient.",
+            "The gradient of the label's logit and the conditional score.",
         ),
         report.Figure(
             figures / "gradients.png",
@@ -217,7 +178,7 @@ def peak_of(table: list[Row], loss: str, measure: str) -> Row:
         "largest": at["largest"],
         "at strength": peak.strength if peak else None,
         "at the strongest": at["at the strongest"],
-        "peaks inside": inside if peak else NO_MAP,
+        "peaks inside": inside if peak else pags_claims.NO_MAP,
     }
 
 
@@ -234,14 +195,14 @@ def explanation_blocks(folder: Path, figures: Path) -> list[Any]:
     table = pags_explain.correlations(models)
     return [
         "The paper's claim across models: off-manifold robustness explains which of them have aligned gradients, so "
-        "that alignment should fall as the deviation off the manifold grows. Over the models of this sweep, "
-        + pags_explain.sentence(table),
-        "Spearman's rank correlation, and in brackets the p-value from permutations (two-sided; every order up to "
-        f"seven models, else {pags_explain.SHUFFLES} random ones). Models of one loss differ in strength alone and are "
-        "not independent, so that p-values over all of them are too small. The share is measured on the very gradients "
-        "whose alignment it predicts; the deviations are measured without them.",
+        "that alignment should fall as the deviation off the manifold grows. Over the models within 5 points of the "
+        "best accuracy, " + pags_explain.sentence(table),
+        "Spearman's rank correlation, and in brackets the p-value (two-sided) from "
+        f"{pags_explain.SHUFFLES} permutations of the models within their loss; given on: with the deviation on the "
+        "manifold partialled out. The share is measured on the very gradients whose alignment it predicts; the "
+        "deviations are measured without them.",
         report.Table(
-            pags_explain.lines(table), caption="Alignment of the log-probability's gradient, and what predicts it."
+            pags_explain.lines(table), caption="Alignment of the gradient of the label's logit, and what predicts it."
         ),
         report.Figure(
             figures / "alignment_by_robustness.png",

@@ -3,11 +3,11 @@
     python -m scripts.pags_robustness --trained runs/pags_train --out runs/pags_robustness
 
 Srinivas et al. (2023), the models of section 5: how far a step of a given length, along the data manifold or off it,
-moves the class probabilities. One row for each model and length. ``noise.npz`` keeps a few images and their two noises.
+moves the class probabilities. One row for each model and length, with the values of all images in ``values/``.
+``noise.npz`` keeps a few images and their two noises.
 """
 
 import functools
-import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pags_jax import manifold, robustness
 from scripts import pags_manifolds, pags_measuring
-from scripts.harness import cli, compiling, files, placement
+from scripts.harness import cli, compiling, placement
 
 plan = pags_measuring.plan
 
@@ -28,7 +27,11 @@ plan = pags_measuring.plan
 class Config(pags_manifolds.ManifoldConfig):
     """Measure on- and off-manifold robustness."""
 
-    PRESETS: ClassVar = {"quick": {"images": 50, "draws": 1, "eps": (0.1, 0.5, 1.0, 2.637)}, "paper": {"images": 1000}}
+    PRESETS: ClassVar = {
+        "quick": {"images": 50, "draws": 1, "eps": (0.1, 0.5, 1.0, 2.637)},
+        "paper": {"images": 1000},
+        "cifar10": {"images": 500, "eps": (0.07, 0.43, 1.3, 2.637, 5.0)},
+    }
 
     out: Path = Path("runs/pags_robustness")
     eps: tuple[cli.Positive, ...] = tuple(float(f"{eps:.6g}") for eps in robustness.REFERENCE_EPS)
@@ -48,30 +51,32 @@ def main(config: Config) -> None:
     basis = pags_manifolds.basis_of(config, sample)
     shape = (config.draws, *sample.x.shape)
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(config.seed), 1), shape, sample.x.dtype)
+    mask = pags_manifolds.mask_of(config, sample)
+    basis = pags_manifolds.restricted(mask, basis)
+    noise = noise if mask is None else jnp.where(mask[None], noise, 0)
+    near = ranks_of(basis, mask)
     pags_measuring.measure(
-        config, table, lambda _, apply_fn: rows_of(config, apply_fn, sample.x, basis, noise), inputs=inputs
+        config, table, lambda _, apply_fn: rows_of(config, apply_fn, sample.x, basis, noise, near), inputs=inputs
     )
     keep_noise(config, sample.x, basis, noise[0])
 
 
 def rows_of(
-    config: Config, apply_fn: Any, x: jax.Array, basis: jax.Array, noise: jax.Array
+    config: Config, apply_fn: Any, x: jax.Array, basis: jax.Array, noise: jax.Array, near: pags_measuring.Row
 ) -> list[pags_measuring.Row]:
-    """Mean deviations of one model, a row for each length."""
+    """Deviations of one model, a row for each length."""
     table = []
     x, basis, noise = placement.rows(x), *placement.everywhere((basis, noise))
     for eps in config.eps:
         on, off = placement.on_host(measured()(apply_fn, x, basis, noise, jnp.float32(eps)))
-        valid = np.isfinite(on) & np.isfinite(off)
-        table.append(
-            {
-                "eps_l2": eps,
-                **pags_measuring.summary("on", on, valid),
-                **pags_measuring.summary("off", off, valid),
-                "invalid": int((~valid).sum()),
-            }
-        )
+        table.append({"eps_l2": eps, "on": on, "off": off, **near})
     return table
+
+
+def ranks_of(basis: jax.Array, mask: jax.Array | None) -> pags_measuring.Row:
+    """Dimensions of tangent spaces, and of the space of the pixels that are measured on, in the mean."""
+    size = basis[0, 0].size if mask is None else mask.sum() / len(mask)
+    return {"rank": float(manifold.rank(basis).mean()), "size": float(size)}
 
 
 @functools.cache
@@ -88,10 +93,8 @@ def keep_noise(config: Config, x: jax.Array, basis: jax.Array, noise: jax.Array)
     """A few images, their noise on and off the manifold (unit length), and their rank, for a figure."""
     shown = slice(0, config.shown)
     on, off = robustness.directions(basis[shown], noise[shown])
-    content = io.BytesIO()
     arrays = {"x": x[shown], "on": on, "off": off, "rank": manifold.rank(basis[shown])}
-    np.savez(content, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
-    files.write_bytes(config.out / "noise.npz", content.getvalue())
+    pags_measuring.keep(config.out / "noise.npz", arrays)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pags_jax.images import to_float
 from scripts import pags_generative
 from scripts.harness import cli, plot, rows, store
 
+plan = pags_generative.plan
 PER_CLASS = 8
 """Samples drawn of each class shown, and images denoised."""
 
@@ -187,4 +188,4 @@ def show(config: Config, data: datasets.Images) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=pags_generative.plan))
+    sys.exit(cli.run(main, Config, plan=plan))

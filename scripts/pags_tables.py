@@ -75,14 +75,20 @@ def swept(table: Sequence[Row]) -> list[str]:
 
 
 def nearest(table: Sequence[Row], column: str, value: float) -> list[Row]:
-    """The rows whose value in a column is nearest, by ratio, to one."""
-    found = min({row[column] for row in table}, key=lambda seen: abs(np.log(seen / value)))
+    """The rows whose value in a column is nearest, by ratio, to one; none of none."""
+    found = min({row[column] for row in table}, key=lambda seen: abs(np.log(seen / value)), default=None)
     return [row for row in table if row[column] == found]
 
 
 def curves(table: Sequence[Row], loss: str, *columns: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Strengths of a loss, ascending, and each column as ``(strengths, seeds)``, NaN where a model is missing."""
+    """Strengths of a loss, ascending, and each column as ``(strengths, seeds)``, NaN where a model is missing.
+
+    The undefended model is that of strength 0, unless the loss has one of its own, or no model with these columns.
+    """
     part = [row for row in table if row["loss"] == loss]
+    has_any = any(all(row[column] is not None for column in columns) for row in part)
+    if has_any and all(row["strength"] for row in part):
+        part = [row | {"strength": 0.0} for row in table if row["loss"] == BASELINE] + part
     strengths, seeds = (sorted({row[name] for row in part}) for name in ("strength", "seed"))
     arrays = [np.full((len(strengths), len(seeds)), np.nan) for _ in columns]
     for row in part:
@@ -98,11 +104,23 @@ def regimes_of(table: Sequence[Row], loss: str, *, eps: float, tolerance: float)
     Seeds without a measured model are left out. Rows say how many classes there are, so that a sweep at chance accuracy
     has no regimes; older ones do not, and nothing is asked of their accuracy.
     """
-    part = nearest(table, "eps_l2", eps)
-    strengths, measured = curves(part, loss, "test_accuracy", "on", "off")
+    columns = ("test_accuracy", "on", "off")
+    return _read(regimes.read, nearest(table, "eps_l2", eps), loss, columns, tolerance)
+
+
+def share_regimes_of(table: Sequence[Row], loss: str, *, target: str, tolerance: float) -> regimes.Regimes | None:
+    """The regimes of one loss by the share of a gradient's energy, from rows of `pags_alignment`; else as above."""
+    part = [row for row in table if row["target"] == target]
+    level = min((row["sigma_pm1"] for row in part), default=None)  # The share is the same at all of them.
+    part = [row for row in part if row["sigma_pm1"] == level]
+    return _read(regimes.read_shares, part, loss, ("test_accuracy", "off_share"), tolerance)
+
+
+def _read(read: Any, part: Sequence[Row], loss: str, columns: Sequence[str], tolerance: float) -> Any:
+    strengths, measured = curves(part, loss, *columns)
     known = np.isfinite(np.sum(measured, axis=0)).any(axis=0)
     if not known.any():
         return None
     classes = part[0].get("classes")
     chance = None if classes is None else 1 / classes
-    return regimes.read(strengths, *(values[:, known] for values in measured), tolerance=tolerance, chance=chance)
+    return read(strengths, *(values[:, known] for values in measured), tolerance=tolerance, chance=chance)

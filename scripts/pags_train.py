@@ -47,6 +47,7 @@ class Config(cli.Common):
         "paper": {
             "dataset": "cifar10",
             "model": "resnet18",
+            "activation": "relu",
             "strength_unit": "reference",
             "epochs": 200,
             "batch_size": 128,
@@ -79,8 +80,9 @@ class Config(cli.Common):
     """Images of the data set distractor; the paper's are mnist."""
     model: pags_models.Name = "lenet"
     """Architecture."""
-    activation: Literal["relu", "softplus"] = "relu"
-    """Nonlinearity; the softplus has beta 20."""
+    activation: Literal["relu", "softplus"] = "softplus"
+    """Nonlinearity; the softplus has beta 20. With a ReLU, deviations off the manifold measure the kinks that it has at
+    pixels that never vary."""
     stem: Literal[2, 3, 7] = 3
     """First layer of residual networks: 2 x 2 patches, a 3 x 3 convolution, or a 7 x 7 one for large images."""
     width: cli.Positive = 1.0

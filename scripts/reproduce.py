@@ -5,18 +5,26 @@ Three sizes, all ending in runs/reproduce/report.html:
     python -m scripts.reproduce                     # about twelve minutes on two cores
     python -m scripts.reproduce --preset quick      # a smoke run
     python -m scripts.reproduce --preset paper      # the papers' grids
+
+and the sweep of robust models on CIFAR-10 that `benchmarks/README.md` fixes beforehand: hours on two cores, which may
+be stopped and resumed at any moment:
+
+    python -m scripts.reproduce --preset cifar10 --out runs/cifar10
 """
 
 import dataclasses
 import gzip
+import io
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 import jax
+import numpy as np
 
 from scripts import (
     fmu_audit,
@@ -30,12 +38,15 @@ from scripts import (
     fmu_stream,
     fmu_tradeoff,
     pags_alignment,
+    pags_answers,
+    pags_autoencoder,
     pags_bayes,
     pags_distractor,
     pags_figures,
     pags_measuring,
     pags_report,
     pags_robustness,
+    pags_score,
     pags_train,
 )
 from scripts.harness import cli, files, report, rows, store
@@ -68,8 +79,8 @@ TRAINING: dict[str, dict[str, Any]] = {
     },
     "paper": {"epochs": 40, "steps": 10, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 20, "attack_rows": 1000},
 }  # fmt: skip
-#: Every third of the paper's lengths, the one that its figures show among them.
-LENGTHS: dict[str, dict[str, Any]] = {"none": {"eps": pags_robustness.Config.eps[1::3]}, "quick": {}, "paper": {}}
+#: From small to large; a step of 2.637, which the paper's figures show, on 3,072 values is one of 1.33 on 784.
+LENGTHS: dict[str, dict[str, Any]] = {"none": {"eps": (0.07, 0.43, 1.33, 2.637, 5.0)}, "quick": {}, "paper": {}}
 BESIDE_A_DISTRACTOR: dict[str, dict[str, Any]] = {
     name: values
     | {"dataset": "distractor", "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (1.0,)}
@@ -83,12 +94,17 @@ classifiers to be robust, and see which robustness makes their gradients look li
 the largest of the seeds.
 """
 
+CIFAR10_LEAD = """
+Robust classifiers of CIFAR-10 (Srinivas et al. 2023): from which strength are their gradients on the data manifold, and
+where do they look most like the score of the data? Questions and tests were fixed beforehand, in benchmarks/README.md.
+"""
+
 
 @dataclass(frozen=True)
 class Config(cli.Common):
     """Run every experiment and write one report."""
 
-    PRESETS: ClassVar = {"quick": {"repeats": 1}, "paper": {"repeats": 5, "sweeps": 5}}
+    PRESETS: ClassVar = {"quick": {"repeats": 1}, "paper": {"repeats": 5, "sweeps": 5}, "cifar10": {}}
 
     out: Path = Path("runs/reproduce")
     repeats: cli.Count = 3
@@ -97,13 +113,41 @@ class Config(cli.Common):
     """Seeds of the sweeps of robust models, which take minutes each."""
     hsls: Path | None = None
     """Your HSLS:09 public-use file or folder; given, it joins the data sets."""
+    cifar10: Path | None = None
+    """Folder of CIFAR-10's binary version, for --preset cifar10; by default it is downloaded."""
     publish: Path | None = None
     """Also copy all rows (compressed) and figures to this folder, as those of benchmarks/README.md were."""
 
 
 def parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
     """Module and configuration of each part, by the name of its folder, in order; its own preset applied first."""
-    return fmu_parts(config) | pags_parts(config)
+    return cifar10_parts(config) if config.preset == "cifar10" else fmu_parts(config) | pags_parts(config)
+
+
+def cifar10_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
+    """The sweep on CIFAR-10; every part's preset is the experiment as it was fixed beforehand."""
+    images = {"folder": config.cifar10}
+    made = {name: config.out / f"pags_{name}" for name in ("robustness", "alignment")}
+    measured = {
+        "trained": config.out / "pags_train",
+        "autoencoder": config.out / "pags_autoencoder" / "autoencoder.safetensors",
+        "denoiser": config.out / "pags_score" / "denoiser.safetensors",
+    }
+    return {
+        module.__name__.rpartition(".")[2]: (
+            module,
+            part_of(config, module, module.__name__.rpartition(".")[2], **values),
+        )
+        for module, values in (
+            (pags_train, images | {"repeats": config.sweeps}),
+            (pags_autoencoder, images),
+            (pags_score, images),
+            (pags_robustness, measured),
+            (pags_alignment, measured),
+            (pags_answers, made),
+            (pags_figures, made | {"trained": measured["trained"]}),
+        )
+    }
 
 
 def fmu_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
@@ -129,6 +173,11 @@ def pags_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
         for name, module, values in (
             ("pags_train", pags_train, TRAINING[config.preset] | repeats),
             ("pags_robustness", pags_robustness, {"trained": sweep} | LENGTHS[config.preset]),
+            (
+                "pags_robustness_varying",
+                pags_robustness,
+                {"trained": sweep, "pixels": "varying"} | LENGTHS[config.preset],
+            ),
             ("pags_alignment", pags_alignment, {"trained": sweep}),
             ("pags_distractor_train", pags_train, BESIDE_A_DISTRACTOR[config.preset] | repeats),
             ("pags_distractor", pags_distractor, {"trained": beside}),
@@ -165,11 +214,18 @@ def main(config: Config) -> None:
         begin = time.perf_counter()
         module.main(part)
         timing[name] = time.perf_counter() - begin
+    title, lead, fmu = (
+        "Fair machine unlearning and perceptually-aligned gradients, reproduced",
+        LEAD,
+        fmu_report.sections,
+    )
+    if config.preset == "cifar10":
+        title, lead, fmu = "Perceptually-aligned gradients on CIFAR-10", CIFAR10_LEAD, lambda folder: []
     path = report.write(
         config.out / "report.html",
-        "Fair machine unlearning and perceptually-aligned gradients, reproduced",
-        [*fmu_report.sections(config.out), *pags_report.sections(config.out)],
-        lead=LEAD,
+        title,
+        [*fmu(config.out), *pags_report.sections(config.out)],
+        lead=lead,
         config=config,
         environment=rows.environment(),
         timing_s=timing,
@@ -190,10 +246,24 @@ def publish(config: Config) -> None:
         table = config.out / name / "rows.csv"
         if table.exists():
             files.write_bytes(folder / f"{name}.csv.gz", gzip.compress(table.read_bytes(), mtime=0))
+        values = sorted((config.out / name / "values").glob("*.npz"))
+        if values:
+            files.write_bytes(folder / f"{name}_values.npz", gathered(values))
         for figure in sorted((config.out / name).glob("*.png")):
             shown = f"{name}_{figure.name}" if figure.name in taken else figure.name
             taken.add(shown)
             files.write_bytes(folder / shown, figure.read_bytes())
+
+
+def gathered(paths: Sequence[Path]) -> bytes:
+    """One npz of several: arrays are named UNIT/COLUMN."""
+    arrays = {}
+    for path in paths:
+        with np.load(path, allow_pickle=False) as file:
+            arrays |= {f"{path.stem}/{name}": file[name] for name in file.files}
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    return content.getvalue()
 
 
 if __name__ == "__main__":

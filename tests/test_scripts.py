@@ -23,7 +23,7 @@ SCRIPTS = (
     "reproduce",
 )
 #: These are run elsewhere, in tests/pags.
-OTHERS = ("pags_robustness", "pags_alignment", "pags_distractor", "pags_figures")
+OTHERS = ("pags_robustness", "pags_alignment", "pags_distractor", "pags_figures", "pags_answers")
 NETWORKS = ("fmu_embeddings", "fmu_deep_audit")
 SMALL = {
     "fmu_removal": ["--fractions", "0.05", "--subsets", "random", "minority"],

@@ -46,6 +46,7 @@ LOOKS: dict[str, Look] = {
     "on_manifold": Look("on-manifold", GREEN, "D"),
     "off_manifold": Look("off-manifold", VERMILION, "o"),
     "accuracy": Look("accuracy", BLACK, "s"),
+    "similarity": Look("1 - LPIPS", PURPLE, "P"),
     # Penalties.
     "equalized_odds": Look("equalized odds", VERMILION, "o"),
     "demographic_parity": Look("demographic parity", BLUE, "^"),

@@ -12,29 +12,27 @@ from scripts import pags_explain, pags_tables
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "reproduce"
 
 
-def test_correlations_are_spearmans_and_p_values_are_permutations():
+def test_correlations_are_spearmans_and_permuted_within_losses():
     rng = np.random.default_rng(3)
-    for n in (5, 30):
-        x, y = rng.normal(size=n), rng.normal(size=n)
-        y[0] = y[1]
-        rho, p = pags_explain.correlation(x, y)
-        expected = stats.spearmanr(x, y)
-        assert rho == pytest.approx(expected.statistic)
-        if n == 5:
-            found = [stats.spearmanr(x, order).statistic for order in itertools.permutations(y)]
-            assert p == pytest.approx(np.mean(np.abs(found) >= abs(rho) - 1e-9))
-        else:
-            assert p == pytest.approx(expected.pvalue, abs=0.02)
-
-
-def test_random_orders_count_the_one_that_is_there():
-    x = np.arange(20)
-    assert pags_explain.correlation(x, -x) == (pytest.approx(-1), 1 / 10_000)
+    models = [{"loss": loss, "x": x, "y": y} for loss in "ab" for x, y in rng.normal(size=(5, 2))]
+    n, rho, p = pags_explain.correlation([*models, {"loss": "b", "x": None, "y": 1.0}], "x", "y")
+    columns = [[row[name] for row in models] for name in "xy"]
+    assert (n, rho) == (10, pytest.approx(stats.spearmanr(*columns).statistic, abs=1e-6))
+    ranks = [stats.rankdata(column) for column in columns]
+    orders = [list(order) for order in itertools.permutations(range(5))]
+    found = [
+        np.corrcoef(ranks[0], np.concatenate([ranks[1][:5][one], ranks[1][5:][other]]))[0, 1]
+        for one in orders
+        for other in orders
+    ]
+    expected = np.mean(np.abs(found) >= abs(rho) - 1e-6)
+    assert p == pytest.approx(expected, abs=5 * np.sqrt(expected * (1 - expected) / 9999))
 
 
 @pytest.mark.parametrize(("x", "y"), [([], []), ([1, 2], [1, 2]), ([1, 2, 3], [5, 5, 5])])
 def test_what_has_no_correlation(x, y):
-    assert pags_explain.correlation(x, y) is None
+    models = [{"loss": "a", "x": one, "y": other} for one, other in zip(x, y, strict=True)]
+    assert pags_explain.correlation(models, "x", "y") == (len(x), None, None)
 
 
 def runs(shares=(0.6, 0.4, 0.2), **changed):
@@ -75,15 +73,24 @@ def test_the_sentence_names_the_best_and_the_papers():
     robust, aligned = runs(shares=(0.6, 0.2, 0.4))
     table = pags_explain.correlations(pags_explain.joined(robust, aligned, **PLACE))
     said = pags_explain.sentence(table)
-    assert "cosine: gradient's off-manifold share predicts it best (rank correlation -1.00, p = 0.33, 3 models)" in said
-    assert "off-manifold deviation has +0.50" in said
+    assert "cosine: gradient's off-manifold share predicts it best (rank correlation -1.00, p = 0.3" in said
+    assert "3 models); off-manifold deviation has +0.50 (p = 1), given that on the manifold +0.50 (p = 1)" in said
     lines = pags_explain.lines(table)
     assert [(line["models"], line["alignment"], line["n"]) for line in lines] == [
-        ("all losses", "cosine", 3), ("all losses", "1 - LPIPS", 3), ("smoothness", "cosine", 3),
-        ("smoothness", "1 - LPIPS", 3),
-    ]  # fmt: skip
+        (group + given, alignment, 3)
+        for group, several in (("all losses", True), ("accurate, all losses", True), ("smoothness", False))
+        for alignment in ("cosine", "1 - LPIPS")
+        for given in (("", ", given on") if several else ("",))
+    ]
     assert lines[0]["off-manifold deviation"] == "+0.50 (1)"
     assert lines[0]["on-manifold deviation"] == lines[0]["test accuracy"] == "none"
+
+
+def test_models_that_have_lost_their_accuracy_are_left_out_of_the_accurate():
+    models = pags_explain.joined(*runs(), **PLACE)
+    models[2] |= {"test_accuracy": 0.7}
+    counts = {(row["models"], row["n"]) for row in pags_explain.correlations(models)}
+    assert counts == {("all", 3), ("accurate", 2), ("smoothness", 3)}
 
 
 def test_models_without_values_are_left_out():

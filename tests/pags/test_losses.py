@@ -267,3 +267,22 @@ def test_what_cannot_be_used_is_refused(name, pixel, label, said):
     x, y = jnp.full((2, 3), 0.5).at[1, 1].set(pixel), jnp.array([0, label])
     with pytest.raises(ValueError, match=said):
         LOSSES[name](lambda x: x, x, y, KEY, 0.5)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "gradient_norm", "randomized_smoothing", "adversarial"])
+def test_losses_of_probabilities_leave_the_sum_of_logits_as_it_was_drawn(name):
+    """Adding c(x) to all logits changes no probability, so that the last layer's weights sum to what they began with.
+
+    The gradient of the sum of logits is then that of a random network, and aligns with nothing. Smoothness penalises
+    logits, and does not leave the sum alone.
+    """
+    keys = jax.random.split(jax.random.key(3), 4)
+    x, y = jax.random.uniform(keys[0], (6, 5)), jnp.arange(6) % 3
+    hidden, last = jax.random.normal(keys[1], (5, 4)), jax.random.normal(keys[2], (4, 3))
+
+    def of(loss):
+        return jax.grad(lambda last: loss(lambda x: jnp.tanh(x @ hidden) @ last, x, y, keys[3], 0.5))(last)
+
+    gradient = of(losses.LOSSES[name])
+    np.testing.assert_allclose(gradient.sum(1), 0, atol=1e-12 * np.abs(gradient).max())
+    assert np.abs(of(losses.smoothness).sum(1)).max() > 1e-4

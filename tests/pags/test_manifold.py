@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from pags_jax import manifold
 from pags_jax.manifold import denoiser_basis, local_pca, nearest, principal_angles, project, rank, tangent_basis
 
 SHAPE = (2, 3, 2)
@@ -461,3 +462,24 @@ def test_codes_that_are_no_floats_are_refused():
     unchecked = inspect.unwrap(tangent_basis)  # annotations are checked in tests only
     with pytest.raises(ValueError, match="codes must be floats"):
         unchecked(lambda z: z, jnp.ones((2, 3), int))
+
+
+def test_a_restricted_tangent_space_is_that_of_the_cut_vectors():
+    rng = np.random.default_rng(8)
+    basis = np.linalg.qr(rng.normal(size=(3, 12, 4)))[0].transpose(0, 2, 1).reshape(3, 4, 3, 4)
+    mask = rng.random((3, 3, 4)) < 0.6
+    mask[1], mask[2] = False, np.arange(12).reshape(3, 4) < 2
+    found = np.asarray(manifold.restrict(jnp.asarray(basis), jnp.asarray(mask))).reshape(3, 4, 12)
+    assert manifold.rank(jnp.asarray(found)).tolist() == [4, 0, 2]
+    for vectors, kept, restricted in zip(basis, mask, found, strict=True):
+        expected = scipy.linalg.orth(np.where(kept, vectors, 0).reshape(4, 12).T) if kept.any() else np.zeros((12, 0))
+        np.testing.assert_allclose(restricted.T @ restricted, expected @ expected.T, atol=1e-12)
+    with pytest.raises(ValueError, match="`mask` must be truth values for the images"):
+        manifold.restrict(jnp.asarray(basis), jnp.ones((3, 3, 5), bool))
+
+
+def test_pixels_vary_where_neighbours_differ():
+    neighbours = jnp.stack([jnp.zeros((2, 3)), jnp.array([[0.0, 0.05, 0.2], [0.0, 0.0, 1.0]])])[None]
+    assert manifold.varying(neighbours, least=0.1).tolist() == [[[False, False, True], [False, False, True]]]
+    with pytest.raises(ValueError, match="neighbours must have the shape"):
+        manifold.varying(jnp.zeros((2, 3)), least=0.1)

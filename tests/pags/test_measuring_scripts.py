@@ -14,6 +14,7 @@ from pags_jax.datasets import pretrained
 from pags_jax.gradients import input_gradients
 from pags_jax.images import to_float
 from scripts import (
+    pags_alignment,
     pags_distractor,
     pags_manifolds,
     pags_measuring,
@@ -106,6 +107,24 @@ def test_every_model_is_measured_on_the_same_images(folders, images):
     assert row["invalid"] == 0
 
 
+@pytest.mark.parametrize(("name", "columns"), [("robustness", ("on", "off")), ("alignment", ("cosine", "off_share"))])
+def test_the_values_of_all_images_lie_beside_the_rows(folders, name, columns):
+    table = store.read_rows(folders / name)
+    for unit in {row["unit"] for row in table}:
+        part = [row for row in table if row["unit"] == unit]
+        with np.load(folders / name / "values" / f"{unit}.npz") as file:
+            for column in columns:
+                assert file[column].shape == (len(part), 10)
+                means = [row[column] for row in part]
+                np.testing.assert_allclose(file[column].mean(1), means, rtol=1e-4, atol=1e-6)
+
+
+def test_models_trained_under_noise_are_compared_at_twice_their_noise():
+    strengths = {"randomized_smoothing": (0.25, 0.05), "smoothness": (3.0,), "cross_entropy": (0.0,)}
+    table = [{"loss": loss, "strength": s} for loss, found in strengths.items() for s in found]
+    assert pags_alignment.noise_levels(table) == [0.1, 0.5]
+
+
 def test_alignment_rows_say_what_was_compared(folders):
     table = store.read_rows(folders / "alignment")
     pairs = {("logit_sum", "unconditional"), ("logit", "conditional"), ("log_prob", "bayes")}
@@ -186,6 +205,10 @@ def test_curves_leave_gaps_for_missing_models():
     strengths, (on,) = pags_tables.curves(table, "smoothness", "on")
     np.testing.assert_array_equal(strengths, [1, 2])
     np.testing.assert_array_equal(on, [[10, 11], [20, np.nan]])
+    table.append({"loss": "cross_entropy", "strength": 0.0, "seed": 1, "on": 7.0})  # Undefended: strength 0.
+    strengths, (on,) = pags_tables.curves(table, "smoothness", "on")
+    np.testing.assert_array_equal(strengths, [0, 1, 2])
+    np.testing.assert_array_equal(on, [[np.nan, 7], [10, 11], [20, np.nan]])
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,9 @@ def test_a_network_that_resizes_leaves_no_checkerboard():
         variables = model.init(jax.random.key(0), x)
         leaves, tree = jax.tree.flatten(variables)
         keys = jax.random.split(jax.random.key(1), len(leaves))
-        drawn = [leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+        drawn = [
+            leaf + 0.3 * jax.random.normal(k, leaf.shape, leaf.dtype) for leaf, k in zip(leaves, keys, strict=True)
+        ]
         inside = model.apply(jax.tree.unflatten(tree, drawn), x, 0.0)[0, 13:19, 13:19]
         spreads[upsampling] = float(np.ptp(np.asarray(inside), axis=(0, 1)).max() / np.abs(inside).max())
     assert spreads["resize"] < 1e-4 < 1e-2 < spreads["patches"]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pags_jax.regimes import LABELS, peak, read
+from pags_jax.regimes import LABELS, isotropic_share, peak, read, read_shares, unit_step_ratio
 
 NAN = float("nan")
 
@@ -274,4 +274,47 @@ GOOD = np.full((2, 1), 0.5)
 @pytest.mark.filterwarnings("ignore:divide by zero")
 def test_what_cannot_be_read_is_refused(call, said):
     with pytest.raises(ValueError, match=said):
+        call()
+
+
+def test_shares_are_read_by_energy_and_unit_steps_pass_earlier():
+    """A gradient without direction passes the rule of unit steps, not that of energy."""
+    k, d = 32, 784
+    share = np.array([[0.97], [isotropic_share(k, d) - 0.01], [0.6], [0.4], [0.2]])
+    accuracy, strengths = np.array([[0.9], [0.9], [0.9], [0.89], [0.5]]), np.arange(5)
+    by_energy = read_shares(strengths, accuracy, share)
+    assert by_energy.labels == ("weak", "weak", "weak", "aligned", "excessive")
+    ratio = unit_step_ratio(share, k, d)
+    by_steps = read(strengths, accuracy, np.ones_like(share), ratio)
+    assert by_steps.labels == ("weak", "aligned", "aligned", "aligned", "excessive")
+    # The same rule for steps has another threshold.
+    assert read(strengths, accuracy, np.ones_like(share), ratio, ratio=np.sqrt(k / (d - k))).labels == by_energy.labels
+
+
+def test_the_ratio_of_unit_steps_is_that_of_random_directions():
+    rng = np.random.default_rng(0)
+    k, d, draws = 5, 40, 20_000
+    gradient = rng.normal(size=d) * np.where(np.arange(d) < k, 3, 1)
+    noise = rng.normal(size=(draws, d))
+    on, off = noise[:, :k], noise[:, k:]
+    along = [
+        (part / np.linalg.norm(part, axis=1, keepdims=True)) @ piece
+        for part, piece in ((on, gradient[:k]), (off, gradient[k:]))
+    ]
+    measured = np.sqrt((along[1] ** 2).mean() / (along[0] ** 2).mean())
+    share = (gradient[k:] ** 2).sum() / (gradient**2).sum()
+    np.testing.assert_allclose(unit_step_ratio(share, k, d), measured, rtol=0.03)
+    assert unit_step_ratio(1.0, k, d) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: isotropic_share(5, 4), "from 0 to 4"),
+        (lambda: unit_step_ratio(0.5, 4, 4), "directions on and off"),
+        (lambda: read_shares([1, 2], [[0.9], [0.9]], [[0.5], [1.2]]), "shares in .0, 1., got 1.2"),
+    ],
+)
+def test_shares_and_ranks_out_of_range_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

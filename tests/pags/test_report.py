@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts import pags_report, reproduce
+from scripts import pags_claims, pags_report, reproduce
 from scripts.harness import store
 
 STRENGTHS = (0.1, 1.0, 10.0)
@@ -25,7 +25,8 @@ def rows_of(seeds=3, **chosen):
             row = {name: values[k] + 1e-4 * (seed - 1) for name, values in curves.items()}
             known = {"loss": "smoothness", "strength": strength, "seed": seed, "test_accuracy": row.pop("accuracy")}
             yield known | row | {
-                "eps_l2": 2.637, "target": "log_prob", "sigma_pm1": 2.0, "similarity": row["cosine"] + 0.5,
+                "eps_l2": 2.637, "target": "logit", "sigma_pm1": 0.5, "similarity": row["cosine"] + 0.5,
+                "off_share": (0.9, 0.4, 0.2)[k],
                 "cosine_error": 0.01, "similarity_error": 0.02 if k else None,
             }  # fmt: skip
 
@@ -36,7 +37,7 @@ def line(monkeypatch):
 
     def read(**chosen):
         monkeypatch.setattr(store, "read_rows", lambda folder: list(rows_of(**chosen)))
-        (found,) = pags_report.claim_blocks(Path())[-1].data
+        (found,) = pags_claims.claim_blocks(Path())[-1].data
         return found
 
     return read
@@ -67,7 +68,7 @@ def test_a_sweep_that_shows_nothing(line):
 
 def test_models_that_are_missing_are_left_out():
     table = [{"loss": "smoothness", "strength": s, "seed": 0, "on": on, "off": 1.0} for s, on in ((1, 0.3), (2, None))]
-    on, off = pags_report.medians(table, "smoothness", "on", "off")
+    on, off = pags_claims.medians(table, "smoothness", "on", "off")
     np.testing.assert_array_equal(on, [0.3])
     np.testing.assert_array_equal(off, [1.0])
 
@@ -78,7 +79,7 @@ def test_a_loss_without_values_says_so(monkeypatch):
     gone = dict.fromkeys(("on", "off", "cosine", "similarity", "cosine_error", "similarity_error"))
     table += [row | gone | {"loss": "adversarial"} for row in table]
     monkeypatch.setattr(store, "read_rows", lambda folder: table)
-    text, found = pags_report.claim_blocks(Path())
+    text, found = pags_claims.claim_blocks(Path())
     assert "up to 0.010 of a cosine and 0.020 of 1 - LPIPS" in text
     usable, unusable = found.data
     assert usable["cosine peaks inside"].startswith("yes")
@@ -94,11 +95,9 @@ def test_a_loss_without_values_says_so(monkeypatch):
     assert {line["largest"] for line in unusable} == {None}
     assert [line["peaks inside"] for line in lines if line["loss"] == "smoothness"] == ["yes"] * 2
     lines = pags_report.regime_blocks(Path(), Path())[1].data
-    assert lines[0]["aligned"] == "1 to 10"
-    assert lines[1] == {
-        "loss": "adversarial", **dict.fromkeys(("weak", "aligned", "excessive"), "none: no usable model"),
-        "agreement of seeds": None,
-    }  # fmt: skip
+    assert [(line["rule"], line["aligned"]) for line in lines[:2]] == [("energy", "1 to 10"), ("unit steps", "1 to 10")]
+    unknown = dict.fromkeys(("weak", "aligned", "excessive"), "none: no usable model")
+    assert lines[3] == {"loss": "adversarial", "rule": "unit steps", **unknown, "agreement of seeds": None}
 
 
 def test_accuracy_says_how_many_images_no_attack_could_test(monkeypatch):
@@ -118,7 +117,7 @@ def test_a_sweep_at_chance_has_no_regimes(monkeypatch):
         for row in rows_of(accuracy="stays", on="stays", off="below", cosine="peaks")
     ]
     monkeypatch.setattr(store, "read_rows", lambda folder: table)
-    (line,) = pags_report.regime_blocks(Path(), Path())[1].data
+    _, line = pags_report.regime_blocks(Path(), Path())[1].data
     assert line["aligned"] == "none: 0 of 3 seeds show it; for 3 no strength's accuracy is above chance"
 
 

@@ -1,0 +1,53 @@
+"""What the figures on gradients are drawn with: curves over strengths, shades for regimes, pictures of maps."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import NullFormatter
+
+from pags_jax import regimes
+from scripts.harness import plot
+
+#: Colours of the regimes' shades.
+SHADES = {"weak": "#f3e3c2", "aligned": "#cfe8d5", "excessive": "#f4d0cb"}
+
+
+def shade(panel: Any, found: regimes.Regimes | None) -> None:
+    """Colours each strength by its regime, half-way (by ratio) to its neighbours; None where nothing was measured."""
+    if found is None:
+        return
+    pairs = zip(found.strengths, found.strengths[1:], strict=False)
+    edges = (found.strengths[0], *((a * b) ** 0.5 if a > 0 else b / 2 for a, b in pairs), found.strengths[-1])
+    for k, label in enumerate(found.labels):
+        if label is not None:
+            panel.axvspan(edges[k], edges[k + 1], color=SHADES[label], linewidth=0, label=label)
+
+
+def median(panel: Any, strengths: np.ndarray, values: np.ndarray, name: str) -> None:
+    """The median over seeds of ``(strengths, seeds)`` values; strengths on a logarithmic axis that may begin at 0."""
+    plot.median_line(panel, strengths, values.T, name)
+    positive = strengths[strengths > 0]
+    if len(positive) == len(strengths):
+        panel.set_xscale("log")
+    else:  # The undefended model, at 0.
+        panel.set_xscale("symlog", linthresh=positive[0] if len(positive) else 1.0, linscale=0.5)
+    panel.xaxis.set_minor_formatter(NullFormatter())  # On an axis of one decade they run into each other.
+
+
+def signed(maps: np.ndarray) -> np.ndarray:
+    """Maps as images: zero is grey, the largest absolute value white or black; a map without one is all grey."""
+    largest = np.abs(maps).max(axis=(1, 2, 3), keepdims=True)
+    usable = np.isfinite(largest) & (largest > 0)
+    return np.where(usable, maps / np.where(usable, largest, 1) / 2 + 0.5, 0.5)
+
+
+def pictures(columns: dict[str, np.ndarray]) -> Any:
+    """A picture for each image (a row) and each column."""
+    count = len(next(iter(columns.values())))
+    figure, axes = plot.figure(count, len(columns), width=0.95, height=1.0)
+    for panel, name in zip(axes[0], columns, strict=True):
+        panel.set_title(name, fontsize=7, loc="center")
+    for line, images in zip(axes, zip(*columns.values(), strict=True), strict=True):
+        for panel, image in zip(line, images, strict=True):
+            plot.picture(panel, image)
+    return figure
