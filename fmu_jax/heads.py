@@ -140,7 +140,7 @@ def fit_head(objective: Objective, data: Data, *, noise: Array | None = None, **
     throw = options.pop("throw", True)
     axes = (_of_class(data), 0)
     result = jax.vmap(lambda rows, b: fit(objective, rows, noise=b, **options), in_axes=axes)(data, noise)
-    if throw and not is_traced(result.converged) and not result.converged.all():
+    if throw and not is_traced(result.converged) and not np.all(result.converged):
         worst = int(jnp.argmax(result.grad_norm))
         raise NotConvergedError(
             f"class {worst} stopped at mean-form gradient norm {float(result.grad_norm[worst]):.3g}"
@@ -178,7 +178,7 @@ def remove_head(objective: Objective, params: Array, data: Data, forget, *, nois
         return remove(objective, theta, rows, mask, noise=b, **options)._replace(data=None, forgotten=None)
 
     removal = jax.vmap(one, in_axes=(0, _of_class(data), 0))(params, data, noise)
-    if throw and not is_traced(removal.converged) and not removal.converged.all():
+    if throw and not is_traced(removal.converged) and not np.all(removal.converged):
         worst = int(jnp.argmax(removal.residual))
         raise NotConvergedError(f"class {worst} stopped at residual {float(removal.residual[worst]):.3g}")
     return removal._replace(data=left, forgotten=mask)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
@@ -159,7 +160,7 @@ def damping_for(extremes: Extremes, *, condition: Scalar = 1e4) -> Float[Array, 
     >>> round(float(damping_for(found, condition=101.0)), 6)
     2.0
     """
-    if not is_traced(condition) and not condition > 1:
+    if not is_traced(condition) and not np.asarray(condition) > 1:
         raise ValueError(f"`condition` must be above 1, got {condition}")
     low = extremes.smallest - extremes.smallest_error
     high = jnp.maximum(extremes.largest + extremes.largest_error, jnp.abs(low))

@@ -6,6 +6,7 @@ Source: Neel et al. (2021), "Descent-to-delete: gradient-based methods for machi
 from functools import partial
 
 import jax
+import numpy as np
 import optax
 
 from fmu_jax import linalg
@@ -65,11 +66,11 @@ def descent(
     del data
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1, got {steps}")
-    if step_size is not None and not is_traced(step_size) and not step_size > 0:
+    if step_size is not None and not is_traced(step_size) and not np.asarray(step_size) > 0:
         raise ValueError(f"`step_size` must be positive, got {step_size}; a negative one ascends")
     if step_size is None and not objective.linear:
         raise ValueError("`step_size` is required for a model that is not linear")
-    noisy = is_traced(publish_sigma) or publish_sigma != 0
+    noisy = is_traced(publish_sigma) or bool(np.asarray(publish_sigma) != 0)
     if noisy and key is None:
         raise ValueError(f"publish_sigma={publish_sigma} draws noise and needs `key`")
     params, start = _descend(objective, params, remaining, noise, step_size, steps)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.data import Data, as_data, check_data, forget_mask, without
@@ -198,7 +199,7 @@ def _choose(objective: Objective, method: str, allow_unfair: bool, options: dict
         if name not in known:
             raise ValueError(f"method {method!r} takes no option {name!r}; it takes: {', '.join(known) or 'none'}")
     damping = options.get("damping")
-    if damping is not None and not is_traced(damping) and (isinstance(damping, str) or not damping >= 0):
+    if damping is not None and not is_traced(damping) and (isinstance(damping, str) or not np.asarray(damping) >= 0):
         raise ValueError(f"`damping` must be >= 0, or None to have it chosen; got {damping!r}")
     if method == "sharded" and "shard" not in options:
         raise ValueError("method 'sharded' needs `shard`, the assignment that fit_shards was given")

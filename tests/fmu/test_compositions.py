@@ -29,6 +29,7 @@ from fmu_jax import (
     metrics,
     output_perturbation,
     privacy,
+    releases,
     spectrum,
     stream,
     thresholds,
@@ -52,7 +53,9 @@ FORGET = np.arange(N) < 2
 NOISE = jax.random.normal(KEY, (D,)) / 2
 PARAMS = jnp.array([0.3, -0.4, 0.1])
 SCORES = jax.random.normal(jax.random.key(1), (N,))
+SHAPE = jnp.diag(jnp.arange(1.0, 4.0)) + 0.1
 MATRIX = jnp.diag(jnp.arange(1.0, 6.0)) + 0.1
+DRAWN = jax.random.normal(jax.random.key(3), (64, 3))
 SHARD = removals.make_shards(N, 2, key=KEY)
 MARGINS = jax.random.normal(jax.random.key(2), (8, 3))
 MODEL = nn.Sequential([nn.Dense(2, param_dtype=float), nn.tanh, nn.Dense(1, param_dtype=float)])
@@ -164,6 +167,7 @@ MODULES = {
     "heads": heads,
     "output_perturbation": output_perturbation,
     "privacy": privacy,
+    "releases": releases,
 }
 HEAD = {"params": jnp.stack([PARAMS, -PARAMS, NOISE]), "l2": 0.1, "x": DATA.x}
 
@@ -239,6 +243,18 @@ TABLE = [
     Row("distances.retrained_region", region, ONE),
     of_numbers("distances.local_radius", nu=0.2, largest=1.5),
     of_numbers("distances.local_radius", nu=2.0, largest=1.5),
+    Row(
+        "distances.convex_distance",
+        lambda data, residual, l2: distances.convex_distance(residual, 24, l2),
+        {"residual": jnp.array(0.3), "l2": 0.1},
+    ),
+    of_numbers("distances.within", radius=jnp.array(0.3), wide=1.2),
+    Row(
+        "distances.shaped_distance",
+        lambda data, **at: distances.shaped_distance(region(data, **at), SHAPE),
+        ONE,
+        traced_only=True,
+    ),
     Row(
         "distances.local_distance",
         lambda data, **at: distances.local_distance(region(data, **at)),
@@ -317,6 +333,12 @@ TABLE = [
         "audit.empirical_epsilon",
         lambda data, models: audit.empirical_epsilon(*models, delta=1e-3, key=KEY),
         {"models": jax.random.normal(KEY, (2, 40, 2)) + jnp.arange(2.0)[:, None, None] * 3},
+        traced_only=True,
+    ),
+    Row(
+        "audit.empirical_mu",
+        lambda data, confidence: audit.empirical_mu(DRAWN, DRAWN[::-1] + 0.1, confidence=confidence, key=KEY),
+        {"confidence": 0.95},
         traced_only=True,
     ),
     Row("audit.klom", lambda data, margins: audit.klom(margins, margins[::2] + 0.1, bins=3), {"margins": MARGINS}),
@@ -421,6 +443,37 @@ TABLE = [
         "stream.fairness_interval",
         lambda data, **at: stream.fairness_interval(streamed(data, **at), data),
         STREAM,
+        traced_only=True,
+    ),
+    Row(
+        "stream.distance_to_retrained",
+        lambda data, **at: stream.distance_to_retrained(streamed(data, **at), shape=SHAPE),
+        STREAM,
+        traced_only=True,
+    ),
+    Row(
+        "stream.serve_releases",
+        lambda data, scale, admitted, **at: stream.serve_releases(
+            streamed(data, **at), data, [3, 4], key=KEY, scale=scale, admitted=admitted
+        ),
+        STREAM | {"scale": 0.1, "admitted": 1.0},
+        traced_only=True,
+        slow=True,
+    ),
+    of_numbers("releases.trade_off", mu=1.0, alpha=0.05),
+    of_numbers("releases.compose", mus=PAIR),
+    of_numbers("releases.budget", mu=0.5, spent=PAIR),
+    of_numbers("releases.scale_for", admitted=1e-3, mu=0.3),
+    Row(  # Rounded to a grid: what is released has no derivative but that of a step.
+        "releases.release",
+        lambda data, params, distance, scale: releases.release(params, distance, key=KEY, scale=scale, shape=SHAPE),
+        {"params": PARAMS, "distance": 0.1, "scale": 0.5},
+        traced_only=True,
+    ),
+    Row(
+        "releases.distance_to_retrained",
+        lambda data, params, l2: releases.distance_to_retrained(linear(l2), removed(data, l2, params=params)),
+        ONE,
         traced_only=True,
     ),
     Row("thresholds.fit_thresholds", lambda data, scores: thresholds.fit_thresholds(scores, data), SCORED),
