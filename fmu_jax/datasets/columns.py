@@ -86,7 +86,12 @@ def number_reader(decimal: str = ".", thousands: str | None = None) -> Callable[
 
 
 def from_text(
-    fields: Sequence[str], missing: Missing, read: Callable[[str], int | float | None], *, name: str = ""
+    fields: Sequence[str],
+    missing: Missing,
+    read: Callable[[str], int | float | None],
+    *,
+    name: str = "",
+    as_written: bool = False,
 ) -> pd.Series:
     """A column of a text file: numbers if every entry is one (or missing), else true and false, else text.
 
@@ -95,6 +100,7 @@ def from_text(
       missing: which of them are missing, beside numbers or truth values.
       read: of ``number_reader``.
       name: of the column.
+      as_written: text, whatever it looks like.
 
     Returns:
       n entries as ``as_series`` makes them. Text keeps the words that stand for a missing value: ``plain`` takes them.
@@ -104,7 +110,7 @@ def from_text(
     values: dict[str, Any] = {word: read(word) for word in present}
     if None in values.values():
         values = {word: TRUTH.get(word) for word in present}
-    if None in values.values():
+    if as_written or None in values.values():
         values = {word: word or None for word in words.values()}
     lookup = {field: values.get(word) for field, word in words.items()}
     return as_series([lookup[field] for field in fields], name=name)
@@ -173,8 +179,10 @@ def plain(column: pd.Series, missing: Missing) -> pd.Series:
         values = [value.strip() if isinstance(value, str) else value for value in values]
         out = as_series([None if isinstance(v, str) and missing.covers(v) else v for v in values], name=name)
     if missing.values and is_number(out) and not pd.api.types.is_bool_dtype(out):
+        # Compared by Python, as pandas would round whole numbers beside fractions.
+        absent = [value for value in out.dropna().unique().tolist() if value in missing.values]
         # Nullable first: NumPy's whole numbers would become floats.
-        out = (out.convert_dtypes() if pd.api.types.is_integer_dtype(out) else out).mask(out.isin(missing.values))
+        out = (out.convert_dtypes() if pd.api.types.is_integer_dtype(out) else out).mask(out.isin(absent))
     return out
 
 

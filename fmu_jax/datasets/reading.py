@@ -1,5 +1,6 @@
 """Reading tables and refusing bad ones: missing files, repeated or absent columns, missing or infinite values."""
 
+import base64
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def read_table(
     *,
     layout: Layout = STANDARD,
     text: Collection[str] = (),
+    categorical: Collection[str] = (),
 ) -> pd.DataFrame:
     """Reads a CSV file (compressed or not) whose first line names its columns, or a Parquet file.
 
@@ -50,6 +52,7 @@ def read_table(
       layout: how a CSV file is written.
       text: columns to keep as text, exactly as written but for white space around it: 007 stays 007, and NA is text.
         An empty or missing entry is the empty text.
+      categorical: columns of a CSV file that stay text, missing entries missing: there 01 and 1 are two values.
 
     Returns:
       The table, one row a record: the columns of a CSV file as ``columns.from_text`` makes them, those of Parquet with
@@ -67,7 +70,7 @@ def read_table(
     if path.suffix.lower() in PARQUET or _begins_as_parquet(path):
         table = _read_parquet(path, columns, text)
     else:
-        table = _read_csv(path, columns, missing, layout, text)
+        table = _read_csv(path, columns, missing, layout, text, categorical)
     if not len(table):
         raise ValueError(f"{path} has a header but no records")
     return table
@@ -78,13 +81,13 @@ def _begins_as_parquet(path: Path) -> bool:
         return file.read(4) == b"PAR1"
 
 
-def _read_csv(path: Path, columns, missing: Missing, layout: Layout, text) -> pd.DataFrame:
+def _read_csv(path: Path, columns, missing: Missing, layout: Layout, text, categorical) -> pd.DataFrame:
     found = read_columns(path, layout, columns)
     read = number_reader(layout.decimal, layout.thousands)
     series = [
         pd.Series([field.strip() for field in fields], dtype=object, name=name)
         if name in text
-        else from_text(fields, missing, read, name=name)
+        else from_text(fields, missing, read, name=name, as_written=name in categorical)
         for name, fields in zip(found.names, found.fields, strict=True)
     ]
     return pd.concat(series, axis=1) if series else pd.DataFrame()
@@ -104,6 +107,7 @@ def _read_parquet(path: Path, columns, text) -> pd.DataFrame:
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
                 raise ValueError(f"{path} has more than one column named {listed(repeated)}; rename the copies")
+            nominal = _numeric_categories(file) - set(text)
             read = file.read().rename_columns(names)
         if columns is not None:
             read = read.select([name for name in names if name in columns])
@@ -120,9 +124,21 @@ def _read_parquet(path: Path, columns, text) -> pd.DataFrame:
         # Whole numbers and truth values beside missing ones stay so; pandas' own notes would make columns an index.
         kinds = [kind + bits for kind in ("Int", "UInt") for bits in ("8", "16", "32", "64")]
         exact: dict[Any, Any] = {getattr(arrow, kind.lower())(): getattr(pd, f"{kind}Dtype")() for kind in kinds}
-        return read.to_pandas(ignore_metadata=True, types_mapper=(exact | {arrow.bool_(): pd.BooleanDtype()}).get)
+        table = read.to_pandas(ignore_metadata=True, types_mapper=(exact | {arrow.bool_(): pd.BooleanDtype()}).get)
+        return table.astype(dict.fromkeys(nominal.intersection(table), "category"))
     except arrow.ArrowException as error:
         raise ValueError(f"{path} does not read as Parquet: {error}") from error
+
+
+def _numeric_categories(file) -> set[str]:
+    """Names of the columns that were categories when the file was written, and that Parquet holds as plain numbers."""
+    import pyarrow as arrow
+
+    written = (file.schema_arrow.metadata or {}) | (file.metadata.metadata or {})
+    if b"ARROW:schema" not in written:
+        return set()
+    schema = arrow.ipc.read_schema(arrow.py_buffer(base64.b64decode(written[b"ARROW:schema"])))
+    return {field.name.strip() for field in schema if arrow.types.is_dictionary(field.type)}
 
 
 def require_columns(present: Iterable[str], wanted: Iterable[str], *, source: str) -> None:

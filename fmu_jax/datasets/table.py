@@ -66,6 +66,7 @@ def code_two_values(
                     f"{option}={(value, zero)!r}"
                 )
     names = " or ".join(map(str, zeros)), " or ".join(map(str, ones))
+    ones = [value for value in seen if value in ones]  # Of one type: pandas would round numbers of several.
     return values.isin(ones).to_numpy(bool).astype(np.int32), names
 
 

@@ -113,7 +113,8 @@ def from_csv(
     shards = Shards(gather)
     with shards.together(str(path)):
         layout = Layout(sep, decimal, thousands, encoding)
-        table = read_table(path, missing=Missing(tuple(map(str, na_values)), default_na), layout=layout)
+        words = Missing(tuple(map(str, na_values)), default_na)
+        table = read_table(path, missing=words, layout=layout, categorical=categorical)
     return from_table(
         table,
         label=label,

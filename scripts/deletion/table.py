@@ -1,13 +1,14 @@
 """A user's table as a store wants it: identifiers apart, rows encoded, scaled and split."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from fmu_jax import datasets
-from fmu_jax.datasets.columns import TRUTH, Missing, Unsuitable, plain
+from fmu_jax.datasets.columns import TRUTH, Missing, Unsuitable, number_reader, plain
 from fmu_jax.datasets.delimited import STANDARD, Layout
 from fmu_jax.datasets.grouping import MIN_GROUP_ROWS
 from fmu_jax.datasets.reading import listed, read_table, require_columns
@@ -52,7 +53,9 @@ def read(table: Table, *, seed: int) -> tuple[list[str], datasets.Split]:
       ValueError: it cannot be used; the message says what to do.
     """
     source, missing = str(table.path), Missing(tuple(table.na_values), table.default_na)
-    content = read_table(table.path, missing=missing, layout=table.layout, text=(table.id,))
+    content = read_table(
+        table.path, missing=missing, layout=table.layout, text=(table.id,), categorical=table.categorical
+    )
     attributes = (table.group,) if isinstance(table.group, str) else tuple(table.group)
     require_columns(content.columns, (table.id, table.label, *attributes), source=source)
     if table.group_one and len(attributes) > 1:
@@ -103,7 +106,7 @@ def _means(text: str, value: Any) -> bool:
         return TRUTH.get(text) is value
     if not isinstance(value, int | float):
         return str(value) == text
-    try:
-        return float(text) == value
-    except ValueError:
+    number = number_reader()(text)
+    if number is None:
         return False
+    return Decimal(text) == value if isinstance(value, int) else number == value  # A float would be the next integer.

@@ -104,6 +104,8 @@ def test_without_pyarrow_the_message_says_what_to_install(tmp_path, monkeypatch)
         ([True, False], ("False",), ("True", "False")),
         (["no", "yes", "maybe"], ("yes", "maybe"), ("no", "maybe or yes")),
         ([0, 1, 2], ("1", "2"), ("0", "1 or 2")),
+        ([2**53, 2**53 + 1], ("9007199254740993",), ("9007199254740992", "9007199254740993")),
+        ([2**53, 2**53 + 1], ("9007199254740993.0",), ("9007199254740992", "9007199254740993")),
     ],
 )
 def test_values_are_named_as_one_writes_them(tmp_path, values, given, names):
