@@ -4,7 +4,7 @@ After Srinivas, Bordt and Lakkaraju, *Which Models have Perceptually-Aligned Gra
 Robustness* (NeurIPS 2023). Images are ``(n, height, width, channels)`` floats in [0, 1]; a model is a function
 ``apply_fn(x) -> logits`` of shape ``(n, classes)``.
 
-Import the modules, as in ``from pags_jax import attacks, gradients``:
+Modules, each imported when it is first named, as in ``pags_jax.gradients.input_gradients``:
 
     datasets: Fashion-MNIST, MNIST, CIFAR, ImageNet-64; images beside a distractor.
     images: what images and labels must be.
@@ -34,17 +34,88 @@ Import the modules, as in ``from pags_jax import attacks, gradients``:
     alignment: cosine and LPIPS of gradients and scores.
     bayes: synthetic images whose posterior, gradient, tangent space and score are known.
     regimes: weak, aligned and excessive robustness, read off a sweep.
-
     statistics: paired bootstrap over images, rank correlations over models.
 
 To come: generation.
 """
 
+import importlib
 import importlib.metadata
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from pags_jax import (
+        alignment,
+        apgd,
+        attacks,
+        augmentation,
+        bases,
+        bayes,
+        datasets,
+        evaluation,
+        generative,
+        gradients,
+        images,
+        likelihood,
+        losses,
+        manifold,
+        margins,
+        models,
+        preconditioning,
+        regimes,
+        robustness,
+        sampling,
+        scores,
+        shares,
+        statistics,
+        steps,
+        training,
+        wrappers,
+    )
+
+__all__ = [
+    "alignment",
+    "apgd",
+    "attacks",
+    "augmentation",
+    "bases",
+    "bayes",
+    "datasets",
+    "evaluation",
+    "generative",
+    "gradients",
+    "images",
+    "likelihood",
+    "losses",
+    "manifold",
+    "margins",
+    "models",
+    "preconditioning",
+    "regimes",
+    "robustness",
+    "sampling",
+    "scores",
+    "shares",
+    "statistics",
+    "steps",
+    "training",
+    "wrappers",
+]
 
 try:
     __version__ = importlib.metadata.version("fmu-pags-jax")
 except importlib.metadata.PackageNotFoundError:  # A checkout on the path, not installed.
     __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> ModuleType:
+    """A module, imported now that it is named; see PEP 562."""
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Names of modules, also of those not imported yet."""
+    return sorted({*globals(), *__all__})
