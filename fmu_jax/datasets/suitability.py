@@ -11,15 +11,29 @@ from fmu_jax.datasets.reading import listed, require_columns
 
 NAMELESS = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 """Names of columns that have none: in a CSV file, as pandas reads such a file, and as it writes Parquet."""
+_MONTH = (
+    r"(jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?|"
+    r"dec(ember)?)\.?"
+)
+_NUMBER = "a number with a sign, a unit or other marks (write plain numbers; see `decimal` and `thousands`"
 _LOOKS_LIKE = {
-    # Signs, blanks and marks may surround and group the digits, as in -$1,234.50 and (12 %).
-    "a number with a sign, a unit or other marks (write plain numbers; see `decimal` and `thousands`": re.compile(
-        r"[-+(\s$€£¥]*\d[\d.,'’_\s]*([eE][-+]?\d+)?[\s%)$€£¥]*"
+    # Signs, blanks and marks may surround and group the digits, as in -$1,234.50, (12 %) and 12-; and programs write
+    # 0x1F and 1.5D+03.
+    _NUMBER: re.compile(
+        r"[-+\u2212(\s$€£¥]*\d[\d.,'’_\s]*([eE][-+]?\d+)?[-\u2212\s%)$€£¥]*"
+        r"|0[xX][0-9a-fA-F]+|[-+]?[\d.]+[dD][-+]\d+"
     ),
     "a date (make it a number, as by its year": re.compile(
-        r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T\s]\s*\d{1,2}:\d{2}.*)?", re.ASCII
+        r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T\s]\s*\d{1,2}:\d{2}.*)?"
+        rf"|\d{{1,2}}[-\s./]*{_MONTH}[-\s./,]*\d{{2,4}}([:\s].*)?|{_MONTH}[-\s]+\d{{1,4}}(,?\s*\d{{4}})?",
+        re.ASCII | re.IGNORECASE,
+    ),
+    "a time of day (make it a number, as by its hour": re.compile(
+        r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(\s*[ap]\.?m\.?)?|\d{1,2}\s*[ap]\.?m\.?", re.ASCII | re.IGNORECASE
     ),
 }
+_UNIT = re.compile(r"[-+]?\d+([.,]\d+)?\s*([^\W\d_]+)")
+"""A number and its unit."""
 
 
 def named(table: pd.DataFrame, wanted: Sequence[str], *, drop: Sequence[str], source: str) -> pd.DataFrame:
@@ -32,6 +46,10 @@ def named(table: pd.DataFrame, wanted: Sequence[str], *, drop: Sequence[str], so
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"{source} has more than one column named {listed(repeated)}; rename the copies")
+    look = [visible(name) for name in names]
+    twins = [name for name, shown in zip(names, look, strict=True) if look.count(shown) > 1]
+    if twins:
+        raise ValueError(f"{source} has columns whose names look the same: {', '.join(map(ascii, twins))}; rename one")
     require_columns(names, wanted, source=source)
     if not len(table):
         raise ValueError(f"{source} has no rows")
@@ -84,18 +102,27 @@ def plain_columns(
 
 
 def alike(values: Iterable[str]) -> tuple[str, str] | None:
-    """Two texts that differ only in case, blanks, or the marks ``. , ;`` at the end; None if there are none.
+    """Two texts that differ only in case, blanks, what is invisible, or ``. , ;`` at the end; None if there are none.
 
     >>> alike(["no", "yes", "Yes."]), alike(["A", "A+", "a-", "<=50K", ">50K"])
     (('yes', 'Yes.'), None)
     """
     seen: dict[str, str] = {}
     for value in values:
-        key = " ".join(unicodedata.normalize("NFKC", value).casefold().split()).rstrip(" .,;")
+        key = " ".join(visible(unicodedata.normalize("NFKC", value)).casefold().split()).rstrip(" .,;")
         if key in seen:
             return seen[key], value
         seen[key] = value
     return None
+
+
+def visible(text: str) -> str:
+    r"""Text in its composed form, without what nobody sees: joiners, soft hyphens, byte order marks.
+
+    >>> visible("e\u0301\u200b") == "\u00e9"
+    True
+    """
+    return "".join(letter for letter in unicodedata.normalize("NFC", text) if unicodedata.category(letter) != "Cf")
 
 
 def doubts(values: Collection[str], *, max_categories: int | None = None) -> str | None:
@@ -114,6 +141,9 @@ def doubts(values: Collection[str], *, max_categories: int | None = None) -> str
         found = [value for value in words if pattern.fullmatch(value)]
         if found:
             return f"holds text such as {_few(found)}, which looks like {what}; {as_they_are})"
+    units = {unit[2] if (unit := _UNIT.fullmatch(value)) else None for value in words}
+    if len(words) > 2 and len(units) == 1 and None not in units:
+        return f"holds text such as {_few(words)}, which looks like {_NUMBER}; {as_they_are})"
     if len(list(filter(None, (digits, truths, words)))) > 1:
         odd = words or truths
         return (
@@ -135,9 +165,10 @@ def doubts(values: Collection[str], *, max_categories: int | None = None) -> str
 def differs_little(values: Iterable[str]) -> str | None:
     """What to say of two values that are probably one; None if there are none."""
     pair = alike(values)
+    show = ascii if pair and visible(pair[0]) == visible(pair[1]) else repr
     return pair and (
-        f"holds {pair[0]!r} and {pair[1]!r}, which differ only in case, blanks or a mark at the end (make them one, or "
-        "name the column in categorical=(...) to keep both)"
+        f"holds {show(pair[0])} and {show(pair[1])}, which differ only in case, blanks, what is invisible or a mark at "
+        "the end (make them one, or name the column in categorical=(...) to keep both)"
     )
 
 

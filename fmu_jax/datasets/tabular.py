@@ -54,8 +54,9 @@ def from_csv(
       and false if every value is one of these, else text. Parquet keeps its types.
     - An entry without text is missing, and so are `na_values` and the words that `default_na` stands for.
     - Text becomes categories. It is refused where it is probably something else: numbers beside text, numbers with
-      units or marks, dates, or values that differ only in case, blanks or a full stop. A column named in `categorical`,
-      or of a dictionary type (pandas: category), has each value as a category of its own, be it a number.
+      units or marks, dates, times, or values that differ only in case, blanks, what is invisible or a full stop. A
+      column named in `categorical`, or of a dictionary type (pandas: category), has each value as a category of its
+      own, be it a number.
     - Dates, times, durations, lists, bytes and complex numbers are refused.
 
     Args:

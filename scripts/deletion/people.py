@@ -86,6 +86,12 @@ def check_ids(ids: Sequence[str], *, source: str) -> None:
     twice = repeated(ids)
     if twice:
         raise ValueError(f"{source} repeats the id {named(twice)}; each row needs an id of its own")
+    marked = [name for name in ids if "\ufeff" in name]
+    if marked:
+        raise ValueError(
+            f"{source} has a byte order mark in the id {named(marked)}, as where files were joined; take it out, or "
+            "nobody sees whom the id means"
+        )
     broken = [name for name in ids if name.splitlines() != [name]]
     if broken:
         raise ValueError(

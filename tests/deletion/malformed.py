@@ -316,7 +316,7 @@ TABLES = [
     Case(
         "numbers with a hexadecimal one",
         columns(score=["0x10", *map(str, NUMBER[1:])]),
-        "'score' holds numbers and text such as '0x10'",
+        "'score' holds text such as '0x10', which looks like a number",
     ),
     Case(
         "numbers with an underscore",

@@ -46,6 +46,12 @@ def test_repeated_and_missing_ids_of_a_table_are_named():
         people.check_ids(["7", "", "8", ""], source="the table")
 
 
+def test_an_id_with_an_invisible_mark_is_refused():
+    """A list of ids may begin with that mark, and then means the person whose id lacks it."""
+    with pytest.raises(ValueError, match=r"byte order mark in the id '\\ufeff5'"):
+        people.check_ids(["5", "\ufeff5"], source="the table")
+
+
 BREAKS = [chr(k) for k in range(0x3000) if len(f"a{chr(k)}b".splitlines()) > 1]
 
 
