@@ -116,7 +116,7 @@ def test_p10_lenet_equals_a_slow_forward_pass(activation):
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize(("bottleneck", "stride"), [(False, 1), (False, 2), (True, 2)])
 def test_a_block_equals_a_slow_forward_pass(bottleneck, stride, train):
-    block = Block(3, stride, bottleneck, "softplus", 5.0, None)
+    block = Block(3, stride, bottleneck, 1.0, "softplus", 5.0, dtype=None)
     rng = np.random.default_rng(0)
     x = rng.random((4, 6, 5, 4))
     variables = float64(block.init(jax.random.key(0), jnp.asarray(x, jnp.float32), train=False))
@@ -219,7 +219,7 @@ def test_p12_a_softplus_block_ends_in_a_softplus(bottleneck):
     x = jax.random.normal(jax.random.key(0), (4, 6, 6, 8), jnp.float32)
     outputs = {}
     for activation in ("relu", "softplus"):
-        block = Block(2 if bottleneck else 8, 1, bottleneck, activation, 5.0, None)
+        block = Block(2 if bottleneck else 8, 1, bottleneck, 1.0, activation, 5.0, dtype=None)
         outputs[activation] = block.apply(block.init(jax.random.key(1), x, train=False), x, train=False)
     assert (outputs["relu"] == 0).any()
     assert (outputs["softplus"] > 0).all()
