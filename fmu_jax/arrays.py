@@ -132,6 +132,8 @@ def as_codes(values: Any, name: str, *, rule: str = "whole numbers 0, 1, ...") -
         least = _INT32.min if jnp.issubdtype(array.dtype, jnp.signedinteger) else 0
         return jnp.clip(array, least, _INT32.max).astype(jnp.int32)
     array = np.asarray(array)
+    if not whole and array.dtype.itemsize < 8:
+        array = array.astype(float)  # No float16 holds the largest int32.
     fits = np.isfinite(array.astype(float)) & (array >= _INT32.min) & (array <= _INT32.max) & (array == np.trunc(array))
     if not np.all(fits):
         seen = np.unique(array[~fits])[:5].tolist()

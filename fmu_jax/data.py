@@ -64,7 +64,7 @@ class DataSummary(NamedTuple):
     bad_weights: Int[Array, ""]
 
 
-def make_data(x, y, group, weight=None, *, groups: int | None = None) -> Data:
+def make_data(x, y, group, weight=None, *, groups: int | np.integer | None = None) -> Data:
     """Builds a checked ``Data`` from anything array-like.
 
     Args:
@@ -92,6 +92,8 @@ def make_data(x, y, group, weight=None, *, groups: int | None = None) -> Data:
         if is_traced(group):
             raise ValueError("`group` is being traced, so that nobody can count its codes; pass `groups`, how many")
         groups = max(2, int(np.asarray(group).max(initial=0)) + 1)
+    elif isinstance(groups, np.integer):
+        groups = int(groups)
     weight = jnp.ones(x.shape[:1], x.dtype) if weight is None else as_floats(weight, "weight", dtype=x.dtype)
     data = Data(x, y, group, weight, groups)
     check_data(data)
@@ -183,7 +185,9 @@ def check_shapes(data: Data) -> None:
     """Raises ValueError unless ``x`` is floating and the four arrays agree in length and dtype."""
     if not isinstance(data.groups, int) or not 2 <= data.groups <= MOST_GROUPS:
         raise ValueError(f"`groups` must be a whole number between 2 and {MOST_GROUPS}, got {data.groups!r}")
-    n = data.x.shape[0] if data.x.ndim else 0
+    if not data.x.ndim:
+        raise ValueError("`x` must have shape (n, d), one row of features a person; got (), a single number")
+    n = data.x.shape[0]
     for name in ("y", "group", "weight"):
         shape = getattr(data, name).shape
         if shape != (n,):

@@ -85,7 +85,7 @@ def fit(
     if init is None:
         if not objective.linear:
             raise ValueError("`init` is required for a model that is not linear; pass its initial parameters")
-        init = jnp.zeros(data.x.shape[1], data.x.dtype)
+        init = jnp.zeros(data.x.shape[-1], data.x.dtype)  # The check below refuses what is no (n, d).
     check_params(objective, init, data, noise)
     if tolerance is None:
         tolerance = 1e-10 if data.x.dtype == jnp.float64 else 1e-5

@@ -34,6 +34,7 @@ import scipy.special
 from jax.scipy.stats import norm
 from jaxtyping import Array
 
+from fmu_jax.arrays import as_numbers
 from fmu_jax.objective import Scalar
 from fmu_jax.tails import bisect, gaussian_delta_bound, outward, round_up, unit_of
 from fmu_jax.tracing import is_traced
@@ -46,30 +47,30 @@ _HALVINGS = 80
 
 def check_positive(**numbers) -> None:
     """Raises ValueError unless each number is positive and finite; tracers pass."""
-    for name, number in numbers.items():
-        if not is_traced(number) and not np.all((np.asarray(number) > 0) & np.isfinite(number)):
-            raise ValueError(f"`{name}` must be positive and finite, got {number}")
+    _check_each(numbers, lambda seen: (seen > 0) & np.isfinite(seen), "must be positive and finite")
 
 
 def check_norm(**numbers) -> None:
     """Raises ValueError for a negative or NaN number; infinity and tracers pass."""
-    for name, number in numbers.items():
-        if not is_traced(number) and not np.all(np.asarray(number) >= 0):
-            raise ValueError(f"`{name}` is a norm and must be >= 0, got {number}")
+    _check_each(numbers, lambda seen: seen >= 0, "is a norm and must be >= 0")
 
 
 def check_not_negative(**numbers) -> None:
     """Raises ValueError unless each number is >= 0 and finite; tracers pass."""
-    for name, number in numbers.items():
-        if not is_traced(number) and not np.all((np.asarray(number) >= 0) & np.isfinite(number)):
-            raise ValueError(f"`{name}` must be finite and >= 0, got {number}")
+    _check_each(numbers, lambda seen: (seen >= 0) & np.isfinite(seen), "must be finite and >= 0")
 
 
 def check_probability(**numbers) -> None:
     """Raises ValueError unless each number lies strictly between 0 and 1; tracers pass."""
+    _check_each(numbers, lambda seen: (seen > 0) & (seen < 1), "must lie strictly between 0 and 1")
+
+
+def _check_each(numbers, sound, rule: str) -> None:
     for name, number in numbers.items():
-        if not is_traced(number) and not np.all((np.asarray(number) > 0) & (np.asarray(number) < 1)):
-            raise ValueError(f"`{name}` must lie strictly between 0 and 1, got {number}")
+        if not is_traced(number):
+            seen = np.asarray(as_numbers(np.asarray(number) if np.isscalar(number) else number, name))
+            if not np.all(sound(seen)):
+                raise ValueError(f"`{name}` {rule}, got {number}")
 
 
 def epsilon_from(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from fmu_jax.arrays import as_floats, as_mask, check_ordered
 from fmu_jax.audit.roc import auc
 from fmu_jax.showing import one_line
+from fmu_jax.tracing import is_traced
 
 
 class Membership(NamedTuple):
@@ -60,10 +62,15 @@ def membership(
     loss, member = as_floats(loss, "loss"), as_mask(member, "member")
     if jnp.ndim(loss) != 2 or jnp.shape(loss) != jnp.shape(member):
         raise ValueError(f"`loss` and `member` must both be (models, rows), got {jnp.shape(loss)}, {jnp.shape(member)}")
+    check_ordered(loss=loss)
     if threshold is None:
         threshold = jnp.mean(loss, axis=1)
+        if not is_traced(threshold) and np.any(np.isnan(threshold) | (np.isinf(threshold) & np.isfinite(loss).all(1))):
+            raise ValueError(
+                "the mean of `loss` is no number (no rows, inf beside -inf, or too large); pass `threshold`"
+            )
     threshold = as_floats(threshold, "threshold", dtype=loss.dtype)
-    check_ordered(loss=loss, threshold=threshold)
+    check_ordered(threshold=threshold)
     if jnp.shape(threshold) != jnp.shape(loss)[:1]:
         raise ValueError(f"`threshold` must have shape {jnp.shape(loss)[:1]}, got {jnp.shape(threshold)}")
     return _attack(loss, member, threshold)

@@ -41,7 +41,7 @@ def attributes_of(group: str | Sequence[str]) -> tuple[str, ...]:
     """
     names = (group,) if isinstance(group, str) else tuple(group)
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"group must name one attribute, or several different ones, got {group!r}")
+        raise ValueError(f"group={names!r} must name one attribute, or several different ones")
     return names
 
 

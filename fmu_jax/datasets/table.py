@@ -148,9 +148,11 @@ def split_rows(n: int, *, test_fraction: float, seed: int) -> tuple[Int64[np.nda
       Train rows and test rows, int64.
 
     Raises:
-      ValueError: `test_fraction` is outside (0, 1), or a side would have no row.
+      ValueError: `test_fraction` is outside (0, 1), or a side would have no row; or `seed` is no whole number >= 0.
     """
     tests = count_test_rows(n, test_fraction)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed={seed!r} must be a whole number >= 0, so that the same split can be drawn again")
     order = np.random.default_rng(seed).permutation(n)
     return order[tests:], order[:tests]
 
@@ -187,7 +189,7 @@ def fit_scaling(
     """
     if how not in SCALINGS:
         raise ValueError(f"unknown scaling {how!r}; available: {listed(SCALINGS)}")
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         low, high = shards.least(x.min(axis=0)), shards.most(x.max(axis=0))
         center, spread = np.zeros(x.shape[1]), np.ones(x.shape[1])
         if how == "standardise":

@@ -29,8 +29,8 @@ def outcome(said: str, *kinds: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         text = str(error)
-        if isinstance(error, OSError) and error.strerror and error.filename:
-            text = f"{error.filename}: {error.strerror}"
+        if isinstance(error, OSError) and error.strerror:
+            text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         kind = ValueError if isinstance(error, ValueError) else OSError
         if isinstance(error, FileNotFoundError | PermissionError):
             kind = type(error)

@@ -1,10 +1,12 @@
 """Identifiers: exact text, one a line, and hashes that only the salt can make."""
 
+import errno
 import hashlib
 
 import pytest
 
 from scripts.deletion import people
+from scripts.deletion.words import outcome
 
 
 def test_ids_are_exact_text(tmp_path):
@@ -78,3 +80,8 @@ def test_hashes_are_hmac_sha256():
     outer = hashlib.sha256(bytes(b ^ 0x5C for b in block) + inner).digest()
     assert people.hash_ids(salt, [name]) == [outer[: people.HASH_BYTES]]
     assert people.hash_ids(bytes(32), [name]) != people.hash_ids(salt, [name])
+
+
+def test_an_error_without_a_file_says_no_number():
+    with pytest.raises(OSError, match=r"^nothing: No space left on device; when"), outcome("nothing", OSError):
+        raise OSError(errno.ENOSPC, "No space left on device")

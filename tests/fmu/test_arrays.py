@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from fmu_jax import Data, Objective, audit, fit, make_data, predict_labels
+from fmu_jax import Data, Objective, audit, fit, make_data, predict_labels, privacy
 from fmu_jax.arrays import as_codes, as_floats, as_mask, as_numbers
 from fmu_jax.audit.roc import auc, true_positive_rate
 from fmu_jax.data import as_data, forget_mask
@@ -159,6 +159,14 @@ def test_codes_never_wrap(codes, said, x64):
                 forget_mask(rows, 4)
 
 
+@pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16, np.float32])
+def test_codes_of_narrow_floats(kind):
+    """Without a warning: the largest int32 is infinite in float16."""
+    np.testing.assert_array_equal(as_codes(Y.astype(kind), "y"), Y)
+    with pytest.raises(ValueError, match="inf"):
+        as_codes(np.array([1, np.inf], kind), "y")
+
+
 @pytest.mark.parametrize(
     "codes", [np.array(Y, object), Y.astype(np.uint64), pd.Series(Y == 1, dtype="boolean"), Y == 1]
 )
@@ -195,10 +203,35 @@ def test_a_strength_is_a_number(l2):
         Objective(l2=l2)
 
 
-def test_three_dimensions_are_for_models_that_are_not_linear():
-    data = make_data(np.ones((4, 2, 3)), Y, S)
-    with pytest.raises(ValueError, match=r"the linear model needs features of shape \(n, d\), got \(4, 2, 3\)"):
+@pytest.mark.parametrize("shape", [(4,), (4, 2, 3)])
+def test_other_dimensions_are_for_models_that_are_not_linear(shape):
+    data = make_data(np.ones(shape), Y, S)
+    with pytest.raises(ValueError, match=r"the linear model needs features of shape \(n, d\), got \(4,"):
         fit(Objective(l2=1.0), data)
+
+
+def test_a_number_is_no_row():
+    with pytest.raises(ValueError, match=r"`x` must have shape \(n, d\), one row .* got \(\)"):
+        make_data(1.0, Y, S)
+
+
+def test_the_number_of_groups_may_be_numpys():
+    assert make_data(np.ones((4, 2)), Y, S, groups=np.int32(2)).groups == 2
+
+
+@pytest.mark.parametrize("number", [1j, "0.1", None, np.array("a"), np.datetime64("2020")])
+def test_a_privacy_parameter_is_a_number(number):
+    for arguments in ((number, 1.0, 0.1), (1.0, number, 0.1), (1.0, 1.0, number)):
+        with pytest.raises(ValueError, match=r"`(residual|sigma|delta)` must"):
+            privacy.gaussian_epsilon(*arguments)
+
+
+@pytest.mark.parametrize("losses", [[[1.0, np.inf, -np.inf]], [[1e308, 1e308, 0.0]], [[]]])
+def test_losses_without_a_mean_need_a_threshold(losses):
+    member = np.ones(np.shape(losses), bool)
+    with pytest.raises(ValueError, match=r"the mean of `loss` is no number .* pass `threshold`"):
+        audit.membership(losses, member)
+    assert audit.membership(losses, member, threshold=[0.0]).auc == 0.5
 
 
 def test_tracers_pass_or_say_why_not():

@@ -121,3 +121,20 @@ def test_values_and_names_that_look_the_same_are_refused(twin):
     if other == "caf\u00e9":
         with pytest.raises(ValueError, match=r"names look the same: 'caf\\xe9', '.*'; rename one"):
             datasets.from_table(people(**{other: I, twin: I % 5}), **USE)
+
+
+@pytest.mark.parametrize("seed", [-1, True])
+def test_a_split_can_be_drawn_again(seed):
+    with pytest.raises(ValueError, match=r"seed=.* must be a whole number >= 0"):
+        datasets.from_table(people(), **USE | {"seed": seed})
+
+
+def test_features_too_small_to_scale_are_refused_without_a_warning():
+    with pytest.raises(ValueError, match="too large or too small to scale"):
+        datasets.from_table(people(tiny=I * 5e-324), **USE)
+
+
+def test_an_attribute_named_twice_is_said_as_an_argument():
+    """So that the command can say it as its flag."""
+    with pytest.raises(ValueError, match=r"^group=\('sex', 'sex'\) must name one attribute"):
+        datasets.from_table(people(), label="hired", group=["sex", "sex"], seed=0)
