@@ -86,9 +86,15 @@ def check_classes(apply_fn: Callable[[Any], Any], x: Any, y: Any = None) -> int:
     Only the model's output shape for ``x`` is looked up. Traced labels cannot be seen, and are not checked.
 
     Raises:
-      ValueError: logits of another shape, fewer than two classes, or a label that is no class.
+      ValueError: logits of another shape or type, something beside them, fewer than two classes, or a label that is
+        no class.
     """
-    shape = jax.eval_shape(apply_fn, x).shape
+    logits = jax.eval_shape(apply_fn, x)
+    if not hasattr(logits, "dtype"):
+        raise ValueError(f"a model must return logits alone, got a {type(logits).__name__}; take them out of it")
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(f"logits must be floats, got {logits.dtype}")
+    shape = logits.shape
     if len(shape) != 2 or shape[0] != jnp.shape(x)[0]:
         raise ValueError(f"expected logits of the shape ({jnp.shape(x)[0]}, classes), got {shape}{_ONE_LOGIT}")
     check_two_classes(shape)
