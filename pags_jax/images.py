@@ -80,6 +80,16 @@ def check_labels(y: Any, x: Any) -> None:
         raise ValueError(f"labels must be at least 0, got {np.min(np.asarray(y))}")
 
 
+def check_examples(x: Any, y: Any, classes: int | None) -> None:
+    """Raises ValueError unless there is one label >= 0 for each image, and below ``classes`` where that is known.
+
+    For data sets that are gathered by rows: beyond the end of the labels JAX takes the last one, again and again.
+    """
+    check_labels(y, x)
+    if classes is not None and not is_traced(y) and np.max(np.asarray(y), initial=0) >= classes:
+        raise ValueError(f"labels must be below {classes}, the number of classes, got {np.max(np.asarray(y))}")
+
+
 def check_classes(apply_fn: Callable[[Any], Any], x: Any, y: Any = None) -> int:
     """The model's number of classes, at least two, of which every label is one; ``apply_fn(x) -> (n, classes)``.
 
