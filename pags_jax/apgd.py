@@ -21,8 +21,9 @@ from jaxtyping import Array, Float, Integer
 
 from pags_jax.ascent import ApplyFn, Point, ascent_of, best_of, better, first, loop, select, starts
 from pags_jax.chunks import check_counts
-from pags_jax.images import as_labels, check_classes, check_images
+from pags_jax.images import as_images, as_labels, check_classes
 from pags_jax.margins import DLR_CLASSES, Loss
+from pags_jax.per_example import in_evaluation
 
 
 class _Adaptive(NamedTuple):
@@ -178,10 +179,12 @@ def apgd_targeted(
     Raises:
       ValueError: as ``attacks.pgd``.
     """
-    check_images(x)
-    known = check_classes(apply_fn, x, y)
+    x = as_images(x)
+    with in_evaluation():
+        known = check_classes(apply_fn, x, y)
     check_counts(classes=classes)
-    logits = apply_fn(x)
+    logits = jnp.asarray(apply_fn(x))
+    logits = jnp.maximum(logits, jnp.finfo(logits.dtype).min)  # So that the label, at -inf, is last.
     is_label = jax.nn.one_hot(as_labels(y), known, dtype=bool)
     targets = jax.lax.top_k(jnp.where(is_label, -jnp.inf, logits), min(classes, known - 1))[1].T
     keys = starts(key, None, len(targets))

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from pags_jax.balls import Ball, ball
 from pags_jax.chunks import check_counts
-from pags_jax.images import as_labels, check_classes, check_images, check_labels
+from pags_jax.images import NO_CLASS, as_images, as_labels, check_classes, check_labels, is_traced
 from pags_jax.margins import DLR_CLASSES, Loss, behind, correct_logits
+from pags_jax.per_example import in_evaluation
 
 ApplyFn = Callable[[Any], Any]
 
@@ -130,10 +132,14 @@ def starts(key: Any, start: Any, restarts: int) -> Any:
 
 def ascent_of(apply_fn, x, y, targets, eps_l2, eps_linf, bounds, loss, scope, **path) -> Ascent:
     """What to attack, from the arguments of ``attacks.pgd``; raises what it raises."""
-    check_images(x)
+    x = as_images(x)
     _check(apply_fn, x, y, targets, loss=loss, **path)
     inside = ball(x, eps_l2=eps_l2, eps_linf=eps_linf, bounds=bounds, scope=scope)
-    return Ascent(apply_fn, jnp.asarray(x), as_labels(y), None if targets is None else as_labels(targets), loss, inside)
+    labels = as_labels(y)
+    if targets is not None:  # Towards its own label an attack cannot fail: it has no gradient.
+        targets = as_labels(targets)
+        targets = jnp.where(targets == labels, NO_CLASS, targets)
+    return Ascent(apply_fn, x, labels, targets, loss, inside)
 
 
 def first(inside: Ball, origin: Array, is_key: bool, dtype: Any) -> Array:
@@ -145,13 +151,17 @@ def first(inside: Ball, origin: Array, is_key: bool, dtype: Any) -> Array:
 
 def _check(apply_fn, x, y, targets, *, loss, key, start, steps, restarts) -> None:
     check_labels(y, x)
-    classes = check_classes(apply_fn, x, y)
+    with in_evaluation():
+        classes = check_classes(apply_fn, x, y)
     if targets is not None:
         try:
             check_labels(targets, x)
             check_classes(apply_fn, x, targets)
         except ValueError as error:
             raise ValueError(f"`targets`: {error}") from None
+        if not is_traced(targets, y) and np.any(np.asarray(targets) == np.asarray(y)):
+            row = int(np.argmax(np.asarray(targets) == np.asarray(y)))
+            raise ValueError(f"`targets` must be other classes than the labels, row {row} has {targets[row]} for both")
     if loss not in get_args(Loss):
         raise ValueError(f"unknown loss {loss!r}; known: {', '.join(get_args(Loss))}")
     if loss == "dlr" and classes < DLR_CLASSES[targets is not None]:
@@ -163,5 +173,7 @@ def _check(apply_fn, x, y, targets, *, loss, key, start, steps, restarts) -> Non
         raise ValueError("give a `key` for the random start, or a `start`")
     if start is not None and jnp.shape(start) != x.shape:
         raise ValueError(f"`start` must have the shape {x.shape} of `x`, got {jnp.shape(start)}")
+    if start is not None and not is_traced(start) and not np.all(np.isfinite(start)):
+        raise ValueError("`start` holds NaN or infinite values")
     if start is not None and restarts > 1:
         raise ValueError(f"`restarts` start at random, got {restarts} with a `start`; leave one of the two out")

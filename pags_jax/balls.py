@@ -129,6 +129,7 @@ def for_each(number: Any, name: str, x: Array) -> Array:
             f"`{name}` must be one number or {x.shape[0]}, one for each image, got the shape {np.shape(number)}"
         )
     number = jnp.asarray(number, x.dtype)
+    number = jnp.where(number >= 0, number, jnp.nan)  # Of traced ones: no ball, rather than one of another radius.
     return number if number.ndim == 0 else number.reshape(-1, *(1,) * (x.ndim - 1))
 
 

@@ -15,9 +15,10 @@ from jaxtyping import Array, Bool, Float, Integer, Shaped
 
 from pags_jax.apgd import apgd, apgd_targeted
 from pags_jax.attacks import pgd
-from pags_jax.images import check_classes, check_images, check_labels, wide
+from pags_jax.chunks import check_counts
+from pags_jax.images import as_images, as_wide, check_classes, check_labels
 from pags_jax.margins import correct_logits
-from pags_jax.per_example import check_classifier
+from pags_jax.per_example import check_alone, check_classifier, in_evaluation
 
 #: "pgd" starts at random and at the image; "ensemble" adds APGD-CE and APGD-T.
 Attack = Literal["pgd", "ensemble"]
@@ -28,8 +29,9 @@ class Verdict(NamedTuple):
 
     Attributes:
       correct: right as it is.
-      robust: right as it is and under every attack, of which at least one had a gradient all the way.
-      no_gradient: right so far, but every attack met a gradient that was zero or not finite: nothing is known.
+      robust: right as it is and under every attack, of which one on the margin had a gradient all the way.
+      no_gradient: right so far, but every attack on the margin met a gradient that was zero or not finite: nothing is
+        known.
     """
 
     correct: Bool[Array, " n"]
@@ -44,7 +46,7 @@ def correct(apply_fn: Callable[[Any], Any], x: Float[Array, "n ..."], y: Integer
     apart. A traced label that is no class is wrong.
 
     Args:
-      apply_fn: maps images to logits ``(n, classes)``, at least two.
+      apply_fn: maps images to logits ``(n, classes)``, at least two, each example by itself.
       x: images in [0, 1].
       y: labels.
 
@@ -52,14 +54,16 @@ def correct(apply_fn: Callable[[Any], Any], x: Float[Array, "n ..."], y: Integer
       One truth value for each example.
 
     Raises:
-      ValueError: images, labels or a model that do not fit.
+      ValueError: images, labels or a model that do not fit, or one in training.
 
     >>> correct(lambda x: x, jnp.eye(3), jnp.array([0, 1, 1]))
     Array([ True,  True, False], dtype=bool)
     """
-    check_images(x)
+    x = as_images(x)
     check_labels(y, x)
-    check_classes(apply_fn, x, y)
+    with in_evaluation():
+        check_classes(apply_fn, x, y)
+    check_alone(apply_fn, x)
     return correct_logits(apply_fn(x), y)
 
 
@@ -111,15 +115,14 @@ def under_attack(
     """
     if attack not in get_args(Attack):
         raise ValueError(f"unknown attack {attack!r}; known: {', '.join(get_args(Attack))}")
-    check_images(x)
+    x = as_images(x)
     check_labels(y, x)
     check_classifier(apply_fn, x, y)
-    logits = apply_fn(x)
+    logits = as_wide(apply_fn(x))
     right, spread = correct_logits(logits, y), _spread(logits)
 
     def scaled(x):
-        logits = apply_fn(x)
-        return logits.astype(spread.dtype) / spread
+        return as_wide(apply_fn(x)) / spread
 
     given: dict[str, Any] = {
         "eps_l2": eps_l2, "eps_linf": eps_linf, "steps": steps, "bounds": bounds, "unroll": unroll,
@@ -131,11 +134,12 @@ def under_attack(
     if attack == "ensemble":
         for_apgd, for_targeted = jax.random.split(key)
         found += [apgd(scaled, x, y, key=for_apgd, **given), apgd_targeted(scaled, x, y, key=for_targeted, **given)]
-    stays, blind = right, jnp.ones_like(right)
+    stays = right
     for one in found:
         # Judged anew: by the model itself, at the image that is returned.
-        stays &= correct(apply_fn, x + one.delta, y) & ~one.fooled
-        blind &= one.no_gradient
+        stays &= correct_logits(apply_fn(x + one.delta), y) & ~one.fooled
+    # Of the margin alone: the other losses rise by classes that are far behind, also where the first two are flat.
+    blind = found[0].no_gradient & found[1].no_gradient
     return Verdict(right, stays & ~blind, stays & blind)
 
 
@@ -193,8 +197,7 @@ def accuracy(
     >>> accuracy(judge, jnp.eye(4), jnp.array([0, 1, 1, 3]), key=jax.random.key(0), batch_size=3)
     0.75
     """
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+    check_counts(batch_size=batch_size)
     if not len(x) or len(y) != len(x):
         raise ValueError(f"expected as many labels as images, and at least one, got {len(y)} and {len(x)}")
     judged = []
@@ -206,7 +209,6 @@ def accuracy(
 
 
 def _spread(logits: Array) -> Array:
-    """Largest minus smallest logit of each example ``(n, 1)``, in float32 at least; 1 where that is 0 or not finite."""
-    logits = logits.astype(wide(logits.dtype))
+    """Largest minus smallest logit of each example ``(n, 1)``; 1 where that is 0 or not finite."""
     spread = jnp.max(logits, -1, keepdims=True) - jnp.min(logits, -1, keepdims=True)
     return jax.lax.stop_gradient(jnp.where((spread > 0) & jnp.isfinite(spread), spread, 1))

@@ -80,15 +80,31 @@ def check_labels(y: Any, x: Any) -> None:
         raise ValueError(f"labels must be at least 0, got {np.min(np.asarray(y))}")
 
 
+def check_examples(x: Any, y: Any, classes: int | None) -> None:
+    """Raises ValueError unless there is one label >= 0 for each image, and below ``classes`` where that is known.
+
+    For data sets that are gathered by rows: beyond the end of the labels JAX takes the last one, again and again.
+    """
+    check_labels(y, x)
+    if classes is not None and not is_traced(y) and np.max(np.asarray(y), initial=0) >= classes:
+        raise ValueError(f"labels must be below {classes}, the number of classes, got {np.max(np.asarray(y))}")
+
+
 def check_classes(apply_fn: Callable[[Any], Any], x: Any, y: Any = None) -> int:
     """The model's number of classes, at least two, of which every label is one; ``apply_fn(x) -> (n, classes)``.
 
     Only the model's output shape for ``x`` is looked up. Traced labels cannot be seen, and are not checked.
 
     Raises:
-      ValueError: logits of another shape, fewer than two classes, or a label that is no class.
+      ValueError: logits of another shape or type, something beside them, fewer than two classes, or a label that is
+        no class.
     """
-    shape = jax.eval_shape(apply_fn, x).shape
+    logits = jax.eval_shape(apply_fn, x)
+    if not hasattr(logits, "dtype"):
+        raise ValueError(f"a model must return logits alone, got a {type(logits).__name__}; take them out of it")
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(f"logits must be floats, got {logits.dtype}")
+    shape = logits.shape
     if len(shape) != 2 or shape[0] != jnp.shape(x)[0]:
         raise ValueError(f"expected logits of the shape ({jnp.shape(x)[0]}, classes), got {shape}{_ONE_LOGIT}")
     check_two_classes(shape)

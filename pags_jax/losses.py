@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Integer
 
 from pags_jax.attacks import pgd
 from pags_jax.balls import Norm, Scope
-from pags_jax.images import check_images, check_labels
+from pags_jax.images import as_images, check_labels
 from pags_jax.likelihood import log_prob
 
 Value = Any
@@ -59,7 +59,7 @@ def cross_entropy(
     2.303
     """
     del key, strength
-    check_images(x)
+    x = as_images(x)
     check_labels(y, x)
     logits, aux = _with_aux(apply_fn, has_aux)(x)
     return _result(_mean_loss(logits, y), aux, has_aux)
@@ -85,7 +85,7 @@ def gradient_norm(
     10.0
     """
     del key
-    check_images(x)
+    x = as_images(x)
     check_labels(y, x)
     (logits, aux), pull = _split_vjp(_with_aux(apply_fn, has_aux), x)
     by_logit = jax.grad(lambda logits: -log_prob(logits, y).sum())(logits)
@@ -104,7 +104,7 @@ def smoothness(
     has_aux: bool = False,
 ) -> Value:
     """Cross-entropy and how far noise of standard deviation ``sigma`` moves the logits; the rest as above."""
-    check_images(x)
+    x = as_images(x)
     check_labels(y, x)
     forward = _with_aux(apply_fn, has_aux)
     logits, aux = forward(x)
@@ -123,7 +123,7 @@ def randomized_smoothing(
     has_aux: bool = False,
 ) -> Value:
     """Cross-entropy under Gaussian noise of standard deviation ``strength`` (Cohen et al. 2019); the rest as above."""
-    return cross_entropy(apply_fn, _with_noise(x, key, strength), y, has_aux=has_aux)
+    return cross_entropy(apply_fn, _with_noise(as_images(x), key, strength), y, has_aux=has_aux)
 
 
 def adversarial(
@@ -143,7 +143,7 @@ def adversarial(
 
     ``steps``, ``scope`` and ``unroll`` are those of ``attacks.pgd``; the rest as above.
     """
-    forward = _with_aux(apply_fn, has_aux)
+    x, forward = as_images(x), _with_aux(apply_fn, has_aux)
     radius = {f"eps_{norm}": strength}
     delta = pgd(lambda x: forward(x)[0], x, y, key=key, **radius, steps=steps, scope=scope, unroll=unroll)
     return cross_entropy(apply_fn, x + delta, y, has_aux=has_aux)

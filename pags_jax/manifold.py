@@ -36,6 +36,7 @@ from pags_jax.bases import restrict as restrict
 from pags_jax.bases import span
 from pags_jax.chunks import check_counts, map_chunks
 from pags_jax.images import as_images, as_wide, check_noise_level, check_unit_range, is_traced, wide
+from pags_jax.preconditioning import denoised
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -232,11 +233,11 @@ def denoiser_basis(
     sigma = jnp.asarray(sigma_pm1, x.dtype)
 
     def one(image, key):
-        def denoised(u):
-            return denoise(u[None], sigma)[0]
+        def clean(u):
+            return denoised(denoise, u[None], sigma)[0]
 
-        _, push = jax.linearize(denoised, 2 * image - 1)
-        _, pull = jax.vjp(denoised, 2 * image - 1)
+        _, push = jax.linearize(clean, 2 * image - 1)
+        _, pull = jax.vjp(clean, 2 * image - 1)
 
         def multiply(vectors):
             return (jax.vmap(push)(vectors) + jax.vmap(pull)(vectors)[0]) / 2

@@ -54,6 +54,7 @@ def behind(
     [-0.687, -1.0, -0.5]
     """
     # Before any difference: float16 cannot hold differences of its own range.
+    logits = jnp.asarray(logits)
     logits = logits.astype(wide(logits.dtype))
     if targets is None:
         return _AWAY[loss](logits, labels)
@@ -67,7 +68,10 @@ def correct_logits(logits: Float[Array, "n classes"], labels: Integer[Array, " n
 
 def _margin(logits: Array, labels: Array) -> Array:
     is_label = jax.nn.one_hot(as_labels(labels), logits.shape[-1], dtype=bool)
-    return jnp.max(logits, -1, where=~is_label, initial=-jnp.inf) - label_logit(logits, labels)
+    # One rival alone, also among equals: shares of a tie need not add up to 1, so that what all logits have in common
+    # would leave a gradient of rounding.
+    rival = jnp.argmax(jnp.where(is_label, -jnp.inf, logits), -1, keepdims=True)
+    return jnp.take_along_axis(logits, rival, -1)[:, 0] - label_logit(logits, labels)
 
 
 def _dlr(logits: Array, labels: Array) -> Array:

@@ -32,11 +32,16 @@ def check_classifier(apply_fn: Callable[[Any], Any], x: Float[Array, "n ..."], y
     """
     with in_evaluation():
         check_classes(apply_fn, x[:1], y)
+    check_alone(apply_fn, x)
+
+
+def check_alone(apply_fn: Callable[[Any], Any], x: Float[Array, "n ..."]) -> None:
+    """Raises ValueError where logits of an image change with its place and company in a batch, if that can be seen."""
     if is_traced(x, jnp.zeros(())):  # Inside of `jit` whatever is made is traced.
         return
     image, dark, bright = x[:1], x[:1] / 3, 1 - x[:1] / 2
     first, last = apply_fn(jnp.concatenate([image, dark])), apply_fn(jnp.concatenate([bright, image]))
-    if is_traced(first, last):  # Of parameters that are.
+    if is_traced(first, last) or len(first) != 2:  # Of parameters that are; or logits of given images alone.
         return
     a, b = np.asarray(first, np.float64)[0], np.asarray(last, np.float64)[1]
     rounding = 8 * float(jnp.finfo(first.dtype).eps) * np.max(np.abs(a))

@@ -94,7 +94,16 @@ class Preconditioned:
     def _run(self, x: Any, sigma: Any) -> tuple[Preconditioning, Any]:
         levels = jnp.broadcast_to(jnp.asarray(sigma, x.dtype), x.shape[:1])
         c = preconditioning(levels, jnp.asarray(self.sigma_data, x.dtype))
-        return c, self.network(beside(c.c_in, x) * x, c.c_noise)
+        return c, denoised(self.network, beside(c.c_in, x) * x, c.c_noise)
+
+
+def denoised(denoise: Denoiser, x: Any, sigma: Any) -> Any:
+    """``denoise(x, sigma)``; raises ValueError unless it is shaped as ``x``, against which it would be broadcast."""
+    out = denoise(x, sigma)
+    if getattr(out, "shape", None) != x.shape:
+        got = out.shape if hasattr(out, "shape") else f"a {type(out).__name__}"
+        raise ValueError(f"a denoiser must return one array shaped as its images, {x.shape}, got {got}")
+    return out
 
 
 def beside(values: Float[Array, " n"], x: Any) -> Array:

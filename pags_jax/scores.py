@@ -37,7 +37,7 @@ from pags_jax.images import as_images, check_noise_level, check_unit_range, is_t
 from pags_jax.preconditioning import Denoiser as Denoiser
 from pags_jax.preconditioning import Preconditioned as Preconditioned
 from pags_jax.preconditioning import Preconditioning as Preconditioning
-from pags_jax.preconditioning import beside
+from pags_jax.preconditioning import beside, denoised
 from pags_jax.preconditioning import preconditioned as preconditioned
 from pags_jax.preconditioning import preconditioning as preconditioning
 
@@ -102,7 +102,7 @@ def score(denoise: Denoiser, x: Float[Array, "n ..."], *, sigma_pm1: Any) -> Flo
     x, sigma = _scaled(x, sigma_pm1)
     if isinstance(denoise, Preconditioned):
         return denoise.score(x, sigma)
-    return _divided(denoise(x, sigma), x, sigma, sigma_pm1)
+    return _divided(denoised(denoise, x, sigma), x, sigma, sigma_pm1)
 
 
 def smallest_level(dtype: Any) -> float:
@@ -116,15 +116,15 @@ def smallest_level(dtype: Any) -> float:
     return (float(jnp.finfo(dtype).eps) / 0.01) ** 0.5
 
 
-def _divided(denoised: Array, x: Array, sigma: Array, sigma_pm1: Any) -> Array:
-    least = max(smallest_level(denoised.dtype), smallest_level(x.dtype))
+def _divided(clean: Array, x: Array, sigma: Array, sigma_pm1: Any) -> Array:
+    least = max(smallest_level(clean.dtype), smallest_level(x.dtype))
     if not is_traced(sigma_pm1) and float(sigma_pm1) < least:
         raise ValueError(
-            f"`sigma_pm1` = {sigma_pm1} is below {least:.2g}: rounding in {denoised.dtype} would be a visible part of "
+            f"`sigma_pm1` = {sigma_pm1} is below {least:.2g}: rounding in {clean.dtype} would be a visible part of "
             "(D - x) / sigma^2; give a denoiser made by `scores.preconditioned`, which needs no such difference, "
             "images in float64 (JAX_ENABLE_X64=1), or a larger `sigma_pm1`"
         )
-    return jnp.where(sigma >= least, (denoised - x).astype(x.dtype) / sigma**2, jnp.nan)
+    return jnp.where(sigma >= least, (clean - x).astype(x.dtype) / sigma**2, jnp.nan)
 
 
 def bayes_gradient(
@@ -153,7 +153,7 @@ def bayes_gradient(
     if isinstance(conditional, Preconditioned) and isinstance(unconditional, Preconditioned):
         return score(conditional, x, sigma_pm1=sigma_pm1) - score(unconditional, x, sigma_pm1=sigma_pm1)
     x, sigma = _scaled(x, sigma_pm1)
-    return _divided(conditional(x, sigma), unconditional(x, sigma), sigma, sigma_pm1)
+    return _divided(denoised(conditional, x, sigma), denoised(unconditional, x, sigma), sigma, sigma_pm1)
 
 
 def noise_levels(
@@ -193,7 +193,7 @@ def denoising_loss(
     if jnp.shape(noise) != x.shape:
         raise ValueError(f"`noise` must have the shape {x.shape} of `x`, got {jnp.shape(noise)}")
     levels = jnp.broadcast_to(jnp.asarray(sigma, x.dtype), x.shape[:1])
-    squares = (denoise(x + beside(levels, x) * noise, levels) - x) ** 2
+    squares = (denoised(denoise, x + beside(levels, x) * noise, levels) - x) ** 2
     return loss_weight(levels, sigma_data) * squares.reshape(x.shape[0], -1).mean(1)
 
 
@@ -235,7 +235,7 @@ def heun_step(denoise: Denoiser, x: Float[Array, "n ..."], sigma: Any, following
       Images at level ``following``.
     """
     sigma, following = (jnp.asarray(level, x.dtype) for level in (sigma, following))
-    slope = (x - denoise(x, sigma)) / sigma
+    slope = (x - denoised(denoise, x, sigma)) / sigma
     there = x + (following - sigma) * slope
     last = jnp.equal(following, 0)
     level = jnp.where(last, sigma, following)

@@ -30,7 +30,10 @@ from jaxtyping import Array, Float, Int, Int32, UInt8
 
 from pags_jax import losses, models
 from pags_jax.augmentation import Augmentation, unchanged
-from pags_jax.images import to_float
+from pags_jax.chunks import check_counts
+from pags_jax.finite import check_all_finite as check_all_finite
+from pags_jax.finite import check_finite as check_finite
+from pags_jax.images import check_examples, to_float
 
 
 @dataclass(frozen=True)
@@ -212,8 +215,9 @@ def steps_per_epoch(task: Task, rows: int) -> int:
     """Whole batches among the rows.
 
     Raises:
-      ValueError: fewer rows than a batch.
+      ValueError: fewer rows than a batch, or a batch size that is no whole number of at least 1.
     """
+    check_counts(batch_size=task.batch_size)
     if rows < task.batch_size:
         raise ValueError(f"a batch of {task.batch_size} needs as many images, got {rows}; use a smaller `batch_size`")
     return rows // task.batch_size
@@ -258,43 +262,13 @@ def steps(
     ``compiled_step`` is ``step`` under a ``jit`` of your own, such as one with compiler options, or one of the same
     signature. Yields states and metrics on the device; a state that was yielded is donated to the next step. ``place``
     is as for ``scan_epoch``.
+
+    Raises:
+      ValueError: not one label for each image, or labels that are no classes of the model, if it has ``classes``.
     """
+    check_examples(x, y, getattr(task.model, "classes", None) or None)
     rows = place(_order(task, state, x.shape[0]))
     for number in range(int(state.step) % len(rows), len(rows)):
         batch = rows[number]  # Not ``for batch in rows``, which would move every row to all devices.
         state, metrics = compiled_step(task, state, x[batch], y[batch], hyper)
         yield state, metrics
-
-
-def check_finite(metrics: Any, first_step: int) -> None:
-    """Raises FloatingPointError naming the first step and metric that is not finite; row 0 is ``first_step``.
-
-    ``metrics`` are this module's ``Metrics``, or another NamedTuple of numbers or columns.
-    """
-    table = jnp.stack([jnp.atleast_1d(column) for column in metrics], axis=1)
-    bad = ~jnp.isfinite(table)
-    if bool(bad.any()):
-        row, column = divmod(int(jnp.argmax(bad)), table.shape[1])
-        raise FloatingPointError(
-            f"{metrics._fields[column]} is {float(table[row, column])} at step {first_step + row}; "
-            f"{_advice(first_step + row)}"
-        )
-
-
-def check_all_finite(state: TrainState) -> None:
-    """Raises FloatingPointError naming what is not finite in a state: metrics say it of every update but the last."""
-    for name, tree in (("parameters", state.params), ("running statistics", state.statistics)):
-        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree)):
-            raise FloatingPointError(
-                f"{name} are not finite after step {int(state.step) - 1}; use a smaller learning rate or strength"
-            )
-
-
-def _advice(step: int) -> str:
-    """What to do about metrics that are not finite: those of step 0 come before any update."""
-    if step:
-        return "use a smaller learning rate or strength"
-    return (
-        "no update was done yet, so the learning rate has no part in it: look for labels that are no classes of the "
-        "model, images that are not finite or too small for it, or a strength that overflows"
-    )

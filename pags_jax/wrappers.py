@@ -67,7 +67,7 @@ def normalized(
 
 
 def _two_classes(apply_fn, x):
-    logits = apply_fn(x)
+    logits = jnp.asarray(apply_fn(x))
     if logits.shape not in ((x.shape[0],), (x.shape[0], 1)):
         raise ValueError(f"expected one logit for each of {x.shape[0]} images, got the shape {logits.shape}")
     logit = logits.reshape(-1)
@@ -75,6 +75,7 @@ def _two_classes(apply_fn, x):
 
 
 def _normalized(apply_fn, mean, std, x):
+    x = jnp.asarray(x)
     for name, values in (("mean", mean), ("std", std)):
         if values.shape not in ((), x.shape[-1:]):
             raise ValueError(f"`{name}` has {values.size} numbers for images of {x.shape[-1]} channels")

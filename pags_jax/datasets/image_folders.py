@@ -144,6 +144,8 @@ def _in_colours(image: Any) -> Any:
         image = grey
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
         raise ValueError(f"its pixels are of Pillow's mode {image.mode!r}, which is not read: save it as RGB")
+    if isinstance(image.info.get("transparency"), bytes):  # Of a palette, and opaque: Pillow would warn.
+        image = image.convert("RGBA")
     return image.convert("RGB")
 
 

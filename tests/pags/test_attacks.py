@@ -396,6 +396,8 @@ def test_radii_and_step_sizes_share_what_is_compiled():
         ({"scope": "batch", "eps_l2": None, "eps_linf": 1.0}, "defined for one `eps_l2`"),
         ({"key": None}, "give a `key` for the random start"),
         ({"start": jnp.zeros((2, 4))}, r"`start` must have the shape \(2, 3\) of `x`, got \(2, 4\)"),
+        ({"start": jnp.full((2, 3), jnp.nan)}, "`start` holds NaN"),
+        ({"targets": jnp.array([1, 1])}, "`targets` must be other classes than the labels, row 1 has 1 for both"),
         ({"step_size": 0.0}, "`step_size` must be finite and above 0, got 0.0"),
         ({"step_size": np.inf}, "`step_size` must be finite and above 0, got inf"),
         ({"bounds": (1.0, 0.0)}, r"\(lowest, highest\), got \(1.0, 0.0\)"),
@@ -414,3 +416,10 @@ def test_what_cannot_be_used_is_refused(changes, said):
     unchecked = inspect.unwrap(pgd)  # annotations are checked in tests only
     with pytest.raises(ValueError, match=said):
         unchecked(lambda x: x, **(arguments | changes))
+
+
+def test_traced_radii_and_targets_that_cannot_be_used_prove_nothing():
+    given = {"key": jax.random.key(0), "steps": 2, "with_outcome": True}
+    attack = jax.jit(lambda **options: pgd(lambda x: x[:, :2], ROWS, SIDES, **given, **options))
+    assert attack(eps_l2=jnp.full(6, -1.0)).fooled.all()
+    assert attack(eps_l2=0.01, targets=SIDES).no_gradient.all()

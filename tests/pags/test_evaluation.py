@@ -12,6 +12,7 @@ from pags_jax import evaluation
 from pags_jax.apgd import apgd, apgd_targeted
 from pags_jax.attacks import pgd
 from pags_jax.likelihood import log_prob
+from pags_jax.margins import behind
 from tests.pags import oracles
 
 CLASSES, PIXELS, N = 6, 10, 80
@@ -128,6 +129,44 @@ def test_without_a_gradient_nothing_is_robust(name, attack):
     assert found.correct.all()
     assert not found.robust.any()
     assert found.no_gradient.sum() > N // 2  # The others are fooled by a random start.
+
+
+def test_a_class_far_behind_is_no_gradient_of_the_margin():
+    """The cross-entropy and targets rise by a class that is never first, where those that compete are flat."""
+
+    def model(x):
+        return jnp.concatenate([10 * jax.nn.one_hot(jnp.argmax(network(x), axis=1), CLASSES), x[:, :1] - 5], axis=1)
+
+    options = {"key": jax.random.key(0), "eps_l2": 0.01, "steps": 1, "attack": "ensemble", "bounds": None}
+    found = jax.jit(lambda x, y: evaluation.under_attack(model, x, y, **options))(X, jnp.argmax(model(X), axis=1))
+    assert found.correct.all()
+    assert not found.robust.any()
+    assert found.no_gradient.any()
+
+
+def test_what_all_logits_share_is_no_gradient():
+    """Also where other classes tie: shares of a third would leave rounding."""
+    y = jnp.argmax(network(X), axis=1)
+
+    def model(x):
+        return 10 * jax.nn.one_hot(jnp.argmax(network(x), axis=1), CLASSES, dtype=x.dtype) + x[:, :1]
+
+    x = X.astype(jnp.float32)
+    assert not jnp.any(jax.grad(lambda x: behind("margin", model(x), y).sum())(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (lambda x: (x, {}), "must return logits alone, got a tuple"),
+        (lambda x: (100 * x).astype(int), "must be floats, got int"),
+        (lambda x: jax.lax.complex(x, x), "must be floats, got complex"),
+        (lambda x: x - x.mean(0, keepdims=True), "does not treat each example by itself"),
+    ],
+)
+def test_what_is_no_classifier_is_refused(model, said):
+    with pytest.raises(ValueError, match=said):
+        inspect.unwrap(evaluation.correct)(model, jnp.eye(3), jnp.arange(3))
 
 
 def test_one_attack_with_a_gradient_is_enough():

@@ -365,3 +365,20 @@ def test_a_denoiser_of_a_partial_is_a_pytree():
     x = jnp.ones((1, 2), jnp.float32)
     # Twice the weight and twice the deviation, 1: c_skip = 1/2, c_out c_in = 1/2.
     np.testing.assert_allclose(doubled(x, 1.0), (0.5 + 0.5 * 4) * x, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("denoise", "got"),
+    [(lambda x, _: x[0], r"\(2, 3\)"), (lambda x, _: x[:, :, :1], "1"), (lambda x, _: (x,), "a tuple")],
+)
+def test_denoisers_of_another_shape_are_not_broadcast(denoise, got):
+    x, options = jnp.full((2, 2, 3), 0.5), {"sigma_pm1": 0.5}
+    for call in (
+        lambda: scores.score(denoise, x, **options),
+        lambda: scores.bayes_gradient(lambda x, _: x, denoise, x, **options),
+        lambda: scores.preconditioned(denoise, sigma_data=0.5)(x, 0.5),
+        lambda: scores.denoising_loss(denoise, x, 0.5, x, sigma_data=0.5),
+        lambda: scores.heun_step(denoise, x, 0.5, 0.0),
+    ):
+        with pytest.raises(ValueError, match=rf"one array shaped as its images, \(2, 2, 3\), got .*{got}"):
+            call()

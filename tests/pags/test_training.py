@@ -1,5 +1,6 @@
 """The training step against PyTorch's SGD by hand, and what an epoch, an interruption and an attack may change."""
 
+import inspect
 from functools import partial
 
 import flax.linen as nn
@@ -177,3 +178,20 @@ def test_what_is_not_finite_is_named():
 def test_milestones_are_the_references():
     assert training.milestones(200, 390).tolist() == [150 * 390, 175 * 390]
     assert training.milestones(5, 10).tolist() == [30, 40]
+
+
+@pytest.mark.parametrize(
+    ("labels", "batch_size", "said"),
+    [
+        (Y[:-1], 10, r"expected 50 labels, one for each image, got the shape \(49,\)"),
+        (Y - 1, 10, "labels must be at least 0, got -1"),
+        (Y + 1, 10, "labels must be below 3, the number of classes, got 3"),
+        (Y, 0, "`batch_size` must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_examples_are_checked_before_an_epoch(labels, batch_size, said):
+    """Where a label is missing JAX would gather the last one; one that is no class makes NaN at some later step."""
+    task = training.Task(models.LeNet(classes=3), batch_size=batch_size)
+    state = training.TrainState(jnp.zeros((), jnp.int32), {}, {}, (), jax.random.key(0))
+    with pytest.raises(ValueError, match=said):
+        next(inspect.unwrap(training.steps)(task, state, jnp.asarray(X), jnp.asarray(labels), hyper()))

@@ -230,6 +230,13 @@ def test_transparent_pixels_are_refused(kind, tmp_path):
         image_folders.read_image(path, 2)
 
 
+def test_a_palette_with_opaque_entries_is_read_without_a_warning(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(tmp_path / "a.png", transparency=bytes([255, 255]))
+    assert image_folders.read_image(tmp_path / "a.png", 1).tolist() == [[[10, 20, 30]]]
+
+
 @needs_grain
 @pytest.mark.parametrize("damage", ["text", "empty", "cut"])
 def test_bad_images_are_named(folder, damage):
