@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from pags_jax.images import is_traced, wide
+from pags_jax.images import check_array, is_traced, wide
 
 #: Whether every example has a ball of its own, or the batch has one.
 Scope = Literal["example", "batch"]
@@ -102,6 +102,7 @@ def ball(x: Array, *, eps_l2: Any, eps_linf: Any, bounds: Any, scope: str = "exa
     if scope == "batch" and (eps_l2 is None or np.ndim(eps_l2)):
         raise ValueError('`scope="batch"` is defined for one `eps_l2`')
     name, eps = ("eps_linf", eps_linf) if eps_l2 is None else ("eps_l2", eps_l2)
+    eps = check_array(f"`{name}`", eps, "numbers", jnp.floating, jnp.integer)
     if not is_traced(eps) and not np.all((np.asarray(eps) >= 0) & np.isfinite(eps)):
         raise ValueError(f"`{name}` must be finite and at least 0, got {eps}")
     box = None if bounds is None else pixel_bounds(bounds, x)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Integer, Shaped
 from pags_jax.apgd import apgd, apgd_targeted
 from pags_jax.attacks import pgd
 from pags_jax.chunks import check_counts
-from pags_jax.images import as_images, as_wide, check_classes, check_labels
+from pags_jax.images import as_images, as_labels, as_wide, check_classes, check_labels
 from pags_jax.margins import correct_logits
 from pags_jax.per_example import check_alone, check_classifier, in_evaluation
 
@@ -64,7 +64,7 @@ def correct(apply_fn: Callable[[Any], Any], x: Float[Array, "n ..."], y: Integer
     with in_evaluation():
         check_classes(apply_fn, x, y)
     check_alone(apply_fn, x)
-    return correct_logits(apply_fn(x), y)
+    return correct_logits(apply_fn(x), as_labels(y))
 
 
 def under_attack(
@@ -118,6 +118,7 @@ def under_attack(
     x = as_images(x)
     check_labels(y, x)
     check_classifier(apply_fn, x, y)
+    y = as_labels(y)
     logits = as_wide(apply_fn(x))
     right, spread = correct_logits(logits, y), _spread(logits)
 

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from pags_jax.chunks import check_counts, map_chunks
-from pags_jax.images import as_images, as_labels, check_labels, check_number, is_traced, wide
+from pags_jax.images import as_images, as_labels, check_array, check_labels, check_number, is_traced, wide
 from pags_jax.likelihood import label_logit, log_prob
 from pags_jax.per_example import check_classifier
 
@@ -139,8 +139,9 @@ def integrated_gradients(
     """
     check_counts(steps=steps)
     x, y = _checked(apply_fn, x, y, target)
-    if jnp.shape(baseline) not in ((), x.shape):
-        raise ValueError(f"`baseline` must be one number or have the shape {x.shape} of `x`, got {jnp.shape(baseline)}")
+    baseline = check_array("`baseline`", baseline, "numbers", jnp.floating, jnp.integer)
+    if baseline.shape not in ((), x.shape):
+        raise ValueError(f"`baseline` must be one number or have the shape {x.shape} of `x`, got {baseline.shape}")
     dtype = wide(x.dtype)
     path, origin = x.astype(dtype), jnp.broadcast_to(jnp.asarray(baseline, dtype), x.shape)
     if not is_traced(baseline) and not np.all(np.isfinite(np.asarray(baseline, np.float64))):

@@ -70,12 +70,25 @@ def check_images(x: Any) -> None:
 NO_CLASS = np.iinfo(np.int32).max
 
 
+def check_array(name: str, value: Any, of: str, *kinds: Any) -> Any:
+    """``value`` as an array, NumPy's unless it has a dtype; raises ValueError unless that is one of ``kinds``.
+
+    JAX itself answers text, None and lists of them with an error that names no argument.
+    """
+    try:
+        array = value if hasattr(value, "dtype") else np.asarray(value)
+    except ValueError as error:  # Ragged lists.
+        raise ValueError(f"{name} must be an array of {of}, got {value!r}") from error
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
+        raise ValueError(f"{name} must be {of}, got {array.dtype}")
+    return array
+
+
 def check_labels(y: Any, x: Any) -> None:
     """Raises ValueError unless ``y`` holds one class number >= 0 for each image."""
-    if not jnp.issubdtype(jnp.result_type(y), jnp.integer):
-        raise ValueError(f"labels must be integers, got {jnp.result_type(y)}")
-    if jnp.shape(y) != jnp.shape(x)[:1]:
-        raise ValueError(f"expected {jnp.shape(x)[0]} labels, one for each image, got the shape {jnp.shape(y)}")
+    y = check_array("labels", y, "integers", jnp.integer)
+    if y.shape != jnp.shape(x)[:1]:
+        raise ValueError(f"expected {jnp.shape(x)[0]} labels, one for each image, got the shape {y.shape}")
     if not is_traced(y) and np.min(np.asarray(y), initial=0) < 0:
         raise ValueError(f"labels must be at least 0, got {np.min(np.asarray(y))}")
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import alignment, gradients, images, losses, manifold, robustness, scores
+from pags_jax import alignment, attacks, evaluation, gradients, images, losses, manifold, robustness, scores
 
 unchecked = inspect.unwrap  # annotations, of JAX's arrays, are checked in tests only
 X, Y = jnp.zeros((2, 3)), jnp.array([0, 1])
@@ -80,3 +80,35 @@ def test_numpys_float64_images_are_used_without_a_word():
         warnings.simplefilter("error")
         for call in calls:
             assert call().dtype in (jnp.float32, jnp.int32)
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (["cat", "dog"], r"labels must be integers, got <U3"),
+        (np.array([0, 1], object), r"labels must be integers, got object"),
+        ([0.0, 1.0], r"labels must be integers, got float64"),
+        ([[0], [1, 2]], r"labels must be an array of integers, got \[\[0\], \[1, 2\]\]"),
+        (None, r"labels must be integers, got object"),
+        ([0, 1, 2], r"expected 2 labels, one for each image, got the shape \(3,\)"),
+    ],
+)
+def test_labels_that_are_no_integers_are_named(y, said):
+    with pytest.raises(ValueError, match=said):
+        unchecked(evaluation.correct)(lambda x: x, jnp.ones((2, 3)), y)
+
+
+def test_labels_may_be_a_list():
+    logits = jnp.eye(3)
+    assert unchecked(evaluation.correct)(lambda x: x, logits, [0, 1, 1]).tolist() == [True, True, False]
+    assert unchecked(gradients.input_gradients)(lambda x: x, logits, [0, 1, 1], target="logit").tolist()[2] == [0, 1, 0]
+
+
+def test_radii_and_baselines_that_are_no_numbers_are_named():
+    x, y = jnp.ones((2, 3)), jnp.zeros(2, int)
+    for eps in ("big", None, [1.0, None], np.array(["1", "2"])):
+        with pytest.raises(ValueError, match=r"`eps_linf` must be numbers|give exactly one radius"):
+            unchecked(attacks.pgd)(lambda x: x, x, y, key=jax.random.key(0), eps_linf=eps, steps=1)
+    for baseline in (None, "black", [0.0, None, 0.0]):
+        with pytest.raises(ValueError, match="`baseline` must be numbers"):
+            unchecked(gradients.integrated_gradients)(lambda x: x, x, y, target="logit", baseline=baseline, steps=1)
