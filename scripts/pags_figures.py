@@ -167,9 +167,9 @@ def draw_regimes(config: Config) -> Any:
         axes[-1, column].set(xlabel="strength")
     axes[0, 0].set(ylabel="accuracy (test)")
     if at:
-        axes[2, 0].set(ylabel=f"1 - LPIPS with the score, sigma {at[0]['sigma_pm1']:g}")
-    axes[1, 0].set(ylabel=f"change of probabilities, L2 step {part[0]['eps_l2']:.3g}")
-    plot.legend(figure, columns=6)
+        axes[2, 0].set(ylabel=f"1 - LPIPS, sigma {at[0]['sigma_pm1']:g}")
+    axes[1, 0].set(ylabel=f"deviation, L2 step {part[0]['eps_l2']:.3g}")
+    plot.legend(figure, columns=3)
     return figure
 
 
@@ -195,7 +195,7 @@ def draw_alignment(config: Config) -> Any:
         line[0].set(ylabel=label)
     for panel in axes[-1]:
         panel.set(xlabel="strength")
-    plot.legend(figure, columns=6)
+    plot.legend(figure, columns=3)
     return figure
 
 
