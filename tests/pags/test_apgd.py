@@ -140,7 +140,7 @@ def test_targets_of_few_classes(classes, loss):
 def test_what_apgd_refuses():
     x, y, given = jnp.full((2, 3), 0.5), jnp.array([0, 1]), {"key": jax.random.key(0), "eps_l2": 0.1, "steps": 2}
     for options, said in (
-        ({"loss": "dlr", "targets": y}, r'"dlr" needs 4 classes at least, got 3; use loss "margin"'),
+        ({"loss": "dlr", "targets": 1 - y}, r'"dlr" needs 4 classes at least, got 3; use loss "margin"'),
         ({"targets": y + 2}, "`targets`: labels must be below 3, the number of classes, got 3"),
         ({"start": x, "restarts": 2}, "`restarts` start at random, got 2 with a `start`"),
         ({"steps": 0}, "`steps` must be a whole number of at least 1, got 0"),

@@ -142,7 +142,7 @@ NAN = np.where(np.arange(N) < 2, np.nan, 1.0 * np.arange(N))
         ({}, {"group": "age"}, r"groups of age with fewer than min_group_rows=20 rows: '20' \(2 rows\), .*'merge'"),
         ({}, {"group": "job", "min_group_rows": 21, "small_groups": "merge"}, "job makes 1 groups; there must be 2 to"),
         ({}, {"group": "job", "small_groups": "drop"}, "unknown small_groups='drop'; available: 'error', 'merge'"),
-        ({}, {"group": ["job", "job"]}, "several different ones, got"),
+        ({}, {"group": ["job", "job"]}, "must name one attribute, or several different ones"),
         (
             {},
             {"group": ["job", "sex"], "group_one": "man", "min_group_rows": 5},
