@@ -292,3 +292,10 @@ def test_accuracy_averages_every_field_of_a_verdict():
     found = evaluation.accuracy(judged, X, Y, key=jax.random.key(0), batch_size=N)
     np.testing.assert_allclose(found, np.mean(np.stack(whole), axis=1), rtol=1e-6)
     assert found.correct == 1 > found.robust > 0 == found.no_gradient
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_wrong_without_a_warning(bad):
+    x, y = jnp.full((3, 2), 0.5), jnp.zeros(3, int)
+    found = evaluation.correct(lambda x: jnp.stack([x[:, 0] + bad, x[:, 1]], 1), x, y)
+    assert found.tolist() == [False] * 3
