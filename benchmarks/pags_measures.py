@@ -30,8 +30,8 @@ import numpy as np
 from benchmarks import pags_cases
 from pags_jax import alignment, models
 from pags_jax.datasets.lpips_weights import load_lpips_weights
-from scripts import pags_manifolds, pags_robustness
 from scripts.harness import cli, measure
+from scripts.pags import manifolds, robustness
 
 Measure = Literal["tangent_basis", "manifold_robustness", "lpips"]
 MODULE = "benchmarks.pags_measures"
@@ -166,7 +166,7 @@ def tangent_basis(case: Case, side: str, items: int) -> Callable[[], Any]:
     if side == "jax":
         decode = models.decoder(model, jax.tree.map(jnp.asarray, variables))
         codes = jnp.asarray(z)
-        return lambda: pags_manifolds.bases_at(decode, codes)
+        return lambda: manifolds.bases_at(decode, codes)
     from benchmarks import torch_measures
 
     params = variables["params"]["decoder"]
@@ -190,7 +190,7 @@ def manifold_robustness(case: Case, side: str, items: int) -> Callable[[], Any]:
     variables = jax.jit(models.init, static_argnums=0)(model, jnp.asarray(x), key=jax.random.key(case.seed))
     if side == "jax":
         arrays = models.evaluator(model, variables), jnp.asarray(x), jnp.asarray(bases), jnp.asarray(noise)[None]
-        measured = pags_robustness.measured()
+        measured = robustness.measured()
         return lambda: measured(*arrays, jnp.asarray(EPS, jnp.float32))
     from benchmarks import torch_measures, torch_peer
 

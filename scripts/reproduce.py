@@ -26,30 +26,27 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from scripts import (
-    fmu_audit,
-    fmu_certificates,
-    fmu_embeddings,
-    fmu_groups,
-    fmu_interventions,
-    fmu_published_noise,
-    fmu_removal,
-    fmu_report,
-    fmu_stream,
-    fmu_tradeoff,
-    pags_alignment,
-    pags_answers,
-    pags_autoencoder,
-    pags_bayes,
-    pags_distractor,
-    pags_figures,
-    pags_measuring,
-    pags_report,
-    pags_robustness,
-    pags_score,
-    pags_train,
-)
+from scripts.fmu import audit as fmu_audit
+from scripts.fmu import certificates as fmu_certificates
+from scripts.fmu import embeddings as fmu_embeddings
+from scripts.fmu import groups as fmu_groups
+from scripts.fmu import interventions as fmu_interventions
+from scripts.fmu import published_noise as fmu_published_noise
+from scripts.fmu import removal as fmu_removal
+from scripts.fmu import report as fmu_report
+from scripts.fmu import stream as fmu_stream
+from scripts.fmu import tradeoff as fmu_tradeoff
 from scripts.harness import cli, files, report, rows, store
+from scripts.pags import alignment as pags_alignment
+from scripts.pags import answers as pags_answers
+from scripts.pags import autoencoder as pags_autoencoder
+from scripts.pags import bayes as pags_bayes
+from scripts.pags import distractor as pags_distractor
+from scripts.pags import figures as pags_figures
+from scripts.pags import report as pags_report
+from scripts.pags import robustness as pags_robustness
+from scripts.pags import score as pags_score
+from scripts.pags import train as pags_train
 
 FMU = (
     fmu_removal, fmu_certificates, fmu_tradeoff, fmu_interventions, fmu_stream, fmu_published_noise, fmu_audit,
@@ -134,9 +131,9 @@ def cifar10_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
         "denoiser": config.out / "pags_score" / "denoiser.safetensors",
     }
     return {
-        module.__name__.rpartition(".")[2]: (
+        _name(module): (
             module,
-            part_of(config, module, module.__name__.rpartition(".")[2], **values),
+            part_of(config, module, _name(module), **values),
         )
         for module, values in (
             (pags_train, images | {"repeats": config.sweeps}),
@@ -154,7 +151,7 @@ def fmu_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
     """Fair machine unlearning."""
     found = {}
     for module in FMU:
-        name = module.__name__.rpartition(".")[2]
+        name = _name(module)
         values: dict[str, Any] = {"hsls": config.hsls, "repeats": 1 if module in ONCE else config.repeats}
         values |= SMALLER.get(config.preset, {}).get(module, {})
         if config.hsls is not None and module not in ONCE:
@@ -187,6 +184,11 @@ def pags_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
     }
 
 
+def _name(module: ModuleType) -> str:
+    """Of an experiment, which is also that of its folder: fmu_audit for scripts.fmu.audit."""
+    return module.__name__.removeprefix("scripts.").replace(".", "_")
+
+
 def part_of(config: Config, module: ModuleType, name: str, **values: Any) -> Any:
     """A part's configuration: its preset, then ``values``."""
     preset = dict(module.Config.PRESETS.get(config.preset, {}))
@@ -198,8 +200,8 @@ def plan(config: Config) -> list[str]:
     """All units of all parts."""
     every, units = parts(config), []
     for name, (module, part) in every.items():
-        if isinstance(part, pags_measuring.MeasuringConfig):  # One for each model, which may not be trained yet.
-            found = pags_measuring.units(pags_train.plan(every[part.trained.name][1]))
+        if isinstance(part, measuring.MeasuringConfig):  # One for each model, which may not be trained yet.
+            found = measuring.units(train.plan(every[part.trained.name][1]))
         else:
             found = module.plan(part)
         units += [f"{name}/{store.unit_name(unit)}" for unit in found]

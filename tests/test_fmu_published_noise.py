@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from scripts import fmu_published_noise as script
+from scripts.fmu import published_noise as script
 from scripts.harness import cli, store
 from tests import oracles
 

@@ -38,7 +38,7 @@ SMALL = {
 
 
 def call(name, *words):
-    module = importlib.import_module(f"scripts.{name}")
+    module = importlib.import_module(f"scripts.{name.replace('_', '.', 1)}")
     # optax's L-BFGS and Adam mix dtypes, so strict promotion cannot be asked of what trains networks by them.
     with jax.numpy_dtype_promotion("standard" if name in NETWORKS else "strict"):
         return cli.run(module.main, module.Config, plan=module.plan, argv=list(words))
@@ -50,7 +50,7 @@ def test_help_names_every_flag(name, capsys):
         call(name, "--help")
     assert end.value.code == 0
     shown = capsys.readouterr().out
-    for field in dataclasses.fields(importlib.import_module(f"scripts.{name}").Config):
+    for field in dataclasses.fields(importlib.import_module(f"scripts.{name.replace('_', '.', 1)}").Config):
         assert "--" + field.name.replace("_", "-") in shown
 
 

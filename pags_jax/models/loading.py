@@ -51,7 +51,7 @@ def load_pretrained(
     """Reads a published classifier or denoiser as the function that all measures take.
 
     Files are those of EDM (``.pkl``), of MadryLab's robustness and Microsoft's robust-models-transfer (``.pt``,
-    ``.ckpt``), of RobustBench and DeepMind (``.pt``), and what ``scripts.pags_convert`` makes of them
+    ``.ckpt``), of RobustBench and DeepMind (``.pt``), and what ``scripts.pags.convert`` makes of them
     (``.safetensors``). They are read without PyTorch, and no code in them is run. The network is found from the
     tensors; every tensor is used once, and none may be missing.
 

@@ -234,14 +234,14 @@ def unit_name(unit: str | Mapping[str, Any]) -> str:
 
 
 def _experiment(config: Any) -> rows.Row:
-    """Which script a configuration belongs to: the module of its class, under its own name when run by ``-m``."""
+    """Which experiment a configuration is of, such as pags_train: the module of its class, also when run by ``-m``."""
     if isinstance(config, Mapping):
         return {}
     module = type(config).__module__
     if module == "__main__":
         main = sys.modules["__main__"]
         module = main.__spec__.name if main.__spec__ else Path(main.__file__ or "interactive").stem
-    return {"experiment": module}
+    return {"experiment": module.removeprefix("scripts.").replace(".", "_")}
 
 
 def _refuse_foreign(out: Path) -> None:
@@ -268,6 +268,8 @@ def _claim(run: Run) -> None:
         config, environment = dict(content["config"]), dict(content["environment"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged; choose another --out") from error
+    if "experiment" in config:
+        config["experiment"] = config["experiment"].removeprefix("scripts.")  # As it was spelled once.
     differing = _differences(config, run.config)
     if differing:
         raise RunError(

@@ -20,8 +20,8 @@ from typing import Any
 import matplotlib.backends.backend_agg
 import scipy.linalg  # What JAX imports when it first compiles.
 
-from scripts import fmu_delete
-from scripts.deletion import exports, ledger, page, requests, seal, training
+from fmu_jax.deletion import command as fmu_delete
+from fmu_jax.deletion import exports, ledger, page, requests, seal, training
 from scripts.harness import files
 
 PLACES = {

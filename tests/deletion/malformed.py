@@ -27,7 +27,7 @@ class Case(NamedTuple):
       name: what is odd about it.
       content: bytes of a CSV file, or columns by name.
       refused: what the message must match; None if the table is read right.
-      options: further fields of ``scripts.deletion.table.Table`` (`layout` as a mapping).
+      options: further fields of ``fmu_jax.deletion.table.Table`` (`layout` as a mapping).
       absent: ids that are left out.
     """
 

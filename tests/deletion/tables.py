@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from fmu_jax import Objective
-from scripts.deletion import ledger, model, training
-from scripts.deletion.model import Settings
-from scripts.deletion.table import Table
+from fmu_jax.deletion import ledger, model, training
+from fmu_jax.deletion.model import Settings
+from fmu_jax.deletion.table import Table
 
 OBJECTIVE = Objective(l2=1e-3, fairness=1.0)
 
@@ -54,7 +54,7 @@ def look(folder: Path):
 
 def position(folder: Path, name: str) -> int:
     """Where a person's row lies."""
-    from scripts.deletion import people as identifiers
+    from fmu_jax.deletion import people as identifiers
 
     with sqlite3.connect(folder / ledger.NAME) as db:
         found = ledger.find_people(db, identifiers.hash_ids(ledger.meta(db, "salt"), [name]))

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scripts.deletion import exports, ledger, model, records, verification
-from scripts.deletion.ledger import CHUNK
-from scripts.deletion.model import Settings
+from fmu_jax.deletion import exports, ledger, model, records, verification
+from fmu_jax.deletion.ledger import CHUNK
+from fmu_jax.deletion.model import Settings
 from tests.deletion import tables
 
 

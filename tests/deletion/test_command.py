@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from fmu_jax import privacy
-from scripts import fmu_delete
-from scripts.deletion import ledger, page, records, requests, training
+from fmu_jax.deletion import command as fmu_delete
+from fmu_jax.deletion import ledger, page, records, requests, training
 from tests.deletion import tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -266,7 +266,7 @@ def test_as_a_process(store, tmp_path):
         [
             sys.executable,
             "-m",
-            "scripts.fmu_delete",
+            "fmu_jax.deletion.command",
             "delete",
             "--store",
             str(store),

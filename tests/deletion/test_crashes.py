@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.deletion import exports, ledger, people, records, verification
+from fmu_jax.deletion import exports, ledger, people, records, verification
 from tests.deletion import tables
 
 ROOT = Path(__file__).resolve().parents[2]

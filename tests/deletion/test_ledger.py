@@ -7,8 +7,8 @@ import stat
 import numpy as np
 import pytest
 
-from scripts.deletion import ledger
-from scripts.deletion.ledger import CHUNK, Record
+from fmu_jax.deletion import ledger
+from fmu_jax.deletion.ledger import CHUNK, Record
 
 N = 2 * CHUNK + 37
 ROWS = np.random.default_rng(0).normal(size=(N, 5))

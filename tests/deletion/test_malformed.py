@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from fmu_jax.datasets import delimited
 from fmu_jax.datasets.delimited import Layout
-from scripts import fmu_delete
-from scripts.deletion import requests, table, training
+from fmu_jax.deletion import command, requests, table, training
 from tests.deletion import malformed, tables
 from tests.deletion.malformed import AGES, FILES, TABLES, TYPED, Case
 
@@ -72,7 +71,7 @@ def check_refused(path, case: Case, folder, capsys) -> None:
     assert case.options.get("layout") or path.name in str(error.value) or "--positive" in str(error.value), str(
         error.value
     )
-    assert fmu_delete.main(list(map(str, words))) == 1
+    assert command.main(list(map(str, words))) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert said.count("\n") == 1, said

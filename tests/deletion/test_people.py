@@ -5,8 +5,8 @@ import hashlib
 
 import pytest
 
-from scripts.deletion import people
-from scripts.deletion.words import outcome
+from fmu_jax.deletion import people
+from fmu_jax.deletion.words import outcome
 
 
 def test_ids_are_exact_text(tmp_path):

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from fmu_jax import fit, metrics, remove
+from fmu_jax.deletion import command, exports, ledger, model, page, records, requests, training, verification
+from fmu_jax.deletion.model import as_data
+from fmu_jax.deletion.table import Table
 from fmu_jax.objective import predict_labels
-from scripts import fmu_delete
-from scripts.deletion import exports, ledger, model, page, records, requests, training, verification
-from scripts.deletion.model import as_data
-from scripts.deletion.table import Table
 from tests import oracles
 from tests.deletion import tables
 
@@ -239,7 +238,7 @@ def test_a_file_in_the_place_of_a_certificate_is_kept_and_reported(store, capsys
     path.write_text("forged")
     (store.parent / "ids.txt").write_text("0001\n")
     words = ["delete", "--store", str(store), "--ids", str(store.parent / "ids.txt")]
-    assert fmu_delete.main(words) == fmu_delete.UNWRITTEN
+    assert command.main(words) == command.UNWRITTEN
     assert "000001.json is something else; move it away" in capsys.readouterr().err
     assert path.read_text() == "forged"
     path.unlink()
@@ -271,7 +270,7 @@ def test_a_failure_after_the_commit_says_that_the_request_is_done(store, monkeyp
         patched.setattr(exports, "catch_up", catch_up)
         (store.parent / "ids.txt").write_text("0001\n")
         words = ["delete", "--store", str(store), "--ids", str(store.parent / "ids.txt")]
-        assert fmu_delete.main(words) == fmu_delete.UNWRITTEN == 3
+        assert command.main(words) == command.UNWRITTEN == 3
     said = capsys.readouterr().err
     assert said.startswith("error: request 1 is done and in the ledger, but")
     assert "no space left" in said
@@ -312,10 +311,10 @@ JUNK = ["", "[1]", '{"request": Infinity}', "[" * 100_000, "\udcff"]
 def test_a_model_file_of_junk_is_written_again(store, junk):
     requests.delete(store, ["0001"])
     (store / exports.MODEL).write_text(junk, errors="surrogateescape")
-    assert fmu_delete.main(["verify", "--store", str(store)]) == 1
+    assert command.main(["verify", "--store", str(store)]) == 1
     requests.delete(store, ["0002"])
     assert json.loads((store / exports.MODEL).read_text())["request"] == 2
-    assert fmu_delete.main(["verify", "--store", str(store)]) == 0
+    assert command.main(["verify", "--store", str(store)]) == 0
 
 
 def test_a_state_survives_its_bytes(store):

@@ -6,8 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from scripts import fmu_delete
-from scripts.deletion import ledger, people, requests, seal
+from fmu_jax.deletion import command, ledger, people, requests, seal
 from tests.deletion import tables
 
 
@@ -133,8 +132,8 @@ def test_the_noise_is_shown_nowhere(tmp_path, capfd):
     tables.people(400).to_csv(tmp_path / "people.csv", index=False)
     train = ["train", "--csv", str(tmp_path / "people.csv"), "--id", "id", "--label", "paid", "--group", "sex"]
     train += ["--l2", "1e-3", "--store", str(store), "--traceback"]
-    assert fmu_delete.main(train) == 0
-    assert fmu_delete.main(train) == 1
+    assert command.main(train) == 0
+    assert command.main(train) == 1
     for content, flags, status in (
         ("0001\n", [], 0),
         ("0002\n0003\n", ["--refresh"], 0),
@@ -145,13 +144,13 @@ def test_the_noise_is_shown_nowhere(tmp_path, capfd):
     ):
         ids.write_text(content)
         words = ["delete", "--store", str(store), "--ids", str(ids), "--traceback", *flags]
-        assert fmu_delete.main(words) == status, content[:20]
-    assert fmu_delete.main(["report", "--store", str(store), "--traceback"]) == 0
-    assert fmu_delete.main(["verify", "--store", str(store), "--traceback"]) == 0
+        assert command.main(words) == status, content[:20]
+    assert command.main(["report", "--store", str(store), "--traceback"]) == 0
+    assert command.main(["verify", "--store", str(store), "--traceback"]) == 0
     (store / "model.json").write_text("{}")
-    assert fmu_delete.main(["verify", "--store", str(store), "--traceback"]) == 1
-    assert fmu_delete.main(["report", "--store", str(store), "--traceback"]) == 0
-    assert fmu_delete.main(["verify", "--store", str(store), "--traceback"]) == 0
+    assert command.main(["verify", "--store", str(store), "--traceback"]) == 1
+    assert command.main(["report", "--store", str(store), "--traceback"]) == 0
+    assert command.main(["verify", "--store", str(store), "--traceback"]) == 0
 
     _, state, _ = tables.look(store)
     noise, salt = np.asarray(state.noise), meta(store, "salt")
@@ -190,7 +189,7 @@ def test_a_seed_repeats_the_noise_and_without_one_nobody_can(tmp_path):
             "sex",
         ]
         words += ["--sigma", "1", "--store", str(folder), *(["--seed", "5"] if seed else [])]
-        assert fmu_delete.main(words) == 0
+        assert command.main(words) == 0
         noises.append(np.asarray(tables.look(folder)[1].noise))
     np.testing.assert_array_equal(noises[0], noises[1])
     assert not np.isin(noises[2], np.concatenate([noises[0], noises[3]])).any()

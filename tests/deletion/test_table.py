@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from fmu_jax import datasets
 from fmu_jax.datasets.reading import read_table
-from scripts.deletion import table
+from fmu_jax.deletion import table
 from tests.deletion import tables
 
 IDS = ["007", "7", "NA", "1e3", "0x10", "true", " a b ", "Zoë"]

@@ -7,9 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from scripts import fmu_delete
-from scripts.deletion import exports, ledger, requests, verification
-from scripts.deletion.ledger import CHUNK
+from fmu_jax.deletion import command, exports, ledger, requests, verification
+from fmu_jax.deletion.ledger import CHUNK
 from tests.deletion import tables
 from tests.deletion.tampering import (
     TAMPERED,
@@ -80,7 +79,7 @@ def test_nothing_is_built_on_a_ledger_whose_books_were_changed(used, what, tmp_p
     (tmp_path / "ids.txt").write_text("0005\n")
     before = stored(used)
     for words in (["delete", "--ids", str(tmp_path / "ids.txt")], ["report"]):
-        assert fmu_delete.main([words[0], "--store", str(used), *words[1:]]) == 1
+        assert command.main([words[0], "--store", str(used), *words[1:]]) == 1
         assert "do not fit its seal; nothing was done; verify tells more" in capsys.readouterr().err
     assert stored(used) == before
     assert not (used / exports.MODEL).exists()
@@ -158,12 +157,12 @@ def test_what_fills_the_last_chunk_is_looked_at(used):
     ],
 )
 def test_the_command_exits_with_1_and_one_line(used, tamper, capsys):
-    assert fmu_delete.main(["verify", "--store", str(used)]) == 0
+    assert command.main(["verify", "--store", str(used)]) == 0
     said = capsys.readouterr()
     assert said.out.count("ok ") == len(verification.CHECKS)
     assert said.err == ""
     tamper(used)
-    assert fmu_delete.main(["verify", "--store", str(used)]) == 1
+    assert command.main(["verify", "--store", str(used)]) == 1
     said = capsys.readouterr()
     assert said.err.startswith("error: ")
     assert said.err.count("\n") == 1
@@ -176,15 +175,15 @@ def test_a_falsified_model_and_a_deleted_certificate_are_said_and_left_and_repor
     edit(model_file, '"request": 2', '"request": Infinity')
     edit(model_file, '"params": [\n  ', '"params": [\n  1')
     falsified = model_file.read_bytes()
-    assert fmu_delete.main(["verify", "--store", str(used)]) == 1
+    assert command.main(["verify", "--store", str(used)]) == 1
     said = capsys.readouterr().out
     assert "missing: 000001.json; take away what should not be there, then report writes what is missing" in said
     assert "model.json is not what the ledger says; report writes it anew" in said
     assert model_file.read_bytes() == falsified
     assert not certificate.exists()
-    assert fmu_delete.main(["report", "--store", str(used)]) == 0
+    assert command.main(["report", "--store", str(used)]) == 0
     assert certificate.read_bytes() == whole
-    assert fmu_delete.main(["verify", "--store", str(used)]) == 0
+    assert command.main(["verify", "--store", str(used)]) == 0
 
 
 def test_every_wrong_certificate_file_is_named(used, capsys):
@@ -192,6 +191,6 @@ def test_every_wrong_certificate_file_is_named(used, capsys):
     (folder / "000000.json").unlink()
     edit(folder / "000002.json", '"epsilon": ', '"epsilon": 0.0')
     (folder / "000007.json").write_text("{}")
-    assert fmu_delete.main(["verify", "--store", str(used)]) == 1
+    assert command.main(["verify", "--store", str(used)]) == 1
     wrong = "missing: 000000.json; not what the ledger holds: 000002.json; not of the ledger: 000007.json; take away"
     assert wrong in capsys.readouterr().out

@@ -21,7 +21,7 @@ from tests.parts import read_together
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGS = [
-    *("-m", "scripts.pags_train", "--train-rows", "96", "--batch-size", "32", "--width", "0.25", "--steps", "2"),
+    *("-m", "scripts.pags.train", "--train-rows", "96", "--batch-size", "32", "--width", "0.25", "--steps", "2"),
     *("--attack-rows", "20", "--attack-steps", "2", "--attack-eps", "0.5", "--validation", "0.01"),
 ]
 SWEEP = [*PAGS, "--loss", "cross_entropy", "gradient_norm", "--strengths", "0.5", "--epochs", "1"]

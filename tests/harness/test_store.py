@@ -98,7 +98,7 @@ def test_another_experiment_is_refused(tmp_path: Path) -> None:
 
     Other.__module__ = "scripts.other"
     fill(tmp_path / "run", Config())
-    with pytest.raises(store.RunError, match=r"experiment: .*scripts.other"):
+    with pytest.raises(store.RunError, match=r"experiment: .*other"):
         fill(tmp_path / "run", Other())
 
 

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pags_jax import augmentation, losses, training
-from scripts import pags_fit
 from scripts.harness import checkpoints, files
+from scripts.pags import fit
 
 BATCH, ROWS, EPOCHS = 8, 40, 12
 
@@ -49,7 +49,7 @@ def train(folder: str, say: int) -> str:
     y = jnp.asarray(draw.integers(0, 3, ROWS), jnp.int32)
     task = training.Task(Tiny(), losses.randomized_smoothing, augmentation.crop_and_flip, BATCH)
     hyper = training.Hyper(jnp.float32(0.1), jnp.float32(0.05), training.milestones(EPOCHS, ROWS // BATCH))
-    done, _ = pags_fit.fit(
+    done, _ = fit.fit(
         task,
         hyper,
         x,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from scripts import pags_answers
 from scripts.harness import rows
+from scripts.pags import answers
 
 LOSSES = {
     "gradient_norm": (0.1, 1.0, 3.0, 10.0), "adversarial": (0.5, 1.0, 1.5, 2.0), "smoothness": (1.0, 2.0, 3.0, 4.0),
@@ -42,13 +42,13 @@ def config(tmp_path):
         np.savez(path, **{name: np.stack(column) for name, column in values.items()})
     for name, table in tables.items():
         (tmp_path / name).mkdir(exist_ok=True)
-        table = [row | {"config.experiment": f"scripts.pags_{name}"} for row in table]
+        table = [row | {"config.experiment": f"pags_{name}"} for row in table]
         (tmp_path / name / "rows.jsonl").write_text(rows.to_jsonl(table))
-    return pags_answers.Config(robustness=tmp_path / "robustness", alignment=tmp_path / "alignment")
+    return answers.Config(robustness=tmp_path / "robustness", alignment=tmp_path / "alignment")
 
 
 def test_every_question_is_answered_as_it_was_fixed(config):
-    table = pags_answers.answers(config)
+    table = answers.answers(config)
     whole = {row["question"]: row for row in table if row["loss"] == "all"}
     assert {number: row["verdict"] for number, row in whole.items()} == dict.fromkeys(range(1, 7), "shown")
     assert (whole[1]["beside"], whole[2]["estimate"], whole[6]["estimate"]) == (0.96, 4, 4)
@@ -74,7 +74,7 @@ def test_what_does_not_hold_is_said_not_to(config):
         values["similarity"][:, 3] = np.nan if strength == 2.0 else 0.0
         values["cosine"] *= 0
         np.savez(path, **values)
-    table = pags_answers.answers(config)
+    table = answers.answers(config)
     whole = {row["question"]: row["verdict"] for row in table if row["loss"] == "all"}
     assert (whole[3], whole[5], whole[6]) == ("not shown", "not shown", "not shown")
     rises = [row for row in table if row["question"] == 3 and row["loss"] == "smoothness"]
@@ -85,4 +85,4 @@ def test_what_does_not_hold_is_said_not_to(config):
 def test_missing_values_name_the_file(config):
     next(iter((config.alignment / "values").glob("*smoothness*"))).unlink()
     with pytest.raises(ValueError, match=r"smoothness.*npz is missing: the values of all images"):
-        pags_answers.answers(config)
+        answers.answers(config)

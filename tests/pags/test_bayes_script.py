@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pags_jax import bayes, losses, regimes
-from scripts import pags_bayes
 from scripts.harness import cli, store
+from scripts.pags import bayes as pags_bayes
 
 SMALL = ["--repeats", "2", "--steps", "20", "--pixels", "16", "--distractors", "4", "--width", "8"]
 SMALL += ["--train-rows", "32", "--test-rows", "40"]

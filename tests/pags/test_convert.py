@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pags_jax.models import PreActivationResNet, catalogue, load_pretrained, read_pretrained
-from scripts import pags_convert
+from scripts.pags import convert as pags_convert
 from tests.pags import torch_writer as writer
 from tests.pags.test_published import DENOISERS, data_parallel, edm, tensors
 

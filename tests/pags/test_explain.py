@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scripts import pags_explain, pags_tables
+from scripts.pags import explain, tables
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "reproduce"
 
@@ -15,7 +15,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "repr
 def test_correlations_are_spearmans_and_permuted_within_losses():
     rng = np.random.default_rng(3)
     models = [{"loss": loss, "x": x, "y": y} for loss in "ab" for x, y in rng.normal(size=(5, 2))]
-    n, rho, p = pags_explain.correlation([*models, {"loss": "b", "x": None, "y": 1.0}], "x", "y")
+    n, rho, p = explain.correlation([*models, {"loss": "b", "x": None, "y": 1.0}], "x", "y")
     columns = [[row[name] for row in models] for name in "xy"]
     assert (n, rho) == (10, pytest.approx(stats.spearmanr(*columns).statistic, abs=1e-6))
     ranks = [stats.rankdata(column) for column in columns]
@@ -32,7 +32,7 @@ def test_correlations_are_spearmans_and_permuted_within_losses():
 @pytest.mark.parametrize(("x", "y"), [([], []), ([1, 2], [1, 2]), ([1, 2, 3], [5, 5, 5])])
 def test_what_has_no_correlation(x, y):
     models = [{"loss": "a", "x": one, "y": other} for one, other in zip(x, y, strict=True)]
-    assert pags_explain.correlation(models, "x", "y") == (len(x), None, None)
+    assert explain.correlation(models, "x", "y") == (len(x), None, None)
 
 
 def runs(shares=(0.6, 0.4, 0.2), **changed):
@@ -54,7 +54,7 @@ PLACE = {"eps": 1.9, "target": "log_prob", "sigma_pm1": 2.0}
 
 
 def test_each_model_is_one_point():
-    models = pags_explain.joined(*runs(), **PLACE)
+    models = explain.joined(*runs(), **PLACE)
     assert [row["off"] for row in models] == [2.0, 4.0, 6.0]
     assert [row["ratio"] for row in models] == [2.0, 4.0, 6.0]
     assert [row["cosine"] for row in models] == pytest.approx([0.8, 1.2, 1.6])
@@ -65,17 +65,17 @@ def test_models_of_different_trainings_are_not_joined():
     robust, aligned = runs()
     robust = [row | {"config.trained_sha256": "a"} for row in robust]
     with pytest.raises(ValueError, match="--robustness and --alignment are of different trained models"):
-        pags_explain.joined(robust, [row | {"config.trained_sha256": "b"} for row in aligned], **PLACE)
-    assert len(pags_explain.joined(robust, aligned, **PLACE)) == 3
+        explain.joined(robust, [row | {"config.trained_sha256": "b"} for row in aligned], **PLACE)
+    assert len(explain.joined(robust, aligned, **PLACE)) == 3
 
 
 def test_the_sentence_names_the_best_and_the_papers():
     robust, aligned = runs(shares=(0.6, 0.2, 0.4))
-    table = pags_explain.correlations(pags_explain.joined(robust, aligned, **PLACE))
-    said = pags_explain.sentence(table)
+    table = explain.correlations(explain.joined(robust, aligned, **PLACE))
+    said = explain.sentence(table)
     assert "cosine: gradient's off-manifold share predicts it best (rank correlation -1.00, p = 0.3" in said
     assert "3 models); off-manifold deviation has +0.50 (p = 1), given that on the manifold +0.50 (p = 1)" in said
-    lines = pags_explain.lines(table)
+    lines = explain.lines(table)
     assert [(line["models"], line["alignment"], line["n"]) for line in lines] == [
         (group + given, alignment, 3)
         for group, several in (("all losses", True), ("accurate, all losses", True), ("smoothness", False))
@@ -87,31 +87,31 @@ def test_the_sentence_names_the_best_and_the_papers():
 
 
 def test_models_that_have_lost_their_accuracy_are_left_out_of_the_accurate():
-    models = pags_explain.joined(*runs(), **PLACE)
+    models = explain.joined(*runs(), **PLACE)
     models[2] |= {"test_accuracy": 0.7}
-    counts = {(row["models"], row["n"]) for row in pags_explain.correlations(models)}
+    counts = {(row["models"], row["n"]) for row in explain.correlations(models)}
     assert counts == {("all", 3), ("accurate", 2), ("smoothness", 3)}
 
 
 def test_models_without_values_are_left_out():
     robust, aligned = runs(cosine=None)
     aligned[1] |= {"similarity": float("nan")}
-    table = pags_explain.correlations(pags_explain.joined(robust, aligned, **PLACE))
+    table = explain.correlations(explain.joined(robust, aligned, **PLACE))
     assert {(row["alignment"], row["n"], row["rho"]) for row in table} == {("cosine", 0, None), ("similarity", 2, None)}
-    assert pags_explain.sentence(table) == "cosine: too few models to say; 1 - LPIPS: too few models to say."
+    assert explain.sentence(table) == "cosine: too few models to say; 1 - LPIPS: too few models to say."
 
 
 def test_the_committed_models_are_explained_as_the_readme_says():
     robust, aligned = (
-        pags_tables.read(RESULTS / f"pags_{name}.csv.gz", f"--{name}", f"pags_{name}")
+        tables.read(RESULTS / f"pags_{name}.csv.gz", f"--{name}", f"pags_{name}")
         for name in ("robustness", "alignment")
     )
-    models = pags_explain.joined(robust, aligned, eps=2.637, target="log_prob", sigma_pm1=2.0)
+    models = explain.joined(robust, aligned, eps=2.637, target="log_prob", sigma_pm1=2.0)
     assert len(models) == 25
     table = {
         (row["alignment"], row["measure"]): round(row["rho"], 2)
-        for row in pags_explain.correlations(models)
-        if row["models"] == pags_explain.ALL
+        for row in explain.correlations(models)
+        if row["models"] == explain.ALL
     }
     assert table == {
         ("cosine", "off"): -0.31, ("cosine", "on"): -0.48, ("cosine", "ratio"): -0.16, ("cosine", "off_share"): -0.76,

@@ -13,24 +13,18 @@ from pags_jax import datasets, models, robustness, scores
 from pags_jax.datasets import pretrained
 from pags_jax.gradients import input_gradients
 from pags_jax.images import to_float
-from scripts import (
-    pags_alignment,
-    pags_distractor,
-    pags_manifolds,
-    pags_measuring,
-    pags_models,
-    pags_report,
-    pags_robustness,
-    pags_tables,
-)
 from scripts.harness import cli, report, rows, store
+from scripts.pags import alignment, distractor, manifolds, measuring, tables
+from scripts.pags import models as pags_models
+from scripts.pags import report as pags_report
+from scripts.pags import robustness as pags_robustness
 from tests.pags.test_train_script import sample
 
 MEASURING = ("--manifold", "local_pca", "--rank", "3", "--neighbours", "6", "--images", "10")
 
 
 def call(name, *words):
-    module = importlib.import_module(f"scripts.{name}")
+    module = importlib.import_module(f"scripts.{name.replace('_', '.', 1)}")
     return cli.run(module.main, module.Config, plan=module.plan, argv=[str(word) for word in words])
 
 
@@ -88,11 +82,11 @@ def test_every_model_is_measured_on_the_same_images(folders, images):
     assert len(table) == 3 * 2
     assert len({(row["loss"], row["strength"], row["eps_l2"]) for row in table}) == 6
     config = cli.parse(pags_robustness.Config, [str(word) for word in ("--trained", folders / "train", *MEASURING)])
-    trained = pags_measuring.trained_rows(folders / "train")
-    seen = pags_measuring.sample(config, trained)
+    trained = measuring.trained_rows(folders / "train")
+    seen = measuring.sample(config, trained)
     chosen = np.random.default_rng(0).permutation(40)[:10]
     np.testing.assert_array_equal(seen.x, to_float(images.test_x[chosen]))
-    basis = pags_manifolds.basis_of(config, seen)
+    basis = manifolds.basis_of(config, seen)
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (2, *seen.x.shape), jnp.float32)
     (row,) = (row for row in table if (row["strength"], row["eps_l2"]) == (1.0, 2.6))
     (weights,) = (line["weights"] for line in trained if line["strength"] == 1.0)
@@ -122,7 +116,7 @@ def test_the_values_of_all_images_lie_beside_the_rows(folders, name, columns):
 def test_models_trained_under_noise_are_compared_at_twice_their_noise():
     strengths = {"randomized_smoothing": (0.25, 0.05), "smoothness": (3.0,), "cross_entropy": (0.0,)}
     table = [{"loss": loss, "strength": s} for loss, found in strengths.items() for s in found]
-    assert pags_alignment.noise_levels(table) == [0.1, 0.5]
+    assert alignment.noise_levels(table) == [0.1, 0.5]
 
 
 def test_alignment_rows_say_what_was_compared(folders):
@@ -135,15 +129,15 @@ def test_alignment_rows_say_what_was_compared(folders):
         assert -1 <= row["cosine"] <= 1
         assert row["similarity"] < 1
         assert 0 <= row["off_share"] <= 1
-    trained = pags_measuring.trained_rows(folders / "train")
-    unit = pags_measuring.units(trained)[0]
+    trained = measuring.trained_rows(folders / "train")
+    unit = measuring.units(trained)[0]
     with np.load(folders / "alignment" / "scores_1.npz") as file:
         x, y, bayes = file["x"], file["y"], file["bayes"]
     network = pretrained.load_denoiser(folders / "denoiser.safetensors")
     of_class, of_all = scores.denoiser(*network, jnp.asarray(y)), scores.denoiser(*network)
     expected = scores.bayes_gradient(of_class, of_all, jnp.asarray(x), sigma_pm1=1.0)
     np.testing.assert_allclose(bayes, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
-    _, apply_fn = pags_measuring.model_of(folders / "train", trained, unit)
+    _, apply_fn = measuring.model_of(folders / "train", trained, unit)
     with np.load(folders / "alignment" / "gradients" / f"{store.unit_name(unit)}.npz") as file:
         for target in ("logit_sum", "logit", "log_prob"):
             expected = input_gradients(apply_fn, jnp.asarray(x), jnp.asarray(y), target=target)
@@ -154,10 +148,10 @@ def test_distractor_rows_hold_both_halves_and_their_ratio(folders, images):
     table = store.read_rows(folders / "distractor")
     assert len(table) == 3 * 2
     assert all(row["ratio"] == pytest.approx(row["signal"] / row["distractor"]) for row in table)
-    trained = pags_measuring.trained_rows(folders / "train")
+    trained = measuring.trained_rows(folders / "train")
     (row,) = (row for row in table if (row["strength"], row["sigma"]) == (1.0, 1.0))
     unit = {name: row[name] for name in ("loss", "strength", "seed")}
-    _, apply_fn = pags_measuring.model_of(folders / "train", trained, unit)
+    _, apply_fn = measuring.model_of(folders / "train", trained, unit)
     x = to_float(images.test_x[np.random.default_rng(0).permutation(40)[:10]])
     noise = (
         jax.random.normal(jax.random.key(0), (4, *x.shape), x.dtype).at[:, :, :, 4:].set(0)
@@ -192,8 +186,8 @@ def test_the_report_shows_every_run(folders, tmp_path):
 
 def test_what_no_image_has_is_none():
     values, valid = np.array([1.0, 3.0, np.nan]), np.array([True, True, False])
-    assert pags_measuring.summary("on", values, valid) == {"on": 2.0, "on_error": pytest.approx(1 / np.sqrt(2))}
-    assert pags_measuring.summary("on", values, np.zeros(3, bool)) == {"on": None, "on_error": None}
+    assert measuring.summary("on", values, valid) == {"on": 2.0, "on_error": pytest.approx(1 / np.sqrt(2))}
+    assert measuring.summary("on", values, np.zeros(3, bool)) == {"on": None, "on_error": None}
 
 
 def test_curves_leave_gaps_for_missing_models():
@@ -202,11 +196,11 @@ def test_curves_leave_gaps_for_missing_models():
         for strength, seed in ((2.0, 0), (1.0, 0), (1.0, 1))
     ]
     table.append({"loss": "smoothness", "strength": 2.0, "seed": 1, "on": None})
-    strengths, (on,) = pags_tables.curves(table, "smoothness", "on")
+    strengths, (on,) = tables.curves(table, "smoothness", "on")
     np.testing.assert_array_equal(strengths, [1, 2])
     np.testing.assert_array_equal(on, [[10, 11], [20, np.nan]])
     table.append({"loss": "cross_entropy", "strength": 0.0, "seed": 1, "on": 7.0})  # Undefended: strength 0.
-    strengths, (on,) = pags_tables.curves(table, "smoothness", "on")
+    strengths, (on,) = tables.curves(table, "smoothness", "on")
     np.testing.assert_array_equal(strengths, [0, 1, 2])
     np.testing.assert_array_equal(on, [[np.nan, 7], [10, 11], [20, np.nan]])
 
@@ -223,7 +217,7 @@ def test_curves_leave_gaps_for_missing_models():
             "autoencoder.safetensors is for images of fashion_mnist_full, the models in",
         ),
         ("pags_alignment", ["--denoiser", "nothing.safetensors", *MEASURING], "no file nothing.safetensors"),
-        ("pags_alignment", MEASURING, "are of distractor; python -m scripts.pags_score trains none for distractor"),
+        ("pags_alignment", MEASURING, "are of distractor; python -m scripts.pags.score trains none for distractor"),
         (
             "pags_robustness",
             [*MEASURING, "--rank", "6"],
@@ -292,7 +286,7 @@ def test_a_changed_denoiser_is_another_configuration(copied, capsys):
 
 # --------------------------------------------------------------------------------------- whose images a file is for
 def config_of(**values):
-    return pags_manifolds.ManifoldConfig(trained=pags_manifolds.Path("runs/mine"), **values)
+    return manifolds.ManifoldConfig(trained=manifolds.Path("runs/mine"), **values)
 
 
 @pytest.mark.parametrize(
@@ -303,14 +297,14 @@ def config_of(**values):
             {},
             "--autoencoder: .* of fashion_mnist_full, .* runs/mine are of mnist; train one with .*ncoder --d",
         ),
-        ("mnist_test", {"manifold": "denoiser"}, "--denoiser: .* are of mnist_test; python -m scripts.pags_score tr"),
-        ("cifar10", {"manifold": "local_pca"}, "--denoiser: .* train one with .*pags_score --dataset cifar10$"),
+        ("mnist_test", {"manifold": "denoiser"}, "--denoiser: .* are of mnist_test; python -m scripts.pags.score tr"),
+        ("cifar10", {"manifold": "local_pca"}, "--denoiser: .* train one with .*pags.score --dataset cifar10$"),
         ("distractor", {"manifold": "local_pca"}, "--denoiser: .* are of distractor"),
     ],
 )
 def test_bundled_files_are_for_their_own_images(dataset, values, said):
     with pytest.raises(ValueError, match=said):
-        pags_manifolds.files_of(config_of(**values), [{"config.dataset": dataset}], scores=True)
+        manifolds.files_of(config_of(**values), [{"config.dataset": dataset}], scores=True)
 
 
 @pytest.mark.parametrize(
@@ -329,10 +323,10 @@ def test_parts_of_a_data_set_hold_its_images(known, dataset, fits, tmp_path):
     path.write_bytes(pretrained.pack(coder, fresh(coder), {"config": {"dataset": known}}))
     for table, config in (([{"config.dataset": dataset}], config_of(autoencoder=path)),):
         if fits:
-            assert pags_manifolds.files_of(config, table) == {"autoencoder": path}
+            assert manifolds.files_of(config, table) == {"autoencoder": path}
         else:
             with pytest.raises(ValueError, match=f"{path} is for images of {known}, .* are of {dataset}"):
-                pags_manifolds.files_of(config, table)
+                manifolds.files_of(config, table)
 
 
 def fresh(model):
@@ -343,34 +337,34 @@ def fresh(model):
 
 def test_a_file_that_does_not_say_is_taken_if_its_shape_fits(images, tmp_path, capsys):
     table = [{"config.dataset": "distractor"}]
-    seen = pags_measuring.Sample(to_float(images.test_x[:2]), jnp.asarray(images.test_y[:2]), None, images)
+    seen = measuring.Sample(to_float(images.test_x[:2]), jnp.asarray(images.test_y[:2]), None, images)
     coder, unet = models.Autoencoder((6, 6, 1), latent=3, widths=(4,)), models.UNet(3, 3, widths=(8,), blocks=1)
     paths = {}
     for name, model in (("autoencoder", coder), ("denoiser", unet)):
         paths[name] = tmp_path / f"{name}.safetensors"
         paths[name].write_bytes(pretrained.pack(model, fresh(model), {}))
     config = config_of(**paths)
-    assert pags_manifolds.files_of(config, table, scores=True) == paths
+    assert manifolds.files_of(config, table, scores=True) == paths
     assert capsys.readouterr().err.count("does not say what images it is for; it must be distractor") == 2
     with pytest.raises(ValueError, match=r"--autoencoder: it is for images of \(6, 6, 1\), those here are \(8, 8, 1\)"):
-        pags_manifolds.basis_of(config, seen)
+        manifolds.basis_of(config, seen)
     with pytest.raises(ValueError, match="--denoiser: it is for images of 3 channels, those here have 1"):
-        pags_manifolds.denoisers(config, seen)
+        manifolds.denoisers(config, seen)
 
 
 # -------------------------------------------------------------------------------------------- what is not finite
 def test_images_without_a_finite_change_are_left_out_and_counted(monkeypatch):
     changes = {True: jnp.array([1.0, jnp.nan, 3.0, 5.0]), False: jnp.array([1.0, 1.0, 1.0, jnp.inf])}
     monkeypatch.setattr(
-        pags_distractor, "measured", lambda: lambda apply_fn, x, mask, noise, sigma: changes[bool(mask[0, 0, 0])]
+        distractor, "measured", lambda: lambda apply_fn, x, mask, noise, sigma: changes[bool(mask[0, 0, 0])]
     )
-    config = pags_distractor.Config(sigmas=(0.5,))
+    config = distractor.Config(sigmas=(0.5,))
     x, mask = jnp.zeros((4, 2, 2, 1)), jnp.ones((4, 2, 2), bool)
-    (row,) = pags_distractor.rows_of(config, None, x, mask, jnp.zeros((1, *x.shape)))
+    (row,) = distractor.rows_of(config, None, x, mask, jnp.zeros((1, *x.shape)))
     assert (row["signal"], row["distractor"], row["ratio"], row["invalid"]) == (2.0, 1.0, 2.0, 2)
     assert row["signal_error"] == pytest.approx(1 / np.sqrt(2))
     changes[True] = jnp.full(4, jnp.nan)
-    (row,) = pags_distractor.rows_of(config, None, x, mask, jnp.zeros((1, *x.shape)))
+    (row,) = distractor.rows_of(config, None, x, mask, jnp.zeros((1, *x.shape)))
     assert (row["signal"], row["distractor"], row["ratio"], row["invalid"]) == (None, None, None, 4)
 
 
@@ -386,7 +380,7 @@ def test_images_without_a_finite_change_are_left_out_and_counted(monkeypatch):
 )
 def test_rows_of_another_script_are_one_line(flag, run, other, wanted, folders, tmp_path, capsys):
     assert call("pags_figures", flag, folders / run, "--out", tmp_path / "run") == 1
-    said = f"error: {flag}: {folders / run} holds rows of scripts.{other}, not of scripts.{wanted}\n"
+    said = f"error: {flag}: {folders / run} holds rows of {other}, not of {wanted}\n"
     assert capsys.readouterr().err == said
 
 
@@ -417,7 +411,7 @@ def test_figures_of_published_rows(folders, tmp_path):
     for name in ("robustness", "alignment"):
         content = (folders / name / "rows.csv").read_bytes()
         (tmp_path / f"{name}.csv.gz").write_bytes(gzip.compress(content))
-        again = pags_tables.read(tmp_path / f"{name}.csv.gz", f"--{name}", f"pags_{name}")
+        again = tables.read(tmp_path / f"{name}.csv.gz", f"--{name}", f"pags_{name}")
         for one, other in zip(again, store.read_rows(folders / name), strict=True):
             assert {key: value for key, value in one.items() if not key.startswith("env.")} == {
                 key: value for key, value in other.items() if not key.startswith("env.")

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts import pags_claims, pags_report, reproduce
+from scripts import reproduce
 from scripts.harness import store
+from scripts.pags import claims, report
 
 STRENGTHS = (0.1, 1.0, 10.0)
 CURVES = {
@@ -37,7 +38,7 @@ def line(monkeypatch):
 
     def read(**chosen):
         monkeypatch.setattr(store, "read_rows", lambda folder: list(rows_of(**chosen)))
-        (found,) = pags_claims.claim_blocks(Path())[-1].data
+        (found,) = claims.claim_blocks(Path())[-1].data
         return found
 
     return read
@@ -68,7 +69,7 @@ def test_a_sweep_that_shows_nothing(line):
 
 def test_models_that_are_missing_are_left_out():
     table = [{"loss": "smoothness", "strength": s, "seed": 0, "on": on, "off": 1.0} for s, on in ((1, 0.3), (2, None))]
-    on, off = pags_claims.medians(table, "smoothness", "on", "off")
+    on, off = claims.medians(table, "smoothness", "on", "off")
     np.testing.assert_array_equal(on, [0.3])
     np.testing.assert_array_equal(off, [1.0])
 
@@ -79,7 +80,7 @@ def test_a_loss_without_values_says_so(monkeypatch):
     gone = dict.fromkeys(("on", "off", "cosine", "similarity", "cosine_error", "similarity_error"))
     table += [row | gone | {"loss": "adversarial"} for row in table]
     monkeypatch.setattr(store, "read_rows", lambda folder: table)
-    text, found = pags_claims.claim_blocks(Path())
+    text, found = claims.claim_blocks(Path())
     assert "up to 0.010 of a cosine and 0.020 of 1 - LPIPS" in text
     usable, unusable = found.data
     assert usable["cosine peaks inside"].startswith("yes")
@@ -89,12 +90,12 @@ def test_a_loss_without_values_says_so(monkeypatch):
         *2 * ["no usable map"],
         *2 * ["no usable model"],
     ]
-    lines = pags_report.alignment_blocks(Path(), Path())[1].data
+    lines = report.alignment_blocks(Path(), Path())[1].data
     unusable = [line for line in lines if line["loss"] == "adversarial"]
     assert [line["peaks inside"] for line in unusable] == ["no usable map"] * 2
     assert {line["largest"] for line in unusable} == {None}
     assert [line["peaks inside"] for line in lines if line["loss"] == "smoothness"] == ["yes"] * 2
-    lines = pags_report.regime_blocks(Path(), Path())[1].data
+    lines = report.regime_blocks(Path(), Path())[1].data
     assert [(line["rule"], line["aligned"]) for line in lines[:2]] == [("energy", "1 to 10"), ("unit steps", "1 to 10")]
     unknown = dict.fromkeys(("weak", "aligned", "excessive"), "none: no usable model")
     assert lines[3] == {"loss": "adversarial", "rule": "unit steps", **unknown, "agreement of seeds": None}
@@ -106,7 +107,7 @@ def test_accuracy_says_how_many_images_no_attack_could_test(monkeypatch):
     table = [row | {"test_attacked": [0.6, 0.4], "test_no_gradient": count} for count in ([0, 3], [7, 1])]
     table += [row | {"strength": 2.0, "test_attacked": [0.5, 0.2]}]
     monkeypatch.setattr(store, "read_rows", lambda folder: table)
-    counted, before = pags_report.accuracy_blocks(Path())[1].data
+    counted, before = report.accuracy_blocks(Path())[1].data
     assert (counted["no gradient"], counted["radius 1"]) == (7, 0.4)
     assert before["no gradient"] is None
 
@@ -117,7 +118,7 @@ def test_a_sweep_at_chance_has_no_regimes(monkeypatch):
         for row in rows_of(accuracy="stays", on="stays", off="below", cosine="peaks")
     ]
     monkeypatch.setattr(store, "read_rows", lambda folder: table)
-    _, line = pags_report.regime_blocks(Path(), Path())[1].data
+    _, line = report.regime_blocks(Path(), Path())[1].data
     assert line["aligned"] == "none: 0 of 3 seeds show it; for 3 no strength's accuracy is above chance"
 
 

@@ -10,10 +10,10 @@ import pytest
 from pags_jax import datasets, models, scores
 from pags_jax.datasets import pretrained
 from pags_jax.images import to_float
-from scripts import pags_autoencoder, pags_generative, pags_score
 from scripts.harness import checkpoints, cli, rows, store
+from scripts.pags import autoencoder, generative, score
 
-SCRIPTS = {"score": pags_score, "autoencoder": pags_autoencoder}
+SCRIPTS = {"score": score, "autoencoder": autoencoder}
 TINY = ["--epochs", "2", "--batch-size", "16", "--warm-up", "2", "--measured-rows", "30"]
 SMALL = {
     "score": [*TINY, "--widths", "8", "--blocks", "1", "--sigmas", "0.3", "1.0", "--sample-steps", "3"],
@@ -25,7 +25,7 @@ LOADERS = {"score": pretrained.load_denoiser, "autoencoder": pretrained.load_aut
 
 def call(name, *words):
     script = SCRIPTS[name]
-    return cli.run(script.main, script.Config, plan=pags_generative.plan, argv=list(words))
+    return cli.run(script.main, script.Config, plan=generative.plan, argv=list(words))
 
 
 def sample(count, seed):
@@ -153,8 +153,8 @@ def check_run(name, out, data):
     assert about["config"]["epochs"] == 2
     assert "folder" not in about["config"]
     again = cli.parse(SCRIPTS[name].Config, about["command"].split()[3:])
-    assert about["command"].startswith(f"python -m scripts.pags_{name} --epochs 2 --batch-size 16 ")
-    assert pags_generative.command_of(again) == about["command"]
+    assert about["command"].startswith(f"python -m scripts.pags.{name} --epochs 2 --batch-size 16 ")
+    assert generative.command_of(again) == about["command"]
     assert rows.flatten(again)["widths"] == about["config"]["widths"]
     assert table[0]["parameters"] == models.count_parameters(variables)
     assert (table[0]["train_rows"], len(table[0]["epoch_loss"])) == (80, 2)
@@ -195,8 +195,8 @@ def test_saved_in_float16_the_measured_weights_are_the_saved_ones(data, tmp_path
 
 def test_photographs_are_flipped_and_clothes_are_not():
     def augmented(*words):
-        config = cli.parse(pags_score.Config, list(words))
-        return pags_generative._augmentation(config).__name__
+        config = cli.parse(score.Config, list(words))
+        return generative._augmentation(config).__name__
 
     assert augmented("--dataset", "cifar10") == "flip"
     assert augmented("--dataset", "fashion_mnist") == "unchanged"

@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import datasets, evaluation, losses, models, training
-from scripts import pags_figures, pags_fit, pags_models, pags_recipes, pags_train
+from pags_jax import datasets, evaluation, losses, models, recipes, training
 from scripts.harness import checkpoints, cli, rows, store
+from scripts.pags import figures, fit, train
+from scripts.pags import models as pags_models
 
 SMALL = ["--epochs", "2", "--batch-size", "16", "--attack-eps", "0.5", "1.0", "--attack-steps", "2", "--steps", "2"]
 
 
 def call(*words):
-    return cli.run(pags_train.main, pags_train.Config, plan=pags_train.plan, argv=list(words))
+    return cli.run(train.main, train.Config, plan=train.plan, argv=list(words))
 
 
 def sample(count, seed):
@@ -41,7 +42,7 @@ def test_help_names_every_flag(capsys):
         call("--help")
     assert end.value.code == 0
     shown = capsys.readouterr().out
-    for field in dataclasses.fields(pags_train.Config):
+    for field in dataclasses.fields(train.Config):
         assert "--" + field.name.replace("_", "-") in shown
 
 
@@ -100,16 +101,16 @@ def test_dry_run_lists_units_and_writes_nothing(tmp_path, capsys):
 
 
 def test_paper_preset_is_the_references(capsys):
-    config = cli.parse(pags_train.Config, ["--preset", "paper"])
+    config = cli.parse(train.Config, ["--preset", "paper"])
     assert (config.dataset, config.model, config.epochs, config.batch_size) == ("cifar10", "resnet18", 200, 128)
     assert (config.learning_rate, config.weight_decay, config.steps, config.clip) == (0.025, 5e-4, 10, None)
-    assert len(pags_train.plan(config)) == 1 + 4 * 30
+    assert len(train.plan(config)) == 1 + 4 * 30
     grids = {"gradient_norm": (-5, 2), "smoothness": (-4, 4), "randomized_smoothing": (-3, 2), "adversarial": (-5, 4)}
     for loss, (low, high) in grids.items():
-        units = [unit["strength"] for unit in pags_train.plan(config) if unit["loss"] == loss]
+        units = [unit["strength"] for unit in train.plan(config) if unit["loss"] == loss]
         np.testing.assert_allclose(units, np.logspace(low, high, 30), rtol=1e-5)
-    assert pags_recipes.augmentation_of(config.augment, config.dataset).__name__ == "crop_and_flip"
-    assert pags_recipes.augmentation_of(config.augment, "fashion_mnist").__name__ == "unchanged"
+    assert recipes.augmentation_of(config.augment, config.dataset).__name__ == "crop_and_flip"
+    assert recipes.augmentation_of(config.augment, "fashion_mnist").__name__ == "unchanged"
 
 
 @pytest.mark.parametrize(
@@ -127,20 +128,20 @@ def test_paper_preset_is_the_references(capsys):
 )
 def test_constants_of_the_reference(loss, constant, strength, rate):
     options = {"batch_size": 128, "learning_rate": 0.025}
-    got = pags_recipes.strength_and_rate(loss, constant, unit="reference", **options)
+    got = recipes.strength_and_rate(loss, constant, unit="reference", **options)
     np.testing.assert_allclose(got, (strength, rate), rtol=1e-12)
-    assert pags_recipes.strength_and_rate(loss, constant, unit="own", **options) == (constant, 0.025)
+    assert recipes.strength_and_rate(loss, constant, unit="own", **options) == (constant, 0.025)
 
 
 @pytest.mark.parametrize(("unit", "scope"), [("own", "example"), ("reference", "batch")])
 def test_attacks_of_the_reference_share_a_ball(unit, scope):
-    loss = pags_recipes.loss_function("adversarial", steps=7, unit=unit, unroll=True)
+    loss = recipes.loss_function("adversarial", steps=7, unit=unit, unroll=True)
     assert loss.func is losses.adversarial
     assert loss.keywords == {"steps": 7, "norm": "l2", "scope": scope, "unroll": True}
 
 
 def test_radii_in_the_largest_value_are_for_balls_of_ones_own(capsys):
-    loss = pags_recipes.loss_function("adversarial", steps=7, unit="own", unroll=True, norm="linf")
+    loss = recipes.loss_function("adversarial", steps=7, unit="own", unroll=True, norm="linf")
     assert (loss.keywords["norm"], loss.keywords["scope"]) == ("linf", "example")
     assert call("--dry-run", "--norm", "linf", "--strength-unit", "reference") == 1
     assert "--strength-unit reference is defined for --norm l2" in capsys.readouterr().err
@@ -183,15 +184,15 @@ def test_sweep_compiles_once_and_its_memory_is_flat(data, tmp_path, monkeypatch)
         return real(*given, **options)
 
     def watched(config, data, unit):
-        row = pags_train.row_of(config, data, unit)
+        row = train.row_of(config, data, unit)
         live.append((len(jax.live_arrays()), sum(array.nbytes for array in jax.live_arrays())))
         return row
 
     monkeypatch.setitem(losses.LOSSES, "gradient_norm", counted)
     config = cli.parse(
-        pags_train.Config, [*SMALL, "--loss", "gradient_norm", "--strengths", "0.01:1:4", "--out", str(tmp_path)]
+        train.Config, [*SMALL, "--loss", "gradient_norm", "--strengths", "0.01:1:4", "--out", str(tmp_path)]
     )
-    for unit in pags_train.plan(config):
+    for unit in train.plan(config):
         watched(config, data, unit)
     assert len(live) == 4
     assert len(traced) == 1
@@ -274,19 +275,19 @@ def test_a_run_without_a_model_fails_also_where_the_last_update_breaks_it(data, 
 
 def test_test_images_choose_nothing(data, tmp_path):
     words = [*SMALL, "--loss", "cross_entropy"]
-    config = cli.parse(pags_train.Config, [*words, "--out", str(tmp_path / "a")])
-    (unit,) = pags_train.plan(config)
+    config = cli.parse(train.Config, [*words, "--out", str(tmp_path / "a")])
+    (unit,) = train.plan(config)
     others = data._replace(test_x=255 - data.test_x, test_y=(data.test_y + 1) % 3)
-    row = pags_train.row_of(config, data, unit)
-    other = pags_train.row_of(dataclasses.replace(config, out=tmp_path / "b"), others, unit)
+    row = train.row_of(config, data, unit)
+    other = train.row_of(dataclasses.replace(config, out=tmp_path / "b"), others, unit)
     differing = {name for name in row if row[name] != other[name]} - {"train_s", "images_per_s"}
     assert differing <= {"test_accuracy", "test_attacked"}
     assert "test_accuracy" in differing
-    split = pags_train.split_of(config, data, 0)
+    split = train.split_of(config, data, 0)
     assert (len(split.train[0]), len(split.validation[0])) == (81, 9)
     together = np.concatenate([split.train[0], split.validation[0]])
     assert sorted(map(bytes, together)) == sorted(map(bytes, data.train_x))
-    assert not np.array_equal(split.validation[0], pags_train.split_of(config, data, 1).validation[0])
+    assert not np.array_equal(split.validation[0], train.split_of(config, data, 1).validation[0])
 
 
 def test_the_figure_shows_what_is_best_on_held_out_images():
@@ -307,7 +308,7 @@ def test_the_figure_shows_what_is_best_on_held_out_images():
         row("adversarial", 1.0, 1, [0.9, 0.6], 0.9),
         row("cross_entropy", 0.0, 0, [0.1, 0.0], 0.1),
     ]
-    assert pags_figures.best(table) == [table[0], table[1], table[4]]
+    assert figures.best(table) == [table[0], table[1], table[4]]
 
 
 def test_drivers_agree_and_bfloat16_computes(data, tmp_path):
@@ -379,7 +380,7 @@ def test_files_that_are_no_model_are_refused(weights, damage):
         np.savez(path, architecture=np.array([{"a": 1}], object))
     else:
         np.savez(path, x=np.zeros(3))
-    with pytest.raises(ValueError, match=f"{path} is no model that scripts.pags_train saved"):
+    with pytest.raises(ValueError, match=f"{path} is no model that scripts.pags.train saved"):
         pags_models.load_model(path)
 
 
@@ -398,9 +399,9 @@ def test_a_fit_whose_training_is_over_only_comes_back(data, tmp_path):
     hyper = training.Hyper(jnp.float32(0), jnp.float32(0.05), training.milestones(1, 5))
     given = {"epochs": 1, "folder": tmp_path, "fingerprint": {"a": 1}, "save_minutes": 60.0}
     x, y = jnp.asarray(data.train_x), jnp.asarray(data.train_y)
-    first, rate = pags_fit.fit(task, hyper, x, y, key=jax.random.key(0), **given)
+    first, rate = fit.fit(task, hyper, x, y, key=jax.random.key(0), **given)
     assert rate is None  # One epoch, which compiles.
-    second, _ = pags_fit.fit(task, hyper, x, y, key=jax.random.key(0), **given)
+    second, _ = fit.fit(task, hyper, x, y, key=jax.random.key(0), **given)
     assert int(second.state.step) == 5
     assert np.array_equal(first.metrics, second.metrics)
     assert np.all(first.metrics[:, [0, 2]] > 0)

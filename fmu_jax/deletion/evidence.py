@@ -1,0 +1,90 @@
+"""What a store holds, read for verification."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fmu_jax import Data, stream
+from fmu_jax.deletion import ledger, model, records
+from fmu_jax.deletion.ledger import Ledger, Record
+from fmu_jax.deletion.model import Settings
+
+
+class Disagreement(ValueError):
+    """Two things that must agree do not."""
+
+
+class Seen(NamedTuple):
+    """What there is to check.
+
+    Attributes:
+      folder: the store.
+      fault: what SQLite finds wrong with its file; empty if nothing.
+      meta: all that is kept by name.
+      settings, state: of the model.
+      kept: all certificates of the ledger.
+      said: their contents.
+      hashes, positions, requests: of everybody, ``(n,)``.
+      rows: everybody's row, ``(n, d + 2)``, followed in ``padding`` by what else is stored.
+    """
+
+    folder: Path
+    fault: str
+    meta: dict[str, bytes]
+    settings: Settings
+    state: stream.State
+    kept: list[Record]
+    said: list[dict[str, Any]]
+    hashes: list[bytes]
+    positions: np.ndarray
+    requests: np.ndarray
+    rows: np.ndarray
+    padding: np.ndarray
+
+    @property
+    def train(self) -> Data:
+        """The training rows, deleted ones at weight zero."""
+        return model.as_data(self.rows[self.settings.test_rows :], len(self.settings.group_values))
+
+    @property
+    def test(self) -> Data:
+        """The held-out rows, deleted ones at weight zero."""
+        return model.as_data(self.rows[: self.settings.test_rows], len(self.settings.group_values))
+
+
+def look(db: Ledger, folder: Path) -> Seen:
+    """Reads a store.
+
+    Args:
+      db: its ledger.
+      folder: the store.
+
+    Raises:
+      ValueError: settings, state or certificates cannot be read at all.
+    """
+    settings = Settings.from_json(ledger.meta(db, "settings"))
+    state = model.unpack(settings, ledger.meta(db, "state"))
+    kept = list(ledger.records(db))
+    everybody = list(ledger.all_people(db))
+    rows = ledger.rows_between(db, 0, settings.rows)
+    return Seen(
+        folder=folder,
+        fault=ledger.fault(db),
+        meta=ledger.all_meta(db),
+        settings=settings,
+        state=state,
+        kept=kept,
+        said=[records.parse(record) for record in kept],
+        hashes=[name for name, _, _ in everybody],
+        positions=np.array([position for _, position, _ in everybody], np.int64),
+        requests=np.array([request for _, _, request in everybody], np.int64),
+        rows=rows,
+        padding=ledger.padding(db, settings.rows),
+    )
+
+
+def agree(condition: Any, otherwise: str) -> None:
+    """Raises Disagreement, saying ``otherwise``, unless the condition holds."""
+    if not condition:
+        raise Disagreement(otherwise)

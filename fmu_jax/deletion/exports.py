@@ -1,0 +1,96 @@
+"""The files that follow the ledger: the published model and the certificates.
+
+They are written after a request is committed, and what a kill left out is written by the next ``delete`` or ``report``;
+``verify`` writes nothing. A certificate that is there is never overwritten, so that one that was tampered with stays to
+be seen; ``model.json`` is, whenever it is not what the ledger says.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from fmu_jax import stream
+from fmu_jax.deletion import ledger, model, records, seal
+from fmu_jax.deletion.ledger import Ledger, Record
+from fmu_jax.deletion.model import Settings
+from scripts.harness import files, rows
+
+MODEL = "model.json"
+CERTIFICATES = "certificates"
+REPORT = "report.html"
+
+
+def certificate_name(number: int) -> str:
+    """The file name of a certificate.
+
+    >>> certificate_name(7)
+    '000007.json'
+    """
+    return f"{number:06d}.json"
+
+
+@contextlib.contextmanager
+def private() -> Iterator[None]:
+    """New files and folders are for their owner only."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def catch_up(db: Ledger, folder: Path) -> None:
+    """Writes what is missing, and ``model.json`` unless it is the ledger's; nobody else writes meanwhile.
+
+    Raises:
+      ValueError: the ledger does not fit its seal, so that nothing of it is to be published.
+      OSError: a file cannot be written.
+    """
+    with private(), ledger.exclusive(db):
+        seal.check_books(db)
+        certificates = folder / CERTIFICATES
+        certificates.mkdir(exist_ok=True)
+        for place in (folder, certificates):
+            files.remove_leftovers(place)
+        last = ledger.last_record(db)
+        present = {path.name for path in certificates.iterdir()}
+        missing = [number for number in range(last.number + 1) if certificate_name(number) not in present]
+        for record in ledger.records(db, missing):
+            files.write_text(certificates / certificate_name(record.number), record.text)
+        settings = Settings.from_json(ledger.meta(db, "settings"))
+        text = model_text(settings, model.unpack(settings, ledger.meta(db, "state")), last)
+        path = folder / MODEL
+        if not path.exists() or path.read_bytes() != text.encode():
+            files.write_text(path, text)
+
+
+def check_certificate(folder: Path, record: Record) -> None:
+    """Raises OSError unless a certificate's file holds it: what was there before is not overwritten."""
+    path = folder / CERTIFICATES / certificate_name(record.number)
+    if not path.is_file() or path.read_bytes() != record.text.encode():
+        raise FileExistsError(f"{path} is something else; move it away")
+
+
+def model_text(settings: Settings, state: stream.State, last: Record) -> str:
+    """``model.json``: all that is needed to predict, and nothing secret."""
+    content = {
+        "format": records.FORMAT,
+        "store": settings.store,
+        "request": last.number,
+        "certificate": last.digest,
+        "predict": "label 1 where sum(params * [(features - center) / scale, 1]) > 0",
+        "feature_names": settings.feature_names,
+        "params": np.asarray(state.params).tolist(),
+        "center": settings.center,
+        "scale": settings.scale,
+        "label_name": settings.label_name,
+        "label_values": settings.label_values,
+        "group_name": settings.group_name,
+        "group_values": settings.group_values,
+        **records.spent(settings, state),
+        "delta": settings.delta,
+    }
+    return rows.to_json(content, indent=1) + "\n"

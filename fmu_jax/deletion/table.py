@@ -1,0 +1,112 @@
+"""A user's table as a store wants it: identifiers apart, rows encoded, scaled and split."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from fmu_jax import datasets
+from fmu_jax.datasets.columns import TRUTH, Missing, Unsuitable, number_reader, plain
+from fmu_jax.datasets.delimited import STANDARD, Layout
+from fmu_jax.datasets.grouping import MIN_GROUP_ROWS
+from fmu_jax.datasets.reading import listed, read_table, require_columns
+from fmu_jax.deletion import people
+
+
+class Table(NamedTuple):
+    """What to read, and as what; ``fmu_jax.deletion.command.Train`` says what each means."""
+
+    path: Path
+    id: str
+    label: str
+    group: str | Sequence[str]
+    positive: Sequence[str] = ()
+    group_one: Sequence[str] = ()
+    drop: Sequence[str] = ()
+    missing: str = "error"
+    na_values: Sequence[str] = ()
+    default_na: bool = True
+    categorical: Sequence[str] = ()
+    layout: Layout = STANDARD
+    scaling: str = "standardise"
+    max_categories: int = 50
+    min_group_rows: int = MIN_GROUP_ROWS
+    small_groups: str = "error"
+    test_fraction: float = 0.2
+
+
+def read(table: Table, *, seed: int) -> tuple[list[str], datasets.Split]:
+    """Reads a table.
+
+    Args:
+      table: what to read.
+      seed: of the split.
+
+    Returns:
+      The identifiers of all its records, in order; and the prepared rows, whose ``train_rows`` and ``test_rows`` count
+      those records.
+
+    Raises:
+      OSError: there is no such file.
+      ValueError: it cannot be used; the message says what to do.
+    """
+    source, missing = str(table.path), Missing(tuple(table.na_values), table.default_na)
+    content = read_table(
+        table.path, missing=missing, layout=table.layout, text=(table.id,), categorical=table.categorical
+    )
+    attributes = (table.group,) if isinstance(table.group, str) else tuple(table.group)
+    require_columns(content.columns, (table.id, table.label, *attributes), source=source)
+    if table.group_one and len(attributes) > 1:
+        raise ValueError(
+            f"--group-one makes two groups of one column, and --group names {len(attributes)}; leave it out"
+        )
+    ids = content[table.id].tolist()
+    people.check_ids(ids, source=source)
+    split = datasets.from_table(
+        content,
+        label=table.label,
+        group=attributes,
+        seed=seed,
+        positive=_values(content[table.label], missing, table.positive, "--positive"),
+        group_one=_values(content[next(iter(attributes))], missing, table.group_one, "--group-one"),
+        drop=(table.id, *table.drop),
+        scaling=table.scaling,
+        test_fraction=table.test_fraction,
+        missing=table.missing,
+        na_values=table.na_values,
+        default_na=table.default_na,
+        categorical=table.categorical,
+        max_categories=table.max_categories,
+        min_group_rows=table.min_group_rows,
+        small_groups=table.small_groups,
+        source=source,
+    )
+    return ids, split
+
+
+def _values(column: pd.Series, missing: Missing, texts: Sequence[str], flag: str) -> tuple[Any, ...] | None:
+    """The column's values that are written so; None where no text is given."""
+    if not texts:
+        return None
+    try:
+        present = plain(column, missing).dropna().unique().tolist()
+    except Unsuitable as error:
+        raise ValueError(f"{flag}: column {column.name!r} holds {error}") from None
+    for text in texts:
+        if not any(_means(text.strip(), value) for value in present):
+            raise ValueError(f"{flag}: column {column.name!r} has no value {text!r}; it holds {listed(present, 10)}")
+    return tuple(value for value in present if any(_means(text.strip(), value) for text in texts))
+
+
+def _means(text: str, value: Any) -> bool:
+    """Whether a text is how one writes a value; for a number in any spelling, such as 1 and 1.0."""
+    if isinstance(value, bool):
+        return TRUTH.get(text) is value
+    if not isinstance(value, int | float):
+        return str(value) == text
+    number = number_reader()(text)
+    if number is None:
+        return False
+    return Decimal(text) == value if isinstance(value, int) else number == value  # A float would be the next integer.

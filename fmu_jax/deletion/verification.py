@@ -1,0 +1,70 @@
+"""Does the store tell the truth? Everything is computed again from the stored rows and compared; nothing is written.
+
+That is: no export. Opening a ledger still finishes what a killed process left in SQLite's own log, unless the store
+lies on a read-only disk, where it is read without locks.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from fmu_jax.deletion import ledger, ledger_checks, model, model_checks
+from fmu_jax.deletion.evidence import Seen, look
+
+CHECKS: dict[str, Callable[[Seen], str]] = {
+    "database": ledger_checks.check_database,
+    "seal": ledger_checks.check_seal,
+    "privacy": ledger_checks.check_privacy,
+    "chain": ledger_checks.check_chain,
+    "certificates": ledger_checks.check_certificates,
+    "people": ledger_checks.check_people,
+    "rows": ledger_checks.check_rows,
+    "numbers": ledger_checks.check_numbers,
+    "settings": model_checks.check_settings,
+    "accumulators": model_checks.check_accumulators,
+    "parameters": model_checks.check_parameters,
+    "residual": model_checks.check_residual,
+    "measures": model_checks.check_measures,
+    "model.json": ledger_checks.check_model,
+}
+"""Every check by the name under which it is reported."""
+
+
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError)
+"""What reading a damaged ledger can end in, beside the errors that say what is wrong."""
+
+
+class Outcome(NamedTuple):
+    """What a check found, in words."""
+
+    agrees: bool
+    detail: str
+
+
+def verify(folder: Path) -> Iterator[tuple[str, Outcome]]:
+    """Checks a store; nobody else writes to it meanwhile.
+
+    Args:
+      folder: the store.
+
+    Yields:
+      The name of each check, and what it found.
+
+    Raises:
+      ValueError: the ledger, or the state in it, cannot be read at all.
+      OSError: the same, or there is no store.
+    """
+    model.use_float64()
+    with ledger.opened(folder, to_look=True) as db, ledger.exclusive(db):
+        try:
+            seen = look(db, folder)
+        except _UNREADABLE as error:
+            raise ValueError(f"the ledger in {folder} cannot be read: {type(error).__name__}: {error}") from error
+        for name, check in CHECKS.items():
+            try:
+                outcome = Outcome(True, check(seen))
+            except (ValueError, OSError) as error:
+                outcome = Outcome(False, str(error))
+            except _UNREADABLE as error:
+                outcome = Outcome(False, f"{type(error).__name__}: {error}")
+            yield name, outcome

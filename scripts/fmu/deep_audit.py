@@ -1,0 +1,177 @@
+"""Does unlearning from networks work? U-LiRA and KLoM of each method against retrained networks, on two MLPs.
+
+    python -m scripts.fmu.deep_audit --out runs/deep_audit
+
+No certificate exists for a network, so this is all the evidence there is. Adult: income from all columns, protected
+attribute as configured. Fashion-MNIST (the bundled subset, averaged to 14 x 14): one task of two labels, garments for
+the upper body (T-shirt, pullover, coat, shirt, dress) or not; its group is made up, whether an image is brighter than
+the median, so that there is a fairness penalty to keep. Networks have one hidden layer of tanh units and are trained by
+full-batch Adam for a fixed number of steps, from an initialisation of their own; planted rows are held-out rows with
+either label. Minutes on two cores. Rows: one for each data set, seed and method.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen
+
+from fmu_jax import Data, Objective, audit, datasets, make_data
+from fmu_jax import objective as objectives
+from pags_jax import datasets as images
+from scripts.fmu import problems
+from scripts.fmu.problems import ProblemConfig
+from scripts.harness import cli, plot
+
+UPPER_BODY = (0, 2, 3, 4, 6)
+SOLVER = {"tolerance": 1e-3, "max_steps": 200}
+#: What is audited: options of ``remove``.
+METHODS: dict[str, dict[str, Any]] = {
+    "fair_newton": {"method": "fair_newton", **SOLVER},
+    "gauss_newton": {"method": "fair_newton", "gauss_newton": True, **SOLVER},
+    "last_layer": {"method": "fair_newton", "only": "Dense_1", **SOLVER},
+    "influence": {"method": "influence", **SOLVER},
+    "descent": {"method": "descent", "steps": 50},
+}
+SHOWN = {
+    "lira_auc": ("U-LiRA", "area under the curve", 0.5),
+    "klom": ("KLoM", "divergence from retrained", 0.0),
+    "accuracy": ("Utility", "accuracy (test)", None),
+    "equalized_odds_mean": ("Fairness", "average odds gap (test)", None),
+}
+
+
+class Mlp(linen.Module):
+    """One hidden layer of tanh units; log-odds ``(n,)``."""
+
+    width: int
+
+    @linen.compact
+    def __call__(self, x):
+        """Log-odds of label 1."""
+        return linen.Dense(1)(jnp.tanh(linen.Dense(self.width)(x)))[:, 0]
+
+
+@dataclass(frozen=True)
+class Config(ProblemConfig):
+    """Audit removal from networks."""
+
+    PRESETS: ClassVar = {
+        "quick": {"datasets": ("adult",), "pairs": 8, "rows": 600, "train_steps": 100},
+        "paper": {"pairs": 512, "rows": 8000, "repeats": 3},
+    }
+
+    out: Path = Path("runs/fmu_deep_audit")
+    datasets: tuple[Literal["adult", "fashion_mnist"], ...] = ("adult", "fashion_mnist")  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Data sets."""
+    repeats: cli.Count = 1
+    """Seeds, counted from --seed."""
+    l2: cli.Positive = 1e-3
+    """Ridge strength per row."""
+    pairs: cli.Count = 48
+    """Pairs of networks."""
+    rows: cli.Count = 1000
+    """Rows, of which each pair is trained on a half."""
+    planted: cli.Count = 10
+    """Planted rows that each network is trained on and unlearns."""
+    width: cli.Count = 16
+    """Hidden units."""
+    train_steps: cli.Count = 200
+    """Steps of Adam."""
+    learning_rate: cli.Positive = 0.02
+    """Of Adam."""
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """One unit for each data set and seed."""
+    return config.units()
+
+
+def main(config: Config) -> None:
+    """Runs what is not done yet and draws the figure."""
+    draw(config.out, problems.run_units(config, plan(config), rows_of))
+
+
+def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
+    """Each method's row."""
+    train_rows, test = load(config, dataset, seed)
+    model = Mlp(config.width)
+    objective = Objective(l2=config.l2, fairness=config.fairness, predict=model.apply)
+    for_rows, for_models = jax.random.split(jax.random.fold_in(jax.random.key(seed), 3))
+    planted = audit.twins(test, config.planted, key=for_rows)
+    train = partial(train_network, objective, model, steps=config.train_steps, learning_rate=config.learning_rate)
+    # Sum form: a step of 1 / n is one of the mean objective.
+    descent = METHODS["descent"] | {"step_size": 0.5 / (config.rows / 2)}
+    shadow = audit.shadow_networks(
+        objective, train_rows, planted, test, train=train, methods=METHODS | {"descent": descent}, key=for_models,
+        pairs=config.pairs,
+    )  # fmt: skip
+    table = []
+    for method, margins in shadow.margins.items():
+        unlearned, unseen = audit.by_membership(margins, shadow.member)
+        lira, klom = audit.lira(unlearned, unseen, paired=True), audit.klom(unlearned, shadow.oracle)
+        row = {"lira_auc": lira.auc.mean(), "lira_advantage": lira.advantage.mean(), "klom": klom.mean()}
+        row |= {"margin_shift": jnp.abs(unlearned - shadow.oracle).mean()}
+        row |= {name: getattr(shadow.metrics[method], name).mean() for name in ("accuracy", "equalized_odds_mean")}
+        row |= {"converged": shadow.converged[method].astype(jnp.float32).mean()}
+        table.append({"method": method} | {name: float(value) for name, value in row.items()})
+    return table
+
+
+def train_network(objective, model, rows: Data, key, *, steps: int, learning_rate: float):
+    """Adam on the mean objective from the initialisation of ``key``."""
+    params, optimizer = model.init(key, rows.x[:1]), optax.adam(learning_rate)
+    n = jnp.sum(rows.weight)
+
+    def step(carry, _):
+        params, moments = carry
+        grad = jax.grad(lambda p: objectives.value(objective, p, rows) / n)(params)
+        updates, moments = optimizer.update(grad, moments)
+        return (optax.apply_updates(params, updates), moments), None
+
+    return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0][0]
+
+
+def load(config: Config, dataset: str, seed: int) -> tuple[Data, Data]:
+    """Rows to train on and test rows, float32."""
+    if dataset == "adult":
+        split = datasets.load("adult", group=config.group, seed=seed)
+        train, test = split.train, split.test
+    else:
+        bundled = images.load("fashion_mnist")
+        train, test = (_garments(*part) for part in (bundled[:2], bundled[2:4]))
+    rng = np.random.default_rng([seed, 7])
+    chosen = [rng.permutation(len(part.y))[: config.rows] for part in (train, test)]
+    parts = (jax.tree.map(lambda leaf, at=at: leaf[at], part) for part, at in zip((train, test), chosen, strict=True))
+    first, second = (part._replace(x=part.x.astype("float32"), weight=part.weight.astype("float32")) for part in parts)
+    return first, second
+
+
+def _garments(x, labels) -> Data:
+    pooled = np.asarray(x, np.float32).reshape(len(x), 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(x), -1) / 255
+    bright = pooled.mean(axis=1) > np.median(pooled.mean(axis=1))
+    return make_data(pooled, np.isin(labels, UPPER_BODY).astype(int), bright.astype(int))
+
+
+def draw(out: Path, table: Sequence[dict[str, Any]]) -> list[Path]:
+    """Attacks, accuracy and fairness of each method."""
+    part = [row | {"dataset": plot.look(row["dataset"]).label} for row in table]
+    figure, axes = plot.figure(1, len(SHOWN), titles=[title for title, _, _ in SHOWN.values()], height=2.8)
+    for panel, (column, (_, label, chance)) in zip(axes[0], SHOWN.items(), strict=True):
+        if chance is not None:
+            panel.axhline(chance, color="black", linewidth=0.8, linestyle=":", label="chance")
+        panel.set_ylabel(label)
+        plot.points(panel, part, x="dataset", y=column)
+    plot.legend(figure, columns=4)
+    return [plot.save(figure, out / "deep_audit.png")]
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Config, plan=plan))

@@ -1,0 +1,247 @@
+"""Train networks on synthetic images whose Bayes-optimal model is known, and see how near regularisation brings them.
+
+    python -m scripts.pags.bayes --out runs/bayes
+
+Srinivas et al. (2023), section 3, where the paper has theorems, and section 4: which regime each strength of the
+gradient norm is in. The networks of a seed begin alike and see the same images; one program trains all strengths.
+"""
+
+import functools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from pags_jax import bayes, losses, regimes
+from pags_jax.alignment import cosine
+from pags_jax.evaluation import correct
+from pags_jax.gradients import input_gradients
+from pags_jax.robustness import manifold_robustness, off_manifold_share
+from scripts.harness import cli, plot, rows, store
+from scripts.pags import panels
+
+Manifold = Literal["linear", "curved"]
+
+
+@dataclass(frozen=True)
+class Config(cli.Common):
+    """Train on manifolds of known truth; the sweep compiles once."""
+
+    PRESETS: ClassVar = {
+        "quick": {"manifolds": ("curved",), "repeats": 2, "steps": 300, "strengths": (0.0, 0.1, 1.0, 10.0, 100.0)},
+        "paper": {"repeats": 20, "steps": 2000, "strengths": (0.0, *(10.0 ** (k / 5) for k in range(-15, 11)))},
+    }
+
+    out: Path = Path("runs/pags_bayes")
+    manifolds: tuple[Manifold, ...] = ("linear", "curved")
+    """A plane, or a product of circles, one for each coordinate."""
+    strengths: tuple[cli.NonNegative, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    """Weights of the squared norm of the input gradient."""
+    repeats: cli.Count = 5
+    """Seeds, counted from --seed: each draws a manifold, images and networks."""
+    pixels: cli.Count = 64
+    """Of an image."""
+    distractors: cli.Count = 22
+    """Directions of the manifold that say nothing of the label; the signal has two."""
+    distractor_std: cli.Positive = 0.15
+    """Standard deviation of images along each of them; of the signal around its means it is 0.5."""
+    noise: cli.NonNegative = 0.5
+    """Standard deviation of images off the manifold, in every normal direction."""
+    radius: cli.Positive = 3.0
+    """Of the circles of the curved manifold."""
+    train_rows: cli.Count = 64
+    """Images to train on."""
+    test_rows: cli.Count = 1000
+    """Other images, on which networks are measured."""
+    width: cli.Count = 32
+    """Of the two hidden layers."""
+    steps: cli.Count = 500
+    """Of Adam, each on all images."""
+    learning_rate: cli.Positive = 3e-3
+    """Of Adam."""
+    eps_l2: cli.Positive = 0.5
+    """Length of the steps on and off the manifold."""
+    tolerance: cli.Probability = 0.05
+    """How far a model's accuracy may lie below the best of its sweep before its robustness counts as excessive."""
+
+
+class Network(nn.Module):
+    """A smooth network of two hidden layers."""
+
+    width: int
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Logits of images."""
+        x = x.reshape(x.shape[0], -1) - 0.5
+        for _ in range(2):
+            x = nn.silu(nn.Dense(self.width)(x))
+        return nn.Dense(self.classes)(x)
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """One unit for each manifold and seed."""
+    seeds = range(config.seed, config.seed + config.repeats)
+    return [{"manifold": manifold, "seed": seed} for manifold in config.manifolds for seed in seeds]
+
+
+def main(config: Config) -> None:
+    """Runs what is not done yet and draws the figure."""
+    units = plan(config)
+    with store.open_run(config.out, config) as run:
+        run.do(units, lambda unit: rows_of(config, **unit))
+    draw(config, store.read_rows(config.out))
+
+
+def rows_of(config: Config, *, manifold: Manifold, seed: int) -> list[rows.Row]:
+    """One row for each strength."""
+    for_problem, for_images, for_networks, for_steps = jax.random.split(jax.random.key(seed), 4)
+    problem = problem_of(config, manifold, key=for_problem)
+    train, truth = images_of(problem, key=for_images, train_rows=config.train_rows, test_rows=config.test_rows)
+    model = Network(config.width, classes=problem.means.shape[0])
+    strengths = sorted(set(config.strengths))
+    networks = fit(model, train, jnp.float32(strengths), config.learning_rate, key=for_networks, steps=config.steps)
+    measured = measure(model, networks, truth, config.eps_l2, key=for_steps)
+    return [
+        {"strength": strength} | {name: float(values[k]) for name, values in measured.items()}
+        for k, strength in enumerate(strengths)
+    ]
+
+
+def problem_of(config: Config, manifold: Manifold, *, key: jax.Array) -> bayes.Problem:
+    """Two classes in opposite corners of the signal's plane each, so that no linear model is right."""
+    for_plane, for_circles = jax.random.split(key)
+    corners = np.array([[[1, 1], [-1, -1]], [[1, -1], [-1, 1]]], np.float32)
+    plane = bayes.linear(
+        (config.pixels,),
+        corners,
+        key=for_plane,
+        distractors=config.distractors,
+        signal_std=0.5,
+        distractor_std=config.distractor_std,
+        noise=config.noise,
+    )
+    return plane if manifold == "linear" else bayes.curved(plane, radius=config.radius, key=for_circles)
+
+
+class Truth(NamedTuple):
+    """Images to measure on, and what is true of them."""
+
+    x: jax.Array
+    y: jax.Array
+    posterior: jax.Array
+    gradient: jax.Array
+    tangents: jax.Array
+    distractors: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("train_rows", "test_rows"))
+def images_of(problem: bayes.Problem, *, key: jax.Array, train_rows: int, test_rows: int) -> tuple[bayes.Sample, Truth]:
+    """Images to train on, and others."""
+    images = bayes.sample(problem, train_rows + test_rows, key=key)
+    train = bayes.Sample(*(array[:train_rows] for array in images))
+    x, y = images.x[train_rows:], images.y[train_rows:]
+    posterior, gradient = jnp.exp(bayes.log_posterior(problem, x)), bayes.gradient(problem, x, y)
+    return train, Truth(x, y, posterior, gradient, bayes.tangent_basis(problem, x), bayes.distractor_basis(problem, x))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "steps"))
+def fit(
+    model: Network, train: bayes.Sample, strengths: jax.Array, learning_rate: Any, *, key: jax.Array, steps: int
+) -> Any:
+    """Variables of one network for each strength of the gradient norm, from one beginning."""
+    optimizer = optax.adam(learning_rate)
+    start = model.init(key, train.x[:1])
+
+    def fit_one(strength):
+        def loss(variables):
+            return losses.gradient_norm(functools.partial(model.apply, variables), train.x, train.y, None, strength)
+
+        def step(state, _):
+            variables, moments = state
+            updates, moments = optimizer.update(jax.grad(loss)(variables), moments)
+            return (optax.apply_updates(variables, updates), moments), None
+
+        return jax.lax.scan(step, (start, optimizer.init(start)), None, length=steps)[0][0]
+
+    return jax.vmap(fit_one)(strengths)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def measure(model: Network, networks: Any, truth: Truth, eps_l2: Any, *, key: jax.Array) -> dict[str, jax.Array]:
+    """Means over images, one for each network; all see the same images and directions.
+
+    ``posterior_gap`` is the total variation distance from the posterior, ``cosine`` that between the gradients of the
+    label's log-probability and the Bayes-optimal model's, ``unusable_gradients`` the share of images without one.
+    """
+    x, y = truth.x, truth.y
+
+    def measure_one(variables):
+        def apply_fn(x: Any) -> Any:
+            return model.apply(variables, x)
+
+        gradient = input_gradients(apply_fn, x, y, target="log_prob")
+        moved = manifold_robustness(apply_fn, x, truth.tangents, eps_l2=eps_l2, key=key, draws=4)
+        share = off_manifold_share(gradient, truth.tangents)
+        return {
+            "accuracy": correct(apply_fn, x, y).mean(),
+            "bayes_accuracy": correct(lambda _: truth.posterior, x, y).mean(),
+            "posterior_gap": jnp.abs(jax.nn.softmax(apply_fn(x)) - truth.posterior).sum(1).mean() / 2,
+            "cosine": jnp.nanmean(cosine(gradient, truth.gradient)),
+            "off_manifold_share": jnp.nanmean(share),
+            "distractor_share": 1 - jnp.nanmean(off_manifold_share(gradient, truth.distractors)),
+            "on_manifold": jnp.nanmean(moved.on),
+            "off_manifold": jnp.nanmean(moved.off),
+            "unusable_gradients": jnp.isnan(share).mean(),
+        }
+
+    return jax.vmap(measure_one)(networks)
+
+
+#: What each panel shows against the strength: columns, and where the axis ends.
+PANELS = {
+    "class probabilities": (("accuracy", "posterior_gap"), 1.0),
+    "input gradient": (("cosine", "off_manifold_share", "distractor_share"), 1.0),
+    "deviation": (("on_manifold", "off_manifold"), None),
+}
+#: What regimes are read off.
+REGIME_COLUMNS = ("accuracy", "on_manifold", "off_manifold")
+
+
+def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
+    """The measures against the strength, with regimes shaded, a row of panels a manifold."""
+    titles = [f"{manifold}: {panel}" for manifold in config.manifolds for panel in PANELS]
+    figure, axes = plot.figure(len(config.manifolds), len(PANELS), titles=titles)
+    for line, manifold in zip(axes, config.manifolds, strict=True):
+        part = [row for row in table if row["manifold"] == manifold]
+        found = regimes_of(config, part)
+        for label, reason in found.absent.items():
+            print(f"{manifold}: no strength is {label}: {reason}", file=sys.stderr)
+        for panel, (columns, top) in zip(line, PANELS.values(), strict=True):
+            long = [row | {"measure": name, "value": row[name]} for name in columns for row in part]
+            plot.lines(panel, long, x="strength", y="value", by="measure")
+            panels.shade(panel, found)
+            panel.set_xscale("symlog", linthresh=min([s for s in config.strengths if s > 0], default=1.0), linscale=0.5)
+            panel.set(xlabel="gradient-norm strength", ylabel="", ylim=(0, top))
+        line[0].axhline(part[0]["bayes_accuracy"], color=plot.GREY, linestyle=":", label="accuracy of the posterior")
+    plot.legend(figure)
+    return plot.save(figure, config.out / "bayes.png")
+
+
+def regimes_of(config: Config, table: Sequence[dict[str, Any]]) -> regimes.Regimes:
+    """Reads the regimes off the rows of one manifold."""
+    strengths = sorted(set(config.strengths))
+    curves = ([[row[name] for row in table if row["strength"] == s] for s in strengths] for name in REGIME_COLUMNS)
+    return regimes.read(strengths, *curves, tolerance=config.tolerance)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Config, plan=plan))

@@ -1,0 +1,186 @@
+"""What training a denoiser and training an autoencoder share: flags, a training that resumes, panels of images."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax import augmentation, datasets, generative, models, recipes, training
+from pags_jax.datasets import pretrained
+from scripts.harness import cli, compiling, files, plot, rows, store
+from scripts.pags import fit
+
+DataSet = Literal["fashion_mnist", "fashion_mnist_full", "mnist", "cifar10", "cifar100", "imagenet64"]
+_AUGMENTATIONS = {"none": augmentation.unchanged, "flip": augmentation.flip}
+_HOW = (*store.RUN_FIELDS, "folder", "driver", "save_minutes")
+"""Fields of a configuration that change nothing of a model."""
+
+
+@dataclass(frozen=True)
+class Config(cli.Common):
+    """Flags of both."""
+
+    dataset: DataSet = "fashion_mnist"
+    """Images; fashion_mnist is a balanced part of it that comes with the package."""
+    folder: Path | None = None
+    """Where the data set's files are; by default they are downloaded where that is possible."""
+    epochs: cli.Count = 20
+    """Passes over the training images."""
+    batch_size: cli.Count = 128
+    """Images in a step."""
+    learning_rate: cli.Positive = 2e-3
+    """Of Adam, the largest."""
+    warm_up: cli.Count = 200
+    """Steps in which the rate rises to it."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the rate does then; the cosine ends at zero with the last epoch."""
+    decay: cli.Probability = 0.999
+    """Of the moving average of the parameters, which is what is measured and saved."""
+    augment: Literal["auto", "none", "flip"] = "auto"
+    """Random flips; auto: for CIFAR and ImageNet."""
+    train_rows: cli.Count | None = None
+    """Train on so many images, the first; by default on all."""
+    measured_rows: cli.Count = 2000
+    """Measure on so many training and so many test images, the first."""
+    storage: Literal["float32", "float16"] = "float32"
+    """What weights are saved in; measured are the saved ones."""
+    driver: fit.Driver = "auto"
+    """Drive steps one by one, or make an epoch one program; auto: steps on CPUs."""
+    save_minutes: cli.NonNegative = 5.0
+    """Time between checkpoints."""
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """One unit: the model."""
+    return [{"dataset": config.dataset, "seed": config.seed}]
+
+
+def images_of(config: Config) -> datasets.Images:
+    """The configured image set."""
+    return datasets.load(config.dataset, folder=config.folder)
+
+
+def train(config: Config, data: datasets.Images, model: nn.Module, loss: Callable[..., Any]) -> tuple[Any, rows.Row]:
+    """Trains a model to the end, from its checkpoint if there is one.
+
+    Args:
+        config: The configuration.
+        data: The images.
+        model: What to train.
+        loss: One of `pags_jax.generative`.
+
+    Returns:
+        The averaged variables, and columns that say how it went.
+
+    Raises:
+        ValueError: If the training diverges; the message names step and number.
+    """
+    x, y = (jnp.asarray(column[: config.train_rows]) for column in (data.train_x, data.train_y))
+    task = training.Task(model, loss, _augmentation(config), config.batch_size)
+    total = config.epochs * training.steps_per_epoch(task, len(x))
+    end = total if config.schedule == "cosine" else np.inf
+    hyper = generative.Hyper(*map(jnp.float32, (config.learning_rate, config.warm_up, end, config.decay)))
+    try:
+        done, images_per_s = fit.fit(
+            task,
+            hyper,
+            x,
+            y,
+            key=jax.random.key(config.seed),
+            epochs=config.epochs,
+            folder=config.out / "checkpoints",
+            fingerprint=rows.flatten(config, without=store.RUN_FIELDS),
+            save_minutes=config.save_minutes,
+            driver=config.driver,
+            label=config.out.name,
+            trainer=generative,
+        )
+    except FloatingPointError as error:
+        raise ValueError(f"training diverged: {error}") from error
+    losses = done.metrics.reshape(config.epochs, -1, 2)[:, :, 0].mean(1, dtype=np.float64)
+    return {"params": done.state.average}, {
+        "train_rows": len(x),
+        "parameters": models.count_parameters({"params": done.state.params}),
+        "epoch_loss": losses.tolist(),
+        "train_s": float(done.train_s),
+        "images_per_s": images_per_s,
+    }
+
+
+def save(config: Config, path: Path, model: nn.Module, variables: Any, measured: rows.Row) -> None:
+    """Writes a model with how it was made and what was measured, atomically; see `pretrained.pack`."""
+    about = {
+        "command": command_of(config),
+        "config": rows.flatten(config, without=_HOW),
+        "measured": rows.flatten(measured),
+    }
+    files.write_bytes(path, pretrained.pack(model, variables, about, dtype=config.storage))
+
+
+def command_of(config: Config) -> str:
+    """The command that trains this model, whatever its flags were called by; folders are left out.
+
+    >>> command_of(Config(epochs=3))
+    'python -m scripts.pags.generative --epochs 3'
+    """
+    default, words = type(config)(), []
+    for name, value in rows.flatten(config, without=_HOW).items():
+        if getattr(config, name) != getattr(default, name):
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    script = Path(inspect.getfile(type(config))).stem
+    return " ".join(["python -m", f"scripts.pags.{script}", *words])
+
+
+def as_stored(config: Config, variables: Any) -> Any:
+    """The variables as they come back from the file."""
+    return jax.tree.map(lambda leaf: leaf.astype(config.storage).astype(jnp.float32), variables)
+
+
+@functools.cache
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function under one ``jit`` for the whole process, with the backend's compiler options."""
+    return jax.jit(function, compiler_options=compiling.compiler_options())
+
+
+def mean_over(function: Callable[..., Any], *columns: Any, batch_size: int = 500) -> float:
+    """The mean of one number for each row, computed in batches.
+
+    Args:
+        function: Maps a batch of each column to ``(rows,)`` numbers; the last batch may be smaller.
+        columns: Arrays of as many rows each.
+        batch_size: Rows at once.
+    """
+    starts = range(0, len(columns[0]), batch_size)
+    parts = [np.asarray(function(*(column[k : k + batch_size] for column in columns))) for k in starts]
+    return float(np.concatenate(parts).mean(dtype=np.float64))
+
+
+def panel(images: np.ndarray, path: Path, *, labels: list[str], title: str) -> Path:
+    """Draws a grid of images as PNG.
+
+    Args:
+        images: ``(rows, columns, h, w, c)`` in [0, 1]; values outside are cut off.
+        path: Where; must end in ``.png``.
+        labels: Of the rows.
+        title: Of the figure.
+    """
+    count, across, height, width, channels = images.shape
+    tiled = np.clip(images, 0, 1).transpose(0, 2, 1, 3, 4).reshape(count * height, across * width, channels)
+    made, axes = plot.figure(width=0.5 * across + 1.5, height=0.5 * count * height / width + 0.6, titles=(title,))
+    axes[0, 0].imshow(tiled if channels == 3 else tiled[:, :, 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes[0, 0].set_yticks(height * (np.arange(count) + 0.5), labels)
+    axes[0, 0].set_xticks([])
+    axes[0, 0].grid(visible=False)
+    return plot.save(made, path)
+
+
+def _augmentation(config: Config) -> augmentation.Augmentation:
+    flips = config.dataset in recipes.COLOUR_PHOTOGRAPHS
+    return _AUGMENTATIONS[("flip" if flips else "none") if config.augment == "auto" else config.augment]

@@ -1,0 +1,186 @@
+"""What the measuring scripts share: the models of a finished training run, and the test images that all of them see."""
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax import datasets, models
+from pags_jax.images import to_float
+from scripts.harness import cli, files, mesh, placement, store
+from scripts.pags import models as pags_models
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuringConfig(cli.Common):
+    """Flags of every script that measures trained models."""
+
+    trained: Path = Path("runs/pags_train")
+    """Finished run folder of scripts.pags.train, whose models are measured."""
+    images: cli.Count = 200
+    """Test images, drawn by --seed, the same for every model."""
+
+
+class Sample(NamedTuple):
+    """Test images of a data set.
+
+    Attributes:
+        x: ``(n, h, w, c)`` floats in [0, 1].
+        y: ``(n,)`` labels.
+        mask: ``(n, h, w)``, true where an image holds its signal; None unless that is known.
+        data: The whole data set.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    mask: jax.Array | None
+    data: datasets.Images
+
+
+def trained_rows(folder: Path) -> list[Row]:
+    """The rows of the models that a training run has, those that diverged left out.
+
+    Raises:
+        ValueError: If there is no finished run, or it has no model.
+    """
+    try:
+        table = store.read_rows(folder)
+    except FileNotFoundError as error:
+        raise ValueError(f"--trained: {error}; train first, with python -m scripts.pags.train") from None
+    kept = [row for row in table if row.get("weights")]
+    if not kept:
+        raise ValueError(f"--trained: {folder} holds no trained model")
+    return kept
+
+
+def plan(config: MeasuringConfig) -> list[dict[str, Any]]:
+    """One unit of work for each trained model."""
+    return units(trained_rows(config.trained))
+
+
+def units(table: list[Row]) -> list[dict[str, Any]]:
+    """One unit of work for each model."""
+    return [{name: row[name] for name in ("loss", "strength", "seed")} for row in table]
+
+
+def model_of(folder: Path, table: list[Row], unit: dict[str, Any]) -> tuple[Row, Any]:
+    """A model's training row, with its classes counted, and the model as a function that ``jit`` takes as argument."""
+    (row,) = (row for row in table if all(row[name] == value for name, value in unit.items()))
+    model, variables = pags_models.load_model(folder / row["weights"])
+    return row | {"classes": model.classes}, models.evaluator(model, variables)
+
+
+def digests(config: MeasuringConfig, table: list[Row], files: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 of what a run measures, and with what: paths alone do not say that it is the same when it resumes.
+
+    Args:
+        config: The configuration.
+        table: The training run's rows.
+        files: Other files that are used, by the flag's name.
+
+    Returns:
+        Digests of the training run (its rows and its weights) and of each file, by the name of the column.
+
+    Raises:
+        ValueError: If a file is missing.
+    """
+    weights = [config.trained / row["weights"] for row in table]
+    for path in weights:
+        if not path.is_file():
+            raise ValueError(
+                f"--trained: the model {path} is missing; put it back, or train again with "
+                "python -m scripts.pags.train and another --out"
+            )
+    contents = {"trained": [config.trained / "rows.jsonl", *sorted(weights)]}
+    contents |= {name: [path] for name, path in files.items()}
+    return {f"{name}_sha256": digest_of(paths) for name, paths in contents.items()}
+
+
+def digest_of(paths: list[Path]) -> str:
+    """SHA-256 of the digests of some files, in order."""
+    whole = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def measure(
+    config: MeasuringConfig,
+    table: list[Row],
+    rows_of: Callable[[dict[str, Any], Any], list[Row]],
+    *,
+    inputs: Mapping[str, str],
+) -> None:
+    """Measures the models that are not measured yet.
+
+    Args:
+        config: The configuration.
+        table: The training run's rows.
+        rows_of: Maps a unit and its model to rows, to which the model's accuracy, strength and classes are added. A
+            column may be an array, of one value for each image: the row gets its mean and standard error over the
+            images that have all of the row's arrays, and ``values/UNIT.npz`` all values, (rows of the unit, images).
+        inputs: `digests` of what is measured, part of what the run is.
+    """
+
+    def measured(unit: dict[str, Any]) -> list[Row]:
+        trained, apply_fn = model_of(config.trained, table, unit)
+        known = {name: trained[name] for name in ("test_accuracy", "loss_strength", "classes")}
+        found = rows_of(unit, apply_fn)
+        names = [name for name, value in found[0].items() if isinstance(value, np.ndarray)]
+        if names:
+            values = {name: np.stack([row[name] for row in found]) for name in names}
+            keep(config.out / "values" / f"{store.unit_name(unit)}.npz", values)
+        return [known | means_of(row) for row in found]
+
+    with store.open_run(config.out, config, inputs=inputs) as run:
+        run.do(units(table), measured)
+
+
+def sample(config: MeasuringConfig, table: list[Row]) -> Sample:
+    """The test images that every model of a run meets."""
+    trained = table[0]
+    options = {}
+    if trained["config.dataset"] == "distractor":
+        options = {"seed": trained["config.seed"], "of": trained["config.distractor_of"]}
+    data = datasets.load(trained["config.dataset"], folder=trained["config.folder"], **options)
+    if config.images > len(data.test_y):
+        raise ValueError(f"--images: there are {len(data.test_y)} test images, got {config.images}")
+    chosen = np.random.default_rng(config.seed).permutation(len(data.test_y))[: config.images]
+    mask = None if data.test_mask is None else jnp.asarray(data.test_mask[chosen])
+    return Sample(to_float(data.test_x[chosen]), jnp.asarray(data.test_y[chosen]), mask, data)
+
+
+def means_of(row: Row) -> Row:
+    """A row with means for arrays, over the images of which all of them are finite, and the number of the others."""
+    arrays = {name: value for name, value in row.items() if isinstance(value, np.ndarray)}
+    if not arrays:
+        return row
+    valid = np.all([np.isfinite(values) for values in arrays.values()], axis=0)
+    means = {key: value for name in arrays for key, value in summary(name, arrays[name], valid).items()}
+    return {name: value for name, value in row.items() if name not in arrays} | means | {"invalid": int((~valid).sum())}
+
+
+def keep(path: Path, arrays: Mapping[Any, Any]) -> None:
+    """Writes arrays as a compressed npz, atomically."""
+    found = placement.on_host(dict(arrays))
+    if mesh.leads():
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **found)
+        files.write_bytes(path, content.getvalue())
+
+
+def summary(name: str, values: Any, valid: Any) -> Row:
+    """Mean and standard error of a measure over the images that have it, as two columns; None where none has it."""
+    kept = np.asarray(values)[np.asarray(valid)]
+    if not kept.size:
+        return {name: None, f"{name}_error": None}
+    return {name: kept.mean(), f"{name}_error": kept.std() / np.sqrt(kept.size)}

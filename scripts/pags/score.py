@@ -1,0 +1,191 @@
+"""Train a denoiser, whose scores robust models' gradients are compared with.
+
+    python -m scripts.pags.score --dataset fashion_mnist --out runs/denoiser
+
+EDM (Karras et al. 2022) with a small U-Net, with and without classes at once; see `pags_jax.scores`. The run folder
+ends with ``denoiser.safetensors`` (`pags_jax.datasets.pretrained.load_denoiser`), a row for each noise level with the
+loss on training and on test images, and figures: these losses, denoised test images, drawn samples.
+"""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax import datasets, generative, models, scores
+from pags_jax.datasets import pretrained
+from pags_jax.images import to_float
+from scripts.harness import cli, plot, rows, store
+from scripts.pags import generative as pags_generative
+
+plan = pags_generative.plan
+PER_CLASS = 8
+"""Samples drawn of each class shown, and images denoised."""
+
+
+@dataclass(frozen=True)
+class Config(pags_generative.Config):
+    """Train a denoiser by score matching, and look at what it denoises and draws."""
+
+    PRESETS: ClassVar = {
+        "quick": {"epochs": 2, "train_rows": 2000, "widths": (16, 32), "blocks": 1, "sample_steps": 10},
+        "paper": {
+            "dataset": "cifar10",
+            "epochs": 200,
+            "batch_size": 256,
+            "learning_rate": 5e-4,
+            "decay": 0.9998,
+            "widths": (128, 256, 256),
+            "blocks": 3,
+        },
+        "cifar10": {
+            "dataset": "cifar10",
+            "epochs": 12,
+            "batch_size": 64,
+            "widths": (64, 128),
+            "storage": "float16",
+        },
+    }
+
+    out: Path = Path("runs/pags_score")
+    widths: tuple[cli.Count, ...] = (32, 96)
+    """Channels at half, a quarter, ... of the images' resolution."""
+    blocks: cli.Count = 2
+    """Residual blocks at each of them, down and up."""
+    unlabelled: cli.Probability = 0.15
+    """Share of the labels that are hidden in training."""
+    sigma_data: cli.Positive | None = None
+    """Standard deviation of the pixels in [-1, 1]; by default that of the training images."""
+    sigmas: tuple[cli.Positive, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0)
+    """Noise levels, for images in [-1, 1], at which losses are measured."""
+    sample_steps: cli.Count = 18
+    """Noise levels that samples pass through, at least 2."""
+    sample_sigma: cli.Positive = 20.0
+    """The largest of them."""
+
+
+def main(config: Config) -> None:
+    """Trains what is not trained yet, measures, and draws."""
+    scores.noise_schedule(config.sample_steps, sigma_max=config.sample_sigma)
+    data = pags_generative.images_of(config)
+    with store.open_run(config.out, config) as run:
+        run.do(
+            pags_generative.plan(config),
+            lambda _: measured(config, data),
+            then=lambda _: shutil.rmtree(config.out / "checkpoints", ignore_errors=True),
+        )
+    draw(config, store.read_rows(config.out))
+    show(config, data)
+
+
+def measured(config: Config, data: datasets.Images) -> list[rows.Row]:
+    """Trains and saves the denoiser; a row for each noise level, with what holds for all of them in each."""
+    model = model_of(config, data)
+    variables, row = pags_generative.train(
+        config, data, model, partial(generative.denoising, unlabelled=config.unlabelled)
+    )
+    stored = pags_generative.as_stored(config, variables)
+    table = [row | {"sigma_pm1": sigma} | losses_at(config, data, model, stored, sigma) for sigma in config.sigmas]
+    known = ("epoch_loss", "train_s", "images_per_s")
+    about = {name: value for name, value in row.items() if name not in known}
+    about |= {"final_epoch_loss": row["epoch_loss"][-1]}
+    for name in ("sigma_pm1", "train_loss", "test_loss", "test_loss_labelled", "test_rms_error"):
+        about[name] = [line[name] for line in table]
+    pags_generative.save(config, config.out / "denoiser.safetensors", model, variables, about)
+    return table
+
+
+def model_of(config: Config, data: datasets.Images) -> models.UNet:
+    """The configured network for these images."""
+    sigma_data = config.sigma_data or round(float(2 * data.train_x[:10_000].std(dtype=np.float64) / 255), 3)
+    return models.UNet(
+        channels=data.train_x.shape[-1],
+        classes=len(data.classes),
+        widths=config.widths,
+        blocks=config.blocks,
+        sigma_data=sigma_data,
+        upsampling="resize",
+    )
+
+
+def losses_at(config: Config, data: datasets.Images, model: Any, variables: Any, sigma: float) -> rows.Row:
+    """Losses at one noise level, on training and test images, there also knowing the class; the noise is the same."""
+    weight = scores.loss_weight(sigma, model.sigma_data)
+
+    def loss(x, y, labelled):
+        x, y = jnp.asarray(x[: config.measured_rows]), jnp.asarray(y[: config.measured_rows])
+        noise = jax.random.normal(jax.random.key(config.seed), x.shape, jnp.float32)
+
+        def of_batch(x, y, noise):
+            denoise = scores.denoiser(model, variables, y if labelled else None)
+            return pags_generative.compiled(_losses)(denoise, x, sigma, noise, model.sigma_data)
+
+        return pags_generative.mean_over(of_batch, x, y, noise)
+
+    unlabelled = loss(data.test_x, data.test_y, False)
+    return {
+        "train_loss": loss(data.train_x, data.train_y, False),
+        "test_loss": unlabelled,
+        "test_loss_labelled": loss(data.test_x, data.test_y, True),
+        "test_rms_error": float(np.sqrt(unlabelled / weight)),
+    }
+
+
+def _losses(denoise, x, sigma, noise, sigma_data):
+    return scores.denoising_loss(denoise, 2 * to_float(x) - 1, sigma, noise, sigma_data=sigma_data)
+
+
+def _denoised(denoise, x, sigma):
+    return denoise(x, sigma)
+
+
+def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
+    """The loss over the epochs, and by noise level on training and test images."""
+    made, axes = plot.figure(1, 2, titles=("Training", "By noise level"), width=3.6)
+    epochs = [{"series": "training", "epoch": k + 1, "loss": loss} for k, loss in enumerate(table[0]["epoch_loss"])]
+    plot.lines(axes[0, 0], epochs, x="epoch", y="loss", by="series")
+    columns = {"train_loss": "training", "test_loss": "test", "test_loss_labelled": "test, knowing the class"}
+    levels = [
+        {"series": series, "sigma": row["sigma_pm1"], "loss": row[column]}
+        for row in table
+        for column, series in columns.items()
+    ]
+    plot.lines(axes[0, 1], levels, x="sigma", y="loss", by="series")
+    axes[0, 1].set(xscale="log", xlabel="noise level (images in [-1, 1])", ylim=(0, None))
+    plot.legend(made)
+    return plot.save(made, config.out / "loss.png")
+
+
+def show(config: Config, data: datasets.Images) -> None:
+    """Draws noisy test images and the denoised ones below, and samples of the first ten classes."""
+    model, variables = pretrained.load_denoiser(config.out / "denoiser.safetensors")
+    of_all = scores.denoiser(model, variables)
+    clean = 2 * to_float(data.test_x[: 2 * PER_CLASS]) - 1
+    key = jax.random.key(config.seed)
+    lines, labels = [clean], ["clean"]
+    for sigma in config.sigmas[::2]:
+        noisy = clean + sigma * jax.random.normal(key, clean.shape, clean.dtype)
+        lines += [noisy, pags_generative.compiled(_denoised)(of_all, noisy, sigma)]
+        labels += [f"noise {sigma:g}", "denoised"]
+    images = (np.stack(lines) + 1) / 2
+    pags_generative.panel(images, config.out / "denoised.png", labels=labels, title="Test images")
+
+    shown = data.classes[:10]
+    classes = jnp.repeat(jnp.arange(len(shown)), PER_CLASS)
+    noise = jax.random.normal(key, (len(classes), *clean.shape[1:]), clean.dtype)
+    levels = scores.noise_schedule(config.sample_steps, sigma_max=config.sample_sigma)
+    step = pags_generative.compiled(scores.heun_step)
+    drawn = scores.sample(scores.denoiser(model, variables, classes), noise, levels, step=step)
+    images = (np.asarray(drawn).reshape(len(shown), PER_CLASS, *clean.shape[1:]) + 1) / 2
+    pags_generative.panel(images, config.out / "samples.png", labels=list(shown), title="Samples")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Config, plan=plan))

@@ -1,0 +1,295 @@
+"""Train classifiers by robust losses over a sweep of strengths, and measure them on clean and on attacked images.
+
+    python -m scripts.pags.train --loss gradient_norm --strengths 1e-5:1e2:30 --out runs/gradient_norm
+
+Srinivas et al. (2023), the models of section 5. Each model is one row, and its weights a file in ``models/`` of the run
+folder (`scripts.pags.models.load_model`). Attacked accuracy counts images that are right both as they are and under
+attacks within [0, 1]; images on which no attack had a gradient are counted by themselves. Test images serve to measure
+alone; the strengths that the figure shows are chosen on held-out training images.
+"""
+
+import functools
+import itertools
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax import datasets, evaluation, models, recipes, training
+from pags_jax.balls import Norm
+from scripts.harness import cli, plot, rows, store
+from scripts.pags import accuracy, figures, fit
+from scripts.pags import models as pags_models
+
+DataSet = Literal[
+    "fashion_mnist", "fashion_mnist_full", "mnist", "mnist_test", "cifar10", "cifar100", "imagenet64", "distractor"
+]
+
+
+@dataclass(frozen=True)
+class Config(cli.Common):
+    """Train robust classifiers; the sweep compiles once for each loss."""
+
+    PRESETS: ClassVar = {
+        "quick": {
+            "loss": ("cross_entropy", "adversarial"),
+            "strengths": (1.0,),
+            "epochs": 6,
+            "steps": 3,
+            "attack_eps": (0.5, 1.0, 1.5),
+            "attack_steps": 10,
+            "attack_rows": 500,
+        },
+        "paper": {
+            "dataset": "cifar10",
+            "model": "resnet18",
+            "activation": "relu",
+            "strength_unit": "reference",
+            "epochs": 200,
+            "batch_size": 128,
+            "learning_rate": 0.025,
+            "clip": None,
+        },
+        "cifar10": {
+            "dataset": "cifar10",
+            "model": "resnet14",
+            "activation": "softplus",
+            "stem": 2,
+            "width": 0.5,
+            "loss": ("cross_entropy", "gradient_norm", "adversarial", "randomized_smoothing", "smoothness"),
+            "epochs": 5,
+            "schedule": "linear",
+            "learning_rate": 0.1,
+            "steps": 3,
+            "validation": 0.04,
+            "attack_eps": (0.25, 0.5, 1.0),
+            "attack_rows": 200,
+        },
+    }
+
+    out: Path = Path("runs/pags_train")
+    dataset: DataSet = "fashion_mnist"
+    """Images; fashion_mnist is a balanced part of it that comes with the package, distractor puts letters beside it."""
+    folder: Path | None = None
+    """Where the data set's files are; by default they are downloaded where that is possible."""
+    distractor_of: Literal["fashion_mnist", "fashion_mnist_full", "mnist", "mnist_test"] = "fashion_mnist"
+    """Images of the data set distractor; the paper's are mnist."""
+    model: pags_models.Name = "lenet"
+    """Architecture."""
+    activation: Literal["relu", "softplus"] = "softplus"
+    """Nonlinearity; the softplus has beta 20. With a ReLU, deviations off the manifold measure the kinks that it has at
+    pixels that never vary."""
+    stem: Literal[2, 3, 7] = 3
+    """First layer of residual networks: 2 x 2 patches, a 3 x 3 convolution, or a 7 x 7 one for large images."""
+    width: cli.Positive = 1.0
+    """Multiplies the numbers of channels."""
+    dtype: pags_models.DType = "float32"
+    """What layers compute in; parameters stay float32."""
+    loss: tuple[recipes.Loss, ...] = tuple(recipes.RECIPES)
+    """Losses to train with."""
+    strengths: recipes.Strengths = ()
+    """Strengths of every loss but the cross-entropy, which has none; by default each loss has its own."""
+    strength_unit: recipes.Unit = "own"
+    """Whether strengths are this project's, or the reference's constants: its gradient norm hides 1e5 / batch^2, and
+    its attacks have one ball for a batch. The default strengths of "reference" are the paper's 30."""
+    epochs: cli.Count = 20
+    """Passes over the training images."""
+    schedule: Literal["drops", "linear"] = "drops"
+    """What the rate does: drop tenfold after 75 % and after 87.5 % of the epochs, or rise for a fifth of the steps and
+    then fall to zero, linearly, which needs fewer epochs."""
+    batch_size: cli.Count = 64
+    """Images in a step."""
+    learning_rate: cli.Positive = 0.05
+    """The highest. With --strength-unit reference it falls in proportion for large strengths, as there."""
+    clip: cli.Positive | None = 1.0
+    """Longest gradient of the loss; longer ones are shortened, or large strengths need small rates. None: no limit."""
+    weight_decay: cli.NonNegative = 5e-4
+    """Of all parameters."""
+    steps: cli.Count = 10
+    """Of the attack in adversarial training."""
+    augment: recipes.Augment = "auto"
+    """Random crops (padded by 4) and flips; auto: both for CIFAR and ImageNet, else none."""
+    validation: cli.Probability = 0.1
+    """Share of the training images that is held out."""
+    train_rows: cli.Count | None = None
+    """Train on so many of the other images; by default on all."""
+    norm: Norm = "l2"
+    """What radii are measured in, those of adversarial training and of --attack-eps; published linf ones are 8/255."""
+    attack: evaluation.Attack = "pgd"
+    """How trained models are attacked: PGD from two starts, or that with APGD-CE and APGD-T."""
+    attack_eps: tuple[cli.Positive, ...] = (0.25, 0.5, 1.0, 1.5, 2.0)
+    """Radii at which trained models are attacked."""
+    attack_steps: cli.Count = 20
+    """Steps of each of those attacks."""
+    attack_rows: cli.Count | None = None
+    """Attack so many held-out and so many test images; by default all."""
+    repeats: cli.Count = 1
+    """Seeds, counted from --seed: each draws a split, parameters and the training."""
+    driver: fit.Driver = "auto"
+    """Drive steps one by one, or make an epoch one program; auto: steps on CPUs."""
+    save_minutes: cli.NonNegative = 5.0
+    """Time between checkpoints of a model."""
+
+
+class Split(NamedTuple):
+    """Images and labels on the device: to train on, to choose by, to measure on."""
+
+    train: tuple[jax.Array, jax.Array]
+    validation: tuple[jax.Array, jax.Array]
+    test: tuple[jax.Array, jax.Array]
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """One unit for each seed, loss and strength: of all losses the first strength, of all the second, and so on."""
+    if config.norm != "l2" and config.strength_unit == "reference":
+        raise ValueError("--strength-unit reference is defined for --norm l2: its attacks share one L2 ball")
+    unit, dataset = config.strength_unit, config.dataset
+    swept = [
+        [(loss, strength) for strength in recipes.strengths_of(loss, config.strengths, unit, dataset)]
+        for loss in config.loss
+    ]
+    rounds = [pair for pairs in itertools.zip_longest(*swept) for pair in pairs if pair is not None]
+    return [
+        {"dataset": dataset, "model": config.model, "loss": loss, "strength": strength, "seed": seed}
+        for seed in range(config.seed, config.seed + config.repeats)
+        for loss, strength in rounds
+    ]
+
+
+def main(config: Config) -> None:
+    """Trains what is not trained yet and draws the figure."""
+    units = plan(config)
+    data = images_of(config)
+    with store.open_run(config.out, config) as run:
+        run.do(
+            units,
+            lambda unit: [row_of(config, data, unit)],
+            then=lambda unit: shutil.rmtree(folder_of(config, unit), ignore_errors=True),
+        )
+    table = store.read_rows(config.out)
+    if all(row["failure"] for row in table):
+        raise ValueError(f"no model of {config.out} could be trained, see its rows; the first: {table[0]['failure']}")
+    plot.save(figures.draw_accuracy(table), config.out / "accuracy.png")
+
+
+def images_of(config: Config) -> datasets.Images:
+    """The data set."""
+    options = {"seed": config.seed, "of": config.distractor_of} if config.dataset == "distractor" else {}
+    return datasets.load(config.dataset, folder=config.folder, **options)
+
+
+def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.Row:
+    """Trains, saves and measures one model; one that diverges becomes a row that says so."""
+    name = store.unit_name(unit)
+    split = split_of(config, data, unit["seed"])
+    task = task_of(config, unit["loss"], data.train_x.shape[1:], len(data.classes))
+    hyper = hyper_of(config, unit, training.steps_per_epoch(task, len(split.train[0])))
+    for_training, for_attacks = jax.random.split(jax.random.key(unit["seed"]))
+    row = {
+        "loss_strength": float(hyper.strength),
+        "learning_rate": float(hyper.learning_rate),
+        "train_rows": len(split.train[0]),
+    }
+    try:
+        done, images_per_s = fit.fit(
+            task,
+            hyper,
+            *split.train,
+            key=for_training,
+            epochs=config.epochs,
+            folder=folder_of(config, unit),
+            fingerprint=rows.flatten(config, without=store.RUN_FIELDS) | unit,
+            save_minutes=config.save_minutes,
+            driver=config.driver,
+            label=name,
+        )
+        training.check_all_finite(done.state)
+    except FloatingPointError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return row | {"failure": str(error)}
+    statistics = {"batch_stats": done.state.statistics} if done.state.statistics else {}
+    variables = {"params": done.state.params, **statistics}
+    architecture = pags_models.architecture_of(config, data.train_x.shape[1:], len(data.classes))
+    weights = pags_models.save_model(config.out / "models" / f"{name}.npz", architecture, variables)
+    parts = {"validation": split.validation, "test": split.test}
+    measured = accuracy.columns(config, task.model, variables, parts, key=for_attacks)
+    epochs = done.metrics.reshape(config.epochs, -1, 3).mean(1, dtype=np.float64)
+    return row | {
+        "failure": None,
+        "parameters": models.count_parameters(variables),
+        "train_loss": epochs[-1, 0],
+        "train_accuracy": epochs[-1, 1],
+        **measured,
+        "epoch_loss": epochs[:, 0].tolist(),
+        "train_s": float(done.train_s),
+        "images_per_s": images_per_s,
+        "weights": str(weights.relative_to(config.out)),
+    }
+
+
+def folder_of(config: Config, unit: dict[str, Any]) -> Path:
+    """Of a model's checkpoints."""
+    return config.out / "checkpoints" / store.unit_name(unit)
+
+
+def split_of(config: Config, data: datasets.Images, seed: int) -> Split:
+    """Holds out a share of the training images, drawn by the seed, and moves what is used to the device."""
+    order = np.random.default_rng(seed).permutation(len(data.train_y))
+    held_out = max(1, round(config.validation * len(order)))
+
+    def part(x, y, order):
+        return jnp.asarray(x[order]), jnp.asarray(y[order])
+
+    return Split(
+        train=part(data.train_x, data.train_y, order[held_out:][: config.train_rows]),
+        validation=part(data.train_x, data.train_y, order[:held_out]),
+        test=part(data.test_x, data.test_y, np.arange(len(data.test_y))),
+    )
+
+
+@functools.cache
+def task_of(config: Config, loss: recipes.Loss, shape: tuple[int, ...], classes: int) -> training.Task:
+    """What is compiled, one object for all strengths of a loss."""
+    return training.Task(
+        pags_models.architecture_of(config, shape, classes).create(),
+        recipes.loss_function(
+            loss,
+            steps=config.steps,
+            unit=config.strength_unit,
+            norm=config.norm,
+            unroll=fit.is_stepwise(config.driver),
+        ),
+        recipes.augmentation_of(config.augment, config.dataset),
+        config.batch_size,
+    )
+
+
+def hyper_of(config: Config, unit: dict[str, Any], steps_per_epoch: int) -> training.Hyper:
+    """What varies over the sweep, as arrays, so that nothing is compiled again."""
+    strength, learning_rate = recipes.strength_and_rate(
+        unit["loss"],
+        unit["strength"],
+        unit=config.strength_unit,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+    )
+    drops, total = config.schedule == "drops", config.epochs * steps_per_epoch
+    never = jnp.full(2, np.iinfo(np.int32).max)
+    return training.Hyper(
+        strength=jnp.float32(strength),
+        learning_rate=jnp.float32(learning_rate),
+        milestones=training.milestones(config.epochs, steps_per_epoch) if drops else never,
+        weight_decay=jnp.float32(config.weight_decay),
+        clip=jnp.float32(np.inf if config.clip is None else config.clip),
+        warm_up=jnp.float32(0 if drops else total // 5),
+        total_steps=jnp.float32(np.inf if drops else total),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Config, plan=plan))
