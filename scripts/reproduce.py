@@ -43,6 +43,7 @@ from scripts.pags import autoencoder as pags_autoencoder
 from scripts.pags import bayes as pags_bayes
 from scripts.pags import distractor as pags_distractor
 from scripts.pags import figures as pags_figures
+from scripts.pags import measuring as pags_measuring
 from scripts.pags import report as pags_report
 from scripts.pags import robustness as pags_robustness
 from scripts.pags import score as pags_score
@@ -200,8 +201,8 @@ def plan(config: Config) -> list[str]:
     """All units of all parts."""
     every, units = parts(config), []
     for name, (module, part) in every.items():
-        if isinstance(part, measuring.MeasuringConfig):  # One for each model, which may not be trained yet.
-            found = measuring.units(train.plan(every[part.trained.name][1]))
+        if isinstance(part, pags_measuring.MeasuringConfig):  # One for each model, which may not be trained yet.
+            found = pags_measuring.units(train.plan(every[part.trained.name][1]))
         else:
             found = module.plan(part)
         units += [f"{name}/{store.unit_name(unit)}" for unit in found]
