@@ -202,7 +202,7 @@ def plan(config: Config) -> list[str]:
     every, units = parts(config), []
     for name, (module, part) in every.items():
         if isinstance(part, pags_measuring.MeasuringConfig):  # One for each model, which may not be trained yet.
-            found = pags_measuring.units(train.plan(every[part.trained.name][1]))
+            found = pags_measuring.units(pags_train.plan(every[part.trained.name][1]))
         else:
             found = module.plan(part)
         units += [f"{name}/{store.unit_name(unit)}" for unit in found]
