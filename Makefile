@@ -1,10 +1,10 @@
 # Needs Python >= 3.11 (with pip and venv) and make; uses uv where it is installed.
-#   make test        set up, then run the tests
+#   make test        set up, then run the tests but the slow ones; make slow runs those
 #   make reproduce   set up, then run the experiments; ARGS="--preset quick" goes to scripts/reproduce.py
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint bench
+.PHONY: help setup reproduce test slow lint bench
 
 PYTHON ?= $(shell for name in python3 python3.12 python3.11 python3.13 python; do \
 	if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$name; break; fi; done)
@@ -13,6 +13,8 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-stamp
 EXTRAS ?= scripts,dev
 ARGS ?=
+# A worker takes neighbouring tests, which share compiled programs, until the other has none left.
+PYTEST = $(RUN) -m pytest -n 2 --dist worksteal
 # pinned: every version as in constraints.txt. oldest: the same with the oldest JAX that pyproject.toml allows. newest:
 # whatever is newest today, JAX and all else.
 JAX_RELEASE ?= pinned
@@ -50,8 +52,11 @@ $(STAMP): pyproject.toml constraints.txt
 reproduce: $(STAMP)  ## Run the experiments; the report is runs/reproduce/report.html
 	$(RUN) -m scripts.reproduce $(ARGS)
 
-test: $(STAMP)  ## Run all tests and doctests
-	$(RUN) -m pytest -n 2 $(ARGS)
+test: $(STAMP)  ## Run all tests and doctests but the slow ones
+	$(PYTEST) -m "not slow" $(ARGS)
+
+slow: $(STAMP)  ## Run the slow tests, compiled as users compile
+	TEST_COMPILER=users $(PYTEST) -m slow $(ARGS)
 
 lint: $(STAMP)  ## Check style, formatting and types
 	$(RUN) -m ruff check .

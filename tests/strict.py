@@ -5,24 +5,36 @@ whole suite.
 """
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 # Eight fake CPU devices, so that code which must not care about sharding is tested on one and on eight.
-_DEVICES = "--xla_force_host_platform_device_count=8"
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}".strip()
+FLAGS = ["--xla_force_host_platform_device_count=8"]
+# A test runs a program once or twice, so that compiling it costs more than running it. XLA's optimiser stays off, which
+# makes a first run two to three times as fast. TEST_COMPILER=users compiles as users do; `make slow` and the weekly run
+# of the gate set it.
+COMPILER = os.environ.get("TEST_COMPILER", "quick")
+if COMPILER == "quick":
+    FLAGS.append("--xla_backend_optimization_level=0")
+    if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # a flag that XLA does not know ends the process
+        FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+elif COMPILER != "users":
+    raise ValueError(f"TEST_COMPILER is quick or users, got {COMPILER!r}")
+given = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = " ".join([given, *(flag for flag in FLAGS if flag.split("=")[0] not in given)]).strip()
 
-import jax  # noqa: E402 - after XLA_FLAGS
+# A second run takes its programs from here instead of compiling them anew (about half the time), and workers and
+# subprocesses take each other's. Two may meet at one entry, half written: JAX warns and compiles, see filterwarnings in
+# pyproject.toml.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).resolve().parents[1] / ".jax_cache")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+import jax  # noqa: E402 - after what it reads from the environment
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-# A second run takes its programs from here instead of compiling them anew (about half the time), and workers take each
-# other's. Two may meet at one entry, half written: JAX warns and compiles, see filterwarnings in pyproject.toml.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 #: Resident memory above which compiled programs are dropped, bytes: two workers and what they start share 24 GB.
 _PLENTY = 4 * 2**30

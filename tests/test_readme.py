@@ -1,10 +1,16 @@
 """The READMEs say the truth: examples run and print what is shown, deviations have tests, links and commands exist."""
 
 import re
+import runpy
+import shlex
+import sys
 from pathlib import Path
 
 import jax
 import pytest
+
+from fmu_jax.deletion.command import main as fmu_delete
+from tests.deletion import tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "fmu_jax/README.md", "pags_jax/README.md", "scripts/README.md", "benchmarks/README.md")
@@ -78,12 +84,67 @@ def test_deviations_are_the_same_in_readme_docstrings_and_tests(letter, package,
     assert table == deviations(names.upper().replace("_", " "), letter)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_exist(page):
-    for module in re.findall(r"python -m ((?:scripts|benchmarks)[a-z_.]*)", TEXTS[page]):
-        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
-    for target in re.findall(r"(?:^|`)make ([a-z]+)", TEXTS[page], re.MULTILINE):
-        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), target
+def commands(text):
+    """The command lines in a page's code: what is run, and the words after it."""
+    fence = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    lines = [line for block in fence.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+    spans = re.findall(r"`([^`]+)`", fence.sub("", text))
+    for line in [*lines, *(span.replace("\n", " ") for span in spans)]:
+        words = re.sub(r"^(srun .*?)?(\.venv/bin/)?(python3? -m )", r"\3", line)
+        if re.match(r"python3? -m \w|fmu-delete\b|make \w", words):
+            words = shlex.split(words, comments=True)
+            yield tuple(words[2:] if words[0].startswith("python") else words)
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands(TEXTS[page])})
+MODULES = [words for words in COMMANDS if words[0].startswith(("scripts.", "benchmarks."))]
+MODULES += [
+    ("scripts.reproduce", *shlex.split(word.removeprefix("ARGS=")))
+    for words in COMMANDS
+    for word in words[2:]
+    if words[:2] == ("make", "reproduce")
+]
+DELETION = [words for page in PAGES for words in commands(TEXTS[page]) if words[0] == "fmu-delete"]
+
+
+def test_commands_are_found():
+    assert len(MODULES) > 30
+    assert {words[1] for words in DELETION if words[1:]} == {"train", "delete", "report", "verify"}
+    others = {"make", "fmu-delete", "build", "pytest"}
+    assert {words[0] for words in COMMANDS} <= {words[0] for words in MODULES} | others
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+@pytest.mark.parametrize("words", MODULES, ids=" ".join)
+def test_commands_lead_to_a_plan(words, monkeypatch, capsys):
+    """Only a file that the reader must bring, or the run of another command, may be missing."""
+    module, *flags = words
+    monkeypatch.chdir(ROOT)
+    asked = "--help" if module == "scripts.pags.convert" else "--dry-run"
+    monkeypatch.setattr(sys, "argv", [module, *flags, asked])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    said = capsys.readouterr()
+    absent = ["--trained", *(flag for flag in flags if not flag.startswith("-") and not Path(flag).exists())]
+    assert ended.value.code == 0 or (ended.value.code == 1 and any(name in said.err for name in absent)), said.err
+    assert said.out or said.err
+
+
+@pytest.mark.slow
+def test_the_deletion_command_does_what_the_page_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    people = tables.people(600).rename(columns={"paid": "income", "sex": "race"})
+    people.replace({"income": {"yes": ">50K", "no": "<=50K"}}).to_csv("people.csv", index=False)
+    Path("ids.txt").write_text("0003\n0005\n", encoding="utf-8")
+    for words in DELETION:
+        if words[1:]:
+            assert fmu_delete(list(words[1:])) == 0, capsys.readouterr().err
+    assert Path("model/report.html").exists()
+
+
+def test_make_has_what_is_called():
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {words[1] for words in COMMANDS if words[0] == "make"} <= set(targets)
 
 
 @pytest.mark.parametrize("page", PAGES)

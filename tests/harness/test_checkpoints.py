@@ -193,6 +193,7 @@ def uninterrupted(server, tmp_path_factory):
     return answer
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_bits(server, uninterrupted, tmp_path):
     draw = np.random.default_rng(0)
     random = [

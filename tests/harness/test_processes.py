@@ -84,7 +84,6 @@ def free_port():
 
 def start(*words):
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "CI": "true"}
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".jax_cache")
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
 
@@ -105,6 +104,7 @@ def ended(*processes):
     return texts
 
 
+@pytest.mark.slow
 def test_each_process_holds_its_rows_and_all_agree_with_one(tmp_path):
     write_people(tmp_path)
     port = free_port()
@@ -154,12 +154,14 @@ def assert_same_models(there, here, tolerance):
             np.testing.assert_allclose(model[name], other[name], atol=tolerance, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_sweep_dealt_to_two_processes(tmp_path):
     ended(start(*SWEEP, "--out", str(tmp_path / "one")))
     ended(*together(*SWEEP, "--mesh", "sweep=2", "--out", str(tmp_path / "two")))
     assert_same_models(tmp_path / "two", tmp_path / "one", 0)
 
 
+@pytest.mark.slow
 def test_one_dies_the_other_stops_and_says_so_and_the_run_resumes(tmp_path):
     ended(start(*TRAINING, "--out", str(tmp_path / "one")))
     words = [*TRAINING, "--mesh", "data=2", "--out", str(tmp_path / "two")]
