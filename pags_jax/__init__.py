@@ -10,7 +10,8 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     images: what images and labels must be.
     per_example: what a model must be, and how one that was left in training is found out.
     augmentation: random crops and flips inside ``jit``.
-    models: LeNet, ResNets, VGG-11; published networks with their weights.
+    models: LeNet, ResNets, VGG-11; trained networks in files, ours and published ones.
+    recipes: how robust models are trained: strengths and rates of every loss.
     likelihood: the log-probability of a label, also where the model is sure.
     losses: cross-entropy, gradient-norm, smoothness, randomized-smoothing and adversarial training.
     wrappers: sigmoid models and models of standardised images as models that everything here takes.
@@ -34,6 +35,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     alignment: cosine and LPIPS of gradients and scores.
     bayes: synthetic images whose posterior, gradient, tangent space and score are known.
     regimes: weak, aligned and excessive robustness, read off a sweep.
+    sweeps: a table of trained models as curves, regimes and correlations.
     statistics: paired bootstrap over images, rank correlations over models.
 
 To come: generation.
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
         margins,
         models,
         preconditioning,
+        recipes,
         regimes,
         robustness,
         sampling,
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
         shares,
         statistics,
         steps,
+        sweeps,
         training,
         wrappers,
     )
@@ -92,6 +96,7 @@ __all__ = [
     "margins",
     "models",
     "preconditioning",
+    "recipes",
     "regimes",
     "robustness",
     "sampling",
@@ -99,6 +104,7 @@ __all__ = [
     "shares",
     "statistics",
     "steps",
+    "sweeps",
     "training",
     "wrappers",
 ]

@@ -8,10 +8,9 @@ stays, and long gradients are shortened instead (``training.Hyper.clip``), so th
 
 import math
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from tyro.constructors import PrimitiveConstructorSpec
 
 from pags_jax import augmentation, losses
 from pags_jax.balls import Norm
@@ -125,46 +124,3 @@ def augmentation_of(augment: str, dataset: str) -> augmentation.Augmentation:
     if augment == "auto":
         augment = "crop-flip" if dataset in COLOUR_PHOTOGRAPHS else "none"
     return AUGMENTATIONS[augment]
-
-
-def read_strengths(words: list[str]) -> tuple[float, ...]:
-    """Strengths from the words of a command line: numbers, and START:STOP:COUNT for equal ratios.
-
-    Raises:
-        ValueError: A word is neither, or out of range.
-
-    >>> read_strengths(["0", "1e-2:1:3"])
-    (0.0, 0.01, 0.1, 1.0)
-    """
-    return tuple(value for word in words for value in _read_strength(word))
-
-
-def _read_strength(word: str) -> tuple[float, ...]:
-    try:
-        if ":" not in word:
-            values = (float(word),)
-        else:
-            start, stop, count = word.split(":")
-            if not (0 < float(start) < math.inf and 0 < float(stop) < math.inf and int(count) >= 2):
-                raise ValueError
-            values = log_spaced(float(start), float(stop), int(count))
-        if not all(0 <= value < math.inf for value in values):
-            raise ValueError
-    except ValueError:
-        raise ValueError(
-            f"expected a finite number >= 0, or START:STOP:COUNT with START and STOP > 0 and COUNT >= 2, got {word!r}"
-        ) from None
-    return values
-
-
-Strengths = Annotated[
-    tuple[float, ...],
-    PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[NUMBER >= 0|START:STOP:COUNT [...]]",
-        instance_from_str=read_strengths,
-        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(item, int | float) for item in value),
-        str_from_instance=lambda value: [repr(item) for item in value],
-    ),
-]
-"""Several strengths: numbers, or START:STOP:COUNT, whose ratios are equal."""

@@ -4,10 +4,12 @@ Modules: ``registry`` (these functions), ``lenet``, ``resnet``, ``vgg``, and ``l
 classifier is called as ``model(x, train=...)`` on images ``(n, height, width, channels)`` and returns logits. Then
 ``unet``, the network of denoisers (see ``pags_jax.scores``), and ``autoencoder``, with ``patches`` below both.
 
-Published weights: ``load_pretrained`` reads them (``loading``) into ``preactivation`` (wide residual networks),
-``resnet`` or ``edm`` (U-Nets, of ``edm_layers``): ``recognise`` finds which, ``published`` knows the tensors' names.
-Files are read by ``states``, ``torch_files``, ``zips``, ``pickles``, ``opcodes`` and ``records``, without running
-anything in them.
+Files: ``save`` and ``load`` (``files``; ``architectures`` is what they say of a network).
+
+Published weights: ``load_pretrained`` reads them, and our own files (``loading``), into ``preactivation`` (wide
+residual networks), ``resnet`` or ``edm`` (U-Nets, of ``edm_layers``): ``recognise`` finds which, ``published`` knows
+the tensors' names. Publishers' files are read by ``states``, ``torch_files``, ``zips``, ``pickles``, ``opcodes`` and
+``records``, without running anything in them.
 """
 
 from pags_jax.models.autoencoder import Autoencoder as Autoencoder
@@ -15,14 +17,17 @@ from pags_jax.models.autoencoder import decoder as decoder
 from pags_jax.models.autoencoder import encoder as encoder
 from pags_jax.models.edm import DhariwalUNet as DhariwalUNet
 from pags_jax.models.edm import SongUNet as SongUNet
+from pags_jax.models.files import Pretrained as Pretrained
+from pags_jax.models.files import load as load
+from pags_jax.models.files import save as save
 from pags_jax.models.lenet import LeNet as LeNet
-from pags_jax.models.loading import Pretrained as Pretrained
 from pags_jax.models.loading import load_pretrained as load_pretrained
 from pags_jax.models.loading import read_pretrained as read_pretrained
 from pags_jax.models.preactivation import Normalised as Normalised
 from pags_jax.models.preactivation import PreActivationResNet as PreActivationResNet
 from pags_jax.models.preactivation import wide_resnet as wide_resnet
 from pags_jax.models.registry import NAMES as NAMES
+from pags_jax.models.registry import Name as Name
 from pags_jax.models.registry import count_parameters as count_parameters
 from pags_jax.models.registry import create as create
 from pags_jax.models.registry import evaluator as evaluator

@@ -1,18 +1,19 @@
-"""``load_pretrained``: published classifiers and denoisers from their publishers' files, of which nothing is run."""
+"""``load_pretrained``: a trained classifier or denoiser, from our file or its publisher's, of which nothing is run."""
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pags_jax.models import catalogue, published
+from pags_jax.models import architectures, catalogue, files, published
+from pags_jax.models.files import Pretrained
 from pags_jax.models.preactivation import Normalised
 from pags_jax.models.recognise import recognise
 from pags_jax.models.states import NORMALISERS, State, find_state
@@ -25,20 +26,6 @@ _UNUSED = "sub_block1."  # TRADES' WideResNets carry a stage that their forward 
 _CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), False)
 
 
-class Pretrained(NamedTuple):
-    """A published network.
-
-    Attributes:
-      model: the flax module: of images in [0, 1] for a classifier, the raw network for a denoiser.
-      variables: of it.
-      about: what is known of it, in plain values; ``load_pretrained`` says what.
-    """
-
-    model: nn.Module
-    variables: dict[str, Any]
-    about: dict[str, Any]
-
-
 def load_pretrained(
     path: str | Path,
     *,
@@ -48,12 +35,12 @@ def load_pretrained(
     normaliser: Normaliser | Literal["file"] | None = "file",
     **options: Any,
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Reads a published classifier or denoiser as the function that all measures take.
+    """Reads a trained classifier or denoiser as the function that all measures take.
 
-    Files are those of EDM (``.pkl``), of MadryLab's robustness and Microsoft's robust-models-transfer (``.pt``,
-    ``.ckpt``), of RobustBench and DeepMind (``.pt``), and what ``scripts.pags.convert`` makes of them
-    (``.safetensors``). They are read without PyTorch, and no code in them is run. The network is found from the
-    tensors; every tensor is used once, and none may be missing.
+    Files are what ``models.save`` writes (``.safetensors``), and those of EDM (``.pkl``), of MadryLab's robustness and
+    Microsoft's robust-models-transfer (``.pt``, ``.ckpt``), of RobustBench and DeepMind (``.pt``). They are read
+    without PyTorch, and no code in them is run. A publisher's network is found from the tensors; every tensor is used
+    once, and none may be missing.
 
     Args:
       path: of the file, or a name in ``models.catalogue.PUBLISHED``, such as "rebuffi-wrn-28-10-l2".
@@ -69,14 +56,20 @@ def load_pretrained(
       For a denoiser ``denoise(x, sigma, labels=None)`` of images in [-1, 1], a ``PretrainedDenoiser``; ``labels`` are
       the class of each image, ``(n,)``, one for all, or None for whatever class. Both are pytrees that ``jit`` can
       take as arguments.
-      Then what is known, a dict: kind ("classifier" or "denoiser"), network, options, dtype, family, channels, classes,
-      resolution (of a denoiser), normaliser (of a classifier), parameters, tensors, unused (tensors that the original
-      does not use either), entry, recorded (constructor arguments), source, sha256; of a file in the catalogue also
-      name, trained, licence, paper.
+      Then what is known, a dict: kind ("classifier" or "denoiser"), network, options, dtype, channels, classes,
+      normaliser (of a classifier), parameters, tensors, source, sha256, and what ``models.save`` was told. Of a
+      publisher's file also resolution (of a denoiser), family, unused (tensors that the original does not use either),
+      entry, recorded (constructor arguments); of one in the catalogue name, trained, licence, paper.
 
     Raises:
-      ValueError: no such file, a damaged or harmful one, another network than those that are known, a tensor that is
-        missing, left over or of another shape, or an option that the network does not have.
+      FileNotFoundError: no such file.
+      ValueError: a damaged or harmful file, another network than those that are known, a tensor that is missing, left
+        over or of another shape, or an option that the network does not have.
+
+    >>> from pags_jax.datasets import pretrained
+    >>> denoise, about = load_pretrained(pretrained.DENOISER)
+    >>> about["kind"], about["classes"], denoise(jnp.zeros((1, 28, 28, 1), jnp.float32), 0.5, labels=3).shape
+    ('denoiser', 10, (1, 28, 28, 1))
     """
     given = {"folder": folder, "dtype": dtype, "entry": entry, "normaliser": normaliser, **options}
     model, variables, about = read_pretrained(path, **given)
@@ -102,8 +95,8 @@ def read_pretrained(
         options = {**catalogue.PUBLISHED[name].options, **options}
         normaliser = options.pop("normaliser", normaliser) if normaliser == "file" else normaliser
     path, source = Path(path), str(path)
-    if path.suffix == ".safetensors":
-        return _converted(path, dtype, entry, normaliser, options)
+    if path.suffix == files.SUFFIX:
+        return _saved(path, dtype, entry, normaliser, options)
     state = find_state(load_file(path), source=source, entry=entry)
     dtype = jnp.dtype(dtype)
     if dtype not in (jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16):
@@ -122,15 +115,9 @@ def read_pretrained(
         raise ValueError(f"{type(model).__name__} does not have the options {', '.join(options)}") from None
     stored = dtype if dtype.itemsize > 4 else jnp.float32
     variables = published.fill(model, family, state.arrays, channels=channels, source=source, dtype=stored)
-    about = {
-        "kind": "denoiser" if family == "edm" else "classifier",
-        "network": type(model).__name__,
-        "options": _options(model),
-        "dtype": dtype.name,
+    read = {
         "family": family,
-        "channels": channels,
-        "classes": model.classes,  # pyright: ignore[reportAttributeAccessIssue]
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        "dtype": dtype.name,
         "tensors": len(state.arrays),
         "unused": unused,
         "entry": list(state.entry),
@@ -140,35 +127,37 @@ def read_pretrained(
         "source": path.name,
         "sha256": _sha256(path),
     }
-    if family == "edm":
-        about["resolution"] = model.resolution  # pyright: ignore[reportAttributeAccessIssue]
-    else:
-        chosen = _chosen(normaliser, found, family, about["classes"], channels)
-        about["normaliser"] = chosen and {"mean": chosen[0], "std": chosen[1], "clamp": chosen[2]}
+    if family != "edm":
+        classes = model.classes  # pyright: ignore[reportAttributeAccessIssue]
+        chosen = _chosen(normaliser, found, family, classes, channels)
         if chosen is not None:
             model = Normalised(model, *chosen)
             variables = {collection: {"network": tree} for collection, tree in variables.items()}
+    about = architectures.facts(model, variables) | read
     return Pretrained(model, variables, about | catalogue.known(name, path, about))
 
 
-def _converted(path: Path, *given: Any) -> Pretrained:
-    """What ``pags_jax.datasets.pretrained.pack`` wrote of a published network."""
-    from pags_jax.datasets import pretrained  # Which imports this package's networks.
-
-    dtype, entry, normaliser, options = given
+def _saved(path: Path, dtype: Any, entry: str | None, normaliser: Any, options: dict[str, Any]) -> Pretrained:
+    """A classifier or denoiser that ``files.save`` wrote."""
     if entry is not None or normaliser != "file" or options or jnp.dtype(dtype) != jnp.float32:
-        raise ValueError(f"{path} was converted: it holds one network, whose options are chosen and which is float32")
-    model, variables = pretrained.load_network(path)
-    about = pretrained.about(path)
-    if about.get("kind") not in ("classifier", "denoiser"):
-        raise ValueError(f"{path} holds no published network, but a {type(model).__name__}; see datasets.pretrained")
-    return Pretrained(model, variables, about)
+        raise ValueError(
+            f"{path} holds one network as it was saved: entry, normaliser, dtype and options are a choice of "
+            "publishers' files"
+        )
+    model, variables, about = files.load(path)
+    facts = architectures.facts(model, variables)
+    if facts["kind"] == "autoencoder":
+        raise ValueError(
+            f"{path} holds an autoencoder, which is two functions: read it with models.load, and pass the model and "
+            "variables to models.encoder and models.decoder"
+        )
+    return Pretrained(model, variables, facts | {"source": path.name, "sha256": _sha256(path)} | about)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("network", "sigma_data"), meta_fields=("model",))
 @dataclass(frozen=True)
 class PretrainedDenoiser(Preconditioned):
-    """A published denoiser, of whatever class unless one is told: a pytree, so that ``jit`` can take it as an argument.
+    """A trained denoiser, of whatever class unless one is told: a pytree, so that ``jit`` can take it as an argument.
 
     Attributes:
       network: of no class.
@@ -222,11 +211,6 @@ def _chosen(normaliser: Any, found: Normaliser | None, family: str, classes: int
     # In float32, as PyTorch keeps them.
     mean, std = (tuple(float(np.float32(value)) for value in values) for values in (mean, std))
     return mean, std, bool(clamp)
-
-
-def _options(model: nn.Module) -> dict[str, Any]:
-    fields = model.__dataclass_fields__  # pyright: ignore[reportAttributeAccessIssue]
-    return {name: getattr(model, name) for name in fields if name not in ("parent", "name", "dtype")}
 
 
 def _sha256(path: Path) -> str:

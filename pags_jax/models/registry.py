@@ -73,6 +73,7 @@ def create(
         raise ValueError(f"`width` must be finite and above 0, got {width}")
     if stem not in (2, 3, 7):
         raise ValueError(f"`stem` must be 2, 3 or 7, got {stem}")
+    dtype = None if dtype is None else jnp.dtype(dtype)  # One spelling, so that equal modules have equal hashes.
     options = {"classes": classes, "width": width, "activation": activation, "beta": beta, "dtype": dtype}
     if name in _RESNETS:
         return _RESNETS[name](stem=stem, **options)

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pags_jax import regimes, statistics
+from pags_jax import regimes, statistics, sweeps
+from pags_jax.sweeps import BASELINE, Row
 from scripts.harness import cli, store
 from scripts.pags import explain, figures, tables
 from scripts.pags.alignment import SMOOTHED
-from scripts.pags.tables import BASELINE, Row
 
 Verdict = Literal["shown", "partly", "not shown"]
 SHOWN, PARTLY, NOT_SHOWN = get_args(Verdict)
@@ -63,7 +63,7 @@ def answers(config: Config) -> list[Row]:
     """All rows."""
     robust = tables.read(config.robustness, "--robustness", "pags_robustness")
     aligned = tables.read(config.alignment, "--alignment", "pags_alignment")
-    at = tables.nearest([row for row in aligned if row["target"] == config.target], "sigma_pm1", config.sigma_pm1)
+    at = sweeps.nearest([row for row in aligned if row["target"] == config.target], "sigma_pm1", config.sigma_pm1)
     place = {"target": config.target, "sigma_pm1": at[0]["sigma_pm1"]}
     keys = jax.random.split(jax.random.key(config.seed), 2)
     similarity = values_of(config.alignment, aligned, "similarity", **place)
@@ -102,7 +102,7 @@ def sweep_of(values: dict[tuple[str, float], np.ndarray], loss: str) -> tuple[np
 
 def by_loss(table: Sequence[Row], question: int, ask: Callable[[str], Row]) -> list[Row]:
     """A question's row for each loss, and the one for all: shown where three losses show it, partly where one does."""
-    found = [{"question": question, "loss": loss} | ask(loss) for loss in tables.swept(table)]
+    found = [{"question": question, "loss": loss} | ask(loss) for loss in sweeps.swept(table)]
     count = sum(row["verdict"] == SHOWN for row in found)
     verdict = SHOWN if count >= 3 else PARTLY if count else NOT_SHOWN
     return [{"question": question, "loss": ALL, "estimate": count, "verdict": verdict}, *found]
@@ -120,7 +120,7 @@ def undefended(shares: dict[tuple[str, float], np.ndarray], row: Row, *, key: ja
 
 def three_regimes(config: Config, aligned: Sequence[Row], loss: str) -> Row:
     """Question 2: how many of the three regimes a sweep has, by energy."""
-    found = tables.share_regimes_of(aligned, loss, target=config.target, tolerance=config.tolerance)
+    found = sweeps.share_regimes_of(aligned, loss, target=config.target, tolerance=config.tolerance)
     spans = {label: found.span(label) if found else None for label in regimes.LABELS}
     count = sum(span is not None for span in spans.values())
     said = "; ".join(f"{label} {span[0]:g} to {span[1]:g}" for label, span in spans.items() if span is not None)
@@ -147,16 +147,15 @@ def explained(config: Config, robust: Sequence[Row], aligned: Sequence[Row]) -> 
         if (row["models"], row["alignment"], row["measure"]) == (explain.ACCURATE, "similarity", "off")
     )
     alone, given = (
-        row[rho] is not None and row[rho] < 0 and row[p] < 0.05
-        for rho, p in (("rho", "p"), ("rho_given_on", "p_given_on"))
+        row[rho] is not None and row[rho] < 0 and row[p] < 0.05 for rho, p in (("rho", "p"), ("rho_given", "p_given"))
     )
-    said = f"{row['n']} models; given on: {explain.with_p(row['rho_given_on'], row['p_given_on'])}"
+    said = f"{row['n']} models; given on: {explain.with_p(row['rho_given'], row['p_given'])}"
     return {
         "question": 4,
         "loss": ALL,
         "estimate": row["rho"],
         "p": row["p"],
-        "beside": row["rho_given_on"],
+        "beside": row["rho_given"],
         "said": said,
         "verdict": SHOWN if alone and given else PARTLY if alone else NOT_SHOWN,
     }
@@ -168,7 +167,7 @@ def peak_before_fall(
     """Question 5: the strength of the peak, and as ``beside`` the first excessive one, None if accuracy never falls."""
     strengths, values = sweep_of(similarity, loss)
     means = np.nanmean(values, axis=0) if np.isfinite(values).any() else np.full(len(strengths), np.nan)
-    found = tables.share_regimes_of(aligned, loss, target=config.target, tolerance=config.tolerance)
+    found = sweeps.share_regimes_of(aligned, loss, target=config.target, tolerance=config.tolerance)
     if found is None or np.isnan(means).any():
         return {"estimate": None, "said": "no usable map", "verdict": NOT_SHOWN}
     peak, span = float(strengths[means.argmax()]), found.span("excessive")

@@ -2,7 +2,7 @@
 
     python -m scripts.pags.autoencoder --dataset fashion_mnist --out runs/autoencoder
 
-The run folder ends with ``autoencoder.safetensors`` (`pags_jax.datasets.pretrained.load_autoencoder`), a row with the
+The run folder ends with ``autoencoder.safetensors`` (`pags_jax.models.load`), a row with the
 reconstruction error on training and on test images beside that of the mean image, and figures: the loss, reconstructed
 test images.
 """
@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pags_jax import datasets, generative, models
-from pags_jax.datasets import pretrained
 from pags_jax.images import to_float
 from scripts.harness import cli, plot, rows, store
 from scripts.pags import generative as pags_generative
@@ -106,7 +105,7 @@ def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
 
 def show(config: Config, data: datasets.Images) -> None:
     """Draws test images and their reconstructions."""
-    model, variables = pretrained.load_autoencoder(config.out / "autoencoder.safetensors")
+    model, variables, _ = models.load(config.out / "autoencoder.safetensors", kind="autoencoder")
     x = to_float(data.test_x[:SHOWN])
     images = np.stack([x, models.decoder(model, variables)(models.encoder(model, variables)(x))])
     path = config.out / "reconstructions.png"

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from pags_jax import sweeps
+from pags_jax.sweeps import Row
 from scripts.harness import plot, report, store
-from scripts.pags import figures, tables
-from scripts.pags.tables import Row
+from scripts.pags import figures
 
 #: What is said of a loss of which nothing could be measured.
 NO_MODEL, NO_MAP = "no usable model", "no usable map"
@@ -19,10 +20,10 @@ def claim_blocks(folder: Path) -> list[Any]:
     robust = store.read_rows(folder / "pags_robustness")
     aligned = [row for row in store.read_rows(folder / "pags_alignment") if row["target"] == config.target]
     robust, aligned = (
-        tables.nearest(robust, "eps_l2", config.eps),
-        tables.nearest(aligned, "sigma_pm1", config.sigma_pm1),
+        sweeps.nearest(robust, "eps_l2", config.eps),
+        sweeps.nearest(aligned, "sigma_pm1", config.sigma_pm1),
     )
-    lines = [claims_of(loss, robust, aligned, config) for loss in tables.swept(robust)]
+    lines = [claims_of(loss, robust, aligned, config) for loss in sweeps.swept(robust)]
     errors = [
         f"{error:.3f} of {name}"
         for name, column in (("a cosine", "cosine_error"), ("1 - LPIPS", "similarity_error"))
@@ -42,7 +43,7 @@ def claim_blocks(folder: Path) -> list[Any]:
 
 def claims_of(loss: str, robust: list[Row], aligned: list[Row], config: figures.Config) -> Row:
     """One loss's line."""
-    found = tables.regimes_of(robust, loss, eps=config.eps, tolerance=config.tolerance)
+    found = sweeps.regimes_of(robust, loss, eps=config.eps, tolerance=config.tolerance)
     accuracy, on = medians(robust, loss, "test_accuracy", "on")
     span = found.span("aligned") if found else None
     below = "no" if span is None else f"yes, from strength {span[0]:g} to {span[1]:g}"
@@ -64,7 +65,7 @@ def largest(table: list[Row], column: str) -> float | None:
 
 def medians(table: list[Row], loss: str, *columns: str) -> list[np.ndarray]:
     """Medians over seeds of columns, at the strengths that have a value of each."""
-    _, curves = tables.curves(table, loss, *columns)
+    _, curves = sweeps.curves(table, loss, *columns)
     known = np.all([~np.isnan(values).all(axis=1) for values in curves], axis=0)
     return [np.nanmedian(values[known], axis=1) for values in curves]
 

@@ -11,9 +11,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from pags_jax.datasets import pretrained
-from pags_jax.models import read_pretrained
-from scripts.harness import cli, files
+from pags_jax.models import read_pretrained, save
+from scripts.harness import cli
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ def main(config: Config) -> None:
     licence = about.get("licence") or config.licence
     if not licence:
         raise ValueError(f"{config.source} is in no catalogue: pass the licence of its weights as --licence")
-    files.write_bytes(config.to, pretrained.pack(model, variables, about | {"licence": licence}))
+    save(config.to, model, variables, about | {"licence": licence})
     for name in ("kind", "network", "classes", "parameters", "tensors", "sha256"):
         print(f"{name}: {about[name]}")
     print(f"licence: {licence}")

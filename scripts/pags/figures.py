@@ -20,9 +20,9 @@ import numpy as np
 from matplotlib.ticker import NullFormatter
 
 from pags_jax.alignment import PAIRINGS
+from pags_jax.sweeps import BASELINE, Row, best, curves, nearest, regimes_of, share_regimes_of, swept
 from scripts.harness import cli, plot, store
 from scripts.pags import explain, panels, tables
-from scripts.pags.tables import BASELINE, Row, curves, nearest, regimes_of, share_regimes_of, swept
 
 Compared = Literal["logit_sum", "logit", "log_prob"]
 
@@ -111,7 +111,7 @@ def draw_accuracy(table: Sequence[Row]) -> Any:
     figure, axes = plot.figure(1, 2, titles=("Best strength of each loss", "All strengths"), width=3.6)
     attacked = [
         {"loss": row["loss"], "radius": radius, "accuracy": accuracy}
-        for row in best(trained)
+        for row in best(trained, ("validation_accuracy", "validation_attacked"))
         for radius, accuracy in zip((0.0, *radii), (row["test_accuracy"], *row["test_attacked"]), strict=True)
     ]
     plot.lines(axes[0, 0], attacked, x="radius", y="accuracy", by="loss")
@@ -123,22 +123,6 @@ def draw_accuracy(table: Sequence[Row]) -> Any:
     axes[0, 1].set(xlabel="accuracy (test)", ylabel=f"under attack{radius}")
     plot.legend(figure)
     return figure
-
-
-def best(trained: Sequence[Row]) -> list[Row]:
-    """The rows, over seeds, of each loss's strength with the largest mean accuracy on held-out images.
-
-    The mean is over seeds and over all radii, 0 among them.
-    """
-    scores: dict[tuple[str, float], list[float]] = {}
-    for row in trained:
-        accuracy = [row["validation_accuracy"], *row["validation_attacked"]]
-        scores.setdefault((row["loss"], row["strength"]), []).append(float(np.mean(accuracy)))
-    chosen = {}
-    for (loss, strength), values in scores.items():
-        if loss not in chosen or np.mean(values) > chosen[loss][0]:
-            chosen[loss] = (np.mean(values), strength)
-    return [row for row in trained if chosen[row["loss"]][1] == row["strength"]]
 
 
 def draw_regimes(config: Config) -> Any:

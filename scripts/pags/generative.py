@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pags_jax import augmentation, datasets, generative, models, recipes, training
-from pags_jax.datasets import pretrained
-from scripts.harness import cli, compiling, files, plot, rows, store
+from scripts.harness import cli, compiling, plot, rows, store
 from scripts.pags import fit
 
 DataSet = Literal["fashion_mnist", "fashion_mnist_full", "mnist", "cifar10", "cifar100", "imagenet64"]
@@ -115,13 +114,13 @@ def train(config: Config, data: datasets.Images, model: nn.Module, loss: Callabl
 
 
 def save(config: Config, path: Path, model: nn.Module, variables: Any, measured: rows.Row) -> None:
-    """Writes a model with how it was made and what was measured, atomically; see `pretrained.pack`."""
+    """Writes a model with how it was made and what was measured, atomically; see `pags_jax.models.save`."""
     about = {
         "command": command_of(config),
         "config": rows.flatten(config, without=_HOW),
         "measured": rows.flatten(measured),
     }
-    files.write_bytes(path, pretrained.pack(model, variables, about, dtype=config.storage))
+    models.save(path, model, variables, about, dtype=config.storage)
 
 
 def command_of(config: Config) -> str:

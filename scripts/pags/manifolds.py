@@ -114,7 +114,8 @@ def files_of(config: ManifoldConfig, table: list[measuring.Row], *, scores: bool
     """
     named = {"autoencoder": config.autoencoder, "denoiser": config.denoiser}
     used = {name for name in named if config.manifold == name} | ({"denoiser"} if scores else set())
-    files = {name: named[name] or pretrained.FILES / f"fashion_mnist_{name}.safetensors" for name in sorted(used)}
+    shipped = {"autoencoder": pretrained.AUTOENCODER, "denoiser": pretrained.DENOISER}
+    files = {name: named[name] or shipped[name] for name in sorted(used)}
     for name, path in files.items():
         _check_same_images(name, path, config.trained, table[0]["config.dataset"])
     return files
@@ -122,7 +123,7 @@ def files_of(config: ManifoldConfig, table: list[measuring.Row], *, scores: bool
 
 def _check_same_images(name: str, path: Path, trained: Path, dataset: str) -> None:
     """A file that does not say what it was trained on is taken, and that is said."""
-    known = pretrained.about(path).get("config", {}).get("dataset")
+    known = models.files.about(path).get("config", {}).get("dataset")
     if known is None:
         print(f"note: --{name}: {path} does not say what images it is for; it must be {dataset}", file=sys.stderr)
     elif _SAME_IMAGES.get(known, known) != _SAME_IMAGES.get(dataset, dataset):
@@ -135,9 +136,7 @@ def _check_same_images(name: str, path: Path, trained: Path, dataset: str) -> No
 
 def denoisers(config: ManifoldConfig, sample: measuring.Sample) -> tuple[scores.Denoiser, scores.Denoiser]:
     """The denoiser of all images, and that of each image's class."""
-    model, variables = (
-        pretrained.fashion_mnist_denoiser() if config.denoiser is None else pretrained.load_denoiser(config.denoiser)
-    )
+    model, variables, _ = models.load(config.denoiser or pretrained.DENOISER, kind="denoiser")
     if model.channels != sample.x.shape[-1]:
         raise ValueError(
             f"--denoiser: it is for images of {model.channels} channels, those here have {sample.x.shape[-1]}; train "
@@ -160,11 +159,7 @@ def _check_rank(config: ManifoldConfig, sample: measuring.Sample) -> None:
 
 
 def _autoencoder(config: ManifoldConfig, sample: measuring.Sample) -> tuple[Any, Any]:
-    model, variables = (
-        pretrained.fashion_mnist_autoencoder()
-        if config.autoencoder is None
-        else pretrained.load_autoencoder(config.autoencoder)
-    )
+    model, variables, _ = models.load(config.autoencoder or pretrained.AUTOENCODER, kind="autoencoder")
     if model.shape != sample.x.shape[1:]:
         raise ValueError(
             f"--autoencoder: it is for images of {model.shape}, those here are {sample.x.shape[1:]}; train one with "

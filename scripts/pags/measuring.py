@@ -14,7 +14,6 @@ import numpy as np
 from pags_jax import datasets, models
 from pags_jax.images import to_float
 from scripts.harness import cli, files, mesh, placement, store
-from scripts.pags import models as pags_models
 
 Row = dict[str, Any]
 
@@ -74,7 +73,7 @@ def units(table: list[Row]) -> list[dict[str, Any]]:
 def model_of(folder: Path, table: list[Row], unit: dict[str, Any]) -> tuple[Row, Any]:
     """A model's training row, with its classes counted, and the model as a function that ``jit`` takes as argument."""
     (row,) = (row for row in table if all(row[name] == value for name, value in unit.items()))
-    model, variables = pags_models.load_model(folder / row["weights"])
+    model, variables, _ = models.load(folder / row["weights"], kind="classifier")
     return row | {"classes": model.classes}, models.evaluator(model, variables)
 
 

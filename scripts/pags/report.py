@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from pags_jax import regimes
+from pags_jax import regimes, sweeps
 from scripts.fmu.report import median
 from scripts.harness import plot, report, store
 from scripts.pags import claims, explain
 from scripts.pags import figures as pags_figures
-from scripts.pags import tables as pags_tables
 
-Row = pags_tables.Row
+Row = sweeps.Row
 FIGURES = "pags_figures"
 
 
@@ -95,11 +94,11 @@ def regime_blocks(folder: Path, figures: Path) -> list[Any]:
     tables = {"energy": maps, "unit steps": steps}
     if (folder / "pags_robustness_varying").exists():
         tables["unit steps, pixels that vary"] = store.read_rows(folder / "pags_robustness_varying")
-    for loss, (rule, table) in itertools.product(pags_tables.swept(steps), tables.items()):
+    for loss, (rule, table) in itertools.product(sweeps.swept(steps), tables.items()):
         if rule == "energy":
-            found = pags_tables.share_regimes_of(table, loss, target=config.target, tolerance=config.tolerance)
+            found = sweeps.share_regimes_of(table, loss, target=config.target, tolerance=config.tolerance)
         else:
-            found = pags_tables.regimes_of(table, loss, eps=config.eps, tolerance=config.tolerance)
+            found = sweeps.regimes_of(table, loss, eps=config.eps, tolerance=config.tolerance)
         line: dict[str, Any] = {"loss": plot.look(loss).label, "rule": rule}
         for label in regimes.LABELS:
             span = found.span(label) if found else None
@@ -136,9 +135,7 @@ def alignment_blocks(folder: Path, figures: Path) -> list[Any]:
         part = [row for row in table if (row["target"], row["sigma_pm1"]) == (target, sigma)]
         place = {"gradient of": target.replace("_", " "), "sigma": sigma}
         lines += [
-            place | peak_of(part, loss, measure)
-            for loss in pags_tables.swept(part)
-            for measure in ("cosine", "similarity")
+            place | peak_of(part, loss, measure) for loss in sweeps.swept(part) for measure in ("cosine", "similarity")
         ]
     return [
         "Gradients and scores of the same images: the gradient of the sum of logits beside the unconditional score, of "
@@ -161,8 +158,8 @@ def alignment_blocks(folder: Path, figures: Path) -> list[Any]:
 
 def peak_of(table: list[Row], loss: str, measure: str) -> Row:
     """Where one measure of one loss is largest; None where no image has it."""
-    base = [row for row in table if row["loss"] == pags_tables.BASELINE]
-    strengths, (values,) = pags_tables.curves(table, loss, measure)
+    base = [row for row in table if row["loss"] == sweeps.BASELINE]
+    strengths, (values,) = sweeps.curves(table, loss, measure)
     known = ~np.isnan(values).all(axis=1)
     strengths, values = strengths[known], values[known]
     middle = np.nanmedian(values, axis=1) if values.size else np.full(1, np.nan)

@@ -3,7 +3,7 @@
     python -m scripts.pags.score --dataset fashion_mnist --out runs/denoiser
 
 EDM (Karras et al. 2022) with a small U-Net, with and without classes at once; see `pags_jax.scores`. The run folder
-ends with ``denoiser.safetensors`` (`pags_jax.datasets.pretrained.load_denoiser`), a row for each noise level with the
+ends with ``denoiser.safetensors`` (`pags_jax.models.load`), a row for each noise level with the
 loss on training and on test images, and figures: these losses, denoised test images, drawn samples.
 """
 
@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from pags_jax import datasets, generative, models, scores
-from pags_jax.datasets import pretrained
 from pags_jax.images import to_float
 from scripts.harness import cli, plot, rows, store
 from scripts.pags import generative as pags_generative
@@ -165,7 +164,7 @@ def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
 
 def show(config: Config, data: datasets.Images) -> None:
     """Draws noisy test images and the denoised ones below, and samples of the first ten classes."""
-    model, variables = pretrained.load_denoiser(config.out / "denoiser.safetensors")
+    model, variables, _ = models.load(config.out / "denoiser.safetensors", kind="denoiser")
     of_all = scores.denoiser(model, variables)
     clean = 2 * to_float(data.test_x[: 2 * PER_CLASS]) - 1
     key = jax.random.key(config.seed)

@@ -3,7 +3,7 @@
     python -m scripts.pags.train --loss gradient_norm --strengths 1e-5:1e2:30 --out runs/gradient_norm
 
 Srinivas et al. (2023), the models of section 5. Each model is one row, and its weights a file in ``models/`` of the run
-folder (`scripts.pags.models.load_model`). Attacked accuracy counts images that are right both as they are and under
+folder (`pags_jax.models.load`). Attacked accuracy counts images that are right both as they are and under
 attacks within [0, 1]; images on which no attack had a gradient are counted by themselves. Test images serve to measure
 alone; the strengths that the figure shows are chosen on held-out training images.
 """
@@ -24,11 +24,15 @@ from pags_jax import datasets, evaluation, models, recipes, training
 from pags_jax.balls import Norm
 from scripts.harness import cli, plot, rows, store
 from scripts.pags import accuracy, figures, fit
-from scripts.pags import models as pags_models
+from scripts.pags.strengths import Strengths
 
 DataSet = Literal[
     "fashion_mnist", "fashion_mnist_full", "mnist", "mnist_test", "cifar10", "cifar100", "imagenet64", "distractor"
 ]
+
+_ARCHITECTURE = ("activation", "stem", "width", "dtype")
+_HOW = (*store.RUN_FIELDS, "folder", "driver", "save_minutes")
+"""Fields of a configuration that change nothing of a model."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Config(cli.Common):
     """Where the data set's files are; by default they are downloaded where that is possible."""
     distractor_of: Literal["fashion_mnist", "fashion_mnist_full", "mnist", "mnist_test"] = "fashion_mnist"
     """Images of the data set distractor; the paper's are mnist."""
-    model: pags_models.Name = "lenet"
+    model: models.Name = "lenet"
     """Architecture."""
     activation: Literal["relu", "softplus"] = "softplus"
     """Nonlinearity; the softplus has beta 20. With a ReLU, deviations off the manifold measure the kinks that it has at
@@ -88,11 +92,11 @@ class Config(cli.Common):
     """First layer of residual networks: 2 x 2 patches, a 3 x 3 convolution, or a 7 x 7 one for large images."""
     width: cli.Positive = 1.0
     """Multiplies the numbers of channels."""
-    dtype: pags_models.DType = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     """What layers compute in; parameters stay float32."""
     loss: tuple[recipes.Loss, ...] = tuple(recipes.RECIPES)
     """Losses to train with."""
-    strengths: recipes.Strengths = ()
+    strengths: Strengths = ()
     """Strengths of every loss but the cross-entropy, which has none; by default each loss has its own."""
     strength_unit: recipes.Unit = "own"
     """Whether strengths are this project's, or the reference's constants: its gradient norm hides 1e5 / batch^2, and
@@ -187,7 +191,7 @@ def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.
     """Trains, saves and measures one model; one that diverges becomes a row that says so."""
     name = store.unit_name(unit)
     split = split_of(config, data, unit["seed"])
-    task = task_of(config, unit["loss"], data.train_x.shape[1:], len(data.classes))
+    task = task_of(config, unit["loss"], len(data.classes))
     hyper = hyper_of(config, unit, training.steps_per_epoch(task, len(split.train[0])))
     for_training, for_attacks = jax.random.split(jax.random.key(unit["seed"]))
     row = {
@@ -214,8 +218,9 @@ def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.
         return row | {"failure": str(error)}
     statistics = {"batch_stats": done.state.statistics} if done.state.statistics else {}
     variables = {"params": done.state.params, **statistics}
-    architecture = pags_models.architecture_of(config, data.train_x.shape[1:], len(data.classes))
-    weights = pags_models.save_model(config.out / "models" / f"{name}.npz", architecture, variables)
+    about = {"config": rows.flatten(config, without=_HOW) | unit}
+    weights = config.out / "models" / f"{name}.safetensors"
+    models.save(weights, task.model, variables, about, image_shape=data.train_x.shape[1:])
     parts = {"validation": split.validation, "test": split.test}
     measured = accuracy.columns(config, task.model, variables, parts, key=for_attacks)
     epochs = done.metrics.reshape(config.epochs, -1, 3).mean(1, dtype=np.float64)
@@ -253,10 +258,10 @@ def split_of(config: Config, data: datasets.Images, seed: int) -> Split:
 
 
 @functools.cache
-def task_of(config: Config, loss: recipes.Loss, shape: tuple[int, ...], classes: int) -> training.Task:
+def task_of(config: Config, loss: recipes.Loss, classes: int) -> training.Task:
     """What is compiled, one object for all strengths of a loss."""
     return training.Task(
-        pags_models.architecture_of(config, shape, classes).create(),
+        models.create(config.model, classes=classes, **{name: getattr(config, name) for name in _ARCHITECTURE}),
         recipes.loss_function(
             loss,
             steps=config.steps,

@@ -44,7 +44,7 @@ def test_a_converted_classifier_is_the_same_function_and_carries_its_licence(pub
     assert again["sha256"] == about["sha256"]
     with pytest.raises(ValueError, match="is there already"):
         convert(published, to, licence="MIT")
-    with pytest.raises(ValueError, match="was converted: it holds one network"):
+    with pytest.raises(ValueError, match="holds one network as it was saved"):
         load_pretrained(to, normaliser=None)
 
 

@@ -1,64 +1,15 @@
 """Which measure goes with alignment: known correlations, joined runs, and the committed rows."""
 
-import itertools
 from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy import stats
 
+from pags_jax import sweeps
 from scripts.pags import explain, tables
-
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "reproduce"
-
-
-def test_correlations_are_spearmans_and_permuted_within_losses():
-    rng = np.random.default_rng(3)
-    models = [{"loss": loss, "x": x, "y": y} for loss in "ab" for x, y in rng.normal(size=(5, 2))]
-    n, rho, p = explain.correlation([*models, {"loss": "b", "x": None, "y": 1.0}], "x", "y")
-    columns = [[row[name] for row in models] for name in "xy"]
-    assert (n, rho) == (10, pytest.approx(stats.spearmanr(*columns).statistic, abs=1e-6))
-    ranks = [stats.rankdata(column) for column in columns]
-    orders = [list(order) for order in itertools.permutations(range(5))]
-    found = [
-        np.corrcoef(ranks[0], np.concatenate([ranks[1][:5][one], ranks[1][5:][other]]))[0, 1]
-        for one in orders
-        for other in orders
-    ]
-    expected = np.mean(np.abs(found) >= abs(rho) - 1e-6)
-    assert p == pytest.approx(expected, abs=5 * np.sqrt(expected * (1 - expected) / 9999))
-
-
-@pytest.mark.parametrize(("x", "y"), [([], []), ([1, 2], [1, 2]), ([1, 2, 3], [5, 5, 5])])
-def test_what_has_no_correlation(x, y):
-    models = [{"loss": "a", "x": one, "y": other} for one, other in zip(x, y, strict=True)]
-    assert explain.correlation(models, "x", "y") == (len(x), None, None)
-
-
-def runs(shares=(0.6, 0.4, 0.2), **changed):
-    robust = [
-        {"loss": "smoothness", "strength": s, "seed": 0, "eps_l2": eps, "on": 0.5 * eps, "off": eps * s}
-        for s in (1.0, 2.0, 3.0)
-        for eps in (0.5, 2.0)
-    ]
-    aligned = [
-        {"loss": "smoothness", "strength": s, "seed": 0, "target": target, "sigma_pm1": sigma, "test_accuracy": 0.8,
-         "cosine": (1 - share) * sigma, "similarity": 1 - share, "off_share": share}
-        for s, share in zip((1.0, 2.0, 3.0), shares, strict=True)
-        for target, sigma in (("log_prob", 1.0), ("log_prob", 2.0), ("logit", 2.0))
-    ]  # fmt: skip
-    return robust, [row | changed for row in aligned]
-
+from tests.pags.test_sweeps import runs
 
 PLACE = {"eps": 1.9, "target": "log_prob", "sigma_pm1": 2.0}
-
-
-def test_each_model_is_one_point():
-    models = explain.joined(*runs(), **PLACE)
-    assert [row["off"] for row in models] == [2.0, 4.0, 6.0]
-    assert [row["ratio"] for row in models] == [2.0, 4.0, 6.0]
-    assert [row["cosine"] for row in models] == pytest.approx([0.8, 1.2, 1.6])
-    assert {(row["eps_l2"], row["sigma_pm1"], row["target"]) for row in models} == {(2.0, 2.0, "log_prob")}
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "reproduce"
 
 
 def test_models_of_different_trainings_are_not_joined():
@@ -86,13 +37,6 @@ def test_the_sentence_names_the_best_and_the_papers():
     assert lines[0]["on-manifold deviation"] == lines[0]["test accuracy"] == "none"
 
 
-def test_models_that_have_lost_their_accuracy_are_left_out_of_the_accurate():
-    models = explain.joined(*runs(), **PLACE)
-    models[2] |= {"test_accuracy": 0.7}
-    counts = {(row["models"], row["n"]) for row in explain.correlations(models)}
-    assert counts == {("all", 3), ("accurate", 2), ("smoothness", 3)}
-
-
 def test_models_without_values_are_left_out():
     robust, aligned = runs(cosine=None)
     aligned[1] |= {"similarity": float("nan")}
@@ -111,7 +55,7 @@ def test_the_committed_models_are_explained_as_the_readme_says():
     table = {
         (row["alignment"], row["measure"]): round(row["rho"], 2)
         for row in explain.correlations(models)
-        if row["models"] == explain.ALL
+        if row["models"] == sweeps.ALL
     }
     assert table == {
         ("cosine", "off"): -0.31, ("cosine", "on"): -0.48, ("cosine", "ratio"): -0.16, ("cosine", "off_share"): -0.76,

@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 
 from pags_jax import datasets, models, robustness, scores
-from pags_jax.datasets import pretrained
 from pags_jax.gradients import input_gradients
 from pags_jax.images import to_float
 from scripts.harness import cli, report, rows, store
 from scripts.pags import alignment, distractor, manifolds, measuring, tables
-from scripts.pags import models as pags_models
 from scripts.pags import report as pags_report
 from scripts.pags import robustness as pags_robustness
 from tests.pags.test_train_script import sample
@@ -47,7 +45,7 @@ def folders(images, tmp_path_factory):
     variables = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape, leaf.dtype), variables
     )
-    (root / "denoiser.safetensors").write_bytes(pretrained.pack(unet, variables, {}))
+    models.save(root / "denoiser.safetensors", unet, variables, {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load", lambda name, *, folder, **options: images)
         words = (
@@ -90,7 +88,7 @@ def test_every_model_is_measured_on_the_same_images(folders, images):
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (2, *seen.x.shape), jnp.float32)
     (row,) = (row for row in table if (row["strength"], row["eps_l2"]) == (1.0, 2.6))
     (weights,) = (line["weights"] for line in trained if line["strength"] == 1.0)
-    apply_fn = models.evaluator(*pags_models.load_model(folders / "train" / weights))
+    apply_fn = models.evaluator(*models.load(folders / "train" / weights)[:2])
     expected = {"on": [], "off": []}
     for draw in noise:
         for side, unit in zip(("on", "off"), robustness.directions(basis, draw), strict=True):
@@ -133,7 +131,7 @@ def test_alignment_rows_say_what_was_compared(folders):
     unit = measuring.units(trained)[0]
     with np.load(folders / "alignment" / "scores_1.npz") as file:
         x, y, bayes = file["x"], file["y"], file["bayes"]
-    network = pretrained.load_denoiser(folders / "denoiser.safetensors")
+    network = models.load(folders / "denoiser.safetensors")[:2]
     of_class, of_all = scores.denoiser(*network, jnp.asarray(y)), scores.denoiser(*network)
     expected = scores.bayes_gradient(of_class, of_all, jnp.asarray(x), sigma_pm1=1.0)
     np.testing.assert_allclose(bayes, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -188,21 +186,6 @@ def test_what_no_image_has_is_none():
     values, valid = np.array([1.0, 3.0, np.nan]), np.array([True, True, False])
     assert measuring.summary("on", values, valid) == {"on": 2.0, "on_error": pytest.approx(1 / np.sqrt(2))}
     assert measuring.summary("on", values, np.zeros(3, bool)) == {"on": None, "on_error": None}
-
-
-def test_curves_leave_gaps_for_missing_models():
-    table = [
-        {"loss": "smoothness", "strength": strength, "seed": seed, "on": 10 * strength + seed}
-        for strength, seed in ((2.0, 0), (1.0, 0), (1.0, 1))
-    ]
-    table.append({"loss": "smoothness", "strength": 2.0, "seed": 1, "on": None})
-    strengths, (on,) = tables.curves(table, "smoothness", "on")
-    np.testing.assert_array_equal(strengths, [1, 2])
-    np.testing.assert_array_equal(on, [[10, 11], [20, np.nan]])
-    table.append({"loss": "cross_entropy", "strength": 0.0, "seed": 1, "on": 7.0})  # Undefended: strength 0.
-    strengths, (on,) = tables.curves(table, "smoothness", "on")
-    np.testing.assert_array_equal(strengths, [0, 1, 2])
-    np.testing.assert_array_equal(on, [[np.nan, 7], [10, 11], [20, np.nan]])
 
 
 @pytest.mark.parametrize(
@@ -278,8 +261,8 @@ def test_changed_models_are_another_configuration(name, copied, capsys):
 def test_a_changed_denoiser_is_another_configuration(copied, capsys):
     assert measured("pags_alignment", copied) == 0
     path = copied / "denoiser.safetensors"
-    model, variables = pretrained.load_denoiser(path)
-    path.write_bytes(pretrained.pack(model, jax.tree.map(lambda leaf: leaf + 0.1, variables), {}))
+    model, variables, _ = models.load(path)
+    models.save(path, model, jax.tree.map(lambda leaf: leaf + 0.1, variables), {})
     assert measured("pags_alignment", copied) == 1
     assert "another configuration (denoiser_sha256: " in capsys.readouterr().err
 
@@ -320,7 +303,7 @@ def test_bundled_files_are_for_their_own_images(dataset, values, said):
 def test_parts_of_a_data_set_hold_its_images(known, dataset, fits, tmp_path):
     path = tmp_path / "coder.safetensors"
     coder = models.Autoencoder((6, 6, 1), latent=3, widths=(4,))
-    path.write_bytes(pretrained.pack(coder, fresh(coder), {"config": {"dataset": known}}))
+    models.save(path, coder, fresh(coder), {"config": {"dataset": known}})
     for table, config in (([{"config.dataset": dataset}], config_of(autoencoder=path)),):
         if fits:
             assert manifolds.files_of(config, table) == {"autoencoder": path}
@@ -342,7 +325,7 @@ def test_a_file_that_does_not_say_is_taken_if_its_shape_fits(images, tmp_path, c
     paths = {}
     for name, model in (("autoencoder", coder), ("denoiser", unet)):
         paths[name] = tmp_path / f"{name}.safetensors"
-        paths[name].write_bytes(pretrained.pack(model, fresh(model), {}))
+        models.save(paths[name], model, fresh(model), {})
     config = config_of(**paths)
     assert manifolds.files_of(config, table, scores=True) == paths
     assert capsys.readouterr().err.count("does not say what images it is for; it must be distractor") == 2

@@ -1,11 +1,4 @@
-"""Files of trained models: they come back, damage is refused, and the shipped ones do what they are for."""
-
-import json
-import os
-import struct
-import subprocess
-import sys
-from pathlib import Path
+"""The denoiser and the autoencoder that come with the package do what they are for."""
 
 import jax
 import jax.numpy as jnp
@@ -16,133 +9,7 @@ from pags_jax import datasets, models, scores
 from pags_jax.datasets import pretrained
 from pags_jax.images import to_float
 
-ROOT = Path(__file__).resolve().parents[2]
-UNET = models.UNet(channels=2, classes=3, widths=(4, 8), blocks=1, sigma_data=0.7)
-CODER = models.Autoencoder((6, 6, 1), latent=3, widths=(4,))
-ABOUT = {"config": {"epochs": 3}, "test_loss": 0.25}
 
-
-def variables_of(model):
-    shape = model.shape if isinstance(model, models.Autoencoder) else (8, 8, model.channels)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
-
-
-@pytest.mark.parametrize(("model", "load"), [(UNET, pretrained.load_denoiser), (CODER, pretrained.load_autoencoder)])
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_model_comes_back(model, load, dtype, tmp_path):
-    variables = variables_of(model)
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(pretrained.pack(model, variables, ABOUT, dtype=dtype))
-    again, restored = load(str(path))
-    assert again == model
-    assert pretrained.about(path) == ABOUT
-    assert jax.tree.structure(restored) == jax.tree.structure(variables)
-    for one, other in zip(jax.tree.leaves(restored), jax.tree.leaves(variables), strict=True):
-        assert one.dtype == jnp.float32
-        np.testing.assert_array_equal(one, np.asarray(other).astype(dtype).astype(np.float32))
-
-
-def test_the_same_model_makes_the_same_bytes():
-    """In processes whose hashes differ."""
-    script = (
-        "import sys, jax; from pags_jax import models; from pags_jax.datasets import pretrained\n"
-        "model = models.Autoencoder((6, 6, 1), latent=3, widths=(4,))\n"
-        "variables = jax.tree.map(lambda s: 0.5 * jax.numpy.ones(s.shape), pretrained._shapes(model))\n"
-        "sys.stdout.buffer.write(pretrained.pack(model, variables, {'b': 1, 'a': {'d': 2, 'c': 3}}))"
-    )
-    contents = {
-        subprocess.run(
-            [sys.executable, "-c", script], env=os.environ | {"PYTHONHASHSEED": seed}, stdout=-1, check=True, cwd=ROOT
-        ).stdout
-        for seed in ("1", "2", "3", "4")
-    }
-    assert len(contents) == 1
-
-
-@pytest.fixture
-def saved(tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(pretrained.pack(UNET, variables_of(UNET), ABOUT))
-    return path
-
-
-@pytest.mark.parametrize("damage", ["truncate", "header", "metadata", "array", "longer", "text", "empty"])
-def test_damage_is_refused(saved, damage):
-    content = bytearray(saved.read_bytes())
-    header = 8 + struct.unpack("<Q", content[:8])[0]
-    if damage == "truncate":
-        content = content[: len(content) // 2]
-    elif damage == "header":
-        content[3] ^= 0x10
-    elif damage == "metadata":
-        content = content.replace(b"0.25", b"0.15")
-    elif damage == "array":
-        content[header + 100] ^= 0x01
-    elif damage == "longer":
-        content += b"\0\0\0\0"
-    else:
-        content = bytearray(b"weights" if damage == "text" else b"")
-    assert content != saved.read_bytes()
-    saved.write_bytes(content)
-    for read in (pretrained.load_denoiser, pretrained.about):
-        with pytest.raises(ValueError, match="damaged") as refused:
-            read(saved)
-        assert str(saved) in str(refused.value)
-
-
-def rewritten(path, architecture, *, kind="denoiser", without="", extra=()):
-    """The file with other contents, and the SHA-256 that goes with them."""
-    arrays, metadata = pretrained._read(path)
-    metadata |= {"architecture": json.dumps(json.loads(metadata["architecture"]) | architecture), "kind": kind}
-    arrays = {name: array for name, array in arrays.items() if name != without} | {n: np.zeros(2) for n in extra}
-    metadata["sha256"] = pretrained._digest(arrays, metadata)
-    path.write_bytes(pretrained.save(arrays, metadata))
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"architecture": {"widths": [4, 12]}}, r"weights of another architecture \(params/.*: expected \[.*got \["),
-        ({"architecture": {"classes": 5}}, r"params/Embed_0/embedding: expected \[6, 8\], got \[4, 8\]"),
-        ({"architecture": {"blocks": 2}}, "weights of another architecture"),
-        ({"architecture": {"depth": 2}}, "cannot build: .*depth"),
-        ({"architecture": {"widths": []}}, "cannot build"),
-        ({"architecture": {}, "without": "params/Dense_0/bias"}, r"Dense_0/bias: expected \[8\], got none"),
-        ({"architecture": {}, "extra": ["params/more"]}, r"params/more: expected none, got \[2\]"),
-        ({"architecture": {}, "kind": "autoencoder"}, "another kind: expected denoiser, got autoencoder"),
-        ({"architecture": {}, "kind": "classifier"}, "another kind: expected denoiser, got classifier"),
-    ],
-)
-def test_weights_of_another_architecture_are_refused(saved, change, said):
-    rewritten(saved, change.pop("architecture"), **change)
-    with pytest.raises(ValueError, match=said) as refused:
-        pretrained.load_denoiser(saved)
-    assert str(saved) in str(refused.value)
-
-
-def test_other_files_are_refused(tmp_path, saved):
-    with pytest.raises(ValueError, match=r"no file .*nothing\.safetensors"):
-        pretrained.load_denoiser(tmp_path / "nothing.safetensors")
-    saved.write_bytes(pretrained.save({"x": np.zeros(3)}))
-    with pytest.raises(ValueError, match="no model of this package: it lacks the metadata"):
-        pretrained.load_denoiser(saved)
-
-
-def test_what_cannot_be_packed_is_refused():
-    variables = variables_of(UNET)
-    with pytest.raises(ValueError, match="expected a UNet, an Autoencoder or a published network, got a LeNet"):
-        pretrained.pack(models.LeNet(classes=3), variables, {})
-    with pytest.raises(ValueError, match="these variables: weights of another architecture"):
-        pretrained.pack(UNET, variables_of(CODER), {})
-    large = jax.tree.map(lambda leaf: leaf + 1e6, variables)
-    with pytest.raises(ValueError, match="values that are not finite in float16"):
-        pretrained.pack(UNET, large, {}, dtype="float16")
-    pretrained.pack(UNET, large, {})
-
-
-# --------------------------------------------------------------------------------------------- the shipped models
 @pytest.fixture(scope="module")
 def clothes():
     """Training images, and 200 test images with their labels; neither model was trained on any of the latter."""
@@ -159,9 +26,9 @@ def spectrum(clothes):
 
 def test_shipped_files_are_small_and_say_how_they_were_trained():
     for name in ("denoiser", "autoencoder"):
-        path = pretrained.FILES / f"fashion_mnist_{name}.safetensors"
+        path = getattr(pretrained, name.upper())
         assert path.stat().st_size <= 3e6
-        about = pretrained.about(path)
+        about = models.files.about(path)
         assert about["config"]["dataset"] == "fashion_mnist_full"
         assert about["measured"]["train_rows"] == 60_000
 
@@ -202,7 +69,7 @@ def test_the_shipped_denoiser_uses_the_class_where_noise_hides_it(denoised):
 
 def test_the_shipped_denoisers_loss_is_the_stated_one(denoised):
     """On other noise and other test images, so about."""
-    measured = pretrained.about(pretrained.FILES / "fashion_mnist_denoiser.safetensors")["measured"]
+    measured = models.files.about(pretrained.DENOISER)["measured"]
     stated = measured["test_rms_error"][measured["sigma_pm1"].index(0.5)]
     assert np.sqrt(denoised[0][0.5, "nothing"]) == pytest.approx(stated, rel=0.1)
 
@@ -220,5 +87,5 @@ def test_the_shipped_autoencoder_beats_as_many_principal_components(clothes, spe
     principal = np.mean((mean + (flat - mean) @ basis @ basis.T - flat) ** 2)
     assert error < 0.9 * principal
     assert error < 0.2 * np.mean((mean - flat) ** 2)
-    stated = pretrained.about(pretrained.FILES / "fashion_mnist_autoencoder.safetensors")["measured"]["test_error"]
+    stated = models.files.about(pretrained.AUTOENCODER)["measured"]["test_error"]
     assert error == pytest.approx(stated, rel=0.15)

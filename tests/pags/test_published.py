@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from pags_jax import models, scores
-from pags_jax.models import DhariwalUNet, PreActivationResNet, ResNet, SongUNet, load_pretrained, loading, published
+from pags_jax.models import (
+    DhariwalUNet,
+    PreActivationResNet,
+    ResNet,
+    SongUNet,
+    architectures,
+    load_pretrained,
+    published,
+)
 from tests.pags import torch_oracles as oracles
 from tests.pags import torch_writer as writer
 from tests.pags.torch_writer import Call, Named
@@ -237,7 +245,7 @@ def test_denoisers_equal_slow_ones(name, tmp_path):
     changed = NCSNPP if name == "ncsnpp" else {}
     (tmp_path / "network.pkl").write_bytes(writer.plain({"loss": 1, "ema": edm(model, state, **changed)}))
     denoise, about = load_pretrained(tmp_path / "network.pkl", dtype=jnp.float64)
-    assert about["options"] == loading._options(model)
+    assert about["options"] == architectures.facts(model, {"params": {}})["options"]
     assert (about["kind"], about["resolution"], about["entry"]) == ("denoiser", 8, ["ema"])
     assert isinstance(denoise, scores.Preconditioned)
     x, levels = RNG.normal(size=(2, 3, 8, 8)), (0.02, 3.0)

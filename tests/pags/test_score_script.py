@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from pags_jax import datasets, models, scores
-from pags_jax.datasets import pretrained
 from pags_jax.images import to_float
 from scripts.harness import checkpoints, cli, rows, store
 from scripts.pags import autoencoder, generative, score
@@ -20,7 +19,6 @@ SMALL = {
     "autoencoder": [*TINY, "--widths", "4", "8", "--latent", "5"],
 }
 FILES = {"score": "denoiser.safetensors", "autoencoder": "autoencoder.safetensors"}
-LOADERS = {"score": pretrained.load_denoiser, "autoencoder": pretrained.load_autoencoder}
 
 
 def call(name, *words):
@@ -128,7 +126,7 @@ def test_a_small_run_says_what_it_saved_and_resumes_with_the_same_bits(name, dat
         call(name, *words, "--out", str(parts))
     assert checkpoints.latest(parts / "checkpoints") == 3
     assert call(name, *words, "--out", str(parts)) == 0
-    one, other = (LOADERS[name](folder / FILES[name])[1] for folder in (whole, parts))
+    one, other = (models.load(folder / FILES[name]).variables for folder in (whole, parts))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
     timing = ("wall_s", "train_s", "images_per_s", "config.out")
@@ -148,8 +146,7 @@ def check_run(name, out, data):
     assert not (out / "checkpoints").exists()
     figures = {"score": {"loss.png", "denoised.png", "samples.png"}, "autoencoder": {"loss.png", "reconstructions.png"}}
     assert {path.name for path in out.glob("*.png")} == figures[name]
-    model, variables = LOADERS[name](out / FILES[name])
-    about = pretrained.about(out / FILES[name])
+    model, variables, about = models.load(out / FILES[name])
     assert about["config"]["epochs"] == 2
     assert "folder" not in about["config"]
     again = cli.parse(SCRIPTS[name].Config, about["command"].split()[3:])
@@ -185,7 +182,7 @@ def test_saved_in_float16_the_measured_weights_are_the_saved_ones(data, tmp_path
     words = [*SMALL["autoencoder"], "--storage", "float16", "--epochs", "1"]
     assert call("autoencoder", *words, "--out", str(tmp_path)) == 0
     (row,) = store.read_rows(tmp_path)
-    model, variables = pretrained.load_autoencoder(tmp_path / "autoencoder.safetensors")
+    model, variables, _ = models.load(tmp_path / "autoencoder.safetensors")
     x = to_float(data.test_x[:30])
     error = np.mean((np.asarray(model.apply(variables, x), float) - np.asarray(x, float)) ** 2)
     assert row["test_error"] == pytest.approx(error, rel=1e-5)

@@ -1,7 +1,6 @@
 """The training script as a user calls it: flags, a sweep that resumes, what its rows and weights say."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +9,7 @@ import pytest
 
 from pags_jax import datasets, evaluation, losses, models, recipes, training
 from scripts.harness import checkpoints, cli, rows, store
-from scripts.pags import figures, fit, train
-from scripts.pags import models as pags_models
+from scripts.pags import fit, train
 
 SMALL = ["--epochs", "2", "--batch-size", "16", "--attack-eps", "0.5", "1.0", "--attack-steps", "2", "--steps", "2"]
 
@@ -161,7 +159,7 @@ def test_small_sweep(data, tmp_path, capsys):
         assert row["train_loss"] == row["epoch_loss"][-1]
         assert row["images_per_s"] > 0
         assert row["env.backend"] == "cpu"
-        model, variables = pags_models.load_model(out / row["weights"])
+        model, variables, _ = models.load(out / row["weights"], kind="classifier")
         logits = np.asarray(model.apply(variables, jnp.asarray(data.test_x.astype(np.float32) / 255)))
         assert row["test_accuracy"] == np.mean(logits.argmax(1) == data.test_y)
         assert all(attacked <= row["test_accuracy"] for attacked in row["test_attacked"])
@@ -230,9 +228,8 @@ def test_resumed_training_ends_with_the_same_bits(driver, saves, data, tmp_path,
     whole, parts = (store.read_rows(tmp_path / name)[0] for name in ("whole", "parts"))
     timing = ("wall_s", "train_s", "images_per_s", "config.out")
     assert {k: v for k, v in whole.items() if k not in timing} == {k: v for k, v in parts.items() if k not in timing}
-    weights = [dict(np.load(tmp_path / name / whole["weights"])) for name in ("whole", "parts")]
-    assert weights[0].keys() == weights[1].keys()
-    assert all(weights[0][name].tobytes() == weights[1][name].tobytes() for name in weights[0])
+    weights = [(tmp_path / name / whole["weights"]).read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
 
 
 def test_a_checkpoint_of_another_model_is_refused(data, tmp_path, monkeypatch, capsys):
@@ -257,7 +254,7 @@ def test_a_model_that_diverges_is_a_row_and_the_sweep_goes_on(data, tmp_path, ca
     assert failed["failure"].startswith("grad_norm is inf at step 0;")
     assert "test_accuracy" not in failed
     assert trained["failure"] is None
-    assert [path.name for path in (tmp_path / "models").iterdir()] == [f"{trained['unit']}.npz"]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [f"{trained['unit']}.safetensors"]
     assert f"{failed['unit']}: grad_norm is inf at step 0" in capsys.readouterr().err
 
 
@@ -290,27 +287,6 @@ def test_test_images_choose_nothing(data, tmp_path):
     assert not np.array_equal(split.validation[0], train.split_of(config, data, 1).validation[0])
 
 
-def test_the_figure_shows_what_is_best_on_held_out_images():
-    def row(loss, strength, seed, validation, test):
-        return {
-            "loss": loss,
-            "strength": strength,
-            "seed": seed,
-            "validation_accuracy": validation[0],
-            "validation_attacked": validation[1:],
-            "test_accuracy": test,
-        }
-
-    table = [
-        row("adversarial", 0.5, 0, [0.9, 0.3], 0.2),
-        row("adversarial", 0.5, 1, [0.9, 0.5], 0.2),
-        row("adversarial", 1.0, 0, [0.9, 0.1], 0.9),
-        row("adversarial", 1.0, 1, [0.9, 0.6], 0.9),
-        row("cross_entropy", 0.0, 0, [0.1, 0.0], 0.1),
-    ]
-    assert figures.best(table) == [table[0], table[1], table[4]]
-
-
 def test_drivers_agree_and_bfloat16_computes(data, tmp_path):
     words = [*SMALL, "--loss", "cross_entropy"]
     losses_of = {}
@@ -319,79 +295,13 @@ def test_drivers_agree_and_bfloat16_computes(data, tmp_path):
         assert call(*words, "--driver", driver, "--dtype", dtype, "--out", str(out)) == 0
         (row,) = store.read_rows(out)
         losses_of[driver, dtype] = np.asarray(row["epoch_loss"])
-        model, variables = pags_models.load_model(out / row["weights"])
+        model, variables, _ = models.load(out / row["weights"], kind="classifier")
         assert model.dtype == jnp.dtype(dtype)
         assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     plain = losses_of["steps", "float32"]
     np.testing.assert_allclose(losses_of["scan", "float32"], plain, rtol=1e-4)
     np.testing.assert_allclose(losses_of["steps", "bfloat16"], plain, rtol=0.05)
     assert not np.array_equal(losses_of["steps", "bfloat16"], plain)
-
-
-ARCHITECTURE = pags_models.Architecture("lenet", (8, 8, 1), 3, activation="softplus")
-
-
-@pytest.fixture
-def weights(tmp_path):
-    variables = models.init(ARCHITECTURE.create(), np.zeros((1, 8, 8, 1), np.uint8), key=jax.random.key(0))
-    return pags_models.save_model(tmp_path / "model.npz", ARCHITECTURE, variables), variables
-
-
-def test_a_model_comes_back(weights):
-    path, variables = weights
-    model, restored = pags_models.load_model(path)
-    assert model == ARCHITECTURE.create()
-    assert jax.tree.structure(restored) == jax.tree.structure(variables)
-    for one, other in zip(jax.tree.leaves(restored), jax.tree.leaves(variables), strict=True):
-        assert np.array_equal(one, other)
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"classes": 4}, r"params/Dense_1/bias: expected float32\[4\], got float32\[3\]"),
-        ({"name": "resnet18"}, "another architecture"),
-        ({"name": "alexnet"}, "unknown model 'alexnet'"),
-        ({"depth": 4}, "depth"),
-    ],
-)
-def test_weights_of_another_architecture_are_refused(weights, changed, said):
-    path, _ = weights
-    arrays = dict(np.load(path))
-    about = json.loads(str(arrays.pop("architecture"))) | changed
-    np.savez(path, architecture=np.array(rows.to_json(about)), **arrays)
-    with pytest.raises(ValueError, match=said) as refused:
-        pags_models.load_model(path)
-    assert str(path) in str(refused.value)
-
-
-@pytest.mark.parametrize("damage", ["truncate", "flip", "text", "pickle", "other arrays"])
-def test_files_that_are_no_model_are_refused(weights, damage):
-    path, _ = weights
-    content = bytearray(path.read_bytes())
-    if damage == "truncate":
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "flip":
-        content[len(content) // 2] ^= 0x40
-        path.write_bytes(content)
-    elif damage == "text":
-        path.write_text("weights")
-    elif damage == "pickle":
-        np.savez(path, architecture=np.array([{"a": 1}], object))
-    else:
-        np.savez(path, x=np.zeros(3))
-    with pytest.raises(ValueError, match=f"{path} is no model that scripts.pags.train saved"):
-        pags_models.load_model(path)
-
-
-def test_a_missing_model_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing\.npz"):
-        pags_models.load_model(tmp_path / "nothing.npz")
-    with pytest.raises(ValueError, match=r"\.npz"):
-        pags_models.save_model(tmp_path / "model.pt", ARCHITECTURE, {})
-    with pytest.raises(ValueError, match="another architecture"):
-        pags_models.save_model(tmp_path / "model.npz", ARCHITECTURE, {})
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_fit_whose_training_is_over_only_comes_back(data, tmp_path):

@@ -1,0 +1,196 @@
+"""Networks in files: ``save`` a classifier, a denoiser or an autoencoder, and ``load`` it.
+
+A file is safetensors: arrays by their path in the variables, in float32 or float16, and as metadata the architecture
+(the module's class and its attributes), what is known of the network, and a SHA-256 of it all. It holds no code, and
+reading it runs none. The metadata are one entry, sorted JSON, because safetensors writes several in an order that
+differs from process to process: the same network makes the same bytes.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from pags_jax.datasets import reading
+from pags_jax.models import architectures
+from pags_jax.models.architectures import Kind
+
+SUFFIX = ".safetensors"
+_METADATA = "pags_jax"
+
+
+class Pretrained(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      model: the flax module: of images in [0, 1] for a classifier or an autoencoder, the raw network for a denoiser.
+      variables: of it.
+      about: what is known of it, in plain values.
+    """
+
+    model: nn.Module
+    variables: dict[str, Any]
+    about: dict[str, Any]
+
+
+def save(
+    path: str | Path,
+    model: Any,
+    variables: Any,
+    about: Mapping[str, Any],
+    *,
+    image_shape: tuple[int, ...] | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+) -> Path:
+    """Writes a network, atomically: the file is there whole, or not at all.
+
+    Args:
+      path: of the file, ending in ``.safetensors``; missing folders are made, and a file that is there is replaced.
+      model: what ``models.create`` or ``models.read_pretrained`` makes, a ``models.UNet`` or a ``models.Autoencoder``.
+      variables: of it.
+      about: what to say of it, such as how it was trained: plain values by name.
+      image_shape: height, width and channels of its images. A LeNet needs it, whose weights depend on it.
+      dtype: what to store the arrays in; float16 halves the file and rounds to three decimal digits.
+
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: another ending, another kind of network, variables that are not its own, or values that are not finite
+        in ``dtype``.
+      OSError: the file cannot be written; what was there before is as it was.
+
+    >>> import tempfile
+    >>> from pags_jax import models
+    >>> model = models.create("lenet", classes=10)
+    >>> variables = models.init(model, jnp.zeros((1, 28, 28, 1)), key=jax.random.key(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save(f"{folder}/lenet.safetensors", model, variables, {"epochs": 0}, image_shape=(28, 28, 1))
+    ...     load(path).model == model, load(path).about
+    (True, {'epochs': 0})
+    """
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise ValueError(f"networks are saved as {SUFFIX}, got {path.name!r}")
+    network, attributes = architectures.described(model)
+    arrays = architectures.by_path(variables)
+    expected = architectures.by_path(architectures.shapes_of(model, arrays, image_shape))
+    architectures.check_shapes("these variables", expected, arrays)
+    with np.errstate(over="ignore"):
+        arrays = {name: np.ascontiguousarray(np.asarray(array).astype(dtype)) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds values that are not finite in {dtype}")
+    metadata = {"kind": network, "architecture": _text(attributes), "about": _text(dict(about))}
+    if image_shape is not None:
+        metadata["image_shape"] = _text(list(image_shape))
+    metadata["sha256"] = _digest(arrays, metadata)
+    _write(path, arrays, metadata)
+    return path
+
+
+def load(path: str | Path, *, kind: Kind | None = None) -> Pretrained:
+    """Reads a network that ``save`` wrote.
+
+    Args:
+      path: of the file.
+      kind: "classifier", "denoiser" or "autoencoder", if it must be one; by default it may be any.
+
+    Returns:
+      The module, its variables in float32, and what the file says of it.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is damaged, holds something else, or weights of another architecture than it says.
+    """
+    path = Path(path)
+    arrays, metadata = _read(path)
+    network, attributes = metadata["kind"], json.loads(metadata["architecture"])
+    if network not in architectures.NETWORKS:
+        raise ValueError(f"{path} holds a network of a class that this version does not know: {network!r}")
+    try:
+        model = architectures.built(network, attributes)
+        expected = architectures.shapes_of(model, arrays, json.loads(metadata.get("image_shape", "null")))
+    except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError) as error:
+        raise ValueError(f"{path} holds a {network} that this version cannot build: {attributes} ({error})") from error
+    if kind is not None and architectures.kind_of(model) != kind:
+        raise ValueError(f"{path} holds a network of another kind: expected {kind}, got {architectures.kind_of(model)}")
+    paths = architectures.by_path(expected)
+    architectures.check_shapes(str(path), paths, arrays)
+    leaves = [jnp.asarray(arrays[name], jnp.float32) for name in paths]
+    variables = jax.tree.unflatten(jax.tree.structure(expected), leaves)
+    return Pretrained(model, variables, json.loads(metadata["about"]))
+
+
+def about(path: str | Path) -> dict[str, Any]:
+    """What a file says of its network.
+
+    Raises:
+      FileNotFoundError, ValueError: as ``load``.
+    """
+    return json.loads(_read(Path(path))[1]["about"])
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of a file that ``save`` wrote, and that nothing has changed since."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    with reading.advising("get it again, or train it anew"):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                entries = file.metadata() or {}
+                metadata = dict(json.loads(entries[_METADATA])) if _METADATA in entries else {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
+        stated = metadata.pop("sha256", None)
+        if stated is None or not {"kind", "architecture", "about"} <= set(metadata):
+            raise ValueError(f"{path} is no network that this package saved: it lacks the metadata")
+        if stated != _digest(arrays, metadata):
+            raise ValueError(f"{path} is damaged: its contents have not the SHA-256 {stated} that it says")
+    return arrays, metadata
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """To a temporary file beside it, to the disk, and then in its place by a rename, which goes to the disk too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}"[:200])
+    try:
+        save_file(dict(arrays), temporary, {_METADATA: _text(metadata)})
+        _flush(temporary)
+        temporary.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written ({error})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(sorted(metadata.items()))).encode())
+    for name in sorted(arrays):
+        digest.update(f"\0{name} {arrays[name].dtype} {arrays[name].shape}\0".encode() + arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def _text(values: Any) -> str:
+    return json.dumps(values, sort_keys=True)

@@ -1,0 +1,105 @@
+"""A table of trained models as curves, regimes and correlations."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from pags_jax import sweeps
+
+KEY = jax.random.key(0)
+
+
+def test_correlations_are_spearmans_and_permuted_within_losses():
+    rng = np.random.default_rng(3)
+    models = [{"loss": loss, "x": x, "y": y} for loss in "ab" for x, y in rng.normal(size=(5, 2))]
+    n, rho, p = sweeps.correlation([*models, {"loss": "b", "x": None, "y": 1.0}], "x", "y", key=KEY)
+    columns = [[row[name] for row in models] for name in "xy"]
+    assert (n, rho) == (10, pytest.approx(stats.spearmanr(*columns).statistic, abs=1e-6))
+    ranks = [stats.rankdata(column) for column in columns]
+    orders = [list(order) for order in itertools.permutations(range(5))]
+    found = [
+        np.corrcoef(ranks[0], np.concatenate([ranks[1][:5][one], ranks[1][5:][other]]))[0, 1]
+        for one in orders
+        for other in orders
+    ]
+    expected = np.mean(np.abs(found) >= abs(rho) - 1e-6)
+    assert p == pytest.approx(expected, abs=5 * np.sqrt(expected * (1 - expected) / 9999))
+
+
+@pytest.mark.parametrize(("x", "y"), [([], []), ([1, 2], [1, 2]), ([1, 2, 3], [5, 5, 5])])
+def test_what_has_no_correlation(x, y):
+    models = [{"loss": "a", "x": one, "y": other} for one, other in zip(x, y, strict=True)]
+    assert sweeps.correlation(models, "x", "y", key=KEY) == (len(x), None, None)
+
+
+def runs(shares=(0.6, 0.4, 0.2), **changed):
+    robust = [
+        {"loss": "smoothness", "strength": s, "seed": 0, "eps_l2": eps, "on": 0.5 * eps, "off": eps * s}
+        for s in (1.0, 2.0, 3.0)
+        for eps in (0.5, 2.0)
+    ]
+    aligned = [
+        {"loss": "smoothness", "strength": s, "seed": 0, "target": target, "sigma_pm1": sigma, "test_accuracy": 0.8,
+         "cosine": (1 - share) * sigma, "similarity": 1 - share, "off_share": share}
+        for s, share in zip((1.0, 2.0, 3.0), shares, strict=True)
+        for target, sigma in (("log_prob", 1.0), ("log_prob", 2.0), ("logit", 2.0))
+    ]  # fmt: skip
+    return robust, [row | changed for row in aligned]
+
+
+PLACE = {"eps_l2": 1.9, "target": "log_prob", "sigma_pm1": 2.0}
+
+
+def test_each_model_is_one_point():
+    models = sweeps.join(*runs(), **PLACE)
+    assert [row["off"] for row in models] == [2.0, 4.0, 6.0]
+    assert [row["ratio"] for row in models] == [2.0, 4.0, 6.0]
+    assert [row["cosine"] for row in models] == pytest.approx([0.8, 1.2, 1.6])
+    assert {(row["eps_l2"], row["sigma_pm1"], row["target"]) for row in models} == {(2.0, 2.0, "log_prob")}
+
+
+def test_models_that_have_lost_their_accuracy_are_left_out_of_the_accurate():
+    models = sweeps.join(*runs(), **PLACE)
+    models[2] |= {"test_accuracy": 0.7}
+    table = sweeps.correlations(models, measures=["off"], alignments=["cosine"], key=KEY, permutations=9)
+    counts = {(row["models"], row["n"]) for row in table}
+    assert counts == {("all", 3), ("accurate", 2), ("smoothness", 3)}
+
+
+def test_the_figure_shows_what_is_best_on_held_out_images():
+    def row(loss, strength, seed, validation, test):
+        return {
+            "loss": loss,
+            "strength": strength,
+            "seed": seed,
+            "validation_accuracy": validation[0],
+            "validation_attacked": validation[1:],
+            "test_accuracy": test,
+        }
+
+    table = [
+        row("adversarial", 0.5, 0, [0.9, 0.3], 0.2),
+        row("adversarial", 0.5, 1, [0.9, 0.5], 0.2),
+        row("adversarial", 1.0, 0, [0.9, 0.1], 0.9),
+        row("adversarial", 1.0, 1, [0.9, 0.6], 0.9),
+        row("cross_entropy", 0.0, 0, [0.1, 0.0], 0.1),
+    ]
+    assert sweeps.best(table, ("validation_accuracy", "validation_attacked")) == [table[0], table[1], table[4]]
+
+
+def test_curves_leave_gaps_for_missing_models():
+    table = [
+        {"loss": "smoothness", "strength": strength, "seed": seed, "on": 10 * strength + seed}
+        for strength, seed in ((2.0, 0), (1.0, 0), (1.0, 1))
+    ]
+    table.append({"loss": "smoothness", "strength": 2.0, "seed": 1, "on": None})
+    strengths, (on,) = sweeps.curves(table, "smoothness", "on")
+    np.testing.assert_array_equal(strengths, [1, 2])
+    np.testing.assert_array_equal(on, [[10, 11], [20, np.nan]])
+    table.append({"loss": "cross_entropy", "strength": 0.0, "seed": 1, "on": 7.0})  # Undefended: strength 0.
+    strengths, (on,) = sweeps.curves(table, "smoothness", "on")
+    np.testing.assert_array_equal(strengths, [0, 1, 2])
+    np.testing.assert_array_equal(on, [[np.nan, 7], [10, 11], [20, np.nan]])
