@@ -16,6 +16,10 @@ from fmu_jax.removal import fit_shards, make_shards
 from tests import oracles
 
 SHAPES = ((40, 4), (150, 9))
+SETTINGS = [
+    pytest.param(shape, penalty, reweigh, marks=[pytest.mark.slow] * (shape == SHAPES[1]))
+    for shape, penalty, reweigh in itertools.product(SHAPES, PENALTIES, (False, True))
+]
 EACH = 130  # problems a setting: 2 shapes x 4 penalties x reweighing or not x 130 = 2080
 METHODS = (
     {"method": "fair_newton"},
@@ -109,9 +113,7 @@ def gradient_norms(problems, params, penalty, reweigh):
     return np.array(norms)
 
 
-@pytest.mark.parametrize(
-    ("shape", "penalty", "reweigh"), list(itertools.product(SHAPES, PENALTIES, (False, True))), ids=str
-)
+@pytest.mark.parametrize(("shape", "penalty", "reweigh"), SETTINGS, ids=str)
 def test_no_bound_is_ever_below_the_truth(shape, penalty, reweigh):
     problems, before, best = settled(*shape, penalty, reweigh)
     kept = np.asarray(remaining_weight(problems).sum(axis=1))

@@ -240,7 +240,7 @@ TABLE = [
         ONE,
         traced_only=True,
     ),
-    Row("distances.retrained_region", region, ONE),
+    Row("distances.retrained_region", region, ONE, slow=True),
     of_numbers("distances.local_radius", nu=0.2, largest=1.5),
     of_numbers("distances.local_radius", nu=2.0, largest=1.5),
     Row(
@@ -340,6 +340,7 @@ TABLE = [
         lambda data, confidence: audit.empirical_mu(DRAWN, DRAWN[::-1] + 0.1, confidence=confidence, key=KEY),
         {"confidence": 0.95},
         traced_only=True,
+        slow=True,
     ),
     Row("audit.klom", lambda data, margins: audit.klom(margins, margins[::2] + 0.1, bins=3), {"margins": MARGINS}),
     Row("audit.largest_bound", lambda data, **at: audit.largest_bound(100, **at), {"delta": 1e-3, "confidence": 0.9}),

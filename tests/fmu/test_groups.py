@@ -217,7 +217,10 @@ def test_float32_moments_cover_the_truth(groups, penalty, reweigh):
         assert 0 < np.linalg.norm(np.asarray(rounded) - exact) <= float(error)
 
 
-@pytest.mark.parametrize(("groups", "penalty", "reweigh"), [(3, "individual", True), (5, "equalized_odds", False)])
+@pytest.mark.parametrize(
+    ("groups", "penalty", "reweigh"),
+    [(3, "individual", True), pytest.param(5, "equalized_odds", False, marks=pytest.mark.slow)],
+)
 def test_certificates_are_never_below_the_truth(groups, penalty, reweigh):
     for seed in range(6):
         p = problem(groups, n=80, seed=seed)
@@ -356,7 +359,13 @@ def test_interval_equals_brute_force(groups, seed):
 
 @pytest.mark.parametrize(
     ("groups", "penalty", "reweigh"),
-    [(3, "individual", True), (3, "equal_opportunity", True), (6, "equalized_odds", False), (6, "individual", False)],
+    [
+        (3, "individual", True),
+        *(
+            pytest.param(*setting, marks=pytest.mark.slow)
+            for setting in ((3, "equal_opportunity", True), (6, "equalized_odds", False), (6, "individual", False))
+        ),
+    ],
 )
 def test_a_stream_equals_the_one_shot_step_of_the_union(groups, penalty, reweigh):
     p = problem(groups, n=120, remove=0.15)

@@ -105,6 +105,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_independent_factorisations_of_many_matrices_end():
     """With XLA's own mapping this stops for ever on a machine of two cores (jaxlib 0.10.2)."""
     environment = {"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"}

@@ -70,6 +70,7 @@ def test_batches_are_poisson_draws_of_the_expected_size():
     assert sizes.mean() == pytest.approx(40, abs=2)
 
 
+@pytest.mark.slow
 def test_learns_where_the_noise_allows_and_repeats_by_its_key():
     target = jnp.asarray([1.0, -2.0, 0.5], jnp.float32)
 

@@ -53,7 +53,11 @@ def train(objective, data):
 
 
 @pytest.mark.parametrize(
-    ("method", "n"), [("fair_newton", 960 * 32), *((method, 1_000) for method in sorted(set(METHODS) - {"sharded"}))]
+    ("method", "n"),
+    [
+        pytest.param("fair_newton", 960 * 32, marks=pytest.mark.slow),
+        *((method, 1_000) for method in sorted(set(METHODS) - {"sharded"})),
+    ],
 )
 def test_a_certified_removal(method, n):
     objective = Objective(l2=1e-3, fairness=1.0)
@@ -82,7 +86,8 @@ def test_a_certified_removal(method, n):
 
 
 @pytest.mark.parametrize(
-    ("penalty", "reweigh", "n"), [("equalized_odds", False, 960 * 32), ("individual", True, 1_000)]
+    ("penalty", "reweigh", "n"),
+    [pytest.param("equalized_odds", False, 960 * 32, marks=pytest.mark.slow), ("individual", True, 1_000)],
 )
 def test_a_stream(penalty, reweigh, n):
     objective = Objective(l2=1e-3, fairness=1.0, penalty=penalty, reweigh=reweigh)

@@ -39,6 +39,7 @@ def test_doing_nothing_is_caught():
     assert np.asarray(draws().unlearned[audit.NO_REMOVAL] == draws().trained).all()
 
 
+@pytest.mark.slow
 def test_every_attack_ranks_retraining_best_and_nothing_worst():
     planted = audit.plant(DATA, 6, key=jax.random.key(2))
     shadow = audit.shadow_models(OBJECTIVE, DATA, planted, key=jax.random.key(3), sigma=1.0, pairs=64)
@@ -63,6 +64,7 @@ def test_every_attack_ranks_retraining_best_and_nothing_worst():
             assert low - 0.05 <= value < high, (method, measured, worst)
 
 
+@pytest.mark.slow
 def test_compas_the_certificate_holds_and_doing_nothing_breaks_it():
     train = datasets.load("compas", group="race", seed=0).train
     forget = np.flatnonzero(np.asarray(train.group) == 0)[:200]

@@ -78,7 +78,7 @@ def audits_of_gaussians(keys, shift):
     return jax.lax.map(one, keys)
 
 
-@pytest.mark.parametrize("shift", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("shift", [1.0, *(pytest.param(shift, marks=pytest.mark.slow) for shift in (0.3, 3.0))])
 def test_empirical_epsilon_stays_below_the_exact_one(shift):
     """Valid at 95 %: of 100 audits of two Gaussians at most 11 may fail (probability 0.01 at a true rate of 5 %)."""
     exact = float(privacy.gaussian_epsilon(shift, 1.0, 1e-5))
@@ -152,6 +152,7 @@ def test_bad_input_is_refused():
         audit.klom(sample, sample, bins=1)
 
 
+@pytest.mark.slow
 def test_empirical_mu_stays_below_the_truth_and_comes_near_it():
     """Valid at 95 %: of 60 audits of releases exactly at their mu at most 8 may fail (probability 0.02)."""
 
