@@ -29,7 +29,7 @@ def subset_rows(data: Data, subset: str) -> Int[np.ndarray, " k"]:
       ValueError: another subset.
     """
     if subset not in get_args(Subset):
-        raise ValueError(f"unknown subset {subset!r}; known: {", ".join(get_args(Subset))}")
+        raise ValueError(f"unknown subset {subset!r}; known: {', '.join(get_args(Subset))}")
     group, weight = on_host((data.group, data.weight))
     if subset == "random":
         return np.flatnonzero(weight)
