@@ -17,6 +17,9 @@ AISTATS 2024, arXiv 2307.14754.
 | ``spectrum`` | ``extreme_eigenvalues`` by Lanczos; ``damping_for``: the damping that they ask for |
 | ``subsets`` | train or unlearn named parameters only, such as the last layer |
 | ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent |
+| ``forget_sets`` | which rows an experiment forgets: draws, and orders of requests |
+| ``calibration`` | objective noise as small as certifies given removals |
+| ``sharding`` | rows over devices and processes: fill up, place, gather |
 | ``stream``, ``moments`` | deletions one by one, certified at a cost independent of the number of rows |
 | ``certificates``, ``rounding`` | ``certify``: residual bounds, widened by their own rounding error |
 | ``curvature`` | the Hessian with a bound on its rounding, and a factor that is proven after the fact |
@@ -35,9 +38,11 @@ import importlib.metadata
 
 from fmu_jax import (
     audit,
+    calibration,
     certificates,
     datasets,
     distances,
+    forget_sets,
     heads,
     intervals,
     metrics,
@@ -45,6 +50,7 @@ from fmu_jax import (
     privacy,
     releases,
     removal,
+    sharding,
     spectrum,
     stream,
     thresholds,
@@ -66,6 +72,7 @@ __all__ = [
     "Objective",
     "Removal",
     "audit",
+    "calibration",
     "certificates",
     "certify",
     "certify_descent",
@@ -73,6 +80,7 @@ __all__ = [
     "distances",
     "fairness_interval",
     "fit",
+    "forget_sets",
     "heads",
     "intervals",
     "make_data",
@@ -84,6 +92,7 @@ __all__ = [
     "removal",
     "remove",
     "sample_noise",
+    "sharding",
     "spectrum",
     "stream",
     "thresholds",

@@ -157,17 +157,6 @@ def _admitted(xp, epsilon, sigma, delta):
     return sigma * xp.minimum(classical, other) * (1 - _FEW * unit)
 
 
-def sigma_from(residual: Scalar, epsilon: Scalar, delta: Scalar) -> Array:
-    """Noise level at which a residual costs ``epsilon``: the inverse of ``epsilon_from`` in sigma.
-
-    Sound where epsilon is at most 1. Arguments and errors as for ``epsilon_from``.
-    """
-    check_positive(epsilon=epsilon)
-    check_probability(delta=delta)
-    check_norm(residual=residual)
-    return outward(_classical, residual, epsilon, delta)
-
-
 def delta_from(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
     """Failure probability at a given epsilon: the inverse of ``epsilon_from`` in delta, at most 1.
 

@@ -75,7 +75,7 @@ def raw_file(name: str, folder: Path | None) -> Path:
             ) from error
     path = folder / name
     if not path.is_file():
-        raise ValueError(f"no file {path}; get it from {address + name}")
+        raise FileNotFoundError(f"no file {path}; get it from {address + name}")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:
         raise ValueError(f"{path} has SHA-256 {found}, expected {expected}; get it from {address + name}")
@@ -98,7 +98,8 @@ def build_fashion_mnist(folder: Path | None) -> dict[Path, bytes]:
     """Chooses the subset of Fashion-MNIST.
 
     Raises:
-      ValueError: a raw file is missing or damaged, or its contents have another SHA-256.
+      FileNotFoundError: a raw file is missing.
+      ValueError: one is damaged, or its contents have another SHA-256.
     """
     published = fashion_mnist.FASHION_MNIST
     folder = idx_folders.download_files(published) if folder is None else folder

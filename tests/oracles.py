@@ -322,11 +322,6 @@ def epsilon_from(r, sigma, delta):
     return r / sigma * np.sqrt(2 * np.log(1.5 / delta))
 
 
-def sigma_from(r, epsilon, delta):
-    """sigma = (r/epsilon) sqrt(2 ln(1.5/delta)): `epsilon_from` solved for sigma."""
-    return r / epsilon * np.sqrt(2 * np.log(1.5 / delta))
-
-
 def delta_from(r, sigma, epsilon):
     """delta = 1.5 exp(-(epsilon sigma/r)^2 / 2): `epsilon_from` solved for delta; not clipped, vacuous above 1."""
     return 1.5 * np.exp(-((epsilon * sigma / r) ** 2) / 2)

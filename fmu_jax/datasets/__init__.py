@@ -2,7 +2,7 @@
 
 Modules: ``registry`` (load); ``bundled`` with ``compas`` and ``adult``; ``hsls`` with its variable names and codes in
 ``hsls_codes``; ``simulation`` (synthetic); ``tabular`` (a user's table). They stand on ``split`` (the result),
-``table`` (encode, split, scale), ``grouping``, ``shards`` (a table in parts) and ``reading`` (files and their errors).
+``table`` (encode, split, scale), ``grouping``, ``parts`` (of a table) and ``reading`` (files and their errors).
 """
 
 from fmu_jax.datasets.registry import GROUPS as GROUPS

@@ -61,7 +61,8 @@ def read_bundled(bundled: Bundled) -> pd.DataFrame:
     """Reads a bundled table.
 
     Raises:
-      ValueError: the file is missing or damaged: its contents do not have the recorded SHA-256.
+      FileNotFoundError: the file is missing.
+      ValueError: it is damaged: its contents do not have the recorded SHA-256.
     """
     file = FILES / f"{bundled.name}.csv.gz"
     fix = "install the package again, or rebuild the file with `python -m scripts.build_datasets` in the source tree"
@@ -69,7 +70,7 @@ def read_bundled(bundled: Bundled) -> pd.DataFrame:
         packed = file.read_bytes()
         found = text_sha256(packed)
     except FileNotFoundError:
-        raise ValueError(f"the bundled file {file} is missing; {fix}") from None
+        raise FileNotFoundError(f"the bundled file {file} is missing; {fix}") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"the bundled file {file} is corrupted ({error}); {fix}") from error
     if found != bundled.sha256:

@@ -8,8 +8,8 @@ import pandas as pd
 from jaxtyping import Int, Int32
 
 from fmu_jax.data import MOST_GROUPS
+from fmu_jax.datasets.parts import WHOLE, Parts
 from fmu_jax.datasets.reading import listed
-from fmu_jax.datasets.shards import WHOLE, Shards
 from fmu_jax.datasets.suitability import differs_little
 from fmu_jax.datasets.table import code_two_values
 
@@ -46,16 +46,16 @@ def attributes_of(group: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def code_values(
-    values: pd.Series, one=None, *, exact: bool = False, shards: Shards = WHOLE
+    values: pd.Series, one=None, *, exact: bool = False, parts: Parts = WHOLE
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...]]:
     """Codes all values of a column, in sorted order; with `one`, or two values, as ``code_two_values`` does.
 
     Raises:
       ValueError: fewer than two values, `one` is none of them, or two of them hardly differ (unless `exact`).
     """
-    seen = shards.union(list(values.unique()))
+    seen = parts.union(list(values.unique()))
     if one is not None or len(seen) <= 2:
-        return code_two_values(values, one, role="group", option="group_one", exact=exact, shards=shards)
+        return code_two_values(values, one, role="group", option="group_one", exact=exact, parts=parts)
     similar = None if exact else differs_little(value for value in seen if isinstance(value, str))
     if similar:
         raise ValueError(f"group column {values.name!r} {similar}")
@@ -63,13 +63,13 @@ def code_values(
 
 
 def intersect(
-    attributes: Mapping[str, tuple[Int[np.ndarray, " n"], tuple[str, ...]]], *, shards: Shards = WHOLE
+    attributes: Mapping[str, tuple[Int[np.ndarray, " n"], tuple[str, ...]]], *, parts: Parts = WHOLE
 ) -> Groups:
     """One group for each combination of attribute values that occurs, in the order of the codes, first attribute first.
 
     Args:
       attributes: by name, the codes of each row and what they mean; one attribute stays as it is.
-      shards: the parts of the table, of which these rows are one.
+      parts: the parts of the table, of which these rows are one.
 
     Returns:
       The ``Groups``.
@@ -83,7 +83,7 @@ def intersect(
         return Groups(columns[0].astype(np.int32), next(iter(attributes)), meanings[0])
     sizes = [len(meaning) for meaning in meanings]
     combined = np.asarray(np.ravel_multi_index(columns, sizes))
-    present = np.array(shards.union(list(np.unique(combined))))
+    present = np.array(parts.union(list(np.unique(combined))))
     values = tuple(
         ", ".join(meaning[code] for meaning, code in zip(meanings, row, strict=True))
         for row in np.column_stack(np.unravel_index(present, sizes)).tolist()
@@ -93,7 +93,7 @@ def intersect(
 
 
 def settle_small(
-    groups: Groups, *, min_rows: int = MIN_GROUP_ROWS, small: str = "error", shards: Shards = WHOLE
+    groups: Groups, *, min_rows: int = MIN_GROUP_ROWS, small: str = "error", parts: Parts = WHOLE
 ) -> Groups:
     """Refuses or merges groups of few rows where there are more than two groups; two are left as they are.
 
@@ -101,7 +101,7 @@ def settle_small(
       groups: of all rows.
       min_rows: fewest rows of a group.
       small: "error", or "merge" to put all smaller groups together as one more, "other", the last.
-      shards: the parts of the table, of which these rows are one.
+      parts: the parts of the table, of which these rows are one.
 
     Returns:
       The ``Groups``.
@@ -114,7 +114,7 @@ def settle_small(
         raise ValueError(f"unknown small_groups={small!r}; available: {listed(SMALL_GROUPS)}")
     if len(groups.values) < 3:
         return groups
-    counts = shards.total(np.bincount(groups.codes, minlength=len(groups.values)))
+    counts = parts.total(np.bincount(groups.codes, minlength=len(groups.values)))
     few = np.flatnonzero(counts < min_rows)
     named = ", ".join(f"{groups.values[code]!r} ({counts[code]} rows)" for code in few[:10])
     named += f", ... ({len(few)} in all)" if len(few) > 10 else ""

@@ -69,8 +69,8 @@ def load(
       The ``Split``.
 
     Raises:
-      ValueError: unknown data set, group or option; a missing or damaged file; a bad value.
-      FileNotFoundError: `path` does not exist.
+      ValueError: unknown data set, group or option; a damaged file; a bad value.
+      FileNotFoundError: `path` does not exist, or a bundled file is missing.
 
     >>> split = load("compas", group="race", seed=0)
     >>> split.train.x.shape, split.test.x.shape, split.group_values

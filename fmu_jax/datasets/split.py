@@ -12,8 +12,8 @@ from fmu_jax.arrays import as_numbers
 from fmu_jax.data import Data, check_cells, check_values
 from fmu_jax.datasets import table as tables
 from fmu_jax.datasets.grouping import Groups
+from fmu_jax.datasets.parts import WHOLE, Parts
 from fmu_jax.datasets.reading import listed
-from fmu_jax.datasets.shards import WHOLE, Shards
 
 BIAS = "bias"
 """The name of the constant feature, the last one."""
@@ -116,7 +116,7 @@ def make_split(
     source: str,
     impute: bool = False,
     rows: Int[np.ndarray, " n"] | None = None,
-    shards: Shards = WHOLE,
+    parts: Parts = WHOLE,
     **described: Any,
 ) -> Split:
     """Splits, scales and appends the bias.
@@ -131,7 +131,7 @@ def make_split(
       source: the data set's name or file.
       impute: replace NaN by the mean of the train rows.
       rows: each row's number in the table it came from; None means 0..n-1.
-      shards: the parts of the table, of which these rows are one; not with `impute`.
+      parts: the parts of the table, of which these rows are one; not with `impute`.
       **described: further fields of ``Split`` (names, what was dropped).
 
     Returns:
@@ -151,22 +151,22 @@ def make_split(
     if len(names) == 1:
         raise ValueError(f"{source} has no feature: every column is the label, the group or left out")
     values = features.to_numpy(np.float64)
-    low, high = shards.least(np.fmin.reduce(values)), shards.most(np.fmax.reduce(values))  # these skip NaN
+    low, high = parts.least(np.fmin.reduce(values)), parts.most(np.fmax.reduce(values))  # these skip NaN
     constant = ~(low < high)
     if constant.all():
         raise ValueError(f"{source} has no feature that varies; its features are {listed(features.columns)}")
     values, names = values[:, ~constant], [str(name) for name in features.columns[~constant]]
-    parts = tables.split_rows(len(values), test_fraction=test_fraction, seed=seed)
-    for part, what in zip(parts, ("train", "test"), strict=True):
+    indices = tables.split_rows(len(values), test_fraction=test_fraction, seed=seed)
+    for part, what in zip(indices, ("train", "test"), strict=True):
         rows_said = f"the {len(part)} {what} rows of {source} (test_fraction={test_fraction}, seed={seed})"
-        _check_part(groups, y, part, what=rows_said, shards=shards)
+        _check_part(groups, y, part, what=rows_said, parts=parts)
     if impute:
-        means = np.nan_to_num(np.nanmean(values[parts[0]], axis=0))
+        means = np.nan_to_num(np.nanmean(values[indices[0]], axis=0))
         values = np.where(np.isnan(values), means, values)
     bad = ~np.isfinite(values).all(axis=0)
     if bad.any():
         raise ValueError(f"{source} has NaN or infinite values in {listed(np.array(names)[bad])}")
-    center, scale = tables.fit_scaling(values[parts[0]], scaling, margin=rounding_margin(), shards=shards)
+    center, scale = tables.fit_scaling(values[indices[0]], scaling, margin=rounding_margin(), parts=parts)
     train, test = (
         Data(
             jnp.asarray(with_bias((values[part] - center) / scale, float_dtype())),
@@ -175,7 +175,7 @@ def make_split(
             jnp.ones(len(part), float_dtype()),
             len(groups.values),
         )
-        for part in parts
+        for part in indices
     )
     check_values(train, what=f"the train rows of {source}")
     check_values(test, what=f"the test rows of {source}")
@@ -187,8 +187,8 @@ def make_split(
         center=center,
         scale=scale,
         scaling=scaling,
-        train_rows=numbers[parts[0]],
-        test_rows=numbers[parts[1]],
+        train_rows=numbers[indices[0]],
+        test_rows=numbers[indices[1]],
         source=source,
         dropped_columns=tuple(str(name) for name in features.columns[constant]),
         group_name=groups.name,
@@ -197,10 +197,10 @@ def make_split(
     )
 
 
-def _check_part(groups: Groups, y, part, *, what: str, shards: Shards) -> None:
+def _check_part(groups: Groups, y, part, *, what: str, parts: Parts) -> None:
     """Raises ValueError unless a part has every group and label, and among more than two groups every label of each."""
     counts = np.bincount(2 * groups.codes[part] + y[part], minlength=2 * len(groups.values)).reshape(-1, 2)
-    counts = shards.total(counts)
+    counts = parts.total(counts)
     check_cells(counts, what=what)
     if len(counts) > 2 and not counts.all():
         group, label = np.argwhere(counts == 0)[0]

@@ -8,15 +8,15 @@ import pandas as pd
 from jaxtyping import Float64, Int32, Int64
 
 from fmu_jax.datasets.columns import is_number
+from fmu_jax.datasets.parts import WHOLE, Parts
 from fmu_jax.datasets.reading import listed
-from fmu_jax.datasets.shards import WHOLE, Shards
 from fmu_jax.datasets.suitability import alike, differs_little, doubts
 
 SCALINGS = ("standardise", "minmax", "maxnorm")
 
 
 def code_two_values(
-    values: pd.Series, one=None, *, role: str, option: str, exact: bool = False, shards: Shards = WHOLE
+    values: pd.Series, one=None, *, role: str, option: str, exact: bool = False, parts: Parts = WHOLE
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, str]]:
     """Codes a column as 0 and 1.
 
@@ -30,7 +30,7 @@ def code_two_values(
       option: the caller's name for `one`, for messages.
       exact: two texts that hardly differ, such as "yes" and "yes.", are two values; else they are refused where one
         would be 0 and the other 1.
-      shards: the parts of the column, of which `values` is one.
+      parts: the parts of the column, of which `values` is one.
 
     Returns:
       The codes ``(n,)`` int32 and the names of values 0 and 1.
@@ -39,7 +39,7 @@ def code_two_values(
       ValueError: fewer than two values; more than two and `one` is None; or `one` is no value of the column; or two
         values hardly differ.
     """
-    name, seen = values.name, shards.union(list(values.unique()))
+    name, seen = values.name, parts.union(list(values.unique()))
     if len(seen) < 2:
         raise ValueError(f"{role} column {name!r} holds only the value {listed(seen)}; it must hold two")
     if one is None:
@@ -76,7 +76,7 @@ def encode(
     nominal: Collection[str] = (),
     exact: Collection[str] = (),
     max_categories: int = 50,
-    shards: Shards = WHOLE,
+    parts: Parts = WHOLE,
 ) -> pd.DataFrame:
     """Turns every column into float64 columns.
 
@@ -88,7 +88,7 @@ def encode(
       nominal: numeric columns whose numbers are codes.
       exact: columns each of whose texts is a category, whatever it looks like.
       max_categories: the most categories that a column may have.
-      shards: the parts of the table, of which `table` is one; all have the same columns.
+      parts: the parts of the table, of which `table` is one; all have the same columns.
 
     Returns:
       A table of n rows and float64 columns; a name may occur twice (``make_split`` refuses it).
@@ -103,7 +103,7 @@ def encode(
             names.append(str(name))
             columns.append(column.to_numpy(np.float64, na_value=np.nan))
             continue
-        categories = shards.union(list(column.dropna().unique()))
+        categories = parts.union(list(column.dropna().unique()))
         doubt = category_doubts(categories, exact=name in exact, max_categories=max_categories)
         if doubt:
             raise ValueError(f"column {name!r} {doubt}; or leave it out with drop=({name!r},)")
@@ -168,7 +168,7 @@ def count_test_rows(n: int, test_fraction: float) -> int:
 
 
 def fit_scaling(
-    x: Float64[np.ndarray, "n d"], how: str, *, margin: float = 0.0, shards: Shards = WHOLE
+    x: Float64[np.ndarray, "n d"], how: str, *, margin: float = 0.0, parts: Parts = WHOLE
 ) -> tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, " d"]]:
     """Center and scale after which ``(x - center) / scale`` has row norms at most ``1 / (1 + margin)``.
 
@@ -179,7 +179,7 @@ def fit_scaling(
       x: the train rows, finite.
       how: "standardise", "minmax" or "maxnorm".
       margin: head room for rounding when the result is stored in a narrower dtype.
-      shards: the parts of the table, of which `x` is from one.
+      parts: the parts of the table, of which `x` is from one.
 
     Returns:
       ``center`` and ``scale``, both float64 ``(d,)``.
@@ -190,18 +190,18 @@ def fit_scaling(
     if how not in SCALINGS:
         raise ValueError(f"unknown scaling {how!r}; available: {listed(SCALINGS)}")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        low, high = shards.least(x.min(axis=0)), shards.most(x.max(axis=0))
+        low, high = parts.least(x.min(axis=0)), parts.most(x.max(axis=0))
         center, spread = np.zeros(x.shape[1]), np.ones(x.shape[1])
         if how == "standardise":
-            n = shards.total(np.array(len(x)))
-            center = shards.total(x.sum(axis=0)) / n
-            spread = np.sqrt(shards.total(np.square(x - center).sum(axis=0)) / n)
+            n = parts.total(np.array(len(x)))
+            center = parts.total(x.sum(axis=0)) / n
+            spread = np.sqrt(parts.total(np.square(x - center).sum(axis=0)) / n)
         elif how == "minmax":
             center, spread = low, high - low
         constant = high - low == 0
         center = np.where(constant & (how != "maxnorm"), low, center)
         spread = np.where(constant, 1.0, spread)
-        largest = shards.most(np.asarray(np.linalg.norm((x - center) / spread, axis=1).max()))
+        largest = parts.most(np.asarray(np.linalg.norm((x - center) / spread, axis=1).max()))
         scale = spread * (largest if largest > 0 else 1.0) * (1 + margin)
     if not (np.isfinite(center).all() and np.isfinite(scale).all() and (scale > 0).all()):
         raise ValueError("feature values are too large or too small to scale in float64; change their unit")

@@ -10,8 +10,8 @@ from fmu_jax.datasets import grouping
 from fmu_jax.datasets import table as tables
 from fmu_jax.datasets.columns import Missing, is_number
 from fmu_jax.datasets.delimited import Layout
+from fmu_jax.datasets.parts import Gather, Parts
 from fmu_jax.datasets.reading import complete_rows, listed, read_table
-from fmu_jax.datasets.shards import Gather, Shards
 from fmu_jax.datasets.split import Split, make_split
 from fmu_jax.datasets.suitability import named, plain_columns
 
@@ -111,8 +111,8 @@ def from_csv(
     >>> split.label_values, split.group_values, split.train.x.shape
     (('no', 'yes'), ('F', 'M'), (80, 6))
     """
-    shards = Shards(gather)
-    with shards.together(str(path)):
+    parts = Parts(gather)
+    with parts.together(str(path)):
         layout = Layout(sep, decimal, thousands, encoding)
         words = Missing(tuple(map(str, na_values)), default_na)
         table = read_table(path, missing=words, layout=layout, categorical=categorical)
@@ -201,7 +201,7 @@ def from_table(
     for option, names in (("drop", drop), ("na_values", na_values), ("categorical", categorical)):
         if isinstance(names, str):
             raise ValueError(f"{option} must be a sequence of texts, got the string {names!r}; write ({names!r},)")
-    attributes, shards = grouping.attributes_of(group), Shards(gather)
+    attributes, parts = grouping.attributes_of(group), Parts(gather)
     if label in attributes or label in drop or set(attributes) & set(drop):
         raise ValueError(f"label={label!r} and group={group!r} must be two columns, neither of them in drop={drop!r}")
     if len(attributes) > 1 and not (group_one is None or isinstance(group_one, Mapping)):
@@ -210,7 +210,7 @@ def from_table(
     if set(ones) - set(attributes):
         raise ValueError(f"group_one={group_one!r} names columns that are not in group={group!r}")
     words = Missing(tuple(map(str, na_values)), default_na)
-    with shards.together(source):
+    with parts.together(source):
         table = named(table, (label, *attributes, *drop, *categorical), drop=drop, source=source)
         names = [str(name) for name in table]
         nominal = {
@@ -231,19 +231,19 @@ def from_table(
         tables.count_test_rows(int(keep.sum()), test_fraction)
     kinds = {name: "numbers" if is_number(table[name]) else "text" for name in names}
     kinds |= {name: f"categories of {kinds[name]}" for name in nominal}
-    shards.same(kinds, what="columns", source=source)
+    parts.same(kinds, what="columns", source=source)
     rows, kept = keep.nonzero()[0], table[keep]
     lacking = len(table) - len(rows)
     with _about(source + (f", without the {lacking} rows that lack a value" if lacking else "")):
         y, label_values = tables.code_two_values(
-            kept[label], positive, role="label", option="positive", exact=label in categorical, shards=shards
+            kept[label], positive, role="label", option="positive", exact=label in categorical, parts=parts
         )
         coded = {
-            name: grouping.code_values(kept[name], ones.get(name), exact=name in categorical, shards=shards)
+            name: grouping.code_values(kept[name], ones.get(name), exact=name in categorical, parts=parts)
             for name in attributes
         }
-        groups = grouping.intersect(coded, shards=shards)
-        groups = grouping.settle_small(groups, min_rows=min_group_rows, small=small_groups, shards=shards)
+        groups = grouping.intersect(coded, parts=parts)
+        groups = grouping.settle_small(groups, min_rows=min_group_rows, small=small_groups, parts=parts)
         two_valued = {name: codes for name, (codes, values) in coded.items() if len(values) == 2}
         features = kept.drop(columns=[label] if group_feature else [label, *attributes])
         for name, codes in two_valued.items():
@@ -254,7 +254,7 @@ def from_table(
             nominal=(nominal | set(attributes)) - set(two_valued),
             exact={*categorical, *attributes},
             max_categories=max_categories,
-            shards=shards,
+            parts=parts,
         )
     return make_split(
         features,
@@ -265,7 +265,7 @@ def from_table(
         scaling=scaling,
         source=source,
         rows=rows,
-        shards=shards,
+        parts=parts,
         label_name=label,
         label_values=label_values,
         dropped_rows=lacking,

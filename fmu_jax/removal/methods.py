@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +12,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.data import Data, as_data, check_data, forget_mask, without
 from fmu_jax.fitting import NotConvergedError, check_params, fit
-from fmu_jax.objective import Objective, Params, Scalar
+from fmu_jax.objective import Objective, Params, Scalar, predict_labels
 from fmu_jax.removal.descent import descent
 from fmu_jax.removal.newton import fair_newton, influence, newton
 from fmu_jax.removal.projective import projective
-from fmu_jax.removal.sharded import check_shards, sharded
+from fmu_jax.removal.sharded import check_shards, predict_shards, sharded
 from fmu_jax.removal.update import Update
 from fmu_jax.showing import one_line
 from fmu_jax.subsets import restrict, select
@@ -51,12 +51,34 @@ class Removal(NamedTuple):
     __repr__ = one_line()
 
 
+def _check_params(objective: Objective, params: Params, data: Data, noise: Params | None, options: dict) -> None:
+    del options
+    check_params(objective, params, data, noise)
+
+
+def _check_ensemble(objective: Objective, params: Params, data: Data, noise: Params | None, options: dict) -> None:
+    del noise  # Refused by the method itself.
+    check_shards(objective, data, options["shard"], params)
+
+
 class Method(NamedTuple):
-    """A removal method: its function, whether it honours a fairness intervention, whether it needs the linear model."""
+    """A removal method.
+
+    Attributes:
+      run: ``(objective, params, data, remaining, *, noise, **options) -> Update``.
+      fair: whether it honours a fairness intervention.
+      linear_only: whether it needs the linear model.
+      needs: options that must be given, and what each is.
+      check: ``(objective, params, data, noise, options)``; raises ValueError for parameters that cannot be its own.
+      predict: ``(objective, params, x)``; the labels that its parameters predict.
+    """
 
     run: Callable[..., Update]
     fair: bool
     linear_only: bool = False
+    needs: Mapping[str, str] = {}
+    check: Callable[..., None] = _check_params
+    predict: Callable[..., Array] = predict_labels
 
 
 def retrain(
@@ -88,7 +110,14 @@ METHODS: dict[str, Method] = {
     "descent": Method(descent, fair=True),
     "newton": Method(newton, fair=False),
     "projective": Method(projective, fair=False, linear_only=True),
-    "sharded": Method(sharded, fair=False, linear_only=True),
+    "sharded": Method(
+        sharded,
+        fair=False,
+        linear_only=True,
+        needs={"shard": "the assignment that fit_shards was given"},
+        check=_check_ensemble,
+        predict=lambda objective, params, x: predict_shards(params, x),
+    ),
 }
 
 
@@ -141,10 +170,7 @@ def remove(
     chosen = _choose(objective, method, allow_unfair, options)
     data = as_data(data)
     mask = check_forget(data, forget)
-    if method == "sharded":
-        check_shards(objective, data, options["shard"], params)
-    else:
-        check_params(objective, params, data, noise)
+    chosen.check(objective, params, data, noise, options)
     remaining = without(data, mask)
     check_data(remaining, what="what remains after the removal")
     if only is None:
@@ -171,7 +197,7 @@ def _why(objective: Objective, method: str, update: Update) -> str:
     """What to say of an update that did not converge."""
     what = f"stopped after {int(update.steps)} steps at residual {float(update.residual):.3g}"
     hint = "raise `max_steps` or `l2`, or use float64"
-    if method not in ("retrain", "sharded") and not objective.linear:
+    if method != "retrain" and not objective.linear:
         hint = "raise `max_steps` or `damping`, or use gauss_newton=True"
     if not update.curvature > 0:
         what += (
@@ -201,8 +227,9 @@ def _choose(objective: Objective, method: str, allow_unfair: bool, options: dict
     damping = options.get("damping")
     if damping is not None and not is_traced(damping) and (isinstance(damping, str) or not np.asarray(damping) >= 0):
         raise ValueError(f"`damping` must be >= 0, or None to have it chosen; got {damping!r}")
-    if method == "sharded" and "shard" not in options:
-        raise ValueError("method 'sharded' needs `shard`, the assignment that fit_shards was given")
+    for name, what in chosen.needs.items():
+        if name not in options:
+            raise ValueError(f"method {method!r} needs `{name}`, {what}")
     if chosen.linear_only and not objective.linear:
         raise ValueError(f"method {method!r} is defined for the linear model only; use fair_newton or influence")
     if not chosen.fair and not allow_unfair:

@@ -1,5 +1,6 @@
 """Streaming removal: deletions one by one, certified at a cost independent of the number of rows."""
 
+from fmu_jax.stream.exact import exact_residuals
 from fmu_jax.stream.publishing import distance_to_retrained, serve_releases
 from fmu_jax.stream.retrained import fairness_interval, retrained_region
 from fmu_jax.stream.serving import Served, serve, take
@@ -10,6 +11,7 @@ __all__ = [
     "State",
     "delete",
     "distance_to_retrained",
+    "exact_residuals",
     "fairness_interval",
     "needs_refresh",
     "refresh",

@@ -157,7 +157,8 @@ def read_files(folder: Path, layout: Layout) -> tuple[Path, dict[str, bytes]]:
       The place where they lie, and the bytes of each by its name.
 
     Raises:
-      ValueError: a file is missing or damaged.
+      FileNotFoundError: a file is missing.
+      ValueError: one is damaged.
     """
     for place in (folder, folder / layout.folder):
         if any((place / name).is_file() for name in layout.files):
@@ -165,7 +166,7 @@ def read_files(folder: Path, layout: Layout) -> tuple[Path, dict[str, bytes]]:
     archive = folder / layout.archive
     if archive.is_file():
         return archive / layout.folder, read_archive(archive, layout)
-    raise ValueError(
+    raise FileNotFoundError(
         f"no file {folder / layout.train[0]}, nor {layout.folder}/{layout.train[0]} or {layout.archive} in {folder}"
     )
 
@@ -198,7 +199,8 @@ def load_cifar(layout: Layout, folder: str | Path | None, *, labels: str) -> Ima
       The ``Images``.
 
     Raises:
-      ValueError: unknown ``labels``; a file is missing, damaged, of another size, or has labels out of range.
+      FileNotFoundError: a file is missing.
+      ValueError: unknown ``labels``; a file is damaged, of another size, or has labels out of range.
     """
     if labels not in layout.labels:
         raise ValueError(f"unknown labels={labels!r} of {layout.name!r}; available: {reading.listed(layout.labels)}")

@@ -59,7 +59,8 @@ def load_bundled() -> Images:
     """Reads the subset that ships with the package: 8,000 train and 2,000 test images, as many of each class.
 
     Raises:
-      ValueError: a bundled file is missing or damaged.
+      FileNotFoundError: a bundled file is missing.
+      ValueError: one is damaged.
     """
     with reading.advising("install the package again, or run `python -m scripts.build_datasets` in the source tree"):
         return read_folder(BUNDLED, classes=FASHION_MNIST.classes, content_sha256=BUNDLED_SHA256)
@@ -69,7 +70,8 @@ def load_full(folder: str | Path | None) -> Images:
     """Reads all images: from a folder of the user's, else from Debian's package, else downloaded.
 
     Raises:
-      ValueError: a file is missing or damaged, or cannot be downloaded.
+      FileNotFoundError: a file is missing.
+      ValueError: one is damaged, or cannot be downloaded.
     """
     return load_idx_set(FASHION_MNIST, DEBIAN if folder is None and DEBIAN.is_dir() else folder)
 

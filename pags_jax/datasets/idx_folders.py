@@ -38,13 +38,13 @@ def find_file(folder: Path, stem: str) -> Path:
     """Finds an idx file, plain or gzipped, under its name or with a dot before "idx" as some unpackers write it.
 
     Raises:
-      ValueError: it is not there.
+      FileNotFoundError: it is not there.
     """
     names = [f"{name}{end}" for name in (stem, stem.replace("-idx", ".idx")) for end in ("", ".gz")]
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise ValueError(f"no file {folder / stem}.gz (looked in {folder} for {reading.listed(names)})")
+    raise FileNotFoundError(f"no file {folder / stem}.gz (looked in {folder} for {reading.listed(names)})")
 
 
 def read_split(
@@ -62,7 +62,8 @@ def read_split(
       Images ``(n, 28, 28, 1)`` and labels ``(n,)``.
 
     Raises:
-      ValueError: a file is missing, damaged, of another shape or checksum, or holds labels out of range.
+      FileNotFoundError: a file is missing.
+      ValueError: one is damaged, of another shape or checksum, or holds labels out of range.
     """
     arrays, sources = [], []
     for stem, ndim in ((f"{split}-images-idx3-ubyte", 3), (f"{split}-labels-idx1-ubyte", 1)):

@@ -59,12 +59,13 @@ def find_images(folder: str | Path, *, classes: Sequence[str] | None = None) -> 
       The ``FoundImages``.
 
     Raises:
-      ValueError: there is no such folder, it has no class folders, one of these holds no image (unless ``classes`` are
+      FileNotFoundError: there is no such folder.
+      ValueError: it has no class folders, one of these holds no image (unless ``classes`` are
         given) or images of a format that is not read, or has a name that is not among ``classes``.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"no folder {folder}")
+        raise FileNotFoundError(f"no folder {folder}")
     there = sorted(path.name for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
     if not there:
         raise ValueError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg")

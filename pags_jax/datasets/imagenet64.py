@@ -30,10 +30,11 @@ def read_arrays(path: Path, names: Sequence[str]) -> list[np.ndarray]:
     """Reads arrays of an npz file, never a pickle.
 
     Raises:
-      ValueError: the file is missing or damaged, or lacks an array.
+      FileNotFoundError: the file is missing.
+      ValueError: it is damaged, or lacks an array.
     """
     if not path.is_file():
-        raise ValueError(f"no file {path}")
+        raise FileNotFoundError(f"no file {path}")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             missing = [name for name in names if name not in arrays]
@@ -53,7 +54,8 @@ def read_batch(path: Path) -> tuple[UInt8[np.ndarray, "n 64 64 3"], Int32[np.nda
       Images ``(n, 64, 64, 3)`` and labels from 0 to 999, ``(n,)``.
 
     Raises:
-      ValueError: the file is missing or damaged, or holds other shapes, types or labels.
+      FileNotFoundError: the file is missing.
+      ValueError: it is damaged, or holds other shapes, types or labels.
     """
     data, labels = read_arrays(path, ("data", "labels"))
     if data.ndim != 2 or data.shape[1] != PIXELS or not len(data) or data.dtype != np.uint8:
@@ -94,7 +96,8 @@ def load_imagenet64(folder: str | Path | None, *, batches: Sequence[int] = BATCH
       The ``Images``.
 
     Raises:
-      ValueError: no folder, or unknown batches; a file is missing or damaged, or holds other shapes, types or labels.
+      FileNotFoundError: a file is missing.
+      ValueError: no folder, or unknown batches; a file is damaged, or holds other shapes, types or labels.
     """
     if folder is None:
         raise ValueError(f"'imagenet64' needs folder=; {ADVICE}")

@@ -53,7 +53,8 @@ def load_lpips_weights(path: str | Path | None = None) -> LpipsWeights:
       Layers of float32 NumPy arrays that cannot be written to.
 
     Raises:
-      ValueError: the package is not installed, or the file is missing or not the published one.
+      FileNotFoundError: the file is missing.
+      ValueError: the package is not installed, or the file is not the published one.
 
     >>> [layer.kernel.shape for layer in load_lpips_weights()][:2]
     [(11, 11, 3, 64), (5, 5, 64, 192)]

@@ -22,10 +22,11 @@ def read_bytes(path: Path) -> bytes:
     """Reads a whole file.
 
     Raises:
-      ValueError: there is no such file, or it cannot be read.
+      FileNotFoundError: there is no such file.
+      ValueError: it cannot be read.
     """
     if not path.is_file():
-        raise ValueError(f"no file {path}")
+        raise FileNotFoundError(f"no file {path}")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -55,9 +56,11 @@ def check_sha256(content: bytes, expected: str, *, source: str) -> None:
 
 @contextlib.contextmanager
 def advising(advice: str) -> Iterator[None]:
-    """Ends the message of a ValueError raised inside with what to do about it."""
+    """Ends the message of a ValueError or FileNotFoundError raised inside with what to do about it."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; {advice}") from error
     except ValueError as error:
         raise ValueError(f"{error}; {advice}") from error
 

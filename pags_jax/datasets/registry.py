@@ -57,8 +57,8 @@ def load(name: str, *, folder: str | Path | None = None, **options: Any) -> Imag
       The ``Images``.
 
     Raises:
-      ValueError: unknown data set or option; a file that is missing, damaged, of another shape, or cannot be
-        downloaded.
+      FileNotFoundError: a file is missing.
+      ValueError: unknown data set or option; a file is damaged, of another shape, or cannot be downloaded.
 
     >>> images = load("fashion_mnist")
     >>> images.train_x.shape, images.test_x.shape, images.classes[:2]

@@ -131,14 +131,15 @@ def find(name: str, folder: str | Path | None = None) -> Path:
       folder: where it lies; by default the folder ``weights`` in the package's cache folder.
 
     Raises:
-      ValueError: no such name, or the file is not there; the message says where to get it.
+      FileNotFoundError: the file is not there; the message says where to get it.
+      ValueError: no such name.
     """
     if name not in PUBLISHED:
         raise ValueError(f"no file {name}, and no published weights of this name; known: {', '.join(PUBLISHED)}")
     found = PUBLISHED[name]
     folder = Path(folder) if folder is not None else Path(pooch.os_cache(CACHE)) / "weights"
     if not (folder / found.file).is_file():
-        raise ValueError(
+        raise FileNotFoundError(
             f"no file {folder / found.file}: get {found.file} from {found.where}, and put it there or pass its folder "
             "or path"
         )

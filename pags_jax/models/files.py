@@ -166,7 +166,10 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}"[:200])
     try:
+        temporary.touch()
+        permissions = temporary.stat().st_mode  # The user's; safetensors makes files that nobody else can read.
         save_file(dict(arrays), temporary, {_METADATA: _text(metadata)})
+        temporary.chmod(permissions)
         _flush(temporary)
         temporary.replace(path)
     except SafetensorError as error:

@@ -90,11 +90,12 @@ def load_file(path: str | Path, *, most_bytes: int = MOST_BYTES) -> Any:
       As ``pickles.load``, with a ``Tensor`` for each tensor.
 
     Raises:
-      ValueError: there is no such file, it is too large, damaged, or refused; nothing was run.
+      FileNotFoundError: there is no such file.
+      ValueError: it is too large, damaged, or refused; nothing was run.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"no file {path}")
+        raise FileNotFoundError(f"no file {path}")
     try:
         size = path.stat().st_size
         if not 0 < size <= most_bytes:

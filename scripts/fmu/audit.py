@@ -20,8 +20,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from fmu_jax import Objective, audit, privacy
+from fmu_jax.forget_sets import Subset, draw_rows
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig, Subset
+from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, plot
 
 #: Title, axis label and chance level of each attack.
@@ -85,7 +86,7 @@ def rows_of(config: Config, *, dataset: str, part: str, seed: int) -> list[dict[
 
 def epsilon_rows(config: Config, objective: Objective, train, seed: int, key) -> list[dict[str, Any]]:
     """The empirical epsilon of each method beside what its residuals certify."""
-    forget = problems.draw_rows(train, config.subset, round(config.fraction * len(train.y)), seed=seed)
+    forget = draw_rows(train, round(config.fraction * len(train.y)), subset=config.subset, seed=seed)
     if forget is None:
         raise ValueError(f"--fraction: {config.fraction} of the rows is more than {config.subset!r} can spare")
     for_draws, for_split = jax.random.split(key)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fmu_jax import certify, privacy, remove
+from fmu_jax.forget_sets import count_rows, draw_rows
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, plot
@@ -65,7 +66,7 @@ def rows_of(config: Config, *, dataset: str, sigma: float, seed: int) -> list[di
     problem = problems.train_problem(config, dataset, seed, sigma=sigma)
     table = []
     for fraction in config.fractions:
-        rows = problems.draw_rows(problem.train, "random", round(fraction * problems.size(problem.train)), seed=seed)
+        rows = draw_rows(problem.train, round(fraction * count_rows(problem.train)), seed=seed)
         if rows is None:
             continue
         removal = remove(problem.objective, problem.params, problem.train, rows, noise=problem.noise)

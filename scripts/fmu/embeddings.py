@@ -23,6 +23,7 @@ import numpy as np
 from flax import linen
 
 from fmu_jax import Data, Objective, fit, heads, metrics, sample_noise
+from fmu_jax.forget_sets import draw_rows
 from fmu_jax.private_training import train_private
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
@@ -119,7 +120,7 @@ def removals(
     table = []
     for count in config.counts:
         # Of many classes the first stands for all here; the head itself refuses to empty any of them.
-        rows = problems.draw_rows(train._replace(y=train.y.reshape(-1, n)[0]), "random", count, seed=seed)
+        rows = draw_rows(train._replace(y=train.y.reshape(-1, n)[0]), count, seed=seed)
         if rows is None:
             continue
         retrained = None

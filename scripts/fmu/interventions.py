@@ -20,11 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmu_jax import metrics, remove
+from fmu_jax.forget_sets import Subset, count_rows, draw_rows
 from fmu_jax.objective import logits
 from fmu_jax.removal import METHODS, fit_shards, make_shards
 from fmu_jax.thresholds import fit_thresholds, predict_with_thresholds
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig, Subset
+from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, plot, rows
 
 #: Intervention -> overrides of the objective; thresholds act on a plain model.
@@ -69,7 +70,7 @@ def rows_of(config: Config, *, dataset: str, intervention: str, seed: int) -> li
     """All methods on one trained model."""
     problem = problems.train_problem(config, dataset, seed, **INTERVENTIONS[intervention])
     objective, train, noise = problem.objective, problem.train, problem.noise
-    forget = problems.draw_rows(train, config.subset, round(config.fraction * problems.size(train)), seed=seed)
+    forget = draw_rows(train, round(config.fraction * count_rows(train)), subset=config.subset, seed=seed)
     if forget is None:
         raise ValueError(f"--fraction: {config.subset} rows of {dataset} are fewer than {config.fraction:.0%} of all")
     shard = make_shards(len(train.y), config.shards, key=jax.random.fold_in(jax.random.key(seed), 1))

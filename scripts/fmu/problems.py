@@ -12,7 +12,6 @@ from fmu_jax import Data, Objective, datasets, fit, sample_noise
 from fmu_jax.metrics import GroupMetrics
 from scripts.harness import cli, placement, rows, store
 
-Subset = Literal["random", "minority", "majority"]
 Penalty = Literal["equalized_odds", "demographic_parity", "equal_opportunity", "individual"]
 Attribute = Literal["race", "gender"]
 DataSet = Literal["compas", "adult", "hsls"]
@@ -100,42 +99,6 @@ def train_problem(
     key = jax.random.fold_in(jax.random.key(seed), 0)
     noise = sample_noise(split.train.x[0], key=key, sigma=config.sigma if sigma is None else sigma)
     return Problem(split, target, noise, fit(target, split.train, noise=noise).params)
-
-
-def draw_rows(data: Data, subset: Subset, count: int, *, seed: int) -> np.ndarray | None:
-    """Draws rows to forget.
-
-    Args:
-      data: the training rows.
-      subset: ``random`` (all rows), or the smallest (``minority``) or largest (``majority``) group.
-      count: how many.
-      seed: of the draw.
-
-    Returns:
-      Row indices ``(count,)``, or None where the subset holds fewer rows or forgetting them would empty a cell.
-    """
-    pool = subset_rows(data, subset)
-    if count >= len(pool):
-        return None
-    rows = np.random.default_rng([seed, count]).choice(pool, count, replace=False)
-    group, y, weight = placement.on_host((data.group, data.y, data.weight))
-    kept = np.setdiff1d(np.flatnonzero(weight), rows)
-    cells = set(zip(group[kept].tolist(), y[kept].tolist(), strict=True))
-    return rows if len(cells) == 2 * data.groups else None
-
-
-def subset_rows(data: Data, subset: Subset) -> np.ndarray:
-    """Indices of the rows of a subset, see ``draw_rows``."""
-    group, weight = placement.on_host((data.group, data.weight))
-    if subset == "random":
-        return np.flatnonzero(weight)
-    smallest_first = np.argsort(np.bincount(group[weight > 0], minlength=data.groups), kind="stable")
-    return np.flatnonzero((weight > 0) & (group == smallest_first[0 if subset == "minority" else -1]))
-
-
-def size(data: Data) -> int:
-    """How many rows there are, without those that only fill up devices."""
-    return int(placement.on_host(data.weight > 0).sum())
 
 
 def metric_columns(metrics: GroupMetrics) -> rows.Row:

@@ -25,15 +25,15 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 
-from fmu_jax import certify, distances, fit, metrics, predict_labels, privacy, remove, sample_noise
+from fmu_jax import certify, metrics, predict_labels, remove, sample_noise
+from fmu_jax.calibration import calibrate_noise
+from fmu_jax.forget_sets import count_rows, draw_rows
 from fmu_jax.output_perturbation import certify_descent, neel_sigma, publish_sigma_from
 from scripts.fmu import problems
 from scripts.fmu.problems import Problem, ProblemConfig
 from scripts.harness import cli, looks, plot
 
 MEASURES = ("accuracy", "equalized_odds_mean", "demographic_parity", "equal_opportunity")
-#: How close the certified epsilon has to come, and how often the noise level may be improved for it.
-TOLERANCE, ROUNDS = 0.01, 30
 #: How lines of one colour differ by the number of steps.
 DASHES = ((0, (1.0, 1.5)), (0, (4.0, 2.0)), "-", (0, (5.0, 1.0, 1.0, 1.0)))
 
@@ -81,8 +81,8 @@ def main(config: Config) -> None:
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
     """Every method at every epsilon on one split, and the retrained model without noise."""
     problem = problems.train_problem(config, dataset, seed, sigma=0.0)
-    count = round(config.fraction * problems.size(problem.train))
-    forget = problems.draw_rows(problem.train, "random", count, seed=seed)
+    count = round(config.fraction * count_rows(problem.train))
+    forget = draw_rows(problem.train, count, seed=seed)
     if forget is None:
         raise ValueError(f"--fraction: {config.fraction} of the rows of {dataset} leaves a cell empty")
     key = jax.random.fold_in(jax.random.key(seed), 1)
@@ -140,45 +140,17 @@ def _measure(objective, models, test):
 def perturbed(config: Config, problem: Problem, forget: np.ndarray, unit: jax.Array, epsilon: float) -> dict[str, Any]:
     """Our row at one epsilon: a noise level, a model and its removal for each draw; None where no level suffices."""
     mask = jnp.zeros(problem.train.y.shape, bool).at[forget].set(True)
-    sigma, models, distance, reached = _perturbed(
-        problem.objective, problem.params, problem.train, mask, unit, epsilon, config.delta
-    )
-    if not bool(jnp.all(jnp.abs(reached / epsilon - 1) <= TOLERANCE)):
+    found = _calibrated(problem.objective, problem.params, problem.train, mask, unit, epsilon, config.delta)
+    if not bool(jnp.all(found.converged)):
         return dict.fromkeys(("sigma", "distance", *MEASURES))
-    middle = {"sigma": float(jnp.median(sigma)), "distance": float(jnp.median(distance))}
-    return middle | measure(problem, models)
+    middle = {"sigma": float(jnp.median(found.sigma)), "distance": float(jnp.median(found.distance))}
+    return middle | measure(problem, found.params)
 
 
 @jax.jit
-def _perturbed(objective, params, train, mask, unit, epsilon, delta):
-    """For each draw the fixed point of ``sigma = residual(sigma) / shift``, with what it leads to."""
-    shift = privacy.residual_from(epsilon, 1.0, delta)
-
-    def attempt(sigma, direction):
-        noise = sigma * direction
-        trained = fit(objective, train, noise=noise, init=params, throw=False).params
-        removal = remove(objective, trained, train, mask, noise=noise, throw=False)
-        region = distances.retrained_region(objective, removal, noise=noise)
-        reach = jnp.minimum(region.distance, distances.local_distance(region))
-        reached = privacy.certified_epsilon(region.residual_norm, sigma, delta)
-        return removal.params, reach, region.residual_norm / shift, reached
-
-    # Without noise the residual is nearly that of little noise: a good first guess.
-    first = attempt(jnp.zeros((), params.dtype), unit[0])[2]
-
-    def one(direction):
-        def going(state):
-            *_, reached, rounds = state
-            return (jnp.abs(reached / epsilon - 1) > TOLERANCE) & (rounds < ROUNDS)
-
-        def improve(state):
-            _, _, _, sigma, _, rounds = state
-            return sigma, *attempt(sigma, direction), rounds + 1
-
-        sigma, model, reach, _, reached, _ = jax.lax.while_loop(going, improve, (first, *attempt(first, direction), 0))
-        return sigma, model, reach, reached
-
-    return jax.lax.map(one, unit)
+def _calibrated(objective, params, train, mask, unit, epsilon, delta):
+    given = {"epsilon": epsilon, "delta": delta, "init": params}
+    return jax.lax.map(lambda direction: calibrate_noise(objective, train, mask, direction, **given), unit)
 
 
 def series(config: Config) -> list[tuple[looks.Look, dict[str, Any]]]:

@@ -16,9 +16,10 @@ import jax
 import numpy as np
 
 from fmu_jax import certify, fairness_interval, metrics, predict_labels, remove
-from fmu_jax.removal import METHODS, fit_shards, make_shards, predict_shards
+from fmu_jax.forget_sets import Subset, count_rows, draw_rows, subset_rows
+from fmu_jax.removal import METHODS, fit_shards, make_shards
 from scripts.fmu import problems
-from scripts.fmu.problems import Penalty, ProblemConfig, Subset
+from scripts.fmu.problems import Penalty, ProblemConfig
 from scripts.harness import cli, measure, plot
 
 SHOWN = {
@@ -69,13 +70,13 @@ def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[di
     ensemble = fit_shards(problem.objective, train, shard).params
     table = []
     for subset in config.subsets:
-        whole = len(problems.subset_rows(train, subset if config.fractions_of == "subset" else "random"))
+        whole = len(subset_rows(train, subset if config.fractions_of == "subset" else "random"))
         for fraction in config.fractions:
-            rows = problems.draw_rows(train, subset, round(fraction * whole), seed=seed)
+            rows = draw_rows(train, round(fraction * whole), subset=subset, seed=seed)
             if rows is None:
                 continue
             about = {"subset": subset, "fraction": fraction, "rows_removed": len(rows)}
-            about |= {"train_rows": problems.size(train), "features": train.x.shape[1]}
+            about |= {"train_rows": count_rows(train), "features": train.x.shape[1]}
             retrained = None
             for method in ("retrain", "no_removal", *(name for name in METHODS if name != "retrain")):
                 row, params = _one(config, problem, method, rows, shard, ensemble)
@@ -98,10 +99,7 @@ def _one(config: Config, problem: problems.Problem, method: str, rows, shard, en
     if method == "sharded":
         params, options = ensemble, options | {"noise": None, "shard": shard}
     removal, timing = measure.time_call(lambda: remove(objective, params, problem.train, rows, **options), repeats=1)
-    if method == "sharded":
-        labels = predict_shards(removal.params, test.x)
-    else:
-        labels = predict_labels(objective, removal.params, test.x)
+    labels = METHODS[method].predict(objective, removal.params, test.x)
     row = {"time_ms": timing["median_ms"]} | problems.metric_columns(metrics.group_metrics(labels, test))
     if method == "fair_newton" and config.sigma > 0:
         certificate = certify(objective, problem.params, removal, sigma=config.sigma, delta=config.delta, noise=noise)

@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fmu_jax import FitResult, fit, metrics, predict_labels, privacy, stream
-from fmu_jax import objective as objectives
-from fmu_jax.data import without
+from fmu_jax.forget_sets import Subset, count_rows, draw_requests
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig, Subset
-from scripts.harness import cli, looks, placement, plot
+from scripts.fmu.problems import ProblemConfig
+from scripts.harness import cli, looks, plot
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,10 @@ def rows_of(config: Config, *, dataset: str, subset: Subset, seed: int) -> list[
     state = stream.start(
         objective, fitted, train, noise=noise, sigma=config.sigma, delta=config.delta, budget=config.epsilon
     )
-    order = request_order(train, subset, round(config.share * problems.size(train)), seed=seed)
+    order = draw_requests(train, round(config.share * count_rows(train)), subset=subset, seed=seed)
     _, remaining, served = stream.serve(state, train, order)
     marks = np.unique(np.linspace(0, len(order) - 1, config.checkpoints).astype(int))
-    exact = exact_residuals(objective, train, noise, jnp.asarray(order), served.params[marks], jnp.asarray(marks))
+    exact = stream.exact_residuals(objective, train, order, served.params[marks], marks, noise=noise)
     exact_epsilon = privacy.certified_epsilon(exact, config.sigma, config.delta)
     epsilon, bound = np.asarray(served.epsilon), np.asarray(served.residual_bound)
     refreshes = np.cumsum(np.asarray(served.refreshed))
@@ -75,7 +73,7 @@ def rows_of(config: Config, *, dataset: str, subset: Subset, seed: int) -> list[
     for t, residual, lowest in zip(marks.tolist(), exact.tolist(), exact_epsilon.tolist(), strict=True):
         row = {
             "request": t + 1,
-            "share": (t + 1) / problems.size(train),
+            "share": (t + 1) / count_rows(train),
             "epsilon": float(epsilon[t]),
             "exact_epsilon": lowest,
             "residual_bound": float(bound[t]),
@@ -91,33 +89,6 @@ def rows_of(config: Config, *, dataset: str, subset: Subset, seed: int) -> list[
                 row |= {f"{name}_accuracy": float(test.accuracy), f"{name}_odds": float(test.equalized_odds_mean)}
         table.append(row)
     return table
-
-
-@jax.jit
-def exact_residuals(objective, train, noise, order, params, marks):
-    """Norm of the remaining objective's gradient at each checkpoint's model, ``(k,)``."""
-    turn = jnp.full(train.weight.shape, len(order)).at[order].set(jnp.arange(len(order)))
-
-    def one(at):
-        model, t = at
-        return jnp.linalg.norm(objectives.gradient(objective, model, without(train, turn <= t), noise))
-
-    return jax.lax.map(one, (params, marks))
-
-
-def request_order(data, subset: Subset, count: int, *, seed: int) -> np.ndarray:
-    """Rows in the order of their requests; the last two of every cell stay, so that no cell empties.
-
-    Where these are fewer than ``count``, a multiple of 100: seeds, whose subsets differ by a few rows, then share the
-    compiled programmes.
-    """
-    pool = np.random.default_rng([seed, 7]).permutation(problems.subset_rows(data, subset))
-    group, y = placement.on_host((data.group, data.y))
-    cell = 2 * group[pool] + y[pool]
-    kept = np.concatenate([np.flatnonzero(cell == c)[-2:] for c in range(2 * data.groups)])
-    order = np.delete(pool, kept)
-    most = len(order) // 100 * 100 or len(order)
-    return order[: count if count <= len(order) else most]
 
 
 def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:

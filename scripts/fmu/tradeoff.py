@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fmu_jax import fit, metrics, predict_labels, remove
+from fmu_jax.forget_sets import count_rows, draw_rows
 from scripts.fmu import problems
 from scripts.fmu.problems import Penalty, ProblemConfig
 from scripts.harness import cli, plot
@@ -52,10 +53,10 @@ def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[di
     """The whole sweep on one split."""
     problem = problems.train_problem(config, dataset, seed, penalty=penalty, fairness=0.0)
     train, test, noise = problem.train, problem.test, problem.noise
-    rows = problems.draw_rows(train, "random", round(config.fraction * problems.size(train)), seed=seed)
+    rows = draw_rows(train, round(config.fraction * count_rows(train)), seed=seed)
     if rows is None:
         raise ValueError(
-            f"--fraction: {config.fraction} of the {problems.size(train)} rows of {dataset} leaves a cell empty"
+            f"--fraction: {config.fraction} of the {count_rows(train)} rows of {dataset} leaves a cell empty"
         )
     table = []
     for weight in config.weights:

@@ -10,7 +10,18 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import fmu_jax
-from fmu_jax import Data, Objective, distances, fitting, metrics, moments, output_perturbation, rounding, stream
+from fmu_jax import (
+    Data,
+    Objective,
+    distances,
+    fitting,
+    metrics,
+    moments,
+    output_perturbation,
+    rounding,
+    sharding,
+    stream,
+)
 from fmu_jax import certificates as certifying
 from fmu_jax.removal.methods import METHODS
 
@@ -156,3 +167,30 @@ def test_what_devices_tell_each_other_does_not_grow_with_the_rows(program):
     assert len({tuple(sizes) for sizes in told.values()}) == 1
     assert 0 < len(told[960 * 64]) < 40
     assert max(told[960 * 64]) <= 8 * 960 * 4 * d  # Sums of pieces, far fewer numbers than rows.
+
+
+# -------------------------------------------------------------------------------------------------- placing of rows
+@pytest.mark.parametrize(("count", "padded"), [(1, 8), (8, 8), (9, 16), (30_719, 30_720), (30_721, 31_680)])
+def test_rows_are_filled_up_with_zeros_and_lie_over_the_axis_of_the_sharding(count, padded):
+    table = {"x": np.ones((count, 2)), "weight": jnp.ones(count)}
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    over_rows = jax.sharding.NamedSharding(mesh, P("rows"))
+    placed = sharding.place_rows(table, over_rows)
+    assert {leaf.sharding for leaf in placed.values()} == {over_rows}
+    assert {part.data.shape for part in placed["x"].addressable_shards} == {(padded // 8, 2)}
+    here = sharding.on_host(placed)
+    for name, leaf in table.items():
+        np.testing.assert_array_equal(here[name][:count], leaf)
+        assert len(here[name]) == padded
+        assert not here[name][count:].any()
+
+
+def test_one_axis_of_a_mesh_is_as_many_pieces_as_it_is_long():
+    mesh = jax.make_mesh((2, 4), ("models", "rows"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    for spec, padded in ((P("rows"), 8), (P("models"), 6), (P(("models", "rows")), 8), (P(), 5)):
+        placed = sharding.place_process_rows(np.arange(5), jax.sharding.NamedSharding(mesh, spec))
+        np.testing.assert_array_equal(sharding.on_host(placed), [*range(5), *[0] * (padded - 5)])
+        assert sharding.first_row(placed) == 0
+    assert sharding.gather(["own"]) == [["own"]]
+    with pytest.raises(ValueError, match="`count` must be at least 1, the number of devices, got 0"):
+        sharding.pad_rows(np.arange(5), 0)

@@ -106,7 +106,6 @@ def test_closed_forms_are_rounded_to_the_safe_side(way):
         (privacy.epsilon_from, classical, (r, sigma, delta), 1),
         (privacy.certified_epsilon, lambda *v: max(classical(*v), tail_form(*v)), (r, sigma, delta), 1),
         (privacy.residual_from, admitted, (epsilon, sigma, delta), -1),
-        (privacy.sigma_from, classical, (r, epsilon, delta), 1),
         (privacy.delta_from, classical_delta, (r, sigma, epsilon), 1),
         (neel_epsilon, neel, (r, sigma, delta), 1),
         (neel_sigma, neel_noise, (r, epsilon, delta), 1),

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from fmu_jax import rounding
 from scripts.harness import cli, mesh, placement, store
 
 
@@ -71,11 +70,6 @@ def test_tables_are_filled_up_with_rows_of_zeros(count, padded):
     for name, leaf in table.items():
         np.testing.assert_array_equal(here[name][:count], leaf)
         assert not here[name][count:].any()
-
-
-def test_one_process_has_the_whole_table():
-    with mesh.session("data=2"):
-        np.testing.assert_array_equal(placement.on_host(placement.table_of_processes(np.arange(3))), [0, 1, 2, 0])
 
 
 def test_slices_work_side_by_side_each_on_its_devices():
@@ -160,7 +154,3 @@ def test_what_cannot_be_used_is_one_line(tmp_path, capsys, words, said):
     assert said in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "run").exists()
-
-
-def test_tables_are_filled_up_for_the_sums_over_them():
-    assert placement.PIECES == rounding.PIECES

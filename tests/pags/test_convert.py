@@ -65,7 +65,7 @@ def test_a_converted_denoiser_is_the_same_function(tmp_path):
 
 
 def test_names_say_where_files_are_got_and_what_they_must_hold(published, tmp_path):
-    with pytest.raises(ValueError, match=r"get cifar10_l2_wrn28-10_cutmix_ddpm_v2\.pt from the table in github"):
+    with pytest.raises(FileNotFoundError, match=r"get cifar10_l2_wrn28-10_cutmix_ddpm_v2\.pt from the table in github"):
         load_pretrained("rebuffi-wrn-28-10-l2", folder=tmp_path)
     with pytest.raises(ValueError, match=r"is not rebuffi-wrn-28-10-l2: it has .*'classes': 4.*expected .*36479194"):
         load_pretrained("rebuffi-wrn-28-10-l2", folder=published.parent)

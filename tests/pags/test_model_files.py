@@ -51,6 +51,8 @@ def test_a_network_comes_back(model, dtype, tmp_path):
     shape = SHAPES[model] if model in (LENET, VGG) else None
     assert files.save(str(path), model, variables, ABOUT, dtype=dtype, image_shape=shape) == path
     assert [found.name for found in path.parent.iterdir()] == [path.name]
+    (path.parent / "other").touch()
+    assert path.stat().st_mode == (path.parent / "other").stat().st_mode  # Nobody is kept from reading it.
     again, restored, about = models.load(str(path), kind=architectures.kind_of(model))
     assert again == model
     assert hash(again) == hash(model)

@@ -319,7 +319,7 @@ def test_files_within_files_have_a_limit_and_are_read_once():
 
 def test_missing_and_large_files_are_refused(tmp_path):
     path = tmp_path / "model.pt"
-    with pytest.raises(ValueError, match=r"no file .*model\.pt"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*model\.pt"):
         torch_files.load_file(path)
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="has 0 bytes, expected 1 to"):

@@ -68,7 +68,8 @@ def test_damaged_bundle_is_refused(tmp_path, monkeypatch, damage):
     if damage != "gone":
         path.write_bytes(content)
     monkeypatch.setattr(fashion_mnist, "BUNDLED", folder)
-    with pytest.raises(ValueError, match=r"(?s)train-labels-idx1-ubyte.*; install the package again"):
+    error = FileNotFoundError if damage == "gone" else ValueError
+    with pytest.raises(error, match=r"(?s)train-labels-idx1-ubyte.*; install the package again"):
         datasets.load("fashion_mnist")
 
 

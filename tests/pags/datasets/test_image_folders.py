@@ -57,7 +57,7 @@ def test_images_are_found_in_order(folder):
 
 
 def test_bad_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no folder .*absent"):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*absent"):
         datasets.find_images(tmp_path / "absent")
     with pytest.raises(ValueError, match=r"has no class folders; expected .*CLASS"):
         datasets.find_images(tmp_path)

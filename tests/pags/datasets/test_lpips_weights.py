@@ -122,7 +122,7 @@ def test_content_that_is_something_else_is_refused(change, said, content):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"no file .*nothing\.ckpt"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*nothing\.ckpt"):
         load_lpips_weights(tmp_path / "nothing.ckpt")
 
 

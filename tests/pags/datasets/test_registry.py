@@ -28,7 +28,7 @@ def test_errors(name, options, said):
 
 @pytest.mark.parametrize("name", [name for name in datasets.NAMES if name not in ("fashion_mnist", "distractor")])
 def test_every_name_says_which_file_an_empty_folder_lacks(tmp_path, name):
-    with pytest.raises(ValueError, match=f"no file {tmp_path}.*; get the "):
+    with pytest.raises(FileNotFoundError, match=f"no file {tmp_path}.*; get the "):
         datasets.load(name, folder=tmp_path)
 
 

@@ -15,13 +15,13 @@ Gather = Callable[[Any], list[Any]]
 """Passes lists, strings, numbers and truth values; returns those of all parts, in one order. All parts must call it."""
 
 
-class Shards:
+class Parts:
     """All parts of a table, seen from one of them.
 
     Args:
       gather: how to hear of the others; None if this part is the whole table.
 
-    >>> apart = Shards(lambda mine: [mine, [5, 3]])
+    >>> apart = Parts(lambda mine: [mine, [5, 3]])
     >>> apart.union([1, 3]), apart.total(np.array([1, 2])), apart.least(np.array([4, 4])), apart.most(np.array([4, 4]))
     ([1, 3, 5], array([6, 5]), array([4, 3]), array([5, 4]))
     """
@@ -89,5 +89,5 @@ class Shards:
         return self._gather(plain)
 
 
-WHOLE = Shards()
+WHOLE = Parts()
 """A table in one part."""

@@ -1,0 +1,99 @@
+"""Which rows an experiment forgets: drawn from all rows or from a group, and in an order of requests."""
+
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Int
+
+from fmu_jax.data import Data
+from fmu_jax.sharding import on_host
+
+Subset = Literal["random", "minority", "majority"]
+"""All rows, or those of the smallest or of the largest group."""
+
+
+def count_rows(data: Data) -> int:
+    """How many rows count: those of weight one."""
+    return int(on_host(data.weight > 0).sum())
+
+
+def subset_rows(data: Data, subset: str) -> Int[np.ndarray, " k"]:
+    """Indices of the rows of weight one that belong to a subset.
+
+    Args:
+      data: the training rows.
+      subset: "random" (all rows), or the smallest ("minority") or largest ("majority") group; of groups that are
+        equally large the first is the smallest, the last the largest.
+
+    Raises:
+      ValueError: another subset.
+    """
+    if subset not in get_args(Subset):
+        raise ValueError(f"unknown subset {subset!r}; known: {', '.join(get_args(Subset))}")
+    group, weight = on_host((data.group, data.weight))
+    if subset == "random":
+        return np.flatnonzero(weight)
+    smallest_first = np.argsort(np.bincount(group[weight > 0], minlength=data.groups), kind="stable")
+    return np.flatnonzero((weight > 0) & (group == smallest_first[0 if subset == "minority" else -1]))
+
+
+def draw_rows(data: Data, count: int, *, subset: str = "random", seed: int) -> Int[np.ndarray, " k"] | None:
+    """Draws rows to forget, without repetition.
+
+    Args:
+      data: the training rows.
+      count: how many.
+      subset: from which; see ``subset_rows``.
+      seed: of the draw; the same rows come back for the same seed and count.
+
+    Returns:
+      Row indices ``(count,)`` for ``remove``, or None where the subset holds no row more than that, or forgetting them
+      would leave a label of a group without rows.
+
+    Raises:
+      ValueError: another subset, or a negative count.
+
+    >>> from fmu_jax import datasets
+    >>> data = datasets.synthetic(100, 3, seed=0).train
+    >>> len(draw_rows(data, 5, seed=0)), draw_rows(data, 80, seed=0)
+    (5, None)
+    """
+    if count < 0:
+        raise ValueError(f"`count` must be at least 0, got {count}")
+    pool = subset_rows(data, subset)
+    if count >= len(pool):
+        return None
+    rows = np.random.default_rng([seed, count]).choice(pool, count, replace=False)
+    group, y, weight = on_host((data.group, data.y, data.weight))
+    left = np.setdiff1d(np.flatnonzero(weight), rows)
+    cells = set(zip(group[left].tolist(), y[left].tolist(), strict=True))
+    return rows if len(cells) == 2 * data.groups else None
+
+
+def draw_requests(
+    data: Data, count: int, *, subset: str = "random", seed: int, spared: int = 2, multiple: int = 100
+) -> Int[np.ndarray, " k"]:
+    """Draws rows in the order in which they ask to be forgotten, for ``stream.serve``.
+
+    Args:
+      data: the training rows.
+      count: how many.
+      subset: from which; see ``subset_rows``.
+      seed: of the draw.
+      spared: how many rows of every label of every group stay, the last ones, so that none runs out.
+      multiple: where fewer than ``count`` rows are left to draw from, as many of them as are a multiple of this:
+        subsets of other seeds, which differ by a few rows, then share compiled programs.
+
+    Returns:
+      Row indices, at most ``count``.
+
+    Raises:
+      ValueError: another subset.
+    """
+    pool = np.random.default_rng([seed, 7]).permutation(subset_rows(data, subset))
+    group, y = on_host((data.group, data.y))
+    cell = 2 * group[pool] + y[pool]
+    stay = np.concatenate([np.flatnonzero(cell == c)[-spared:] for c in range(2 * data.groups)])
+    order = np.delete(pool, stay)
+    most = len(order) // multiple * multiple or len(order)
+    return order[: count if count <= len(order) else most]
