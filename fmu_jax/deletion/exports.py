@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fmu_jax import stream
-from fmu_jax.deletion import ledger, model, records, seal
+from fmu_jax.deletion import files, ledger, records, seal
 from fmu_jax.deletion.ledger import Ledger, Record
 from fmu_jax.deletion.model import Settings
-from scripts.harness import files, rows
 
 MODEL = "model.json"
 CERTIFICATES = "certificates"
 REPORT = "report.html"
+RELEASED = "released"
+"""Name under which a ledger keeps the published parameters, as float64."""
 
 
 def certificate_name(number: int) -> str:
@@ -61,7 +61,7 @@ def catch_up(db: Ledger, folder: Path) -> None:
         for record in ledger.records(db, missing):
             files.write_text(certificates / certificate_name(record.number), record.text)
         settings = Settings.from_json(ledger.meta(db, "settings"))
-        text = model_text(settings, model.unpack(settings, ledger.meta(db, "state")), last)
+        text = model_text(settings, released(db), last)
         path = folder / MODEL
         if not path.exists() or path.read_bytes() != text.encode():
             files.write_text(path, text)
@@ -74,8 +74,14 @@ def check_certificate(folder: Path, record: Record) -> None:
         raise FileExistsError(f"{path} is something else; move it away")
 
 
-def model_text(settings: Settings, state: stream.State, last: Record) -> str:
+def released(db: Ledger) -> np.ndarray:
+    """The parameters that are published now, ``(d,)``."""
+    return np.frombuffer(ledger.meta(db, RELEASED), "<f8")
+
+
+def model_text(settings: Settings, params: np.ndarray, last: Record) -> str:
     """``model.json``: all that is needed to predict, and nothing secret."""
+    said = records.parse(last)
     content = {
         "format": records.FORMAT,
         "store": settings.store,
@@ -83,14 +89,15 @@ def model_text(settings: Settings, state: stream.State, last: Record) -> str:
         "certificate": last.digest,
         "predict": "label 1 where sum(params * [(features - center) / scale, 1]) > 0",
         "feature_names": settings.feature_names,
-        "params": np.asarray(state.params).tolist(),
+        "params": params.tolist(),
         "center": settings.center,
-        "scale": settings.scale,
+        "scale": settings.scale_of_features,
         "label_name": settings.label_name,
         "label_values": settings.label_values,
         "group_name": settings.group_name,
         "group_values": settings.group_values,
-        **records.spent(settings, state),
-        "delta": settings.delta,
+        "release": said["release"],
+        "series": said["series"],
+        "statement": said["statement"],
     }
-    return rows.to_json(content, indent=1) + "\n"
+    return records.to_json(content)

@@ -13,7 +13,6 @@ from fmu_jax.metrics import GroupMetrics
 from scripts.harness import cli, placement, rows, store
 
 Subset = Literal["random", "minority", "majority"]
-Penalty = Literal["equalized_odds", "demographic_parity", "equal_opportunity", "individual"]
 Attribute = Literal["race", "gender"]
 DataSet = Literal["compas", "adult", "hsls"]
 

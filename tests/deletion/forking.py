@@ -21,8 +21,7 @@ import matplotlib.backends.backend_agg
 import scipy.linalg  # What JAX imports when it first compiles.
 
 from fmu_jax.deletion import command as fmu_delete
-from fmu_jax.deletion import exports, ledger, page, requests, seal, training
-from scripts.harness import files
+from fmu_jax.deletion import exports, files, ledger, page, requests, seal, training
 
 PLACES = {
     "ledger": ledger,

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmu_jax.deletion import command, ledger, page, requests, verification, waiting
+from fmu_jax.deletion import command, files, ledger, page, requests, verification, waiting
 from fmu_jax.deletion.table import Table, read
 from fmu_jax.deletion.words import in_flags, outcome
-from scripts.harness import files
 from tests.deletion import tables
 from tests.deletion.test_command import train_words
 
