@@ -1,4 +1,4 @@
-"""Deletion requests on one's own table: a fair model that forgets people, with a certificate for each request.
+r"""Deletion requests on one's own table: a fair model that forgets people, with a certificate for each request.
 
 The Python API is `train`, `delete`, `report` and `verify`; the command ``fmu-delete`` calls the same. Both need the
 extra ``deletion``: ``pip install 'fmu-pags-jax[deletion]'``.
@@ -6,7 +6,7 @@ extra ``deletion``: ``pip install 'fmu-pags-jax[deletion]'``.
 >>> import tempfile
 >>> from pathlib import Path
 >>> from fmu_jax import Objective, deletion
->>> people = "id,age,sex,paid\\n" + "".join(f"{k},{k * 37 % 50},{'mw'[k % 2]},{k * 7 % 50 > 20}\\n" for k in range(300))
+>>> people = "id,age,sex,paid\n" + "".join(f"{k},{k * 37 % 50},{'mw'[k % 2]},{k * 7 % 50 > 20}\n" for k in range(300))
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     table, store = Path(folder, "people.csv"), Path(folder, "store")
 ...     _ = table.write_text(people)

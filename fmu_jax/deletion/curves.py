@@ -8,7 +8,8 @@ WIDTH, HEIGHT = 340.0, 200.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 10.0, 10.0, 24.0
 _TICKS = 5
 
-Value = float | None
+Number = float | int
+Value = Number | None
 
 
 class Line(NamedTuple):
@@ -66,10 +67,10 @@ def draw(title: str, lines: Sequence[Line], *, zero: bool = False, whole: bool =
     places = max(len(f"{value:g}".partition(".")[2]) for value in y_ticks) if high < 1e6 else 0
     bottom, last = HEIGHT - _BOTTOM, max(count - 1, 1)
 
-    def across(number: float) -> float:
+    def across(number: Number) -> float:
         return round(_LEFT + number / last * (WIDTH - _RIGHT - _LEFT), 2)
 
-    def up(value: float) -> float:
+    def up(value: Number) -> float:
         return round(bottom - (value - low) / (high - low) * (bottom - _TOP), 2)
 
     x_ticks = [Tick(across(number), f"{number:g}") for number in ticks(0, last, whole=True) if number <= last]
@@ -77,7 +78,7 @@ def draw(title: str, lines: Sequence[Line], *, zero: bool = False, whole: bool =
     return Drawn(title, drawn, x_ticks, [Tick(up(value), f"{value:,.{places}f}") for value in y_ticks])
 
 
-def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+def ticks(low: Number, high: Number, *, whole: bool = False) -> list[float]:
     """At least two round numbers, evenly apart, from at most ``low`` to at least ``high``.
 
     >>> ticks(0, 13, whole=True), ticks(0, 1, whole=True)
@@ -93,7 +94,7 @@ def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     first = math.floor(low / step + 1e-9)
     last = max(math.ceil(high / step - 1e-9), first + 1)
     places = max(0, 2 - math.floor(math.log10(step)))
-    return [round(k * step, places) for k in range(first, last + 1)]
+    return [round(float(k * step), places) for k in range(first, last + 1)]
 
 
 def _path(line: Line, across, up) -> tuple[str, list[tuple[float, float]]]:

@@ -6,7 +6,9 @@ be seen; ``model.json`` is, whenever it is not what the ledger says.
 """
 
 import contextlib
+import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import numpy as np
 from fmu_jax.deletion import files, ledger, records, seal
 from fmu_jax.deletion.ledger import Ledger, Record
 from fmu_jax.deletion.model import Settings
+from fmu_jax.deletion.waiting import holder
 
 MODEL = "model.json"
 CERTIFICATES = "certificates"
@@ -40,6 +43,37 @@ def private() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """A folder beside a new store's place, which takes that place once it is whole; what a kill left is removed.
+
+    Raises:
+      ValueError: another process is making a store there.
+      OSError: nothing can be written there.
+    """
+    place = folder.with_name(f"{files.TEMPORARY_PREFIX}{folder.name}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place.mkdir(mode=0o700, exist_ok=True)
+    lock = place / ".lock"
+    with lock.open("ab") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{holder(lock)} is training for {folder}; wait for it") from None
+        try:
+            for leftover in place.iterdir():
+                if leftover != lock:
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            yield place
+            lock.unlink()
+            files.sync_folder(place)
+            place.rename(folder)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+    files.sync_folder(folder.parent)
 
 
 def catch_up(db: Ledger, folder: Path) -> None:

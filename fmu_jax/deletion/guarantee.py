@@ -166,9 +166,9 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
             about,
         ]
     together = (
-        f"All {number} releases of this store together, also if requests were chosen by looking at the models: epsilon "
-        f"{_said(spent.series_epsilon)} at {delta} (Gaussian differential privacy mu {_said(spent.series_mu)}), at most "
-        f"{right_guesses(spent.series_mu):g} % right guesses."
+        f"All {number} releases of this store together, also if requests were chosen by looking at the models: "
+        f"epsilon {_said(spent.series_epsilon)} at {delta} (Gaussian differential privacy mu "
+        f"{_said(spent.series_mu)}), at most {right_guesses(spent.series_mu):g} % right guesses."
     )
     if not fresh:
         unchanged = (

@@ -1,13 +1,9 @@
 """From a table of people to a new store: choose the noise, train, keep what later deletions need."""
 
-import contextlib
 import dataclasses
-import fcntl
 import math
 import random
 import secrets
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmu_jax import Data, FitResult, Objective, datasets, fit, metrics, predict_labels, privacy, stream
-from fmu_jax.deletion import exports, files, guarantee, ledger, model, people, records, seal, table
+from fmu_jax.deletion import exports, guarantee, ledger, model, people, records, seal, table
 from fmu_jax.deletion.model import Settings
 from fmu_jax.deletion.table import Table
-from fmu_jax.deletion.waiting import holder
 
 SERIES = (1, 10, 100, 1000)
 """For how many planned releases `Trained` tells the noise and the accuracy."""
@@ -104,13 +99,15 @@ def train(
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ValueError(f"{folder} exists and stays as it is; choose another `store`")
     draw = secrets.SystemRandom() if seed is None else random.Random(seed)
-    ids, split = table.read(source, seed=draw.getrandbits(32))
-    fitted = _fitted(objective, split.train)
-    settings = _settings(split, objective, plan, mu)
-    state = model.start(settings, fitted, split.train)
-    count, forgotten, far = _planned(settings, state, split.train, plan, draw.getrandbits(64))
-    settings = _admitting(settings, state, split.train, plan, far)
-    with _building(folder) as place:
+    with exports.building(
+        folder
+    ) as place:  # From the start, so that a place that cannot be written to is refused at once.
+        ids, split = table.read(source, seed=draw.getrandbits(32))
+        fitted = _fitted(objective, split.train)
+        settings = _settings(split, objective, plan, mu)
+        state = model.start(settings, fitted, split.train)
+        count, forgotten, far = _planned(settings, state, split.train, plan, draw.getrandbits(64))
+        settings = _admitting(settings, state, split.train, plan, far)
         _write(place, settings, state, split, ids)
     return Trained(
         settings=settings,
@@ -223,32 +220,6 @@ def _accuracy(objective: Objective, params: jax.Array, test: Data) -> float:
     return float(metrics.group_metrics(predict_labels(objective, params, test.x), test).accuracy)
 
 
-@contextlib.contextmanager
-def _building(folder: Path) -> Iterator[Path]:
-    """A folder beside the store's place, which takes that place once it is whole; what a kill left is removed."""
-    place = folder.with_name(f"{files.TEMPORARY_PREFIX}{folder.name}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    place.mkdir(mode=0o700, exist_ok=True)
-    lock = place / ".lock"
-    with lock.open("ab") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{holder(lock)} is training for {folder}; wait for it") from None
-        try:
-            for leftover in place.iterdir():
-                if leftover != lock:
-                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            yield place
-            lock.unlink()
-            files.sync_folder(place)
-            place.rename(folder)
-        except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
-            raise
-    files.sync_folder(folder.parent)
-
-
 def _write(place: Path, settings: Settings, state: stream.State, split: datasets.Split, ids: list[str]) -> None:
     salt = secrets.token_bytes(32)
     chosen = [*split.test_rows, *split.train_rows]
@@ -273,12 +244,19 @@ def _write(place: Path, settings: Settings, state: stream.State, split: datasets
         remaining={"train": settings.train_rows, "test": settings.test_rows},
         after=model.assess(params, split.test),
     )
+    _fill(place, meta, list(zip(hashes, range(settings.rows), strict=True)), rows, record)
+
+
+def _fill(
+    place: Path, meta: dict[str, bytes], everybody: list[tuple[bytes, int]], rows: np.ndarray, record: ledger.Record
+) -> None:
+    """Makes the ledger of a new store, sealed, and the files that follow it."""
     with ledger.created(place) as db:
         with ledger.exclusive(db):
-            ledger.add_people(db, hashes, range(settings.rows))
+            ledger.add_people(db, *zip(*everybody, strict=True))
             ledger.add_rows(db, rows)
             ledger.add_record(db, record)
-            everybody = ((name, position, 0) for position, name in enumerate(hashes))
-            for name, value in (meta | {seal.NAME: seal.whole(meta, everybody, rows, record.digest)}).items():
+            sealed = seal.whole(meta, ((*person, 0) for person in everybody), rows, record.digest)
+            for name, value in (meta | {seal.NAME: sealed}).items():
                 ledger.put_meta(db, name, value)
         exports.catch_up(db, place)
