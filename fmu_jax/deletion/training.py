@@ -99,9 +99,8 @@ def train(
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ValueError(f"{folder} exists and stays as it is; choose another `store`")
     draw = secrets.SystemRandom() if seed is None else random.Random(seed)
-    with exports.building(
-        folder
-    ) as place:  # From the start, so that a place that cannot be written to is refused at once.
+    # From the start, so that a place that cannot be written to is refused at once.
+    with exports.building(folder) as place:
         ids, split = table.read(source, seed=draw.getrandbits(32))
         fitted = _fitted(objective, split.train)
         settings = _settings(split, objective, plan, mu)

@@ -38,7 +38,9 @@ def make_store(folder: Path, n: int = 400, *, seed: int = 0, **plan) -> training
     path = folder.with_name("people.csv")
     people(n, seed=seed).to_csv(path, index=False)
     source = Table(path, "id", "paid", "sex")
-    return training.train(folder, source, objective=OBJECTIVE, plan=training.Plan(**{"releases": 4} | plan), seed=seed)
+    return training.train(
+        folder, source, objective=OBJECTIVE, plan=training.Plan(**{"releases": 4, "planned": 0.05} | plan), seed=seed
+    )
 
 
 def look(folder: Path):

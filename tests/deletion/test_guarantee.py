@@ -114,7 +114,7 @@ def test_a_series_goes_on_when_the_planned_releases_are_used_up(store):
     last = receipts[-1].certificate
     assert last["series"]["mu"] <= settings.mu
     assert last["release"]["mu"] < 2e-3 * receipts[0].certificate["release"]["mu"]
-    _, state, rows = tables.look(store)
+    _, _, rows = tables.look(store)
     assert as_data(rows[settings.test_rows :]).weight.sum() == settings.train_rows - 6
     assert np.abs(whitened(store)).max() < 8
 
@@ -185,5 +185,5 @@ def test_ranges_hold_in_python_too():
     from fmu_jax.deletion.flags import Train
 
     words = dict.fromkeys(("id", "label"), "x")
-    with pytest.raises(ValueError, match="--mu: expected a number > 0, got 0.0"):
+    with pytest.raises(ValueError, match=r"--mu: expected a number > 0, got 0\.0"):
         cli.check(Train(csv=None, store=None, group=("x",), mu=0.0, **words))

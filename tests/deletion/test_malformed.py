@@ -139,7 +139,7 @@ def ages_in(store, ids):
     """The ages in each person's row, as the ledger has them: none where the row is gone."""
     settings, _, rows = tables.look(store)
     column = settings.feature_names.index("age")
-    ages = np.rint(rows[:, column] * settings.scale[column] + settings.center[column]).astype(int).tolist()
+    ages = np.rint(rows[:, column] * settings.scale_of_features[column] + settings.center[column]).astype(int).tolist()
     places = {name: tables.position(store, name) for name in ids}
     return {name: [ages[place]] if rows[place].any() else [] for name, place in places.items()}
 
