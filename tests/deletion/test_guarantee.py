@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import sqlite3
+from pathlib import Path
 
 import jax
 import mpmath
@@ -12,19 +14,20 @@ import scipy.special
 from scipy import optimize, stats
 
 from fmu_jax.deletion import cli, exports, guarantee, ledger, requests, training
+from fmu_jax.deletion.flags import Train
 from fmu_jax.deletion.model import as_data
 from tests.deletion import tables
 
 
 def epsilon_of(mu, delta):
-    """The epsilon of Gaussian DP by root finding in 50 digits (Balle & Wang 2018, Theorem 8)."""
+    """The epsilon of Gaussian DP (Balle & Wang 2018, Theorem 8), by root finding in 50 digits."""
+
+    def excess(epsilon):
+        a, b = mu / mpmath.mpf(2) - epsilon / mu, -mu / mpmath.mpf(2) - epsilon / mu
+        return float((mpmath.ncdf(a) - mpmath.exp(epsilon) * mpmath.ncdf(b)) / delta - 1)
+
     with mpmath.workdps(50):
-
-        def excess(epsilon):
-            a, b = mu / mpmath.mpf(2) - epsilon / mu, -mu / mpmath.mpf(2) - epsilon / mu
-            return mpmath.ncdf(a) - mpmath.exp(epsilon) * mpmath.ncdf(b) - delta
-
-        return float(mpmath.findroot(excess, (mu * 0.5, mu * 10 + 1), solver="anderson"))
+        return optimize.brentq(excess, 0.0, 10 * mu + 1, xtol=1e-18, rtol=1e-14)
 
 
 def whitened(folder):
@@ -62,15 +65,15 @@ def test_a_release_is_not_the_model_and_noise_is_drawn_anew(trained, tmp_path):
 
 
 def test_noise_has_the_shape_and_scale_that_is_stated(store):
-    """2,000 releases of one model, whitened by NumPy: a standard normal, coordinate by coordinate and in length."""
+    """300 releases of one model, whitened by NumPy: a standard normal, coordinate by coordinate and in length."""
     settings, state, rows = tables.look(store)
     shape = guarantee.shape_of(rows[settings.test_rows :, :-2], settings.l2)
     params = np.asarray(state.params)
-    drawn = np.array([guarantee.publish(settings, params, 0.0, 1, shape) for _ in range(2000)])
+    drawn = np.array([guarantee.publish(settings, params, 0.0, 1, shape) for _ in range(300)])
     white = (drawn - params) @ np.linalg.cholesky(shape) / settings.scale
     assert stats.kstest(white.ravel(), "norm").pvalue > 1e-6
     assert stats.kstest((white**2).sum(axis=1), "chi2", args=(white.shape[1],)).pvalue > 1e-6
-    assert np.abs(np.corrcoef(white.T) - np.eye(white.shape[1])).max() < 0.12
+    assert np.abs(np.corrcoef(white.T) - np.eye(white.shape[1])).max() < 0.3
 
 
 def test_keys_are_of_128_bits_and_of_the_operating_system(monkeypatch):
@@ -170,8 +173,6 @@ def test_the_admitted_distance_is_the_power_of_two_that_the_plan_needs(trained):
 
 
 def test_a_store_of_secret_training_noise_is_refused_with_what_to_do(store):
-    import sqlite3
-
     with sqlite3.connect(store / ledger.NAME) as db:
         db.execute("PRAGMA user_version = 2")
     db.close()
@@ -182,8 +183,6 @@ def test_a_store_of_secret_training_noise_is_refused_with_what_to_do(store):
 
 
 def test_ranges_hold_in_python_too():
-    from fmu_jax.deletion.flags import Train
-
     words = dict.fromkeys(("id", "label"), "x")
     with pytest.raises(ValueError, match=r"--mu: expected a number > 0, got 0\.0"):
-        cli.check(Train(csv=None, store=None, group=("x",), mu=0.0, **words))
+        cli.check(Train(csv=Path("a.csv"), store=Path("a"), group=("x",), mu=0.0, **words))
