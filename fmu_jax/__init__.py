@@ -32,36 +32,41 @@ AISTATS 2024, arXiv 2307.14754.
 | ``private_training`` | DP-SGD by jax-privacy, for those features (extra ``private``, imported by itself) |
 | ``metrics`` | ``group_metrics``: accuracy and fairness by group |
 | ``thresholds`` | group thresholds, refitted on what remains |
+| ``deletion`` | deletion requests on your own table: the wing with files, a Python API, the command ``fmu-delete`` |
 """
 
+import importlib
 import importlib.metadata
+from typing import TYPE_CHECKING, Any
 
-from fmu_jax import (
-    audit,
-    calibration,
-    certificates,
-    datasets,
-    distances,
-    forget_sets,
-    heads,
-    intervals,
-    metrics,
-    output_perturbation,
-    privacy,
-    releases,
-    removal,
-    sharding,
-    spectrum,
-    stream,
-    thresholds,
-)
-from fmu_jax.certificates import Certificate, certify
-from fmu_jax.data import Data, make_data
-from fmu_jax.fitting import FitResult, NotConvergedError, fit
-from fmu_jax.intervals import fairness_interval
-from fmu_jax.objective import Objective, predict_labels, sample_noise
-from fmu_jax.output_perturbation import DescentCertificate, certify_descent
-from fmu_jax.removal import Removal, remove
+if TYPE_CHECKING:
+    from fmu_jax import (
+        audit,
+        calibration,
+        certificates,
+        datasets,
+        deletion,
+        distances,
+        forget_sets,
+        heads,
+        intervals,
+        metrics,
+        output_perturbation,
+        privacy,
+        releases,
+        removal,
+        sharding,
+        spectrum,
+        stream,
+        thresholds,
+    )
+    from fmu_jax.certificates import Certificate, certify
+    from fmu_jax.data import Data, make_data
+    from fmu_jax.fitting import FitResult, NotConvergedError, fit
+    from fmu_jax.intervals import fairness_interval
+    from fmu_jax.objective import Objective, predict_labels, sample_noise
+    from fmu_jax.output_perturbation import DescentCertificate, certify_descent
+    from fmu_jax.removal import Removal, remove
 
 __all__ = [
     "Certificate",
@@ -77,6 +82,7 @@ __all__ = [
     "certify",
     "certify_descent",
     "datasets",
+    "deletion",
     "distances",
     "fairness_interval",
     "fit",
@@ -97,6 +103,33 @@ __all__ = [
     "stream",
     "thresholds",
 ]
+
+
+_HOMES = {
+    **dict.fromkeys(("Certificate", "certify"), "certificates"),
+    **dict.fromkeys(("Data", "make_data"), "data"),
+    **dict.fromkeys(("FitResult", "NotConvergedError", "fit"), "fitting"),
+    "fairness_interval": "intervals",
+    **dict.fromkeys(("Objective", "predict_labels", "sample_noise"), "objective"),
+    **dict.fromkeys(("DescentCertificate", "certify_descent"), "output_perturbation"),
+    **dict.fromkeys(("Removal", "remove"), "removal"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is first asked for: a command's ``--help`` does not wait for JAX."""
+    if name in _HOMES:
+        found = getattr(importlib.import_module(f"fmu_jax.{_HOMES[name]}"), name)
+        globals()[name] = found
+        return found
+    if name in __all__:
+        return importlib.import_module(f"fmu_jax.{name}")
+    raise AttributeError(f"module 'fmu_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 try:
     __version__ = importlib.metadata.version("fmu-pags-jax")

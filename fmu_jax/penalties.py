@@ -29,6 +29,7 @@ from jaxtyping import Array, Float
 from fmu_jax import cells
 from fmu_jax.arrays import as_numbers
 from fmu_jax.data import Data, is_traced
+from fmu_jax.penalty_forms import FORMS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,12 +52,7 @@ class Penalty:
 
 jax.tree_util.register_dataclass(Penalty, data_fields=["match"], meta_fields=["pairwise"])
 
-PENALTIES = {
-    "equalized_odds": Penalty(np.array([[1.0, 0.0], [0.0, 1.0]])),
-    "demographic_parity": Penalty(np.array([[1.0, 1.0], [1.0, 1.0]])),
-    "equal_opportunity": Penalty(np.array([[0.0, 0.0], [0.0, 1.0]])),
-    "individual": Penalty(np.array([[1.0, 0.0], [0.0, 1.0]]), pairwise=True),
-}
+PENALTIES = {name: Penalty(np.array(form.match), form.pairwise) for name, form in FORMS.items()}
 
 
 def find(penalty: Any) -> Penalty:

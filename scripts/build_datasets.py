@@ -17,8 +17,9 @@ from typing import ClassVar, Literal, get_args
 import pooch
 
 from fmu_jax.datasets import adult, bundled, compas
+from fmu_jax.deletion import files
 from pags_jax.datasets import fashion_mnist, idx_folders, reading
-from scripts.harness import cli, files
+from scripts.harness import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = Path("fmu_jax/datasets/files")

@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
+from fmu_jax.deletion import files
 from scripts.fmu import audit as fmu_audit
 from scripts.fmu import certificates as fmu_certificates
 from scripts.fmu import embeddings as fmu_embeddings
@@ -36,7 +37,7 @@ from scripts.fmu import removal as fmu_removal
 from scripts.fmu import report as fmu_report
 from scripts.fmu import stream as fmu_stream
 from scripts.fmu import tradeoff as fmu_tradeoff
-from scripts.harness import cli, files, report, rows, store
+from scripts.harness import cli, report, rows, store
 from scripts.pags import alignment as pags_alignment
 from scripts.pags import answers as pags_answers
 from scripts.pags import autoencoder as pags_autoencoder

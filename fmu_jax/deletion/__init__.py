@@ -1,4 +1,22 @@
-"""Deletion requests on one's own table: what ``fmu_jax.deletion.command`` is made of.
+r"""Deletion requests on one's own table: a fair model that forgets people, with a certificate for each request.
+
+The Python API is `train`, `delete`, `report` and `verify`; the command ``fmu-delete`` calls the same. Both need the
+extra ``deletion``: ``pip install 'fmu-pags-jax[deletion]'``.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> from fmu_jax import Objective, deletion
+>>> people = "id,age,sex,paid\n" + "".join(f"{k},{k * 37 % 50},{'mw'[k % 2]},{k * 7 % 50 > 20}\n" for k in range(300))
+>>> with tempfile.TemporaryDirectory() as folder:
+...     table, store = Path(folder, "people.csv"), Path(folder, "store")
+...     _ = table.write_text(people)
+...     source = deletion.Table(table, id="id", label="paid", group="sex")
+...     trained = deletion.train(store, source, objective=Objective(l2=1e-3, fairness=1.0), seed=0)
+...     receipt = deletion.delete(store, ["7", "12"])
+...     agree = all(outcome.agrees for outcome in deletion.verify(store).values())
+...     page = deletion.report(store).name
+>>> receipt.certificate["deleted"], agree, page
+({'train': 2, 'test': 0}, True, 'report.html')
 
 A store is a folder, readable by its owner only. ``ledger.sqlite`` in it is the one source of truth; everything else
 follows it and is written again when it is missing or old.
@@ -6,13 +24,55 @@ follows it and is written again when it is missing or old.
 Modules:
     people: identifiers, exact and salted.
     table: a user's table, read and encoded.
-    ledger: the SQLite database; all SQL is here.
+    ledger, chunks, waiting: the SQLite database; all SQL is there.
     model: the streamed model, stored and restored; the rows as ``Data``.
+    guarantee: the noise of releases, what a series of them costs, and its words.
     records: certificates and the chain that they form.
     seal: a keyed digest of all that the ledger holds.
     exports: ``model.json`` and ``certificates/``.
     training: from a table to a new store.
     requests: a deletion request, wholly done or not begun.
     verification: recompute everything and compare; evidence, ledger_checks and model_checks are its parts.
-    page: the report.
+    page, curves: the report.
+    command, flags, cli, ranges, words: the command line. files: atomic writes.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fmu_jax.deletion.page import report
+    from fmu_jax.deletion.requests import Receipt, delete
+    from fmu_jax.deletion.table import Table
+    from fmu_jax.deletion.training import Plan, Trained, train
+    from fmu_jax.deletion.verification import Outcome, verify
+    from fmu_jax.deletion.words import UnwrittenError
+
+__all__ = [
+    "Outcome",
+    "Plan",
+    "Receipt",
+    "Table",
+    "Trained",
+    "UnwrittenError",
+    "delete",
+    "report",
+    "train",
+    "verify",
+]
+
+_HOMES = {
+    "report": "page",
+    **dict.fromkeys(("Receipt", "delete"), "requests"),
+    "Table": "table",
+    **dict.fromkeys(("Plan", "Trained", "train"), "training"),
+    **dict.fromkeys(("Outcome", "verify"), "verification"),
+    "UnwrittenError": "words",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is first asked for: a command's ``--help`` does not wait for JAX."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fmu_jax.deletion' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fmu_jax.deletion.{_HOMES[name]}"), name)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fmu_jax import Data, stream
-from fmu_jax.deletion import ledger, model, records
+from fmu_jax.deletion import exports, ledger, model, records
 from fmu_jax.deletion.ledger import Ledger, Record
 from fmu_jax.deletion.model import Settings
 
@@ -22,7 +22,8 @@ class Seen(NamedTuple):
       folder: the store.
       fault: what SQLite finds wrong with its file; empty if nothing.
       meta: all that is kept by name.
-      settings, state: of the model.
+      settings, state: of the model, which has no noise.
+      released: what is published, ``(d,)``.
       kept: all certificates of the ledger.
       said: their contents.
       hashes, positions, requests: of everybody, ``(n,)``.
@@ -34,6 +35,7 @@ class Seen(NamedTuple):
     meta: dict[str, bytes]
     settings: Settings
     state: stream.State
+    released: np.ndarray
     kept: list[Record]
     said: list[dict[str, Any]]
     hashes: list[bytes]
@@ -74,6 +76,7 @@ def look(db: Ledger, folder: Path) -> Seen:
         meta=ledger.all_meta(db),
         settings=settings,
         state=state,
+        released=exports.released(db),
         kept=kept,
         said=[records.parse(record) for record in kept],
         hashes=[name for name, _, _ in everybody],

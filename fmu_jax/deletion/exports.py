@@ -6,21 +6,24 @@ be seen; ``model.json`` is, whenever it is not what the ledger says.
 """
 
 import contextlib
+import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from fmu_jax import stream
-from fmu_jax.deletion import ledger, model, records, seal
+from fmu_jax.deletion import files, ledger, records, seal
 from fmu_jax.deletion.ledger import Ledger, Record
 from fmu_jax.deletion.model import Settings
-from scripts.harness import files, rows
+from fmu_jax.deletion.waiting import holder
 
 MODEL = "model.json"
 CERTIFICATES = "certificates"
 REPORT = "report.html"
+RELEASED = "released"
+"""Name under which a ledger keeps the published parameters, as float64."""
 
 
 def certificate_name(number: int) -> str:
@@ -42,6 +45,37 @@ def private() -> Iterator[None]:
         os.umask(before)
 
 
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """A folder beside a new store's place, which takes that place once it is whole; what a kill left is removed.
+
+    Raises:
+      ValueError: another process is making a store there.
+      OSError: nothing can be written there.
+    """
+    place = folder.with_name(f"{files.TEMPORARY_PREFIX}{folder.name}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place.mkdir(mode=0o700, exist_ok=True)
+    lock = place / ".lock"
+    with lock.open("ab") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{holder(lock)} is training for {folder}; wait for it") from None
+        try:
+            for leftover in place.iterdir():
+                if leftover != lock:
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            yield place
+            lock.unlink()
+            files.sync_folder(place)
+            place.rename(folder)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+    files.sync_folder(folder.parent)
+
+
 def catch_up(db: Ledger, folder: Path) -> None:
     """Writes what is missing, and ``model.json`` unless it is the ledger's; nobody else writes meanwhile.
 
@@ -61,7 +95,7 @@ def catch_up(db: Ledger, folder: Path) -> None:
         for record in ledger.records(db, missing):
             files.write_text(certificates / certificate_name(record.number), record.text)
         settings = Settings.from_json(ledger.meta(db, "settings"))
-        text = model_text(settings, model.unpack(settings, ledger.meta(db, "state")), last)
+        text = model_text(settings, released(db), last)
         path = folder / MODEL
         if not path.exists() or path.read_bytes() != text.encode():
             files.write_text(path, text)
@@ -74,8 +108,14 @@ def check_certificate(folder: Path, record: Record) -> None:
         raise FileExistsError(f"{path} is something else; move it away")
 
 
-def model_text(settings: Settings, state: stream.State, last: Record) -> str:
+def released(db: Ledger) -> np.ndarray:
+    """The parameters that are published now, ``(d,)``."""
+    return np.frombuffer(ledger.meta(db, RELEASED), "<f8")
+
+
+def model_text(settings: Settings, params: np.ndarray, last: Record) -> str:
     """``model.json``: all that is needed to predict, and nothing secret."""
+    said = records.parse(last)
     content = {
         "format": records.FORMAT,
         "store": settings.store,
@@ -83,14 +123,15 @@ def model_text(settings: Settings, state: stream.State, last: Record) -> str:
         "certificate": last.digest,
         "predict": "label 1 where sum(params * [(features - center) / scale, 1]) > 0",
         "feature_names": settings.feature_names,
-        "params": np.asarray(state.params).tolist(),
+        "params": params.tolist(),
         "center": settings.center,
-        "scale": settings.scale,
+        "scale": settings.scale_of_features,
         "label_name": settings.label_name,
         "label_values": settings.label_values,
         "group_name": settings.group_name,
         "group_values": settings.group_values,
-        **records.spent(settings, state),
-        "delta": settings.delta,
+        "release": said["release"],
+        "series": said["series"],
+        "statement": said["statement"],
     }
-    return rows.to_json(content, indent=1) + "\n"
+    return records.to_json(content)

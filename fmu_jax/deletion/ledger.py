@@ -30,7 +30,7 @@ NAME = "ledger.sqlite"
 WAIT_S = 600.0
 """How long one process waits for another's request."""
 _APPLICATION = 0x464D5544
-_VERSION = 2
+_VERSION = 3
 
 _SCHEMA = f"""
 PRAGMA journal_mode = WAL;
@@ -110,12 +110,23 @@ def opened(folder: Path, *, to_look: bool = False) -> Iterator[Ledger]:
     with _errors(path), contextlib.closing(_connect(path, immutable=bool(closed))) as db:
         marks = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
         if marks != [_APPLICATION, _VERSION]:
-            raise ValueError(f"{path} is no ledger of version {_VERSION}")
+            raise ValueError(_otherwise(path, marks))
         if not closed:
             settle(db)
         yield db
         if closed and _stamp(path) != before:
             raise OSError(f"{path} was changed by another process while it was read; run this command again")
+
+
+def _otherwise(path: Path, marks: list[int]) -> str:
+    """Why a file is no ledger of this version, and what to do."""
+    if marks[0] != _APPLICATION or marks[1] >= _VERSION:
+        return f"{path} is no ledger of version {_VERSION}"
+    return (
+        f"{path} is of version {marks[1]}, whose models had secret noise in the training, a guarantee that a series of "
+        "published models does not have; the store stays as it is, with its certificates. Take the people whom it "
+        "deleted out of your table, and train a new store"
+    )
 
 
 def read_only(db: Ledger) -> bool:

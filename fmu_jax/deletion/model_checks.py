@@ -1,4 +1,4 @@
-"""Checks of a store's model: settings, accumulators, parameters, residual, measures, all computed again from the rows.
+"""Checks of a store's model: settings, accumulators, parameters, distance, release, measures, computed from the rows.
 
 Each takes what there is to see, returns what it found in words, and raises when two things disagree.
 """
@@ -6,32 +6,39 @@ Each takes what there is to see, returns what it found in words, and raises when
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
-from fmu_jax import FitResult, privacy, stream
+from fmu_jax import FitResult, Removal, fit, releases
 from fmu_jax.data import cell_counts
-from fmu_jax.deletion import model, records
+from fmu_jax.deletion import guarantee, model
 from fmu_jax.deletion.evidence import Seen, agree
 from fmu_jax.removal.newton import fair_newton
-from fmu_jax.rounding import gradient_with_error
+
+_UNLIKELY = 1e-12
+"""Chance that the noise of an honest release is found too small or too large."""
+_SOLVED = 1e-7
+"""How far a retrained model, computed anew, may be off for want of solver steps, in units of its size."""
 
 
 def check_settings(seen: Seen) -> str:
     """The state is of the store's settings."""
     state, settings = seen.state, seen.settings
     for name, stored, said in (
-        *((name, getattr(state, name), getattr(settings, name)) for name in ("sigma", "delta", "budget")),
         *((name, getattr(state.objective, name), getattr(settings, name)) for name in ("l2", "fairness")),
+        ("noise", jnp.max(jnp.abs(state.noise)), 0.0),
     ):
         agree(float(stored) == said, f"the state has {name} {float(stored):g}, the settings {said:g}")
     pairs = zip(jax.tree.leaves(state.objective), jax.tree.leaves(settings.objective), strict=True)
     agree(all(np.array_equal(a, b) for a, b in pairs), "the state is of another penalty than the settings")
-    return f"sigma {settings.sigma:g}, delta {settings.delta:g}, budget {settings.budget:g}"
+    scale = guarantee.scale_for(settings.mu, settings.releases, settings.admitted)
+    agree(settings.scale == scale, f"the noise's scale is {settings.scale:.6g}, the planned series needs {scale:.6g}")
+    return f"noise of scale {scale:.3g} for an admitted distance of {settings.admitted:.3g}"
 
 
 def check_accumulators(seen: Seen) -> str:
     """The accumulators are those of the remaining rows, to rounding."""
     anchored = FitResult(seen.state.anchor, jnp.ones((), bool), jnp.zeros(()), jnp.zeros((), jnp.int32))
-    again = model.start(seen.settings, anchored, seen.train, seen.state.noise)
+    again = model.start(seen.settings, anchored, seen.train)
     stored, fresh = seen.state.moments, again.moments
     agree(np.array_equal(stored.counts, fresh.counts), f"the state counts {stored.counts}, the rows {fresh.counts}")
     agree(np.array_equal(stored.counts, cell_counts(seen.train)), "the state counts other rows")
@@ -48,35 +55,63 @@ def check_accumulators(seen: Seen) -> str:
 
 
 def check_parameters(seen: Seen) -> str:
-    """The published parameters are the Newton step from the anchor for what remains, computed anew."""
+    """The parameters without noise are the Newton step from the anchor for what remains, computed anew."""
     train, state = seen.train, seen.state
-    expected = fair_newton(seen.settings.objective, state.anchor, train, train, noise=state.noise).params
+    expected = fair_newton(seen.settings.objective, state.anchor, train, train, noise=None).params
     off, size = float(jnp.linalg.norm(state.params - expected)), float(jnp.linalg.norm(expected))
     agree(off <= 1e-7 * max(size, 1.0), f"the parameters are {off:.3g} away from those of the remaining rows")
     return f"off by {off:.2g} of {size:.3g}"
 
 
-def check_residual(seen: Seen) -> str:
-    """The exact gradient of the remaining objective is within the bound, and the bound costs what is said."""
-    state, settings = seen.state, seen.settings
-    gradient, margin = gradient_with_error(settings.objective, state.params, seen.train, state.noise)
-    least = float(jnp.linalg.norm(gradient) - margin)
-    bound = float(state.residual_bound)
-    agree(least <= bound, f"the residual is at least {least:.4g}, the state bounds it by {bound:.4g}")
-    epsilon = float(privacy.certified_epsilon(bound, settings.sigma, settings.delta))
-    agree(
-        np.isclose(float(state.epsilon), epsilon, rtol=1e-12), f"the bound costs {epsilon:.6g}, not {state.epsilon:.6g}"
-    )
-    agree(not bool(stream.needs_refresh(state)), f"epsilon {epsilon:.4g} passes the budget {settings.budget:g}")
-    said, now = seen.said[-1], records.spent(settings, state)
-    same = all(said[name] == value for name, value in now.items())
-    agree(same, f"the last certificate says epsilon {said['epsilon']}, the state {now['epsilon']}")
-    return f"{max(least, 0.0):.3g}, at most {bound:.3g}, epsilon {epsilon:.3g} of {settings.budget:g}"
+def check_distance(seen: Seen) -> str:
+    """The model is as near to the retrained one as it is admitted: certified anew from the rows, and seen.
+
+    Three numbers: the certified distance that the stored state gives, the one that all remaining rows give, and the
+    distance to a model that is retrained now.
+    """
+    settings, train, params = seen.settings, seen.train, seen.state.params
+    shape = guarantee.shape_of(np.asarray(train.x), settings.l2)
+    admitted = guarantee.admitted(settings, max(seen.said[-1]["series"]["released"], 1))
+    stored = guarantee.distance(seen.state, shape)
+    agree(stored <= admitted, f"the model is certified within {stored:.4g} only, and {admitted:.4g} is admitted")
+    found = fit(settings.objective, train, init=params, throw=False)
+    agree(found.converged, "the model cannot be retrained: the solver does not converge")
+    apart = np.asarray(params - found.params)
+    true = float(np.sqrt(apart @ shape @ apart))
+    solved = _SOLVED * float(np.linalg.norm(found.params)) * np.sqrt(np.trace(shape))
+    agree(true <= stored + solved, f"the model is {true:.4g} away from the retrained one, certified was {stored:.4g}")
+    here = jnp.zeros(len(train.y), bool)
+    removal = Removal(params, train, here, params, found.converged, found.grad_norm, found.steps)
+    again = float(releases.distance_to_retrained(settings.objective, removal, shape=jnp.asarray(shape)))
+    agree(true <= again + solved, f"the model is {true:.4g} away from the retrained one, the rows certify {again:.4g}")
+    return f"{true:.2g}, certified {stored:.2g} (from all rows {again:.2g}), admitted {admitted:.2g}"
+
+
+def check_release(seen: Seen) -> str:
+    """What is published is the model with noise of the stated kind: on its grid, and of a likely size.
+
+    The noise itself is kept nowhere, so that nothing more can be checked. A model of the training has none.
+    """
+    settings, params, number = seen.settings, np.asarray(seen.state.params), seen.said[-1]["series"]["released"]
+    if not number:
+        agree(np.array_equal(seen.released, params), "the model of the training is published with something added")
+        return "the model of the training, without noise"
+    agree(np.isfinite(seen.released).all(), "the published parameters are no numbers")
+    shape = guarantee.shape_of(np.asarray(seen.train.x), settings.l2)
+    # The grid of the release, whose spacing depends on scale and shape; a held-out deletion changes neither.
+    spacing = 2.0 ** (np.floor(np.log2(settings.scale / np.sqrt(np.trace(shape)))) - 9)  # Or twice that.
+    agree((np.round(seen.released / spacing) * spacing == seen.released).all(), "what is published is not on the grid")
+    noise = np.linalg.cholesky(shape).T @ (seen.released - params) / settings.scale
+    size, d = float(noise @ noise), len(noise)
+    low, high = (float(scipy.special.chdtri(d, tail)) for tail in (1 - _UNLIKELY, _UNLIKELY))
+    said = f"the noise of the release has size {np.sqrt(size / d):.3g} where 1 is due"
+    agree(low <= size <= high, f"{said}: it is not of the stated scale")
+    return f"release {number}: {said}"
 
 
 def check_measures(seen: Seen) -> str:
-    """Accuracy, fairness and its interval are what the last certificate says."""
-    found, said = model.assess(seen.state, seen.test), seen.said[-1]["after"]
+    """Accuracy and fairness of the published model are what the last certificate says."""
+    found, said = model.assess(seen.released, seen.test), seen.said[-1]["after"]
     differing = [name for name, value in found.items() if said[name] != value]
     agree(not differing, f"the last certificate says other than the held-out people do: {', '.join(differing)}")
     return f"{len(found)} of {int(seen.test.weight.sum())} held-out people"

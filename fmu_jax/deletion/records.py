@@ -1,69 +1,37 @@
 """Certificates: one for the training and one for each request, each naming the digest of the one before.
 
-A certificate holds scalars only. Bound and epsilon are rounded up to four digits: from their last digits, and the
-store, a guess at a deleted row could be checked. Rates have three decimals: more of them, before and after, would tell
-the group of a held-out person who was deleted, and whether the model was right about them.
+A certificate may be handed out, so it says nothing that depends on the deleted rows but through a release: not the
+certified distance, not whether the model was unlearned or retrained, and its rates are those of the published model.
+Rates have three decimals: more of them, before and after, would tell the group of a held-out person who was deleted,
+and whether the model was right about them.
 """
 
 import datetime
+import functools
 import hashlib
-import math
+import importlib.metadata
+import json
+import platform
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fmu_jax import stream
+from fmu_jax.deletion import guarantee
 from fmu_jax.deletion.ledger import Record
 from fmu_jax.deletion.model import Settings
-from scripts.harness import rows
 
-FORMAT = "fmu-deletion 1"
-TRAINED = "trained"
-UNCHANGED = "none: only held-out people, the model does not change"
-STREAMED = "fair_newton, streamed"
-REFRESHED = "refreshed: retrained on who remains, under the same secret noise"
-# A change of these is another FORMAT, as verify compares them.
-METHODS = (TRAINED, UNCHANGED, STREAMED, REFRESHED)
-VERSIONS = ("project", "code", "jax", "jaxlib", "numpy", "python")
-STATEMENT = (
-    "Up to (epsilon, delta) nobody can tell the published model from one trained anew without these people, provided "
-    "that they do not know the secret noise, that the requests were not chosen by looking at published models, and "
-    "that they see this model only, not the ones published before it."
-)
-
-
-def rounded_up(value: float, digits: int = 4) -> float:
-    """The next number of so many significant digits at or above a value.
-
-    >>> rounded_up(0.0123412), rounded_up(2.0)
-    (0.01235, 2.0)
-    """
-    if value == 0 or not math.isfinite(value):
-        return value
-    places = digits - 1 - math.floor(math.log10(abs(value)))
-    near = round(value, places)
-    return near if near >= value else round(near + 10.0**-places, places)
-
-
-def spent(settings: Settings, state: stream.State) -> dict[str, float]:
-    """What the current model has used of the budget, as certificates say it."""
-    epsilon = rounded_up(float(state.epsilon))
-    if float(state.epsilon) <= settings.budget:
-        epsilon = min(epsilon, settings.budget)
-    return {
-        "residual_bound": rounded_up(float(state.residual_bound)),
-        "epsilon": epsilon,
-        "epsilon_left": round(max(settings.budget - epsilon, 0.0), 9),
-    }
+FORMAT = "fmu-deletion 2"
+PROJECT = "fmu-pags-jax"
 
 
 def make(
     settings: Settings,
-    state: stream.State,
+    params: np.ndarray,
     previous: Record | None,
     *,
-    method: str,
+    fresh: bool,
     ids: Iterable[bytes] = (),
     deleted: Mapping[str, int],
     remaining: Mapping[str, int],
@@ -74,48 +42,88 @@ def make(
 
     Args:
       settings: of the store.
-      state: the model that is published with it.
+      params: what is published with it, ``(d,)``.
       previous: the certificate before it; None for the training.
-      method: how the model was reached.
+      fresh: whether a release is published with it; else the model stays as it was, or is that of the training.
       ids: hashes of the people that were deleted.
       deleted: how many people, ``train`` and ``test``.
       remaining: the same of who remains.
       ignored: how many ids were passed over, by reason.
-      after: how the model does now, from ``model.assess``; what it did before is what the previous one says.
+      after: how the published model does now, from ``model.assess``; what the one before did the previous one says.
 
     Returns:
       The record; its number follows the previous one's.
     """
-    environment = rows.environment()
+    last = {} if previous is None else parse(previous)
+    number = last["series"]["released"] if last else 0
     now = datetime.datetime.now(datetime.UTC)
     content = {
         "format": FORMAT,
         "store": settings.store,
-        "number": 0 if previous is None else previous.number + 1,
+        "number": last["number"] + 1 if last else 0,
         "time": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "method": method,
         "deleted": dict(deleted),
         "ignored": dict(ignored or {}),
         "remaining": dict(remaining),
-        **spent(settings, state),
-        "epsilon_budget": settings.budget,
-        "delta": settings.delta,
-        "sigma": settings.sigma,
-        "statement": STATEMENT,
-        "before": None if previous is None else parse(previous)["after"],
+        **promise(settings, number + fresh, fresh),
+        "model": digest_of_params(params),
+        "before": last.get("after"),
         "after": dict(after),
-        "dtype": str(np.asarray(state.params).dtype),
-        "versions": {name: environment[name] for name in VERSIONS},
+        "dtype": str(params.dtype),
+        "versions": versions(),
         "ids": sorted(name.hex() for name in ids),
         "previous": None if previous is None else previous.digest,
     }
-    text = rows.to_json(content, indent=1) + "\n"
+    text = to_json(content)
     return Record(content["number"], text, digest_of(text))
+
+
+def promise(settings: Settings, number: int, fresh: bool) -> dict[str, Any]:
+    """What a certificate says of the guarantee, after so many releases: all of it follows from the settings.
+
+    Args:
+      settings: of the store.
+      number: how many releases there are.
+      fresh: whether the last one came with this certificate.
+    """
+    spent = guarantee.cost(settings, number)
+    return {
+        "release": {
+            "number": number,
+            "mu": spent.mu,
+            "epsilon": spent.epsilon,
+            "delta": settings.delta,
+            "admitted_distance": guarantee.admitted(settings, number),
+            "noise_scale": settings.scale,
+        }
+        if fresh
+        else None,
+        "series": {
+            "released": number,
+            "mu": spent.series_mu,
+            "epsilon": spent.series_epsilon,
+            "delta": settings.delta,
+            "planned_releases": settings.releases,
+            "planned_mu": settings.mu,
+            "planned_left": spent.left,
+        },
+        "statement": guarantee.statement(settings, number, fresh),
+    }
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """Strict JSON, as certificates and ``model.json`` are written."""
+    return json.dumps(content, allow_nan=False, indent=1) + "\n"
 
 
 def digest_of(text: str) -> str:
     """SHA-256 of a certificate's text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of_params(params: np.ndarray) -> str:
+    """SHA-256 of published parameters as little-endian float64, in hexadecimal."""
+    return hashlib.sha256(np.asarray(params, "<f8").tobytes()).hexdigest()
 
 
 def parse(record: Record) -> dict[str, Any]:
@@ -124,7 +132,27 @@ def parse(record: Record) -> dict[str, Any]:
     Raises:
       ValueError: it is no JSON object.
     """
-    content = rows.from_json(record.text)
+    content = json.loads(record.text)
     if not isinstance(content, dict):
         raise ValueError(f"certificate {record.number} is no JSON object")
     return content
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Which versions, and which code of this package, write a certificate; the same text throughout a process."""
+    found = {"python": platform.python_version(), "code": _code()}
+    for name, distribution in {"project": PROJECT, "jax": "jax", "jaxlib": "jaxlib", "numpy": "numpy"}.items():
+        try:
+            found[name] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:  # A checkout on the path, not installed.
+            found[name] = "not installed"
+    return dict(sorted(found.items()))
+
+
+def _code() -> str:
+    """The first 12 hexadecimal digits of a SHA-256 over the sources of ``fmu_jax``."""
+    digest, package = hashlib.sha256(), Path(__file__).resolve().parents[1]
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]

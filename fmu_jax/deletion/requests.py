@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fmu_jax import NotConvergedError, stream
-from fmu_jax.deletion import exports, ledger, model, people, records, seal, words
+from fmu_jax.deletion import exports, guarantee, ledger, model, people, records, seal, words
 from fmu_jax.deletion.ledger import Ledger, Record
 from fmu_jax.deletion.model import Settings
-
-
-class UnwrittenError(Exception):
-    """A request is done and in the ledger, but not all files that follow it could be written."""
+from fmu_jax.deletion.words import UnwrittenError
 
 
 class Chosen(NamedTuple):
@@ -24,48 +21,75 @@ class Chosen(NamedTuple):
     ignored: dict[str, int]
 
 
-def delete(folder: Path, ids: Sequence[str], *, ignore_missing: bool = False, refresh: bool = False) -> Record:
-    """Deletes people from a store, as one request.
+UNCHANGED = "unchanged, because only held-out people were deleted"
+UNLEARNED = "unlearned by one fair Newton step"
+RETRAINED = "retrained on who remains"
+
+
+class Receipt(NamedTuple):
+    """What a request tells whoever runs the store.
+
+    Attributes:
+      certificate: its content, which may be handed out.
+      path: of the certificate's file.
+      how: whether the model was unlearned, retrained or left unchanged. Do not publish it.
+      distance: certified distance to the retrained model, None where the model did not change. Do not publish it.
+      admitted: the largest distance that this release may have.
+    """
+
+    certificate: dict[str, Any]
+    path: Path
+    how: str
+    distance: float | None
+    admitted: float
+
+
+@model.in_float64
+def delete(store: str | Path, ids: Sequence[str], *, ignore_missing: bool = False, refresh: bool = False) -> Receipt:
+    """Deletes people from a store as one request, and publishes a model without them: ``model.json`` and a certificate.
+
+    A process that stays compiles once: the first request takes seconds, later ones a fraction of one.
 
     Args:
-      folder: the store.
-      ids: whom, as in the table that the store was trained on.
+      store: the store's folder.
+      ids: whom, as in the table that the store was trained on: text, exactly. More of them in one request cost no more
+        of the guarantee than one.
       ignore_missing: pass over ids that are unknown, repeated or already deleted, in place of refusing all.
-      refresh: retrain on who remains even if the budget allows a streamed step, so that nothing in the store was
-        computed from the deleted people's rows.
+      refresh: retrain on who remains even where an unlearned model may be released, so that nothing in the store was
+        computed from the deleted people's rows. Where only held-out people are deleted, it changes nothing.
 
     Returns:
-      The request's certificate.
+      The ``Receipt``.
 
     Raises:
       ValueError: ids are unknown, repeated or already deleted, or nobody of a group and label would be left. The
         store is then as it was.
       OSError: the store cannot be read or written; nobody was deleted.
-      UnwrittenError: the request is done.
+      UnwrittenError: the request is done, but not all its files could be written; do not repeat it.
     """
-    model.use_float64()
-    record = None
+    folder, done = Path(store), None
     with words.outcome("nobody was deleted", OSError, ValueError, ledger.Error):
         try:
             with ledger.opened(folder) as db:
                 exports.catch_up(db, folder)
                 with ledger.exclusive(db):
-                    served = _serve(db, ids, ignore_missing, refresh)
-                record = served  # From here on it is done.
+                    record, receipt = _serve(db, folder, list(ids), ignore_missing, refresh)
+                done = receipt  # From here on it is done.
                 ledger.settle(db)
                 exports.catch_up(db, folder)
                 exports.check_certificate(folder, record)
         except (OSError, ValueError, ledger.Error) as error:
-            if record is None:
+            if done is None:
                 raise
             raise UnwrittenError(
-                f"request {record.number} is done and in the ledger, but not all files could be written ({error}); do "
-                "not send it again: report, or the next delete, writes them (exit status 3)"
+                f"request {done.certificate['number']} is done and in the ledger, but not all files could be written "
+                f"({error}); do not send it again: report, or the next delete, writes them (exit status 3)"
             ) from error
-    return record
+    return done
 
 
-def _serve(db: Ledger, ids: Sequence[str], ignore_missing: bool, refresh: bool) -> Record:
+def _serve(db: Ledger, folder: Path, ids: Sequence[str], ignore_missing: bool, refresh: bool) -> tuple[Record, Receipt]:
+    """All of a request that is in the ledger."""
     settings = Settings.from_json(ledger.meta(db, "settings"))
     seal.check(db, settings.rows)
     previous = ledger.last_record(db)
@@ -78,23 +102,30 @@ def _serve(db: Ledger, ids: Sequence[str], ignore_missing: bool, refresh: bool) 
 
     ledger.erase_rows(db, chosen.positions)
     ledger.mark_deleted(db, chosen.hashes, previous.number + 1)
-    after, method = _without(db, settings, before, trained, refresh)
+    number = records.parse(previous)["series"]["released"] + bool(len(trained))
+    after = Model(before, UNCHANGED, None, exports.released(db))
+    if len(trained):
+        held = ledger.rows_between(db, settings.test_rows, settings.rows)
+        after = _without(settings, before, trained, held, number, refresh)
     test = model.as_data(ledger.rows_between(db, 0, settings.test_rows), len(settings.group_values))
     record = records.make(
         settings,
-        after,
+        after.params,
         previous,
-        method=method,
+        fresh=len(trained) > 0,
         ids=chosen.hashes,
         deleted={"train": len(trained), "test": int(held_out.sum())},
-        remaining={"train": int(np.asarray(after.counts).sum()), "test": int(np.asarray(test.weight).sum())},
+        remaining={"train": int(np.asarray(after.state.counts).sum()), "test": int(np.asarray(test.weight).sum())},
         ignored=chosen.ignored,
-        after=model.assess(after, test),
+        after=model.assess(after.params, test),
     )
-    ledger.put_meta(db, "state", model.pack(after))
+    ledger.put_meta(db, "state", model.pack(after.state))
+    ledger.put_meta(db, exports.RELEASED, np.asarray(after.params, "<f8").tobytes())
     ledger.add_record(db, record)
     seal.renew(db, chosen.hashes, chosen.positions, rows, record.number)
-    return record
+    path = folder / exports.CERTIFICATES / exports.certificate_name(record.number)
+    admitted = guarantee.admitted(settings, max(number, 1))
+    return record, Receipt(records.parse(record), path, after.how, after.distance, admitted)
 
 
 def choose(db: Ledger, ids: Sequence[str], *, ignore_missing: bool) -> Chosen:
@@ -118,7 +149,7 @@ def choose(db: Ledger, ids: Sequence[str], *, ignore_missing: bool) -> Chosen:
     why = {"left out": "left out of the training for a missing value, so that no row of theirs is kept"}
     said = "; ".join(f"{why.get(what, what)}: {people.named(names)}" for what, names in wrong.items() if names)
     if said and not ignore_missing:
-        raise ValueError(f"nobody was deleted, because ids are {said}; correct them, or pass --ignore-missing")
+        raise ValueError(f"nobody was deleted, because ids are {said}; correct them, or pass ignore_missing=True")
     kept = np.flatnonzero(~unknown & ~gone)
     if not len(kept):
         raise ValueError(f"none of the {len(unique)} ids can be deleted ({said})")
@@ -141,25 +172,33 @@ def _check_cells(settings: Settings, state: stream.State, trained: np.ndarray) -
         )
 
 
+class Model(NamedTuple):
+    """A model without noise, how it was reached and how far it may be from the retrained one, and what is published."""
+
+    state: stream.State
+    how: str
+    distance: float | None
+    params: np.ndarray
+
+
 def _without(
-    db: Ledger, settings: Settings, before: stream.State, trained: np.ndarray, refresh: bool
-) -> tuple[stream.State, str]:
-    """The model without these rows, within the budget, and how it was reached."""
-    state, method = before, records.UNCHANGED
-    if len(trained):
-        state, method = model.delete(before, trained), records.STREAMED
-    if refresh or bool(stream.needs_refresh(state)):
-        held = ledger.rows_between(db, settings.test_rows, settings.rows)
-        data = model.as_data(held, len(settings.group_values))
+    settings: Settings, before: stream.State, trained: np.ndarray, held: np.ndarray, number: int, refresh: bool
+) -> Model:
+    """The model without these rows, within the admitted distance of the retrained one, and release ``number`` of it."""
+    state, how = model.delete(before, trained), UNLEARNED
+    shape, admitted = guarantee.shape_of(held[:, :-2], settings.l2), guarantee.admitted(settings, number)
+    distance = guarantee.distance(state, shape)
+    if refresh or not distance <= admitted:
         try:
-            state, method = stream.refresh(state, data), records.REFRESHED
+            state = stream.refresh(state, model.as_data(held, len(settings.group_values)))
         except NotConvergedError as error:
             raise ValueError(
-                f"retraining on who remains failed ({error}); train a new store with a larger --l2"
+                f"retraining on who remains failed ({error}); train a new store with a larger `l2`"
             ) from error
-    if bool(stream.needs_refresh(state)):
+        distance, how = guarantee.distance(state, shape), RETRAINED
+    if not distance <= admitted:
         raise ValueError(
-            f"even the retrained model has epsilon {float(state.epsilon):.3g}, above the budget {settings.budget:g}; "
-            "train a new store with a larger --sigma"
+            f"even the retrained model is certified only within {distance:.3g}, and {admitted:.3g} is admitted; train "
+            "a new store with a larger `l2` or `admitted`"
         )
-    return state, method
+    return Model(state, how, distance, guarantee.publish(settings, state.params, distance, number, shape))

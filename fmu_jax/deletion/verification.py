@@ -4,7 +4,7 @@ That is: no export. Opening a ledger still finishes what a killed process left i
 lies on a read-only disk, where it is read without locks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +20,12 @@ CHECKS: dict[str, Callable[[Seen], str]] = {
     "people": ledger_checks.check_people,
     "rows": ledger_checks.check_rows,
     "numbers": ledger_checks.check_numbers,
+    "guarantee": ledger_checks.check_guarantee,
     "settings": model_checks.check_settings,
     "accumulators": model_checks.check_accumulators,
     "parameters": model_checks.check_parameters,
-    "residual": model_checks.check_residual,
+    "distance": model_checks.check_distance,
+    "release": model_checks.check_release,
     "measures": model_checks.check_measures,
     "model.json": ledger_checks.check_model,
 }
@@ -41,20 +43,21 @@ class Outcome(NamedTuple):
     detail: str
 
 
-def verify(folder: Path) -> Iterator[tuple[str, Outcome]]:
-    """Checks a store; nobody else writes to it meanwhile.
+@model.in_float64
+def verify(store: str | Path) -> dict[str, Outcome]:
+    """Computes everything in a store anew from its rows, and compares; nobody else writes to it meanwhile.
 
     Args:
-      folder: the store.
+      store: the store's folder; it may be read-only.
 
-    Yields:
-      The name of each check, and what it found.
+    Returns:
+      By the name of each check, whether things agree and what was found.
 
     Raises:
       ValueError: the ledger, or the state in it, cannot be read at all.
       OSError: the same, or there is no store.
     """
-    model.use_float64()
+    folder, found = Path(store), {}
     with ledger.opened(folder, to_look=True) as db, ledger.exclusive(db):
         try:
             seen = look(db, folder)
@@ -62,9 +65,9 @@ def verify(folder: Path) -> Iterator[tuple[str, Outcome]]:
             raise ValueError(f"the ledger in {folder} cannot be read: {type(error).__name__}: {error}") from error
         for name, check in CHECKS.items():
             try:
-                outcome = Outcome(True, check(seen))
+                found[name] = Outcome(True, check(seen))
             except (ValueError, OSError) as error:
-                outcome = Outcome(False, str(error))
+                found[name] = Outcome(False, str(error))
             except _UNREADABLE as error:
-                outcome = Outcome(False, f"{type(error).__name__}: {error}")
-            yield name, outcome
+                found[name] = Outcome(False, f"{type(error).__name__}: {error}")
+    return found

@@ -18,6 +18,10 @@ _SAID = re.compile(
 )
 
 
+class UnwrittenError(Exception):
+    """A request is done and in the ledger, but not all files that follow it could be written."""
+
+
 @contextlib.contextmanager
 def outcome(said: str, *kinds: type[Exception]) -> Iterator[None]:
     """Errors of these kinds say first what is the case now, such as "nobody was deleted".

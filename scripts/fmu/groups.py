@@ -21,8 +21,9 @@ import numpy as np
 
 from fmu_jax import Data, Objective, cells, certify, fairness_interval, fit, metrics, penalties, remove, sample_noise
 from fmu_jax.objective import logits
+from fmu_jax.penalty_forms import PenaltyName
 from scripts.fmu import problems
-from scripts.fmu.problems import Attribute, Penalty, ProblemConfig
+from scripts.fmu.problems import Attribute, ProblemConfig
 from scripts.harness import cli, plot
 
 METHODS = ("retrain", "no_removal", "fair_newton", "newton")
@@ -42,7 +43,7 @@ class Config(ProblemConfig):
     out: Path = Path("runs/fmu_groups")
     group: tuple[Attribute, ...] = ("race", "gender")
     """Protected attributes: penalised one by one, and all together in every combination of their values."""
-    penalties: tuple[Penalty, ...] = ("equalized_odds", "demographic_parity")
+    penalties: tuple[PenaltyName, ...] = ("equalized_odds", "demographic_parity")
     """Which gaps are penalised, summed over all pairs of groups."""
     fairness: cli.NonNegative = 10.0
     """Weight of the fairness penalty."""

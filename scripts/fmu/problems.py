@@ -12,7 +12,6 @@ from fmu_jax import Data, Objective, datasets, fit, sample_noise
 from fmu_jax.metrics import GroupMetrics
 from scripts.harness import cli, placement, rows, store
 
-Penalty = Literal["equalized_odds", "demographic_parity", "equal_opportunity", "individual"]
 Attribute = Literal["race", "gender"]
 DataSet = Literal["compas", "adult", "hsls"]
 

@@ -17,9 +17,10 @@ import numpy as np
 
 from fmu_jax import certify, fairness_interval, metrics, predict_labels, remove
 from fmu_jax.forget_sets import Subset, count_rows, draw_rows, subset_rows
+from fmu_jax.penalty_forms import PenaltyName
 from fmu_jax.removal import METHODS, fit_shards, make_shards
 from scripts.fmu import problems
-from scripts.fmu.problems import Penalty, ProblemConfig
+from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, measure, plot
 
 SHOWN = {
@@ -37,7 +38,7 @@ class Config(ProblemConfig):
     PRESETS: ClassVar = {"quick": {"repeats": 1, "fractions": (0.01, 0.05)}, "paper": {"repeats": 5}}
 
     out: Path = Path("runs/fmu_removal")
-    penalties: tuple[Penalty, ...] = ("equalized_odds",)
+    penalties: tuple[PenaltyName, ...] = ("equalized_odds",)
     """Fairness penalties to train with."""
     subsets: tuple[Subset, ...] = ("random", "minority", "majority")
     """Where the forgotten rows come from."""

@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 
 from fmu_jax import fit, metrics, predict_labels, remove
 from fmu_jax.forget_sets import count_rows, draw_rows
+from fmu_jax.penalty_forms import PenaltyName
 from scripts.fmu import problems
-from scripts.fmu.problems import Penalty, ProblemConfig
+from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, plot
 
 
@@ -30,7 +31,7 @@ class Config(ProblemConfig):
     }
 
     out: Path = Path("runs/fmu_tradeoff")
-    penalties: tuple[Penalty, ...] = ("equalized_odds", "demographic_parity", "equal_opportunity", "individual")
+    penalties: tuple[PenaltyName, ...] = ("equalized_odds", "demographic_parity", "equal_opportunity", "individual")
     """Fairness penalties to train with."""
     weights: tuple[cli.NonNegative, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
     """Weights of the penalty (they replace --fairness)."""

@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from scripts.harness import files, rows
+from fmu_jax.deletion import files
+from scripts.harness import rows
 
 KEEP = 2
 """How many checkpoints stay: were the newest damaged, there is the one before."""

@@ -22,36 +22,26 @@ A program of several commands gives each a configuration of its own, derived fro
 
 import dataclasses
 import sys
-import traceback
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import jax
 import tyro
 
+from fmu_jax.deletion.cli import TYRO, checked, refuse, show_error
+from fmu_jax.deletion.cli import Base as Base
+from fmu_jax.deletion.cli import check as check
+from fmu_jax.deletion.cli import run_command as run_command
+from fmu_jax.deletion.ranges import Count as Count
+from fmu_jax.deletion.ranges import NonNegative as NonNegative
+from fmu_jax.deletion.ranges import Positive as Positive
+from fmu_jax.deletion.ranges import Probability as Probability
+from fmu_jax.deletion.ranges import Range as Range
+from fmu_jax.deletion.ranges import Seed as Seed
+from fmu_jax.deletion.ranges import Share as Share
+from fmu_jax.deletion.ranges import number as number
 from scripts.harness import mesh, rows, store
-from scripts.harness.ranges import Count as Count
-from scripts.harness.ranges import NonNegative as NonNegative
-from scripts.harness.ranges import Positive as Positive
-from scripts.harness.ranges import Probability as Probability
-from scripts.harness.ranges import Range as Range
-from scripts.harness.ranges import Seed as Seed
-from scripts.harness.ranges import Share as Share
-from scripts.harness.ranges import check_number
-from scripts.harness.ranges import number as number
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Base:
-    """Flags that every command line has."""
-
-    traceback: bool = False
-    """Show where in the code an error came from."""
-    mesh: str = ""
-    """Devices, such as data=4,sweep=2: rows over 4 devices each, 2 units of work side by side; one device if empty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +50,9 @@ class Common(Base):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Other defaults by preset name; flags that are given win."""
+
+    mesh: str = dataclasses.field(default="", kw_only=True)
+    """Devices, such as data=4,sweep=2: rows over 4 devices each, 2 units of work side by side; one device if empty."""
 
     preset: Literal["none", "quick", "paper", "cifar10"] = "none"
     """Other defaults, where a script has them: quick (a minute or less), paper (the paper's scale), cifar10 (that data
@@ -103,38 +96,10 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> Conf
     if config.preset != "none":
         if config.preset not in config_type.PRESETS:
             known = ", ".join(["none", *config_type.PRESETS])
-            _refuse(f"--preset: this script has no preset {config.preset!r}, only {known}")
+            refuse(f"--preset: this script has no preset {config.preset!r}, only {known}")
         changed = dict(config_type.PRESETS[config.preset]) | {"preset": config.preset}
         config = _parse_with(config_type, words, dataclasses.replace(config_type(), **changed))
-    return _checked(config)
-
-
-def check(config: Any) -> None:
-    """Check every field of a configuration against its range, also when it was made in Python.
-
-    Args:
-        config: A dataclass instance.
-
-    Raises:
-        ValueError: If a number is outside its range, or a list is empty whose default is not; the message names flag,
-            range and value.
-
-    >>> check(Common(seed=-1))
-    Traceback (most recent call last):
-    ValueError: --seed: expected an integer in [0, 4294967295], got -1
-    """
-    hints = typing.get_type_hints(type(config), include_extras=True)
-    for field in dataclasses.fields(config):
-        flag = "--" + field.name.replace("_", "-")
-        hint, value = hints[field.name], getattr(config, field.name)
-        if typing.get_origin(hint) is tuple:
-            if not value and field.default != ():
-                raise ValueError(f"{flag}: expected at least one value")
-            for item in value:
-                check_number(flag, typing.get_args(hint)[0], item)
-        elif value is not None:
-            for kind in typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,):
-                check_number(flag, kind, value)
+    return checked(config)
 
 
 def describe(config: Any) -> dict[str, Any]:
@@ -180,57 +145,11 @@ def run(
     return _status(work, config, interrupted="interrupted; the same command resumes")
 
 
-def run_command(
-    commands: Mapping[str, tuple[type[Base], Callable[[Any], Any]]],
-    *,
-    description: str,
-    argv: Sequence[str] | None = None,
-) -> int:
-    """Run a program whose first word names one of several commands.
-
-    Args:
-        commands: By name, the command's configuration (a frozen dataclass derived from `Base`, whose fields without a
-            default are required) and what does its work.
-        description: What ``--help`` says of the program.
-        argv: As in `parse`.
-
-    Returns:
-        The exit status, as `run`.
-
-    Raises:
-        SystemExit: As `parse`.
-    """
-    kinds = [
-        Annotated[config_type, tyro.conf.subcommand(name, prefix_name=False)]
-        for name, (config_type, _) in commands.items()
-    ]
-    words = list(sys.argv[1:] if argv is None else argv)
-    either: Any = typing.Union[tuple(kinds)]  # noqa: UP007 - made of values
-    config = _checked(tyro.cli(either, args=words, description=description, config=_TYRO))
-    main = next(main for config_type, main in commands.values() if type(config) is config_type)
-
-    def work(config: Base) -> None:
-        with mesh.session(config.mesh):
-            main(config)
-
-    return _status(work, config, interrupted="interrupted")
-
-
-_TYRO = (tyro.conf.FlagCreatePairsOff,)
-_UNIONS = (typing.Union, types.UnionType)
 _AnyConfig = TypeVar("_AnyConfig", bound=Base)
 
 
 def _parse_with(config_type: type[ConfigT], words: list[str], default: ConfigT) -> ConfigT:
-    return tyro.cli(config_type, args=words, default=default, config=_TYRO)
-
-
-def _checked(config: _AnyConfig) -> _AnyConfig:
-    try:
-        check(config)
-    except ValueError as error:
-        _refuse(str(error))
-    return config
+    return tyro.cli(config_type, args=words, default=default, config=TYRO)
 
 
 def _status(work: Callable[[_AnyConfig], Any], config: _AnyConfig, *, interrupted: str) -> int:
@@ -241,9 +160,7 @@ def _status(work: Callable[[_AnyConfig], Any], config: _AnyConfig, *, interrupte
         print(interrupted, file=sys.stderr)
         return mesh.leave(130)
     except (ValueError, OSError) as error:
-        if config.traceback:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        show_error(error, config)
         return mesh.leave(1)
     except jax.errors.JaxRuntimeError as error:
         if not mesh.several_processes():
@@ -261,8 +178,3 @@ def _show_plan(config: Common, units: list[str | Mapping[str, Any]]) -> None:
     print(f"units of work: {len(units)}")
     for unit in units:
         print(f"  {store.unit_name(unit)}")
-
-
-def _refuse(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)

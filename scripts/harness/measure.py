@@ -13,7 +13,8 @@ from typing import Any
 
 import jax
 
-from scripts.harness import files, report, rows
+from fmu_jax.deletion import files
+from scripts.harness import report, rows
 
 
 def time_call(call: Callable[[], Any], *, repeats: int = 7) -> tuple[Any, dict[str, float]]:

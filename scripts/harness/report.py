@@ -13,7 +13,8 @@ from typing import Any
 
 import jinja2
 
-from scripts.harness import files, rows
+from fmu_jax.deletion import files
+from scripts.harness import rows
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 
 import jax
 
-from scripts.harness import files, mesh, progress, rows
+from fmu_jax.deletion import files
+from scripts.harness import mesh, progress, rows
 
 Unit = TypeVar("Unit", bound=str | Mapping[str, Any])
 RUN_FIELDS = ("out", "preset", "dry_run", "traceback", "mesh", "coordinator", "processes", "process")

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmu_jax.deletion import files
 from pags_jax import datasets, models
 from pags_jax.images import to_float
-from scripts.harness import cli, files, mesh, placement, store
+from scripts.harness import cli, mesh, placement, store
 
 Row = dict[str, Any]
 

@@ -1,7 +1,8 @@
-"""Runs the command's own functions in processes that can be killed, one fork an order.
+"""Runs requests in processes that can be killed, one fork an order, with a stand-in for the model.
 
-Everything is imported here once, but no JAX backend is started, so that a fork is a fresh process that need not wait
-for imports. Orders come as JSON, one a line, on standard input; the answers go to standard output.
+Everything is imported here once, and nothing in a fork computes with JAX, so that a request takes milliseconds: what is
+tested is that ledger and files are whole whenever a process ends. Orders come as JSON, one a line, on standard input;
+the answers go to standard output.
 """
 
 import contextlib
@@ -15,14 +16,13 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import matplotlib.backends.backend_agg
-import scipy.linalg  # What JAX imports when it first compiles.
+import numpy as np
 
-from fmu_jax.deletion import command as fmu_delete
-from fmu_jax.deletion import exports, ledger, page, requests, seal, training
-from scripts.harness import files
+from fmu_jax.deletion import __main__ as entry
+from fmu_jax.deletion import command, exports, files, ledger, model, page, records, requests, seal, training
 
 PLACES = {
     "ledger": ledger,
@@ -33,6 +33,38 @@ PLACES = {
     "os": os,
     "Path": Path,
 }
+
+
+def stand_in(counts: int, deleted: int) -> None:
+    """Puts a model that only counts in the place of the real one: what it publishes is how many were deleted."""
+
+    def unpack(_: Any, packed: bytes) -> SimpleNamespace:
+        with np.load(io.BytesIO(packed), allow_pickle=False) as content:
+            leaves = [content[f"arr_{k}"] for k in range(len(content.files))]
+        return SimpleNamespace(leaves=leaves, counts=leaves[counts])
+
+    def pack(state: SimpleNamespace) -> bytes:
+        content = io.BytesIO()
+        np.savez(content, *state.leaves)
+        return content.getvalue()
+
+    def without(settings: Any, before: SimpleNamespace, trained: np.ndarray, *_: Any) -> requests.Model:
+        leaves = [np.array(leaf) for leaf in before.leaves]
+        np.subtract.at(leaves[counts], (trained[:, -1].astype(int), trained[:, -2].astype(int)), 1)
+        leaves[deleted] = leaves[deleted] + np.int32(len(trained))
+        params = np.full(len(settings.feature_names), float(leaves[deleted]))
+        return requests.Model(SimpleNamespace(leaves=leaves, counts=leaves[counts]), requests.UNLEARNED, 0.0, params)
+
+    def promise(_: Any, number: int, fresh: bool) -> dict[str, Any]:
+        release = {"epsilon": 0.1, "mu": 0.1, "delta": 0.1} if fresh else None
+        series = {"released": number, "epsilon": 0.1, "mu": 0.1, "planned_mu": 1.0}
+        return {"release": release, "series": series | {"planned_left": 1, "planned_releases": 1}, "statement": []}
+
+    model.unpack, model.pack, requests._without = unpack, pack, without
+    requests.guarantee.admitted = lambda *_: 1.0
+    records.promise = promise
+    model.as_data = lambda rows, _: SimpleNamespace(weight=rows[:, -3])
+    model.assess = lambda *_: {"accuracy": 0.5, "equalized_odds_mean": 0.5}
 
 
 def kill_at(place: str, name: str, call: int, *, after: bool) -> None:
@@ -125,9 +157,23 @@ def together(commands: list[list[str]]) -> list[dict]:
     return [_finish(*child) for child in children]
 
 
-def command(words: list[str], **how: Any) -> dict:
+def command_of(words: list[str], **how: Any) -> dict:
     """Runs one command; ``how`` as in ``_start``."""
     return _finish(*_start(words, **how))
+
+
+def built(store: str, template: str, point: list[Any]) -> int:
+    """Kills a process that builds a store of another one's files, as training does; the signal that ended it."""
+    child = os.fork()
+    if not child:
+        kill_at(*point[:3], after=point[3])
+        with ledger.opened(Path(template)) as old:
+            meta, people, record = ledger.all_meta(old), list(ledger.all_people(old)), ledger.last_record(old)
+            rows = ledger.rows_between(old, 0, len(people))
+        with exports.building(Path(store)) as place:
+            training._fill(place, meta, [(name, position) for name, position, _ in people], rows, record)
+        os._exit(0)
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
 
 
 def obey_permissions() -> None:
@@ -156,7 +202,7 @@ def _start(words: list[str], *, limit: int | None = None, obey: bool = False, po
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            status = fmu_delete.main(words)
+            status = command.main(words)
         except BaseException as error:
             status = repr(error)
     os.write(write, json.dumps({"status": status, "out": out.getvalue(), "err": err.getvalue()}).encode())
@@ -172,11 +218,12 @@ def _finish(child: int, read: int) -> dict:
     return {"signal": ended, **(json.loads(content) if content else {})}
 
 
-ORDERS = {"killed": killed, "timed": timed, "together": together, "command": command}
-WARM = (matplotlib.backends.backend_agg, scipy.linalg, page)
+ORDERS = {"killed": killed, "timed": timed, "together": together, "command": command_of, "built": built}
 
 
 if __name__ == "__main__":
+    WARM = (entry, page)  # Imported once, for all forks.
+    stand_in(*map(int, sys.argv[1:]))
     for line in sys.stdin:
         order = json.loads(line)
         print(json.dumps(ORDERS[order.pop("do")](**order)), flush=True)

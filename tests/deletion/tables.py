@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fmu_jax import Objective
-from fmu_jax.deletion import ledger, model, training
+from fmu_jax.deletion import exports, ledger, model, training
 from fmu_jax.deletion.model import Settings
 from fmu_jax.deletion.table import Table
 
@@ -33,14 +33,14 @@ def people(n: int, *, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def make_store(
-    folder: Path, n: int = 400, *, seed: int = 0, epsilon: float = 1.0, sigma: float | None = None
-) -> training.Trained:
-    """Writes people.csv beside a new store and trains on it."""
+def make_store(folder: Path, n: int = 400, *, seed: int = 0, **plan) -> training.Trained:
+    """Writes people.csv beside a new store and trains on it; by default for four releases."""
     path = folder.with_name("people.csv")
     people(n, seed=seed).to_csv(path, index=False)
-    noise = training.Noise(epsilon=epsilon, delta=1e-5, sigma=sigma)
-    return training.train(folder, Table(path, "id", "paid", "sex"), OBJECTIVE, noise, seed=seed)
+    source = Table(path, "id", "paid", "sex")
+    return training.train(
+        folder, source, objective=OBJECTIVE, plan=training.Plan(**{"releases": 4, "planned": 0.05} | plan), seed=seed
+    )
 
 
 def look(folder: Path):
@@ -48,6 +48,14 @@ def look(folder: Path):
     with sqlite3.connect(folder / ledger.NAME) as db:
         settings = Settings.from_json(ledger.meta(db, "settings"))
         found = settings, model.unpack(settings, ledger.meta(db, "state")), ledger.rows_between(db, 0, settings.rows)
+    db.close()
+    return found
+
+
+def released(folder: Path) -> np.ndarray:
+    """What the ledger holds as published."""
+    with sqlite3.connect(folder / ledger.NAME) as db:
+        found = exports.released(db)
     db.close()
     return found
 

@@ -23,7 +23,7 @@ def by_hand(folder):
 
 
 def failing(folder):
-    return {name for name, outcome in verification.verify(folder) if not outcome.agrees}
+    return {name for name, outcome in verification.verify(folder).items() if not outcome.agrees}
 
 
 def stored(folder):
@@ -66,8 +66,22 @@ def change_settings(folder, **fields):
         db.execute("UPDATE meta SET value = ? WHERE name = 'settings'", (content,))
         with contextlib.suppress(ValueError):
             settings = Settings.from_json(content)
-            state = model.unpack(settings, ledger.meta(db, "state"))
-            (folder / exports.MODEL).write_text(exports.model_text(settings, state, ledger.last_record(db)))
+            text = exports.model_text(settings, exports.released(db), ledger.last_record(db))
+            (folder / exports.MODEL).write_text(text)
+
+
+def change_release(folder, change):
+    """Publishes something else, and makes the last certificate and ``model.json`` fit."""
+    params = np.asarray(change(tables.released(folder)))
+    with by_hand(folder) as db:
+        db.execute("UPDATE meta SET value = ? WHERE name = 'released'", (params.tobytes(),))
+    forge(folder, 2, lambda said: said.update(model=records.digest_of_params(params)))
+
+
+def louder(folder, params, factor):
+    """What would be published with the same noise, so many times as large."""
+    exact = np.asarray(tables.look(folder)[1].params)
+    return exact + factor * (params - exact)
 
 
 def swap_rows(folder, part):
@@ -103,8 +117,8 @@ def forge(folder, number, change):
             )
             (folder / "certificates" / exports.certificate_name(record.number)).write_text(text)
         settings = Settings.from_json(ledger.meta(db, "settings"))
-        state = model.unpack(settings, ledger.meta(db, "state"))
-        (folder / exports.MODEL).write_text(exports.model_text(settings, state, ledger.last_record(db)))
+        text = exports.model_text(settings, exports.released(db), ledger.last_record(db))
+        (folder / exports.MODEL).write_text(text)
 
 
 def execute(folder, command, *values):
@@ -131,7 +145,7 @@ def swap_request(folder):
 
 TAMPERED = {
     "a certificate file is changed": (
-        lambda s: edit(s / "certificates/000001.json", '"epsilon": ', '"epsilon": 0.0'),
+        lambda s: edit(s / "certificates/000001.json", '"epsilon": 0.', '"epsilon": 0.0'),
         {"certificates"},
     ),
     "a certificate file is missing": (lambda s: (s / "certificates/000001.json").unlink(), {"certificates"}),
@@ -173,13 +187,9 @@ TAMPERED = {
         lambda s: change_state(s, moments=lambda m: m._replace(errors=jax.tree.map(jnp.zeros_like, m.errors))),
         {"seal"},
     ),
-    "a certificate's method is invented, chain and all": (
-        lambda s: forge(s, 1, lambda c: c.update(method="magic")),
-        {"chain", "seal"},
-    ),
     "a certificate's statement is another, chain and all": (
-        lambda s: forge(s, 1, lambda c: c.update(statement="all is well")),
-        {"chain", "seal"},
+        lambda s: forge(s, 1, lambda c: c.update(statement=["all is well"])),
+        {"guarantee", "seal"},
     ),
     "a certificate's version is no text, chain and all": (
         lambda s: forge(s, 1, lambda c: c["versions"].update(jax=1)),
@@ -201,16 +211,32 @@ TAMPERED = {
     ),
     "a digest is changed": (lambda s: execute(s, "UPDATE records SET digest = 'ab' WHERE number = 1"), {"chain"}),
     "a certificate is taken out": (lambda s: execute(s, "DELETE FROM records WHERE number = 1"), {"chain"}),
-    "an old epsilon is forged, chain and all": (lambda s: forge(s, 1, lambda c: c.update(epsilon=1e-9)), {"numbers"}),
-    "the last epsilon and bound are forged": (
-        lambda s: forge(s, 2, lambda c: c.update(epsilon=0.0, residual_bound=0.0, epsilon_left=1.0)),
-        {"residual"},
+    "an old epsilon is forged, chain and all": (
+        lambda s: forge(s, 1, lambda c: c["release"].update(epsilon=1e-9)),
+        {"guarantee"},
     ),
+    "what the series cost is forged": (lambda s: forge(s, 2, lambda c: c["series"].update(mu=1e-9)), {"guarantee"}),
+    "a release is not counted": (lambda s: forge(s, 2, lambda c: c["series"].update(released=1)), {"guarantee"}),
+    "a release is denied": (lambda s: forge(s, 1, lambda c: c.update(release=None)), {"guarantee"}),
+    "the model without noise is published": (
+        lambda s: change_release(s, lambda _: np.asarray(tables.look(s)[1].params)),
+        {"release"},
+    ),
+    "a model with less noise is published": (
+        lambda s: change_release(s, lambda p: np.round(louder(s, p, 1e-3) * 2.0**20) / 2.0**20),
+        {"release"},
+    ),
+    "a model with more noise is published": (lambda s: change_release(s, lambda p: louder(s, p, 1e3)), {"release"}),
+    "a model off the grid is published": (lambda s: change_release(s, lambda p: p * (1 + 2.0**-40)), {"release"}),
+    "another model is published than the certificate names": (
+        lambda s: execute(s, "UPDATE meta SET value = zeroblob(length(value)) WHERE name = 'released'"),
+        {"model.json", "seal"},
+    ),
+    "a certificate names another model": (lambda s: forge(s, 2, lambda c: c.update(model="ab")), {"model.json"}),
     "what remains is forged": (lambda s: forge(s, 1, lambda c: c["remaining"].update(train=400)), {"numbers"}),
     "how many were deleted is forged": (lambda s: forge(s, 1, lambda c: c["deleted"].update(train=0)), {"numbers"}),
     "the accuracy before is forged": (lambda s: forge(s, 2, lambda c: c["before"].update(accuracy=1.0)), {"numbers"}),
     "the accuracy after is forged": (lambda s: forge(s, 2, lambda c: c["after"].update(accuracy=1.0)), {"measures"}),
-    "the method is forged": (lambda s: forge(s, 2, lambda c: c.update(method=records.REFRESHED)), {"numbers"}),
     "whom it was about is forged": (lambda s: forge(s, 1, lambda c: c["ids"].pop()), {"people"}),
     "another store's certificate": (lambda s: forge(s, 1, lambda c: c.update(store="ab")), {"chain"}),
     "somebody is said to be there still": (
@@ -245,8 +271,12 @@ TAMPERED = {
         lambda s: change_row(s, someone(s, "test"), lambda row: row[-1:].__imul__(-1).__iadd__(1)),
         {"measures"},
     ),
-    "the parameters are nudged": (lambda s: change_state(s, params=nudge), {"parameters", "model.json"}),
-    "the noise is changed": (lambda s: change_state(s, noise=nudge), {"parameters"}),
+    "the parameters are nudged": (lambda s: change_state(s, params=nudge), {"parameters"}),
+    "the parameters are far off": (
+        lambda s: change_state(s, params=lambda p: p + 10.0),
+        {"parameters", "distance", "release"},
+    ),
+    "there is noise in the training": (lambda s: change_state(s, noise=nudge), {"settings"}),
     "the anchor is changed": (lambda s: change_state(s, anchor=nudge), {"accumulators"}),
     "the gradient is changed": (
         lambda s: change_state(s, moments=lambda m: m._replace(gradient=nudge(m.gradient))),
@@ -269,12 +299,11 @@ TAMPERED = {
         {"accumulators"},
     ),
     "the longest row is shortened": (lambda s: change_state(s, row_norm=lambda v: v * 0), {"accumulators"}),
-    "the bound is lowered": (
-        lambda s: change_state(s, residual_bound=lambda v: v * 1e-9, epsilon=lambda v: v * 1e-9),
-        {"residual"},
+    "the bound is lowered, the parameters not the model's": (
+        lambda s: change_state(s, params=lambda p: p + 1e-3, residual_bound=lambda v: v * 1e-9),
+        {"parameters", "distance"},
     ),
-    "epsilon is lowered": (lambda s: change_state(s, epsilon=lambda v: v / 2), {"residual"}),
-    "the state's sigma is changed": (lambda s: change_state(s, sigma=lambda v: v * 2), {"settings"}),
+    "the bound is raised": (lambda s: change_state(s, residual_bound=lambda v: v * 1e9), {"distance"}),
     "the state's fairness is changed": (
         lambda s: change_state(s, objective=lambda o: tables.reweighted(o, fairness=jnp.asarray(0.5))),
         {"settings"},
@@ -284,10 +313,15 @@ TAMPERED = {
         {"settings"},
     ),
     "the count of deletions is changed": (lambda s: change_state(s, deleted=lambda v: v + 1), {"numbers"}),
-    "the count of refreshes is changed": (lambda s: change_state(s, refreshes=lambda v: v + 1), {"numbers"}),
-    "the settings' sigma is changed": (lambda s: change_settings(s, sigma=40.0), {"settings", "numbers"}),
+    "the settings' scale is changed": (lambda s: change_settings(s, scale=1e-9), {"settings", "guarantee", "release"}),
+    "the settings' admitted distance is changed": (
+        lambda s: change_settings(s, admitted=9.0),
+        {"settings", "guarantee"},
+    ),
+    "the settings' mu is changed": (lambda s: change_settings(s, mu=9.0), {"settings", "guarantee"}),
+    "the settings' delta is changed": (lambda s: change_settings(s, delta=0.5), {"guarantee"}),
+    "the settings' series is longer": (lambda s: change_settings(s, releases=9), {"settings", "guarantee"}),
     "the settings' ridge is changed": (lambda s: change_settings(s, l2=0.1), {"settings", "parameters"}),
-    "the settings' budget is changed": (lambda s: change_settings(s, budget=9.0), {"settings", "numbers"}),
     "the published model is changed": (
         lambda s: edit(s / "model.json", '"params": [\n  ', '"params": [\n  1'),
         {"model.json"},

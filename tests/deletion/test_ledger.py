@@ -142,7 +142,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path):
     path.unlink()
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE other (a)")
-    with pytest.raises(ValueError, match="is no ledger of version 2"), ledger.opened(tmp_path):
+    with pytest.raises(ValueError, match="is no ledger of version 3"), ledger.opened(tmp_path):
         pass
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.harness import files, rows, store
+from fmu_jax.deletion import files
+from scripts.harness import rows, store
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = [{"method": "retrain", "seed": seed} for seed in (0, 2, 10)]

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmu_jax.deletion import files
 from pags_jax import augmentation, losses, training
-from scripts.harness import checkpoints, files
+from scripts.harness import checkpoints
 from scripts.pags import fit
 
 BATCH, ROWS, EPOCHS = 8, 40, 12

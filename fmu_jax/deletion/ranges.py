@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from tyro.constructors import PrimitiveConstructorSpec
 
 
-def _short(value: float) -> str:
+def _short(value: float | int) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e12 else f"{value:g}"
 
 
@@ -26,12 +26,12 @@ class Range:
         open_high: Whether the upper end itself is outside.
     """
 
-    low: float = -math.inf
-    high: float = math.inf
+    low: float | int = -math.inf
+    high: float | int = math.inf
     open_low: bool = False
     open_high: bool = False
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: float | int) -> bool:
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
         return above and below and math.isfinite(value)
@@ -45,7 +45,7 @@ class Range:
         return f"in {left}{_short(self.low)}, {_short(self.high)}{right}"
 
 
-def number(kind: type[int] | type[float], allowed: Range) -> Any:
+def number(kind: Any, allowed: Range) -> Any:
     """What to put into ``Annotated[kind, ...]`` for a number in a range; the range shows in the help.
 
     Args:

@@ -1,0 +1,190 @@
+"""What a store promises: the noise of its releases, what a series of them costs, and how that is said.
+
+Every request that changes the model publishes a release (``fmu_jax.releases``): the unlearned parameters with fresh
+noise of a scale and a shape that both worlds share, ``A = X'X / (4 n) + l2 I`` of the ``n`` rows that remain. Release
+``i`` may be ``admitted(i)`` away from the retrained model, a number that depends on ``i`` alone and so is fixed
+beforehand, as the composition of adaptive releases asks:
+
+    the first `releases` ones   the admitted distance: unlearned, or retrained where the certified one exceeds it
+    all later ones              `RETRAINED` times it: always retrained, so that a series never ends
+
+The first ones spend all but a share `RESERVE` of ``mu^2``; that lasts for ``RESERVE / RETRAINED^2`` = 16,384 times as
+many later ones. The model of the training carries no noise: both worlds published it before anybody was deleted.
+"""
+
+import functools
+import math
+import secrets
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmu_jax import privacy, releases, stream
+from fmu_jax.releases.publishing import mu_of
+
+if TYPE_CHECKING:
+    from fmu_jax.deletion.model import Settings
+
+RETRAINED = 2.0**-10
+"""What a release beyond the planned ones may be off, as a share of the admitted distance."""
+RESERVE = 1 / 64
+"""Share of ``mu^2`` that is kept for releases beyond the planned ones."""
+DIGITS = 6
+
+
+class Cost(NamedTuple):
+    """What is spent after some releases: of the last one alone, and of all together; `left` planned ones are to come.
+
+    Numbers are rounded up to `DIGITS` digits, so that a certificate never says too little.
+    """
+
+    mu: float
+    epsilon: float
+    series_mu: float
+    series_epsilon: float
+    left: int
+
+
+def scale_for(mu: float, count: int, admitted: float) -> float:
+    """The standard deviation of each release's noise, for ``count`` planned ones that cost at most ``mu`` together."""
+    return float(releases.scale_for(admitted, mu=mu * math.sqrt(1 - RESERVE), releases=count))
+
+
+def admitted(settings: "Settings", number: int) -> float:
+    """How far release ``number``, counted from 1, may be from the retrained model, in the norm of the shape."""
+    return settings.admitted * (1.0 if number <= settings.releases else RETRAINED)
+
+
+def shape_of(x: np.ndarray, l2: float) -> np.ndarray:
+    """The shape of the noise, ``(d, d)``, from the rows ``(n, d)``, removed ones all zero: little where data look."""
+    return x.T @ x / (4 * max(x[:, -1].sum(), 1.0)) + l2 * np.eye(x.shape[1])
+
+
+def distance(state: stream.State, shape: np.ndarray) -> float:
+    """Certified bound on how far the model is from the retrained one, in the norm of the shape."""
+    return float(stream.distance_to_retrained(state, shape=jnp.asarray(shape)))
+
+
+def fresh_key() -> jax.Array:
+    """A key of 128 bits from the operating system's source of secrets, never stored."""
+    bits = np.frombuffer(secrets.token_bytes(16), np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(bits), impl="rbg")
+
+
+def publish(settings: "Settings", params: Any, apart: float, number: int, shape: np.ndarray) -> np.ndarray:
+    """The parameters of release ``number``, with fresh noise.
+
+    Raises:
+      ValueError: the distance exceeds the admitted one, or the noise would drown in rounding.
+    """
+    released = releases.release(
+        params,
+        apart,
+        key=fresh_key(),
+        scale=settings.scale,
+        admitted=admitted(settings, number),
+        shape=jnp.asarray(shape),
+        delta=settings.delta,
+    )
+    return np.asarray(released.params)
+
+
+def cost(settings: "Settings", number: int) -> Cost:
+    """What is spent after release ``number``; nothing at 0."""
+    first, later = (
+        float(mu_of(settings.admitted * share, np.asarray(settings.scale, np.float64))) for share in (1.0, RETRAINED)
+    )
+    return _cost(first, later, settings.releases, settings.delta, number)
+
+
+@functools.lru_cache(maxsize=4096)
+def _cost(first: float, later: float, planned: int, delta: float, number: int) -> Cost:
+    if not number:
+        return Cost(0.0, 0.0, 0.0, 0.0, planned)
+    mu = first if number <= planned else later
+    early = min(number, planned)
+    total = float(releases.compose(np.repeat([first, later], [early, number - early])))
+    epsilons = (float(privacy.gaussian_epsilon(value, 1.0, delta)) for value in (mu, total))
+    one, all_ = (rounded_up(value, DIGITS) for value in epsilons)
+    return Cost(rounded_up(mu, DIGITS), one, rounded_up(total, DIGITS), all_, planned - early)
+
+
+def rounded_up(value: float, digits: int) -> float:
+    """The next number of so many significant digits at or above a value.
+
+    >>> rounded_up(0.0123412, 4), rounded_up(2.0, 4)
+    (0.01235, 2.0)
+    """
+    if value == 0 or not math.isfinite(value):
+        return value
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    near = round(value, places)
+    return near if near >= value else round(near + 10.0**-places, places)
+
+
+def right_guesses(mu: float) -> float:
+    """The largest share of right guesses, at even chances, of unlearned or retrained: ``Phi(mu / 2)``, in percent.
+
+    >>> right_guesses(0.0), right_guesses(0.2681)
+    (50.0, 55.4)
+    """
+    return math.ceil(1000 * (0.5 + math.erf(mu / math.sqrt(8)) / 2) - 1e-9) / 10
+
+
+def _said(value: float) -> str:
+    """A number for a sentence: three digits, rounded up."""
+    return f"{rounded_up(value, 3):g}"
+
+
+def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
+    """What a certificate promises, in sentences.
+
+    Args:
+      settings: of the store.
+      number: how many releases were published so far.
+      fresh: whether the last one came with this certificate.
+    """
+    spent, delta = cost(settings, number), f"delta {settings.delta:g}"
+    planned = float(privacy.gaussian_epsilon(settings.mu, 1.0, settings.delta))
+    series = (
+        f"Planned is a series of {settings.releases} releases that together stay within epsilon {planned:.4g} at "
+        f"{delta} (mu {settings.mu:.4g}); {spent.left} of them are left. Later ones are retrained before they are "
+        "published, and the limit stays."
+    )
+    about = (
+        "This is about the published models. It is not about the table, its copies, backups and logs, nor about "
+        "predictions and models that were published before a person was deleted. How columns are encoded and scaled, "
+        "who was held out, and the settings of the training were chosen with everybody and are kept."
+    )
+    if not number and not fresh:
+        return [
+            "Nobody has been deleted since the training. The published model was trained without noise and may reflect "
+            "everybody it was trained on.",
+            series,
+            about,
+        ]
+    together = (
+        f"All {number} releases of this store together, also if requests were chosen by looking at the models: "
+        f"epsilon {_said(spent.series_epsilon)} at {delta} (Gaussian differential privacy mu "
+        f"{_said(spent.series_mu)}), at most {right_guesses(spent.series_mu):g} % right guesses."
+    )
+    if not fresh:
+        unchanged = (
+            "This request deleted held-out people only. The published model was not trained on them and stays as it is."
+        )
+        return [unchanged, together, series, about]
+    return [
+        f"With this request a new model was published, release {number} of this store. Random noise, drawn anew, "
+        "was added to it.",
+        "The guarantee limits how well anybody who sees the published models can tell whether the people deleted so "
+        "far were unlearned, or the model was trained anew without them. The next two sentences give the limits.",
+        f"This release alone: epsilon {_said(spent.epsilon)} at {delta} (Gaussian differential privacy mu "
+        f"{_said(spent.mu)}). "
+        f"Whoever has to guess which of the two happened, at even chances, is right in at most "
+        f"{right_guesses(spent.mu):g} % of cases; a coin is right in 50 %.",
+        together,
+        series,
+        about,
+    ]
