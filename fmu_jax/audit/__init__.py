@@ -8,6 +8,8 @@
 | ``distinguishers``, ``binomial`` | the statistics that it tries, and the exact bounds of their error rates |
 | ``shadow`` | ``plant``, ``shadow_models``: planted rows, and pairs of models with and without them |
 | ``networks`` | ``twins``, ``shadow_networks``: the same for any model that a function trains |
+| ``one_run`` | ``one_run``: lower bounds from a single published model and many canaries |
+| ``relative`` | ``relative_test``: are unlearned models nearer to retrained ones than untouched ones are? |
 | ``likelihood_ratio`` | ``lira``: the per-example likelihood-ratio attack U-LiRA |
 | ``margin_divergence`` | ``klom``: divergence of margins from those of retrained models |
 | ``loss_threshold``, ``roc`` | ``membership``: the loss-threshold attack; areas under the ROC curve |
@@ -20,6 +22,8 @@ from fmu_jax.audit.likelihood_ratio import LiRA, lira
 from fmu_jax.audit.loss_threshold import Membership, membership
 from fmu_jax.audit.margin_divergence import klom
 from fmu_jax.audit.networks import ShadowNetworks, shadow_networks, twins
+from fmu_jax.audit.one_run import OneRun, one_run
+from fmu_jax.audit.relative import Relative, relative_test
 from fmu_jax.audit.shadow import ShadowModels, by_membership, plant, shadow_models
 
 __all__ = [
@@ -31,6 +35,8 @@ __all__ = [
     "EmpiricalMu",
     "LiRA",
     "Membership",
+    "OneRun",
+    "Relative",
     "ShadowModels",
     "ShadowNetworks",
     "by_membership",
@@ -41,7 +47,9 @@ __all__ = [
     "largest_bound",
     "lira",
     "membership",
+    "one_run",
     "plant",
+    "relative_test",
     "shadow_models",
     "shadow_networks",
     "twins",

@@ -1,0 +1,298 @@
+"""What a series of releases costs in accuracy and fairness: its length, its guarantee, and the shape of its noise.
+
+    python -m scripts.fmu.releases --out runs/releases
+
+Questions, written down before the first run:
+
+1. What accuracy and which odds gap have releases at ``mu`` = 0.1, 0.3 and 1 for a whole series of 1, 10 and 100?
+2. Does noise that is shaped by what both worlds share lose less than isotropic noise at the same ``mu``: by the scores
+   (``X'X/4`` of the remaining rows and the ridge), or by the objective (the penalty's quadratic form as well)?
+3. How does that compare with the paper's scheme, noise in training and a budget on its own epsilon, which is
+   ``gaussian_epsilon(mu)`` for each single model, and with retraining without noise?
+4. What does a release cost, and how often is the model refreshed?
+
+Each release deletes ``fraction`` of the rows at random. Everything that must be fixed beforehand is: the admitted
+distance is ``slack`` times what a rehearsal with other rows certifies after ``endurance`` such batches, so that a
+refresh lasts about that long; the paper's sigma comes from the same rehearsal. Metrics are of the last model of the
+series on test rows, means over noise draws. Rows: one for each data set, seed, method, shape, ``mu`` and length.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmu_jax import Data, fit, metrics, predict_labels, privacy, releases, remove, sample_noise, stream
+from fmu_jax import objective as objectives
+from fmu_jax.data import without
+from scripts.fmu import problems
+from scripts.fmu.problems import Problem, ProblemConfig
+from scripts.harness import cli, looks, plot, report
+
+MEASURES = ("accuracy", "equalized_odds_mean")
+#: What shapes the noise; None is the identity.
+SHAPES = ("isotropic", "scores", "objective")
+LOOKS = {
+    "isotropic": looks.Look("release, isotropic noise", looks.ORANGE, "o"),
+    "scores": looks.Look("release, shaped by scores", looks.BLUE, "D"),
+    "objective": looks.Look("release, shaped by the objective", looks.GREEN, "^"),
+    "paper": looks.Look("noise in training, each model alone", looks.VERMILION, "X"),
+}
+
+
+@dataclass(frozen=True)
+class Config(ProblemConfig):
+    """Compare releases with the paper's scheme and with retraining; --sigma is not used, each mu has its own."""
+
+    PRESETS: ClassVar = {
+        "quick": {"repeats": 1, "mus": (0.3,), "lengths": (1, 10), "draws": 20, "perturbations": 2},
+        "paper": {"repeats": 5, "perturbations": 2},
+    }
+
+    out: Path = Path("runs/fmu_releases")
+    mus: tuple[cli.Positive, ...] = (0.1, 0.3, 1.0)
+    """Gaussian-DP parameters of whole series."""
+    lengths: tuple[cli.Count, ...] = (1, 10, 100)
+    """Numbers of releases in a series."""
+    delta: cli.Probability = 1e-5
+    """At which the paper's scheme is given the same epsilon."""
+    fraction: cli.Share = 0.001
+    """Share of the training rows that each release deletes."""
+    endurance: cli.Count = 10
+    """Batches after which a rehearsal measures what to admit."""
+    slack: cli.Positive = 2.0
+    """How many times what the rehearsal certified is admitted."""
+    draws: cli.Count = 200
+    """Noise draws to average over."""
+    perturbations: cli.Count = 5
+    """Draws of the paper's noise in training to average over."""
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """One unit for each data set and seed."""
+    return config.units()
+
+
+def main(config: Config) -> None:
+    """Runs what is not done yet and draws the figure."""
+    table = problems.run_units(config, plan(config), rows_of)
+    draw(config, table)
+
+
+def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
+    """Every method at every mu and length, on one split."""
+    problem = problems.train_problem(config, dataset, seed, sigma=0.0)
+    batches = draw_batches(config, problem.train, max(config.lengths), seed=seed)
+    rehearsed = draw_batches(config, problem.train, config.endurance, seed=seed + 1000)
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    table = []
+    for length in config.lengths:
+        gone = np.concatenate(batches[:length])
+        begin = time.perf_counter()
+        params = remove(problem.objective, problem.params, problem.train, gone, method="retrain").params
+        spent = 1e3 * (time.perf_counter() - begin)
+        about = {"method": "retrain", "releases": length, "ms": spent}
+        table.append(about | measure(problem, jax.block_until_ready(params)[None]))
+    for shape in SHAPES:
+        table += released(config, problem, shape, batches, rehearsed, key)
+    return table + [row for mu in config.mus for row in perturbed(config, problem, mu, batches, rehearsed, key)]
+
+
+def draw_batches(config: Config, data: Data, count: int, *, seed: int) -> np.ndarray:
+    """Rows that each release deletes, ``(count, batch)``; each cell keeps its first row."""
+    size = max(1, round(config.fraction * problems.size(data)))
+    cell = np.asarray(2 * data.group + data.y)
+    pool = np.flatnonzero(np.asarray(data.weight) > 0)
+    pool = np.setdiff1d(pool, [pool[cell[pool] == c][0] for c in np.unique(cell[pool])])
+    if count * size >= len(pool):
+        raise ValueError(f"--fraction: {count} batches of {size} rows are more than the {len(pool)} that may go")
+    return np.random.default_rng([seed, count]).permutation(pool)[: count * size].reshape(count, size)
+
+
+def shape_of(kind: str, problem: Problem, data: Data) -> jax.Array | None:
+    """What shapes the noise, from the remaining rows alone, so that both worlds share it."""
+    return None if kind == "isotropic" else _shape(problem.objective, data, kind == "objective")
+
+
+@partial(jax.jit, static_argnums=2)
+def _shape(objective, data, penalised):
+    gram = (data.x * data.weight[:, None]).T @ data.x / 4
+    if penalised:
+        return gram + objectives.quadratic_part(objective, data)
+    return gram + data.weight.sum() * objective.l2 * jnp.eye(data.x.shape[1], dtype=data.x.dtype)
+
+
+def start(problem: Problem, fitted: Any, noise: jax.Array | None, sigma: float, budget: float, delta: float) -> Any:
+    """A stream at a fit."""
+    return stream.start(problem.objective, fitted, problem.train, noise=noise, sigma=sigma, delta=delta, budget=budget)
+
+
+def serve(
+    problem: Problem, state: Any, batches: np.ndarray, stale: Callable[[Any, Data], bool]
+) -> tuple[list[Any], list[Data], list[bool], list[float]]:
+    """States and remaining rows after each batch, whether it was refreshed, and the milliseconds it took."""
+    data, found = problem.train, []
+    for batch in batches:
+        begin = time.perf_counter()
+        state = stream.delete(state, jax.tree.map(lambda leaf, at=batch: leaf[at], data))
+        data = without(data, jnp.zeros(data.y.shape, bool).at[batch].set(True))
+        renewed = stale(state, data)
+        if renewed:
+            state = stream.refresh(state, data)
+        jax.block_until_ready(state.params)
+        found.append((state, data, renewed, 1e3 * (time.perf_counter() - begin)))
+    return tuple(list(part) for part in zip(*found, strict=True))  # type: ignore[return-value]
+
+
+def released(config: Config, problem: Problem, kind: str, batches, rehearsed, key: jax.Array) -> list[dict[str, Any]]:
+    """Releases with noise of one shape, at every mu and length."""
+    fitted = fit(problem.objective, problem.train)
+    state = start(problem, fitted, None, 1.0, 1.0, config.delta)
+
+    def distance(state: Any, data: Data) -> float:
+        return float(stream.distance_to_retrained(state, shape=shape_of(kind, problem, data)))
+
+    states, left, *_ = serve(problem, state, rehearsed, lambda state, data: False)
+    admitted = config.slack * distance(states[-1], left[-1])
+    states, left, renewed, spent = serve(problem, state, batches, lambda *at: not distance(*at) <= admitted)
+    table = []
+    for length in config.lengths:
+        state, data = states[length - 1], left[length - 1]
+        shape, bound = shape_of(kind, problem, data), distance(state, data)
+        exact = stream.refresh(state, data).params
+        apart = state.params - exact
+        about = {
+            "method": "release", "shape": kind, "releases": length, "admitted": admitted, "distance": bound,
+            "true_distance": float(jnp.sqrt(apart @ (apart if shape is None else shape @ apart))),
+            "refreshes": sum(renewed[:length]), "ms": float(np.median(spent[:length])),
+        }  # fmt: skip
+        for mu in config.mus:
+            scale = releases.scale_for(admitted, mu=mu, releases=length)
+            keys = jax.random.split(jax.random.fold_in(key, length), config.draws)
+            publish = partial(publishing, state.params, bound, scale, admitted, shape)
+            models, publish_ms = timed(lambda keys=keys, publish=publish: publish(keys))
+            row = {"mu": mu, "scale": float(scale), "publish_ms": publish_ms / config.draws}
+            table.append(about | row | measure(problem, models))
+    return table
+
+
+def publishing(params, distance, scale, admitted, shape, keys):
+    """Independent releases of one model."""
+    return jax.vmap(
+        lambda key: releases.release(params, distance, key=key, scale=scale, admitted=admitted, shape=shape).params
+    )(keys)
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """The result of a second call, and its milliseconds."""
+    jax.block_until_ready(call())
+    begin = time.perf_counter()
+    result = jax.block_until_ready(call())
+    return result, 1e3 * (time.perf_counter() - begin)
+
+
+def perturbed(config: Config, problem: Problem, mu: float, batches, rehearsed, key: jax.Array) -> list[dict[str, Any]]:
+    """The paper's scheme at one epsilon: noise in training, refreshed when the epsilon of a model passes the budget."""
+    epsilon = float(privacy.gaussian_epsilon(mu, 1.0, config.delta))
+    plain = start(problem, fit(problem.objective, problem.train), None, 1.0, epsilon, config.delta)
+    states, *_ = serve(problem, plain, rehearsed, lambda state, data: False)
+    admitted = config.slack * float(states[-1].residual_bound)
+    sigma = admitted / float(privacy.residual_from(epsilon, 1.0, config.delta))
+    found = []
+    for draw_key in jax.random.split(key, config.perturbations):
+        noise = sample_noise(problem.params, key=draw_key, sigma=sigma)
+        fitted = fit(problem.objective, problem.train, noise=noise, init=problem.params)
+        state = start(problem, fitted, noise, sigma, epsilon, config.delta)
+        found.append(serve(problem, state, batches, lambda state, data: bool(stream.needs_refresh(state))))
+    table = []
+    for length in config.lengths:
+        models = jnp.stack([states[length - 1].params for states, *_ in found])
+        row = {
+            "method": "objective_noise", "releases": length, "mu": mu, "epsilon": epsilon, "scale": sigma,
+            "refreshes": float(np.mean([sum(renewed[:length]) for _, _, renewed, _ in found])),
+        }  # fmt: skip
+        table.append(row | measure(problem, models))
+    return table
+
+
+def measure(problem: Problem, models: jax.Array) -> dict[str, float]:
+    """Mean test metrics of ``(draws, d)`` models, and the spread of accuracy over them."""
+    every = _measure(problem.objective, models, problem.test)
+    spread = {"accuracy_spread": float(every.accuracy.std())}
+    return {name: float(getattr(every, name).mean()) for name in MEASURES} | spread
+
+
+@jax.jit
+def _measure(objective, models, test):
+    def one(params):
+        return metrics.group_metrics(predict_labels(objective, params, test.x), test)
+
+    return jax.lax.map(one, models)
+
+
+def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
+    """Accuracy and odds gap against the mu of one release, ``mu / sqrt(length)``; medians over seeds.
+
+    The noise depends on nothing else, so series of every length and guarantee lie on one line.
+    """
+    columns = {"accuracy": "accuracy", "equalized_odds_mean": "average odds gap"}
+    titles = [f"{plot.look(name).label}, {label}" for name in config.datasets for label in columns.values()]
+    figure, axes = plot.figure(len(config.datasets), len(columns), titles=titles, width=4.2, height=2.7)
+    for line, dataset in zip(axes, config.datasets, strict=True):
+        part = [row for row in table if row["dataset"] == dataset]
+        for panel, (column, label) in zip(line, columns.items(), strict=True):
+            target = float(np.median([row[column] for row in part if row["method"] == "retrain"]))
+            panel.axhline(target, color=looks.BLACK, linestyle="--", linewidth=0.9, label="retrained, no noise")
+            for name, look in LOOKS.items():
+                common = {"method": "objective_noise"} if name == "paper" else {"shape": name}
+                chosen = [row for row in part if common.items() <= row.items()]
+                points: dict[float, list[float]] = {}
+                for row in chosen:
+                    # The paper's epsilon is of one model, however long the series.
+                    length = 1 if name == "paper" else row["releases"]
+                    points.setdefault(round(row["mu"] / length**0.5, 6), []).append(row[column])
+                at = sorted(points)
+                panel.plot(
+                    at, [np.median(points[x]) for x in at], color=look.color, marker=look.marker, label=look.label,
+                    markersize=plot.STYLE["lines.markersize"],
+                )  # fmt: skip
+            panel.set(xscale="log", xlabel="mu of one release", ylabel=f"{label} (test)")
+    plot.legend(figure, columns=3)
+    return plot.save(figure, config.out / "releases.png")
+
+
+def blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[Any]:
+    """Table and figure for the report, from the rows of ``fmu_releases``."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in table:
+        key = tuple(row.get(name) for name in ("dataset", "method", "shape", "mu", "releases"))
+        groups.setdefault(key, []).append(row)
+    lines = []
+    for (dataset, method, shape, mu, length), part in groups.items():
+        line: dict[str, Any] = {"data set": plot.look(dataset).label, "method": method.replace("_", " ")}
+        line |= {"noise": shape, "mu": mu, "releases": length}
+        for column in ("accuracy", "equalized_odds_mean", "refreshes", "ms"):
+            known = [row[column] for row in part if row.get(column) is not None]
+            line[column.replace("_", " ")] = float(np.median(known)) if known else None
+        lines.append(line)
+    return [
+        "Every published model of a series carries fresh noise, and the whole series keeps its mu. The noise in "
+        "training of the paper's scheme keeps its epsilon for each model alone.",
+        report.Table(lines, caption="The last model of each series (medians over seeds, test rows)."),
+        report.Figure(
+            folder / "fmu_releases" / "releases.png",
+            "Accuracy and odds gap against the mu of one release, by the shape of the noise",
+            "What a release costs.",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Config, plan=plan))
