@@ -17,8 +17,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from benchmarks import measure
 from fmu_jax import Data, Objective, certify, datasets, fit, remove, sample_noise
-from scripts.harness import cli, measure
+from scripts.harness import cli
 
 COLUMNS = (
     "case", "n", "d", "fit_ms", "fit_steps", "fair_newton_ms", "retrain_ms", "certify_ms", "sklearn_refit_ms",

@@ -21,8 +21,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import measure
 from fmu_jax import Data, Objective, datasets, fit, releases, remove, sample_noise, stream
-from scripts.harness import cli, measure
+from scripts.harness import cli
 
 COLUMNS = (
     "case", "n", "d", "delete_us", "deletions_per_s", "serve_us", "release_us", "served", "refreshes", "per_refresh",

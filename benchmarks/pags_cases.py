@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import measure
 from pags_jax import models
-from scripts.harness import cli, measure
+from scripts.harness import cli
 from scripts.harness.compiling import compiler_options
 
 CLASSES = 10

@@ -27,10 +27,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import pags_cases
+from benchmarks import measure, pags_cases
 from pags_jax import alignment, models
 from pags_jax.datasets.lpips_weights import load_lpips_weights
-from scripts.harness import cli, measure
+from scripts.harness import cli
 from scripts.pags import manifolds, robustness
 
 Measure = Literal["tangent_basis", "manifold_robustness", "lpips"]
@@ -190,7 +190,7 @@ def manifold_robustness(case: Case, side: str, items: int) -> Callable[[], Any]:
     variables = jax.jit(models.init, static_argnums=0)(model, jnp.asarray(x), key=jax.random.key(case.seed))
     if side == "jax":
         arrays = models.evaluator(model, variables), jnp.asarray(x), jnp.asarray(bases), jnp.asarray(noise)[None]
-        measured = robustness.measured()
+        measured = robustness.deviations
         return lambda: measured(*arrays, jnp.asarray(EPS, jnp.float32))
     from benchmarks import torch_measures, torch_peer
 

@@ -28,10 +28,11 @@ import jax
 import jax.numpy as jnp
 
 import fmu_jax
+from benchmarks import measure
 from fmu_jax import certificates, distances, fitting
 from fmu_jax.removal import newton
 from pags_jax import losses, models, training
-from scripts.harness import cli, measure, mesh, placement
+from scripts.harness import cli, mesh, placement
 
 COLUMNS = ("program", "devices", "rows", "collectives", "kilobytes", "flops_per_row", "bytes_per_row")
 PREDICTED = ("program", "machine", "rows", "compute_ms", "memory_ms", "network_ms", "time_ms", "network_share")

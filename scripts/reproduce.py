@@ -1,252 +1,238 @@
 """The main job: both papers' experiments on bundled real data, at laptop scale, in one report.
 
-Three sizes, all ending in runs/reproduce/report.html:
+Four sizes, all ending in runs/reproduce/report.html:
 
-    python -m scripts.reproduce                     # about twelve minutes on two cores
+    python -m scripts.reproduce                     # at most six minutes on two cores
     python -m scripts.reproduce --preset quick      # a smoke run
+    python -m scripts.reproduce --preset full       # more seeds, noise levels and strengths: about fifteen minutes
     python -m scripts.reproduce --preset paper      # the papers' grids
 
 and the sweep of robust models on CIFAR-10 that `benchmarks/README.md` fixes beforehand: hours on two cores, which may
 be stopped and resumed at any moment:
 
     python -m scripts.reproduce --preset cifar10 --out runs/cifar10
+
+Parts run side by side, each in a process of its own: they share nothing but finished run folders. On an accelerator, or
+with --mesh or --coordinator, one follows the other.
 """
 
+import concurrent.futures
 import dataclasses
 import gzip
 import io
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-import jax
 import numpy as np
 
-from fmu_jax.deletion import files
-from scripts.fmu import audit as fmu_audit
-from scripts.fmu import certificates as fmu_certificates
-from scripts.fmu import embeddings as fmu_embeddings
-from scripts.fmu import groups as fmu_groups
-from scripts.fmu import interventions as fmu_interventions
-from scripts.fmu import published_noise as fmu_published_noise
-from scripts.fmu import removal as fmu_removal
-from scripts.fmu import report as fmu_report
-from scripts.fmu import stream as fmu_stream
-from scripts.fmu import tradeoff as fmu_tradeoff
-from scripts.harness import cli, report, rows, store
-from scripts.pags import alignment as pags_alignment
-from scripts.pags import answers as pags_answers
-from scripts.pags import autoencoder as pags_autoencoder
-from scripts.pags import bayes as pags_bayes
-from scripts.pags import distractor as pags_distractor
-from scripts.pags import figures as pags_figures
-from scripts.pags import measuring as pags_measuring
-from scripts.pags import report as pags_report
-from scripts.pags import robustness as pags_robustness
-from scripts.pags import score as pags_score
-from scripts.pags import train as pags_train
+from scripts import registry
+from scripts.harness import cli, files, mesh, progress, report, rows, store
+from scripts.harness.experiment import Claim, Experiment, Part, Results
+from scripts.harness.lazy import jax
 
-FMU = (
-    fmu_removal, fmu_certificates, fmu_tradeoff, fmu_interventions, fmu_stream, fmu_published_noise, fmu_audit,
-    fmu_groups, fmu_embeddings,
-)  # fmt: skip
-#: One seed, of thousands of draws, or on the side.
-ONCE = (fmu_audit, fmu_groups, fmu_embeddings)
-#: Smaller than the scripts' own presets, to save time.
-SMALLER: dict[str, dict[ModuleType, dict[str, Any]]] = {
-    "none": {
-        fmu_tradeoff: {"penalties": ("equalized_odds", "demographic_parity")},
-        fmu_groups: {"datasets": ("compas",), "fractions": (0.05,), "penalties": ("equalized_odds",)},
-        fmu_embeddings: {"datasets": ("compas",), "counts": (1, 100), "private_steps": 100},
-    },
-    "quick": {fmu_groups: {"datasets": ("compas",), "penalties": ("equalized_odds",)}},
-}
-
-#: What the sweep of robust models is trained with, by preset: half as wide as the scripts' default, to save time.
-TRAINING: dict[str, dict[str, Any]] = {
-    "none": {
-        "width": 0.5, "train_rows": 4000, "epochs": 5, "steps": 3, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 10,
-        "attack_rows": 100,
-    },
-    "quick": {
-        "width": 0.25, "epochs": 3, "steps": 2, "attack_eps": (0.5,), "attack_steps": 2, "attack_rows": 100,
-        "train_rows": 1024, "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (0.1, 1.0),
-    },
-    "paper": {"epochs": 40, "steps": 10, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 20, "attack_rows": 1000},
-}  # fmt: skip
-#: From small to large; a step of 2.637, which the paper's figures show, on 3,072 values is one of 1.33 on 784.
-LENGTHS: dict[str, dict[str, Any]] = {"none": {"eps": (0.07, 0.43, 1.33, 2.637, 5.0)}, "quick": {}, "paper": {}}
-BESIDE_A_DISTRACTOR: dict[str, dict[str, Any]] = {
-    name: values
-    | {"dataset": "distractor", "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (1.0,)}
-    for name, values in TRAINING.items()
-}
-
+TITLES = {"cifar10": "Perceptually-aligned gradients on CIFAR-10"}
+TITLE = "Fair machine unlearning and perceptually-aligned gradients, reproduced"
 LEAD = """
 Fair machine unlearning (Oesterling et al. 2024) on real data: train on a fair objective, forget rows, certify the
 removal, see what happened to fairness. Perceptually-aligned gradients (Srinivas et al. 2023) on real images: train
 classifiers to be robust, and see which robustness makes their gradients look like the data. Bands span the smallest to
 the largest of the seeds.
 """
-
-CIFAR10_LEAD = """
+LEADS = {
+    "cifar10": """
 Robust classifiers of CIFAR-10 (Srinivas et al. 2023): from which strength are their gradients on the data manifold, and
 where do they look most like the score of the data? Questions and tests were fixed beforehand, in benchmarks/README.md.
 """
+}
+PAPERS = {"fmu": "Fair unlearning", "pags": "Aligned gradients"}
+TERMS = {
+    "average odds gap": "Mean of the gaps between groups in true and in false positive rate; 0 is fair. Demographic "
+    "parity gap: the gap in the rate of positive predictions; equal opportunity gap: that in the true positive rate.",
+    "minority, majority": "The smallest and the largest protected group; random: rows of any group.",
+    "fair Newton": "One Newton step of the fair objective on the remaining rows: the first paper's method. Newton: the "
+    "same on the objective without its fairness penalty. Retrain: the exact solution on the remaining rows.",
+    "distance to retrained": "L2 distance between the parameters after removal and those of retraining.",
+    "sigma, epsilon, delta": "A removal is certified (epsilon, delta) if an observer can hardly tell it from "
+    "retraining, thanks to noise of standard deviation sigma in the training objective. Smaller epsilon is stronger.",
+    "residual": "Norm of the gradient of the remaining objective at the unlearned parameters: zero after retraining.",
+    "on, off the manifold": "Along directions in which the data vary around an image, and across them.",
+    "score": "Gradient of the log-density of noisy images, from a denoiser; sigma: its noise level, pixels in [-1, 1].",
+    "1 - LPIPS, cosine": "How alike a gradient and the score look, by a perceptual distance and by angle.",
+    "strength": "The weight or radius of a robust loss; each loss has its own unit.",
+    "weak, aligned, excessive": "Regimes of robustness over a sweep of strengths: gradients off the manifold; "
+    "gradients on it at full accuracy; accuracy lost.",
+}
 
 
 @dataclass(frozen=True)
 class Config(cli.Common):
     """Run every experiment and write one report."""
 
-    PRESETS: ClassVar = {"quick": {"repeats": 1}, "paper": {"repeats": 5, "sweeps": 5}, "cifar10": {}}
+    PRESETS: ClassVar = {
+        "quick": {"repeats": 1}, "full": {"repeats": 3}, "paper": {"repeats": 5, "sweeps": 5}, "cifar10": {},
+    }  # fmt: skip
 
     out: Path = Path("runs/reproduce")
-    repeats: cli.Count = 3
+    repeats: cli.Count = 2
     """Seeds of every experiment on fair unlearning."""
     sweeps: cli.Count = 1
     """Seeds of the sweeps of robust models, which take minutes each."""
+    side_by_side: cli.Count = 2
+    """Parts that run at once, each in a process of its own, on a machine without accelerators."""
     hsls: Path | None = None
     """Your HSLS:09 public-use file or folder; given, it joins the data sets."""
     cifar10: Path | None = None
     """Folder of CIFAR-10's binary version, for --preset cifar10; by default it is downloaded."""
     publish: Path | None = None
-    """Also copy all rows (compressed) and figures to this folder, as those of benchmarks/README.md were."""
+    """Also copy all rows (compressed), figures and the report as a page to this folder."""
 
 
-def parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
-    """Module and configuration of each part, by the name of its folder, in order; its own preset applied first."""
-    return cifar10_parts(config) if config.preset == "cifar10" else fmu_parts(config) | pags_parts(config)
+class Run(NamedTuple):
+    """One part of the job: an experiment, its declaration here, and its configuration."""
+
+    experiment: Experiment
+    part: Part
+    config: Any
 
 
-def cifar10_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
-    """The sweep on CIFAR-10; every part's preset is the experiment as it was fixed beforehand."""
-    images = {"folder": config.cifar10}
-    made = {name: config.out / f"pags_{name}" for name in ("robustness", "alignment")}
-    measured = {
-        "trained": config.out / "pags_train",
-        "autoencoder": config.out / "pags_autoencoder" / "autoencoder.safetensors",
-        "denoiser": config.out / "pags_score" / "denoiser.safetensors",
-    }
-    return {
-        _name(module): (
-            module,
-            part_of(config, module, _name(module), **values),
-        )
-        for module, values in (
-            (pags_train, images | {"repeats": config.sweeps}),
-            (pags_autoencoder, images),
-            (pags_score, images),
-            (pags_robustness, measured),
-            (pags_alignment, measured),
-            (pags_answers, made),
-            (pags_figures, made | {"trained": measured["trained"]}),
-        )
-    }
-
-
-def fmu_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
-    """Fair machine unlearning."""
-    found = {}
-    for module in FMU:
-        name = _name(module)
-        values: dict[str, Any] = {"hsls": config.hsls, "repeats": 1 if module in ONCE else config.repeats}
-        values |= SMALLER.get(config.preset, {}).get(module, {})
-        if config.hsls is not None and module not in ONCE:
-            values["datasets"] = (*module.Config.datasets, "hsls")
-        found[name] = (module, part_of(config, module, name, **values))
+def runs(config: Config) -> dict[str, Run]:
+    """All parts, by the name of their run folders, in order."""
+    found: dict[str, Run] = {}
+    every = [(registry.experiment(name), name) for name in registry.NAMES]
+    present = [(e, part, part.name or name) for e, name in every for part in e.parts if config.preset in part.values]
+    names = {name for _, _, name in present}
+    for experiment, part, name in present:
+        values: dict[str, Any] = dict(experiment.config.PRESETS.get(config.preset, {}))
+        values |= {"preset": config.preset, "seed": config.seed, "out": config.out / name, "mesh": config.mesh}
+        if part.seeds:
+            values["repeats"] = getattr(config, part.seeds)
+        values |= {field: config.out / run for field, run in part.reads.items() if run in names}
+        values |= {field: config.out / run / file for field, (run, file) in part.files.items() if run in names}
+        values |= part.values[config.preset]
+        fields = {field.name for field in dataclasses.fields(experiment.config)}
+        if config.hsls is not None and "hsls" in fields:
+            values["hsls"] = config.hsls
+            if part.seeds:
+                values["datasets"] = (*values.get("datasets", experiment.config.datasets), "hsls")
+        if config.preset == "cifar10" and "folder" in fields:
+            values["folder"] = config.cifar10
+        found[name] = Run(experiment, part, dataclasses.replace(experiment.config(), **values))
     return found
 
 
-def pags_parts(config: Config) -> dict[str, tuple[ModuleType, Any]]:
-    """Perceptually-aligned gradients."""
-    repeats = {"repeats": config.sweeps}
-    sweep, beside = config.out / "pags_train", config.out / "pags_distractor_train"
-    runs = {name: config.out / f"pags_{name}" for name in ("robustness", "alignment", "distractor")}
-    return {
-        name: (module, part_of(config, module, name, **values))
-        for name, module, values in (
-            ("pags_train", pags_train, TRAINING[config.preset] | repeats),
-            ("pags_robustness", pags_robustness, {"trained": sweep} | LENGTHS[config.preset]),
-            (
-                "pags_robustness_varying",
-                pags_robustness,
-                {"trained": sweep, "pixels": "varying"} | LENGTHS[config.preset],
-            ),
-            ("pags_alignment", pags_alignment, {"trained": sweep}),
-            ("pags_distractor_train", pags_train, BESIDE_A_DISTRACTOR[config.preset] | repeats),
-            ("pags_distractor", pags_distractor, {"trained": beside}),
-            ("pags_bayes", pags_bayes, {}),
-            ("pags_figures", pags_figures, runs),
-        )
-    }
-
-
-def _name(module: ModuleType) -> str:
-    """Of an experiment, which is also that of its folder: fmu_audit for scripts.fmu.audit."""
-    return module.__name__.removeprefix("scripts.").replace(".", "_")
-
-
-def part_of(config: Config, module: ModuleType, name: str, **values: Any) -> Any:
-    """A part's configuration: its preset, then ``values``."""
-    preset = dict(module.Config.PRESETS.get(config.preset, {}))
-    here = {"preset": config.preset, "seed": config.seed, "out": config.out / name}
-    return dataclasses.replace(module.Config(), **preset | here | values)
-
-
 def plan(config: Config) -> list[str]:
-    """All units of all parts."""
-    every, units = parts(config), []
-    for name, (module, part) in every.items():
-        if isinstance(part, pags_measuring.MeasuringConfig):  # One for each model, which may not be trained yet.
-            found = pags_measuring.units(pags_train.plan(every[part.trained.name][1]))
+    """All units of all parts; those of models that are not trained yet are known from the training's plan."""
+    every, units = runs(config), []
+    for name, (experiment, part, own) in every.items():
+        training = every.get(part.reads.get("trained", ""))
+        if training is not None and experiment.rows_of is not None:
+            found = [
+                {key: unit[key] for key in ("loss", "strength", "seed")}
+                for unit in training.experiment.plan(training.config)
+            ]
         else:
-            found = module.plan(part)
+            found = experiment.plan(own)
         units += [f"{name}/{store.unit_name(unit)}" for unit in found]
     return units
 
 
 def main(config: Config) -> None:
-    """Runs what is not done yet, then writes the report."""
-    timing = {}
-    for name, (module, part) in parts(config).items():
-        jax.config.update("jax_enable_x64", module in FMU)  # Certificates want float64, images float32.
-        begin = time.perf_counter()
-        module.main(part)
-        timing[name] = time.perf_counter() - begin
-    title, lead, fmu = (
-        "Fair machine unlearning and perceptually-aligned gradients, reproduced",
-        LEAD,
-        fmu_report.sections,
-    )
-    if config.preset == "cifar10":
-        title, lead, fmu = "Perceptually-aligned gradients on CIFAR-10", CIFAR10_LEAD, lambda folder: []
-    path = report.write(
-        config.out / "report.html",
-        title,
-        [*fmu(config.out), *pags_report.sections(config.out)],
-        lead=lead,
-        config=config,
-        environment=rows.environment(),
-        timing_s=timing,
-    )
+    """Run what is not done yet, then write the report."""
+    every, timing = runs(config), {}
+    for name, seconds in done(config, every):
+        timing[name] = seconds
+        progress.say(f"reproduce: {name} finished, {len(timing)} of {len(every)} parts")
+    if not mesh.leads():
+        return
+    sections, claims = sections_of(config, every)
+    about = {"config": config, "environment": rows.environment(), "timing_s": timing}
+    title, lead = TITLES.get(config.preset, TITLE), LEADS.get(config.preset, LEAD)
+    path = report.write(config.out / "report.html", title, sections, lead=lead, **about)
     if config.publish is not None:
-        publish(config)
+        publish(config, every, title, sections, lead)
+    print(report.as_text(report.Table(claims), limit=len(claims)))
     print(f"report: {path}")
 
 
-def publish(config: Config) -> None:
-    """Copies every part's rows, as reproducible ``.csv.gz``, and figures.
+def done(config: Config, every: dict[str, Run]) -> Iterator[tuple[str, float]]:
+    """Run the parts, each when what it reads is there, and yield their names and durations as they end."""
+    if config.side_by_side == 1 or config.mesh or config.coordinator or jax.default_backend() != "cpu":
+        for name, (experiment, _, own) in every.items():
+            yield name, run_part(experiment.name, own)
+        return
+    waiting, running = dict(every), {}
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(config.side_by_side, context, initializer=share_terminal) as pool:
+        while waiting or running:
+            busy = [*waiting, *running.values()]
+            for name, (experiment, part, own) in list(waiting.items()):
+                needed = [*part.reads.values(), *(run for run, _ in part.files.values())]
+                if len(running) < config.side_by_side and not set(needed) & set(busy):
+                    running[pool.submit(run_part, experiment.name, own)] = name
+                    del waiting[name]
+            ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in ended:
+                try:
+                    yield running.pop(future), future.result()
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+
+
+def share_terminal() -> None:
+    """Make this process print lines, as another one writes to the same terminal."""
+    os.environ[progress.PLAIN] = "1"
+
+
+def run_part(name: str, config: Any) -> float:
+    """Run an experiment, and return how many seconds it took."""
+    experiment, begin = registry.experiment(name), time.perf_counter()
+    jax.config.update("jax_enable_x64", experiment.x64)  # Certificates want float64, images float32.
+    experiment.draw_all(config, experiment.measure(config))
+    return time.perf_counter() - begin
+
+
+def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Section], list[dict[str, Any]]]:
+    """The sections of the report, the summary first, and its lines."""
+    folders = {name: config.out / name for name in every}
+    sections, claims = [], []
+    for name, (experiment, part, own) in every.items():
+        if part.name or experiment.section is None:
+            continue
+        results = Results(own.out, store.read_rows(own.out) if experiment.rows_of else [], folders)
+        reads = [run for run in part.reads.values() if every.get(run) and every[run].experiment.rows_of]
+        shown = [name] if experiment.rows_of else reads
+        links = {f"{run}/rows.csv": f"{run}/rows.csv" for run in shown}
+        sections.append(report.Section(experiment.heading, experiment.section(results), links))
+        claims += [claim_line(claim) for claim in (experiment.claims(results) if experiment.claims else [])]
+    if claims:
+        sections.insert(0, report.Section("Summary: what the papers claim, and what these rows show", [
+            "Every verdict is computed from the rows by a rule that the claim or its section states: shown everywhere "
+            "that was measured, partly, or not shown. At this scale a claim that is not shown is not thereby refuted.",
+            report.Table(claims, fold=False),
+        ]))  # fmt: skip
+        sections.insert(1, report.Section("Terms", [report.Terms(TERMS)]))
+    return sections, claims
+
+
+def claim_line(claim: Claim) -> dict[str, Any]:
+    """A line of the summary."""
+    return {"paper": PAPERS[claim.paper], "claim": claim.text, "verdict": claim.verdict, "number": claim.number}
+
+
+def publish(config: Config, every: dict[str, Run], title: str, sections: Sequence[report.Section], lead: str) -> None:
+    """Copy every part's rows, as reproducible ``.csv.gz``, and figures, and write the report as a page with these.
 
     Where an earlier part has a figure of the same name, the part's name goes in front.
     """
-    folder = config.publish or Path()
-    taken: set[str] = set()
-    for name in parts(config):
+    folder, names = config.publish or Path(), dict[Path, Path]()
+    for name in every:
         table = config.out / name / "rows.csv"
         if table.exists():
             files.write_bytes(folder / f"{name}.csv.gz", gzip.compress(table.read_bytes(), mtime=0))
@@ -254,9 +240,22 @@ def publish(config: Config) -> None:
         if values:
             files.write_bytes(folder / f"{name}_values.npz", gathered(values))
         for figure in sorted((config.out / name).glob("*.png")):
-            shown = f"{name}_{figure.name}" if figure.name in taken else figure.name
-            taken.add(shown)
-            files.write_bytes(folder / shown, figure.read_bytes())
+            taken = {path.name for path in names.values()}
+            names[figure] = folder / (f"{name}_{figure.name}" if figure.name in taken else figure.name)
+            files.write_bytes(names[figure], figure.read_bytes())
+
+    def moved(block: report.Block) -> report.Block:
+        return dataclasses.replace(block, path=names[block.path]) if isinstance(block, report.Figure) else block
+
+    page = [
+        report.Section(
+            section.heading,
+            [moved(block) for block in section.blocks],
+            {f"{link.split('/')[0]}.csv.gz": f"{link.split('/')[0]}.csv.gz" for link in section.links},
+        )
+        for section in sections
+    ]
+    report.write_markdown(folder / "README.md", title, page, lead=lead)
 
 
 def gathered(paths: Sequence[Path]) -> bytes:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from scripts.fmu import published_noise as script
-from scripts.harness import cli, store
+from scripts.harness import store
 from tests import oracles
 
 SMALL = ["--datasets", "compas", "--repeats", "1", "--epsilons", "0.1", "3", "--steps", "5", "50", "--draws", "3"]
 
 
 def call(*words):
-    return cli.run(script.main, script.Config, plan=script.plan, argv=list(words))
+    return script.EXPERIMENT.run(list(words))
 
 
 @pytest.fixture(scope="module")

@@ -10,20 +10,17 @@ minute on two cores. Rows: one for each data set, part, seed and method.
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
-from matplotlib.axes import Axes
 
-from fmu_jax import Objective, audit, privacy
-from fmu_jax.forget_sets import Subset, draw_rows
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
-from scripts.harness import cli, looks, plot
+from scripts.harness import cli, looks, names, plot, report
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.lazy import fmu_jax, jax
 
 #: Title, axis label and chance level of each attack.
 ATTACKS = {
@@ -43,7 +40,7 @@ class Config(ProblemConfig):
     }
 
     out: Path = Path("runs/fmu_audit")
-    datasets: tuple[problems.DataSet, ...] = ("compas",)
+    datasets: tuple[names.DataSet, ...] = ("compas",)
     """Data sets; hsls needs --hsls, and larger ones take minutes."""
     repeats: cli.Count = 1
     """Seeds, counted from --seed: each draws a split, the rows to forget and all perturbations."""
@@ -53,7 +50,7 @@ class Config(ProblemConfig):
     """Failure probability of the certificates."""
     models: cli.Count = 10_000
     """Perturbations drawn for the empirical epsilon."""
-    subset: Subset = "minority"
+    subset: names.Subset = "minority"
     """Where the rows forgotten by those models come from."""
     fraction: cli.Share = 0.05
     """Their share of all training rows."""
@@ -70,92 +67,76 @@ def plan(config: Config) -> list[dict[str, Any]]:
     return config.units(part=("epsilon", "attacks"))
 
 
-def main(config: Config) -> None:
-    """Runs what is not done yet and draws the figures."""
-    table = problems.run_units(config, plan(config), rows_of)
-    draw(config, table)
-
-
-def rows_of(config: Config, *, dataset: str, part: str, seed: int) -> list[dict[str, Any]]:
+def rows_of(config: Config, *, dataset: str, part: str, seed: int) -> list[Row]:
     """One part of the audit of one data set."""
     train = problems.load_split(config, dataset, seed).train
-    objective = Objective(l2=config.l2, fairness=config.fairness)
+    objective = fmu_jax.Objective(l2=config.l2, fairness=config.fairness)
     key = jax.random.fold_in(jax.random.key(seed), 2)
     return (epsilon_rows if part == "epsilon" else attack_rows)(config, objective, train, seed, key)
 
 
-def epsilon_rows(config: Config, objective: Objective, train, seed: int, key) -> list[dict[str, Any]]:
+def epsilon_rows(config: Config, objective: Any, train: Any, seed: int, key: Any) -> list[Row]:
     """The empirical epsilon of each method beside what its residuals certify."""
     forget = draw_rows(train, round(config.fraction * len(train.y)), subset=config.subset, seed=seed)
     if forget is None:
         raise ValueError(f"--fraction: {config.fraction} of the rows is more than {config.subset!r} can spare")
-    for_draws, for_split = jax.random.split(key)
-    draws = audit.draw_models(
-        objective, train, forget, key=for_draws, sigma=config.sigma, models=config.models, methods=audit.PERTURBED
-    )
-    ceiling = float(audit.largest_bound(config.models, delta=config.delta))
-    table = []
+    audit, (for_draws, for_split) = fmu_jax.audit, jax.random.split(key)
+    options = {"sigma": config.sigma, "models": config.models, "methods": audit.PERTURBED}
+    draws = audit.draw_models(objective, train, forget, key=for_draws, **options)
+    ceiling, table = float(audit.largest_bound(config.models, delta=config.delta)), []
     for method in audit.PERTURBED:
         bound = audit.empirical_epsilon(draws.unlearned[method], draws.retrained, delta=config.delta, key=for_split)
         residual = float(draws.residual[method].max())
-        certified = float(privacy.certified_epsilon(residual, config.sigma, config.delta))
+        certified = float(fmu_jax.privacy.certified_epsilon(residual, config.sigma, config.delta))
         row = {"method": method, "rows_removed": len(forget), "residual_norm": residual}
         row |= {"certified_epsilon": certified, "empirical_epsilon": float(bound.epsilon), "largest_bound": ceiling}
         table.append(row | {f"empirical_{name}": float(value) for name, value in bound.by_test.items()})
     return table
 
 
-def attack_rows(config: Config, objective: Objective, train, seed: int, key) -> list[dict[str, Any]]:
+def attack_rows(config: Config, objective: Any, train: Any, seed: int, key: Any) -> list[Row]:
     """What three attacks find of planted rows after each method."""
     del seed
-    for_rows, for_models = jax.random.split(key)
+    audit, (for_rows, for_models) = fmu_jax.audit, jax.random.split(key)
     planted = audit.plant(train, config.planted, key=for_rows)
-    shadow = audit.shadow_models(
-        objective, train, planted, key=for_models, sigma=config.sigma, pairs=config.pairs, shards=config.shards
-    )
+    options = {"sigma": config.sigma, "pairs": config.pairs, "shards": config.shards}
+    shadow = audit.shadow_models(objective, train, planted, key=for_models, **options)
     table = []
     for method in audit.AUDITED:
         margins = shadow.margins[method]
-        unlearned, unseen = audit.by_membership(margins, shadow.member)
-        lira = audit.lira(unlearned, unseen, paired=True)
+        unlearned, outside = audit.by_membership(margins, shadow.member)
+        lira = audit.lira(unlearned, outside, paired=True)
         klom = np.asarray(audit.klom(unlearned, shadow.oracle[method]))
         models = (-1, margins.shape[-1])
         losses = jax.nn.softplus(-margins).reshape(models)
-        outsider = audit.membership(losses, shadow.member.reshape(models))
-        row = {"method": method, "lira_auc": lira.auc.mean(), "lira_auc_worst": lira.auc.max()}
+        threshold = audit.membership(losses, shadow.member.reshape(models))
+        row = {"lira_auc": lira.auc.mean(), "lira_auc_worst": lira.auc.max()}
         row |= {"lira_advantage": lira.advantage.mean(), "lira_true_positive_rate": lira.true_positive_rate}
         row |= {"klom": klom.mean(), "klom_quantile_95": np.quantile(klom, 0.95)}
-        row |= {"membership_auc": outsider.auc.mean(), "membership_advantage": outsider.advantage.mean()}
-        table.append({name: value if name == "method" else float(value) for name, value in row.items()})
+        row |= {"membership_auc": threshold.auc.mean(), "membership_advantage": threshold.advantage.mean()}
+        table.append({"method": method} | {name: float(value) for name, value in row.items()})
     return table
 
 
-def draw(config: Config, table: Sequence[dict[str, Any]]) -> list[Path]:
-    """One figure for each part."""
-    names = [plot.look(name).label for name in config.datasets]
-    figure, axes = plot.figure(1, len(names), titles=names, width=6.8, height=3.4)
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw one figure for each part."""
+    labels = [plot.look(name).label for name in config.datasets]
+    figure, axes = plot.figure(1, len(labels), titles=labels, width=6.8, height=3.4)
     for panel, dataset in zip(axes[0], config.datasets, strict=True):
-        draw_epsilon(panel, [row for row in table if (row["dataset"], row["part"]) == (dataset, "epsilon")])
+        draw_epsilon(panel, report.where(table, dataset=dataset, part="epsilon"))
     plot.legend(figure, columns=2)
-    paths = [plot.save(figure, config.out / "audit_epsilon.png")]
-
-    part = [row | {"dataset": plot.look(row["dataset"]).label} for row in table if row["part"] == "attacks"]
-    figure, axes = plot.figure(1, len(ATTACKS), titles=[title for title, _, _ in ATTACKS.values()], height=2.8)
-    for panel, (column, (_, label, chance)) in zip(axes[0], ATTACKS.items(), strict=True):
-        panel.axhline(chance, color=looks.BLACK, linewidth=0.8, linestyle=":", label="chance")
-        panel.set_ylabel(label)
-        plot.points(panel, part, x="dataset", y=column)
-    plot.legend(figure, columns=5)
-    return [*paths, plot.save(figure, config.out / "audit_attacks.png")]
+    plot.save(figure, config.out / "audit_epsilon.png")
+    part = [row | {"dataset": plot.look(row["dataset"]).label} for row in report.where(table, part="attacks")]
+    plot.attacks(part, config.out / "audit_attacks.png", ATTACKS)
 
 
-def draw_epsilon(panel: Axes, part: Sequence[dict[str, Any]]) -> None:
-    """Certified and empirical epsilon of each method, beside what fair Newton certifies."""
+def draw_epsilon(panel: Any, part: list[Row]) -> None:
+    """Draw certified and empirical epsilon of each method, beside what fair Newton certifies."""
     for name in ("certified_epsilon", "empirical_epsilon"):
         named = [row | {"method": plot.look(row["method"]).label, "bound": name} for row in part]
         plot.points(panel, named, x="method", y=name, by="bound")
-    claim = np.median([row["certified_epsilon"] for row in part if row["method"] == "fair_newton"])
-    panel.axhline(float(claim), color=looks.VERMILION, linewidth=0.8, label="certified by fair Newton")
+    claim = report.median(report.where(part, method="fair_newton"), "certified_epsilon")
+    panel.axhline(claim, color=looks.VERMILION, linewidth=0.8, label="certified by fair Newton")
     ceiling = max(row["largest_bound"] for row in part)
     panel.axhline(ceiling, color=looks.GREY, linewidth=0.8, linestyle=":", label="most that so many models can show")
     panel.set_yscale("symlog", linthresh=0.01)
@@ -163,5 +144,47 @@ def draw_epsilon(panel: Axes, part: Sequence[dict[str, Any]]) -> None:
     panel.set_ylabel("epsilon")
 
 
+def section(results: Results) -> list[report.Block]:
+    """Tables and figures of both parts."""
+    by = {"dataset": "data set", "method": "method"}
+    columns = {"certified_epsilon": "certified epsilon", "empirical_epsilon": "shown epsilon"}
+    columns |= {"largest_bound": "most that could be shown"}
+    return [
+        "Thousands of models are unlearned and retrained under draws of the noise, and told apart as well as can be. "
+        "An audit is worth something if it can fail: no removal returns the parameters unchanged.",
+        report.Table(report.medians(report.where(results.rows, part="epsilon"), by, columns),
+                     "The epsilon that the audit shows, a lower bound at 95 %, beside the largest certificate."),
+        *results.figures("audit_epsilon.png", "Certified and shown epsilon of each method",
+                         "Doing nothing exceeds what fair Newton certifies."),
+        report.Table(report.medians(report.where(results.rows, part="attacks"), by,
+                                    {name: title for name, (title, _, _) in ATTACKS.items()}),
+                     "Attacks on planted rows: 0.5 is chance for areas under the curve, 0 for KLoM."),
+        *results.figures("audit_attacks.png", "Success of three attacks on planted rows by method",
+                         "Retraining is at chance; no removal is what an attack can find."),
+    ]  # fmt: skip
+
+
+def claims(results: Results) -> list[Claim]:
+    """Does what the audit shows stay below the certificate, and does it find a missing removal?"""
+    table = report.where(results.rows, part="epsilon")
+    fair, none = (report.where(table, method=name) for name in ("fair_newton", "no_removal"))
+    holds = [row["empirical_epsilon"] <= row["certified_epsilon"] for row in table if row["method"] != "retrain"]
+    caught = [other["empirical_epsilon"] > ours["certified_epsilon"] for ours, other in zip(fair, none, strict=True)]
+    return [
+        Claim("fmu", "The certificate holds in fact: no audit shows more than is certified, and the same audit finds a "
+              "removal that was left out.", verdict_of([*holds, *caught]),
+              f"shown {max(row['empirical_epsilon'] for row in fair):.3g} of certified "
+              f"{min(row['certified_epsilon'] for row in fair):.3g}; without removal "
+              f"{max(row['empirical_epsilon'] for row in none):.3g}"),
+    ]  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    "fmu_audit", Config, plan, rows_of, draw=draw, heading="Audits: does the guarantee hold in fact?", section=section,
+    claims=claims, x64=True,
+    parts=(Part({"none": {"models": 5000, "pairs": 128, "repeats": 1}, "quick": {"repeats": 1}, "full": {"repeats": 1},
+                 "paper": {"repeats": 1}}),),
+)  # fmt: skip
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

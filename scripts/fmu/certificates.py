@@ -6,20 +6,21 @@ Oesterling et al. (2024), figure 5 and appendix. Rows: one for each data set, se
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fmu_jax import certify, privacy, remove
-from fmu_jax.forget_sets import count_rows, draw_rows
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
-from scripts.harness import cli, plot
+from scripts.harness import cli, plot, report
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.lazy import fmu_jax
 
 BOUNDS = ("residual_norm", "row_bound", "gram_bound", "paper_data_dependent", "paper_worst_case")
+COLUMNS = {name: plot.look(name).label for name in BOUNDS}
+COLUMNS |= {"epsilon_residual_norm": "epsilon", "epsilon_paper_data_dependent": "epsilon, paper"}
 
 
 @dataclass(frozen=True)
@@ -55,39 +56,28 @@ def plan(config: Config) -> list[dict[str, Any]]:
     return config.units(sigma=config.sigmas)
 
 
-def main(config: Config) -> None:
-    """Runs what is not done yet and draws the figure."""
-    table = problems.run_units(config, plan(config), rows_of)
-    draw(config, table)
-
-
-def rows_of(config: Config, *, dataset: str, sigma: float, seed: int) -> list[dict[str, Any]]:
+def rows_of(config: Config, *, dataset: str, sigma: float, seed: int) -> list[Row]:
     """Certificates of one trained model's removals."""
     problem = problems.train_problem(config, dataset, seed, sigma=sigma)
-    table = []
+    objective, noise, table = problem.objective, problem.noise, []
     for fraction in config.fractions:
-        rows = draw_rows(problem.train, round(fraction * count_rows(problem.train)), seed=seed)
-        if rows is None:
+        forget = problems.draw_rows(problem.train, "random", round(fraction * problems.size(problem.train)), seed=seed)
+        if forget is None:
             continue
-        removal = remove(problem.objective, problem.params, problem.train, rows, noise=problem.noise)
+        removal = fmu_jax.remove(objective, problem.params, problem.train, forget, noise=noise)
         for delta in config.deltas:
-            certificate = certify(
-                problem.objective, problem.params, removal, sigma=sigma, delta=delta, noise=problem.noise
-            )
-            bounds = {name: float(getattr(certificate, name)) for name in BOUNDS}
-            epsilons = {f"epsilon_{name}": _epsilon(bound, sigma, delta) for name, bound in bounds.items()}
-            exact = float(privacy.gaussian_epsilon(bounds["residual_norm"], sigma, delta))
-            about = {"fraction": fraction, "rows_removed": len(rows), "delta": delta}
-            table.append(about | bounds | epsilons | {"epsilon_gaussian": exact})
+            found = fmu_jax.certify(objective, problem.params, removal, sigma=sigma, delta=delta, noise=noise)
+            row: Row = {"fraction": fraction, "rows_removed": len(forget), "delta": delta}
+            for name in BOUNDS:
+                row[name] = float(getattr(found, name))
+                row[f"epsilon_{name}"] = float(fmu_jax.privacy.certified_epsilon(row[name], sigma, delta))
+            exact = float(fmu_jax.privacy.gaussian_epsilon(row["residual_norm"], sigma, delta))
+            table.append(row | {"epsilon_gaussian": exact})
     return table
 
 
-def _epsilon(bound: float, sigma: float, delta: float) -> float:
-    return float(privacy.certified_epsilon(bound, sigma, delta))
-
-
-def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
-    """Bounds against the share removed, and epsilon against sigma, one row of panels a data set."""
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw bounds against the share removed, and epsilon against sigma, one row of panels a data set."""
     delta = config.deltas[0]
     left_title, right_title = f"bounds at sigma = {config.shown_sigma:g}", f"{config.shown_fraction:.1%} removed"
     titles = [f"{plot.look(name).label}, {title}" for name in config.datasets for title in (left_title, right_title)]
@@ -103,8 +93,55 @@ def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
         right.set(xscale="log", yscale="log", xlabel="sigma", ylabel=f"epsilon (delta = {delta:g})")
         right.axhline(1, color="0.5", linewidth=0.8)
     plot.legend(figure, columns=3)
-    return plot.save(figure, config.out / "certificates.png")
+    plot.save(figure, config.out / "certificates.png")
 
+
+def shown(results: Results) -> list[Row]:
+    """The rows of the smallest delta and of the sigma nearest to 1."""
+    sigma = min({row["sigma"] for row in results.rows}, key=lambda value: abs(np.log(value)))
+    return report.where(results.rows, sigma=sigma, delta=min(row["delta"] for row in results.rows))
+
+
+def section(results: Results) -> list[report.Block]:
+    """Bounds side by side."""
+    table = shown(results)
+    caption = (
+        "Bounds on the residual gradient (sum form) and the epsilon of the exact residual and of the paper's bound"
+    )
+    return [
+        "The smaller the gradient of the remaining objective at the unlearned parameters, the less noise hides the "
+        "removal. Our bounds hold from any start; the paper's hold from a converged one, and its worst case is about "
+        "one removed row. Every epsilon divides by sigma (Guo et al. 2020).",
+        report.Table(
+            report.medians(table, {"dataset": "data set", "fraction": "share removed"}, COLUMNS),
+            f"{caption}; sigma = {table[0]['sigma']:g}, delta = {table[0]['delta']:g}, random rows.", digits=3,
+        ),
+        *results.figures(
+            "certificates.png", "Bounds on the residual against the share removed, and epsilon against sigma",
+            "Our bounds beside the paper's.",
+        ),
+    ]  # fmt: skip
+
+
+def claims(results: Results) -> list[Claim]:
+    """Is a removal certified at a small epsilon, and how far below the paper's bound?"""
+    table = report.where(shown(results), fraction=min(row["fraction"] for row in results.rows))
+    share = f"{table[0]['fraction']:.1%}"
+    small = [row["epsilon_residual_norm"] for row in table]
+    ratio = [row["paper_data_dependent"] / max(row["residual_norm"], 1e-300) for row in table]
+    return [
+        Claim("fmu", f"Unlearning is certified at a useful epsilon (shown: below 1 at sigma = {table[0]['sigma']:g} "
+              f"when {share} of the rows are forgotten).", verdict_of([epsilon < 1 for epsilon in small]),
+              f"epsilon at most {max(small):.1e}; the paper's data-dependent bound is {min(ratio):.0f} to "
+              f"{max(ratio):.0f} times the exact residual"),
+    ]  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    "fmu_certificates", Config, plan, rows_of, draw=draw, heading="Certificates: what a removal costs",
+    section=section, claims=claims, x64=True,
+    parts=(Part({"none": {"deltas": (1e-5,)}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

@@ -11,24 +11,17 @@ either label. Minutes on two cores. Rows: one for each data set, seed and method
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import linen
 
-from fmu_jax import Data, Objective, audit, datasets, make_data
-from fmu_jax import objective as objectives
-from pags_jax import datasets as images
-from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
-from scripts.harness import cli, plot
+from scripts.harness import cli, plot, report
+from scripts.harness.experiment import Experiment, Results, Row
+from scripts.harness.lazy import fmu_jax, jax, jnp, optax, pags_jax
 
 UPPER_BODY = (0, 2, 3, 4, 6)
 SOLVER = {"tolerance": 1e-3, "max_steps": 200}
@@ -36,7 +29,7 @@ SOLVER = {"tolerance": 1e-3, "max_steps": 200}
 METHODS: dict[str, dict[str, Any]] = {
     "fair_newton": {"method": "fair_newton", **SOLVER},
     "gauss_newton": {"method": "fair_newton", "gauss_newton": True, **SOLVER},
-    "last_layer": {"method": "fair_newton", "only": "Dense_1", **SOLVER},
+    "last_layer": {"method": "fair_newton", "only": "last", **SOLVER},
     "influence": {"method": "influence", **SOLVER},
     "descent": {"method": "descent", "steps": 50},
 }
@@ -46,17 +39,6 @@ SHOWN = {
     "accuracy": ("Utility", "accuracy (test)", None),
     "equalized_odds_mean": ("Fairness", "average odds gap (test)", None),
 }
-
-
-class Mlp(linen.Module):
-    """One hidden layer of tanh units; log-odds ``(n,)``."""
-
-    width: int
-
-    @linen.compact
-    def __call__(self, x):
-        """Log-odds of label 1."""
-        return linen.Dense(1)(jnp.tanh(linen.Dense(self.width)(x)))[:, 0]
 
 
 @dataclass(frozen=True)
@@ -86,7 +68,7 @@ class Config(ProblemConfig):
     train_steps: cli.Count = 200
     """Steps of Adam."""
     learning_rate: cli.Positive = 0.02
-    """Of Adam."""
+    """Adam's learning rate."""
 
 
 def plan(config: Config) -> list[dict[str, Any]]:
@@ -94,16 +76,13 @@ def plan(config: Config) -> list[dict[str, Any]]:
     return config.units()
 
 
-def main(config: Config) -> None:
-    """Runs what is not done yet and draws the figure."""
-    draw(config.out, problems.run_units(config, plan(config), rows_of))
-
-
-def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
+def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     """Each method's row."""
+    from scripts.fmu.networks import Mlp  # Here, since it imports flax.
+
     train_rows, test = load(config, dataset, seed)
-    model = Mlp(config.width)
-    objective = Objective(l2=config.l2, fairness=config.fairness, predict=model.apply)
+    model, audit = Mlp(config.width), fmu_jax.audit
+    objective = fmu_jax.Objective(l2=config.l2, fairness=config.fairness, predict=model.apply)
     for_rows, for_models = jax.random.split(jax.random.fold_in(jax.random.key(seed), 3))
     planted = audit.twins(test, config.planted, key=for_rows)
     train = partial(train_network, objective, model, steps=config.train_steps, learning_rate=config.learning_rate)
@@ -115,8 +94,8 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
     )  # fmt: skip
     table = []
     for method, margins in shadow.margins.items():
-        unlearned, unseen = audit.by_membership(margins, shadow.member)
-        lira, klom = audit.lira(unlearned, unseen, paired=True), audit.klom(unlearned, shadow.oracle)
+        unlearned, outside = audit.by_membership(margins, shadow.member)
+        lira, klom = audit.lira(unlearned, outside, paired=True), audit.klom(unlearned, shadow.oracle)
         row = {"lira_auc": lira.auc.mean(), "lira_advantage": lira.advantage.mean(), "klom": klom.mean()}
         row |= {"margin_shift": jnp.abs(unlearned - shadow.oracle).mean()}
         row |= {name: getattr(shadow.metrics[method], name).mean() for name in ("accuracy", "equalized_odds_mean")}
@@ -125,27 +104,27 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
     return table
 
 
-def train_network(objective, model, rows: Data, key, *, steps: int, learning_rate: float):
+def train_network(objective, model, rows: Any, key, *, steps: int, learning_rate: float):
     """Adam on the mean objective from the initialisation of ``key``."""
     params, optimizer = model.init(key, rows.x[:1]), optax.adam(learning_rate)
     n = jnp.sum(rows.weight)
 
     def step(carry, _):
         params, moments = carry
-        grad = jax.grad(lambda p: objectives.value(objective, p, rows) / n)(params)
+        grad = jax.grad(lambda p: fmu_jax.objective.value(objective, p, rows) / n)(params)
         updates, moments = optimizer.update(grad, moments)
         return (optax.apply_updates(params, updates), moments), None
 
     return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0][0]
 
 
-def load(config: Config, dataset: str, seed: int) -> tuple[Data, Data]:
+def load(config: Config, dataset: str, seed: int) -> tuple[Any, Any]:
     """Rows to train on and test rows, float32."""
     if dataset == "adult":
-        split = datasets.load("adult", group=config.group, seed=seed)
+        split = fmu_jax.datasets.load("adult", group=config.group, seed=seed)
         train, test = split.train, split.test
     else:
-        bundled = images.load("fashion_mnist")
+        bundled = pags_jax.datasets.load("fashion_mnist")
         train, test = (_garments(*part) for part in (bundled[:2], bundled[2:4]))
     rng = np.random.default_rng([seed, 7])
     chosen = [rng.permutation(len(part.y))[: config.rows] for part in (train, test)]
@@ -154,24 +133,33 @@ def load(config: Config, dataset: str, seed: int) -> tuple[Data, Data]:
     return first, second
 
 
-def _garments(x, labels) -> Data:
+def _garments(x, labels) -> Any:
     pooled = np.asarray(x, np.float32).reshape(len(x), 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(x), -1) / 255
     bright = pooled.mean(axis=1) > np.median(pooled.mean(axis=1))
-    return make_data(pooled, np.isin(labels, UPPER_BODY).astype(int), bright.astype(int))
+    return fmu_jax.make_data(pooled, np.isin(labels, UPPER_BODY).astype(int), bright.astype(int))
 
 
-def draw(out: Path, table: Sequence[dict[str, Any]]) -> list[Path]:
-    """Attacks, accuracy and fairness of each method."""
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw attacks, accuracy and fairness of each method."""
     part = [row | {"dataset": plot.look(row["dataset"]).label} for row in table]
-    figure, axes = plot.figure(1, len(SHOWN), titles=[title for title, _, _ in SHOWN.values()], height=2.8)
-    for panel, (column, (_, label, chance)) in zip(axes[0], SHOWN.items(), strict=True):
-        if chance is not None:
-            panel.axhline(chance, color="black", linewidth=0.8, linestyle=":", label="chance")
-        panel.set_ylabel(label)
-        plot.points(panel, part, x="dataset", y=column)
-    plot.legend(figure, columns=4)
-    return [plot.save(figure, out / "deep_audit.png")]
+    plot.attacks(part, config.out / "deep_audit.png", SHOWN)
 
+
+def section(results: Results) -> list[report.Block]:
+    """Every method on every data set."""
+    columns = {name: title for name, (title, _, _) in SHOWN.items()}
+    return [
+        "No certificate exists for a network: what attacks find is all the evidence there is. Chance is 0.5 for U-LiRA "
+        "and 0 for KLoM.",
+        report.Table(report.medians(results.rows, {"dataset": "data set", "method": "method"}, columns),
+                     "Attacks on planted rows, accuracy and odds gap (test rows)."),
+        *results.figures("deep_audit.png", "Success of two attacks, accuracy and odds gap by method"),
+    ]  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    "fmu_deep_audit", Config, plan, rows_of, draw=draw, heading="Unlearning from networks", section=section, x64=True
+)
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

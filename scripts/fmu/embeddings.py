@@ -12,50 +12,25 @@ One to two minutes on two cores. Rows: one for each data set, features, seed, nu
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen
 
-from fmu_jax import Data, Objective, fit, heads, metrics, sample_noise
-from fmu_jax.forget_sets import draw_rows
-from fmu_jax.private_training import train_private
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
-from scripts.harness import cli, plot
+from scripts.harness import cli, plot, report
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.lazy import fmu_jax, jax, jnp
 
 METHODS = ("retrain", "no_removal", "fair_newton", "newton", "influence")
-SHOWN = {
-    "accuracy": "accuracy (test)",
-    "equalized_odds_mean": "average odds gap (test)",
-    "distance": "distance to the retrained head",
-    "total_epsilon": "epsilon, features and head",
+#: The measures of each figure, with what they are called.
+FIGURES = {
+    "utility": {"accuracy": "accuracy (test)", "equalized_odds_mean": "average odds gap (test)"},
+    "certificates": {"distance": "distance to the retrained head", "total_epsilon": "epsilon, features and head"},
 }
 Features = Literal["raw", "frozen", "private"]
-
-
-class Mlp(linen.Module):
-    """One hidden layer of tanh units; ``hidden`` are the features."""
-
-    width: int
-
-    def setup(self):
-        """The two layers."""
-        self.first = linen.Dense(self.width, param_dtype=jnp.float64)
-        self.last = linen.Dense(1, param_dtype=jnp.float64)
-
-    def hidden(self, x):
-        """Units in [-1, 1], ``(n, width)``."""
-        return jnp.tanh(self.first(x))
-
-    def __call__(self, x):
-        """Log-odds, ``(n,)``."""
-        return self.last(self.hidden(x))[..., 0]
 
 
 @dataclass(frozen=True)
@@ -97,26 +72,20 @@ def plan(config: Config) -> list[dict[str, Any]]:
     return config.units(features=config.features)
 
 
-def main(config: Config) -> None:
-    """Runs what is not done yet and draws the figures."""
-    draw(config.out, problems.run_units(config, plan(config), rows_of))
-
-
-def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[dict[str, Any]]:
+def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[Row]:
     """All removals from one head."""
     split = problems.load_split(config, dataset, seed)
-    objective = Objective(l2=config.l2, fairness=config.fairness)
-    key = jax.random.fold_in(jax.random.key(seed), 0)
+    objective = fmu_jax.Objective(l2=config.l2, fairness=config.fairness)
     train, test, price = embed(config, features, split.train, split.test, seed)
-    noise = sample_noise(train.x[0], key=key, sigma=config.sigma)
+    noise = problems.noise_of(train.x[0], seed, config.sigma)
     return removals(config, objective, train, test, noise, price, seed)
 
 
 def removals(
-    config: HeadsConfig, objective: Objective, train: Data, test: Data, noise: jax.Array, price, seed: int
-) -> list[dict[str, Any]]:
+    config: HeadsConfig, objective: Any, train: Any, test: Any, noise: Any, price: tuple[float, float], seed: int
+) -> list[Row]:
     """One head, or one for each class, and every removal from it; ``price`` is of its features, for one row."""
-    before, n = heads.fit_head(objective, train, noise=noise).params, len(train.weight)
+    before, n = fmu_jax.heads.fit_head(objective, train, noise=noise).params, len(train.weight)
     table = []
     for count in config.counts:
         # Of many classes the first stands for all here; the head itself refuses to empty any of them.
@@ -125,51 +94,52 @@ def removals(
             continue
         retrained = None
         for method in METHODS:
-            row, params = _one(config, objective, before, train, test, rows, noise, method, price)
+            row, params = one_removal(config, objective, before, train, test, rows, noise, method, price)
             retrained = params if retrained is None else retrained
-            distance = float(jnp.linalg.norm(params - retrained))
-            table.append({"rows_removed": count, "train_rows": n, "method": method, "distance": distance} | row)
+            about = {"rows_removed": count, "train_rows": n, "method": method}
+            table.append(about | {"distance": problems.distance(params, retrained)} | row)
     if not table:
         raise ValueError(f"--counts: none of {', '.join(map(str, config.counts))} rows can be removed from {n}")
     return table
 
 
-def embed(config: Config, features: str, train: Data, test: Data, seed: int) -> tuple[Data, Data, tuple[float, float]]:
+def embed(config: Config, features: str, train: Any, test: Any, seed: int) -> tuple[Any, Any, tuple[float, float]]:
     """The head's training rows, the test rows, and the extractor's (epsilon, delta) for one row."""
     order = np.random.default_rng([seed, 5]).permutation(len(train.y))
     public = round(config.public * len(order))
     known, own = (jax.tree.map(lambda leaf, at=at: leaf[at], train) for at in (order[:public], order[public:]))
     if features == "raw":
         return own, test, (0.0, 0.0)
-    model = Mlp(config.width)
+    from scripts.fmu.networks import Mlp  # Here, since it imports flax.
+
+    model = Mlp(config.width, jnp.float64)
     for_init, for_noise = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     params, price = model.init(for_init, train.x[:1]), (0.0, 0.0)
     if features == "frozen":
-        plain = Objective(l2=config.l2, predict=model.apply)
-        params = fit(plain, known, init=params, max_steps=300, throw=False).params
+        plain = fmu_jax.Objective(l2=config.l2, predict=model.apply)
+        params = fmu_jax.fit(plain, known, init=params, max_steps=300, throw=False).params
     else:
 
         def loss(params, row):
             score = jnp.asarray(model.apply(params, row[0]))
             return jax.nn.softplus(score) - row[1] * score
 
-        found = train_private(
+        found = fmu_jax.private_training.train_private(
             loss, params, (own.x, own.y.astype(own.x.dtype)), key=for_noise, epsilon=config.extractor_epsilon,
             delta=config.delta, steps=config.private_steps,
         )  # fmt: skip
         params, price = found.params, (found.epsilon, found.delta)
 
-    def rows(data: Data) -> Data:
+    def rows(data: Any) -> Any:
         hidden = jnp.asarray(model.apply(params, data.x, method="hidden"))
-        return data._replace(x=heads.as_rows(hidden, radius=config.width**0.5))
+        return data._replace(x=fmu_jax.heads.as_rows(hidden, radius=config.width**0.5))
 
     return rows(own), rows(test), price
 
 
-def _one(
-    config: HeadsConfig, objective, before, train, test, rows, noise, method, price
-) -> tuple[dict[str, Any], jax.Array]:
-    """One removal: its row and its parameters."""
+def one_removal(config: HeadsConfig, objective, before, train, test, rows, noise, method, price) -> tuple[Row, Any]:
+    """Forget rows by one method: its row and its parameters."""
+    heads = fmu_jax.heads
     if method == "no_removal":
         return measured(before, test), before
     removal = heads.remove_head(objective, before, train, rows, noise=noise, method=method, allow_unfair=True)
@@ -183,41 +153,69 @@ def _one(
     return row, removal.params
 
 
-def measured(params: jax.Array, test: Data) -> dict[str, Any]:
+def measured(params: Any, test: Any) -> Row:
     """Metrics of a head on the test rows; of many classes, accuracy, and the gaps' means over the classes."""
-    label = heads.predict_head(params, test.x)
+    label = fmu_jax.heads.predict_head(params, test.x)
+    group_metrics = fmu_jax.metrics.group_metrics
     if params.ndim == 1:
-        return problems.metric_columns(metrics.group_metrics(label, test))
-    of_class = jax.vmap(lambda c, y: metrics.group_metrics((label == c).astype(jnp.int32), test._replace(y=y)))
+        return problems.metric_columns(group_metrics(label, test))
+    of_class = jax.vmap(lambda c, y: group_metrics((label == c).astype(jnp.int32), test._replace(y=y)))
     gaps = of_class(jnp.arange(len(params), dtype=label.dtype), test.y)
     names = ("equalized_odds", "equalized_odds_mean", "demographic_parity", "equal_opportunity")
     right = test.y[label, jnp.arange(len(label))].mean()
     return {"accuracy": float(right)} | {name: float(getattr(gaps, name).mean()) for name in names}
 
 
-def draw(out: Path, table: Sequence[dict[str, Any]]) -> list[Path]:
-    """One figure a data set: measures by features against the number of rows removed."""
-    paths = []
+def draw(config: HeadsConfig, table: list[Row]) -> None:
+    """Draw two figures a data set: measures by features against the number of rows removed."""
     for dataset in dict.fromkeys(row["dataset"] for row in table):
-        part = [row for row in table if row["dataset"] == dataset]
-        kinds = list(dict.fromkeys(row["features"] for row in part))
-        titles = [f"{plot.look(dataset).label}, {kind}" for kind in kinds]
-        figure, axes = plot.figure(len(SHOWN), len(kinds), titles=titles, share_y=True, height=2.2)
-        for line, (column, label) in enumerate(SHOWN.items()):
-            for panel, kind in zip(axes[line], kinds, strict=True):
-                chosen = [row for row in part if row["features"] == kind and row.get(column) is not None]
-                if column == "distance":
-                    chosen = [row for row in chosen if row["method"] != "retrain"]
-                plot.lines(panel, chosen, x="rows_removed", y=column)
-                panel.set_xscale("log")
-                panel.set_xlabel("rows removed")
-                panel.set_ylabel(label if kind == kinds[0] else "")
-                if column in ("distance", "total_epsilon"):
-                    panel.set_yscale("log")
-        plot.legend(figure)
-        paths.append(plot.save(figure, out / f"embeddings_{dataset}.png"))
-    return paths
+        part = report.where(table, dataset=dataset)
+        part = [row if row["method"] != "retrain" else row | {"distance": None} for row in part]
+        for name, shown in FIGURES.items():
+            plot.grid(
+                part, config.out / f"embeddings_{dataset}_{name}.png", x="rows_removed", measures=shown,
+                across="features", title=plot.look(dataset).label, xlabel="rows removed", log_x=True,
+                log=("distance", "total_epsilon"),
+            )  # fmt: skip
 
+
+def most_removed(results: Results) -> list[Row]:
+    """The rows of fair Newton and the largest number of removed rows."""
+    return report.where(
+        results.rows, method="fair_newton", rows_removed=max(row["rows_removed"] for row in results.rows)
+    )
+
+
+def section(results: Results) -> list[report.Block]:
+    """The heads after the largest removal."""
+    table = most_removed(results)
+    columns = {"accuracy": "accuracy", "equalized_odds_mean": "average odds gap", "distance": "distance to retrained"}
+    columns |= {"head_epsilon": "epsilon of the head", "total_epsilon": "epsilon in all"}
+    return [
+        "A network has no certificate, a linear head on its features has. Frozen features come from rows that nobody "
+        "asks to remove; private ones from the head's own rows by differentially private training, whose epsilon "
+        "counts once for every removed row.",
+        report.Table(report.medians(table, {"dataset": "data set", "features": "features"}, columns),
+                     f"After {table[0]['rows_removed']} rows are forgotten by fair Newton (test rows)."),
+        *results.figures("embeddings_*.png", "Accuracy, odds gap, distance to the retrained head and epsilon against "
+                         "the number of rows, by features", "Heads on features, against the number of rows removed."),
+    ]  # fmt: skip
+
+
+def claims(results: Results) -> list[Claim]:
+    """Are deletions from heads on features certified?"""
+    epsilons = [row["total_epsilon"] for row in most_removed(results) if row["features"] in ("raw", "frozen")]
+    return [Claim("fmu", "Deep models: deletions from fair heads on frozen features are certified (shown: epsilon "
+                  "below 1).", verdict_of([e < 1 for e in epsilons]),
+                  f"epsilon at most {max(epsilons):.2g}")]  # fmt: skip
+
+
+SMALL = {"datasets": ("compas",), "counts": (1, 100), "private_steps": 100, "repeats": 1}
+EXPERIMENT = Experiment(
+    "fmu_embeddings", Config, plan, rows_of, draw=draw, heading="Deep models: certified heads on features",
+    section=section, claims=claims, x64=True,
+    parts=(Part({"none": SMALL, "quick": {"repeats": 1}, "full": SMALL, "paper": {"repeats": 1}}),),
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

@@ -17,19 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fmu_jax import Data, Objective, heads, sample_noise
-from pags_jax import images, losses, models, training
-from pags_jax.datasets import Images, load
 from scripts.fmu import embeddings, problems
 from scripts.harness import cli, compiling
+from scripts.harness.experiment import Experiment, Row
+from scripts.harness.lazy import fmu_jax, jax, jnp, pags_jax
 from scripts.pags import fit
-
-#: Loss and strength of each extractor.
-EXTRACTORS = {"standard": (losses.cross_entropy, 0.0), "robust": (partial(losses.adversarial, steps=5), 1.0)}
 
 
 @dataclass(frozen=True)
@@ -59,14 +53,9 @@ def plan(config: Config) -> list[dict[str, Any]]:
     return config.units(features=config.features)
 
 
-def main(config: Config) -> None:
-    """Runs what is not done yet and draws the figure."""
-    embeddings.draw(config.out, problems.run_units(config, plan(config), rows_of))
-
-
-def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[dict[str, Any]]:
+def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[Row]:
     """All removals from one set of heads."""
-    data = load(dataset)
+    data = pags_jax.datasets.load(dataset)
     order = np.random.default_rng([seed, 5]).permutation(len(data.train_y))
     public, own = np.split(order, [round(config.public * len(order))])
     extract = extractor(config, features, data, public, seed)
@@ -78,24 +67,25 @@ def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[d
         )
     middle = np.median(data.train_x[public].mean(axis=(1, 2, 3)))
 
-    def rows(x: np.ndarray, labels: np.ndarray) -> Data:
+    def rows(x: np.ndarray, labels: np.ndarray) -> Any:
         bright = (x.mean(axis=(1, 2, 3)) > middle).astype(np.int32)
-        of_rows = heads.as_rows(jnp.asarray(extract(x), jnp.float64), radius=radius)
-        return heads.one_vs_rest(of_rows, labels, bright, classes=len(data.classes))
+        of_rows = fmu_jax.heads.as_rows(jnp.asarray(extract(x), jnp.float64), radius=radius)
+        return fmu_jax.heads.one_vs_rest(of_rows, labels, bright, classes=len(data.classes))
 
     train, test = rows(data.train_x[own], data.train_y[own]), rows(data.test_x, data.test_y)
-    objective = Objective(l2=config.l2, fairness=config.fairness)
-    key = jax.random.fold_in(jax.random.key(seed), 0)
-    noise = sample_noise(jnp.zeros((len(train.y), train.x.shape[1])), key=key, sigma=config.sigma)
+    objective = fmu_jax.Objective(l2=config.l2, fairness=config.fairness)
+    noise = problems.noise_of(jnp.zeros((len(train.y), train.x.shape[1])), seed, config.sigma)
     return embeddings.removals(config, objective, train, test, noise, (0.0, 0.0), seed)
 
 
-def extractor(config: Config, features: str, data: Images, public: np.ndarray, seed: int):
+def extractor(config: Config, features: str, data: Any, public: np.ndarray, seed: int):
     """Images to features, ``(n, h, w, c)`` uint8 to ``(n, d)``, each image by itself."""
     if features == "raw":
         return averaged
-    loss, strength = EXTRACTORS[features]
-    task = training.Task(models.create("lenet", classes=len(data.classes), width=config.width / 128), loss)
+    losses, training = pags_jax.losses, pags_jax.training
+    robust = features == "robust"
+    loss, strength = (partial(losses.adversarial, steps=5), 1.0) if robust else (losses.cross_entropy, 0.0)
+    task = training.Task(pags_jax.models.create("lenet", classes=len(data.classes), width=config.width / 128), loss)
     x, y = jnp.asarray(data.train_x[public]), jnp.asarray(data.train_y[public])
     state = training.init(task, data.train_x[public], key=jax.random.fold_in(jax.random.key(seed), 1))
     steps = training.steps_per_epoch(task, len(public))
@@ -107,9 +97,10 @@ def extractor(config: Config, features: str, data: Images, public: np.ndarray, s
     training.check_all_finite(state)
     variables = {"params": state.params}
 
-    @partial(jax.jit, compiler_options=compiling.compiler_options())
+    @compiling.compiled()
     def hidden(part):
-        return jax.nn.relu(heads.layer_features(task.model, variables, images.to_float(part), layer="Dense_0"))
+        pixels = pags_jax.images.to_float(part)
+        return jax.nn.relu(fmu_jax.heads.layer_features(task.model, variables, pixels, layer="Dense_0"))
 
     return lambda x: np.concatenate([hidden(part) for part in np.split(x, range(500, len(x), 500))])
 
@@ -120,5 +111,10 @@ def averaged(x: np.ndarray) -> np.ndarray:
     return x.reshape(n, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4)).reshape(n, -1) / 255
 
 
+EXPERIMENT = Experiment(
+    "fmu_image_heads", Config, plan, rows_of, draw=embeddings.draw, heading="Heads of ten classes on images",
+    section=embeddings.section, x64=True,
+)  # fmt: skip
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

@@ -10,23 +10,15 @@ the gap.
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from fmu_jax import metrics, remove
-from fmu_jax.forget_sets import Subset, count_rows, draw_rows
-from fmu_jax.objective import logits
-from fmu_jax.removal import METHODS, fit_shards, make_shards
-from fmu_jax.thresholds import fit_thresholds, predict_with_thresholds
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
-from scripts.harness import cli, plot, rows
+from scripts.harness import cli, names, plot, report
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.lazy import fmu_jax, jax, jnp
 
 #: Intervention -> overrides of the objective; thresholds act on a plain model.
 INTERVENTIONS: dict[str, dict[str, Any]] = {
@@ -38,6 +30,12 @@ INTERVENTIONS: dict[str, dict[str, Any]] = {
     "reweighing": {"fairness": 0.0, "reweigh": True},
     "thresholds": {"fairness": 0.0},
 }
+#: The measures, with what they are called and the smallest value that their axis tells from zero.
+MEASURES = {
+    "distance": ("distance to retrained", 1e-5),
+    "disagreement": ("share of predictions that differ", 1e-4),
+    "odds_gap_change": ("change of the odds gap", 1e-4),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Config(ProblemConfig):
     PRESETS: ClassVar = {"quick": {"repeats": 1}, "paper": {}}
 
     out: Path = Path("runs/fmu_interventions")
-    subset: Subset = "minority"
+    subset: names.Subset = "minority"
     """Where the forgotten rows come from."""
     fraction: cli.Share = 0.05
     """Share of the training rows to forget."""
@@ -60,109 +58,126 @@ def plan(config: Config) -> list[dict[str, Any]]:
     return config.units(intervention=tuple(INTERVENTIONS))
 
 
-def main(config: Config) -> None:
-    """Runs what is not done yet and draws the figure."""
-    table = problems.run_units(config, plan(config), rows_of)
-    draw(config, table)
-
-
-def rows_of(config: Config, *, dataset: str, intervention: str, seed: int) -> list[dict[str, Any]]:
+def rows_of(config: Config, *, dataset: str, intervention: str, seed: int) -> list[Row]:
     """All methods on one trained model."""
     problem = problems.train_problem(config, dataset, seed, **INTERVENTIONS[intervention])
     objective, train, noise = problem.objective, problem.train, problem.noise
-    forget = draw_rows(train, round(config.fraction * count_rows(train)), subset=config.subset, seed=seed)
-    if forget is None:
-        raise ValueError(f"--fraction: {config.subset} rows of {dataset} are fewer than {config.fraction:.0%} of all")
-    shard = make_shards(len(train.y), config.shards, key=jax.random.fold_in(jax.random.key(seed), 1))
+    forget = problems.draw_share(problem, dataset, config.subset, config.fraction, seed=seed)
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    shard = fmu_jax.removal.make_shards(len(train.y), config.shards, key=key)
     table, reference = [], None
-    for method in ("retrain", "no_removal", *(name for name in METHODS if name != "retrain")):
+    for method in ("retrain", "no_removal", *(name for name in fmu_jax.removal.METHODS if name != "retrain")):
         params, remaining = problem.params, train
-        if method == "sharded":
-            ensemble = fit_shards(objective, train, shard).params
-            removal = remove(objective, ensemble, train, forget, method=method, shard=shard, allow_unfair=True)
-            params, remaining = removal.params, removal.data
-        elif method != "no_removal":
-            removal = remove(objective, params, train, forget, method=method, noise=noise, allow_unfair=True)
+        if method != "no_removal":
+            options: dict[str, Any] = {"noise": noise}
+            if method == "sharded":
+                params, options = fmu_jax.removal.fit_shards(objective, train, shard).params, {"shard": shard}
+            removal = fmu_jax.remove(objective, params, train, forget, method=method, allow_unfair=True, **options)
             params, remaining = removal.params, removal.data
         labels = predict(problem, intervention, params, remaining)
-        measured = metrics.group_metrics(labels, problem.test)
-        reference = (params, labels, measured) if reference is None else reference
-        same_shape = params.shape == reference[0].shape
-        table.append(
-            {
-                "method": method,
-                "rows_removed": len(forget),
-                "distance": float(np.linalg.norm(np.asarray(params) - np.asarray(reference[0])))
-                if same_shape
-                else None,
-                "disagreement": float(jnp.average((labels != reference[1]).astype(float), weights=problem.test.weight)),
-                "odds_gap_change": float(measured.equalized_odds_mean - reference[2].equalized_odds_mean),
-                "parity_gap_change": float(measured.demographic_parity - reference[2].demographic_parity),
-            }
-            | problems.metric_columns(measured)
-        )
+        found = fmu_jax.metrics.group_metrics(labels, problem.test)
+        reference = (params, labels, found) if reference is None else reference
+        row: Row = {"method": method, "rows_removed": len(forget), "distance": problems.distance(params, reference[0])}
+        differs = (labels != reference[1]).astype(float)
+        row |= {"disagreement": float(jnp.average(differs, weights=problem.test.weight))}
+        row |= {"odds_gap_change": float(found.equalized_odds_mean - reference[2].equalized_odds_mean)}
+        row |= {"parity_gap_change": float(found.demographic_parity - reference[2].demographic_parity)}
+        table.append(row | problems.metric_columns(found))
     return table
 
 
-def predict(problem: problems.Problem, intervention: str, params, remaining) -> jax.Array:
+def predict(problem: problems.Problem, intervention: str, params: Any, remaining: Any) -> Any:
     """Test labels under the intervention; shards answer by mean log-odds, so that thresholds apply to them too."""
 
     def scores(x):
-        if params.ndim == 2:
-            return (x @ params.T).mean(axis=1)
-        return logits(problem.objective, params, x)
+        return (
+            (x @ params.T).mean(axis=1) if params.ndim == 2 else fmu_jax.objective.logits(problem.objective, params, x)
+        )
 
     thresholds = jnp.zeros(remaining.groups, params.dtype)
     if intervention == "thresholds":
-        thresholds = fit_thresholds(scores(problem.train.x), remaining)
-    return predict_with_thresholds(scores(problem.test.x), problem.test.group, thresholds)
+        thresholds = fmu_jax.thresholds.fit_thresholds(scores(problem.train.x), remaining)
+    return fmu_jax.thresholds.predict_with_thresholds(scores(problem.test.x), problem.test.group, thresholds)
 
 
-MEASURES = {
-    "distance": "distance to retrained",
-    "disagreement": "predictions differ",
-    "odds_gap_change": "change of odds gap",
-}
-
-
-def summary(table: Sequence[dict[str, Any]], dataset: str) -> list[rows.Row]:
-    """Medians over seeds: one row for each intervention and measure, one column a method."""
+def without_retrain(table: list[Row], dataset: str) -> list[Row]:
+    """The rows of a data set to compare with retraining, changes without their sign."""
     part = [row for row in table if row["dataset"] == dataset and row["method"] != "retrain"]
-    lines = []
-    for measure in MEASURES:
-        for intervention in INTERVENTIONS:
-            line: rows.Row = {"measure": measure.replace("_", " "), "intervention": intervention.replace("_", " ")}
-            for method in dict.fromkeys(row["method"] for row in part):
-                values = [
-                    abs(row[measure])
-                    for row in part
-                    if (row["intervention"], row["method"]) == (intervention, method) and row[measure] is not None
-                ]
-                line[plot.look(method).label] = float(np.median(values)) if values else None
-            lines.append(line)
-    return lines
+    return [row | {"odds_gap_change": abs(row["odds_gap_change"])} for row in part]
 
 
-def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
-    """Distance and change of the gap by intervention, a row of panels a data set."""
-    titles = [f"{plot.look(dataset).label}, {label}" for dataset in config.datasets for label in MEASURES.values()]
-    figure, axes = plot.figure(len(config.datasets), len(MEASURES), titles=titles, width=4.0, height=2.8)
-    for line, dataset in zip(axes, config.datasets, strict=True):
-        for panel, (column, smallest) in zip(line, zip(MEASURES, (1e-5, 1e-4, 1e-4), strict=True), strict=True):
-            part = [
-                row | {column: abs(row[column])}
-                for row in table
-                if row["dataset"] == dataset and row["method"] != "retrain" and row[column] is not None
-            ]
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw each measure by intervention, a figure a data set."""
+    for dataset in config.datasets:
+        titles = [f"{plot.look(dataset).label}, {label}" for label, _ in MEASURES.values()]
+        figure, axes = plot.figure(1, len(MEASURES), titles=titles, width=4.0, height=2.8)
+        for panel, (column, (_, smallest)) in zip(axes[0], MEASURES.items(), strict=True):
+            part = [row for row in without_retrain(table, dataset) if row[column] is not None]
             plot.points(panel, part, x="intervention", y=column, order=list(INTERVENTIONS))
             panel.set_ylabel("")
             panel.set_yscale("symlog", linthresh=smallest)
             panel.set_ylim(-smallest / 3, 3 * max(row[column] for row in part))
             for tick in panel.get_xticklabels():
                 tick.set(rotation=30, ha="right", rotation_mode="anchor")
-    plot.legend(figure, columns=7)
-    return plot.save(figure, config.out / "interventions.png")
+        plot.legend(figure, columns=7)
+        plot.save(figure, config.out / f"interventions_{dataset}.png")
 
+
+def summary(table: list[Row], dataset: str) -> list[Row]:
+    """Medians over seeds: one line for each intervention and measure, one column a method."""
+    part, lines = without_retrain(table, dataset), []
+    for measure, (label, _) in MEASURES.items():
+        for intervention in INTERVENTIONS:
+            line: Row = {"measure": label, "intervention": intervention.replace("_", " ")}
+            for method in dict.fromkeys(row["method"] for row in part):
+                chosen = report.where(part, intervention=intervention, method=method)
+                line[plot.look(method).label] = report.median(chosen, measure)
+            lines.append(line)
+    return lines
+
+
+def section(results: Results) -> list[report.Block]:
+    """Tables and figures of each data set."""
+    blocks: list[report.Block] = [
+        "A model is trained with each intervention, some of its minority rows are forgotten, and the result is "
+        "compared with retraining under the same intervention. Group thresholds are refitted. Shards answer by their "
+        "mean log-odds here, and are trained without noise."
+    ]
+    for dataset in dict.fromkeys(row["dataset"] for row in results.rows):
+        caption = f"{plot.look(dataset).label}: against the intervention's own retrained model (medians over seeds)."
+        blocks.append(report.Table(summary(results.rows, dataset), caption, digits=2))
+    alt = "Distance to the retrained model, differing predictions and change of the gap, by intervention and method"
+    return blocks + results.figures("interventions_*.png", alt, "Every intervention and every method, on test rows.")
+
+
+def claims(results: Results) -> list[Claim]:
+    """Under a fair objective, are other methods' predictions further from retraining than the fair step's?"""
+    worse, fair = [], []
+    for dataset in dict.fromkeys(row["dataset"] for row in results.rows):
+        for penalty in ("equalized_odds", "demographic_parity", "equal_opportunity", "individual"):
+            part = report.where(results.rows, dataset=dataset, intervention=penalty)
+            of = {
+                m: report.median(report.where(part, method=m), "disagreement") or 0.0 for m in ("fair_newton", "newton")
+            }
+            of |= {
+                m: report.median(report.where(part, method=m), "disagreement") or 0.0 for m in ("projective", "sharded")
+            }
+            fair.append(of.pop("fair_newton"))
+            worse.append(min(of.values()))
+    return [
+        Claim("fmu", "Existing efficient methods do not unlearn from fair models: Newton, projective and sharded "
+              "change more predictions than fair Newton, under every penalty.",
+              verdict_of([w > f for w, f in zip(worse, fair, strict=True)]),
+              f"at least {min(worse):.2%} of the test predictions differ from retraining, at most {max(fair):.2%} "
+              "after fair Newton"),
+    ]  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    "fmu_interventions", Config, plan, rows_of, draw=draw, heading="Popular interventions under efficient methods",
+    section=section, claims=claims, x64=True,
+    parts=(Part({"none": {}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

@@ -1,28 +1,29 @@
-"""What the unlearning scripts share: a data set with a trained model, and which rows to forget."""
+"""What the experiments on unlearning share: a data set with a trained model, and which rows to forget."""
+
+from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
-from fmu_jax import Data, Objective, datasets, fit, sample_noise
-from fmu_jax.metrics import GroupMetrics
-from scripts.harness import cli, placement, rows, store
+from scripts.harness import cli, names, placement, rows
+from scripts.harness.lazy import fmu_jax, jax
 
-Attribute = Literal["race", "gender"]
-DataSet = Literal["compas", "adult", "hsls"]
+if TYPE_CHECKING:
+    from fmu_jax import Data, Objective
+    from fmu_jax.datasets import Split
 
 
 @dataclasses.dataclass(frozen=True)
 class ProblemConfig(cli.Common):
-    """Flags of every unlearning script."""
+    """Flags of every experiment on unlearning."""
 
-    datasets: tuple[DataSet, ...] = ("compas", "adult")
+    datasets: tuple[names.DataSet, ...] = ("compas", "adult")
     """Data sets; hsls needs --hsls."""
-    group: tuple[Attribute, ...] = ("race",)
+    group: tuple[names.Attribute, ...] = ("race",)
     """Protected attribute; of several, every combination of their values is a group."""
     hsls: Path | None = None
     """Your HSLS:09 public-use file, or a folder of its parts."""
@@ -49,7 +50,7 @@ class ProblemConfig(cli.Common):
 class Problem:
     """A split, an objective, its perturbation, and the parameters trained on them."""
 
-    split: datasets.Split
+    split: Split
     objective: Objective
     noise: jax.Array
     params: jax.Array
@@ -65,45 +66,95 @@ class Problem:
         return self.split.test
 
 
-def run_units(
-    config: ProblemConfig, units: Sequence[dict[str, Any]], rows_of: Callable[..., list[rows.Row]]
-) -> list[rows.Row]:
-    """Does the units that are not done yet, in float64 as certificates want, and returns all rows of the run.
-
-    Args:
-      config: the script's; says where.
-      units: all units of the run.
-      rows_of: ``rows_of(config, **unit)``, the rows of one unit.
-    """
-    jax.config.update("jax_enable_x64", True)
-    with store.open_run(config.out, config) as run:
-        run.do(units, lambda unit: rows_of(config, **unit))
-    return store.read_rows(config.out)
-
-
-def load_split(config: ProblemConfig, dataset: str, seed: int, group: Sequence[str] = ()) -> datasets.Split:
-    """Loads a data set, grouped as configured or by ``group``; its rows and their order are the same either way."""
-    return datasets.load(
-        dataset, group=group or config.group, seed=seed, path=config.hsls if dataset == "hsls" else None
-    )
+def load_split(config: ProblemConfig, dataset: str, seed: int, group: Sequence[str] = ()) -> Split:
+    """Load a data set, grouped as configured or by ``group``; its rows and their order are the same either way."""
+    path = config.hsls if dataset == "hsls" else None
+    return fmu_jax.datasets.load(dataset, group=group or config.group, seed=seed, path=path)
 
 
 def train_problem(
     config: ProblemConfig, dataset: str, seed: int, *, sigma: float | None = None, **objective: Any
 ) -> Problem:
-    """Loads a data set, draws the perturbation and fits; ``sigma`` and ``objective`` override the configured ones."""
+    """Load a data set, draw the perturbation and fit; ``sigma`` and ``objective`` override the configured ones."""
     split = load_split(config, dataset, seed)
     split = dataclasses.replace(split, train=placement.table(split.train), test=placement.table(split.test))
-    target = dataclasses.replace(Objective(l2=config.l2, fairness=config.fairness), **objective)
-    key = jax.random.fold_in(jax.random.key(seed), 0)
-    noise = sample_noise(split.train.x[0], key=key, sigma=config.sigma if sigma is None else sigma)
-    return Problem(split, target, noise, fit(target, split.train, noise=noise).params)
+    target = dataclasses.replace(fmu_jax.Objective(l2=config.l2, fairness=config.fairness), **objective)
+    noise = noise_of(split.train.x[0], seed, config.sigma if sigma is None else sigma)
+    return Problem(split, target, noise, fmu_jax.fit(target, split.train, noise=noise).params)
 
 
-def metric_columns(metrics: GroupMetrics) -> rows.Row:
+def noise_of(like: Any, seed: int, sigma: float) -> jax.Array:
+    """The perturbation of a seed, for parameters of the shape of ``like``."""
+    return fmu_jax.sample_noise(like, key=jax.random.fold_in(jax.random.key(seed), 0), sigma=sigma)
+
+
+def draw_rows(data: Data, subset: names.Subset, count: int, *, seed: int) -> np.ndarray | None:
+    """Draw rows to forget.
+
+    Args:
+        data: The training rows.
+        subset: ``random`` (all rows), or the smallest (``minority``) or largest (``majority``) group.
+        count: How many.
+        seed: Of the draw.
+
+    Returns:
+        Row indices ``(count,)``, or None where the subset holds fewer rows or forgetting them would empty a cell.
+    """
+    pool = subset_rows(data, subset)
+    if count >= len(pool):
+        return None
+    rows = np.random.default_rng([seed, count]).choice(pool, count, replace=False)
+    group, y, weight = placement.on_host((data.group, data.y, data.weight))
+    remaining = np.setdiff1d(np.flatnonzero(weight), rows)
+    cells = set(zip(group[remaining].tolist(), y[remaining].tolist(), strict=True))
+    return rows if len(cells) == 2 * data.groups else None
+
+
+def draw_share(problem: Problem, dataset: str, subset: names.Subset, fraction: float, *, seed: int) -> np.ndarray:
+    """Draw a share of all training rows from a subset.
+
+    Raises:
+        ValueError: The subset cannot spare so many.
+    """
+    rows = draw_rows(problem.train, subset, round(fraction * size(problem.train)), seed=seed)
+    if rows is None:
+        raise ValueError(
+            f"--fraction: {fraction} of the {size(problem.train)} rows of {dataset} is more than its {subset} rows can "
+            "spare without emptying a group or label"
+        )
+    return rows
+
+
+def subset_rows(data: Data, subset: names.Subset) -> np.ndarray:
+    """Indices of the rows of a subset, see ``draw_rows``."""
+    group, weight = placement.on_host((data.group, data.weight))
+    if subset == "random":
+        return np.flatnonzero(weight)
+    smallest_first = np.argsort(np.bincount(group[weight > 0], minlength=data.groups), kind="stable")
+    return np.flatnonzero((weight > 0) & (group == smallest_first[0 if subset == "minority" else -1]))
+
+
+def size(data: Data) -> int:
+    """How many rows there are, without those that only fill up devices."""
+    return int(placement.on_host(data.weight > 0).sum())
+
+
+def distance(first: Any, second: Any) -> float | None:
+    """L2 distance of two parameter arrays; None where they have different shapes."""
+    first, second = np.asarray(first), np.asarray(second)
+    return float(np.linalg.norm(first - second)) if first.shape == second.shape else None
+
+
+def metric_columns(metrics: Any) -> rows.Row:
     """Group metrics as columns of a row; group vectors become a column a group."""
     columns: rows.Row = {}
     for name, value in metrics._asdict().items():
         value = np.asarray(value)
         columns |= {f"{name}_{g}": v for g, v in enumerate(value.tolist())} if value.ndim else {name: float(value)}
     return columns
+
+
+def measured(problem: Problem, params: Any) -> rows.Row:
+    """Metrics of a model on the test rows, as columns."""
+    labels = fmu_jax.predict_labels(problem.objective, params, problem.test.x)
+    return metric_columns(fmu_jax.metrics.group_metrics(labels, problem.test))

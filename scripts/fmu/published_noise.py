@@ -15,23 +15,17 @@ are means over noise draws.
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from matplotlib.axes import Axes
 
-from fmu_jax import certify, metrics, predict_labels, remove, sample_noise
-from fmu_jax.calibration import calibrate_noise
-from fmu_jax.forget_sets import count_rows, draw_rows
-from fmu_jax.output_perturbation import certify_descent, neel_sigma, publish_sigma_from
 from scripts.fmu import problems
 from scripts.fmu.problems import Problem, ProblemConfig
-from scripts.harness import cli, looks, plot
+from scripts.harness import cli, compiling, looks, plot, report
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.lazy import fmu_jax, jax, jnp
 
 MEASURES = ("accuracy", "equalized_odds_mean", "demographic_parity", "equal_opportunity")
 #: How lines of one colour differ by the number of steps.
@@ -45,12 +39,10 @@ class Config(ProblemConfig):
     PRESETS: ClassVar = {
         "quick": {"repeats": 1, "epsilons": (0.01, 0.1, 1.0, 10.0), "steps": (10, 200), "draws": 5},
         "paper": {
-            "repeats": 5,
-            "epsilons": tuple(10.0 ** (k / 4) for k in range(-8, 5)),
-            "steps": (10, 50, 200, 1000),
+            "repeats": 5, "epsilons": tuple(10.0 ** (k / 4) for k in range(-8, 5)), "steps": (10, 50, 200, 1000),
             "draws": 100,
         },
-    }
+    }  # fmt: skip
 
     out: Path = Path("runs/fmu_published_noise")
     epsilons: tuple[cli.Positive, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -72,24 +64,14 @@ def plan(config: Config) -> list[dict[str, Any]]:
     return config.units()
 
 
-def main(config: Config) -> None:
-    """Runs what is not done yet and draws the figure."""
-    table = problems.run_units(config, plan(config), rows_of)
-    draw(config, table)
-
-
-def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
+def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     """Every method at every epsilon on one split, and the retrained model without noise."""
     problem = problems.train_problem(config, dataset, seed, sigma=0.0)
-    count = round(config.fraction * count_rows(problem.train))
-    forget = draw_rows(problem.train, count, seed=seed)
-    if forget is None:
-        raise ValueError(f"--fraction: {config.fraction} of the rows of {dataset} leaves a cell empty")
+    forget = problems.draw_share(problem, dataset, "random", config.fraction, seed=seed)
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    unit = sample_noise(jnp.zeros((config.draws, problem.params.shape[0])), key=key, sigma=1.0)
-
-    retrained = remove(problem.objective, problem.params, problem.train, forget, method="retrain").params
-    table = [{"epsilon": 0.0, "method": "retrain", "sigma": 0.0, "distance": 0.0}]
+    unit = fmu_jax.sample_noise(jnp.zeros((config.draws, problem.params.shape[0])), key=key, sigma=1.0)
+    retrained = fmu_jax.remove(problem.objective, problem.params, problem.train, forget, method="retrain").params
+    table: list[Row] = [{"epsilon": 0.0, "method": "retrain", "sigma": 0.0, "distance": 0.0}]
     table[0] |= measure(problem, retrained[None])
     epsilons = jnp.array(config.epsilons)
     for about, params, distance, sigma_of in published(config, problem, forget):
@@ -103,41 +85,42 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
     return table
 
 
-def published(config: Config, problem: Problem, forget: np.ndarray) -> list[tuple[dict[str, Any], Any, float, Any]]:
+def published(config: Config, problem: Problem, forget: np.ndarray) -> list[tuple[Row, Any, float, Any]]:
     """What noise can be added to: a description, parameters, a bound on their distance, and the rule for its level."""
     objective, before, train = problem.objective, problem.params, problem.train
-    newton = remove(objective, before, train, forget)
-    certificate = certify(objective, before, newton, sigma=1.0, delta=config.delta)
-    near = min(float(certificate.local_distance_bound), float(certificate.distance_bound))
-    found = [({"method": "fair_newton", "bound": "a_posteriori"}, newton.params, near, publish_sigma_from)]
+    noise_on = fmu_jax.output_perturbation
+    newton = fmu_jax.remove(objective, before, train, forget)
+    certificate = fmu_jax.certify(objective, before, newton, sigma=1.0, delta=config.delta)
+    bound = min(float(certificate.local_distance_bound), float(certificate.distance_bound))
+    found = [({"method": "fair_newton", "bound": "a_posteriori"}, newton.params, bound, noise_on.publish_sigma_from)]
     for steps in config.steps:
-        removal = remove(objective, before, train, forget, method="descent", steps=steps)
+        removal = fmu_jax.remove(objective, before, train, forget, method="descent", steps=steps)
         # The distances do not depend on the noise that will be published.
-        c = certify_descent(objective, before, removal, publish_sigma=1.0, delta=config.delta, steps=steps)
+        c = fmu_jax.certify_descent(objective, before, removal, publish_sigma=1.0, delta=config.delta, steps=steps)
         for bound, distance, sigma_of in (
-            ("a_priori", c.a_priori_distance, neel_sigma),
-            ("a_posteriori", c.distance, publish_sigma_from),
+            ("a_priori", c.a_priori_distance, noise_on.neel_sigma),
+            ("a_posteriori", c.distance, noise_on.publish_sigma_from),
         ):
             about = {"method": "descent", "bound": bound, "steps": steps}
             found.append((about, removal.params, float(distance), sigma_of))
     return found
 
 
-def measure(problem: Problem, models: jax.Array) -> dict[str, float]:
+def measure(problem: Problem, models: Any) -> dict[str, float]:
     """Mean test metrics of ``(draws, d)`` models."""
     return {name: float(value) for name, value in _measure(problem.objective, models, problem.test).items()}
 
 
-@jax.jit
+@compiling.compiled(images=False)
 def _measure(objective, models, test):
     def one(params):
-        return metrics.group_metrics(predict_labels(objective, params, test.x), test)
+        return fmu_jax.metrics.group_metrics(fmu_jax.predict_labels(objective, params, test.x), test)
 
     every = jax.lax.map(one, models)
     return {name: getattr(every, name).mean() for name in MEASURES}
 
 
-def perturbed(config: Config, problem: Problem, forget: np.ndarray, unit: jax.Array, epsilon: float) -> dict[str, Any]:
+def perturbed(config: Config, problem: Problem, forget: np.ndarray, unit: Any, epsilon: float) -> Row:
     """Our row at one epsilon: a noise level, a model and its removal for each draw; None where no level suffices."""
     mask = jnp.zeros(problem.train.y.shape, bool).at[forget].set(True)
     found = _calibrated(problem.objective, problem.params, problem.train, mask, unit, epsilon, config.delta)
@@ -147,10 +130,36 @@ def perturbed(config: Config, problem: Problem, forget: np.ndarray, unit: jax.Ar
     return middle | measure(problem, found.params)
 
 
-@jax.jit
-def _calibrated(objective, params, train, mask, unit, epsilon, delta):
-    given = {"epsilon": epsilon, "delta": delta, "init": params}
-    return jax.lax.map(lambda direction: calibrate_noise(objective, train, mask, direction, **given), unit)
+@compiling.compiled(images=False)
+def _perturbed(objective, params, train, mask, unit, epsilon, delta):
+    """For each draw the fixed point of ``sigma = residual(sigma) / shift``, with what it leads to."""
+    shift = fmu_jax.privacy.residual_from(epsilon, 1.0, delta)
+
+    def attempt(sigma, direction):
+        noise = sigma * direction
+        trained = fmu_jax.fit(objective, train, noise=noise, init=params, throw=False).params
+        removal = fmu_jax.remove(objective, trained, train, mask, noise=noise, throw=False)
+        region = fmu_jax.distances.retrained_region(objective, removal, noise=noise)
+        reach = jnp.minimum(region.distance, fmu_jax.distances.local_distance(region))
+        reached = fmu_jax.privacy.certified_epsilon(region.residual_norm, sigma, delta)
+        return removal.params, reach, region.residual_norm / shift, reached
+
+    # Without noise the residual is nearly that of little noise: a good first guess.
+    first = attempt(jnp.zeros((), params.dtype), unit[0])[2]
+
+    def one(direction):
+        def going(state):
+            *_, reached, rounds = state
+            return (jnp.abs(reached / epsilon - 1) > TOLERANCE) & (rounds < ROUNDS)
+
+        def improve(state):
+            _, _, _, sigma, _, rounds = state
+            return sigma, *attempt(sigma, direction), rounds + 1
+
+        sigma, model, reach, _, reached, _ = jax.lax.while_loop(going, improve, (first, *attempt(first, direction), 0))
+        return sigma, model, reach, reached
+
+    return jax.lax.map(one, unit)
 
 
 def series(config: Config) -> list[tuple[looks.Look, dict[str, Any]]]:
@@ -171,8 +180,8 @@ def series(config: Config) -> list[tuple[looks.Look, dict[str, Any]]]:
     return lines
 
 
-def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
-    """Accuracy and odds gap against epsilon, a row of panels a data set; medians over seeds.
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw accuracy and odds gap against epsilon, a row of panels a data set; medians over seeds.
 
     A gap that falls where accuracy does is no fairness: noise that large makes every prediction a guess.
     """
@@ -180,28 +189,64 @@ def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
     titles = [f"{plot.look(name).label}, {label}" for name in config.datasets for label in columns.values()]
     figure, axes = plot.figure(len(config.datasets), len(columns), titles=titles, width=4.2, height=2.7)
     for line, dataset in zip(axes, config.datasets, strict=True):
-        part = [row for row in table if row["dataset"] == dataset]
+        part = report.where(table, dataset=dataset)
         for panel, (column, label) in zip(line, columns.items(), strict=True):
-            target = float(np.median([row[column] for row in part if row["method"] == "retrain"]))
+            target = report.median(report.where(part, method="retrain"), column)
             panel.axhline(target, color=looks.BLACK, linestyle="--", linewidth=0.9, label="retrained, no noise")
             for look, common in series(config):
-                chosen = [row for row in part if common.items() <= row.items()]
-                draw_median(panel, chosen, column, look)
+                plot.curve(panel, report.where(part, **common), look, x="epsilon", y=column)
             panel.set(xscale="log", xlabel=f"epsilon (delta = {config.delta:g})", ylabel=f"{label} (test)")
     plot.legend(figure, columns=3)
-    return plot.save(figure, config.out / "published_noise.png")
+    plot.save(figure, config.out / "published_noise.png")
 
 
-def draw_median(panel: Axes, part: Sequence[dict[str, Any]], column: str, look: looks.Look) -> None:
-    """The median over seeds at each epsilon; seeds without a value are left out."""
-    kept = [row for row in part if row[column] is not None]
-    epsilons = sorted({row["epsilon"] for row in kept})
-    middle = [np.median([row[column] for row in kept if row["epsilon"] == epsilon]) for epsilon in epsilons]
-    size = plot.STYLE["lines.markersize"]
-    panel.plot(
-        epsilons, middle, color=look.color, marker=look.marker, markersize=size, linestyle=look.dash, label=look.label
-    )
+def shown(results: Results) -> list[Row]:
+    """The rows at the epsilon that is nearest to 1, and those of the retrained model."""
+    measured = {row["epsilon"] for row in results.rows if row["epsilon"] > 0}
+    at = min(measured, key=lambda epsilon: abs(np.log(epsilon)))
+    return [row for row in results.rows if row["epsilon"] in (0, at)]
 
+
+def section(results: Results) -> list[report.Block]:
+    """Every method at one epsilon."""
+    table = shown(results)
+    by = {"dataset": "data set", "method": "method", "steps": "steps", "noise": "noise on", "bound": "bound"}
+    columns = {"sigma": "sigma", "distance": "certified distance", "accuracy": "accuracy"}
+    columns |= {"equalized_odds_mean": "average odds gap"}
+    at = max(row["epsilon"] for row in table)
+    return [
+        "Descent-to-delete hides the removal by noise on the published parameters, fair Newton by noise on the "
+        "training objective. A gap that falls along with the accuracy is no fairness: there the predictions are "
+        "guesses. Each sigma is fitted to the deletion shown.",
+        report.Table(report.medians(table, by, columns), f"At epsilon = {at:g} (medians over seeds, means over noise "
+                     "draws, test rows)."),
+        *results.figures("published_noise.png", "Accuracy and odds gap against epsilon", "Fair Newton stays at the "
+                         "model without noise, descent falls to chance."),
+    ]  # fmt: skip
+
+
+def claims(results: Results) -> list[Claim]:
+    """At equal epsilon, is noise on the objective better than noise on the published model?"""
+    ours, theirs = [], []
+    for dataset in dict.fromkeys(row["dataset"] for row in results.rows):
+        part = report.where(shown(results), dataset=dataset)
+        target = report.median(report.where(part, method="retrain"), "accuracy")
+        found = report.median(report.where(part, method="fair_newton", noise="objective"), "accuracy")
+        ours.append(target - found if found is not None else float("inf"))
+        theirs.append(min(target - row["accuracy"] for row in report.where(part, method="descent")))
+    return [
+        Claim("fmu", "At equal epsilon, noise on the training objective costs less accuracy than descent-to-delete's "
+              "noise on the published model.", verdict_of([a < b for a, b in zip(ours, theirs, strict=True)]),
+              f"accuracy lost: at most {max(ours):.3f}, against at least {min(theirs):.3f}"),
+    ]  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    "fmu_published_noise", Config, plan, rows_of, draw=draw,
+    heading="Noise on the objective or on the published model", section=section, claims=claims, x64=True,
+    parts=(Part({"none": {"epsilons": (0.01, 0.1, 1.0, 10.0), "draws": 10}, "quick": {}, "full": {}, "paper": {}},
+                seeds="repeats"),),
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

@@ -7,28 +7,26 @@ Oesterling et al. (2024), figures 2 to 4. Rows: one for each data set, penalty, 
 """
 
 import sys
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import jax
-import numpy as np
-
-from fmu_jax import certify, fairness_interval, metrics, predict_labels, remove
-from fmu_jax.forget_sets import Subset, count_rows, draw_rows, subset_rows
-from fmu_jax.penalty_forms import PenaltyName
-from fmu_jax.removal import METHODS, fit_shards, make_shards
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
-from scripts.harness import cli, measure, plot
+from scripts.harness import cli, names, plot, report
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.lazy import fmu_jax, jax
 
-SHOWN = {
-    "equalized_odds_mean": "average odds gap (test)",
-    "accuracy": "accuracy (test)",
-    "distance": "distance to the retrained model",
-    "time_ms": "time of one removal [ms]",
+#: The measures of each figure, with what they are called.
+FIGURES = {
+    "fairness": {"equalized_odds_mean": "average odds gap (test)", "distance": "distance to the retrained model"},
+    "accuracy": {"accuracy": "accuracy (test)", "time_ms": "time of one removal [ms]"},
 }
+CERTIFIED = (
+    "residual_norm", "row_bound", "gram_bound", "paper_data_dependent", "paper_worst_case", "epsilon",
+    "distance_bound", "local_distance_bound",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,9 @@ class Config(ProblemConfig):
     PRESETS: ClassVar = {"quick": {"repeats": 1, "fractions": (0.01, 0.05)}, "paper": {"repeats": 5}}
 
     out: Path = Path("runs/fmu_removal")
-    penalties: tuple[PenaltyName, ...] = ("equalized_odds",)
+    penalties: tuple[names.Penalty, ...] = ("equalized_odds",)
     """Fairness penalties to train with."""
-    subsets: tuple[Subset, ...] = ("random", "minority", "majority")
+    subsets: tuple[names.Subset, ...] = ("random", "minority", "majority")
     """Where the forgotten rows come from."""
     fractions: tuple[cli.Share, ...] = (0.01, 0.05, 0.1, 0.15, 0.2)
     """Shares to forget; one that a subset cannot give is left out."""
@@ -57,93 +55,136 @@ def plan(config: Config) -> list[dict[str, Any]]:
     return config.units(penalty=config.penalties)
 
 
-def main(config: Config) -> None:
-    """Runs what is not done yet and draws the figures."""
-    table = problems.run_units(config, plan(config), rows_of)
-    draw(config.out, table)
-
-
-def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[dict[str, Any]]:
+def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Row]:
     """All removals from one trained model."""
     problem = problems.train_problem(config, dataset, seed, penalty=penalty)
-    train, key = problem.train, jax.random.key(seed)
-    shard = make_shards(len(train.y), config.shards, key=jax.random.fold_in(key, 1))
-    ensemble = fit_shards(problem.objective, train, shard).params
+    train, key = problem.train, jax.random.fold_in(jax.random.key(seed), 1)
+    shard = fmu_jax.removal.make_shards(len(train.y), config.shards, key=key)
+    ensemble = fmu_jax.removal.fit_shards(problem.objective, train, shard).params
     table = []
     for subset in config.subsets:
         whole = len(subset_rows(train, subset if config.fractions_of == "subset" else "random"))
         for fraction in config.fractions:
-            rows = draw_rows(train, round(fraction * whole), subset=subset, seed=seed)
-            if rows is None:
+            forget = problems.draw_rows(train, subset, round(fraction * whole), seed=seed)
+            if forget is None:
                 continue
-            about = {"subset": subset, "fraction": fraction, "rows_removed": len(rows)}
-            about |= {"train_rows": count_rows(train), "features": train.x.shape[1]}
+            about = {"subset": subset, "fraction": fraction, "rows_removed": len(forget)}
+            about |= {"train_rows": problems.size(train), "features": train.x.shape[1]}
             retrained = None
-            for method in ("retrain", "no_removal", *(name for name in METHODS if name != "retrain")):
-                row, params = _one(config, problem, method, rows, shard, ensemble)
+            for method in ("retrain", "no_removal", *(name for name in fmu_jax.removal.METHODS if name != "retrain")):
+                row, params = one_removal(config, problem, method, forget, shard, ensemble)
                 retrained = params if retrained is None else retrained
-                distance = (
-                    None if method == "sharded" else float(np.linalg.norm(np.asarray(params) - np.asarray(retrained)))
-                )
+                distance = None if method == "sharded" else problems.distance(params, retrained)
                 table.append(about | {"method": method, "distance": distance} | row)
     return table
 
 
-def _one(config: Config, problem: problems.Problem, method: str, rows, shard, ensemble) -> tuple[dict, Any]:
-    """One removal: its row and its parameters."""
+def one_removal(config: Config, problem: problems.Problem, method: str, forget, shard, ensemble) -> tuple[Row, Any]:
+    """Forget rows by one method: its row and its parameters. The second of two calls is timed: the first compiles."""
     objective, noise, test = problem.objective, problem.noise, problem.test
     if method == "no_removal":
-        labels = predict_labels(objective, problem.params, test.x)
-        return problems.metric_columns(metrics.group_metrics(labels, test)), problem.params
+        return problems.measured(problem, problem.params), problem.params
     options: dict[str, Any] = {"method": method, "noise": noise, "allow_unfair": True}
     params = problem.params
     if method == "sharded":
         params, options = ensemble, options | {"noise": None, "shard": shard}
-    removal, timing = measure.time_call(lambda: remove(objective, params, problem.train, rows, **options), repeats=1)
-    labels = METHODS[method].predict(objective, removal.params, test.x)
-    row = {"time_ms": timing["median_ms"]} | problems.metric_columns(metrics.group_metrics(labels, test))
+    for _ in range(2):
+        begin = time.perf_counter()
+        removal = jax.block_until_ready(fmu_jax.remove(objective, params, problem.train, forget, **options))
+        row: Row = {"time_ms": 1e3 * (time.perf_counter() - begin)}
+    if method == "sharded":
+        labels = fmu_jax.removal.predict_shards(removal.params, test.x)
+        return row | problems.metric_columns(fmu_jax.metrics.group_metrics(labels, test)), removal.params
+    row |= problems.measured(problem, removal.params)
     if method == "fair_newton" and config.sigma > 0:
-        certificate = certify(objective, problem.params, removal, sigma=config.sigma, delta=config.delta, noise=noise)
-        interval = fairness_interval(objective, removal, test, noise=noise)
-        row |= {name: float(getattr(certificate, name)) for name in CERTIFIED}
-        row |= {"undecided": int(interval.undecided)}
+        certificate = fmu_jax.certify(
+            objective, problem.params, removal, sigma=config.sigma, delta=config.delta, noise=noise
+        )
+        interval = fmu_jax.fairness_interval(objective, removal, test, noise=noise)
+        row |= {name: float(getattr(certificate, name)) for name in CERTIFIED} | {"undecided": int(interval.undecided)}
         row |= {f"odds_{end}": float(v) for end, v in zip(("low", "high"), interval.equalized_odds_mean, strict=True)}
     return row, removal.params
 
 
-CERTIFIED = (
-    "residual_norm", "row_bound", "gram_bound", "paper_data_dependent", "paper_worst_case", "epsilon",
-    "distance_bound", "local_distance_bound",
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw two figures a data set and penalty: measures by subset against the fraction."""
+    for dataset, penalty in dict.fromkeys((row["dataset"], row["penalty"]) for row in table):
+        chosen = report.where(table, dataset=dataset, penalty=penalty)
+        chosen = [row if row["method"] != "retrain" else row | {"distance": None} for row in chosen]
+        for name, shown in FIGURES.items():
+            plot.grid(
+                chosen, config.out / f"removal_{dataset}_{penalty}_{name}.png", x="fraction", measures=shown,
+                across="subset", title=plot.look(dataset).label, xlabel="share removed", log=("distance", "time_ms"),
+            )  # fmt: skip
+
+
+def at_five_percent(results: Results) -> list[Row]:
+    """The rows whose share is nearest to 5 %."""
+    shown = min({row["fraction"] for row in results.rows}, key=lambda fraction: abs(fraction - 0.05))
+    return report.where(results.rows, fraction=shown)
+
+
+def section(results: Results) -> list[report.Block]:
+    """The trained models, what each method does when minority rows are forgotten, and all subsets."""
+    table, columns = at_five_percent(results), {
+        "distance": "distance to retrained", "accuracy": "accuracy", "equalized_odds_mean": "average odds gap",
+        "demographic_parity": "parity gap", "time_ms": "time [ms]",
+    }  # fmt: skip
+    by = {"dataset": "data set", "subset": "rows forgotten", "method": "method"}
+    share = f"{table[0]['fraction']:.0%}"
+    trained = {"train_rows": "training rows", "features": "features", "accuracy": "accuracy"}
+    trained |= {"equalized_odds_mean": "average odds gap", "demographic_parity": "parity gap"}
+    headline = [row for row in table if row["subset"] == "minority"] or table
+    return [
+        "Rows are forgotten at random, from the minority or from the majority group. Retraining on what remains is the "
+        "target. Newton, projective and sharded cannot see the fairness penalty; they run for comparison only. Times "
+        "are those of a machine that did other work as well.",
+        report.Table(
+            report.medians(headline, by, columns), f"{share} of the rows forgotten (medians over seeds; metrics on "
+            "test rows).", fold=False,
+        ),
+        report.Table(report.medians(table, by, columns), f"The same for every subset of rows, {share} forgotten."),
+        report.Table(
+            report.medians(report.where(table, method="no_removal"), {"dataset": "data set"}, trained),
+            "The trained models before any removal (medians over seeds; metrics on test rows).",
+        ),
+        *results.figures("removal_*_fairness.png", "Odds gap and distance to retrained against the share removed",
+                         "Every method against the share of rows removed: fairness and distance to retrained."),
+        *results.figures("removal_*_accuracy.png", "Accuracy and time against the share removed, by method",
+                         "Every method against the share of rows removed: accuracy and time."),
+    ]  # fmt: skip
+
+
+def claims(results: Results) -> list[Claim]:
+    """Is the fair step nearest to retraining, does it keep fairness and accuracy, and is it faster?"""
+    table, near, fair, accurate, fast = at_five_percent(results), [], [], [], []
+    for dataset, subset in dict.fromkeys((row["dataset"], row["subset"]) for row in table):
+        part = report.where(table, dataset=dataset, subset=subset)
+        of = {m: report.where(part, method=m) for m in dict.fromkeys(row["method"] for row in part)}
+        others = [report.median(of[m], "distance") for m in of if m not in ("retrain", "fair_newton", "sharded")]
+        near.append(min(others) / max(report.median(of["fair_newton"], "distance"), 1e-300))
+        for column, found in (("equalized_odds_mean", fair), ("accuracy", accurate)):
+            pairs = zip(of["fair_newton"], of["retrain"], strict=True)
+            found.append(max(abs(ours[column] - theirs[column]) for ours, theirs in pairs))
+        fast.append(report.median(of["retrain"], "time_ms") / report.median(of["fair_newton"], "time_ms"))
+    return [
+        Claim("fmu", "Fair unlearning ends nearer to the retrained model than every other efficient method, wherever "
+              "the rows come from.", verdict_of([n > 1 for n in near]),
+              f"{min(near):.0f} to {max(near):.0f} times nearer"),
+        Claim("fmu", "It keeps the fairness and the accuracy of retraining, also when minority rows are forgotten "
+              "(shown: both within 0.005).",
+              verdict_of([max(pair) <= 0.005 for pair in zip(fair, accurate, strict=True)]),
+              f"odds gap within {max(fair):.4f}, accuracy within {max(accurate):.4f} in every seed"),
+        Claim("fmu", "It is faster than retraining.", verdict_of([f > 1 for f in fast]),
+              f"{min(fast):.1f} to {max(fast):.1f} times"),
+    ]  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    "fmu_removal", Config, plan, rows_of, draw=draw, heading="Unlearning: what is left of fairness and accuracy",
+    section=section, claims=claims, x64=True,
+    parts=(Part({"none": {"fractions": (0.01, 0.05, 0.2)}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
 )  # fmt: skip
 
-
-def draw(out: Path, table: Sequence[dict[str, Any]]) -> list[Path]:
-    """One figure a data set and penalty: measures by subset against the fraction."""
-    paths = []
-    for dataset, penalty in dict.fromkeys((row["dataset"], row["penalty"]) for row in table):
-        chosen = [row for row in table if (row["dataset"], row["penalty"]) == (dataset, penalty)]
-        subsets = list(dict.fromkeys(row["subset"] for row in chosen))
-        figure, axes = plot.figure(
-            len(SHOWN),
-            len(subsets),
-            titles=[f"{plot.look(dataset).label}, {subset}" for subset in subsets],
-            share_y=True,
-            height=2.2,
-        )
-        for line, (column, label) in enumerate(SHOWN.items()):
-            for panel, subset in zip(axes[line], subsets, strict=True):
-                part = [row for row in chosen if row["subset"] == subset]
-                if column == "distance":
-                    part = [row for row in part if row["method"] != "retrain"]
-                plot.lines(panel, part, x="fraction", y=column)
-                panel.set_xlabel("share removed")
-                panel.set_ylabel(label if subset == subsets[0] else "")
-                if column in ("distance", "time_ms"):
-                    panel.set_yscale("log")
-        plot.legend(figure)
-        paths.append(plot.save(figure, out / f"removal_{dataset}_{penalty}.png"))
-    return paths
-
-
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

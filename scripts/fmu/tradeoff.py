@@ -8,17 +8,26 @@ model.
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fmu_jax import fit, metrics, predict_labels, remove
-from fmu_jax.forget_sets import count_rows, draw_rows
-from fmu_jax.penalty_forms import PenaltyName
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
-from scripts.harness import cli, plot
+from scripts.harness import cli, names, plot, report
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.lazy import fmu_jax
+
+#: The measure that each penalty is about; other penalties are about the first.
+GAPS = {"equalized_odds": "equalized_odds_mean", "demographic_parity": "demographic_parity"}
+GAPS |= {"equal_opportunity": "equal_opportunity"}
+LABELS = {"equalized_odds_mean": "average odds gap", "demographic_parity": "demographic parity gap"}
+LABELS |= {"equal_opportunity": "equal opportunity gap"}
+
+
+def gap_of(penalty: str) -> str:
+    """The measure of labels that a penalty is about."""
+    return GAPS.get(penalty, "equalized_odds_mean")
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ class Config(ProblemConfig):
     }
 
     out: Path = Path("runs/fmu_tradeoff")
-    penalties: tuple[PenaltyName, ...] = ("equalized_odds", "demographic_parity", "equal_opportunity", "individual")
+    penalties: tuple[names.Penalty, ...] = ("equalized_odds", "demographic_parity", "equal_opportunity", "individual")
     """Fairness penalties to train with."""
     weights: tuple[cli.NonNegative, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
     """Weights of the penalty (they replace --fairness)."""
@@ -44,61 +53,86 @@ def plan(config: Config) -> list[dict[str, Any]]:
     return config.units(penalty=config.penalties)
 
 
-def main(config: Config) -> None:
-    """Runs what is not done yet and draws the figure."""
-    table = problems.run_units(config, plan(config), rows_of)
-    draw(config, table)
-
-
-def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[dict[str, Any]]:
+def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Row]:
     """The whole sweep on one split."""
     problem = problems.train_problem(config, dataset, seed, penalty=penalty, fairness=0.0)
-    train, test, noise = problem.train, problem.test, problem.noise
-    rows = draw_rows(train, round(config.fraction * count_rows(train)), seed=seed)
-    if rows is None:
-        raise ValueError(
-            f"--fraction: {config.fraction} of the {count_rows(train)} rows of {dataset} leaves a cell empty"
-        )
+    train, noise = problem.train, problem.noise
+    forget = problems.draw_share(problem, dataset, "random", config.fraction, seed=seed)
     table = []
     for weight in config.weights:
         objective = dataclasses.replace(problem.objective, fairness=weight)
-        trained = fit(objective, train, noise=noise).params
+        trained = fmu_jax.fit(objective, train, noise=noise).params
         models = {"no_removal": trained} | {
-            method: remove(objective, trained, train, rows, method=method, noise=noise).params
+            method: fmu_jax.remove(objective, trained, train, forget, method=method, noise=noise).params
             for method in ("retrain", "fair_newton")
         }
         for method, params in models.items():
-            measured = metrics.group_metrics(predict_labels(objective, params, test.x), test)
-            table.append({"weight": weight, "method": method} | problems.metric_columns(measured))
+            table.append({"weight": weight, "method": method} | problems.measured(problem, params))
     return table
 
 
-#: The measure that each penalty is about, and what to call it.
-GAPS = {
-    "equalized_odds": ("equalized_odds_mean", "average odds gap"),
-    "demographic_parity": ("demographic_parity", "demographic parity gap"),
-    "equal_opportunity": ("equal_opportunity", "equal opportunity gap"),
-    "individual": ("equalized_odds_mean", "average odds gap"),
-}
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw gap and accuracy of each model, a figure a data set, a panel a penalty."""
+    for dataset in config.datasets:
+        titles = [f"{plot.look(dataset).label}, {plot.look(penalty).label}" for penalty in config.penalties]
+        figure, axes = plot.figure(1, len(titles), titles=titles, width=3.0)
+        for panel, penalty in zip(axes[0], config.penalties, strict=True):
+            gap = gap_of(penalty)
+            part = report.where(table, dataset=dataset, penalty=penalty)
+            plot.paths(panel, part, x=gap, y="accuracy", along="weight")
+            panel.set(xlabel=f"{LABELS[gap]} (test)", ylabel="accuracy (test)")
+        plot.legend(figure)
+        plot.save(figure, config.out / f"tradeoff_{dataset}.png")
 
 
-def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
-    """Gap and accuracy of each model, a row of panels a data set, a column a penalty."""
-    titles = [
-        f"{plot.look(dataset).label}, {plot.look(penalty).label}"
-        for dataset in config.datasets
-        for penalty in config.penalties
+def differences(results: Results) -> list[Row]:
+    """The largest difference between the unlearned and the retrained model over weights and seeds."""
+    lines = []
+    for dataset, penalty in dict.fromkeys((row["dataset"], row["penalty"]) for row in results.rows):
+        part = report.where(results.rows, dataset=dataset, penalty=penalty)
+        pairs = list(zip(report.where(part, method="fair_newton"), report.where(part, method="retrain"), strict=True))
+        line: Row = {"data set": plot.look(dataset).label, "penalty": plot.look(penalty).label}
+        for column in ("accuracy", gap_of(penalty)):
+            label = "accuracy" if column == "accuracy" else "penalised gap"
+            line[label] = max(abs(ours[column] - theirs[column]) for ours, theirs in pairs)
+        lines.append(line)
+    return lines
+
+
+def section(results: Results) -> list[report.Block]:
+    """The largest differences, and the paths."""
+    return [
+        "Each line follows one model as the weight of the penalty grows; some rows are forgotten at random. The path "
+        "of the unlearned model should lie on that of the retrained one.",
+        report.Table(differences(results), "Largest difference between the unlearned and the retrained model, over all "
+                     "weights and seeds (test rows).", digits=2),
+        *results.figures("tradeoff_*.png", "Accuracy against the fairness gap as the penalty's weight grows",
+                         "Test accuracy against the penalised gap, for the trained, retrained and unlearned model."),
+    ]  # fmt: skip
+
+
+def claims(results: Results) -> list[Claim]:
+    """Has the unlearned model the retrained model's trade-off?"""
+    worst = [max(line["accuracy"], line["penalised gap"]) for line in differences(results)]
+    text = "The unlearned model has the retrained model's trade-off of accuracy and fairness at every weight (shown: "
+    return [
+        Claim(
+            "fmu",
+            text + "both within 0.01).",
+            verdict_of([w <= 0.01 for w in worst]),
+            f"at most {max(worst):.4f} apart",
+        )
     ]
-    figure, axes = plot.figure(len(config.datasets), len(config.penalties), titles=titles, width=3.0)
-    for line, dataset in zip(axes, config.datasets, strict=True):
-        for panel, penalty in zip(line, config.penalties, strict=True):
-            column, label = GAPS[penalty]
-            part = [row for row in table if (row["dataset"], row["penalty"]) == (dataset, penalty)]
-            plot.paths(panel, part, x=column, y="accuracy", along="weight")
-            panel.set(xlabel=f"{label} (test)", ylabel="accuracy (test)")
-    plot.legend(figure)
-    return plot.save(figure, config.out / "tradeoff.png")
 
+
+EXPERIMENT = Experiment(
+    "fmu_tradeoff", Config, plan, rows_of, draw=draw, heading="Accuracy against fairness", section=section,
+    claims=claims, x64=True,
+    parts=(
+        Part({preset: {"penalties": ("equalized_odds", "demographic_parity")} for preset in ("none", "full")}
+             | {"quick": {}, "paper": {}}, seeds="repeats"),
+    ),
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

@@ -14,19 +14,18 @@ before anything is read. Typed PRNG keys are stored as their data::
 A kill at any moment leaves the checkpoints that were there; what a killed writer left is removed by the next `save`.
 """
 
+from __future__ import annotations
+
 import hashlib
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
-from fmu_jax.deletion import files
-from scripts.harness import rows
+from scripts.harness import files, rows
+from scripts.harness.lazy import jax, jnp, ocp
 
 KEEP = 2
 """How many checkpoints stay: were the newest damaged, there is the one before."""

@@ -1,14 +1,17 @@
-"""What to tell the compiler where its own choice is slow."""
+"""Functions that are compiled once for the whole process."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
+from scripts.harness.lazy import jax, jnp
 
 #: On CPUs XLA hands work to a library (YNNPACK) whose convolutions are slower than its own code (jaxlib 0.10.2: 1.8
 #: times, a step of ResNet-18, see `python -m benchmarks.pags_training`). This leaves it products, each by itself: with
 #: their neighbours it would take convolutions as well.
 _OWN_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @functools.cache
@@ -25,3 +28,33 @@ def compiler_options() -> dict[str, str]:
     except (RuntimeError, ValueError):
         return {}
     return dict(_OWN_CONVOLUTIONS)
+
+
+def compiled(*, static: Sequence[str] = (), images: bool = True) -> Callable[[Function], Function]:
+    """A decorator: the function under one ``jit`` for the whole process; JAX is imported at the first call.
+
+    Models are arguments of such a function (`pags_jax.models.evaluator` makes pytrees of them), so that all models of
+    an architecture share its program. Data are arguments too: what a function closes over becomes a constant of its
+    program, which XLA would fold, for minutes where it is large.
+
+    Args:
+        static: Names of arguments that are no arrays.
+        images: Whether to compile with `compiler_options`, for convolutions.
+
+    >>> compiled(static=("n",))(lambda x, n: n * x)(2.0, n=3).item()
+    6.0
+    """
+
+    def decorate(function: Function) -> Function:
+        @functools.cache
+        def program() -> Callable[..., Any]:
+            options = compiler_options() if images else None
+            return jax.jit(function, static_argnames=tuple(static), compiler_options=options)
+
+        @functools.wraps(function)
+        def call(*given: Any, **named: Any) -> Any:
+            return program()(*given, **named)
+
+        return call  # pyright: ignore[reportReturnType]
+
+    return decorate

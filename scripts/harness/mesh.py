@@ -14,6 +14,8 @@ follows the data under ``jit``, so that nothing but this module and `placement` 
 Without a layout nothing here does anything: one device, one unit after the other.
 """
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import dataclasses
@@ -25,9 +27,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
+
+from scripts.harness.lazy import jax, multihost_utils
 
 DATA = "data"
 SWEEP = "sweep"

@@ -5,10 +5,13 @@ Without a mesh nothing here does anything.
 
 from typing import Any, TypeVar
 
-import jax
+import numpy as np
 
-from fmu_jax import sharding
-from scripts.harness.mesh import DATA, current
+from scripts.harness.lazy import jax, jnp, multihost_utils
+from scripts.harness.mesh import DATA, current, several_processes
+
+PIECES = 960
+"""Many rows are padded to a multiple, so that sums over them add up devices and not rows (`fmu_jax.rounding`)."""
 
 Tree = TypeVar("Tree")
 

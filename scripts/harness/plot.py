@@ -19,9 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fmu_jax.deletion import files
+from scripts.harness import files
+from scripts.harness.looks import BLACK, LOOKS, Look, look
 from scripts.harness.looks import GREY as GREY
-from scripts.harness.looks import LOOKS, look
 
 STYLE: dict[str, Any] = {
     "figure.dpi": 150,
@@ -158,15 +158,15 @@ def points(
     places = {at: place for place, at in enumerate(order or dict.fromkeys(row[x] for row in table))}
     names = _ordered(groups)
     for k, name in enumerate(names):
-        kept = [(places[at], _finite(values)) for at, values in groups[name].items() if at in places]
-        kept = sorted((place, values) for place, values in kept if values)
-        if not kept:
+        found = [(places[at], _finite(values)) for at, values in groups[name].items() if at in places]
+        found = sorted((place, values) for place, values in found if values)
+        if not found:
             continue
         shift = 0.7 * ((k + 0.5) / len(names) - 0.5)
-        middle = np.asarray([np.median(values) for _, values in kept])
-        reach = [middle - [min(values) for _, values in kept], [max(values) for _, values in kept] - middle]
+        middle = np.asarray([np.median(values) for _, values in found])
+        reach = [middle - [min(values) for _, values in found], [max(values) for _, values in found] - middle]
         style = look(name)
-        at = [place + shift for place, _ in kept]
+        at = [place + shift for place, _ in found]
         with _style():
             axes.errorbar(
                 at, middle, yerr=reach, color=style.color, marker=style.marker, label=style.label, linestyle="none"
@@ -201,6 +201,61 @@ def paths(axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, alo
                 label=style.label,
             )
     _label(axes, x, y)
+
+
+def curve(axes: Axes, table: Sequence[Mapping[str, Any]], style: Look, *, x: str, y: str) -> None:
+    """Draw the median of one column at each value of another, with a look of its own; no value leaves a row out."""
+    found = _group([{"all": "", **row} for row in table], "all", x, y).get("", {})
+    middle = [(at, float(np.median(_finite(found[at])))) for at in sorted(found) if _finite(found[at])]
+    with _style():
+        axes.plot(
+            [at for at, _ in middle], [value for _, value in middle], color=style.color, marker=style.marker,
+            linestyle=style.dash, label=style.label,
+        )  # fmt: skip
+
+
+def grid(
+    table: Sequence[Mapping[str, Any]], path: Path, *, x: str, measures: Mapping[str, str], across: str, title: str,
+    xlabel: str, by: str = "method", log: Sequence[str] = (), log_x: bool = False,
+) -> Path:  # fmt: skip
+    """Draw measures against a column, from rows: a row of panels for each measure, a column for each value of another.
+
+    Args:
+        table: Rows; None is left out.
+        path: The PNG file.
+        x: Column of the horizontal axes.
+        measures: Columns of the vertical axes, and what to call them.
+        across: The column whose values have panels side by side.
+        title: Said before each of these values.
+        xlabel: What to call ``x``.
+        by: Column that tells the lines apart.
+        log: Measures whose axis is logarithmic.
+        log_x: Whether the horizontal axes are.
+    """
+    values = list(dict.fromkeys(row[across] for row in table))
+    titles = [f"{title}, {value}" for value in values]
+    made, axes = figure(len(measures), len(values), titles=titles, share_y=True, height=2.3)
+    for line, (column, label) in zip(axes, measures.items(), strict=True):
+        for panel, value in zip(line, values, strict=True):
+            lines(panel, [row for row in table if row[across] == value], x=x, y=column, by=by)
+            panel.set(xlabel=xlabel, ylabel=label if value == values[0] else "")
+            panel.set_xscale("log" if log_x else "linear")
+            if column in log and panel.lines:
+                panel.set_yscale("log")
+    legend(made)
+    return save(made, path)
+
+
+def attacks(table: Sequence[Mapping[str, Any]], path: Path, shown: Mapping[str, tuple[str, str, float | None]]) -> Path:
+    """Draw measures of each method by data set, a panel each: title, label, and the value at chance if there is one."""
+    made, axes = figure(1, len(shown), titles=[title for title, _, _ in shown.values()], height=2.8)
+    for panel, (column, (_, label, chance)) in zip(axes[0], shown.items(), strict=True):
+        if chance is not None:
+            panel.axhline(chance, color=BLACK, linewidth=0.8, linestyle=":", label="chance")
+        panel.set_ylabel(label)
+        points(panel, table, x="dataset", y=column)
+    legend(made, columns=5)
+    return save(made, path)
 
 
 def picture(axes: Axes, pixels: Any) -> None:

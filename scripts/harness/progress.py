@@ -1,23 +1,32 @@
-"""A progress bar where somebody is looking: on a terminal, and not in CI or in a log file."""
+"""How far a run is: a bar on a terminal, plain lines in a log."""
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import tqdm
 
 T = TypeVar("T")
+EVERY_S = 10.0
+"""Seconds between two lines of a log, at least."""
+PLAIN = "SCRIPTS_PLAIN_PROGRESS"
+"""Environment variable: lines also on a terminal, for processes that share one."""
 
 
-def track(items: Iterable[T], *, total: int, finished: int = 0, label: str = "") -> Iterator[T]:
+def track(items: Iterable[T], *, total: int, finished: int = 0, label: str = "", what: str = "units") -> Iterator[T]:
     """Yield the items, showing how far along they are and how long the rest takes.
+
+    On a terminal a bar is shown. Elsewhere a line is printed before the first item, then after an
+    item, but not more than one in `EVERY_S` seconds, and after the last.
 
     Args:
         items: What is still to do.
         total: How many there are in all, those finished earlier included.
         finished: How many were finished earlier, by the run that this one resumes.
-        label: Shown before the bar.
+        label: Shown first.
+        what: What the items are called.
 
     Yields:
         The items, in order.
@@ -25,5 +34,24 @@ def track(items: Iterable[T], *, total: int, finished: int = 0, label: str = "")
     >>> list(track("ab", total=3, finished=1))
     ['a', 'b']
     """
-    hidden = bool(os.environ.get("CI")) or not sys.stderr.isatty()
-    yield from tqdm.tqdm(items, total=total, initial=finished, desc=label, disable=hidden, dynamic_ncols=True)
+    if sys.stderr.isatty() and not os.environ.get("CI") and not os.environ.get(PLAIN):
+        yield from tqdm.tqdm(items, total=total, initial=finished, desc=label, dynamic_ncols=True)
+        return
+    began = spoke = time.perf_counter()
+    done = finished
+    if done < total:
+        say(f"{label}: {total - done} {what} to do" + (f", {done} done earlier" if done else ""))
+    for item in items:
+        yield item
+        done, now = done + 1, time.perf_counter()
+        if done == total:
+            say(f"{label}: {done} of {total} {what} done in {now - began:.0f} s")
+        elif now - spoke >= EVERY_S:
+            left = (now - began) / (done - finished) * (total - done)
+            say(f"{label}: {done} of {total} {what} done, {now - began:.0f} s so far, about {left:.0f} s to go")
+            spoke = now
+
+
+def say(line: str) -> None:
+    """Print a line of progress."""
+    print(line.removeprefix(": "), flush=True)

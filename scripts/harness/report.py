@@ -1,7 +1,8 @@
 """A self-contained HTML report: one file with its text, tables and figures, and nothing fetched from elsewhere.
 
-Everything shown is escaped by the template engine; a report holds no script and no address. It follows the reader's
-light or dark setting, scrolls wide tables inside the page, and prints.
+Everything shown is escaped by the template engine; a report holds no script and no address but links to the rows that
+lie beside it. It follows the reader's light or dark setting, folds long tables, turns the rows of wide ones into cards
+on a phone, and prints. `write_markdown` writes the same sections as a page for a code host.
 """
 
 import base64
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
-from fmu_jax.deletion import files
-from scripts.harness import rows
+from scripts.harness import files, looks, rows
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -28,12 +29,14 @@ class Table:
         caption: A sentence above it.
         columns: Which columns, in which order; by default all. A mapping also renames them.
         digits: Significant digits of floats.
+        fold: Whether to show the caption alone until the reader asks for more; by default if it has over twelve rows.
     """
 
     data: Any
     caption: str = ""
     columns: Sequence[str] | Mapping[str, str] | None = None
     digits: int = 4
+    fold: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +55,67 @@ class Figure:
 
 
 @dataclasses.dataclass(frozen=True)
+class Terms:
+    """Definitions of terms, by term."""
+
+    definitions: Mapping[str, str]
+
+
+Block = str | Table | Figure | Terms
+
+
+@dataclasses.dataclass(frozen=True)
 class Section:
     """A part of a report.
 
     Args:
         heading: Its heading, also in the table of contents.
-        blocks: What it holds, in order: text (an empty line begins a paragraph), `Table` and `Figure`.
+        blocks: What it holds, in order: text (an empty line begins a paragraph), `Table`, `Figure` and `Terms`.
+        links: Files with the rows that it is from: paths relative to the report, by the text of the link.
     """
 
     heading: str
-    blocks: Sequence[str | Table | Figure]
+    blocks: Sequence[Block]
+    links: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def medians(table: Sequence[Mapping[str, Any]], by: Mapping[str, str], columns: Mapping[str, str]) -> list[rows.Row]:
+    """One line for each combination of some columns' values, with the medians of others over its rows.
+
+    Args:
+        table: Rows.
+        by: The columns that make a line, in order, and what to call them; known names are shown as `looks` says.
+        columns: The columns whose medians are taken, and what to call them.
+
+    >>> rows = [{"method": "newton", "gap": gap} for gap in (0.1, 0.2, 0.4)]
+    >>> medians(rows, {"method": "method"}, {"gap": "odds gap"})
+    [{'method': 'Newton', 'odds gap': 0.2}]
+    """
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in table:
+        groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
+    return [
+        {title: looks.look(value).label if isinstance(value, str) else value for title, value in named}
+        | {title: median(part, column) for column, title in columns.items()}
+        for key, part in groups.items()
+        for named in [list(zip(by.values(), key, strict=True))]
+    ]
+
+
+def where(table: Sequence[rows.Row], **values: Any) -> list[rows.Row]:
+    """The rows that have these values.
+
+    >>> where([{"k": 1, "x": 2}, {"k": 2, "x": 3}], k=2)
+    [{'k': 2, 'x': 3}]
+    """
+    return [row for row in table if all(name in row and row[name] == value for name, value in values.items())]
+
+
+def median(part: Sequence[Mapping[str, Any]], column: str) -> float | int | None:
+    """Median of a column over the rows that have it, or None; whole numbers stay whole."""
+    values = [row[column] for row in part if row.get(column) is not None]
+    middle = float(np.median(values)) if values else None
+    return int(middle) if middle is not None and all(isinstance(value, int) for value in values) else middle
 
 
 def write(
@@ -112,13 +166,71 @@ def write(
         title=title,
         lead=_paragraphs(lead),
         sections=[
-            {"heading": s.heading, "blocks": [b for block in s.blocks for b in _blocks(block)]} for s in sections
+            {
+                "heading": section.heading,
+                "blocks": [made for block in section.blocks for made in _blocks(block)],
+                "links": section.links,
+            }
+            for section in sections
         ],
         appendix=appendix,
         footer="One self-contained page; the rows and figures lie beside it.",
     )
     files.write_text(path, page)
     return path
+
+
+def write_markdown(path: Path, title: str, sections: Sequence[Section], *, lead: str = "") -> Path:
+    """Write the sections as Markdown, for a page that a code host renders; figures are linked by their file's name.
+
+    Args:
+        path: The file.
+        title: Of the page.
+        sections: As for `write`; links and figures are relative to the page.
+        lead: As for `write`.
+
+    Returns:
+        The path.
+    """
+    lines = [f"# {title}", *_paragraphs(lead)]
+    for section in sections:
+        lines.append(f"## {section.heading}")
+        for block in section.blocks:
+            if isinstance(block, str):
+                lines += _paragraphs(block)
+            elif isinstance(block, Terms):
+                lines += [f"- **{term}**: {definition}" for term, definition in block.definitions.items()]
+            elif isinstance(block, Figure):
+                lines += [f"![{block.alt}]({block.path.name})", *([block.caption] if block.caption else [])]
+            else:
+                lines += [*([block.caption] if block.caption else []), _markdown_table(block)]
+        if section.links:
+            lines.append("Rows: " + ", ".join(f"[{text}]({link})" for text, link in section.links.items()) + ".")
+    files.write_text(path, "\n\n".join(lines) + "\n")
+    return path
+
+
+def _markdown_table(table: Table) -> str:
+    made = _table(table)
+    head = [[column["name"] for column in made["columns"]], ["--:" if c["number"] else "---" for c in made["columns"]]]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in head + made["rows"]
+    )
+
+
+def as_text(table: Table, *, limit: int = 16) -> str:
+    """A table as lines of text, the first rows if it is long.
+
+    >>> print(as_text(Table([{"method": "newton", "gap": 0.125}])))
+    method  gap
+    newton  0.125
+    """
+    made = _table(table)
+    lines = [[column["name"] for column in made["columns"]], *made["rows"][:limit]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    more = len(made["rows"]) - limit
+    return "\n".join([*([table.caption] if table.caption else []), *text, *([f"... {more} more"] if more > 0 else [])])
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -169,11 +281,13 @@ def _paragraphs(text: str) -> list[str]:
     return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 
 
-def _blocks(block: str | Table | Figure) -> list[dict[str, Any]]:
+def _blocks(block: Block) -> list[dict[str, Any]]:
     if isinstance(block, str):
         return [{"kind": "paragraph", "text": text} for text in _paragraphs(block)]
     if isinstance(block, Table):
         return [_table(block)]
+    if isinstance(block, Terms):
+        return [{"kind": "terms", "definitions": block.definitions}]
     content = block.path.read_bytes()
     if not content.startswith(_PNG):
         raise ValueError(f"{block.path} is no PNG file")
@@ -195,7 +309,8 @@ def _table(table: Table) -> dict[str, Any]:
         for k, name in enumerate(chosen)
     ]
     shown = [[number(cell, table.digits) for cell in row] for row in cells]
-    return {"kind": "table", "caption": table.caption, "columns": columns, "rows": shown}
+    fold = len(shown) > 12 if table.fold is None else table.fold
+    return {"kind": "table", "caption": table.caption, "columns": columns, "rows": shown, "fold": fold}
 
 
 def _numeric(values: list[Any]) -> bool:

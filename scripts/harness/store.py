@@ -1,7 +1,8 @@
 """Run folders: rows written atomically, one file a unit of work, which resume after a kill at any moment.
 
 A run folder holds ``config.json`` (the configuration, and where and when the run began), ``units/`` (one file for each
-finished unit of work, with its rows), and, once the run is finished, ``rows.jsonl`` and ``rows.csv`` (all rows). A unit
+finished unit of work, with its rows), ``rows.csv`` (the rows so far, to look at while the run goes on), and, once it is
+finished, ``rows.jsonl`` (all rows). A unit
 is finished when its file has its name: a kill before that leaves a temporary file, which the next run removes, and the
 unit is done again; a kill after that leaves the unit done.
 
@@ -15,6 +16,7 @@ import dataclasses
 import datetime
 import fcntl
 import hashlib
+import math
 import re
 import sys
 import time
@@ -22,10 +24,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
-
-from fmu_jax.deletion import files
-from scripts.harness import mesh, progress, rows
+from scripts.harness import files, mesh, progress, rows
+from scripts.harness.lazy import jax
 
 Unit = TypeVar("Unit", bound=str | Mapping[str, Any])
 RUN_FIELDS = ("out", "preset", "dry_run", "traceback", "mesh", "coordinator", "processes", "process")
@@ -82,8 +82,11 @@ class Run:
                 then(unit)
 
         done = mesh.each(left, work)
+        shown = -math.inf
         for _ in progress.track(done, total=len(units), finished=int(finished.sum()), label=self.folder.name):
-            pass
+            if jax.process_index() == 0 and time.perf_counter() - shown > progress.EVERY_S:
+                files.write_text(self.folder / "rows.csv", rows.to_csv(self.all_rows()))
+                shown = time.perf_counter()
 
     def record(self, unit: str | Mapping[str, Any], measured: Sequence[Mapping[str, Any]], *, wall_s: float) -> None:
         """Finish a unit of work: write its rows, atomically.
@@ -199,6 +202,11 @@ def _claimed(run: Run) -> Iterator[None]:
         run.all_rows()  # Damage is said before hours of work, not after.
         yield
         run.finish()
+
+
+def are_done(folder: Path, units: Sequence[str | Mapping[str, Any]]) -> bool:
+    """Whether all of these units are finished in a run folder, which is not touched."""
+    return all(Run(folder, {}, {}).done(unit) for unit in units)
 
 
 def read_rows(folder: Path) -> list[rows.Row]:

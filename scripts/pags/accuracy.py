@@ -1,17 +1,13 @@
 """Accuracy of a trained classifier on images as they are and under attack; compiled once for many models."""
 
-import functools
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
-import jax
-
-from pags_jax import evaluation, models
-from pags_jax.balls import Norm
-from pags_jax.images import to_float
-from scripts.harness import compiling
+from scripts.harness import compiling, names
+from scripts.harness.lazy import jax, pags_jax
 
 BATCH_SIZE = 250
 """Images in one call."""
@@ -33,7 +29,7 @@ class Accuracies(NamedTuple):
 
 
 def columns(
-    config: Any, model: nn.Module, variables: Any, parts: Mapping[str, tuple[jax.Array, jax.Array]], *, key: jax.Array
+    config: Any, model: Any, variables: Any, parts: Mapping[str, tuple[jax.Array, jax.Array]], *, key: jax.Array
 ) -> dict[str, Any]:
     """What a row says of a model's accuracies: ``PART_accuracy``, ``PART_attacked`` and ``PART_no_gradient``.
 
@@ -56,7 +52,7 @@ def columns(
 
 
 def accuracies(
-    model: nn.Module,
+    model: Any,
     variables: Any,
     x: jax.Array,
     y: jax.Array,
@@ -64,8 +60,8 @@ def accuracies(
     key: jax.Array,
     eps: Sequence[float],
     steps: int,
-    norm: Norm = "l2",
-    attack: evaluation.Attack = "pgd",
+    norm: names.Norm = "l2",
+    attack: names.Attack = "pgd",
     attacked: int | None = None,
 ) -> Accuracies:
     """The share of images classified rightly as they are, and under attacks of each radius.
@@ -85,29 +81,25 @@ def accuracies(
     Returns:
         The shares.
     """
-    apply_fn = models.evaluator(model, variables)
-    as_is, attack_judge = _judges(steps, norm, attack)
+    apply_fn = pags_jax.models.evaluator(model, variables)
+    options = {"steps": steps, "norm": norm, "attack": attack, "unroll": jax.default_backend() == "cpu"}
 
     def share(judge, x, y):
-        return evaluation.accuracy(judge, x, y, key=key, batch_size=min(BATCH_SIZE, len(x)))
+        return pags_jax.evaluation.accuracy(judge, x, y, key=key, batch_size=min(BATCH_SIZE, len(x)))
 
-    clean = share(partial(as_is, apply_fn), x, y)
+    clean = share(partial(_as_is, apply_fn), x, y)
     x, y = x[:attacked], y[:attacked]
-    found = [share(partial(attack_judge, apply_fn, radius), x, y) for radius in eps]
+    found = [share(partial(_under_attack, apply_fn, radius, **options), x, y) for radius in eps]
     return Accuracies(clean, [one.robust for one in found], [round(one.no_gradient * len(x)) for one in found])
 
 
-@functools.cache
-def _judges(steps: int, norm: Norm, attack: evaluation.Attack) -> tuple[Any, Any]:
-    unroll = jax.default_backend() == "cpu"
+@compiling.compiled()
+def _as_is(apply_fn, x, y, key):
+    del key
+    return pags_jax.evaluation.correct(apply_fn, pags_jax.images.to_float(x), y)
 
-    def as_is(apply_fn, x, y, key):
-        del key
-        return evaluation.correct(apply_fn, to_float(x), y)
 
-    def under_attack(apply_fn, radius, x, y, key):
-        options: dict[str, Any] = {f"eps_{norm}": radius, "steps": steps, "attack": attack, "unroll": unroll}
-        return evaluation.under_attack(apply_fn, to_float(x), y, key=key, **options)
-
-    options = compiling.compiler_options()
-    return jax.jit(as_is, compiler_options=options), jax.jit(under_attack, compiler_options=options)
+@compiling.compiled(static=("steps", "norm", "attack", "unroll"))
+def _under_attack(apply_fn, radius, x, y, key, *, norm, **options):
+    x = pags_jax.images.to_float(x)
+    return pags_jax.evaluation.under_attack(apply_fn, x, y, key=key, **{f"eps_{norm}": radius}, **options)

@@ -9,24 +9,21 @@ s, in [0, 1], is Bayes' of images with the noise 2 s in [-1, 1]: such models are
 that the run has.
 """
 
-import functools
+from __future__ import annotations
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
-from pags_jax import alignment, robustness
-from pags_jax import scores as pags_scores
-from pags_jax.datasets import lpips_weights
-from pags_jax.gradients import Target, input_gradients
-from scripts.harness import cli, compiling, placement, store
-from scripts.pags import manifolds, measuring
-from scripts.pags import robustness as pags_robustness
+from scripts.harness import cli, compiling, placement, plot, report, store
+from scripts.harness.experiment import Part, Results, Row
+from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.pags import explain, figures, manifolds, measuring
+from scripts.pags.robustness import FILES, NAMED
 
-plan = measuring.plan
 #: The loss whose strength is a noise level.
 SMOOTHED = "randomized_smoothing"
 
@@ -48,51 +45,52 @@ class Config(manifolds.ManifoldConfig):
     """Images whose maps are kept."""
 
 
-def main(config: Config) -> None:
-    """Measures what is not measured yet."""
-    table = measuring.trained_rows(config.trained)
-    files = manifolds.files_of(config, table, scores=True)
-    inputs = measuring.digests(config, table, files)
+class Ready(NamedTuple):
+    """What all models are measured with."""
+
+    sample: measuring.Sample
+    basis: jax.Array
+    mask: jax.Array | None
+    scores: dict[float, dict[str, jax.Array]]
+    ranks: Row
+
+
+def files_of(config: Config, table: list[Row]) -> dict[str, Path]:
+    """The files that tangent spaces and scores come from."""
+    return manifolds.files_of(config, table, scores=True)
+
+
+def setup(config: Config, table: list[Row]) -> Ready:
+    """Images, their tangent spaces and their scores at every noise level; a few scores are kept for figures."""
     sample = measuring.sample(config, table)
-    denoisers = manifolds.denoisers(config, sample)
-    basis = manifolds.basis_of(config, sample)
-    own = noise_levels(table)
-    maps = {sigma: scores_of(denoisers, sample, sigma) for sigma in dict.fromkeys((*config.sigmas_pm1, *own))}
-    mask = manifolds.mask_of(config, sample)
-    basis = manifolds.restricted(mask, basis)
-    near = pags_robustness.ranks_of(basis, mask)
-    maps = {sigma: within(mask, kinds) for sigma, kinds in maps.items()}
-
-    def rows_of(unit: dict[str, Any], apply_fn: Any) -> list[measuring.Row]:
-        x, (y, here, tangent) = placement.rows(sample.x), placement.everywhere((sample.y, maps, basis))
-        levels = [*config.sigmas_pm1, *(own if unit["loss"] == SMOOTHED else ())]
-        gradients: dict[Target, jax.Array] = {
-            target: differentiated()(apply_fn, x, y, target) for target in alignment.PAIRINGS
-        }
-        gradients = within(mask, gradients)
-        keep(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, config.shown)
-        return [
-            row_of(gradient, target, sigma, here[sigma], tangent) | near
-            for sigma in dict.fromkeys(levels)
-            for target, gradient in gradients.items()
-        ]
-
-    measuring.measure(config, table, rows_of, inputs=inputs)
+    denoisers, mask = manifolds.denoisers(config, sample), manifolds.mask_of(config, sample)
+    basis = manifolds.restricted(mask, manifolds.basis_of(config, sample))
+    levels = dict.fromkeys((*config.sigmas_pm1, *noise_levels(table)))
+    maps = {sigma: within(mask, scores_of(denoisers, sample, sigma)) for sigma in levels}
     for sigma, kinds in maps.items():
-        keep(config.out / f"scores_{sigma:g}.npz", {"x": sample.x, "y": sample.y, **kinds}, config.shown)
+        save_first(config.out / f"scores_{sigma:g}.npz", {"x": sample.x, "y": sample.y, **kinds}, config.shown)
+    return Ready(sample, basis, mask, maps, manifolds.ranks_of(basis, mask))
 
 
-def scores_of(
-    denoisers: tuple[pags_scores.Denoiser, pags_scores.Denoiser], sample: measuring.Sample, sigma: float
-) -> dict[str, jax.Array]:
+def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -> list[Row]:
+    """One model's comparisons: each gradient with its score at each noise level."""
+    sample, own = ready.sample, [sigma for sigma in ready.scores if sigma not in config.sigmas_pm1]
+    x, (y, scores, basis) = placement.rows(sample.x), placement.everywhere((sample.y, ready.scores, ready.basis))
+    levels = [*config.sigmas_pm1, *(own if unit["loss"] == SMOOTHED else ())]
+    pairs = pags_jax.alignment.PAIRINGS
+    gradients = within(ready.mask, {target: gradient_of(apply_fn, x, y, target) for target in pairs})
+    save_first(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, config.shown)
+    return [
+        row_of(gradient, target, sigma, scores[sigma], basis) | ready.ranks
+        for sigma in levels
+        for target, gradient in gradients.items()
+    ]
+
+
+def scores_of(denoisers: tuple[Any, Any], sample: measuring.Sample, sigma: float) -> dict[str, jax.Array]:
     """The scores of the images at a noise level by kind: of all images, of their class, the difference."""
-    unconditional, conditional = denoisers
-    score = jax.jit(pags_scores.score, compiler_options=compiling.compiler_options())
-    maps = {
-        name: score(denoise, sample.x, sigma_pm1=jnp.float32(sigma))
-        for name, denoise in (("unconditional", unconditional), ("conditional", conditional))
-    }
-    return maps | {"bayes": maps["conditional"] - maps["unconditional"]}
+    unconditional, conditional = (score_of(denoise, sample.x, jnp.float32(sigma)) for denoise in denoisers)
+    return {"unconditional": unconditional, "conditional": conditional, "bayes": conditional - unconditional}
 
 
 def within(mask: jax.Array | None, maps: Any) -> Any:
@@ -100,47 +98,103 @@ def within(mask: jax.Array | None, maps: Any) -> Any:
     return maps if mask is None else {name: jnp.where(mask, values, 0) for name, values in maps.items()}
 
 
-def row_of(
-    gradient: jax.Array, target: Target, sigma: float, scores: dict[str, jax.Array], basis: jax.Array
-) -> measuring.Row:
+def row_of(gradient: jax.Array, target: str, sigma: float, scores: dict[str, jax.Array], basis: jax.Array) -> Row:
     """Values of the images; NaN where a map is zero or infinite."""
-    kind = alignment.PAIRINGS[target]
-    weights = lpips_weights.load_lpips_weights()
-    cosine, similarity, share = placement.on_host(comparison()(gradient, scores[kind], basis, weights))
+    kind = pags_jax.alignment.PAIRINGS[target]
+    weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
+    cosine, similarity, share = placement.on_host(compare(gradient, scores[kind], basis, weights))
     place = {"target": target, "sigma_pm1": sigma, "score": kind}
     return place | {"cosine": cosine, "similarity": similarity, "off_share": share}
 
 
-def noise_levels(table: list[measuring.Row]) -> list[float]:
+def noise_levels(table: list[Row]) -> list[float]:
     """Those of the models that were trained under noise, for images in [-1, 1]."""
     return sorted({2 * row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
 
 
-@functools.cache
-def differentiated() -> Any:
+@compiling.compiled()
+def score_of(denoise, x, sigma):
+    """`pags_jax.scores.score`."""
+    return pags_jax.scores.score(denoise, x, sigma_pm1=sigma)
+
+
+@compiling.compiled(static=("target",))
+def gradient_of(apply_fn, x, y, target):
     """Input gradients of a model that is an argument."""
-
-    def differentiate(apply_fn, x, y, target):
-        return input_gradients(apply_fn, x, y, target=target)
-
-    return jax.jit(differentiate, static_argnames="target", compiler_options=compiling.compiler_options())
+    return pags_jax.gradients.input_gradients(apply_fn, x, y, target=target)
 
 
-@functools.cache
-def comparison() -> Any:
+@compiling.compiled(images=False)
+def compare(gradient, score, basis, weights):
     """Cosine, 1 - LPIPS and off-manifold share of a batch of maps."""
-
-    def compare(gradient, score, basis, weights):
-        similarity = alignment.perceptual_similarity(gradient, score, weights=weights)
-        return alignment.cosine(gradient, score), similarity, robustness.off_manifold_share(gradient, basis)
-
-    return jax.jit(compare)
+    similarity = pags_jax.alignment.perceptual_similarity(gradient, score, weights=weights)
+    share = pags_jax.robustness.off_manifold_share(gradient, basis)
+    return pags_jax.alignment.cosine(gradient, score), similarity, share
 
 
-def keep(path: Path, arrays: Any, count: int) -> None:
-    """The first maps, for a figure."""
-    measuring.keep(path, {name: array[:count] for name, array in arrays.items()})
+def save_first(path: Path, arrays: Any, count: int) -> None:
+    """Keep the first maps, for a figure."""
+    measuring.save_arrays(path, {name: array[:count] for name, array in arrays.items()})
 
+
+def peaks(table: list[Row]) -> list[Row]:
+    """Where the alignment of each loss is largest, by gradient, noise level and measure."""
+    lines = []
+    for target, sigma in dict.fromkeys((row["target"], row["sigma_pm1"]) for row in table):
+        part = report.where(table, target=target, sigma_pm1=sigma)
+        for loss in pags_jax.sweeps.swept(part):
+            for measure, name in (("cosine", "cosine"), ("similarity", "1 - LPIPS")):
+                line: Row = {"gradient of": target.replace("_", " "), "sigma": sigma, "loss": plot.look(loss).label}
+                lines.append(line | {"measure": name} | peak_of(part, loss, measure))
+    return lines
+
+
+def peak_of(table: list[Row], loss: str, measure: str) -> Row:
+    """Where one measure of one loss is largest; None where no image has it."""
+    strengths, (values,) = pags_jax.sweeps.curves(table, loss, measure)
+    known = ~np.isnan(values).all(axis=1)
+    strengths, values = strengths[known], values[known]
+    middle = np.nanmedian(values, axis=1) if values.size else np.full(1, np.nan)
+    peak = pags_jax.regimes.peak(strengths, values) if values.size else None
+    at = {"at the weakest": middle[0], "largest": middle.max(), "at the strongest": middle[-1]}
+    at = {name: float(value) if peak else None for name, value in at.items()}
+    return {
+        "undefended": report.median(report.where(table, loss=explain.BASELINE), measure),
+        **at,
+        "at strength": peak.strength if peak else None,
+        "peaks inside": ("yes" if peak.is_inner else "no") if peak else "no usable map",
+    }
+
+
+def section(results: Results) -> list[report.Block]:
+    """Where alignment peaks, and the figures."""
+    lines = peaks(results.rows)
+    shown = figures.Config()
+    near = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / shown.sigma_pm1)), default=None)
+    main = [line for line in lines if line["gradient of"] == shown.target and line["sigma"] == near]
+    return [
+        "Gradients and scores of the same images: the gradient of the sum of logits beside the unconditional score, of "
+        "the class's logit beside the conditional one, of the log-probability beside their difference. The sum of "
+        "logits is no function of the classifier: adding c(x) to all logits changes it and no probability. A softmax "
+        "loss has no gradient along the sum of the last layer's weights: training leaves that sum as it was drawn. "
+        "Noise levels sigma are for images in [-1, 1].",
+        report.Table(main, "Where the logit's gradient looks most like the score (medians over seeds).", digits=3),
+        report.Table(lines, "The same for every gradient and noise level.", digits=3),
+        *results.figures("alignment.png", "Accuracy, 1 - LPIPS, cosine and off-manifold share by strength",
+                         "The gradient of the label's logit and the conditional score.", part="pags_figures"),
+        *results.figures("gradients.png", "Images, their score, and gradients of models from undefended to excessively "
+                         "robust", "Gradients from weak to excessive robustness.", part="pags_figures"),
+    ]  # fmt: skip
+
+
+EXPERIMENT = measuring.experiment(
+    "pags_alignment", Config, setup=setup, rows_of=rows_of, files=files_of,
+    heading="Alignment of gradients with the score", section=section,
+    parts=(
+        Part({"none": {"images": 100, "sigmas_pm1": (0.5, 1.0)}, "quick": {}, "full": {}, "paper": {}, "cifar10": {}},
+             reads=NAMED, files=FILES),
+    ),
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

@@ -7,24 +7,24 @@ about: the number, its interval or p-value, and whether it is shown, partly or n
 are from the values of all images that both runs keep in ``values/``.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from pags_jax import regimes, statistics, sweeps
-from pags_jax.sweeps import BASELINE, Row
-from scripts.harness import cli, store
-from scripts.pags import explain, figures, tables
+from scripts.harness import cli, names, report
+from scripts.harness.experiment import Experiment, Part, Results, Row, Verdict
+from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.pags import explain, tables
 from scripts.pags.alignment import SMOOTHED
+from scripts.pags.explain import BASELINE
 
-Verdict = Literal["shown", "partly", "not shown"]
 SHOWN, PARTLY, NOT_SHOWN = get_args(Verdict)
 ALL = "all"
 
@@ -38,7 +38,7 @@ class Config(cli.Common):
     """Finished run of scripts.pags.robustness."""
     alignment: Path = Path("runs/pags_alignment")
     """Finished run of scripts.pags.alignment, on the same models."""
-    target: figures.Compared = "logit"
+    target: names.Target = "logit"
     """Gradient that is compared with its score."""
     sigma_pm1: cli.Positive = 0.5
     """Noise level of the score, the nearest that was measured."""
@@ -53,17 +53,14 @@ def plan(config: Config) -> list[dict[str, Any]]:
     return [{"target": config.target, "seed": config.seed}]
 
 
-def main(config: Config) -> None:
-    """Answers them."""
-    with store.open_run(config.out, config) as run:
-        run.do(plan(config), lambda _: answers(config))
-
-
-def answers(config: Config) -> list[Row]:
-    """All rows."""
+def rows_of(config: Config, *, target: str, seed: int) -> list[Row]:
+    """The answers to all questions."""
+    del target, seed
     robust = tables.read(config.robustness, "--robustness", "pags_robustness")
     aligned = tables.read(config.alignment, "--alignment", "pags_alignment")
-    at = sweeps.nearest([row for row in aligned if row["target"] == config.target], "sigma_pm1", config.sigma_pm1)
+    at = pags_jax.sweeps.nearest(
+        [row for row in aligned if row["target"] == config.target], "sigma_pm1", config.sigma_pm1
+    )
     place = {"target": config.target, "sigma_pm1": at[0]["sigma_pm1"]}
     keys = jax.random.split(jax.random.key(config.seed), 2)
     similarity = values_of(config.alignment, aligned, "similarity", **place)
@@ -102,7 +99,7 @@ def sweep_of(values: dict[tuple[str, float], np.ndarray], loss: str) -> tuple[np
 
 def by_loss(table: Sequence[Row], question: int, ask: Callable[[str], Row]) -> list[Row]:
     """A question's row for each loss, and the one for all: shown where three losses show it, partly where one does."""
-    found = [{"question": question, "loss": loss} | ask(loss) for loss in sweeps.swept(table)]
+    found = [{"question": question, "loss": loss} | ask(loss) for loss in pags_jax.sweeps.swept(table)]
     count = sum(row["verdict"] == SHOWN for row in found)
     verdict = SHOWN if count >= 3 else PARTLY if count else NOT_SHOWN
     return [{"question": question, "loss": ALL, "estimate": count, "verdict": verdict}, *found]
@@ -110,32 +107,32 @@ def by_loss(table: Sequence[Row], question: int, ask: Callable[[str], Row]) -> l
 
 def undefended(shares: dict[tuple[str, float], np.ndarray], row: Row, *, key: jax.Array) -> Row:
     """Question 1: the undefended model's share against that of a gradient without direction."""
-    interval = statistics.mean_interval(jnp.asarray(shares[BASELINE, 0.0], jnp.float32), key=key)
-    isotropic = float(regimes.isotropic_share(row["rank"], row["size"]))
+    interval = pags_jax.statistics.mean_interval(jnp.asarray(shares[BASELINE, 0.0], jnp.float32), key=key)
+    isotropic = float(pags_jax.regimes.isotropic_share(row["rank"], row["size"]))
     estimate, low, high = (float(value) for value in interval)
     verdict = SHOWN if high >= isotropic else PARTLY if low > 0.5 else NOT_SHOWN
-    said = {"question": 1, "loss": ALL, "estimate": estimate, "low": low, "high": high}
-    return said | {"beside": isotropic, "verdict": verdict}
+    row: Row = {"question": 1, "loss": ALL, "estimate": estimate, "low": low, "high": high}
+    return row | {"beside": isotropic, "verdict": verdict}
 
 
 def three_regimes(config: Config, aligned: Sequence[Row], loss: str) -> Row:
     """Question 2: how many of the three regimes a sweep has, by energy."""
-    found = sweeps.share_regimes_of(aligned, loss, target=config.target, tolerance=config.tolerance)
-    spans = {label: found.span(label) if found else None for label in regimes.LABELS}
+    found = pags_jax.sweeps.share_regimes_of(aligned, loss, target=config.target, tolerance=config.tolerance)
+    spans = {label: found.span(label) if found else None for label in pags_jax.regimes.LABELS}
     count = sum(span is not None for span in spans.values())
-    said = "; ".join(f"{label} {span[0]:g} to {span[1]:g}" for label, span in spans.items() if span is not None)
-    return {"estimate": count, "said": said, "verdict": SHOWN if count == 3 else PARTLY if count == 2 else NOT_SHOWN}
+    detail = "; ".join(f"{label} {span[0]:g} to {span[1]:g}" for label, span in spans.items() if span is not None)
+    return {"estimate": count, "said": detail, "verdict": SHOWN if count == 3 else PARTLY if count == 2 else NOT_SHOWN}
 
 
 def rise_and_fall(similarity: dict[tuple[str, float], np.ndarray], loss: str, *, key: jax.Array) -> Row:
     """Question 3: the rise to the peak, and as ``beside`` the fall from it, on images that did not choose the peak."""
     strengths, values = sweep_of(similarity, loss)
-    peak = statistics.rise_and_fall(jnp.asarray(values, jnp.float32), key=key)
+    peak = pags_jax.statistics.rise_and_fall(jnp.asarray(values, jnp.float32), key=key)
     rise, fall = ([float(value) for value in part] for part in (peak.rise, peak.fall))
     verdict = (SHOWN if fall[1] > 0 else PARTLY) if rise[1] > 0 else NOT_SHOWN
-    said = f"peak at {strengths[int(peak.place)]:g}; fall {fall[0]:.4f} ({fall[1]:.4f} to {fall[2]:.4f})"
+    detail = f"peak at {strengths[int(peak.place)]:g}; fall {fall[0]:.4f} ({fall[1]:.4f} to {fall[2]:.4f})"
     row = dict(zip(("estimate", "low", "high"), rise, strict=True))
-    return row | {"beside": fall[0], "said": said, "verdict": verdict}
+    return row | {"beside": fall[0], "said": detail, "verdict": verdict}
 
 
 def explained(config: Config, robust: Sequence[Row], aligned: Sequence[Row]) -> Row:
@@ -149,14 +146,14 @@ def explained(config: Config, robust: Sequence[Row], aligned: Sequence[Row]) -> 
     alone, given = (
         row[rho] is not None and row[rho] < 0 and row[p] < 0.05 for rho, p in (("rho", "p"), ("rho_given", "p_given"))
     )
-    said = f"{row['n']} models; given on: {explain.with_p(row['rho_given'], row['p_given'])}"
+    detail = f"{row['n']} models; given on: {explain.with_p(row['rho_given'], row['p_given'])}"
     return {
         "question": 4,
         "loss": ALL,
         "estimate": row["rho"],
         "p": row["p"],
         "beside": row["rho_given"],
-        "said": said,
+        "said": detail,
         "verdict": SHOWN if alone and given else PARTLY if alone else NOT_SHOWN,
     }
 
@@ -167,7 +164,7 @@ def peak_before_fall(
     """Question 5: the strength of the peak, and as ``beside`` the first excessive one, None if accuracy never falls."""
     strengths, values = sweep_of(similarity, loss)
     means = np.nanmean(values, axis=0) if np.isfinite(values).any() else np.full(len(strengths), np.nan)
-    found = sweeps.share_regimes_of(aligned, loss, target=config.target, tolerance=config.tolerance)
+    found = pags_jax.sweeps.share_regimes_of(aligned, loss, target=config.target, tolerance=config.tolerance)
     if found is None or np.isnan(means).any():
         return {"estimate": None, "said": "no usable map", "verdict": NOT_SHOWN}
     peak, span = float(strengths[means.argmax()]), found.span("excessive")
@@ -184,22 +181,29 @@ def own_noise(folder: Path, aligned: Sequence[Row]) -> list[Row]:
     for strength in trained:
         means = [float(np.nanmean(values[SMOOTHED, strength])) for values in curves]
         best = levels[int(np.argmax(means))]
-        said = ", ".join(f"{level:g}: {mean:.4f}" for level, mean in zip(levels, means, strict=True))
-        found.append(
-            {
-                "question": 6,
-                "loss": SMOOTHED,
-                "strength": strength,
-                "estimate": best,
-                "beside": 2 * strength,
-                "said": said,
-                "verdict": SHOWN if best == 2 * strength else NOT_SHOWN,
-            }
-        )
+        detail = ", ".join(f"{level:g}: {mean:.4f}" for level, mean in zip(levels, means, strict=True))
+        row = {"question": 6, "loss": SMOOTHED, "strength": strength, "estimate": best, "beside": 2 * strength}
+        found.append(row | {"said": detail, "verdict": SHOWN if best == 2 * strength else NOT_SHOWN})
     count = sum(row["verdict"] == SHOWN for row in found)
     verdict = SHOWN if count >= 3 else PARTLY if count == 2 else NOT_SHOWN
     return [{"question": 6, "loss": ALL, "estimate": count, "verdict": verdict}, *found]
 
 
+def section(results: Results) -> list[report.Block]:
+    """The questions that were fixed beforehand, and their answers."""
+    columns = ("question", "loss", "strength", "estimate", "low", "high", "p", "beside", "verdict", "said")
+    lines = [{name: row.get(name) for name in columns} for row in results.rows]
+    return [
+        "Questions, tests and what is called shown were written in benchmarks/README.md before the sweep was measured; "
+        "numbers as there. A line for all losses, and one for each.",
+        report.Table(lines, "Answers.", columns={name: name for name in columns} | {"said": "detail"}, digits=3),
+    ]
+
+
+EXPERIMENT = Experiment(
+    "pags_answers", Config, plan, rows_of, heading="The questions fixed beforehand", section=section,
+    parts=(Part({"cifar10": {}}, reads={"robustness": "pags_robustness", "alignment": "pags_alignment"}),),
+)  # fmt: skip
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

@@ -7,42 +7,40 @@ reconstruction error on training and on test images beside that of the mean imag
 test images.
 """
 
-import shutil
+from __future__ import annotations
+
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from pags_jax import datasets, generative, models
-from pags_jax.images import to_float
-from scripts.harness import cli, plot, rows, store
-from scripts.pags import generative as pags_generative
+from scripts.harness import cli, compiling, plot
+from scripts.harness.experiment import Experiment, Part, Row
+from scripts.harness.lazy import pags_jax
+from scripts.pags import generative
 
-plan = pags_generative.plan
+if TYPE_CHECKING:
+    from pags_jax import datasets
+
 SHOWN = 16
 """Images reconstructed in the figure."""
 
 
 @dataclass(frozen=True)
-class Config(pags_generative.Config):
+class Config(generative.Config):
     """Train a convolutional autoencoder by least squares."""
 
     PRESETS: ClassVar = {
         "quick": {"epochs": 2, "train_rows": 2000},
         "paper": {"dataset": "cifar10", "epochs": 100, "latent": 128, "widths": (64, 144, 320), "learning_rate": 1e-3},
         "cifar10": {
-            "dataset": "cifar10",
-            "epochs": 8,
-            "batch_size": 64,
-            "latent": 128,
-            "widths": (32, 64, 128),
+            "dataset": "cifar10", "epochs": 8, "batch_size": 64, "latent": 128, "widths": (32, 64, 128),
             "storage": "float16",
         },
-    }
+    }  # fmt: skip
 
     out: Path = Path("runs/pags_autoencoder")
     latent: cli.Count = 32
@@ -51,47 +49,36 @@ class Config(pags_generative.Config):
     """Channels at half, a quarter, ... of the images' resolution."""
 
 
-def main(config: Config) -> None:
-    """Trains what is not trained yet, measures, and draws."""
-    data = pags_generative.images_of(config)
-    with store.open_run(config.out, config) as run:
-        run.do(
-            pags_generative.plan(config),
-            lambda _: [measured(config, data)],
-            then=lambda _: shutil.rmtree(config.out / "checkpoints", ignore_errors=True),
-        )
-    draw(config, store.read_rows(config.out))
-    show(config, data)
-
-
-def measured(config: Config, data: datasets.Images) -> rows.Row:
-    """Trains, measures and saves the autoencoder; errors are mean squares over pixels in [0, 1]."""
+def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
+    """Train, measure and save the autoencoder; errors are mean squares over pixels in [0, 1]."""
+    del unit
     height, width, channels = data.train_x.shape[1:]
+    models = pags_jax.models
     model = models.Autoencoder((height, width, channels), config.latent, config.widths)
-    variables, row = pags_generative.train(config, data, model, generative.reconstruction)
-    stored = pags_generative.as_stored(config, variables)
+    variables, row = generative.train(config, data, model, pags_jax.generative.reconstruction)
+    stored = generative.as_stored(config, variables)
     train_x, test_x = data.train_x[: config.measured_rows], data.test_x[: config.measured_rows]
     mean = data.train_x.mean(0, keepdims=True, dtype=np.float64)
-    both = models.encoder(model, stored), models.decoder(model, stored)
-    errors = partial(pags_generative.compiled(_errors), *both)
+    errors = partial(_errors, models.encoder(model, stored), models.decoder(model, stored))
     row |= {
-        "train_error": pags_generative.mean_over(errors, train_x),
-        "test_error": pags_generative.mean_over(errors, test_x),
+        "train_error": generative.mean_over(errors, train_x),
+        "test_error": generative.mean_over(errors, test_x),
         "mean_image_error": float((((test_x - mean) / 255) ** 2).mean()),
         "decoder_parameters": models.count_parameters({"params": stored["params"]["decoder"]}),
     }
     about = {name: value for name, value in row.items() if name not in ("epoch_loss", "train_s", "images_per_s")}
-    pags_generative.save(config, config.out / "autoencoder.safetensors", model, variables, about)
-    return row
+    generative.save(config, config.out / "autoencoder.safetensors", model, variables, about)
+    return [row]
 
 
+@compiling.compiled()
 def _errors(encode, decode, x):
-    x = to_float(x)
+    x = pags_jax.images.to_float(x)
     return ((decode(encode(x)) - x) ** 2).mean((1, 2, 3))
 
 
-def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
-    """The error over the epochs, and those measured at the end."""
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw the error over the epochs, those measured at the end, and test images beside their reconstructions."""
     (row,) = table
     made, axes = plot.figure(1, 1, titles=("Mean squared error per pixel",), width=4)
     epochs = [{"series": "training", "epoch": k + 1, "error": loss} for k, loss in enumerate(row["epoch_loss"])]
@@ -100,17 +87,21 @@ def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
         axes[0, 0].axhline(row[column], color=plot.GREY, linestyle=":" if "mean" in column else "--", label=label)
     axes[0, 0].set(yscale="log")
     plot.legend(made)
-    return plot.save(made, config.out / "loss.png")
+    plot.save(made, config.out / "loss.png")
 
-
-def show(config: Config, data: datasets.Images) -> None:
-    """Draws test images and their reconstructions."""
+    models = pags_jax.models
     model, variables, _ = models.load(config.out / "autoencoder.safetensors", kind="autoencoder")
-    x = to_float(data.test_x[:SHOWN])
+    x = pags_jax.images.to_float(generative.images_of(config).test_x[:SHOWN])
     images = np.stack([x, models.decoder(model, variables)(models.encoder(model, variables)(x))])
     path = config.out / "reconstructions.png"
-    pags_generative.panel(images, path, labels=["test image", "reconstructed"], title="Reconstructions")
+    generative.panel(images, path, labels=["test image", "reconstructed"], title="Reconstructions")
 
+
+COLUMNS = ("train_rows", "parameters", "train_error", "test_error", "mean_image_error")
+EXPERIMENT = Experiment(
+    "pags_autoencoder", Config, generative.plan, rows_of, setup=generative.images_of, finished=generative.finished,
+    draw=draw, heading="The autoencoder", section=generative.section(COLUMNS), parts=(Part({"cifar10": {}}),),
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

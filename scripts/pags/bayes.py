@@ -6,25 +6,19 @@ Srinivas et al. (2023), section 3, where the paper has theorems, and section 4: 
 gradient norm is in. The networks of a seed begin alike and see the same images; one program trains all strengths.
 """
 
+from __future__ import annotations
+
 import functools
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from pags_jax import bayes, losses, regimes
-from pags_jax.alignment import cosine
-from pags_jax.evaluation import correct
-from pags_jax.gradients import input_gradients
-from pags_jax.robustness import manifold_robustness, off_manifold_share
-from scripts.harness import cli, plot, rows, store
+from scripts.harness import cli, compiling, plot, report
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.lazy import jax, jnp, optax, pags_jax
 from scripts.pags import panels
 
 Manifold = Literal["linear", "curved"]
@@ -47,7 +41,7 @@ class Config(cli.Common):
     repeats: cli.Count = 5
     """Seeds, counted from --seed: each draws a manifold, images and networks."""
     pixels: cli.Count = 64
-    """Of an image."""
+    """Pixels of an image."""
     distractors: cli.Count = 22
     """Directions of the manifold that say nothing of the label; the signal has two."""
     distractor_std: cli.Positive = 0.15
@@ -55,36 +49,21 @@ class Config(cli.Common):
     noise: cli.NonNegative = 0.5
     """Standard deviation of images off the manifold, in every normal direction."""
     radius: cli.Positive = 3.0
-    """Of the circles of the curved manifold."""
+    """Radius of the circles of the curved manifold."""
     train_rows: cli.Count = 64
     """Images to train on."""
     test_rows: cli.Count = 1000
     """Other images, on which networks are measured."""
     width: cli.Count = 32
-    """Of the two hidden layers."""
+    """Units of each of the two hidden layers."""
     steps: cli.Count = 500
-    """Of Adam, each on all images."""
+    """Steps of Adam, each on all images."""
     learning_rate: cli.Positive = 3e-3
-    """Of Adam."""
+    """Adam's learning rate."""
     eps_l2: cli.Positive = 0.5
     """Length of the steps on and off the manifold."""
     tolerance: cli.Probability = 0.05
     """How far a model's accuracy may lie below the best of its sweep before its robustness counts as excessive."""
-
-
-class Network(nn.Module):
-    """A smooth network of two hidden layers."""
-
-    width: int
-    classes: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits of images."""
-        x = x.reshape(x.shape[0], -1) - 0.5
-        for _ in range(2):
-            x = nn.silu(nn.Dense(self.width)(x))
-        return nn.Dense(self.classes)(x)
 
 
 def plan(config: Config) -> list[dict[str, Any]]:
@@ -93,16 +72,10 @@ def plan(config: Config) -> list[dict[str, Any]]:
     return [{"manifold": manifold, "seed": seed} for manifold in config.manifolds for seed in seeds]
 
 
-def main(config: Config) -> None:
-    """Runs what is not done yet and draws the figure."""
-    units = plan(config)
-    with store.open_run(config.out, config) as run:
-        run.do(units, lambda unit: rows_of(config, **unit))
-    draw(config, store.read_rows(config.out))
-
-
-def rows_of(config: Config, *, manifold: Manifold, seed: int) -> list[rows.Row]:
+def rows_of(config: Config, *, manifold: Manifold, seed: int) -> list[Row]:
     """One row for each strength."""
+    from scripts.pags.networks import Network  # Here, since it imports flax.
+
     for_problem, for_images, for_networks, for_steps = jax.random.split(jax.random.key(seed), 4)
     problem = problem_of(config, manifold, key=for_problem)
     train, truth = images_of(problem, key=for_images, train_rows=config.train_rows, test_rows=config.test_rows)
@@ -116,11 +89,11 @@ def rows_of(config: Config, *, manifold: Manifold, seed: int) -> list[rows.Row]:
     ]
 
 
-def problem_of(config: Config, manifold: Manifold, *, key: jax.Array) -> bayes.Problem:
+def problem_of(config: Config, manifold: Manifold, *, key: jax.Array) -> Any:
     """Two classes in opposite corners of the signal's plane each, so that no linear model is right."""
     for_plane, for_circles = jax.random.split(key)
     corners = np.array([[[1, 1], [-1, -1]], [[1, -1], [-1, 1]]], np.float32)
-    plane = bayes.linear(
+    plane = pags_jax.bayes.linear(
         (config.pixels,),
         corners,
         key=for_plane,
@@ -129,7 +102,7 @@ def problem_of(config: Config, manifold: Manifold, *, key: jax.Array) -> bayes.P
         distractor_std=config.distractor_std,
         noise=config.noise,
     )
-    return plane if manifold == "linear" else bayes.curved(plane, radius=config.radius, key=for_circles)
+    return plane if manifold == "linear" else pags_jax.bayes.curved(plane, radius=config.radius, key=for_circles)
 
 
 class Truth(NamedTuple):
@@ -143,9 +116,10 @@ class Truth(NamedTuple):
     distractors: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("train_rows", "test_rows"))
-def images_of(problem: bayes.Problem, *, key: jax.Array, train_rows: int, test_rows: int) -> tuple[bayes.Sample, Truth]:
+@compiling.compiled(static=("train_rows", "test_rows"), images=False)
+def images_of(problem: Any, *, key: jax.Array, train_rows: int, test_rows: int) -> tuple[Any, Truth]:
     """Images to train on, and others."""
+    bayes = pags_jax.bayes
     images = bayes.sample(problem, train_rows + test_rows, key=key)
     train = bayes.Sample(*(array[:train_rows] for array in images))
     x, y = images.x[train_rows:], images.y[train_rows:]
@@ -153,17 +127,16 @@ def images_of(problem: bayes.Problem, *, key: jax.Array, train_rows: int, test_r
     return train, Truth(x, y, posterior, gradient, bayes.tangent_basis(problem, x), bayes.distractor_basis(problem, x))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "steps"))
-def fit(
-    model: Network, train: bayes.Sample, strengths: jax.Array, learning_rate: Any, *, key: jax.Array, steps: int
-) -> Any:
+@compiling.compiled(static=("model", "steps"), images=False)
+def fit(model: Any, train: Any, strengths: jax.Array, learning_rate: Any, *, key: jax.Array, steps: int) -> Any:
     """Variables of one network for each strength of the gradient norm, from one beginning."""
     optimizer = optax.adam(learning_rate)
     start = model.init(key, train.x[:1])
 
     def fit_one(strength):
         def loss(variables):
-            return losses.gradient_norm(functools.partial(model.apply, variables), train.x, train.y, None, strength)
+            apply_fn = functools.partial(model.apply, variables)
+            return pags_jax.losses.gradient_norm(apply_fn, train.x, train.y, None, strength)
 
         def step(state, _):
             variables, moments = state
@@ -175,27 +148,28 @@ def fit(
     return jax.vmap(fit_one)(strengths)
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def measure(model: Network, networks: Any, truth: Truth, eps_l2: Any, *, key: jax.Array) -> dict[str, jax.Array]:
+@compiling.compiled(static=("model",), images=False)
+def measure(model: Any, networks: Any, truth: Truth, eps_l2: Any, *, key: jax.Array) -> dict[str, jax.Array]:
     """Means over images, one for each network; all see the same images and directions.
 
     ``posterior_gap`` is the total variation distance from the posterior, ``cosine`` that between the gradients of the
     label's log-probability and the Bayes-optimal model's, ``unusable_gradients`` the share of images without one.
     """
     x, y = truth.x, truth.y
+    correct, off_manifold_share = pags_jax.evaluation.correct, pags_jax.robustness.off_manifold_share
 
     def measure_one(variables):
         def apply_fn(x: Any) -> Any:
             return model.apply(variables, x)
 
-        gradient = input_gradients(apply_fn, x, y, target="log_prob")
-        moved = manifold_robustness(apply_fn, x, truth.tangents, eps_l2=eps_l2, key=key, draws=4)
+        gradient = pags_jax.gradients.input_gradients(apply_fn, x, y, target="log_prob")
+        moved = pags_jax.robustness.manifold_robustness(apply_fn, x, truth.tangents, eps_l2=eps_l2, key=key, draws=4)
         share = off_manifold_share(gradient, truth.tangents)
         return {
             "accuracy": correct(apply_fn, x, y).mean(),
             "bayes_accuracy": correct(lambda _: truth.posterior, x, y).mean(),
             "posterior_gap": jnp.abs(jax.nn.softmax(apply_fn(x)) - truth.posterior).sum(1).mean() / 2,
-            "cosine": jnp.nanmean(cosine(gradient, truth.gradient)),
+            "cosine": jnp.nanmean(pags_jax.alignment.cosine(gradient, truth.gradient)),
             "off_manifold_share": jnp.nanmean(share),
             "distractor_share": 1 - jnp.nanmean(off_manifold_share(gradient, truth.distractors)),
             "on_manifold": jnp.nanmean(moved.on),
@@ -216,8 +190,8 @@ PANELS = {
 REGIME_COLUMNS = ("accuracy", "on_manifold", "off_manifold")
 
 
-def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
-    """The measures against the strength, with regimes shaded, a row of panels a manifold."""
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw the measures against the strength, with regimes shaded, a row of panels a manifold."""
     titles = [f"{manifold}: {panel}" for manifold in config.manifolds for panel in PANELS]
     figure, axes = plot.figure(len(config.manifolds), len(PANELS), titles=titles)
     for line, manifold in zip(axes, config.manifolds, strict=True):
@@ -233,15 +207,53 @@ def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
             panel.set(xlabel="gradient-norm strength", ylabel="", ylim=(0, top))
         line[0].axhline(part[0]["bayes_accuracy"], color=plot.GREY, linestyle=":", label="accuracy of the posterior")
     plot.legend(figure)
-    return plot.save(figure, config.out / "bayes.png")
+    plot.save(figure, config.out / "bayes.png")
 
 
-def regimes_of(config: Config, table: Sequence[dict[str, Any]]) -> regimes.Regimes:
-    """Reads the regimes off the rows of one manifold."""
+def regimes_of(config: Any, table: list[Row]) -> Any:
+    """Read the regimes off the rows of one manifold."""
     strengths = sorted(set(config.strengths))
     curves = ([[row[name] for row in table if row["strength"] == s] for s in strengths] for name in REGIME_COLUMNS)
-    return regimes.read(strengths, *curves, tolerance=config.tolerance)
+    return pags_jax.regimes.read(strengths, *curves, tolerance=config.tolerance)
 
+
+def section(results: Results) -> list[report.Block]:
+    """The networks at each strength."""
+    columns = {"accuracy": "accuracy", "posterior_gap": "distance from the posterior", "cosine": "cosine with Bayes"}
+    columns |= {"off_manifold_share": "off-manifold share", "distractor_share": "distractor share"}
+    return [
+        "Synthetic data on a linear and a curved manifold whose class posterior, tangent space and score are closed "
+        "forms: the Bayes-optimal model's gradient lies in the signal's tangent space.",
+        report.Table(report.medians(results.rows, {"manifold": "manifold", "strength": "strength"}, columns),
+                     "Networks trained with each strength of the gradient norm (medians over seeds; the distance is "
+                     "total variation).", digits=3),
+        *results.figures("bayes.png", "Off-manifold share, distractor share and cosine with the Bayes gradient",
+                         "Networks against the closed form; shades are regimes by unit steps: weak (sand), aligned "
+                         "(blue), excessive (grey)."),
+    ]  # fmt: skip
+
+
+def claims(results: Results) -> list[Claim]:
+    """Does regularisation move the gradient onto the manifold and towards Bayes'?"""
+    holds, numbers = [], []
+    for manifold in dict.fromkeys(row["manifold"] for row in results.rows):
+        lines = report.medians(report.where(results.rows, manifold=manifold), {"strength": "strength"},
+                               {"off_manifold_share": "share", "cosine": "cosine"})  # fmt: skip
+        lines.sort(key=lambda line: line["strength"])
+        best = max(lines, key=lambda line: line["cosine"])
+        holds += [best["share"] < lines[0]["share"], best["cosine"] > lines[0]["cosine"]]
+        numbers.append(f"{manifold}: share off the manifold {lines[0]['share']:.2f} to {best['share']:.2f}, cosine "
+                       f"{lines[0]['cosine']:.2f} to {best['cosine']:.2f}")  # fmt: skip
+    text = (
+        "Where the truth is known, regularised gradients move onto the manifold and towards the Bayes-optimal model's."
+    )
+    return [Claim("pags", text, verdict_of(holds), "; ".join(numbers))]
+
+
+EXPERIMENT = Experiment(
+    "pags_bayes", Config, plan, rows_of, draw=draw, heading="Where the truth is known", section=section, claims=claims,
+    parts=(Part({"none": {"repeats": 3}, "quick": {}, "full": {}, "paper": {}}),),
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

@@ -32,7 +32,7 @@ class Config(cli.Base):
 
 
 def main(config: Config) -> None:
-    """Reads, says what was found, and writes."""
+    """Read the weights, print what was found, and write them."""
     if config.to.suffix != ".safetensors":
         raise ValueError(f"--to must end in .safetensors, got {config.to}")
     if config.to.exists():

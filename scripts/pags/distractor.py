@@ -7,21 +7,19 @@ Srinivas et al. (2023), figure 5. One row for each model and noise: how far equa
 the distractor moves the class probabilities.
 """
 
-import functools
+from __future__ import annotations
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from pags_jax import robustness
-from scripts.harness import cli, compiling, placement
-from scripts.pags import measuring
-
-plan = measuring.plan
+from scripts.harness import cli, compiling, placement, report
+from scripts.harness.experiment import Claim, Part, Results, Row, verdict_of
+from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.pags import explain, measuring
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,16 @@ class Config(measuring.MeasuringConfig):
     """Noises an image; their mean is taken."""
 
 
-def main(config: Config) -> None:
-    """Measures what is not measured yet."""
-    table = measuring.trained_rows(config.trained)
+class Ready(NamedTuple):
+    """What all models are measured with."""
+
+    x: jax.Array
+    mask: jax.Array
+    noise: jax.Array
+
+
+def setup(config: Config, table: list[Row]) -> Ready:
+    """Images, where their signal is, and noise."""
     sample = measuring.sample(config, table)
     if sample.mask is None:
         raise ValueError(
@@ -49,22 +54,17 @@ def main(config: Config) -> None:
             "distractor; train with --dataset distractor"
         )
     noise = jax.random.normal(jax.random.key(config.seed), (config.draws, *sample.x.shape), sample.x.dtype)
-    x, mask = sample.x, sample.mask
-    measuring.measure(
-        config,
-        table,
-        lambda _, apply_fn: rows_of(config, apply_fn, x, mask, noise),
-        inputs=measuring.digests(config, table, {}),
-    )
+    return Ready(sample.x, sample.mask, noise)
 
 
-def rows_of(config: Config, apply_fn: Any, x: jax.Array, mask: jax.Array, noise: jax.Array) -> list[measuring.Row]:
+def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -> list[Row]:
     """Mean deviations of one model over the images of which both are finite, and their ratio, a row for each noise."""
-    table = []
-    x, mask, noise = placement.rows(x), *placement.everywhere((mask, noise))
+    del unit
+    table, x = [], placement.rows(ready.x)
+    mask, noise = placement.everywhere((ready.mask, ready.noise))
     for sigma in config.sigmas:
         signal, distractor = (
-            placement.on_host(measured()(apply_fn, x, part, noise, jnp.float32(sigma))) for part in (mask, ~mask)
+            placement.on_host(deviation(apply_fn, x, part, noise, jnp.float32(sigma))) for part in (mask, ~mask)
         )
         valid = np.isfinite(signal) & np.isfinite(distractor)
         means = measuring.summary("signal", signal, valid) | measuring.summary("distractor", distractor, valid)
@@ -73,15 +73,48 @@ def rows_of(config: Config, apply_fn: Any, x: jax.Array, mask: jax.Array, noise:
     return table
 
 
-@functools.cache
-def measured() -> Any:
+@compiling.compiled()
+def deviation(apply_fn, x, mask, noise, sigma):
     """Deviation under noise on one part, of a model that is an argument."""
+    return pags_jax.robustness.relative_noise_robustness(apply_fn, x, mask, noise=noise, sigma=sigma)
 
-    def measure(apply_fn, x, mask, noise, sigma):
-        return robustness.relative_noise_robustness(apply_fn, x, mask, noise=noise, sigma=sigma)
 
-    return jax.jit(measure, compiler_options=compiling.compiler_options())
+def section(results: Results) -> list[report.Block]:
+    """The ratio of each model at each noise."""
+    columns = {"test_accuracy": "accuracy"}
+    table = [row | {f"sigma {row['sigma']:g}": row["ratio"]} for row in results.rows]
+    columns |= {f"sigma {sigma:g}": f"sigma {sigma:g}" for sigma in sorted({row["sigma"] for row in table})}
+    return [
+        "Each image stands beside a letter that says nothing of its class. A model that uses the signal alone reacts "
+        "to noise on the image more than to equal noise on the letter.",
+        report.Table(report.medians(table, {"loss": "loss", "strength": "strength"}, columns),
+                     "Change of the probabilities under noise on the signal over that under noise on the distractor, "
+                     "by the noise's standard deviation for pixels in [0, 1].", digits=3),
+        *results.figures("distractor.png", "Ratio of signal to distractor against the noise, and both parts",
+                         "The paper's figure 5.", part="pags_figures"),
+    ]  # fmt: skip
 
+
+def claims(results: Results) -> list[Claim]:
+    """Does robust training turn the model from the distractor to the signal?"""
+    sigma = sorted({row["sigma"] for row in results.rows})[len({row["sigma"] for row in results.rows}) // 2]
+    table = report.where(results.rows, sigma=sigma)
+    base = report.median(report.where(table, loss=explain.BASELINE), "ratio")
+    ratio = {loss: report.median(report.where(table, loss=loss), "ratio") for loss in pags_jax.sweeps.swept(table)}
+    known = {loss: value for loss, value in ratio.items() if value is not None}
+    text = "Robust models react to the signal more than to a distractor beside it, compared with an undefended model."
+    number = ", ".join(f"{loss.replace('_', ' ')} {value:.2f}" for loss, value in known.items())
+    holds = [base is not None and value > base for value in known.values()]
+    beside = "none" if base is None else f"{base:.2f}"
+    return [Claim("pags", text, verdict_of(holds), f"ratio at sigma {sigma:g}: {number}; undefended {beside}")]
+
+
+EXPERIMENT = measuring.experiment(
+    "pags_distractor", Config, setup=setup, rows_of=rows_of, heading="Signal and distractor", section=section,
+    claims=claims,
+    parts=(Part({"none": {"images": 200, "draws": 2}, "quick": {}, "full": {}, "paper": {}},
+                reads={"trained": "pags_distractor_train"}),),
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

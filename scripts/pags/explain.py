@@ -7,11 +7,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
-from pags_jax import sweeps
-from pags_jax.sweeps import ACCURATE, ALL, Row
 from scripts.harness import plot
+from scripts.harness.experiment import Row
+from scripts.harness.lazy import jax, pags_jax
 
 #: What may explain alignment, by column.
 MEASURES = {
@@ -22,6 +20,7 @@ MEASURES = {
     "test_accuracy": "test accuracy",
 }
 ALIGNMENTS = {"cosine": "cosine", "similarity": "1 - LPIPS"}
+ALL, ACCURATE, BASELINE = "all", "accurate", "cross_entropy"
 SHUFFLES = 9999
 """Random orders behind a p-value."""
 
@@ -35,14 +34,13 @@ def joined(robust: Sequence[Row], aligned: Sequence[Row], *, eps: float, target:
     digests = {row["config.trained_sha256"] for row in (*robust, *aligned) if row.get("config.trained_sha256")}
     if len(digests) > 1:
         raise ValueError("--robustness and --alignment are of different trained models; measure the same --trained")
-    return sweeps.join(robust, aligned, eps_l2=eps, target=target, sigma_pm1=sigma_pm1)
+    return pags_jax.sweeps.join(robust, aligned, eps_l2=eps, target=target, sigma_pm1=sigma_pm1)
 
 
 def correlations(models: Sequence[Row]) -> list[Row]:
     """Rank correlations of each alignment with each measure, see `pags_jax.sweeps.correlations`."""
-    return sweeps.correlations(
-        models, measures=MEASURES, alignments=ALIGNMENTS, key=jax.random.key(0), permutations=SHUFFLES
-    )
+    options = {"measures": MEASURES, "alignments": ALIGNMENTS, "permutations": SHUFFLES}
+    return pags_jax.sweeps.correlations(models, key=jax.random.key(0), **options)
 
 
 def lines(table: Sequence[Row]) -> list[Row]:
@@ -67,20 +65,20 @@ def lines(table: Sequence[Row]) -> list[Row]:
 
 def sentence(table: Sequence[Row]) -> str:
     """Which measure goes with alignment most closely over the accurate models, and how the paper's does."""
-    said = []
+    parts = []
     for alignment, name in ALIGNMENTS.items():
         part = {row["measure"]: row for row in table if (row["models"], row["alignment"]) == (ACCURATE, alignment)}
         known = [row for row in part.values() if row["rho"] is not None]
         if not known:
-            said.append(f"{name}: too few models to say")
+            parts.append(f"{name}: too few models to tell")
             continue
         top, off = max(known, key=lambda row: abs(row["rho"])), part["off"]
-        said.append(
+        parts.append(
             f"{name}: {MEASURES[top['measure']]} predicts it best (rank correlation {top['rho']:+.2f}, p = "
             f"{top['p']:.2g}, {top['n']} models); off-manifold deviation has {with_p(off['rho'], off['p'])}, given "
             f"that on the manifold {with_p(off['rho_given'], off['p_given'])}"
         )
-    return "; ".join(said) + "."
+    return "; ".join(parts) + "."
 
 
 def with_p(rho: float | None, p: float | None) -> str:
@@ -95,7 +93,7 @@ def draw(models: Sequence[Row]) -> Any:
     figure, axes = plot.figure(2, 2, titles=("Off-manifold robustness", "Off-manifold share"), share_y=True)
     for (y, panels), x in itertools.product(zip(up, axes, strict=True), across):
         panel = panels[list(across).index(x)]
-        for loss in (sweeps.BASELINE, *sweeps.swept(models)):
+        for loss in (BASELINE, *pags_jax.sweeps.swept(models)):
             part = [row for row in models if row["loss"] == loss and None not in (row[x], row[y])]
             if part:
                 look = plot.look(loss)

@@ -5,21 +5,22 @@ is one program. Metrics stay on the device until an epoch ends or the state is s
 the run there.
 """
 
+from __future__ import annotations
+
 import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from pags_jax import training
 from scripts.harness import checkpoints, compiling, mesh, placement, progress
+from scripts.harness.lazy import jax, jnp, pags_jax
 
-Driver = Literal["auto", "steps", "scan"]
+if TYPE_CHECKING:
+    from pags_jax import training
 
 
 class Fit(NamedTuple):
@@ -43,9 +44,9 @@ def is_stepwise(driver: str = "auto") -> bool:
 
 
 @functools.cache
-def compiled_step(step: Callable[..., Any] = training.step) -> Callable[..., Any]:
-    """A step under one ``jit`` for the whole process, with the backend's compiler options."""
-    options = compiling.compiler_options()
+def compiled_step(step: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """A step, by default a classifier's, under one ``jit`` for the whole process, with the backend's options."""
+    step, options = step or pags_jax.training.step, compiling.compiler_options()
     return jax.jit(step, static_argnames="task", donate_argnames="state", compiler_options=options)
 
 
@@ -62,7 +63,7 @@ def fit(
     save_minutes: float,
     driver: str = "auto",
     label: str = "",
-    trainer: ModuleType = training,
+    trainer: ModuleType | None = None,
 ) -> tuple[Fit, float | None]:
     """Train a model, from its newest checkpoint if there is one.
 
@@ -77,9 +78,9 @@ def fit(
         fingerprint: What the run is, see `checkpoints.save`.
         save_minutes: Time between checkpoints; there is one at the end in any case.
         driver: "steps", "scan" or "auto".
-        label: Shown before the progress bar.
+        label: Shown with the progress.
         trainer: The module whose ``init``, ``step`` and ``Metrics`` are meant: `training` for classifiers,
-            `generative` for denoisers and autoencoders.
+            which is the default, `generative` for denoisers and autoencoders.
 
     Returns:
         The finished run, and images per second, without the first epoch of this process, which compiles (None if it is
@@ -89,7 +90,8 @@ def fit(
         FloatingPointError: At the first metric that is not finite; the message names it and the step.
         CheckpointError: See `checkpoints.restore`.
     """
-    per_epoch = training.steps_per_epoch(task, len(x))
+    trainer = trainer or pags_jax.training
+    per_epoch = pags_jax.training.steps_per_epoch(task, len(x))
     total = epochs * per_epoch
     table = np.zeros((total, len(trainer.Metrics._fields)), np.float32)
     done = Fit(trainer.init(task, x[:1], key=key), table, np.zeros(()))
@@ -97,7 +99,9 @@ def fit(
         done = checkpoints.restore(folder, done, fingerprint=fingerprint)
     step = int(done.state.step)
     saved, rates = time.perf_counter(), []
-    for _ in progress.track(range(step // per_epoch, epochs), total=epochs, finished=step // per_epoch, label=label):
+    for _ in progress.track(
+        range(step // per_epoch, epochs), total=epochs, finished=step // per_epoch, label=label, what="epochs"
+    ):
         first, began, looked, fresh = step, time.perf_counter(), time.perf_counter(), []
         for state, metrics in _epoch(task, done.state, x, y, hyper, driver, trainer):
             fresh.append(metrics)
@@ -119,6 +123,7 @@ def _epoch(
     task: training.Task, state: Any, x: jax.Array, y: jax.Array, hyper: Any, driver: str, trainer: ModuleType
 ) -> Iterable[tuple[Any, Any]]:
     """The rest of the epoch that ``state`` is in, in one program where it is whole."""
+    training = pags_jax.training
     if is_stepwise(driver) or int(state.step) % training.steps_per_epoch(task, len(x)):
         step = compiled_step(trainer.step)
         return training.steps(task, state, x, y, hyper, compiled_step=step, place=placement.batches)
@@ -130,5 +135,5 @@ def _look(table: np.ndarray, fresh: list[Any], step: int) -> np.ndarray:
     columns = zip(*jax.device_get(fresh), strict=True)
     new = np.stack([np.concatenate([np.atleast_1d(part) for part in column]) for column in columns], 1)
     first = step - len(new)
-    training.check_finite(type(fresh[0])(*jnp.asarray(new.T)), first)
+    pags_jax.training.check_finite(type(fresh[0])(*jnp.asarray(new.T)), first)
     return np.concatenate([table[:first], new, table[step:]])

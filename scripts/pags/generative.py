@@ -1,32 +1,33 @@
 """What training a denoiser and training an autoencoder share: flags, a training that resumes, panels of images."""
 
-import functools
+from __future__ import annotations
+
 import inspect
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from pags_jax import augmentation, datasets, generative, models, recipes, training
-from scripts.harness import cli, compiling, plot, rows, store
+from scripts.harness import cli, names, plot, report, rows, store
+from scripts.harness.experiment import Results
+from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import fit
 
-DataSet = Literal["fashion_mnist", "fashion_mnist_full", "mnist", "cifar10", "cifar100", "imagenet64"]
-_AUGMENTATIONS = {"none": augmentation.unchanged, "flip": augmentation.flip}
+if TYPE_CHECKING:
+    from pags_jax import datasets
+
 _HOW = (*store.RUN_FIELDS, "folder", "driver", "save_minutes")
 """Fields of a configuration that change nothing of a model."""
 
 
 @dataclass(frozen=True)
 class Config(cli.Common):
-    """Flags of both."""
+    """Flags of both experiments."""
 
-    dataset: DataSet = "fashion_mnist"
+    dataset: names.Unlabelled = "fashion_mnist"
     """Images; fashion_mnist is a balanced part of it that comes with the package."""
     folder: Path | None = None
     """Where the data set's files are; by default they are downloaded where that is possible."""
@@ -35,22 +36,22 @@ class Config(cli.Common):
     batch_size: cli.Count = 128
     """Images in a step."""
     learning_rate: cli.Positive = 2e-3
-    """Of Adam, the largest."""
+    """Adam's highest learning rate."""
     warm_up: cli.Count = 200
-    """Steps in which the rate rises to it."""
+    """Steps in which the learning rate rises to its highest."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """What the rate does then; the cosine ends at zero with the last epoch."""
+    """How the learning rate changes after that; the cosine ends at zero with the last epoch."""
     decay: cli.Probability = 0.999
-    """Of the moving average of the parameters, which is what is measured and saved."""
+    """Decay of the moving average of the parameters, which is what is measured and saved."""
     augment: Literal["auto", "none", "flip"] = "auto"
-    """Random flips; auto: for CIFAR and ImageNet."""
+    """Whether training images are flipped at random; auto: for CIFAR and ImageNet."""
     train_rows: cli.Count | None = None
     """Train on so many images, the first; by default on all."""
     measured_rows: cli.Count = 2000
     """Measure on so many training and so many test images, the first."""
     storage: Literal["float32", "float16"] = "float32"
-    """What weights are saved in; measured are the saved ones."""
-    driver: fit.Driver = "auto"
+    """The type that weights are saved in; the saved ones are measured."""
+    driver: names.Driver = "auto"
     """Drive steps one by one, or make an epoch one program; auto: steps on CPUs."""
     save_minutes: cli.NonNegative = 5.0
     """Time between checkpoints."""
@@ -63,11 +64,11 @@ def plan(config: Config) -> list[dict[str, Any]]:
 
 def images_of(config: Config) -> datasets.Images:
     """The configured image set."""
-    return datasets.load(config.dataset, folder=config.folder)
+    return pags_jax.datasets.load(config.dataset, folder=config.folder)
 
 
-def train(config: Config, data: datasets.Images, model: nn.Module, loss: Callable[..., Any]) -> tuple[Any, rows.Row]:
-    """Trains a model to the end, from its checkpoint if there is one.
+def train(config: Config, data: datasets.Images, model: Any, loss: Callable[..., Any]) -> tuple[Any, rows.Row]:
+    """Train a model to the end, from its checkpoint if there is one.
 
     Args:
         config: The configuration.
@@ -82,6 +83,7 @@ def train(config: Config, data: datasets.Images, model: nn.Module, loss: Callabl
         ValueError: If the training diverges; the message names step and number.
     """
     x, y = (jnp.asarray(column[: config.train_rows]) for column in (data.train_x, data.train_y))
+    training, generative = pags_jax.training, pags_jax.generative
     task = training.Task(model, loss, _augmentation(config), config.batch_size)
     total = config.epochs * training.steps_per_epoch(task, len(x))
     end = total if config.schedule == "cosine" else np.inf
@@ -106,21 +108,21 @@ def train(config: Config, data: datasets.Images, model: nn.Module, loss: Callabl
     losses = done.metrics.reshape(config.epochs, -1, 2)[:, :, 0].mean(1, dtype=np.float64)
     return {"params": done.state.average}, {
         "train_rows": len(x),
-        "parameters": models.count_parameters({"params": done.state.params}),
+        "parameters": pags_jax.models.count_parameters({"params": done.state.params}),
         "epoch_loss": losses.tolist(),
         "train_s": float(done.train_s),
         "images_per_s": images_per_s,
     }
 
 
-def save(config: Config, path: Path, model: nn.Module, variables: Any, measured: rows.Row) -> None:
-    """Writes a model with how it was made and what was measured, atomically; see `pags_jax.models.save`."""
+def save(config: Config, path: Path, model: Any, variables: Any, measured: rows.Row) -> None:
+    """Write a model with how it was made and what was measured, atomically; see `pags_jax.models.save`."""
     about = {
         "command": command_of(config),
         "config": rows.flatten(config, without=_HOW),
         "measured": rows.flatten(measured),
     }
-    models.save(path, model, variables, about, dtype=config.storage)
+    pags_jax.models.save(path, model, variables, about, dtype=config.storage)
 
 
 def command_of(config: Config) -> str:
@@ -142,12 +144,6 @@ def as_stored(config: Config, variables: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(config.storage).astype(jnp.float32), variables)
 
 
-@functools.cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function under one ``jit`` for the whole process, with the backend's compiler options."""
-    return jax.jit(function, compiler_options=compiling.compiler_options())
-
-
 def mean_over(function: Callable[..., Any], *columns: Any, batch_size: int = 500) -> float:
     """The mean of one number for each row, computed in batches.
 
@@ -162,7 +158,7 @@ def mean_over(function: Callable[..., Any], *columns: Any, batch_size: int = 500
 
 
 def panel(images: np.ndarray, path: Path, *, labels: list[str], title: str) -> Path:
-    """Draws a grid of images as PNG.
+    """Draw a grid of images as PNG.
 
     Args:
         images: ``(rows, columns, h, w, c)`` in [0, 1]; values outside are cut off.
@@ -180,6 +176,24 @@ def panel(images: np.ndarray, path: Path, *, labels: list[str], title: str) -> P
     return plot.save(made, path)
 
 
-def _augmentation(config: Config) -> augmentation.Augmentation:
-    flips = config.dataset in recipes.COLOUR_PHOTOGRAPHS
-    return _AUGMENTATIONS[("flip" if flips else "none") if config.augment == "auto" else config.augment]
+def _augmentation(config: Config) -> Any:
+    flips = (
+        config.dataset in pags_jax.recipes.COLOUR_PHOTOGRAPHS if config.augment == "auto" else config.augment == "flip"
+    )
+    return pags_jax.augmentation.flip if flips else pags_jax.augmentation.unchanged
+
+
+def finished(config: Config, unit: Any) -> None:
+    """Remove the checkpoints when the rows are written."""
+    del unit
+    shutil.rmtree(config.out / "checkpoints", ignore_errors=True)
+
+
+def section(columns: Sequence[str]) -> Callable[[Results], list[report.Block]]:
+    """A section that shows some columns of the rows, and the figures."""
+
+    def shown(results: Results) -> list[report.Block]:
+        lines = [{name: row[name] for name in columns} for row in results.rows]
+        return [report.Table(lines, "What was measured at the end."), *results.figures("*.png", "What it learnt")]
+
+    return shown

@@ -1,19 +1,16 @@
 """Tangent spaces of a data set at test images, and its denoisers: from files, or those that come with the package."""
 
+from __future__ import annotations
+
 import dataclasses
-import functools
 import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import jax
-import jax.numpy as jnp
-
-from pags_jax import manifold, models, scores
-from pags_jax.datasets import pretrained
-from pags_jax.images import to_float
-from scripts.harness import cli, compiling, threads
-from scripts.pags import generative, measuring
+from scripts.harness import cli, compiling, names
+from scripts.harness.experiment import Row
+from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.pags import measuring
 
 _SCRIPTS = {"autoencoder": "autoencoder", "denoiser": "score"}
 _SAME_IMAGES = {"fashion_mnist_full": "fashion_mnist", "mnist_test": "mnist"}
@@ -22,7 +19,7 @@ _SAME_IMAGES = {"fashion_mnist_full": "fashion_mnist", "mnist_test": "mnist"}
 
 @dataclasses.dataclass(frozen=True)
 class ManifoldConfig(measuring.MeasuringConfig):
-    """Flags of the scripts that need a manifold."""
+    """Flags of the experiments that need a manifold."""
 
     manifold: Literal["autoencoder", "local_pca", "denoiser"] = "autoencoder"
     """Where tangent spaces come from: an autoencoder's Jacobian, near training images, or a denoiser's Jacobian."""
@@ -43,62 +40,83 @@ class ManifoldConfig(measuring.MeasuringConfig):
 
 def basis_of(config: ManifoldConfig, sample: measuring.Sample) -> jax.Array:
     """A basis of the tangent space at each image, computed once for all models."""
-    options = compiling.compiler_options()
     if config.manifold != "autoencoder":
         _check_rank(config, sample)
     if config.manifold == "local_pca":
-        return jax.jit(manifold.local_pca, static_argnames="rank")(_neighbours(config, sample), rank=config.rank)
+        return _local_pca(_neighbours(config, sample), rank=config.rank)
     if config.manifold == "denoiser":
         unconditional, _ = denoisers(config, sample)
-        # One image at a time: convolutions inside of loops are slow on CPUs.
-        basis = jax.jit(
-            lambda denoise, x, key: manifold.denoiser_basis(
-                denoise, x, sigma_pm1=config.tangent_sigma_pm1, rank=config.rank, key=key, iterations=8, unroll=True
-            ),
-            compiler_options=options,
-        )
         keys = jax.random.split(jax.random.key(config.seed), len(sample.x))
-        return jnp.concatenate([basis(unconditional, sample.x[k : k + 1], keys[k]) for k in range(len(keys))])
+        sigma = jnp.float32(config.tangent_sigma_pm1)
+        images = (sample.x[k : k + 1] for k in range(len(keys)))
+        bases = [
+            _denoiser_basis(unconditional, x, key, sigma, rank=config.rank) for x, key in zip(images, keys, strict=True)
+        ]
+        return jnp.concatenate(bases)
     model, variables = _autoencoder(config, sample)
-    encode, decode = models.encoder(model, variables), models.decoder(model, variables)
-    codes = jax.jit(lambda encode, x: encode(x), compiler_options=options)(encode, sample.x)
-    return bases_at(decode, codes)
+    encode, decode = pags_jax.models.encoder(model, variables), pags_jax.models.decoder(model, variables)
+    return bases_at(decode, _encoded(encode, sample.x))
 
 
 def mask_of(config: ManifoldConfig, sample: measuring.Sample) -> jax.Array | None:
     """The pixels of each image that are measured on; None for all."""
     if config.pixels == "all":
         return None
-    if not 2 <= config.neighbours <= len(sample.data.train_x):
-        raise ValueError(
-            f"--neighbours: expected 2 to {len(sample.data.train_x)}, the training images, got {config.neighbours}"
-        )
-    return manifold.varying(_neighbours(config, sample), least=0.1)
+    _check_neighbours(config, sample)
+    return pags_jax.manifold.varying(_neighbours(config, sample), least=0.1)
 
 
 def restricted(mask: jax.Array | None, basis: jax.Array) -> jax.Array:
     """The basis inside the mask, if there is one."""
-    return basis if mask is None else jax.jit(manifold.restrict)(basis, mask)
+    return basis if mask is None else jax.jit(pags_jax.manifold.restrict)(basis, mask)
+
+
+def ranks_of(basis: jax.Array, mask: jax.Array | None) -> Row:
+    """Dimensions of tangent spaces, and of the space of the pixels that are measured on, in the mean."""
+    size = basis[0, 0].size if mask is None else mask.sum() / len(mask)
+    return {"rank": float(pags_jax.manifold.rank(basis).mean()), "size": float(size)}
 
 
 def _neighbours(config: ManifoldConfig, sample: measuring.Sample) -> jax.Array:
     """The training images around each image."""
-    data = to_float(sample.data.train_x)
-    find = jax.jit(lambda x: manifold.nearest(x, data, count=config.neighbours, itself=None, chunk_size=1))
-    return data[find(sample.x)]
+    data = pags_jax.images.to_float(sample.data.train_x)
+    return data[_nearest(sample.x, data, count=config.neighbours)]
 
 
 def bases_at(decode: Any, codes: jax.Array) -> jax.Array:
     """`tangent_basis` of one code after the other: convolutions inside of loops are slow on CPUs."""
+    from scripts.harness import threads  # Here, since it imports SciPy.
+
     with threads.one_lapack_thread():
-        bases = [tangent_basis()(decode, codes[k : k + 1]) for k in range(len(codes))]
+        bases = [tangent_basis(decode, codes[k : k + 1]) for k in range(len(codes))]
         return jax.block_until_ready(jnp.concatenate(bases))
 
 
-@functools.cache
-def tangent_basis() -> Any:
-    """Compiled once."""
-    return jax.jit(manifold.tangent_basis, compiler_options=compiling.compiler_options())
+@compiling.compiled()
+def tangent_basis(decode, codes):
+    """`pags_jax.manifold.tangent_basis`."""
+    return pags_jax.manifold.tangent_basis(decode, codes)
+
+
+@compiling.compiled()
+def _encoded(encode, x):
+    return encode(x)
+
+
+@compiling.compiled(static=("rank",))
+def _local_pca(neighbours, rank):
+    return pags_jax.manifold.local_pca(neighbours, rank=rank)
+
+
+@compiling.compiled(static=("count",))
+def _nearest(x, data, count):
+    return pags_jax.manifold.nearest(x, data, count=count, itself=None, chunk_size=1)
+
+
+@compiling.compiled(static=("rank",))
+def _denoiser_basis(denoise, x, key, sigma, rank):
+    """Of one image: convolutions inside of loops are slow on CPUs."""
+    return pags_jax.manifold.denoiser_basis(denoise, x, sigma_pm1=sigma, rank=rank, key=key, iterations=8, unroll=True)
 
 
 def files_of(config: ManifoldConfig, table: list[measuring.Row], *, scores: bool = False) -> dict[str, Path]:
@@ -114,6 +132,7 @@ def files_of(config: ManifoldConfig, table: list[measuring.Row], *, scores: bool
     """
     named = {"autoencoder": config.autoencoder, "denoiser": config.denoiser}
     used = {name for name in named if config.manifold == name} | ({"denoiser"} if scores else set())
+    pretrained = pags_jax.datasets.pretrained
     shipped = {"autoencoder": pretrained.AUTOENCODER, "denoiser": pretrained.DENOISER}
     files = {name: named[name] or shipped[name] for name in sorted(used)}
     for name, path in files.items():
@@ -123,20 +142,21 @@ def files_of(config: ManifoldConfig, table: list[measuring.Row], *, scores: bool
 
 def _check_same_images(name: str, path: Path, trained: Path, dataset: str) -> None:
     """A file that does not say what it was trained on is taken, and that is said."""
-    known = models.files.about(path).get("config", {}).get("dataset")
+    known = pags_jax.models.files.about(path).get("config", {}).get("dataset")
     if known is None:
         print(f"note: --{name}: {path} does not say what images it is for; it must be {dataset}", file=sys.stderr)
     elif _SAME_IMAGES.get(known, known) != _SAME_IMAGES.get(dataset, dataset):
         script = f"python -m scripts.pags.{_SCRIPTS[name]}"
-        can = dataset in get_args(generative.DataSet)
+        can = dataset in get_args(names.Unlabelled)
         fix = f"train one with {script} --dataset {dataset}" if can else f"{script} trains none for {dataset}"
         fix += ", or take --manifold local_pca" if name == "autoencoder" else ""
         raise ValueError(f"--{name}: {path} is for images of {known}, the models in {trained} are of {dataset}; {fix}")
 
 
-def denoisers(config: ManifoldConfig, sample: measuring.Sample) -> tuple[scores.Denoiser, scores.Denoiser]:
+def denoisers(config: ManifoldConfig, sample: measuring.Sample) -> tuple[Any, Any]:
     """The denoiser of all images, and that of each image's class."""
-    model, variables, _ = models.load(config.denoiser or pretrained.DENOISER, kind="denoiser")
+    scores, path = pags_jax.scores, config.denoiser or pags_jax.datasets.pretrained.DENOISER
+    model, variables, _ = pags_jax.models.load(path, kind="denoiser")
     if model.channels != sample.x.shape[-1]:
         raise ValueError(
             f"--denoiser: it is for images of {model.channels} channels, those here have {sample.x.shape[-1]}; train "
@@ -147,19 +167,25 @@ def denoisers(config: ManifoldConfig, sample: measuring.Sample) -> tuple[scores.
 
 def _check_rank(config: ManifoldConfig, sample: measuring.Sample) -> None:
     """Of the manifolds that need one."""
-    size, count = sample.x[0].size, len(sample.data.train_x)
+    size = sample.x[0].size
     most, why = size, f"images of {size} values"
     if config.manifold == "local_pca":
-        if not 2 <= config.neighbours <= count:
-            raise ValueError(f"--neighbours: expected 2 to {count}, the training images, got {config.neighbours}")
+        _check_neighbours(config, sample)
         most = min(size, config.neighbours - 1)
         why = f"{config.neighbours} neighbours (--neighbours) with {size} values each"
     if config.rank > most:
         raise ValueError(f"--rank: {why} give at most {most} directions, got {config.rank}")
 
 
+def _check_neighbours(config: ManifoldConfig, sample: measuring.Sample) -> None:
+    count = len(sample.data.train_x)
+    if not 2 <= config.neighbours <= count:
+        raise ValueError(f"--neighbours: expected 2 to {count}, the training images, got {config.neighbours}")
+
+
 def _autoencoder(config: ManifoldConfig, sample: measuring.Sample) -> tuple[Any, Any]:
-    model, variables, _ = models.load(config.autoencoder or pretrained.AUTOENCODER, kind="autoencoder")
+    path = config.autoencoder or pags_jax.datasets.pretrained.AUTOENCODER
+    model, variables, _ = pags_jax.models.load(path, kind="autoencoder")
     if model.shape != sample.x.shape[1:]:
         raise ValueError(
             f"--autoencoder: it is for images of {model.shape}, those here are {sample.x.shape[1:]}; train one with "

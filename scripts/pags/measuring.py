@@ -1,27 +1,27 @@
-"""What the measuring scripts share: the models of a finished training run, and the test images that all of them see."""
+"""What measuring experiments share: the models of a finished training run, and the test images that all of them see."""
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fmu_jax.deletion import files
-from pags_jax import datasets, models
-from pags_jax.images import to_float
-from scripts.harness import cli, mesh, placement, store
+from scripts.harness import cli, files, mesh, placement, rows, store
+from scripts.harness.experiment import Experiment, Row
+from scripts.harness.lazy import jax, jnp, pags_jax
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from pags_jax import datasets
 
 
 @dataclasses.dataclass(frozen=True)
 class MeasuringConfig(cli.Common):
-    """Flags of every script that measures trained models."""
+    """Flags of every experiment that measures trained models."""
 
     trained: Path = Path("runs/pags_train")
     """Finished run folder of scripts.pags.train, whose models are measured."""
@@ -55,10 +55,10 @@ def trained_rows(folder: Path) -> list[Row]:
         table = store.read_rows(folder)
     except FileNotFoundError as error:
         raise ValueError(f"--trained: {error}; train first, with python -m scripts.pags.train") from None
-    kept = [row for row in table if row.get("weights")]
-    if not kept:
+    models = [row for row in table if row.get("weights")]
+    if not models:
         raise ValueError(f"--trained: {folder} holds no trained model")
-    return kept
+    return models
 
 
 def plan(config: MeasuringConfig) -> list[dict[str, Any]]:
@@ -74,8 +74,24 @@ def units(table: list[Row]) -> list[dict[str, Any]]:
 def model_of(folder: Path, table: list[Row], unit: dict[str, Any]) -> tuple[Row, Any]:
     """A model's training row, with its classes counted, and the model as a function that ``jit`` takes as argument."""
     (row,) = (row for row in table if all(row[name] == value for name, value in unit.items()))
-    model, variables, _ = models.load(folder / row["weights"], kind="classifier")
-    return row | {"classes": model.classes}, models.evaluator(model, variables)
+    path = folder / row["weights"]
+    model, variables = _from_npz(path) if path.suffix == ".npz" else pags_jax.models.load(path, kind="classifier")[:2]
+    return row | {"classes": model.classes}, pags_jax.models.evaluator(model, variables)
+
+
+def _from_npz(path: Path) -> tuple[Any, Any]:
+    """A classifier as sweeps begun before the one safetensors format saved it, such as the long one on CIFAR-10."""
+    with np.load(path, allow_pickle=False) as content:
+        arrays = dict(content)
+    about = rows.from_json(str(arrays.pop("architecture")))
+    shape = about.pop("shape")
+    model = pags_jax.models.create(about.pop("name"), **about | {"dtype": jnp.dtype(about["dtype"])})
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    expected, tree = jax.tree_util.tree_flatten_with_path(jax.eval_shape(model.init, jax.random.key(0), image))
+    shapes = {jax.tree_util.keystr(at, simple=True, separator="/"): leaf.shape for at, leaf in expected}
+    if {name: array.shape for name, array in arrays.items()} != shapes:
+        raise ValueError(f"{path} holds weights of another architecture than it says")
+    return model, jax.tree.unflatten(tree, [jnp.asarray(arrays[name]) for name in shapes])
 
 
 def digests(config: MeasuringConfig, table: list[Row], files: Mapping[str, Path]) -> dict[str, str]:
@@ -113,36 +129,43 @@ def digest_of(paths: list[Path]) -> str:
     return whole.hexdigest()
 
 
-def measure(
-    config: MeasuringConfig,
-    table: list[Row],
-    rows_of: Callable[[dict[str, Any], Any], list[Row]],
-    *,
-    inputs: Mapping[str, str],
-) -> None:
-    """Measures the models that are not measured yet.
+def experiment(
+    name: str, config_type: type[MeasuringConfig], *, setup: Callable[[Any, list[Row]], Any],
+    rows_of: Callable[[Any, Any, dict[str, Any], Any], list[Row]],
+    files: Callable[[Any, list[Row]], Mapping[str, Path]] = lambda config, table: {}, **declared: Any,
+) -> Experiment:  # fmt: skip
+    """An experiment that measures each model of a finished training run.
 
     Args:
-        config: The configuration.
-        table: The training run's rows.
-        rows_of: Maps a unit and its model to rows, to which the model's accuracy, strength and classes are added. A
-            column may be an array, of one value for each image: the row gets its mean and standard error over the
-            images that have all of the row's arrays, and ``values/UNIT.npz`` all values, (rows of the unit, images).
-        inputs: `digests` of what is measured, part of what the run is.
+        name: Of the experiment.
+        config_type: Its configuration.
+        setup: ``setup(config, table)`` makes what all models need, from the training run's rows.
+        rows_of: ``rows_of(config, ready, unit, apply_fn)`` maps a unit and its model to rows, to which the model's
+            accuracy, strength and classes are added. A column may be an array, of one value for each image: the row
+            gets its mean and standard error over the images that have all of the row's arrays, and ``values/UNIT.npz``
+            all values, (rows of the unit, images).
+        files: ``files(config, table)``: other files that are used, by the flag's name; they are part of what a run is.
+        **declared: What else `Experiment` takes.
     """
 
-    def measured(unit: dict[str, Any]) -> list[Row]:
-        trained, apply_fn = model_of(config.trained, table, unit)
+    def measured(config: MeasuringConfig, ready: Any, **unit: Any) -> list[Row]:
+        trained, apply_fn = model_of(config.trained, trained_rows(config.trained), unit)
         known = {name: trained[name] for name in ("test_accuracy", "loss_strength", "classes")}
-        found = rows_of(unit, apply_fn)
-        names = [name for name, value in found[0].items() if isinstance(value, np.ndarray)]
-        if names:
-            values = {name: np.stack([row[name] for row in found]) for name in names}
-            keep(config.out / "values" / f"{store.unit_name(unit)}.npz", values)
+        found = rows_of(config, ready, unit, apply_fn)
+        arrays = [name for name, value in found[0].items() if isinstance(value, np.ndarray)]
+        if arrays:
+            values = {name: np.stack([row[name] for row in found]) for name in arrays}
+            save_arrays(config.out / "values" / f"{store.unit_name(unit)}.npz", values)
         return [known | means_of(row) for row in found]
 
-    with store.open_run(config.out, config, inputs=inputs) as run:
-        run.do(units(table), measured)
+    def inputs(config: MeasuringConfig) -> dict[str, str]:
+        table = trained_rows(config.trained)
+        return digests(config, table, files(config, table))
+
+    return Experiment(
+        name, config_type, plan, measured, setup=lambda config: setup(config, trained_rows(config.trained)),
+        inputs=inputs, **declared,
+    )  # fmt: skip
 
 
 def sample(config: MeasuringConfig, table: list[Row]) -> Sample:
@@ -151,12 +174,12 @@ def sample(config: MeasuringConfig, table: list[Row]) -> Sample:
     options = {}
     if trained["config.dataset"] == "distractor":
         options = {"seed": trained["config.seed"], "of": trained["config.distractor_of"]}
-    data = datasets.load(trained["config.dataset"], folder=trained["config.folder"], **options)
+    data = pags_jax.datasets.load(trained["config.dataset"], folder=trained["config.folder"], **options)
     if config.images > len(data.test_y):
         raise ValueError(f"--images: there are {len(data.test_y)} test images, got {config.images}")
     chosen = np.random.default_rng(config.seed).permutation(len(data.test_y))[: config.images]
     mask = None if data.test_mask is None else jnp.asarray(data.test_mask[chosen])
-    return Sample(to_float(data.test_x[chosen]), jnp.asarray(data.test_y[chosen]), mask, data)
+    return Sample(pags_jax.images.to_float(data.test_x[chosen]), jnp.asarray(data.test_y[chosen]), mask, data)
 
 
 def means_of(row: Row) -> Row:
@@ -169,8 +192,8 @@ def means_of(row: Row) -> Row:
     return {name: value for name, value in row.items() if name not in arrays} | means | {"invalid": int((~valid).sum())}
 
 
-def keep(path: Path, arrays: Mapping[Any, Any]) -> None:
-    """Writes arrays as a compressed npz, atomically."""
+def save_arrays(path: Path, arrays: Mapping[Any, Any]) -> None:
+    """Write arrays as a compressed npz, atomically."""
     found = placement.on_host(dict(arrays))
     if mesh.leads():
         content = io.BytesIO()
@@ -180,7 +203,7 @@ def keep(path: Path, arrays: Mapping[Any, Any]) -> None:
 
 def summary(name: str, values: Any, valid: Any) -> Row:
     """Mean and standard error of a measure over the images that have it, as two columns; None where none has it."""
-    kept = np.asarray(values)[np.asarray(valid)]
-    if not kept.size:
+    chosen = np.asarray(values)[np.asarray(valid)]
+    if not chosen.size:
         return {name: None, f"{name}_error": None}
-    return {name: kept.mean(), f"{name}_error": kept.std() / np.sqrt(kept.size)}
+    return {name: chosen.mean(), f"{name}_error": chosen.std() / np.sqrt(chosen.size)}

@@ -5,15 +5,14 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from pags_jax import regimes
 from scripts.harness import plot
 
 #: Colours of the regimes' shades.
-SHADES = {"weak": "#f3e3c2", "aligned": "#cfe8d5", "excessive": "#f4d0cb"}
+SHADES = {"weak": "#f6ecd2", "aligned": "#d5e6f3", "excessive": "#e4e4e8"}
 
 
-def shade(panel: Any, found: regimes.Regimes | None) -> None:
-    """Colours each strength by its regime, half-way (by ratio) to its neighbours; None where nothing was measured."""
+def shade(panel: Any, found: Any) -> None:
+    """Colour each strength by its regime, half-way (by ratio) to its neighbours; None where nothing was measured."""
     if found is None:
         return
     pairs = zip(found.strengths, found.strengths[1:], strict=False)
@@ -24,7 +23,7 @@ def shade(panel: Any, found: regimes.Regimes | None) -> None:
 
 
 def median(panel: Any, strengths: np.ndarray, values: np.ndarray, name: str) -> None:
-    """The median over seeds of ``(strengths, seeds)`` values; strengths on a logarithmic axis that may begin at 0."""
+    """Draw the median over seeds of ``(strengths, seeds)`` values; strengths on a logarithmic axis, perhaps from 0."""
     plot.median_line(panel, strengths, values.T, name)
     positive = strengths[strengths > 0]
     if len(positive) == len(strengths):
@@ -42,7 +41,7 @@ def signed(maps: np.ndarray) -> np.ndarray:
 
 
 def pictures(columns: dict[str, np.ndarray]) -> Any:
-    """A picture for each image (a row) and each column."""
+    """Draw a picture for each image (a row) and each column."""
     count = len(next(iter(columns.values())))
     figure, axes = plot.figure(count, len(columns), width=0.95, height=1.0)
     for panel, name in zip(axes[0], columns, strict=True):

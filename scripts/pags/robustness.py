@@ -7,20 +7,21 @@ moves the class probabilities. One row for each model and length, with the value
 ``noise.npz`` keeps a few images and their two noises.
 """
 
-import functools
+from __future__ import annotations
+
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-import jax
-import jax.numpy as jnp
+from scripts.harness import cli, compiling, placement, plot, report
+from scripts.harness.experiment import Claim, Part, Results, Row, verdict_of
+from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.pags import figures, manifolds, measuring
 
-from pags_jax import manifold, robustness
-from scripts.harness import cli, compiling, placement
-from scripts.pags import manifolds, measuring
-
-plan = measuring.plan
+#: The paper's twenty lengths, those of `pags_jax.robustness.REFERENCE_EPS` to six digits.
+REFERENCE_EPS = tuple(float(f"{10 ** (-3 + 5 * k / 19):.6g}") for k in range(20))
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Config(manifolds.ManifoldConfig):
     }
 
     out: Path = Path("runs/pags_robustness")
-    eps: tuple[cli.Positive, ...] = tuple(float(f"{eps:.6g}") for eps in robustness.REFERENCE_EPS)
+    eps: tuple[cli.Positive, ...] = REFERENCE_EPS
     """Lengths (L2) of the steps, for images in [0, 1]; by default the paper's twenty."""
     draws: cli.Count = 2
     """Noises an image; their mean is taken."""
@@ -42,60 +43,122 @@ class Config(manifolds.ManifoldConfig):
     """Images in noise.npz."""
 
 
-def main(config: Config) -> None:
-    """Measures what is not measured yet."""
-    table = measuring.trained_rows(config.trained)
-    files = manifolds.files_of(config, table)
-    inputs = measuring.digests(config, table, files)
+class Ready(NamedTuple):
+    """What all models are measured with."""
+
+    x: jax.Array
+    basis: jax.Array
+    noise: jax.Array
+    ranks: Row
+
+
+def files_of(config: Config, table: list[Row]) -> dict[str, Path]:
+    """The files that tangent spaces come from."""
+    return manifolds.files_of(config, table)
+
+
+def setup(config: Config, table: list[Row]) -> Ready:
+    """Images, tangent spaces and noise; a few of them are kept for a figure."""
     sample = measuring.sample(config, table)
-    basis = manifolds.basis_of(config, sample)
-    shape = (config.draws, *sample.x.shape)
-    noise = jax.random.normal(jax.random.fold_in(jax.random.key(config.seed), 1), shape, sample.x.dtype)
-    mask = manifolds.mask_of(config, sample)
+    basis, mask = manifolds.basis_of(config, sample), manifolds.mask_of(config, sample)
     basis = manifolds.restricted(mask, basis)
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    noise = jax.random.normal(key, (config.draws, *sample.x.shape), sample.x.dtype)
     noise = noise if mask is None else jnp.where(mask[None], noise, 0)
-    near = ranks_of(basis, mask)
-    measuring.measure(
-        config, table, lambda _, apply_fn: rows_of(config, apply_fn, sample.x, basis, noise, near), inputs=inputs
-    )
-    keep_noise(config, sample.x, basis, noise[0])
+    shown = slice(0, config.shown)
+    on, off = pags_jax.robustness.directions(basis[shown], noise[0][shown])
+    arrays = {"x": sample.x[shown], "on": on, "off": off, "rank": pags_jax.manifold.rank(basis[shown])}
+    measuring.save_arrays(config.out / "noise.npz", arrays)
+    return Ready(sample.x, basis, noise, manifolds.ranks_of(basis, mask))
 
 
-def rows_of(
-    config: Config, apply_fn: Any, x: jax.Array, basis: jax.Array, noise: jax.Array, near: measuring.Row
-) -> list[measuring.Row]:
+def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -> list[Row]:
     """Deviations of one model, a row for each length."""
+    del unit
+    x, basis, noise = placement.rows(ready.x), *placement.everywhere((ready.basis, ready.noise))
     table = []
-    x, basis, noise = placement.rows(x), *placement.everywhere((basis, noise))
     for eps in config.eps:
-        on, off = placement.on_host(measured()(apply_fn, x, basis, noise, jnp.float32(eps)))
-        table.append({"eps_l2": eps, "on": on, "off": off, **near})
+        on, off = placement.on_host(deviations(apply_fn, x, basis, noise, jnp.float32(eps)))
+        table.append({"eps_l2": eps, "on": on, "off": off, **ready.ranks})
     return table
 
 
-def ranks_of(basis: jax.Array, mask: jax.Array | None) -> measuring.Row:
-    """Dimensions of tangent spaces, and of the space of the pixels that are measured on, in the mean."""
-    size = basis[0, 0].size if mask is None else mask.sum() / len(mask)
-    return {"rank": float(manifold.rank(basis).mean()), "size": float(size)}
+@compiling.compiled()
+def deviations(apply_fn, x, basis, noise, eps_l2):
+    """`pags_jax.robustness.manifold_robustness` of a model that is an argument."""
+    return pags_jax.robustness.manifold_robustness(apply_fn, x, basis, noise=noise, eps_l2=eps_l2)
 
 
-@functools.cache
-def measured() -> Any:
-    """`manifold_robustness` of a model that is an argument: compiled once for all of an architecture."""
+def regimes(results: Results) -> dict[tuple[str, str], Any]:
+    """The regimes of each loss by each rule that was measured; None where no model could be."""
+    config = figures.Config()
+    rules = {"energy": results.of("pags_alignment"), "unit steps": results.rows}
+    rules["unit steps, pixels that vary"] = results.of("pags_robustness_varying")
+    found = {}
+    for loss, (rule, table) in itertools.product(pags_jax.sweeps.swept(results.rows), rules.items()):
+        if not table:
+            continue
+        if rule == "energy":
+            options = {"target": config.target, "tolerance": config.tolerance}
+            found[loss, rule] = pags_jax.sweeps.share_regimes_of(table, loss, **options)
+        else:
+            found[loss, rule] = pags_jax.sweeps.regimes_of(table, loss, eps=config.eps, tolerance=config.tolerance)
+    return found
 
-    def measure(apply_fn, x, basis, noise, eps_l2):
-        return robustness.manifold_robustness(apply_fn, x, basis, noise=noise, eps_l2=eps_l2)
 
-    return jax.jit(measure, compiler_options=compiling.compiler_options())
+def section(results: Results) -> list[report.Block]:
+    """The regimes of each loss, by the stated rules, and the figures."""
+    lines = []
+    for (loss, rule), found in regimes(results).items():
+        line: Row = {"loss": plot.look(loss).label, "rule": rule}
+        for label in pags_jax.regimes.LABELS:
+            span = found.span(label) if found else None
+            why = found.absent.get(label) if found else "no usable model"
+            line[label] = f"none: {why}" if span is None else f"{span[0]:g} to {span[1]:g}"
+        lines.append(line | {"agreement of seeds": float(found.agreement.min()) if found else None})
+    return [
+        "A model is off-manifold robust where less than half of its gradient's squared length is off the data manifold "
+        "(energy), or where a step off it moves the probabilities less than an equally long one along it (unit steps): "
+        "the manifold has few dimensions and the rest many, so that a gradient without any direction passes the second "
+        "rule. Pixels that vary: without those that are constant among an image's neighbours, such as a black "
+        "background. Weak: before that holds. Aligned: it holds, and accuracy is within "
+        f"{figures.Config().tolerance:g} of the sweep's best. Excessive: accuracy has fallen for good. A sweep whose "
+        "best accuracy is not above chance by more than that has no regimes. The undefended model is strength 0.",
+        report.Table(lines, "Strengths of each regime.", digits=3),
+        *results.figures("regimes_*.png", "Accuracy, deviation on and off the manifold, and alignment against strength",
+                         "Shades, by energy: weak (sand), aligned (blue), excessive (grey). The dotted line marks the "
+                         "strength whose gradients look most like the score.", part="pags_figures"),
+        *results.figures("noise.png", "Images with a step along the manifold, which keeps the garment's look, and off "
+                         "it, which looks like noise", "Steps along the manifold and off it, of L2 length 1 and 4 for "
+                         "pixels in [0, 1].", part="pags_figures"),
+    ]  # fmt: skip
 
 
-def keep_noise(config: Config, x: jax.Array, basis: jax.Array, noise: jax.Array) -> None:
-    """A few images, their noise on and off the manifold (unit length), and their rank, for a figure."""
-    shown = slice(0, config.shown)
-    on, off = robustness.directions(basis[shown], noise[shown])
-    arrays = {"x": x[shown], "on": on, "off": off, "rank": manifold.rank(basis[shown])}
-    measuring.keep(config.out / "noise.npz", arrays)
+def claims(results: Results) -> list[Claim]:
+    """How many losses have all three regimes, by energy?"""
+    found = {loss: regime for (loss, rule), regime in regimes(results).items() if rule == "energy"}
+    counts = [sum(r.span(label) is not None for label in pags_jax.regimes.LABELS) if r else 0 for r in found.values()]
+    each = ", ".join(f"{plot.look(loss).label} {n}" for loss, n in zip(found, counts, strict=True))
+    text = "Robustness has three regimes: weak, aligned with the Bayes-optimal model, excessive (by the energy of "
+    return [Claim("pags", text + "gradients).", verdict_of([n == 3 for n in counts]), f"regimes found: {each}")]
 
+
+NAMED = {"trained": "pags_train"}
+LENGTHS = (0.07, 0.43, 1.33, 2.637, 5.0)  # A step of 2.637, in the paper's figures on 3,072 values, is 1.33 on 784.
+FILES = {
+    "autoencoder": ("pags_autoencoder", "autoencoder.safetensors"),
+    "denoiser": ("pags_score", "denoiser.safetensors"),
+}
+SIZES = {"none": {"eps": (0.43, 1.33, 2.637), "images": 100}, "quick": {}, "full": {"eps": LENGTHS}, "paper": {}}
+VARYING = {preset: values | {"pixels": "varying"} for preset, values in SIZES.items()}
+EXPERIMENT = measuring.experiment(
+    "pags_robustness", Config, setup=setup, rows_of=rows_of, files=files_of, heading="Three regimes of robustness",
+    section=section, claims=claims,
+    parts=(
+        Part(SIZES | {"cifar10": {}}, reads=NAMED, files=FILES),
+        Part(VARYING, "pags_robustness_varying", reads=NAMED),
+    ),
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

@@ -7,51 +7,40 @@ ends with ``denoiser.safetensors`` (`pags_jax.models.load`), a row for each nois
 loss on training and on test images, and figures: these losses, denoised test images, drawn samples.
 """
 
-import shutil
+from __future__ import annotations
+
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from pags_jax import datasets, generative, models, scores
-from pags_jax.images import to_float
-from scripts.harness import cli, plot, rows, store
-from scripts.pags import generative as pags_generative
+from scripts.harness import cli, compiling, plot
+from scripts.harness.experiment import Experiment, Part, Row
+from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.pags import generative
 
-plan = pags_generative.plan
+if TYPE_CHECKING:
+    from pags_jax import datasets, models
+
 PER_CLASS = 8
 """Samples drawn of each class shown, and images denoised."""
 
 
 @dataclass(frozen=True)
-class Config(pags_generative.Config):
+class Config(generative.Config):
     """Train a denoiser by score matching, and look at what it denoises and draws."""
 
     PRESETS: ClassVar = {
         "quick": {"epochs": 2, "train_rows": 2000, "widths": (16, 32), "blocks": 1, "sample_steps": 10},
         "paper": {
-            "dataset": "cifar10",
-            "epochs": 200,
-            "batch_size": 256,
-            "learning_rate": 5e-4,
-            "decay": 0.9998,
-            "widths": (128, 256, 256),
-            "blocks": 3,
+            "dataset": "cifar10", "epochs": 200, "batch_size": 256, "learning_rate": 5e-4, "decay": 0.9998,
+            "widths": (128, 256, 256), "blocks": 3,
         },
-        "cifar10": {
-            "dataset": "cifar10",
-            "epochs": 12,
-            "batch_size": 64,
-            "widths": (64, 128),
-            "storage": "float16",
-        },
-    }
+        "cifar10": {"dataset": "cifar10", "epochs": 12, "batch_size": 64, "widths": (64, 128), "storage": "float16"},
+    }  # fmt: skip
 
     out: Path = Path("runs/pags_score")
     widths: tuple[cli.Count, ...] = (32, 96)
@@ -67,44 +56,36 @@ class Config(pags_generative.Config):
     sample_steps: cli.Count = 18
     """Noise levels that samples pass through, at least 2."""
     sample_sigma: cli.Positive = 20.0
-    """The largest of them."""
+    """The largest of these noise levels."""
 
 
-def main(config: Config) -> None:
-    """Trains what is not trained yet, measures, and draws."""
-    scores.noise_schedule(config.sample_steps, sigma_max=config.sample_sigma)
-    data = pags_generative.images_of(config)
-    with store.open_run(config.out, config) as run:
-        run.do(
-            pags_generative.plan(config),
-            lambda _: measured(config, data),
-            then=lambda _: shutil.rmtree(config.out / "checkpoints", ignore_errors=True),
-        )
-    draw(config, store.read_rows(config.out))
-    show(config, data)
+def setup(config: Config) -> datasets.Images:
+    """The images."""
+    pags_jax.scores.noise_schedule(config.sample_steps, sigma_max=config.sample_sigma)  # Refuses what cannot be drawn.
+    return generative.images_of(config)
 
 
-def measured(config: Config, data: datasets.Images) -> list[rows.Row]:
-    """Trains and saves the denoiser; a row for each noise level, with what holds for all of them in each."""
+def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
+    """Train and save the denoiser; a row for each noise level, with what holds for all of them in each."""
+    del unit
     model = model_of(config, data)
-    variables, row = pags_generative.train(
-        config, data, model, partial(generative.denoising, unlabelled=config.unlabelled)
-    )
-    stored = pags_generative.as_stored(config, variables)
+    loss = partial(pags_jax.generative.denoising, unlabelled=config.unlabelled)
+    variables, row = generative.train(config, data, model, loss)
+    stored = generative.as_stored(config, variables)
     table = [row | {"sigma_pm1": sigma} | losses_at(config, data, model, stored, sigma) for sigma in config.sigmas]
     known = ("epoch_loss", "train_s", "images_per_s")
     about = {name: value for name, value in row.items() if name not in known}
     about |= {"final_epoch_loss": row["epoch_loss"][-1]}
     for name in ("sigma_pm1", "train_loss", "test_loss", "test_loss_labelled", "test_rms_error"):
         about[name] = [line[name] for line in table]
-    pags_generative.save(config, config.out / "denoiser.safetensors", model, variables, about)
+    generative.save(config, config.out / "denoiser.safetensors", model, variables, about)
     return table
 
 
 def model_of(config: Config, data: datasets.Images) -> models.UNet:
     """The configured network for these images."""
     sigma_data = config.sigma_data or round(float(2 * data.train_x[:10_000].std(dtype=np.float64) / 255), 3)
-    return models.UNet(
+    return pags_jax.models.UNet(
         channels=data.train_x.shape[-1],
         classes=len(data.classes),
         widths=config.widths,
@@ -114,19 +95,19 @@ def model_of(config: Config, data: datasets.Images) -> models.UNet:
     )
 
 
-def losses_at(config: Config, data: datasets.Images, model: Any, variables: Any, sigma: float) -> rows.Row:
+def losses_at(config: Config, data: datasets.Images, model: Any, variables: Any, sigma: float) -> Row:
     """Losses at one noise level, on training and test images, there also knowing the class; the noise is the same."""
-    weight = scores.loss_weight(sigma, model.sigma_data)
+    weight = pags_jax.scores.loss_weight(sigma, model.sigma_data)
 
     def loss(x, y, labelled):
         x, y = jnp.asarray(x[: config.measured_rows]), jnp.asarray(y[: config.measured_rows])
         noise = jax.random.normal(jax.random.key(config.seed), x.shape, jnp.float32)
 
         def of_batch(x, y, noise):
-            denoise = scores.denoiser(model, variables, y if labelled else None)
-            return pags_generative.compiled(_losses)(denoise, x, sigma, noise, model.sigma_data)
+            denoise = pags_jax.scores.denoiser(model, variables, y if labelled else None)
+            return _losses(denoise, x, sigma, noise, model.sigma_data)
 
-        return pags_generative.mean_over(of_batch, x, y, noise)
+        return generative.mean_over(of_batch, x, y, noise)
 
     unlabelled = loss(data.test_x, data.test_y, False)
     return {
@@ -137,16 +118,25 @@ def losses_at(config: Config, data: datasets.Images, model: Any, variables: Any,
     }
 
 
+@compiling.compiled()
 def _losses(denoise, x, sigma, noise, sigma_data):
-    return scores.denoising_loss(denoise, 2 * to_float(x) - 1, sigma, noise, sigma_data=sigma_data)
+    return pags_jax.scores.denoising_loss(
+        denoise, 2 * pags_jax.images.to_float(x) - 1, sigma, noise, sigma_data=sigma_data
+    )
 
 
+@compiling.compiled()
 def _denoised(denoise, x, sigma):
     return denoise(x, sigma)
 
 
-def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
-    """The loss over the epochs, and by noise level on training and test images."""
+@compiling.compiled()
+def _heun_step(*given, **named):
+    return pags_jax.scores.heun_step(*given, **named)
+
+
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw the loss over the epochs and by noise level, noisy test images and the denoised ones, and samples."""
     made, axes = plot.figure(1, 2, titles=("Training", "By noise level"), width=3.6)
     epochs = [{"series": "training", "epoch": k + 1, "loss": loss} for k, loss in enumerate(table[0]["epoch_loss"])]
     plot.lines(axes[0, 0], epochs, x="epoch", y="loss", by="series")
@@ -159,32 +149,39 @@ def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
     plot.lines(axes[0, 1], levels, x="sigma", y="loss", by="series")
     axes[0, 1].set(xscale="log", xlabel="noise level (images in [-1, 1])", ylim=(0, None))
     plot.legend(made)
-    return plot.save(made, config.out / "loss.png")
+    plot.save(made, config.out / "loss.png")
+    show(config, generative.images_of(config))
 
 
 def show(config: Config, data: datasets.Images) -> None:
-    """Draws noisy test images and the denoised ones below, and samples of the first ten classes."""
-    model, variables, _ = models.load(config.out / "denoiser.safetensors", kind="denoiser")
+    """Draw noisy test images and the denoised ones below, and samples of the first ten classes."""
+    scores = pags_jax.scores
+    model, variables, _ = pags_jax.models.load(config.out / "denoiser.safetensors", kind="denoiser")
     of_all = scores.denoiser(model, variables)
-    clean = 2 * to_float(data.test_x[: 2 * PER_CLASS]) - 1
+    clean = 2 * pags_jax.images.to_float(data.test_x[: 2 * PER_CLASS]) - 1
     key = jax.random.key(config.seed)
     lines, labels = [clean], ["clean"]
     for sigma in config.sigmas[::2]:
         noisy = clean + sigma * jax.random.normal(key, clean.shape, clean.dtype)
-        lines += [noisy, pags_generative.compiled(_denoised)(of_all, noisy, sigma)]
+        lines += [noisy, _denoised(of_all, noisy, sigma)]
         labels += [f"noise {sigma:g}", "denoised"]
     images = (np.stack(lines) + 1) / 2
-    pags_generative.panel(images, config.out / "denoised.png", labels=labels, title="Test images")
+    generative.panel(images, config.out / "denoised.png", labels=labels, title="Test images")
 
     shown = data.classes[:10]
     classes = jnp.repeat(jnp.arange(len(shown)), PER_CLASS)
     noise = jax.random.normal(key, (len(classes), *clean.shape[1:]), clean.dtype)
     levels = scores.noise_schedule(config.sample_steps, sigma_max=config.sample_sigma)
-    step = pags_generative.compiled(scores.heun_step)
-    drawn = scores.sample(scores.denoiser(model, variables, classes), noise, levels, step=step)
+    drawn = scores.sample(scores.denoiser(model, variables, classes), noise, levels, step=_heun_step)
     images = (np.asarray(drawn).reshape(len(shown), PER_CLASS, *clean.shape[1:]) + 1) / 2
-    pags_generative.panel(images, config.out / "samples.png", labels=list(shown), title="Samples")
+    generative.panel(images, config.out / "samples.png", labels=list(shown), title="Samples")
 
+
+COLUMNS = ("sigma_pm1", "train_loss", "test_loss", "test_loss_labelled", "test_rms_error")
+EXPERIMENT = Experiment(
+    "pags_score", Config, generative.plan, rows_of, setup=setup, finished=generative.finished, draw=draw,
+    heading="The denoiser", section=generative.section(COLUMNS), parts=(Part({"cifar10": {}}),),
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from pags_jax import recipes
+from scripts.harness.lazy import pags_jax
 
 
 def read_strengths(words: list[str]) -> tuple[float, ...]:
@@ -28,7 +28,7 @@ def _read_strength(word: str) -> tuple[float, ...]:
             start, stop, count = word.split(":")
             if not (0 < float(start) < math.inf and 0 < float(stop) < math.inf and int(count) >= 2):
                 raise ValueError
-            values = recipes.log_spaced(float(start), float(stop), int(count))
+            values = pags_jax.recipes.log_spaced(float(start), float(stop), int(count))
         if not all(0 <= value < math.inf for value in values):
             raise ValueError
     except ValueError:

@@ -1,4 +1,4 @@
-"""Rows of the scripts on gradients, of a finished run or as they are published."""
+"""Rows of the experiments on gradients, of a finished run or as they are published."""
 
 import csv
 import gzip
@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pags_jax.sweeps import Row
 from scripts.harness import store
+from scripts.harness.experiment import Row
 
 
 def read(path: Path, flag: str, script: str) -> list[Row]:

@@ -3,10 +3,12 @@
     python -m scripts.pags.train --loss gradient_norm --strengths 1e-5:1e2:30 --out runs/gradient_norm
 
 Srinivas et al. (2023), the models of section 5. Each model is one row, and its weights a file in ``models/`` of the run
-folder (`pags_jax.models.load`). Attacked accuracy counts images that are right both as they are and under
+folder (`scripts.pags.models.load_model`). Attacked accuracy counts images that are right both as they are and under
 attacks within [0, 1]; images on which no attack had a gradient are counted by themselves. Test images serve to measure
 alone; the strengths that the figure shows are chosen on held-out training images.
 """
+
+from __future__ import annotations
 
 import functools
 import itertools
@@ -14,21 +16,18 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from pags_jax import datasets, evaluation, models, recipes, training
-from pags_jax.balls import Norm
-from scripts.harness import cli, plot, rows, store
-from scripts.pags import accuracy, figures, fit
+from scripts.harness import cli, names, plot, report, rows, store
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.pags import accuracy, explain, figures, fit
 from scripts.pags.strengths import Strengths
 
-DataSet = Literal[
-    "fashion_mnist", "fashion_mnist_full", "mnist", "mnist_test", "cifar10", "cifar100", "imagenet64", "distractor"
-]
+if TYPE_CHECKING:
+    from pags_jax import datasets, training
 
 _ARCHITECTURE = ("activation", "stem", "width", "dtype")
 _HOW = (*store.RUN_FIELDS, "folder", "driver", "save_minutes")
@@ -41,51 +40,31 @@ class Config(cli.Common):
 
     PRESETS: ClassVar = {
         "quick": {
-            "loss": ("cross_entropy", "adversarial"),
-            "strengths": (1.0,),
-            "epochs": 6,
-            "steps": 3,
-            "attack_eps": (0.5, 1.0, 1.5),
-            "attack_steps": 10,
-            "attack_rows": 500,
+            "loss": ("cross_entropy", "adversarial"), "strengths": (1.0,), "epochs": 6, "steps": 3,
+            "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 10, "attack_rows": 500,
         },
         "paper": {
-            "dataset": "cifar10",
-            "model": "resnet18",
-            "activation": "relu",
-            "strength_unit": "reference",
-            "epochs": 200,
-            "batch_size": 128,
-            "learning_rate": 0.025,
-            "clip": None,
+            "dataset": "cifar10", "model": "resnet18", "activation": "relu", "strength_unit": "reference",
+            "epochs": 200, "batch_size": 128, "learning_rate": 0.025, "clip": None,
         },
         "cifar10": {
-            "dataset": "cifar10",
-            "model": "resnet14",
-            "activation": "softplus",
-            "stem": 2,
-            "width": 0.5,
+            "dataset": "cifar10", "model": "resnet14", "activation": "softplus", "stem": 2, "width": 0.5,
             "loss": ("cross_entropy", "gradient_norm", "adversarial", "randomized_smoothing", "smoothness"),
-            "epochs": 5,
-            "schedule": "linear",
-            "learning_rate": 0.1,
-            "steps": 3,
-            "validation": 0.04,
-            "attack_eps": (0.25, 0.5, 1.0),
-            "attack_rows": 200,
+            "epochs": 5, "schedule": "linear", "learning_rate": 0.1, "steps": 3, "validation": 0.04,
+            "attack_eps": (0.25, 0.5, 1.0), "attack_rows": 200,
         },
-    }
+    }  # fmt: skip
 
     out: Path = Path("runs/pags_train")
-    dataset: DataSet = "fashion_mnist"
+    dataset: names.Images = "fashion_mnist"
     """Images; fashion_mnist is a balanced part of it that comes with the package, distractor puts letters beside it."""
     folder: Path | None = None
     """Where the data set's files are; by default they are downloaded where that is possible."""
-    distractor_of: Literal["fashion_mnist", "fashion_mnist_full", "mnist", "mnist_test"] = "fashion_mnist"
+    distractor_of: names.BesideDistractor = "fashion_mnist"
     """Images of the data set distractor; the paper's are mnist."""
-    model: models.Name = "lenet"
+    model: names.Model = "lenet"
     """Architecture."""
-    activation: Literal["relu", "softplus"] = "softplus"
+    activation: names.Activation = "softplus"
     """Nonlinearity; the softplus has beta 20. With a ReLU, deviations off the manifold measure the kinks that it has at
     pixels that never vary."""
     stem: Literal[2, 3, 7] = 3
@@ -94,47 +73,48 @@ class Config(cli.Common):
     """Multiplies the numbers of channels."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What layers compute in; parameters stay float32."""
-    loss: tuple[recipes.Loss, ...] = tuple(recipes.RECIPES)
+    loss: tuple[names.Loss, ...] = get_args(names.Loss)
     """Losses to train with."""
     strengths: Strengths = ()
     """Strengths of every loss but the cross-entropy, which has none; by default each loss has its own."""
-    strength_unit: recipes.Unit = "own"
+    strength_unit: names.StrengthUnit = "own"
     """Whether strengths are this project's, or the reference's constants: its gradient norm hides 1e5 / batch^2, and
     its attacks have one ball for a batch. The default strengths of "reference" are the paper's 30."""
     epochs: cli.Count = 20
     """Passes over the training images."""
     schedule: Literal["drops", "linear"] = "drops"
-    """What the rate does: drop tenfold after 75 % and after 87.5 % of the epochs, or rise for a fifth of the steps and
-    then fall to zero, linearly, which needs fewer epochs."""
+    """How the learning rate changes: it drops tenfold after 75 % and after 87.5 % of the epochs, or rises for a fifth
+    of the steps and then falls to zero, linearly, which needs fewer epochs."""
     batch_size: cli.Count = 64
     """Images in a step."""
     learning_rate: cli.Positive = 0.05
-    """The highest. With --strength-unit reference it falls in proportion for large strengths, as there."""
+    """The highest learning rate. With --strength-unit reference it falls for large strengths, as there."""
     clip: cli.Positive | None = 1.0
     """Longest gradient of the loss; longer ones are shortened, or large strengths need small rates. None: no limit."""
     weight_decay: cli.NonNegative = 5e-4
-    """Of all parameters."""
+    """Weight decay of all parameters."""
     steps: cli.Count = 10
-    """Of the attack in adversarial training."""
-    augment: recipes.Augment = "auto"
-    """Random crops (padded by 4) and flips; auto: both for CIFAR and ImageNet, else none."""
+    """Steps of the attack in adversarial training."""
+    augment: names.Augment = "auto"
+    """How training images are augmented: by random crops (padded by 4) and flips; auto: both for CIFAR and ImageNet,
+    else not at all."""
     validation: cli.Probability = 0.1
     """Share of the training images that is held out."""
     train_rows: cli.Count | None = None
     """Train on so many of the other images; by default on all."""
-    norm: Norm = "l2"
+    norm: names.Norm = "l2"
     """What radii are measured in, those of adversarial training and of --attack-eps; published linf ones are 8/255."""
-    attack: evaluation.Attack = "pgd"
+    attack: names.Attack = "pgd"
     """How trained models are attacked: PGD from two starts, or that with APGD-CE and APGD-T."""
     attack_eps: tuple[cli.Positive, ...] = (0.25, 0.5, 1.0, 1.5, 2.0)
-    """Radii at which trained models are attacked."""
+    """Radii at which trained models are attacked, for pixels in [0, 1]."""
     attack_steps: cli.Count = 20
     """Steps of each of those attacks."""
     attack_rows: cli.Count | None = None
     """Attack so many held-out and so many test images; by default all."""
     repeats: cli.Count = 1
     """Seeds, counted from --seed: each draws a split, parameters and the training."""
-    driver: fit.Driver = "auto"
+    driver: names.Driver = "auto"
     """Drive steps one by one, or make an epoch one program; auto: steps on CPUs."""
     save_minutes: cli.NonNegative = 5.0
     """Time between checkpoints of a model."""
@@ -154,7 +134,7 @@ def plan(config: Config) -> list[dict[str, Any]]:
         raise ValueError("--strength-unit reference is defined for --norm l2: its attacks share one L2 ball")
     unit, dataset = config.strength_unit, config.dataset
     swept = [
-        [(loss, strength) for strength in recipes.strengths_of(loss, config.strengths, unit, dataset)]
+        [(loss, strength) for strength in pags_jax.recipes.strengths_of(loss, config.strengths, unit, dataset)]
         for loss in config.loss
     ]
     rounds = [pair for pairs in itertools.zip_longest(*swept) for pair in pairs if pair is not None]
@@ -165,31 +145,20 @@ def plan(config: Config) -> list[dict[str, Any]]:
     ]
 
 
-def main(config: Config) -> None:
-    """Trains what is not trained yet and draws the figure."""
-    units = plan(config)
-    data = images_of(config)
-    with store.open_run(config.out, config) as run:
-        run.do(
-            units,
-            lambda unit: [row_of(config, data, unit)],
-            then=lambda unit: shutil.rmtree(folder_of(config, unit), ignore_errors=True),
-        )
-    table = store.read_rows(config.out)
-    if all(row["failure"] for row in table):
-        raise ValueError(f"no model of {config.out} could be trained, see its rows; the first: {table[0]['failure']}")
-    plot.save(figures.draw_accuracy(table), config.out / "accuracy.png")
-
-
 def images_of(config: Config) -> datasets.Images:
-    """The data set."""
+    """The configured image set."""
     options = {"seed": config.seed, "of": config.distractor_of} if config.dataset == "distractor" else {}
-    return datasets.load(config.dataset, folder=config.folder, **options)
+    return pags_jax.datasets.load(config.dataset, folder=config.folder, **options)
 
 
-def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.Row:
-    """Trains, saves and measures one model; one that diverges becomes a row that says so."""
-    name = store.unit_name(unit)
+def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
+    """Train, save and measure one model."""
+    return [row_of(config, data, unit)]
+
+
+def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> Row:
+    """Train, save and measure one model; one that diverges becomes a row that says so."""
+    training, name = pags_jax.training, store.unit_name(unit)
     split = split_of(config, data, unit["seed"])
     task = task_of(config, unit["loss"], len(data.classes))
     hyper = hyper_of(config, unit, training.steps_per_epoch(task, len(split.train[0])))
@@ -220,13 +189,13 @@ def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.
     variables = {"params": done.state.params, **statistics}
     about = {"config": rows.flatten(config, without=_HOW) | unit}
     weights = config.out / "models" / f"{name}.safetensors"
-    models.save(weights, task.model, variables, about, image_shape=data.train_x.shape[1:])
+    pags_jax.models.save(weights, task.model, variables, about, image_shape=data.train_x.shape[1:])
     parts = {"validation": split.validation, "test": split.test}
     measured = accuracy.columns(config, task.model, variables, parts, key=for_attacks)
     epochs = done.metrics.reshape(config.epochs, -1, 3).mean(1, dtype=np.float64)
     return row | {
         "failure": None,
-        "parameters": models.count_parameters(variables),
+        "parameters": pags_jax.models.count_parameters(variables),
         "train_loss": epochs[-1, 0],
         "train_accuracy": epochs[-1, 1],
         **measured,
@@ -238,12 +207,12 @@ def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> rows.
 
 
 def folder_of(config: Config, unit: dict[str, Any]) -> Path:
-    """Of a model's checkpoints."""
+    """The folder of a model's checkpoints."""
     return config.out / "checkpoints" / store.unit_name(unit)
 
 
 def split_of(config: Config, data: datasets.Images, seed: int) -> Split:
-    """Holds out a share of the training images, drawn by the seed, and moves what is used to the device."""
+    """Hold out a share of the training images, drawn by the seed, and move what is used to the device."""
     order = np.random.default_rng(seed).permutation(len(data.train_y))
     held_out = max(1, round(config.validation * len(order)))
 
@@ -258,10 +227,11 @@ def split_of(config: Config, data: datasets.Images, seed: int) -> Split:
 
 
 @functools.cache
-def task_of(config: Config, loss: recipes.Loss, classes: int) -> training.Task:
+def task_of(config: Config, loss: names.Loss, classes: int) -> training.Task:
     """What is compiled, one object for all strengths of a loss."""
-    return training.Task(
-        models.create(config.model, classes=classes, **{name: getattr(config, name) for name in _ARCHITECTURE}),
+    recipes, architecture = pags_jax.recipes, {name: getattr(config, name) for name in _ARCHITECTURE}
+    return pags_jax.training.Task(
+        pags_jax.models.create(config.model, classes=classes, **architecture),
         recipes.loss_function(
             loss,
             steps=config.steps,
@@ -276,7 +246,7 @@ def task_of(config: Config, loss: recipes.Loss, classes: int) -> training.Task:
 
 def hyper_of(config: Config, unit: dict[str, Any], steps_per_epoch: int) -> training.Hyper:
     """What varies over the sweep, as arrays, so that nothing is compiled again."""
-    strength, learning_rate = recipes.strength_and_rate(
+    strength, learning_rate = pags_jax.recipes.strength_and_rate(
         unit["loss"],
         unit["strength"],
         unit=config.strength_unit,
@@ -285,10 +255,10 @@ def hyper_of(config: Config, unit: dict[str, Any], steps_per_epoch: int) -> trai
     )
     drops, total = config.schedule == "drops", config.epochs * steps_per_epoch
     never = jnp.full(2, np.iinfo(np.int32).max)
-    return training.Hyper(
+    return pags_jax.training.Hyper(
         strength=jnp.float32(strength),
         learning_rate=jnp.float32(learning_rate),
-        milestones=training.milestones(config.epochs, steps_per_epoch) if drops else never,
+        milestones=pags_jax.training.milestones(config.epochs, steps_per_epoch) if drops else never,
         weight_decay=jnp.float32(config.weight_decay),
         clip=jnp.float32(np.inf if config.clip is None else config.clip),
         warm_up=jnp.float32(0 if drops else total // 5),
@@ -296,5 +266,82 @@ def hyper_of(config: Config, unit: dict[str, Any], steps_per_epoch: int) -> trai
     )
 
 
+def finished(config: Config, unit: dict[str, Any]) -> None:
+    """Remove the checkpoints of a model whose row is written."""
+    shutil.rmtree(folder_of(config, unit), ignore_errors=True)
+
+
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw accuracy under attack.
+
+    Raises:
+        ValueError: If no model could be trained.
+    """
+    if all(row["failure"] for row in table):
+        raise ValueError(f"no model of {config.out} could be trained, see its rows; the first: {table[0]['failure']}")
+    plot.save(figures.draw_accuracy(table), config.out / "accuracy.png")
+
+
+def section(results: Results) -> list[report.Block]:
+    """Clean and attacked accuracy of every model of the sweep."""
+    table, columns = [], {"test_accuracy": "clean"}
+    for row in results.rows:
+        if row["failure"] is None:
+            norm = {"l2": "L2", "linf": "Linf"}[row.get("attack_norm") or "l2"]
+            attacked = dict(zip(row["attack_eps"], row["test_attacked"], strict=True))
+            under = {f"{norm} radius {eps:g}": share for eps, share in attacked.items()}
+            columns |= {name: name for name in under}
+            counted = max(row["test_no_gradient"], default=0) if "test_no_gradient" in row else None
+            table.append(row | under | {"no_gradient": counted})
+    by = {"loss": "loss", "strength": "strength"}
+    return [
+        "Every model sees the same training images. Attacks are projected gradient ascent (PGD) within a radius around "
+        "each image, for pixels in [0, 1], and stay within [0, 1]. Under attack an image counts as right only if an "
+        "attack on it had a gradient at every step; those without are counted by themselves.",
+        report.Table(report.medians(table, by, columns | {"no_gradient": "images without gradient"}),
+                     "Accuracy on test images as they are and under attack (medians over seeds).", digits=3),
+        *results.figures("accuracy.png", "Accuracy against the radius of the attack for each loss, and under attack "
+                         "against clean over all strengths", "Strengths are chosen on held-out training images."),
+    ]  # fmt: skip
+
+
+def claims(results: Results) -> list[Claim]:
+    """Do robust losses make models robust?"""
+    trained = [row for row in results.rows if row["failure"] is None]
+    best = figures.best(trained)
+    last = {loss: np.median([row["test_attacked"][-1] for row in report.where(best, loss=loss)])
+            for loss in (explain.BASELINE, *pags_jax.sweeps.swept(best))}  # fmt: skip
+    base = last.pop(explain.BASELINE, 0.0)
+    text = f"Robust losses raise accuracy under attack (largest radius, {trained[0]['attack_eps'][-1]:g})."
+    number = ", ".join(f"{loss.replace('_', ' ')} {value:.0%}" for loss, value in last.items())
+    return [Claim("pags", text, verdict_of([v > base for v in last.values()]), f"{number}; undefended {base:.0%}")]
+
+
+#: What the sweep is trained with in reproduce: half as wide as the default, to save time; the quick one less still.
+SWEEP: dict[str, dict[str, Any]] = {
+    "none": {
+        "width": 0.5, "train_rows": 2000, "epochs": 6, "steps": 3, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 10,
+        "attack_rows": 100,
+    },
+    "quick": {
+        "width": 0.25, "epochs": 3, "steps": 2, "attack_eps": (0.5,), "attack_steps": 2, "attack_rows": 100,
+        "train_rows": 1024, "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (0.1, 1.0),
+    },
+    "full": {
+        "width": 0.5, "train_rows": 4000, "epochs": 5, "steps": 3, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 10,
+        "attack_rows": 100,
+    },
+    "paper": {"epochs": 40, "steps": 10, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 20, "attack_rows": 1000},
+}  # fmt: skip
+BESIDE = {"dataset": "distractor", "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (1.0,)}
+EXPERIMENT = Experiment(
+    "pags_train", Config, plan, rows_of, setup=images_of, finished=finished, draw=draw,
+    heading="Robust models: accuracy under attack", section=section, claims=claims,
+    parts=(
+        Part(SWEEP | {"cifar10": {}}, seeds="sweeps"),
+        Part({preset: values | BESIDE for preset, values in SWEEP.items()}, "pags_distractor_train", seeds="sweeps"),
+    ),
+)  # fmt: skip
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

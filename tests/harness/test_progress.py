@@ -1,4 +1,4 @@
-"""Progress: shown on a terminal, silent elsewhere, never in the way of the items."""
+"""Progress: a bar on a terminal, plain lines elsewhere, never in the way of the items."""
 
 import io
 
@@ -12,9 +12,17 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_silent_where_nobody_looks(capfd: pytest.CaptureFixture[str]) -> None:
-    assert list(progress.track(range(3), total=3)) == [0, 1, 2]
-    assert capfd.readouterr().err == ""
+def test_lines_in_a_log(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What, how far, how long: first and last, and between them not too often."""
+    assert list(progress.track(range(3), total=5, finished=2, label="demo")) == [0, 1, 2]
+    streams = capfd.readouterr()
+    assert streams.err == ""
+    assert streams.out == "demo: 3 units to do, 2 done earlier\ndemo: 5 of 5 units done in 0 s\n"
+    monkeypatch.setattr(progress, "EVERY_S", 0.0)
+    assert list(progress.track("ab", total=2, label="demo", what="epochs")) == ["a", "b"]
+    assert capfd.readouterr().out.splitlines()[1] == "demo: 1 of 2 epochs done, 0 s so far, about 0 s to go"
+    assert list(progress.track("", total=2, finished=2, label="demo")) == []
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize(("ci", "shown"), [("", True), ("true", False)])

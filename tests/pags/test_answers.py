@@ -48,7 +48,7 @@ def config(tmp_path):
 
 
 def test_every_question_is_answered_as_it_was_fixed(config):
-    table = answers.answers(config)
+    table = answers.rows_of(config, target="logit", seed=0)
     whole = {row["question"]: row for row in table if row["loss"] == "all"}
     assert {number: row["verdict"] for number, row in whole.items()} == dict.fromkeys(range(1, 7), "shown")
     assert (whole[1]["beside"], whole[2]["estimate"], whole[6]["estimate"]) == (0.96, 4, 4)
@@ -74,7 +74,7 @@ def test_what_does_not_hold_is_said_not_to(config):
         values["similarity"][:, 3] = np.nan if strength == 2.0 else 0.0
         values["cosine"] *= 0
         np.savez(path, **values)
-    table = answers.answers(config)
+    table = answers.rows_of(config, target="logit", seed=0)
     whole = {row["question"]: row["verdict"] for row in table if row["loss"] == "all"}
     assert (whole[3], whole[5], whole[6]) == ("not shown", "not shown", "not shown")
     rises = [row for row in table if row["question"] == 3 and row["loss"] == "smoothness"]
@@ -85,4 +85,4 @@ def test_what_does_not_hold_is_said_not_to(config):
 def test_missing_values_name_the_file(config):
     next(iter((config.alignment / "values").glob("*smoothness*"))).unlink()
     with pytest.raises(ValueError, match=r"smoothness.*npz is missing: the values of all images"):
-        answers.answers(config)
+        answers.rows_of(config, target="logit", seed=0)

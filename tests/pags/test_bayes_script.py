@@ -22,7 +22,7 @@ def standard_promotion():
 
 
 def call(*words):
-    return cli.run(pags_bayes.main, pags_bayes.Config, plan=pags_bayes.plan, argv=list(words))
+    return pags_bayes.EXPERIMENT.run(list(words))
 
 
 def test_help_names_every_flag(capsys):

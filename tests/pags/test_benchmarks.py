@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import pags_cases, pags_gradients, pags_measures, pags_training
-from scripts.harness import cli, measure
+from benchmarks import measure, pags_cases, pags_gradients, pags_measures, pags_training
+from scripts.harness import cli
 
 SMOKE = ["--models", "lenet", "--batch-size", "8"]
 

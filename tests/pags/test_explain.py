@@ -42,7 +42,7 @@ def test_models_without_values_are_left_out():
     aligned[1] |= {"similarity": float("nan")}
     table = explain.correlations(explain.joined(robust, aligned, **PLACE))
     assert {(row["alignment"], row["n"], row["rho"]) for row in table} == {("cosine", 0, None), ("similarity", 2, None)}
-    assert explain.sentence(table) == "cosine: too few models to say; 1 - LPIPS: too few models to say."
+    assert explain.sentence(table) == "cosine: too few models to tell; 1 - LPIPS: too few models to tell."
 
 
 def test_the_committed_models_are_explained_as_the_readme_says():

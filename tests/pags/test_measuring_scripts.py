@@ -12,9 +12,10 @@ import pytest
 from pags_jax import datasets, models, robustness, scores
 from pags_jax.gradients import input_gradients
 from pags_jax.images import to_float
+from scripts import registry
 from scripts.harness import cli, report, rows, store
+from scripts.harness.experiment import Results
 from scripts.pags import alignment, distractor, manifolds, measuring, tables
-from scripts.pags import report as pags_report
 from scripts.pags import robustness as pags_robustness
 from tests.pags.test_train_script import sample
 
@@ -23,7 +24,7 @@ MEASURING = ("--manifold", "local_pca", "--rank", "3", "--neighbours", "6", "--i
 
 def call(name, *words):
     module = importlib.import_module(f"scripts.{name.replace('_', '.', 1)}")
-    return cli.run(module.main, module.Config, plan=module.plan, argv=[str(word) for word in words])
+    return module.EXPERIMENT.run([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +164,29 @@ def test_figures_are_drawn_from_the_rows_alone(folders, tmp_path):
     runs = [word for name in ("robustness", "alignment", "distractor") for word in (f"--{name}", folders / name)]
     assert call("pags_figures", *runs, "--loss", "smoothness", "--out", tmp_path) == 0
     names = {path.name for path in tmp_path.iterdir()}
-    drawn = {"regimes.png", "noise.png", "alignment.png", "gradients.png", "distractor.png"}
+    drawn = {"regimes_1.png", "noise.png", "alignment.png", "gradients.png", "distractor.png"}
     assert names == {*drawn, "alignment_by_robustness.png"}
     assert call("pags_figures", *runs[:2], "--out", tmp_path / "two") == 0
-    assert {path.name for path in (tmp_path / "two").iterdir()} == {"regimes.png", "noise.png"}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {"regimes_1.png", "noise.png"}
+
+
+PARTS = ("pags_train", "pags_robustness", "pags_figures", "pags_distractor")
+
+
+def results_of(folder, name):
+    """A part as reproduce's report reads it."""
+    folders = {path.name: path for path in folder.glob("pags_*")}
+    table = store.read_rows(folder / name) if registry.experiment(name).rows_of else []
+    return Results(folder / name, table, folders)
+
+
+def page_of(folder):
+    """All sections on gradients as a page."""
+    sections = [
+        report.Section(name, registry.experiment(name).section(results_of(folder, name)))
+        for name in (*PARTS, "pags_alignment")
+    ]
+    return report.write(folder / "report.html", "Title", sections).read_text(encoding="utf-8")
 
 
 def test_the_report_shows_every_run(folders, tmp_path):
@@ -174,12 +194,16 @@ def test_the_report_shows_every_run(folders, tmp_path):
         (tmp_path / f"pags_{name}").symlink_to(folders / name)
     runs = [word for name in ("robustness", "alignment", "distractor") for word in (f"--{name}", folders / name)]
     assert call("pags_figures", *runs, "--loss", "smoothness", "--out", tmp_path / "pags_figures") == 0
-    path = report.write(tmp_path / "report.html", "Title", pags_report.sections(tmp_path))
-    page = path.read_text(encoding="utf-8")
-    for said in ("Does each sweep show it?", "Strengths of each regime", "Where the alignment", "Change under noise"):
-        assert said in page
+    page = page_of(tmp_path)
+    for text in ("Does each sweep show it?", "Strengths of each regime", "looks most like the score", "under noise on"):
+        assert text in page
     assert "what predicts it" in page
     assert page.count("data:image/png") == 7
+    results = results_of(tmp_path, "pags_figures")
+    found = [claim for name in PARTS for claim in registry.experiment(name).claims(results_of(tmp_path, name))]
+    assert len(found) == 8
+    assert all(claim.number and claim.verdict in ("shown", "partly", "not shown") for claim in found)
+    assert results.rows == []
 
 
 def test_what_no_image_has_is_none():
@@ -338,16 +362,14 @@ def test_a_file_that_does_not_say_is_taken_if_its_shape_fits(images, tmp_path, c
 # -------------------------------------------------------------------------------------------- what is not finite
 def test_images_without_a_finite_change_are_left_out_and_counted(monkeypatch):
     changes = {True: jnp.array([1.0, jnp.nan, 3.0, 5.0]), False: jnp.array([1.0, 1.0, 1.0, jnp.inf])}
-    monkeypatch.setattr(
-        distractor, "measured", lambda: lambda apply_fn, x, mask, noise, sigma: changes[bool(mask[0, 0, 0])]
-    )
+    monkeypatch.setattr(distractor, "deviation", lambda apply_fn, x, mask, noise, sigma: changes[bool(mask[0, 0, 0])])
     config = distractor.Config(sigmas=(0.5,))
-    x, mask = jnp.zeros((4, 2, 2, 1)), jnp.ones((4, 2, 2), bool)
-    (row,) = distractor.rows_of(config, None, x, mask, jnp.zeros((1, *x.shape)))
+    ready = distractor.Ready(jnp.zeros((4, 2, 2, 1)), jnp.ones((4, 2, 2), bool), jnp.zeros((1, 4, 2, 2, 1)))
+    (row,) = distractor.rows_of(config, ready, {}, None)
     assert (row["signal"], row["distractor"], row["ratio"], row["invalid"]) == (2.0, 1.0, 2.0, 2)
     assert row["signal_error"] == pytest.approx(1 / np.sqrt(2))
     changes[True] = jnp.full(4, jnp.nan)
-    (row,) = distractor.rows_of(config, None, x, mask, jnp.zeros((1, *x.shape)))
+    (row,) = distractor.rows_of(config, ready, {}, None)
     assert (row["signal"], row["distractor"], row["ratio"], row["invalid"]) == (None, None, None, 4)
 
 
@@ -401,7 +423,7 @@ def test_figures_of_published_rows(folders, tmp_path):
             }
     runs = [word for name in ("robustness", "alignment") for word in (f"--{name}", tmp_path / f"{name}.csv.gz")]
     assert call("pags_figures", *runs, "--out", tmp_path / "drawn") == 0
-    names = {"regimes.png", "alignment.png", "alignment_by_robustness.png"}
+    names = {"regimes_1.png", "alignment.png", "alignment_by_robustness.png"}
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == names
     (tmp_path / "alignment.csv.gz").write_bytes(b"no such thing")
     assert call("pags_figures", *runs, "--out", tmp_path / "again") == 1
@@ -424,7 +446,7 @@ def test_the_report_survives_a_loss_without_a_usable_map(folders, tmp_path):
         word for name in ("robustness", "alignment", "distractor") for word in (f"--{name}", tmp_path / f"pags_{name}")
     ]
     assert call("pags_figures", *runs, "--loss", "smoothness", "--out", tmp_path / "pags_figures") == 0
-    page = report.write(tmp_path / "report.html", "Title", pags_report.sections(tmp_path)).read_text(encoding="utf-8")
+    page = page_of(tmp_path)
     assert "no usable map" in page
     assert "none: no usable model" in page
-    assert "too few models to say" in page
+    assert "too few models to tell" in page

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from scripts import reproduce
-from scripts.harness import store
-from scripts.pags import claims, report
+from scripts.harness import report, store
+from scripts.harness.experiment import Results
+from scripts.pags import alignment, figures, robustness, train
 
 STRENGTHS = (0.1, 1.0, 10.0)
 CURVES = {
@@ -32,13 +33,18 @@ def rows_of(seeds=3, **chosen):
             }  # fmt: skip
 
 
+def both(name="pags_robustness"):
+    """A run of which both others are read, wherever they lie."""
+    return Results(Path(), store.read_rows(Path(name)), {"pags_robustness": Path(), "pags_alignment": Path()})
+
+
 @pytest.fixture
 def line(monkeypatch):
     """The claims' line for a sweep with such curves."""
 
     def read(**chosen):
         monkeypatch.setattr(store, "read_rows", lambda folder: list(rows_of(**chosen)))
-        (found,) = claims.claim_blocks(Path())[-1].data
+        (found,) = figures.section(both())[1].data
         return found
 
     return read
@@ -69,7 +75,7 @@ def test_a_sweep_that_shows_nothing(line):
 
 def test_models_that_are_missing_are_left_out():
     table = [{"loss": "smoothness", "strength": s, "seed": 0, "on": on, "off": 1.0} for s, on in ((1, 0.3), (2, None))]
-    on, off = claims.medians(table, "smoothness", "on", "off")
+    on, off = figures.medians(table, "smoothness", "on", "off")
     np.testing.assert_array_equal(on, [0.3])
     np.testing.assert_array_equal(off, [1.0])
 
@@ -80,7 +86,7 @@ def test_a_loss_without_values_says_so(monkeypatch):
     gone = dict.fromkeys(("on", "off", "cosine", "similarity", "cosine_error", "similarity_error"))
     table += [row | gone | {"loss": "adversarial"} for row in table]
     monkeypatch.setattr(store, "read_rows", lambda folder: table)
-    text, found = claims.claim_blocks(Path())
+    text, found, *_ = figures.section(both())
     assert "up to 0.010 of a cosine and 0.020 of 1 - LPIPS" in text
     usable, unusable = found.data
     assert usable["cosine peaks inside"].startswith("yes")
@@ -90,12 +96,12 @@ def test_a_loss_without_values_says_so(monkeypatch):
         *2 * ["no usable map"],
         *2 * ["no usable model"],
     ]
-    lines = report.alignment_blocks(Path(), Path())[1].data
+    lines = alignment.section(both())[2].data
     unusable = [line for line in lines if line["loss"] == "adversarial"]
     assert [line["peaks inside"] for line in unusable] == ["no usable map"] * 2
     assert {line["largest"] for line in unusable} == {None}
     assert [line["peaks inside"] for line in lines if line["loss"] == "smoothness"] == ["yes"] * 2
-    lines = report.regime_blocks(Path(), Path())[1].data
+    lines = robustness.section(both())[1].data
     assert [(line["rule"], line["aligned"]) for line in lines[:2]] == [("energy", "1 to 10"), ("unit steps", "1 to 10")]
     unknown = dict.fromkeys(("weak", "aligned", "excessive"), "none: no usable model")
     assert lines[3] == {"loss": "adversarial", "rule": "unit steps", **unknown, "agreement of seeds": None}
@@ -107,9 +113,9 @@ def test_accuracy_says_how_many_images_no_attack_could_test(monkeypatch):
     table = [row | {"test_attacked": [0.6, 0.4], "test_no_gradient": count} for count in ([0, 3], [7, 1])]
     table += [row | {"strength": 2.0, "test_attacked": [0.5, 0.2]}]
     monkeypatch.setattr(store, "read_rows", lambda folder: table)
-    counted, before = report.accuracy_blocks(Path())[1].data
-    assert (counted["no gradient"], counted["radius 1"]) == (7, 0.4)
-    assert before["no gradient"] is None
+    counted, before = train.section(both())[1].data
+    assert (counted["images without gradient"], counted["L2 radius 1"]) == (5, 0.4)
+    assert before["images without gradient"] is None
 
 
 def test_a_sweep_at_chance_has_no_regimes(monkeypatch):
@@ -118,18 +124,23 @@ def test_a_sweep_at_chance_has_no_regimes(monkeypatch):
         for row in rows_of(accuracy="stays", on="stays", off="below", cosine="peaks")
     ]
     monkeypatch.setattr(store, "read_rows", lambda folder: table)
-    _, line = report.regime_blocks(Path(), Path())[1].data
+    _, line = robustness.section(both())[1].data
     assert line["aligned"] == "none: 0 of 3 seeds show it; for 3 no strength's accuracy is above chance"
 
 
-def test_figures_of_one_name_are_published_apart(monkeypatch, tmp_path):
+def test_figures_of_one_name_are_published_apart(tmp_path):
     """The sweep's accuracy was overwritten by that of the models beside a distractor."""
-    monkeypatch.setattr(reproduce, "parts", lambda config: {"pags_train": None, "pags_distractor_train": None})
     for name in ("pags_train", "pags_distractor_train"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "accuracy.png").write_bytes(name.encode())
-    reproduce.publish(reproduce.Config(out=tmp_path, publish=tmp_path / "published"))
-    published = {path.name: path.read_bytes() for path in (tmp_path / "published").iterdir()}
+    config = reproduce.Config(out=tmp_path, publish=tmp_path / "published")
+    second = report.Figure(tmp_path / "pags_distractor_train" / "accuracy.png", "accuracy")
+    sections = [report.Section("Beside", [second], {"pags_train/rows.csv": "pags_train/rows.csv"})]
+    reproduce.publish(config, {"pags_train": None, "pags_distractor_train": None}, "Title", sections, "Lead.")
+    page = (tmp_path / "published" / "README.md").read_text()
+    assert "![accuracy](pags_distractor_train_accuracy.png)" in page
+    assert "[pags_train.csv.gz](pags_train.csv.gz)" in page
+    published = {path.name: path.read_bytes() for path in (tmp_path / "published").glob("*.png")}
     assert published == {
         "accuracy.png": b"pags_train", "pags_distractor_train_accuracy.png": b"pags_distractor_train",
     }  # fmt: skip

@@ -23,7 +23,7 @@ FILES = {"score": "denoiser.safetensors", "autoencoder": "autoencoder.safetensor
 
 def call(name, *words):
     script = SCRIPTS[name]
-    return cli.run(script.main, script.Config, plan=generative.plan, argv=list(words))
+    return script.EXPERIMENT.run(list(words))
 
 
 def sample(count, seed):

@@ -15,7 +15,7 @@ SMALL = ["--epochs", "2", "--batch-size", "16", "--attack-eps", "0.5", "1.0", "-
 
 
 def call(*words):
-    return cli.run(train.main, train.Config, plan=train.plan, argv=list(words))
+    return train.EXPERIMENT.run(list(words))
 
 
 def sample(count, seed):

@@ -1,0 +1,48 @@
+"""Libraries that take long to import, imported when they are first used: ``--help`` waits for none of them.
+
+from scripts.harness.lazy import fmu_jax, jax, jnp
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+    import optax
+    import orbax.checkpoint as ocp
+    from jax.experimental import multihost_utils
+
+    import fmu_jax
+    import fmu_jax.cells
+    import fmu_jax.objective
+    import fmu_jax.penalties
+    import fmu_jax.private_training
+    import pags_jax
+    import pags_jax.datasets.lpips_weights
+    import pags_jax.datasets.pretrained
+    import pags_jax.models.files
+    import pags_jax.recipes
+    import pags_jax.sweeps
+else:
+
+    class _Later:
+        """Stands for a module until an attribute of it is asked for; a package gives its modules by dots as well."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, attribute: str) -> Any:
+            module = importlib.import_module(self._name)
+            try:
+                found = getattr(module, attribute)
+            except AttributeError:
+                found = importlib.import_module(f"{self._name}.{attribute}")
+            return setattr(self, attribute, found) or found
+
+    jax, jnp, multihost_utils = _Later("jax"), _Later("jax.numpy"), _Later("jax.experimental.multihost_utils")
+    nn, optax, ocp = _Later("flax.linen"), _Later("optax"), _Later("orbax.checkpoint")
+    fmu_jax, pags_jax = _Later("fmu_jax"), _Later("pags_jax")
+
+__all__ = ["fmu_jax", "jax", "jnp", "multihost_utils", "nn", "ocp", "optax", "pags_jax"]
