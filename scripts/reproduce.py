@@ -31,8 +31,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from fmu_jax.deletion import files
 from scripts import registry
-from scripts.harness import cli, files, mesh, progress, report, rows, store
+from scripts.harness import cli, mesh, progress, report, rows, store
 from scripts.harness.experiment import Claim, Experiment, Part, Results
 from scripts.harness.lazy import jax
 

@@ -77,7 +77,9 @@ def rows_of(config: Config, *, dataset: str, part: str, seed: int) -> list[Row]:
 
 def epsilon_rows(config: Config, objective: Any, train: Any, seed: int, key: Any) -> list[Row]:
     """The empirical epsilon of each method beside what its residuals certify."""
-    forget = draw_rows(train, round(config.fraction * len(train.y)), subset=config.subset, seed=seed)
+    forget = fmu_jax.forget_sets.draw_rows(
+        train, round(config.fraction * len(train.y)), subset=config.subset, seed=seed
+    )
     if forget is None:
         raise ValueError(f"--fraction: {config.fraction} of the rows is more than {config.subset!r} can spare")
     audit, (for_draws, for_split) = fmu_jax.audit, jax.random.split(key)

@@ -61,7 +61,8 @@ def rows_of(config: Config, *, dataset: str, sigma: float, seed: int) -> list[Ro
     problem = problems.train_problem(config, dataset, seed, sigma=sigma)
     objective, noise, table = problem.objective, problem.noise, []
     for fraction in config.fractions:
-        forget = problems.draw_rows(problem.train, "random", round(fraction * problems.size(problem.train)), seed=seed)
+        count = round(fraction * fmu_jax.forget_sets.count_rows(problem.train))
+        forget = fmu_jax.forget_sets.draw_rows(problem.train, count, seed=seed)
         if forget is None:
             continue
         removal = fmu_jax.remove(objective, problem.params, problem.train, forget, noise=noise)

@@ -89,7 +89,7 @@ def removals(
     table = []
     for count in config.counts:
         # Of many classes the first stands for all here; the head itself refuses to empty any of them.
-        rows = draw_rows(train._replace(y=train.y.reshape(-1, n)[0]), count, seed=seed)
+        rows = fmu_jax.forget_sets.draw_rows(train._replace(y=train.y.reshape(-1, n)[0]), count, seed=seed)
         if rows is None:
             continue
         retrained = None

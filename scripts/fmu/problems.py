@@ -88,55 +88,20 @@ def noise_of(like: Any, seed: int, sigma: float) -> jax.Array:
     return fmu_jax.sample_noise(like, key=jax.random.fold_in(jax.random.key(seed), 0), sigma=sigma)
 
 
-def draw_rows(data: Data, subset: names.Subset, count: int, *, seed: int) -> np.ndarray | None:
-    """Draw rows to forget.
-
-    Args:
-        data: The training rows.
-        subset: ``random`` (all rows), or the smallest (``minority``) or largest (``majority``) group.
-        count: How many.
-        seed: Of the draw.
-
-    Returns:
-        Row indices ``(count,)``, or None where the subset holds fewer rows or forgetting them would empty a cell.
-    """
-    pool = subset_rows(data, subset)
-    if count >= len(pool):
-        return None
-    rows = np.random.default_rng([seed, count]).choice(pool, count, replace=False)
-    group, y, weight = placement.on_host((data.group, data.y, data.weight))
-    remaining = np.setdiff1d(np.flatnonzero(weight), rows)
-    cells = set(zip(group[remaining].tolist(), y[remaining].tolist(), strict=True))
-    return rows if len(cells) == 2 * data.groups else None
-
-
 def draw_share(problem: Problem, dataset: str, subset: names.Subset, fraction: float, *, seed: int) -> np.ndarray:
     """Draw a share of all training rows from a subset.
 
     Raises:
         ValueError: The subset cannot spare so many.
     """
-    rows = draw_rows(problem.train, subset, round(fraction * size(problem.train)), seed=seed)
+    whole = fmu_jax.forget_sets.count_rows(problem.train)
+    rows = fmu_jax.forget_sets.draw_rows(problem.train, round(fraction * whole), subset=subset, seed=seed)
     if rows is None:
         raise ValueError(
-            f"--fraction: {fraction} of the {size(problem.train)} rows of {dataset} is more than its {subset} rows can "
+            f"--fraction: {fraction} of the {whole} rows of {dataset} is more than its {subset} rows can "
             "spare without emptying a group or label"
         )
     return rows
-
-
-def subset_rows(data: Data, subset: names.Subset) -> np.ndarray:
-    """Indices of the rows of a subset, see ``draw_rows``."""
-    group, weight = placement.on_host((data.group, data.weight))
-    if subset == "random":
-        return np.flatnonzero(weight)
-    smallest_first = np.argsort(np.bincount(group[weight > 0], minlength=data.groups), kind="stable")
-    return np.flatnonzero((weight > 0) & (group == smallest_first[0 if subset == "minority" else -1]))
-
-
-def size(data: Data) -> int:
-    """How many rows there are, without those that only fill up devices."""
-    return int(placement.on_host(data.weight > 0).sum())
 
 
 def distance(first: Any, second: Any) -> float | None:

@@ -131,35 +131,9 @@ def perturbed(config: Config, problem: Problem, forget: np.ndarray, unit: Any, e
 
 
 @compiling.compiled(images=False)
-def _perturbed(objective, params, train, mask, unit, epsilon, delta):
-    """For each draw the fixed point of ``sigma = residual(sigma) / shift``, with what it leads to."""
-    shift = fmu_jax.privacy.residual_from(epsilon, 1.0, delta)
-
-    def attempt(sigma, direction):
-        noise = sigma * direction
-        trained = fmu_jax.fit(objective, train, noise=noise, init=params, throw=False).params
-        removal = fmu_jax.remove(objective, trained, train, mask, noise=noise, throw=False)
-        region = fmu_jax.distances.retrained_region(objective, removal, noise=noise)
-        reach = jnp.minimum(region.distance, fmu_jax.distances.local_distance(region))
-        reached = fmu_jax.privacy.certified_epsilon(region.residual_norm, sigma, delta)
-        return removal.params, reach, region.residual_norm / shift, reached
-
-    # Without noise the residual is nearly that of little noise: a good first guess.
-    first = attempt(jnp.zeros((), params.dtype), unit[0])[2]
-
-    def one(direction):
-        def going(state):
-            *_, reached, rounds = state
-            return (jnp.abs(reached / epsilon - 1) > TOLERANCE) & (rounds < ROUNDS)
-
-        def improve(state):
-            _, _, _, sigma, _, rounds = state
-            return sigma, *attempt(sigma, direction), rounds + 1
-
-        sigma, model, reach, _, reached, _ = jax.lax.while_loop(going, improve, (first, *attempt(first, direction), 0))
-        return sigma, model, reach, reached
-
-    return jax.lax.map(one, unit)
+def _calibrated(objective, params, train, mask, unit, epsilon, delta):
+    given, calibrate = {"epsilon": epsilon, "delta": delta, "init": params}, fmu_jax.calibration.calibrate_noise
+    return jax.lax.map(lambda direction: calibrate(objective, train, mask, direction, **given), unit)
 
 
 def series(config: Config) -> list[tuple[looks.Look, dict[str, Any]]]:

@@ -17,24 +17,23 @@ refresh lasts about that long; the paper's sigma comes from the same rehearsal. 
 series on test rows, means over noise draws. Rows: one for each data set, seed, method, shape, ``mu`` and length.
 """
 
+from __future__ import annotations
+
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fmu_jax import Data, fit, metrics, predict_labels, privacy, releases, remove, sample_noise, stream
-from fmu_jax import objective as objectives
-from fmu_jax.data import without
 from scripts.fmu import problems
 from scripts.fmu.problems import Problem, ProblemConfig
-from scripts.harness import cli, looks, plot, report
+from scripts.harness import cli, compiling, looks, plot, report
+from scripts.harness.experiment import Claim, Experiment, Results, Row, verdict_of
+from scripts.harness.lazy import fmu_jax, jax, jnp
 
 MEASURES = ("accuracy", "equalized_odds_mean")
 #: What shapes the noise; None is the identity.
@@ -75,18 +74,12 @@ class Config(ProblemConfig):
     """Draws of the paper's noise in training to average over."""
 
 
-def plan(config: Config) -> list[dict[str, Any]]:
+def plan(config: Config) -> list[Row]:
     """One unit for each data set and seed."""
     return config.units()
 
 
-def main(config: Config) -> None:
-    """Runs what is not done yet and draws the figure."""
-    table = problems.run_units(config, plan(config), rows_of)
-    draw(config, table)
-
-
-def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
+def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     """Every method at every mu and length, on one split."""
     problem = problems.train_problem(config, dataset, seed, sigma=0.0)
     batches = draw_batches(config, problem.train, max(config.lengths), seed=seed)
@@ -96,7 +89,7 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
     for length in config.lengths:
         gone = np.concatenate(batches[:length])
         begin = time.perf_counter()
-        params = remove(problem.objective, problem.params, problem.train, gone, method="retrain").params
+        params = fmu_jax.remove(problem.objective, problem.params, problem.train, gone, method="retrain").params
         spent = 1e3 * (time.perf_counter() - begin)
         about = {"method": "retrain", "releases": length, "ms": spent}
         table.append(about | measure(problem, jax.block_until_ready(params)[None]))
@@ -105,9 +98,9 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[dict[str, Any]]:
     return table + [row for mu in config.mus for row in perturbed(config, problem, mu, batches, rehearsed, key)]
 
 
-def draw_batches(config: Config, data: Data, count: int, *, seed: int) -> np.ndarray:
+def draw_batches(config: Config, data: Any, count: int, *, seed: int) -> np.ndarray:
     """Rows that each release deletes, ``(count, batch)``; each cell keeps its first row."""
-    size = max(1, round(config.fraction * problems.size(data)))
+    size = max(1, round(config.fraction * fmu_jax.forget_sets.count_rows(data)))
     cell = np.asarray(2 * data.group + data.y)
     pool = np.flatnonzero(np.asarray(data.weight) > 0)
     pool = np.setdiff1d(pool, [pool[cell[pool] == c][0] for c in np.unique(cell[pool])])
@@ -116,7 +109,7 @@ def draw_batches(config: Config, data: Data, count: int, *, seed: int) -> np.nda
     return np.random.default_rng([seed, count]).permutation(pool)[: count * size].reshape(count, size)
 
 
-def shape_of(kind: str, problem: Problem, data: Data) -> jax.Array | None:
+def shape_of(kind: str, problem: Problem, data: Any) -> jax.Array | None:
     """What shapes the noise, from the remaining rows alone, so that both worlds share it."""
     return None if kind == "isotropic" else _shape(problem.objective, data, kind == "objective")
 
@@ -125,39 +118,41 @@ def shape_of(kind: str, problem: Problem, data: Data) -> jax.Array | None:
 def _shape(objective, data, penalised):
     gram = (data.x * data.weight[:, None]).T @ data.x / 4
     if penalised:
-        return gram + objectives.quadratic_part(objective, data)
+        return gram + fmu_jax.objective.quadratic_part(objective, data)
     return gram + data.weight.sum() * objective.l2 * jnp.eye(data.x.shape[1], dtype=data.x.dtype)
 
 
 def start(problem: Problem, fitted: Any, noise: jax.Array | None, sigma: float, budget: float, delta: float) -> Any:
     """A stream at a fit."""
-    return stream.start(problem.objective, fitted, problem.train, noise=noise, sigma=sigma, delta=delta, budget=budget)
+    return fmu_jax.stream.start(
+        problem.objective, fitted, problem.train, noise=noise, sigma=sigma, delta=delta, budget=budget
+    )
 
 
 def serve(
-    problem: Problem, state: Any, batches: np.ndarray, stale: Callable[[Any, Data], bool]
+    problem: Problem, state: Any, batches: np.ndarray, stale: Callable[[Any, Any], bool]
 ) -> tuple[list[Any], list[Data], list[bool], list[float]]:
     """States and remaining rows after each batch, whether it was refreshed, and the milliseconds it took."""
     data, found = problem.train, []
     for batch in batches:
         begin = time.perf_counter()
-        state = stream.delete(state, jax.tree.map(lambda leaf, at=batch: leaf[at], data))
-        data = without(data, jnp.zeros(data.y.shape, bool).at[batch].set(True))
+        state = fmu_jax.stream.delete(state, jax.tree.map(lambda leaf, at=batch: leaf[at], data))
+        data = fmu_jax.data.without(data, jnp.zeros(data.y.shape, bool).at[batch].set(True))
         renewed = stale(state, data)
         if renewed:
-            state = stream.refresh(state, data)
+            state = fmu_jax.stream.refresh(state, data)
         jax.block_until_ready(state.params)
         found.append((state, data, renewed, 1e3 * (time.perf_counter() - begin)))
     return tuple(list(part) for part in zip(*found, strict=True))  # type: ignore[return-value]
 
 
-def released(config: Config, problem: Problem, kind: str, batches, rehearsed, key: jax.Array) -> list[dict[str, Any]]:
+def released(config: Config, problem: Problem, kind: str, batches, rehearsed, key: jax.Array) -> list[Row]:
     """Releases with noise of one shape, at every mu and length."""
-    fitted = fit(problem.objective, problem.train)
+    fitted = fmu_jax.fit(problem.objective, problem.train)
     state = start(problem, fitted, None, 1.0, 1.0, config.delta)
 
-    def distance(state: Any, data: Data) -> float:
-        return float(stream.distance_to_retrained(state, shape=shape_of(kind, problem, data)))
+    def distance(state: Any, data: Any) -> float:
+        return float(fmu_jax.stream.distance_to_retrained(state, shape=shape_of(kind, problem, data)))
 
     states, left, *_ = serve(problem, state, rehearsed, lambda state, data: False)
     admitted = config.slack * distance(states[-1], left[-1])
@@ -166,7 +161,7 @@ def released(config: Config, problem: Problem, kind: str, batches, rehearsed, ke
     for length in config.lengths:
         state, data = states[length - 1], left[length - 1]
         shape, bound = shape_of(kind, problem, data), distance(state, data)
-        exact = stream.refresh(state, data).params
+        exact = fmu_jax.stream.refresh(state, data).params
         apart = state.params - exact
         about = {
             "method": "release", "shape": kind, "releases": length, "admitted": admitted, "distance": bound,
@@ -174,7 +169,7 @@ def released(config: Config, problem: Problem, kind: str, batches, rehearsed, ke
             "refreshes": sum(renewed[:length]), "ms": float(np.median(spent[:length])),
         }  # fmt: skip
         for mu in config.mus:
-            scale = releases.scale_for(admitted, mu=mu, releases=length)
+            scale = fmu_jax.releases.scale_for(admitted, mu=mu, releases=length)
             keys = jax.random.split(jax.random.fold_in(key, length), config.draws)
             publish = partial(publishing, state.params, bound, scale, admitted, shape)
             models, publish_ms = timed(lambda keys=keys, publish=publish: publish(keys))
@@ -186,7 +181,9 @@ def released(config: Config, problem: Problem, kind: str, batches, rehearsed, ke
 def publishing(params, distance, scale, admitted, shape, keys):
     """Independent releases of one model."""
     return jax.vmap(
-        lambda key: releases.release(params, distance, key=key, scale=scale, admitted=admitted, shape=shape).params
+        lambda key: (
+            fmu_jax.releases.release(params, distance, key=key, scale=scale, admitted=admitted, shape=shape).params
+        )
     )(keys)
 
 
@@ -198,19 +195,19 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return result, 1e3 * (time.perf_counter() - begin)
 
 
-def perturbed(config: Config, problem: Problem, mu: float, batches, rehearsed, key: jax.Array) -> list[dict[str, Any]]:
+def perturbed(config: Config, problem: Problem, mu: float, batches, rehearsed, key: jax.Array) -> list[Row]:
     """The paper's scheme at one epsilon: noise in training, refreshed when the epsilon of a model passes the budget."""
-    epsilon = float(privacy.gaussian_epsilon(mu, 1.0, config.delta))
-    plain = start(problem, fit(problem.objective, problem.train), None, 1.0, epsilon, config.delta)
+    epsilon = float(fmu_jax.privacy.gaussian_epsilon(mu, 1.0, config.delta))
+    plain = start(problem, fmu_jax.fit(problem.objective, problem.train), None, 1.0, epsilon, config.delta)
     states, *_ = serve(problem, plain, rehearsed, lambda state, data: False)
     admitted = config.slack * float(states[-1].residual_bound)
-    sigma = admitted / float(privacy.residual_from(epsilon, 1.0, config.delta))
+    sigma = admitted / float(fmu_jax.privacy.residual_from(epsilon, 1.0, config.delta))
     found = []
     for draw_key in jax.random.split(key, config.perturbations):
-        noise = sample_noise(problem.params, key=draw_key, sigma=sigma)
-        fitted = fit(problem.objective, problem.train, noise=noise, init=problem.params)
+        noise = fmu_jax.sample_noise(problem.params, key=draw_key, sigma=sigma)
+        fitted = fmu_jax.fit(problem.objective, problem.train, noise=noise, init=problem.params)
         state = start(problem, fitted, noise, sigma, epsilon, config.delta)
-        found.append(serve(problem, state, batches, lambda state, data: bool(stream.needs_refresh(state))))
+        found.append(serve(problem, state, batches, lambda state, data: bool(fmu_jax.stream.needs_refresh(state))))
     table = []
     for length in config.lengths:
         models = jnp.stack([states[length - 1].params for states, *_ in found])
@@ -229,70 +226,76 @@ def measure(problem: Problem, models: jax.Array) -> dict[str, float]:
     return {name: float(getattr(every, name).mean()) for name in MEASURES} | spread
 
 
-@jax.jit
+@compiling.compiled(images=False)
 def _measure(objective, models, test):
     def one(params):
-        return metrics.group_metrics(predict_labels(objective, params, test.x), test)
+        return fmu_jax.metrics.group_metrics(fmu_jax.predict_labels(objective, params, test.x), test)
 
     return jax.lax.map(one, models)
 
 
-def draw(config: Config, table: Sequence[dict[str, Any]]) -> Path:
-    """Accuracy and odds gap against the mu of one release, ``mu / sqrt(length)``; medians over seeds.
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw accuracy and odds gap against the mu of one release, ``mu / sqrt(length)``; medians over seeds.
 
-    The noise depends on nothing else, so series of every length and guarantee lie on one line.
+    The noise depends on nothing else, so series of every length and guarantee lie on one line. The paper's epsilon is
+    that of one model, however long the series.
     """
     columns = {"accuracy": "accuracy", "equalized_odds_mean": "average odds gap"}
     titles = [f"{plot.look(name).label}, {label}" for name in config.datasets for label in columns.values()]
     figure, axes = plot.figure(len(config.datasets), len(columns), titles=titles, width=4.2, height=2.7)
     for line, dataset in zip(axes, config.datasets, strict=True):
-        part = [row for row in table if row["dataset"] == dataset]
+        part = report.where(table, dataset=dataset)
         for panel, (column, label) in zip(line, columns.items(), strict=True):
-            target = float(np.median([row[column] for row in part if row["method"] == "retrain"]))
+            target = report.median(report.where(part, method="retrain"), column)
             panel.axhline(target, color=looks.BLACK, linestyle="--", linewidth=0.9, label="retrained, no noise")
             for name, look in LOOKS.items():
-                common = {"method": "objective_noise"} if name == "paper" else {"shape": name}
-                chosen = [row for row in part if common.items() <= row.items()]
-                points: dict[float, list[float]] = {}
-                for row in chosen:
-                    # The paper's epsilon is of one model, however long the series.
-                    length = 1 if name == "paper" else row["releases"]
-                    points.setdefault(round(row["mu"] / length**0.5, 6), []).append(row[column])
-                at = sorted(points)
-                panel.plot(
-                    at, [np.median(points[x]) for x in at], color=look.color, marker=look.marker, label=look.label,
-                    markersize=plot.STYLE["lines.markersize"],
-                )  # fmt: skip
+                chosen = report.where(part, **({"method": "objective_noise"} if name == "paper" else {"shape": name}))
+                lengths = [1 if name == "paper" else row["releases"] for row in chosen]
+                each = [round(row["mu"] / length**0.5, 6) for row, length in zip(chosen, lengths, strict=True)]
+                at = [row | {"each": mu} for row, mu in zip(chosen, each, strict=True)]
+                plot.curve(panel, at, look, x="each", y=column)
             panel.set(xscale="log", xlabel="mu of one release", ylabel=f"{label} (test)")
     plot.legend(figure, columns=3)
-    return plot.save(figure, config.out / "releases.png")
+    plot.save(figure, config.out / "releases.png")
 
 
-def blocks(folder: Path, table: Sequence[dict[str, Any]]) -> list[Any]:
-    """Table and figure for the report, from the rows of ``fmu_releases``."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in table:
-        key = tuple(row.get(name) for name in ("dataset", "method", "shape", "mu", "releases"))
-        groups.setdefault(key, []).append(row)
-    lines = []
-    for (dataset, method, shape, mu, length), part in groups.items():
-        line: dict[str, Any] = {"data set": plot.look(dataset).label, "method": method.replace("_", " ")}
-        line |= {"noise": shape, "mu": mu, "releases": length}
-        for column in ("accuracy", "equalized_odds_mean", "refreshes", "ms"):
-            known = [row[column] for row in part if row.get(column) is not None]
-            line[column.replace("_", " ")] = float(np.median(known)) if known else None
-        lines.append(line)
+def section(results: Results) -> list[report.Block]:
+    """The last model of each series."""
+    by = {"dataset": "data set", "method": "method", "shape": "noise", "mu": "mu", "releases": "releases"}
+    columns = {"accuracy": "accuracy", "equalized_odds_mean": "average odds gap", "refreshes": "refreshes", "ms": "ms"}
     return [
-        "Every published model of a series carries fresh noise, and the whole series keeps its mu. The noise in "
-        "training of the paper's scheme keeps its epsilon for each model alone.",
-        report.Table(lines, caption="The last model of each series (medians over seeds, test rows)."),
-        report.Figure(
-            folder / "fmu_releases" / "releases.png",
-            "Accuracy and odds gap against the mu of one release, by the shape of the noise",
-            "What a release costs.",
-        ),
+        "Every published model of a series carries fresh noise, and the whole series keeps its mu (Gaussian "
+        "differential privacy; smaller is stronger). The noise in training of the paper's scheme keeps its epsilon for "
+        "each model alone.",
+        report.Table(report.medians(results.rows, by, columns), "The last model of each series (medians over seeds, "
+                     "test rows)."),
+        *results.figures("releases.png", "Accuracy and odds gap against the mu of one release, by shape of the noise",
+                         "What a release costs."),
+    ]  # fmt: skip
+
+
+def claims(results: Results) -> list[Claim]:
+    """Does a series of releases at mu = 1 cost little accuracy?"""
+    mu, length = (
+        max(row["mu"] for row in results.rows if row.get("shape")),
+        max(row["releases"] for row in results.rows),
+    )
+    lost = []
+    for dataset in dict.fromkeys(row["dataset"] for row in results.rows):
+        part = report.where(results.rows, dataset=dataset, releases=length)
+        target = report.median(report.where(part, method="retrain"), "accuracy")
+        shaped = [report.median(report.where(part, mu=mu, shape=shape), "accuracy") for shape in SHAPES]
+        lost.append(target - max(value for value in shaped if value is not None))
+    text = f"A series of {length} releases with mu = {mu:g} in all (ours) costs little accuracy (shown: at most 0.01)."
+    return [
+        Claim("fmu", text, verdict_of([value <= 0.01 for value in lost]), f"accuracy lost: at most {max(lost):.3f}")
     ]
 
 
+EXPERIMENT = Experiment(
+    "fmu_releases", Config, plan, rows_of, draw=draw, heading="Releases with fresh noise", section=section,
+    claims=claims, x64=True,
+)  # fmt: skip
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=plan))
+    sys.exit(EXPERIMENT.run())

@@ -63,13 +63,13 @@ def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Ro
     ensemble = fmu_jax.removal.fit_shards(problem.objective, train, shard).params
     table = []
     for subset in config.subsets:
-        whole = len(subset_rows(train, subset if config.fractions_of == "subset" else "random"))
+        whole = len(fmu_jax.forget_sets.subset_rows(train, subset if config.fractions_of == "subset" else "random"))
         for fraction in config.fractions:
-            forget = problems.draw_rows(train, subset, round(fraction * whole), seed=seed)
+            forget = fmu_jax.forget_sets.draw_rows(train, round(fraction * whole), subset=subset, seed=seed)
             if forget is None:
                 continue
             about = {"subset": subset, "fraction": fraction, "rows_removed": len(forget)}
-            about |= {"train_rows": problems.size(train), "features": train.x.shape[1]}
+            about |= {"train_rows": fmu_jax.forget_sets.count_rows(train), "features": train.x.shape[1]}
             retrained = None
             for method in ("retrain", "no_removal", *(name for name in fmu_jax.removal.METHODS if name != "retrain")):
                 row, params = one_removal(config, problem, method, forget, shard, ensemble)
@@ -92,10 +92,8 @@ def one_removal(config: Config, problem: problems.Problem, method: str, forget, 
         begin = time.perf_counter()
         removal = jax.block_until_ready(fmu_jax.remove(objective, params, problem.train, forget, **options))
         row: Row = {"time_ms": 1e3 * (time.perf_counter() - begin)}
-    if method == "sharded":
-        labels = fmu_jax.removal.predict_shards(removal.params, test.x)
-        return row | problems.metric_columns(fmu_jax.metrics.group_metrics(labels, test)), removal.params
-    row |= problems.measured(problem, removal.params)
+    labels = fmu_jax.removal.METHODS[method].predict(objective, removal.params, test.x)
+    row |= problems.metric_columns(fmu_jax.metrics.group_metrics(labels, test))
     if method == "fair_newton" and config.sigma > 0:
         certificate = fmu_jax.certify(
             objective, problem.params, removal, sigma=config.sigma, delta=config.delta, noise=noise

@@ -15,9 +15,9 @@ import numpy as np
 
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
-from scripts.harness import cli, compiling, looks, names, placement, plot, report
+from scripts.harness import cli, looks, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
-from scripts.harness.lazy import fmu_jax, jax, jnp
+from scripts.harness.lazy import fmu_jax, jnp
 
 SERIES = {
     "epsilon": looks.Look("certified, no row read", looks.VERMILION, "o"),
@@ -58,11 +58,11 @@ def rows_of(config: Config, *, dataset: str, subset: names.Subset, seed: int) ->
     fitted = fmu_jax.FitResult(problem.params, jnp.ones((), bool), jnp.zeros(()), jnp.zeros((), jnp.int32))
     options = {"sigma": config.sigma, "delta": config.delta, "budget": config.epsilon}
     state = fmu_jax.stream.start(objective, fitted, train, noise=noise, **options)
-    whole = problems.size(train)
-    order = request_order(train, subset, round(config.share * whole), seed=seed)
+    whole = fmu_jax.forget_sets.count_rows(train)
+    order = fmu_jax.forget_sets.draw_requests(train, round(config.share * whole), subset=subset, seed=seed)
     _, remaining, served = fmu_jax.stream.serve(state, train, order)
     marks = np.unique(np.linspace(0, len(order) - 1, config.checkpoints).astype(int))
-    exact = exact_residuals(objective, train, noise, jnp.asarray(order), served.params[marks], jnp.asarray(marks))
+    exact = fmu_jax.stream.exact_residuals(objective, train, order, served.params[marks], marks, noise=noise)
     columns = {
         "epsilon": served.epsilon[marks],
         "exact_epsilon": fmu_jax.privacy.certified_epsilon(exact, config.sigma, config.delta),
@@ -84,34 +84,6 @@ def rows_of(config: Config, *, dataset: str, subset: names.Subset, seed: int) ->
         found = problems.measured(problem, model)
         table[-1] |= {f"{name}_accuracy": found["accuracy"], f"{name}_odds": found["equalized_odds_mean"]}
     return table
-
-
-@compiling.compiled(images=False)
-def exact_residuals(objective, train, noise, order, params, marks):
-    """Norm of the remaining objective's gradient at each checkpoint's model, ``(k,)``."""
-    turn = jnp.full(train.weight.shape, len(order)).at[order].set(jnp.arange(len(order)))
-
-    def one(at):
-        model, t = at
-        remaining = fmu_jax.data.without(train, turn <= t)
-        return jnp.linalg.norm(fmu_jax.objective.gradient(objective, model, remaining, noise))
-
-    return jax.lax.map(one, (params, marks))
-
-
-def request_order(data: Any, subset: names.Subset, count: int, *, seed: int) -> np.ndarray:
-    """Rows in the order of their requests; the last two of every cell stay, so that no cell empties.
-
-    Where these are fewer than ``count``, a multiple of 100: seeds, whose subsets differ by a few rows, then share the
-    compiled programs.
-    """
-    pool = np.random.default_rng([seed, 7]).permutation(problems.subset_rows(data, subset))
-    group, y = placement.on_host((data.group, data.y))
-    cell = 2 * group[pool] + y[pool]
-    last = np.concatenate([np.flatnonzero(cell == c)[-2:] for c in range(2 * data.groups)])
-    order = np.delete(pool, last)
-    most = len(order) // 100 * 100 or len(order)
-    return order[: count if count <= len(order) else most]
 
 
 def draw(config: Config, table: list[Row]) -> None:

@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from scripts.harness import files, rows
+from fmu_jax.deletion import files
+from scripts.harness import rows
 from scripts.harness.lazy import jax, jnp, ocp
 
 KEEP = 2

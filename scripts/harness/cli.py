@@ -42,25 +42,6 @@ from fmu_jax.deletion.ranges import Share as Share
 from fmu_jax.deletion.ranges import number as number
 from scripts.harness import mesh, rows, store
 from scripts.harness.lazy import jax
-from scripts.harness.ranges import Count as Count
-from scripts.harness.ranges import NonNegative as NonNegative
-from scripts.harness.ranges import Positive as Positive
-from scripts.harness.ranges import Probability as Probability
-from scripts.harness.ranges import Range as Range
-from scripts.harness.ranges import Seed as Seed
-from scripts.harness.ranges import Share as Share
-from scripts.harness.ranges import check_number
-from scripts.harness.ranges import number as number
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Base:
-    """Flags that every command line has."""
-
-    traceback: bool = False
-    """Show where in the code an error came from."""
-    mesh: str = ""
-    """Devices, such as data=4,sweep=2: rows over 4 devices each, 2 units of work side by side; one device if empty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +51,8 @@ class Common(Base):
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Other defaults by preset name; flags that are given win."""
 
+    mesh: str = dataclasses.field(default="", kw_only=True)
+    """Devices, such as data=4,sweep=2: rows over 4 devices each, 2 units of work side by side; one device if empty."""
     preset: Literal["none", "quick", "full", "paper", "cifar10"] = "none"
     """Other defaults, where a script has them: quick (a minute or less), full (twice the default or more), paper (the
     paper's scale), cifar10 (that data set at laptop scale). Flags that are given win."""

@@ -6,7 +6,8 @@ The packages' registries hold what each name stands for; `tests/scripts/test_reg
 from typing import Literal
 
 # fmu_jax: penalties.PENALTIES, datasets.GROUPS, and which rows of a table are meant.
-Penalty = Literal["equalized_odds", "demographic_parity", "equal_opportunity", "individual"]
+from fmu_jax.penalty_forms import PenaltyName as Penalty  # noqa: F401
+
 Attribute = Literal["race", "gender"]
 DataSet = Literal["compas", "adult", "hsls"]
 Subset = Literal["random", "minority", "majority"]

@@ -5,13 +5,8 @@ Without a mesh nothing here does anything.
 
 from typing import Any, TypeVar
 
-import numpy as np
-
-from scripts.harness.lazy import jax, jnp, multihost_utils
-from scripts.harness.mesh import DATA, current, several_processes
-
-PIECES = 960
-"""Many rows are padded to a multiple, so that sums over them add up devices and not rows (`fmu_jax.rounding`)."""
+from scripts.harness.lazy import fmu_jax, jax
+from scripts.harness.mesh import DATA, current
 
 Tree = TypeVar("Tree")
 
@@ -56,7 +51,9 @@ def batches(rows: Any) -> Any:
 def table(tree: Tree) -> Tree:
     """As `rows`, with rows of zeros added as needed: of `fmu_jax.Data` they are rows that were removed."""
     slice_ = current()
-    return tree if slice_ is None else sharding.place_rows(tree, jax.sharding.NamedSharding(slice_, jax.P(DATA)))
+    return (
+        tree if slice_ is None else fmu_jax.sharding.place_rows(tree, jax.sharding.NamedSharding(slice_, jax.P(DATA)))
+    )
 
 
 def on_host(tree: Any) -> Any:

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from scripts.harness import files
+from fmu_jax.deletion import files
 from scripts.harness.looks import BLACK, LOOKS, Look, look
 from scripts.harness.looks import GREY as GREY
 

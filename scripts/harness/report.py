@@ -15,7 +15,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from scripts.harness import files, looks, rows
+from fmu_jax.deletion import files
+from scripts.harness import looks, rows
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -24,7 +24,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scripts.harness import files, mesh, progress, rows
+from fmu_jax.deletion import files
+from scripts.harness import mesh, progress, rows
 from scripts.harness.lazy import jax
 
 Unit = TypeVar("Unit", bound=str | Mapping[str, Any])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from scripts.harness import cli, files, mesh, placement, rows, store
+from fmu_jax.deletion import files
+from scripts.harness import cli, mesh, placement, rows, store
 from scripts.harness.experiment import Experiment, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 
