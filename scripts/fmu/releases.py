@@ -114,7 +114,7 @@ def shape_of(kind: str, problem: Problem, data: Any) -> jax.Array | None:
     return None if kind == "isotropic" else _shape(problem.objective, data, kind == "objective")
 
 
-@partial(jax.jit, static_argnums=2)
+@compiling.compiled(static=("penalised",), images=False)
 def _shape(objective, data, penalised):
     gram = (data.x * data.weight[:, None]).T @ data.x / 4
     if penalised:
@@ -131,7 +131,7 @@ def start(problem: Problem, fitted: Any, noise: jax.Array | None, sigma: float, 
 
 def serve(
     problem: Problem, state: Any, batches: np.ndarray, stale: Callable[[Any, Any], bool]
-) -> tuple[list[Any], list[Data], list[bool], list[float]]:
+) -> tuple[list[Any], list[Any], list[bool], list[float]]:
     """States and remaining rows after each batch, whether it was refreshed, and the milliseconds it took."""
     data, found = problem.train, []
     for batch in batches:

@@ -41,15 +41,6 @@ class CheckpointError(ValueError):
 def save(folder: Path, state: Any, *, step: int, fingerprint: Mapping[str, Any]) -> Path:
     """Write a checkpoint, then remove all but it and the one before (`KEEP`), and any of a later step.
 
-    Args:
-        folder: Of this run's checkpoints, and of nothing else; made if missing.
-        state: A pytree of arrays that this process can see whole.
-        step: Names the checkpoint; one of the same step is replaced.
-        fingerprint: What the run is: plain values by name, see `rows.flatten`.
-
-    Returns:
-        The checkpoint's path.
-
     Raises:
         OSError: If the folder cannot be written to.
 
@@ -84,16 +75,6 @@ def latest(folder: Path) -> int | None:
 
 def restore(folder: Path, like: Tree, *, fingerprint: Mapping[str, Any], step: int | None = None) -> Tree:
     """Read a checkpoint.
-
-    Args:
-        folder: As for `save`.
-        like: A pytree of the same structure; arrays go to the devices that its arrays are on, which need not be those
-            that they came from.
-        fingerprint: As for `save`.
-        step: Which one; by default the newest.
-
-    Returns:
-        The state, bit for bit as it was saved.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.

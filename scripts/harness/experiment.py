@@ -107,6 +107,7 @@ class Experiment:
             is a ``setup``. None if the experiment only draws.
         setup: ``setup(config)`` makes what all units need, before the run folder is touched.
         inputs: ``inputs(config)``: what else than the configuration says what the run is, such as digests of files.
+        keep: ``keep(config, ready)`` writes what figures need of what ``setup`` made into the run folder.
         finished: ``finished(config, unit)`` is called when the rows of a unit are written.
         draw: ``draw(config, rows)`` draws the figures into ``config.out``.
         heading: Of its section of the report.
@@ -122,6 +123,7 @@ class Experiment:
     rows_of: Callable[..., Sequence[Mapping[str, Any]]] | None = None
     setup: Callable[[Any], Any] | None = None
     inputs: Callable[[Any], Mapping[str, Any]] | None = None
+    keep: Callable[[Any, Any], Any] | None = None
     finished: Callable[[Any, Any], Any] | None = None
     draw: Callable[[Any, list[Row]], Any] | None = None
     heading: str = ""
@@ -160,9 +162,13 @@ class Experiment:
         units = self.plan(config)
         inputs = self.inputs(config) if self.inputs else {}
         rows_of = functools.partial(self.rows_of, config)
+        ready = None
         if self.setup and not store.are_done(config.out, units):
-            rows_of = functools.partial(rows_of, self.setup(config))
+            ready = self.setup(config)
+            rows_of = functools.partial(rows_of, ready)
         with store.open_run(config.out, config, inputs=inputs) as run:
+            if self.keep and ready is not None:
+                self.keep(config, ready)
             then = functools.partial(self.finished, config) if self.finished else lambda unit: None
             run.do(units, lambda unit: rows_of(**unit), then=then)
         return store.read_rows(config.out)

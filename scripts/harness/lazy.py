@@ -4,6 +4,7 @@ from scripts.harness.lazy import fmu_jax, jax, jnp
 """
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ else:
                 found = getattr(module, attribute)
             except AttributeError:
                 found = importlib.import_module(f"{self._name}.{attribute}")
-            return setattr(self, attribute, found) or found
+            if isinstance(found, ModuleType):
+                found = _Later(found.__name__)
+            setattr(self, attribute, found)
+            return found
 
     jax, jnp, multihost_utils = _Later("jax"), _Later("jax.numpy"), _Later("jax.experimental.multihost_utils")
     nn, optax, ocp = _Later("flax.linen"), _Later("optax"), _Later("orbax.checkpoint")

@@ -65,11 +65,6 @@ def parse(text: str) -> Layout:
 def start(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
     """Join this process to the others of its run; before anything else that JAX does.
 
-    Args:
-        coordinator: "HOST:PORT" of process 0, or "auto": what Slurm, a TPU slice, Open MPI or Kubernetes says.
-        processes: How many there are, and
-        process: which one this is; both unless ``coordinator`` is "auto".
-
     Raises:
         ValueError: If one of the three is missing, or "auto" finds nothing.
         ConnectionError: If the processes do not find each other.
@@ -110,9 +105,6 @@ _session: _Session | None = None
 @contextlib.contextmanager
 def session(layout: str = "") -> Iterator[None]:
     """Use the devices in a layout for as long as the context lasts, in every thread of `each`.
-
-    Args:
-        layout: See `parse`. Empty: one device; with several processes, all of their devices in one slice.
 
     Raises:
         ValueError: If there are fewer devices, or a slice would hold parts of several processes.
@@ -165,10 +157,6 @@ def each(items: Sequence[Item], work: Callable[[Item], Any]) -> Iterator[Item]:
     """Do all items, as many at once as there are slices; yields an item when it is done.
 
     Several processes deal the items among them, and each yields its own.
-
-    Args:
-        items: The same ones in every process.
-        work: Does one, in a thread of its own if this process has several slices.
 
     Raises:
         Exception: The first that ``work`` raised; what has begun is finished, and nothing else begun.

@@ -56,19 +56,7 @@ def figure(
     height: float = 2.6,
     share_y: bool = False,
 ) -> tuple[Figure, np.ndarray]:
-    """Make a figure with a grid of panels.
-
-    Args:
-        rows: Panels from top to bottom.
-        columns: Panels from left to right.
-        titles: Of the panels, row by row.
-        width: Of one panel, in inches.
-        height: Of one panel, in inches.
-        share_y: Whether the panels of a row share their vertical axis.
-
-    Returns:
-        The figure, and its axes, an object array of shape ``(rows, columns)``.
-    """
+    """Make a figure with a grid of panels."""
     with _style():
         made = Figure(figsize=(width * columns, height * rows), layout="constrained")
         FigureCanvasAgg(made)
@@ -79,21 +67,9 @@ def figure(
 
 
 def median_line(
-    axes: Axes,
-    x: Any,
-    y: Any,
-    name: str,
-    *,
-    band: Literal["range", "quartiles", "none"] = "range",
+    axes: Axes, x: Any, y: Any, name: str, *, band: Literal["range", "quartiles", "none"] = "range"
 ) -> None:
     """Draw the median over repeats as a line, with a band around it.
-
-    Args:
-        axes: Where to draw.
-        x: ``(k,)`` positions, or names for a categorical axis.
-        y: ``(repeats, k)`` values; those that are not finite are left out, and a column of them leaves a gap.
-        name: Whose look to use, see `look`.
-        band: What the band spans: smallest to largest, first to third quartile, or nothing.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -122,16 +98,7 @@ def lines(
     by: str = "method",
     band: Literal["range", "quartiles", "none"] = "range",
 ) -> None:
-    """Draw one median line for each value of a column, from rows.
-
-    Args:
-        axes: Where to draw; its axis labels become the column names, if it has none yet.
-        table: Rows; those without both columns, or with None in one, are left out.
-        x: Column of the horizontal axis.
-        y: Column of the vertical axis.
-        by: Column that tells the lines apart; known methods are drawn in the order of `LOOKS`.
-        band: As in `median_line`. Repeats are rows of equal ``by`` and ``x``.
-    """
+    """Draw one median line for each value of a column, from rows."""
     groups = _group(table, by, x, y)
     for name in _ordered(groups):
         positions = sorted(groups[name])
@@ -144,16 +111,7 @@ def lines(
 def points(
     axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, by: str = "method", order: Sequence[str] = ()
 ) -> None:
-    """Draw the median of each category as a marker with a bar over its range, the series side by side, from rows.
-
-    Args:
-        axes: Where to draw.
-        table: Rows, as in `lines`.
-        x: Column of the categories.
-        y: Column of the vertical axis.
-        by: Column that tells the series apart.
-        order: The categories from left to right; by default as they first appear.
-    """
+    """Draw the median of each category as a marker with a bar over its range, the series side by side, from rows."""
     groups = _group(table, by, x, y)
     places = {at: place for place, at in enumerate(order or dict.fromkeys(row[x] for row in table))}
     names = _ordered(groups)
@@ -176,16 +134,7 @@ def points(
 
 
 def paths(axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, along: str, by: str = "method") -> None:
-    """Draw, for each series, the medians of two measures as a path along a third column, from rows.
-
-    Args:
-        axes: Where to draw.
-        table: Rows; those without one of the columns are left out.
-        x: Column of the horizontal axis.
-        y: Column of the vertical axis.
-        along: Column that orders each path (such as a penalty's weight); repeats are equal in it.
-        by: Column that tells the series apart.
-    """
+    """Draw, for each series, the medians of two measures as a path along a third column, from rows."""
     table = [row for row in table if all(row.get(column) is not None for column in (x, y, along))]
     across, up = _group(table, by, along, x), _group(table, by, along, y)
     for name in _ordered(across):
@@ -218,20 +167,7 @@ def grid(
     table: Sequence[Mapping[str, Any]], path: Path, *, x: str, measures: Mapping[str, str], across: str, title: str,
     xlabel: str, by: str = "method", log: Sequence[str] = (), log_x: bool = False,
 ) -> Path:  # fmt: skip
-    """Draw measures against a column, from rows: a row of panels for each measure, a column for each value of another.
-
-    Args:
-        table: Rows; None is left out.
-        path: The PNG file.
-        x: Column of the horizontal axes.
-        measures: Columns of the vertical axes, and what to call them.
-        across: The column whose values have panels side by side.
-        title: Said before each of these values.
-        xlabel: What to call ``x``.
-        by: Column that tells the lines apart.
-        log: Measures whose axis is logarithmic.
-        log_x: Whether the horizontal axes are.
-    """
+    """Draw measures against a column, from rows: a row of panels a measure, a column a value of another."""
     values = list(dict.fromkeys(row[across] for row in table))
     titles = [f"{title}, {value}" for value in values]
     made, axes = figure(len(measures), len(values), titles=titles, share_y=True, height=2.3)
@@ -259,12 +195,7 @@ def attacks(table: Sequence[Mapping[str, Any]], path: Path, shown: Mapping[str, 
 
 
 def picture(axes: Axes, pixels: Any) -> None:
-    """Show an image, in place of axes.
-
-    Args:
-        axes: Where.
-        pixels: ``(height, width, 1 or 3)`` from 0 to 1; what lies outside is cut off.
-    """
+    """Show an image, in place of axes."""
     pixels = np.clip(np.asarray(pixels, float), 0, 1)
     with _style():
         axes.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
@@ -272,12 +203,7 @@ def picture(axes: Axes, pixels: Any) -> None:
 
 
 def legend(made: Figure, *, columns: int = 4) -> None:
-    """Put one legend for all panels below the figure: each label once, in the order of first appearance.
-
-    Args:
-        made: The figure.
-        columns: How many entries stand beside each other.
-    """
+    """Put one legend for all panels below the figure: each label once, in the order of first appearance."""
     entries: dict[str, Any] = {}
     for axes in made.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -313,13 +239,6 @@ def _label(axes: Axes, x: str, y: str) -> None:
 
 def save(made: Figure, path: Path) -> Path:
     """Write a figure as PNG, atomically; the same figure gives the same bytes under the same matplotlib.
-
-    Args:
-        made: The figure.
-        path: Where; must end in ``.png``.
-
-    Returns:
-        The path.
 
     Raises:
         ValueError: If the path has another ending.

@@ -83,11 +83,6 @@ class Section:
 def medians(table: Sequence[Mapping[str, Any]], by: Mapping[str, str], columns: Mapping[str, str]) -> list[rows.Row]:
     """One line for each combination of some columns' values, with the medians of others over its rows.
 
-    Args:
-        table: Rows.
-        by: The columns that make a line, in order, and what to call them; known names are shown as `looks` says.
-        columns: The columns whose medians are taken, and what to call them.
-
     >>> rows = [{"method": "newton", "gap": gap} for gap in (0.1, 0.2, 0.4)]
     >>> medians(rows, {"method": "method"}, {"gap": "odds gap"})
     [{'method': 'Newton', 'odds gap': 0.2}]
@@ -131,18 +126,6 @@ def write(
 ) -> Path:
     """Write a report, atomically.
 
-    Args:
-        path: The HTML file.
-        title: Of the page.
-        sections: The page's parts, in order.
-        lead: What the page says, under the title; an empty line begins a paragraph.
-        config: The run's configuration, a dataclass or a mapping, shown after the sections.
-        environment: Versions and machine, as `rows.environment` gives them.
-        timing_s: Wall time in seconds by the name of a step.
-
-    Returns:
-        The path.
-
     Raises:
         FileNotFoundError: If a figure's file is missing.
         ValueError: If a figure's file is no PNG, or a table's column is in none of its rows.
@@ -182,17 +165,7 @@ def write(
 
 
 def write_markdown(path: Path, title: str, sections: Sequence[Section], *, lead: str = "") -> Path:
-    """Write the sections as Markdown, for a page that a code host renders; figures are linked by their file's name.
-
-    Args:
-        path: The file.
-        title: Of the page.
-        sections: As for `write`; links and figures are relative to the page.
-        lead: As for `write`.
-
-    Returns:
-        The path.
-    """
+    """Write the sections as Markdown, for a page that a code host renders; figures are linked by their file's name."""
     lines = [f"# {title}", *_paragraphs(lead)]
     for section in sections:
         lines.append(f"## {section.heading}")
@@ -236,14 +209,6 @@ def as_text(table: Table, *, limit: int = 16) -> str:
 
 def number(value: Any, digits: int = 4) -> str:
     """Format a value for a reader.
-
-    Args:
-        value: Any plain value.
-        digits: Significant digits of floats.
-
-    Returns:
-        Text: integers with thin spaces between thousands from 10 000 on, floats with so many significant digits and an
-        exponent only where it shortens them, yes and no for bools, a dash for None.
 
     >>> [number(v) for v in (37157, 0.123456, 1e-9, 1e6, 2.0, True, None, float("nan"), (1, 2))]
     ['37\u2009157', '0.1235', '1e-09', '1e+06', '2', 'yes', '–', 'NaN', '1, 2']

@@ -28,13 +28,6 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 def plain(value: Any, name: str = "value") -> Any:
     """Turn a value into None, a bool, an int, a float, a string, or a list of them.
 
-    Args:
-        value: Such a value, a path, or anything of one element with ``item()`` (a NumPy or JAX scalar).
-        name: What to call it in an error.
-
-    Returns:
-        The plain value.
-
     Raises:
         ValueError: If it is anything else, such as an array of several elements, or one of the three reserved words.
     """
@@ -58,13 +51,6 @@ def plain(value: Any, name: str = "value") -> Any:
 
 def flatten(config: Any, *, without: Iterable[str] = ()) -> Row:
     """Turn a configuration into a flat row.
-
-    Args:
-        config: A dataclass instance or a mapping; nested ones become dotted names.
-        without: Names to leave out, at the top level.
-
-    Returns:
-        Plain values by name, in the order of the fields.
 
     >>> flatten({"l2": 1e-4, "data": {"name": "adult", "shares": (0.01, 0.05)}})
     {'l2': 0.0001, 'data.name': 'adult', 'data.shares': [0.01, 0.05]}
@@ -167,13 +153,7 @@ def code_digest() -> str:
 
 
 def environment() -> Row:
-    """What a result depends on besides its configuration: versions, machine, device, precision, code.
-
-    Returns:
-        Plain values: versions of python, jax, jaxlib, numpy and this project; ``platform``; ``cpus`` that this process
-        may use; ``backend``, ``device`` (its kind) and ``devices`` (how many) of JAX; ``x64`` and the default float
-        ``dtype``; ``code``, see `code_digest`.
-    """
+    """What a result depends on besides its configuration: versions, machine, device, precision, code."""
     import jax  # Here, so that a run folder can be read without waiting for it.
 
     devices = jax.devices()

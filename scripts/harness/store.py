@@ -58,12 +58,6 @@ class Run:
     ) -> None:
         """Do the units that are not finished, with a progress bar; several at once on a mesh that has several slices.
 
-        Args:
-            units: All units of the run.
-            rows_of: Does one and returns its rows: scalars by column name, without ``unit``, ``wall_s``, ``config.*``
-                or ``env.*``.
-            then: Called when the rows of a unit are written: what it needed until then can go.
-
         Raises:
             RunError: If two units have the same name.
             ValueError: If a column is reserved, or a value is no scalar.
@@ -91,11 +85,6 @@ class Run:
 
     def record(self, unit: str | Mapping[str, Any], measured: Sequence[Mapping[str, Any]], *, wall_s: float) -> None:
         """Finish a unit of work: write its rows, atomically.
-
-        Args:
-            unit: The unit.
-            measured: Its rows, see `do`.
-            wall_s: Seconds that it took.
 
         Raises:
             RunError: If the unit is finished already.
@@ -157,15 +146,6 @@ def open_run(
     On leaving without an error the rows of all finished units are written to ``rows.jsonl`` and ``rows.csv``. The
     processes of one run (`mesh.start`) open the folder together; all must see it, and process 0 looks after it.
 
-    Args:
-        out: The folder; made if missing.
-        config: A dataclass instance or a mapping. All fields but `RUN_FIELDS` say what the run is.
-        inputs: What else says what the run is, such as digests of the files that it reads: part of the configuration.
-        environment: What every row carries as ``env.*``; by default `rows.environment`.
-
-    Yields:
-        The open run.
-
     Raises:
         RunError: If the folder holds another run or other files, another process has it open, or it is damaged.
             Nothing in it is changed then.
@@ -212,9 +192,6 @@ def are_done(folder: Path, units: Sequence[str | Mapping[str, Any]]) -> bool:
 
 def read_rows(folder: Path) -> list[rows.Row]:
     """Read all rows of a finished run.
-
-    Args:
-        folder: The run folder.
 
     Raises:
         FileNotFoundError: If the run is not finished, or there is none.

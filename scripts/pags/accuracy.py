@@ -1,4 +1,4 @@
-"""Accuracy of a trained classifier on images as they are and under attack; compiled once for many models."""
+"""Accuracy of trained classifiers on images as they are and under attack: measured, drawn, and shown in the report."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from scripts.harness import compiling, names
+import numpy as np
+
+from scripts.harness import compiling, names, plot, report
+from scripts.harness.experiment import Claim, Results, Row, verdict_of
 from scripts.harness.lazy import jax, pags_jax
+from scripts.pags import explain
 
 BATCH_SIZE = 250
 """Images in one call."""
@@ -31,15 +35,7 @@ class Accuracies(NamedTuple):
 def columns(
     config: Any, model: Any, variables: Any, parts: Mapping[str, tuple[jax.Array, jax.Array]], *, key: jax.Array
 ) -> dict[str, Any]:
-    """What a row says of a model's accuracies: ``PART_accuracy``, ``PART_attacked`` and ``PART_no_gradient``.
-
-    Args:
-        config: With the fields ``attack``, ``norm``, ``attack_eps``, ``attack_steps`` and ``attack_rows``.
-        model: As for `accuracies`, as are the variables and the key.
-        variables: Of the model.
-        parts: Images and labels by name.
-        key: Of the attacks.
-    """
+    """What a row says of a model's accuracies: ``PART_accuracy``, ``PART_attacked`` and ``PART_no_gradient``."""
     row = {"attack_eps": config.attack_eps, "attack_norm": config.norm}
     for part, (x, y) in parts.items():
         found = accuracies(
@@ -64,23 +60,7 @@ def accuracies(
     attack: names.Attack = "pgd",
     attacked: int | None = None,
 ) -> Accuracies:
-    """The share of images classified rightly as they are, and under attacks of each radius.
-
-    Args:
-        model: The flax module; the same one for many models compiles once.
-        variables: Its parameters and running statistics.
-        x: ``(n, h, w, c)`` uint8 images.
-        y: ``(n,)`` labels.
-        key: Of the attacks' random starts, the same at every radius.
-        eps: Radii, for images in [0, 1].
-        steps: Of each attack.
-        norm: What radii are measured in.
-        attack: Which attacks.
-        attacked: Attack this many of the images, the first; all by default.
-
-    Returns:
-        The shares.
-    """
+    """The share of images classified rightly as they are, and under attacks of each radius."""
     apply_fn = pags_jax.models.evaluator(model, variables)
     options = {"steps": steps, "norm": norm, "attack": attack, "unroll": jax.default_backend() == "cpu"}
 
@@ -103,3 +83,65 @@ def _as_is(apply_fn, x, y, key):
 def _under_attack(apply_fn, radius, x, y, key, *, norm, **options):
     x = pags_jax.images.to_float(x)
     return pags_jax.evaluation.under_attack(apply_fn, x, y, key=key, **{f"eps_{norm}": radius}, **options)
+
+
+def draw_accuracy(table: Sequence[Row]) -> Any:
+    """Accuracy against the attack's radius at each loss's best strength, and against clean accuracy over all."""
+    trained = [row for row in table if row["failure"] is None]
+    radii = trained[0]["attack_eps"] if trained else []
+    shown = len(radii) // 2
+    figure, axes = plot.figure(1, 2, titles=("Best strength of each loss", "All strengths"), width=3.6)
+    attacked = [
+        {"loss": row["loss"], "radius": radius, "accuracy": accuracy}
+        for row in best(trained)
+        for radius, accuracy in zip((0.0, *radii), (row["test_accuracy"], *row["test_attacked"]), strict=True)
+    ]
+    plot.lines(axes[0, 0], attacked, x="radius", y="accuracy", by="loss")
+    pairs = [row | {"attacked": row["test_attacked"][shown]} for row in trained]
+    plot.paths(axes[0, 1], pairs, x="test_accuracy", y="attacked", along="strength", by="loss")
+    norm = "Linf" if trained and trained[0].get("attack_norm") == "linf" else "L2"
+    axes[0, 0].set(xlabel=f"{norm} radius of PGD, pixels in [0, 1]", ylabel="accuracy (test)", ylim=(0, 1))
+    radius = f", radius {radii[shown]:g}" if radii else ""
+    axes[0, 1].set(xlabel="accuracy (test)", ylabel=f"under attack{radius}")
+    plot.legend(figure)
+    return figure
+
+
+def best(trained: Sequence[Row]) -> list[Row]:
+    """The rows of each loss's strength that does best on held-out images, as they are and under attack."""
+    return pags_jax.sweeps.best(trained, ("validation_accuracy", "validation_attacked"))
+
+
+def section(results: Results) -> list[report.Block]:
+    """Clean and attacked accuracy of every model of the sweep."""
+    table, columns = [], {"test_accuracy": "clean"}
+    for row in results.rows:
+        if row["failure"] is None:
+            norm = {"l2": "L2", "linf": "Linf"}[row.get("attack_norm") or "l2"]
+            attacked = dict(zip(row["attack_eps"], row["test_attacked"], strict=True))
+            under = {f"{norm} radius {eps:g}": share for eps, share in attacked.items()}
+            columns |= {name: name for name in under}
+            counted = max(row["test_no_gradient"], default=0) if "test_no_gradient" in row else None
+            table.append(row | under | {"no_gradient": counted})
+    by = {"loss": "loss", "strength": "strength"}
+    return [
+        "Every model sees the same training images. Attacks are projected gradient ascent (PGD) within a radius around "
+        "each image, for pixels in [0, 1], and stay within [0, 1]. Under attack an image counts as right only if an "
+        "attack on it had a gradient at every step; those without are counted by themselves.",
+        report.Table(report.medians(table, by, columns | {"no_gradient": "images without gradient"}),
+                     "Accuracy on test images as they are and under attack (medians over seeds).", digits=3),
+        *results.figures("accuracy.png", "Accuracy against the radius of the attack for each loss, and under attack "
+                         "against clean over all strengths", "Strengths are chosen on held-out training images."),
+    ]  # fmt: skip
+
+
+def claims(results: Results) -> list[Claim]:
+    """Do robust losses make models robust?"""
+    trained = [row for row in results.rows if row["failure"] is None]
+    chosen = best(trained)
+    last = {loss: np.median([row["test_attacked"][-1] for row in report.where(chosen, loss=loss)])
+            for loss in (explain.BASELINE, *pags_jax.sweeps.swept(chosen))}  # fmt: skip
+    base = last.pop(explain.BASELINE, 0.0)
+    text = f"Robust losses raise accuracy under attack (largest radius, {trained[0]['attack_eps'][-1]:g})."
+    number = ", ".join(f"{loss.replace('_', ' ')} {value:.0%}" for loss, value in last.items())
+    return [Claim("pags", text, verdict_of([v > base for v in last.values()]), f"{number}; undefended {base:.0%}")]

@@ -21,7 +21,7 @@ import numpy as np
 from scripts.harness import cli, compiling, placement, plot, report, store
 from scripts.harness.experiment import Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import explain, figures, manifolds, measuring
+from scripts.pags import explain, manifolds, measuring
 from scripts.pags.robustness import FILES, NAMED
 
 #: The loss whose strength is a noise level.
@@ -61,15 +61,20 @@ def files_of(config: Config, table: list[Row]) -> dict[str, Path]:
 
 
 def setup(config: Config, table: list[Row]) -> Ready:
-    """Images, their tangent spaces and their scores at every noise level; a few scores are kept for figures."""
+    """Images, their tangent spaces and their scores at every noise level."""
     sample = measuring.sample(config, table)
     denoisers, mask = manifolds.denoisers(config, sample), manifolds.mask_of(config, sample)
     basis = manifolds.restricted(mask, manifolds.basis_of(config, sample))
     levels = dict.fromkeys((*config.sigmas_pm1, *noise_levels(table)))
     maps = {sigma: within(mask, scores_of(denoisers, sample, sigma)) for sigma in levels}
-    for sigma, kinds in maps.items():
-        save_first(config.out / f"scores_{sigma:g}.npz", {"x": sample.x, "y": sample.y, **kinds}, config.shown)
     return Ready(sample, basis, mask, maps, manifolds.ranks_of(basis, mask))
+
+
+def keep(config: Config, ready: Ready) -> None:
+    """Keep a few scores, for figures."""
+    for sigma, kinds in ready.scores.items():
+        arrays = {"x": ready.sample.x, "y": ready.sample.y, **kinds}
+        save_first(config.out / f"scores_{sigma:g}.npz", arrays, config.shown)
 
 
 def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -> list[Row]:
@@ -169,7 +174,7 @@ def peak_of(table: list[Row], loss: str, measure: str) -> Row:
 def section(results: Results) -> list[report.Block]:
     """Where alignment peaks, and the figures."""
     lines = peaks(results.rows)
-    shown = figures.Config()
+    shown = explain.SHOWN
     near = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / shown.sigma_pm1)), default=None)
     main = [line for line in lines if line["gradient of"] == shown.target and line["sigma"] == near]
     return [
@@ -188,7 +193,7 @@ def section(results: Results) -> list[report.Block]:
 
 
 EXPERIMENT = measuring.experiment(
-    "pags_alignment", Config, setup=setup, rows_of=rows_of, files=files_of,
+    "pags_alignment", Config, setup=setup, keep=keep, rows_of=rows_of, files=files_of,
     heading="Alignment of gradients with the score", section=section,
     parts=(
         Part({"none": {"images": 100, "sigmas_pm1": (0.5, 1.0)}, "quick": {}, "full": {}, "paper": {}, "cifar10": {}},

@@ -5,12 +5,23 @@ Srinivas et al. (2023) explain alignment by off-manifold robustness. Each model 
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from scripts.harness import plot
+from scripts.harness import names, plot
 from scripts.harness.experiment import Row
 from scripts.harness.lazy import jax, pags_jax
 
+
+class Shown(NamedTuple):
+    """Where a sweep is looked at: the length of steps, the gradient, the score's noise level, the loss of accuracy."""
+
+    eps: float = 2.637
+    target: names.Target = "logit"
+    sigma_pm1: float = 0.5
+    tolerance: float = 0.02
+
+
+SHOWN = Shown()
 #: What may explain alignment, by column.
 MEASURES = {
     "off": "off-manifold deviation",

@@ -19,10 +19,10 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from scripts.harness import cli, names, plot, report, store
-from scripts.harness.experiment import PRESETS, Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness import cli, names, plot, store
+from scripts.harness.experiment import PRESETS, Experiment, Part, Row
 from scripts.harness.lazy import pags_jax
-from scripts.pags import explain, panels, tables
+from scripts.pags import accuracy, claims, explain, panels, tables
 from scripts.pags.explain import BASELINE
 
 
@@ -39,16 +39,16 @@ class Config(cli.Common):
     """Finished run of scripts.pags.alignment, or its published rows, a .csv.gz."""
     distractor: Path | None = None
     """Finished run of scripts.pags.distractor, or its published rows, a .csv.gz."""
-    eps: cli.Positive = 2.637
+    eps: cli.Positive = explain.SHOWN.eps
     """Length of the steps on and off the manifold, the nearest that was measured; the paper shows 2.637."""
-    target: names.Target = "logit"
+    target: names.Target = explain.SHOWN.target
     """Gradient that is compared with its score: the label's logit with the conditional score, as in the paper's figure
     3. That of logit_sum cannot align: a softmax loss has no gradient along the sum of the last layer's weights."""
-    sigma_pm1: cli.Positive = 0.5
+    sigma_pm1: cli.Positive = explain.SHOWN.sigma_pm1
     """Noise level of the score that gradients are compared with, the nearest that was measured; the paper's is 0.5."""
     loss: str = "adversarial"
     """The loss whose gradients are shown from weak to excessive."""
-    tolerance: cli.Probability = 0.02
+    tolerance: cli.Probability = explain.SHOWN.tolerance
     """How far below a sweep's best accuracy a model may lie before its strength is called excessive."""
 
 
@@ -89,33 +89,6 @@ def strengths_in(config: Config, run: Literal["robustness", "alignment"]) -> lis
             "another --loss as well"
         )
     return losses
-
-
-def draw_accuracy(table: Sequence[Row]) -> Any:
-    """Accuracy against the attack's radius at each loss's best strength, and against clean accuracy over all."""
-    trained = [row for row in table if row["failure"] is None]
-    radii = trained[0]["attack_eps"] if trained else []
-    shown = len(radii) // 2
-    figure, axes = plot.figure(1, 2, titles=("Best strength of each loss", "All strengths"), width=3.6)
-    attacked = [
-        {"loss": row["loss"], "radius": radius, "accuracy": accuracy}
-        for row in best(trained)
-        for radius, accuracy in zip((0.0, *radii), (row["test_accuracy"], *row["test_attacked"]), strict=True)
-    ]
-    plot.lines(axes[0, 0], attacked, x="radius", y="accuracy", by="loss")
-    pairs = [row | {"attacked": row["test_attacked"][shown]} for row in trained]
-    plot.paths(axes[0, 1], pairs, x="test_accuracy", y="attacked", along="strength", by="loss")
-    norm = "Linf" if trained and trained[0].get("attack_norm") == "linf" else "L2"
-    axes[0, 0].set(xlabel=f"{norm} radius of PGD, pixels in [0, 1]", ylabel="accuracy (test)", ylim=(0, 1))
-    radius = f", radius {radii[shown]:g}" if radii else ""
-    axes[0, 1].set(xlabel="accuracy (test)", ylabel=f"under attack{radius}")
-    plot.legend(figure)
-    return figure
-
-
-def best(trained: Sequence[Row]) -> list[Row]:
-    """The rows of each loss's strength that does best on held-out images, as they are and under attack."""
-    return pags_jax.sweeps.best(trained, ("validation_accuracy", "validation_attacked"))
 
 
 def draw_regimes(config: Config) -> list[Any]:
@@ -246,7 +219,7 @@ def draw_distractor(config: Config) -> Any:
 
 
 FIGURES: dict[str, tuple[tuple[str, ...], Any]] = {
-    "accuracy.png": (("trained",), lambda config: draw_accuracy(read(config, "trained"))),
+    "accuracy.png": (("trained",), lambda config: accuracy.draw_accuracy(read(config, "trained"))),
     "regimes.png": (("robustness",), draw_regimes),
     "noise.png": (("robustness",), draw_noise),
     "alignment.png": (("alignment",), draw_alignment),
@@ -258,132 +231,10 @@ FIGURES: dict[str, tuple[tuple[str, ...], Any]] = {
 OF_IMAGES = ("noise.png", "gradients.png")
 
 
-def both(results: Results) -> tuple[list[Row], list[Row]]:
-    """The rows of `pags_robustness` and `pags_alignment` at the place that figures show."""
-    config = Config()
-    aligned = report.where(results.of("pags_alignment"), target=config.target)
-    robust = pags_jax.sweeps.nearest(results.of("pags_robustness"), "eps_l2", config.eps)
-    return robust, pags_jax.sweeps.nearest(aligned, "sigma_pm1", config.sigma_pm1)
-
-
-def holds_of(loss: str, robust: list[Row], aligned: list[Row]) -> Row:
-    """One loss's line: whether it shows what the paper says of a sweep, with the numbers."""
-    config = Config()
-    found = pags_jax.sweeps.regimes_of(robust, loss, eps=config.eps, tolerance=config.tolerance)
-    accuracy, on = medians(robust, loss, "test_accuracy", "on")
-    span = found.span("aligned") if found else None
-    below = "no" if span is None else f"yes, from strength {span[0]:g} to {span[1]:g}"
-    top = int(accuracy.argmax()) if accuracy.size else 0
-    return {
-        "loss": plot.look(loss).label,
-        "off falls below on while accurate": below if found else NO_MODEL,
-        "cosine peaks inside": peaks(*medians(aligned, loss, "strength", "cosine")),
-        "1 - LPIPS peaks inside": peaks(*medians(aligned, loss, "strength", "similarity")),
-        "the strongest loses accuracy": falls(accuracy[top], accuracy[-1], config.tolerance) if found else NO_MODEL,
-        "and on-manifold sensitivity": falls(on[top], on[-1], 0.0) if found else NO_MODEL,
-    }
-
-
-#: What is written of a loss of which nothing could be measured.
-NO_MODEL, NO_MAP = "no usable model", "no usable map"
-
-
-def largest(table: list[Row], column: str) -> float | None:
-    """The largest of a column's values that are there; None where there is none."""
-    return max((row[column] for row in table if row[column] is not None and np.isfinite(row[column])), default=None)
-
-
-def medians(table: list[Row], loss: str, *columns: str) -> list[np.ndarray]:
-    """Medians over seeds of columns, at the strengths that have a value of each."""
-    _, values = pags_jax.sweeps.curves(table, loss, *columns)
-    known = np.all([~np.isnan(column).all(axis=1) for column in values], axis=0)
-    return [np.nanmedian(column[known], axis=1) for column in values]
-
-
-def peaks(strengths: np.ndarray, values: np.ndarray) -> str:
-    """Whether a curve is largest inside, and where, with its first, largest and last value."""
-    if not values.size:
-        return NO_MAP
-    top = int(values.argmax())
-    inside = f"yes, at {strengths[top]:g}" if 0 < top < len(values) - 1 else "no"
-    return f"{inside} ({values[0]:.3f}, {values[top]:.3f}, {values[-1]:.3f})"
-
-
-def falls(before: float, after: float, tolerance: float) -> str:
-    """Whether a value falls by more than a tolerance, with both values."""
-    return f"{'yes' if after < before - tolerance else 'no'} ({before:.3f} to {after:.3f})"
-
-
-def correlations(results: Results) -> list[Row]:
-    """How alignment goes with each measure over the models."""
-    place = {"eps": Config().eps, "target": Config().target, "sigma_pm1": Config().sigma_pm1}
-    models = explain.joined(results.of("pags_robustness"), results.of("pags_alignment"), **place)
-    return explain.correlations(models)
-
-
-def section(results: Results) -> list[report.Block]:
-    """What each loss shows, and which measure of robustness goes with alignment over the models."""
-    robust, aligned = both(results)
-    lines, table = [holds_of(loss, robust, aligned) for loss in pags_jax.sweeps.swept(robust)], correlations(results)
-    errors = [
-        f"{error:.3f} of {name}"
-        for name, column in (("a cosine", "cosine_error"), ("1 - LPIPS", "similarity_error"))
-        if (error := largest(aligned, column)) is not None
-    ]
-    small = f"Standard errors over images are up to {' and '.join(errors)}: smaller falls say little." if errors else ""
-    return [
-        "The paper: robustness off the manifold comes before accuracy falls, gradients look most like the score at a "
-        "middle strength, and excessive robustness gives up accuracy and sensitivity along the manifold as well. Each "
-        "entry is read off the rows by the rule in its column's name, medians over seeds; peaks as values at the "
-        f"weakest, the best and the strongest; falls from the most accurate strength to the strongest. {small}",
-        report.Table(lines, "Does each sweep show it?"),
-        "The paper's claim across models: off-manifold robustness explains which of them have aligned gradients, so "
-        "that alignment should fall as the deviation off the manifold grows. Over the models within 5 points of the "
-        "best accuracy, " + explain.sentence(table),
-        "Spearman's rank correlation, and in brackets the p-value (two-sided) from "
-        f"{explain.SHUFFLES} permutations of the models within their loss; given on: with the deviation on the "
-        "manifold partialled out. The share is measured on the very gradients whose alignment it predicts; the "
-        "deviations are measured without them.",
-        report.Table(explain.lines(table), "Alignment of the logit's gradient, and what predicts it.", fold=True),
-        *results.figures("alignment_by_robustness.png", "Alignment against deviation off the manifold",
-                         "One marker a model."),
-    ]  # fmt: skip
-
-
-def claims(results: Results) -> list[Claim]:
-    """Do alignment's peak, excessive robustness and the correlation show?"""
-    robust, aligned = both(results)
-    lines = [holds_of(loss, robust, aligned) for loss in pags_jax.sweeps.swept(robust)]
-
-    def count(text: str, *columns: str) -> Claim:
-        holds = [all(line[column].startswith("yes") for column in columns) for line in lines]
-        names_ = [line["loss"] for line, held in zip(lines, holds, strict=True) if held]
-        number = f"{sum(holds)} of {len(lines)} losses" + (f": {', '.join(names_)}" if names_ else "")
-        return Claim("pags", text, verdict_of(holds), number)
-
-    (row,) = (
-        row
-        for row in correlations(results)
-        if (row["models"], row["alignment"], row["measure"]) == (explain.ACCURATE, "similarity", "off")
-    )
-    known = row["rho"] is not None and row["rho"] < 0
-    text = "Off-manifold robustness explains which accurate models have aligned gradients (1 - LPIPS falls as the "
-    text += "deviation off the manifold grows; shown: p < 0.05)."
-    verdict = "shown" if known and row["p"] < 0.05 else "partly" if known else "not shown"
-    return [
-        count("Models become robust off the manifold before their accuracy falls.",
-              "off falls below on while accurate"),
-        count("Gradients look most like the score at a middle strength (1 - LPIPS).", "1 - LPIPS peaks inside"),
-        count("Excessive robustness gives up accuracy and sensitivity along the manifold.",
-              "the strongest loses accuracy", "and on-manifold sensitivity"),
-        Claim("pags", text, verdict, f"rank correlation {explain.with_p(row['rho'], row['p'])}, {row['n']} models"),
-    ]  # fmt: skip
-
-
 READS = {"robustness": "pags_robustness", "alignment": "pags_alignment", "distractor": "pags_distractor"}
 EXPERIMENT = Experiment(
     "pags_figures", Config, plan, draw=draw, heading="What each sweep shows, and which models have aligned gradients",
-    section=section, claims=claims, parts=(Part({preset: {} for preset in PRESETS}, reads=READS),),
+    section=claims.section, claims=claims.claims, parts=(Part({preset: {} for preset in PRESETS}, reads=READS),),
 )  # fmt: skip
 
 if __name__ == "__main__":

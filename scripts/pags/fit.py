@@ -67,25 +67,6 @@ def fit(
 ) -> tuple[Fit, float | None]:
     """Train a model, from its newest checkpoint if there is one.
 
-    Args:
-        task: What is compiled.
-        hyper: What is traced, the trainer's ``Hyper``.
-        x: ``(n, h, w, c)`` uint8 images on the device.
-        y: ``(n,)`` labels.
-        key: Draws parameters and all of the training.
-        epochs: How many in all.
-        folder: Of this run's checkpoints.
-        fingerprint: What the run is, see `checkpoints.save`.
-        save_minutes: Time between checkpoints; there is one at the end in any case.
-        driver: "steps", "scan" or "auto".
-        label: Shown with the progress.
-        trainer: The module whose ``init``, ``step`` and ``Metrics`` are meant: `training` for classifiers,
-            which is the default, `generative` for denoisers and autoencoders.
-
-    Returns:
-        The finished run, and images per second, without the first epoch of this process, which compiles (None if it is
-        the only one).
-
     Raises:
         FloatingPointError: At the first metric that is not finite; the message names it and the step.
         CheckpointError: See `checkpoints.restore`.

@@ -70,15 +70,6 @@ def images_of(config: Config) -> datasets.Images:
 def train(config: Config, data: datasets.Images, model: Any, loss: Callable[..., Any]) -> tuple[Any, rows.Row]:
     """Train a model to the end, from its checkpoint if there is one.
 
-    Args:
-        config: The configuration.
-        data: The images.
-        model: What to train.
-        loss: One of `pags_jax.generative`.
-
-    Returns:
-        The averaged variables, and columns that say how it went.
-
     Raises:
         ValueError: If the training diverges; the message names step and number.
     """
@@ -145,27 +136,14 @@ def as_stored(config: Config, variables: Any) -> Any:
 
 
 def mean_over(function: Callable[..., Any], *columns: Any, batch_size: int = 500) -> float:
-    """The mean of one number for each row, computed in batches.
-
-    Args:
-        function: Maps a batch of each column to ``(rows,)`` numbers; the last batch may be smaller.
-        columns: Arrays of as many rows each.
-        batch_size: Rows at once.
-    """
+    """The mean of one number for each row, computed in batches."""
     starts = range(0, len(columns[0]), batch_size)
     parts = [np.asarray(function(*(column[k : k + batch_size] for column in columns))) for k in starts]
     return float(np.concatenate(parts).mean(dtype=np.float64))
 
 
 def panel(images: np.ndarray, path: Path, *, labels: list[str], title: str) -> Path:
-    """Draw a grid of images as PNG.
-
-    Args:
-        images: ``(rows, columns, h, w, c)`` in [0, 1]; values outside are cut off.
-        path: Where; must end in ``.png``.
-        labels: Of the rows.
-        title: Of the figure.
-    """
+    """Draw a grid of images as PNG."""
     count, across, height, width, channels = images.shape
     tiled = np.clip(images, 0, 1).transpose(0, 2, 1, 3, 4).reshape(count * height, across * width, channels)
     made, axes = plot.figure(width=0.5 * across + 1.5, height=0.5 * count * height / width + 0.6, titles=(title,))

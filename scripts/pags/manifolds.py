@@ -12,7 +12,7 @@ from scripts.harness.experiment import Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import measuring
 
-_SCRIPTS = {"autoencoder": "autoencoder", "denoiser": "score"}
+SCRIPTS = {"autoencoder": "autoencoder", "denoiser": "score"}
 _SAME_IMAGES = {"fashion_mnist_full": "fashion_mnist", "mnist_test": "mnist"}
 """Data sets that hold images of another one."""
 
@@ -146,7 +146,7 @@ def _check_same_images(name: str, path: Path, trained: Path, dataset: str) -> No
     if known is None:
         print(f"note: --{name}: {path} does not say what images it is for; it must be {dataset}", file=sys.stderr)
     elif _SAME_IMAGES.get(known, known) != _SAME_IMAGES.get(dataset, dataset):
-        script = f"python -m scripts.pags.{_SCRIPTS[name]}"
+        script = f"python -m scripts.pags.{SCRIPTS[name]}"
         can = dataset in get_args(names.Unlabelled)
         fix = f"train one with {script} --dataset {dataset}" if can else f"{script} trains none for {dataset}"
         fix += ", or take --manifold local_pca" if name == "autoencoder" else ""

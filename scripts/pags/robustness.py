@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from scripts.harness import cli, compiling, placement, plot, report
 from scripts.harness.experiment import Claim, Part, Results, Row, verdict_of
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import figures, manifolds, measuring
+from scripts.pags import explain, manifolds, measuring
 
 #: The paper's twenty lengths, those of `pags_jax.robustness.REFERENCE_EPS` to six digits.
 REFERENCE_EPS = tuple(float(f"{10 ** (-3 + 5 * k / 19):.6g}") for k in range(20))
@@ -58,18 +58,22 @@ def files_of(config: Config, table: list[Row]) -> dict[str, Path]:
 
 
 def setup(config: Config, table: list[Row]) -> Ready:
-    """Images, tangent spaces and noise; a few of them are kept for a figure."""
+    """Images, tangent spaces and noise."""
     sample = measuring.sample(config, table)
     basis, mask = manifolds.basis_of(config, sample), manifolds.mask_of(config, sample)
     basis = manifolds.restricted(mask, basis)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     noise = jax.random.normal(key, (config.draws, *sample.x.shape), sample.x.dtype)
     noise = noise if mask is None else jnp.where(mask[None], noise, 0)
-    shown = slice(0, config.shown)
-    on, off = pags_jax.robustness.directions(basis[shown], noise[0][shown])
-    arrays = {"x": sample.x[shown], "on": on, "off": off, "rank": pags_jax.manifold.rank(basis[shown])}
-    measuring.save_arrays(config.out / "noise.npz", arrays)
     return Ready(sample.x, basis, noise, manifolds.ranks_of(basis, mask))
+
+
+def keep(config: Config, ready: Ready) -> None:
+    """Keep a few images, their noise on and off the manifold (unit length), and their rank, for a figure."""
+    shown = slice(0, config.shown)
+    on, off = pags_jax.robustness.directions(ready.basis[shown], ready.noise[0][shown])
+    arrays = {"x": ready.x[shown], "on": on, "off": off, "rank": pags_jax.manifold.rank(ready.basis[shown])}
+    measuring.save_arrays(config.out / "noise.npz", arrays)
 
 
 def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -> list[Row]:
@@ -91,7 +95,7 @@ def deviations(apply_fn, x, basis, noise, eps_l2):
 
 def regimes(results: Results) -> dict[tuple[str, str], Any]:
     """The regimes of each loss by each rule that was measured; None where no model could be."""
-    config = figures.Config()
+    config = explain.SHOWN
     rules = {"energy": results.of("pags_alignment"), "unit steps": results.rows}
     rules["unit steps, pixels that vary"] = results.of("pags_robustness_varying")
     found = {}
@@ -122,7 +126,7 @@ def section(results: Results) -> list[report.Block]:
         "the manifold has few dimensions and the rest many, so that a gradient without any direction passes the second "
         "rule. Pixels that vary: without those that are constant among an image's neighbours, such as a black "
         "background. Weak: before that holds. Aligned: it holds, and accuracy is within "
-        f"{figures.Config().tolerance:g} of the sweep's best. Excessive: accuracy has fallen for good. A sweep whose "
+        f"{explain.SHOWN.tolerance:g} of the sweep's best. Excessive: accuracy has fallen for good. A sweep whose "
         "best accuracy is not above chance by more than that has no regimes. The undefended model is strength 0.",
         report.Table(lines, "Strengths of each regime.", digits=3),
         *results.figures("regimes_*.png", "Accuracy, deviation on and off the manifold, and alignment against strength",
@@ -145,15 +149,12 @@ def claims(results: Results) -> list[Claim]:
 
 NAMED = {"trained": "pags_train"}
 LENGTHS = (0.07, 0.43, 1.33, 2.637, 5.0)  # A step of 2.637, in the paper's figures on 3,072 values, is 1.33 on 784.
-FILES = {
-    "autoencoder": ("pags_autoencoder", "autoencoder.safetensors"),
-    "denoiser": ("pags_score", "denoiser.safetensors"),
-}
+FILES = {name: (f"pags_{part}", f"{name}.safetensors") for name, part in manifolds.SCRIPTS.items()}
 SIZES = {"none": {"eps": (0.43, 1.33, 2.637), "images": 100}, "quick": {}, "full": {"eps": LENGTHS}, "paper": {}}
 VARYING = {preset: values | {"pixels": "varying"} for preset, values in SIZES.items()}
 EXPERIMENT = measuring.experiment(
-    "pags_robustness", Config, setup=setup, rows_of=rows_of, files=files_of, heading="Three regimes of robustness",
-    section=section, claims=claims,
+    "pags_robustness", Config, setup=setup, keep=keep, rows_of=rows_of, files=files_of,
+    heading="Three regimes of robustness", section=section, claims=claims,
     parts=(
         Part(SIZES | {"cifar10": {}}, reads=NAMED, files=FILES),
         Part(VARYING, "pags_robustness_varying", reads=NAMED),

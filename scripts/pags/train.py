@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from scripts.harness import cli, names, plot, report, rows, store
-from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness import cli, names, plot, rows, store
+from scripts.harness.experiment import Experiment, Part, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import accuracy, explain, figures, fit
+from scripts.pags import accuracy, fit
 from scripts.pags.strengths import Strengths
 
 if TYPE_CHECKING:
@@ -233,11 +233,7 @@ def task_of(config: Config, loss: names.Loss, classes: int) -> training.Task:
     return pags_jax.training.Task(
         pags_jax.models.create(config.model, classes=classes, **architecture),
         recipes.loss_function(
-            loss,
-            steps=config.steps,
-            unit=config.strength_unit,
-            norm=config.norm,
-            unroll=fit.is_stepwise(config.driver),
+            loss, steps=config.steps, unit=config.strength_unit, norm=config.norm, unroll=fit.is_stepwise(config.driver)
         ),
         recipes.augmentation_of(config.augment, config.dataset),
         config.batch_size,
@@ -279,64 +275,22 @@ def draw(config: Config, table: list[Row]) -> None:
     """
     if all(row["failure"] for row in table):
         raise ValueError(f"no model of {config.out} could be trained, see its rows; the first: {table[0]['failure']}")
-    plot.save(figures.draw_accuracy(table), config.out / "accuracy.png")
-
-
-def section(results: Results) -> list[report.Block]:
-    """Clean and attacked accuracy of every model of the sweep."""
-    table, columns = [], {"test_accuracy": "clean"}
-    for row in results.rows:
-        if row["failure"] is None:
-            norm = {"l2": "L2", "linf": "Linf"}[row.get("attack_norm") or "l2"]
-            attacked = dict(zip(row["attack_eps"], row["test_attacked"], strict=True))
-            under = {f"{norm} radius {eps:g}": share for eps, share in attacked.items()}
-            columns |= {name: name for name in under}
-            counted = max(row["test_no_gradient"], default=0) if "test_no_gradient" in row else None
-            table.append(row | under | {"no_gradient": counted})
-    by = {"loss": "loss", "strength": "strength"}
-    return [
-        "Every model sees the same training images. Attacks are projected gradient ascent (PGD) within a radius around "
-        "each image, for pixels in [0, 1], and stay within [0, 1]. Under attack an image counts as right only if an "
-        "attack on it had a gradient at every step; those without are counted by themselves.",
-        report.Table(report.medians(table, by, columns | {"no_gradient": "images without gradient"}),
-                     "Accuracy on test images as they are and under attack (medians over seeds).", digits=3),
-        *results.figures("accuracy.png", "Accuracy against the radius of the attack for each loss, and under attack "
-                         "against clean over all strengths", "Strengths are chosen on held-out training images."),
-    ]  # fmt: skip
-
-
-def claims(results: Results) -> list[Claim]:
-    """Do robust losses make models robust?"""
-    trained = [row for row in results.rows if row["failure"] is None]
-    best = figures.best(trained)
-    last = {loss: np.median([row["test_attacked"][-1] for row in report.where(best, loss=loss)])
-            for loss in (explain.BASELINE, *pags_jax.sweeps.swept(best))}  # fmt: skip
-    base = last.pop(explain.BASELINE, 0.0)
-    text = f"Robust losses raise accuracy under attack (largest radius, {trained[0]['attack_eps'][-1]:g})."
-    number = ", ".join(f"{loss.replace('_', ' ')} {value:.0%}" for loss, value in last.items())
-    return [Claim("pags", text, verdict_of([v > base for v in last.values()]), f"{number}; undefended {base:.0%}")]
+    plot.save(accuracy.draw_accuracy(table), config.out / "accuracy.png")
 
 
 #: What the sweep is trained with in reproduce: half as wide as the default, to save time; the quick one less still.
+ATTACK = {"attack_eps": (0.5, 1.0, 1.5), "attack_steps": 10, "attack_rows": 100}
 SWEEP: dict[str, dict[str, Any]] = {
-    "none": {
-        "width": 0.5, "train_rows": 2000, "epochs": 6, "steps": 3, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 10,
-        "attack_rows": 100,
-    },
-    "quick": {
-        "width": 0.25, "epochs": 3, "steps": 2, "attack_eps": (0.5,), "attack_steps": 2, "attack_rows": 100,
-        "train_rows": 1024, "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (0.1, 1.0),
-    },
-    "full": {
-        "width": 0.5, "train_rows": 4000, "epochs": 5, "steps": 3, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 10,
-        "attack_rows": 100,
-    },
-    "paper": {"epochs": 40, "steps": 10, "attack_eps": (0.5, 1.0, 1.5), "attack_steps": 20, "attack_rows": 1000},
+    "none": {"width": 0.5, "train_rows": 2000, "epochs": 6, "steps": 3} | ATTACK,
+    "quick": {"width": 0.25, "train_rows": 1024, "epochs": 3, "steps": 2, "strengths": (0.1, 1.0)} | ATTACK
+    | {"loss": ("cross_entropy", "gradient_norm", "adversarial"), "attack_eps": (0.5,), "attack_steps": 2},
+    "full": {"width": 0.5, "train_rows": 4000, "epochs": 5, "steps": 3} | ATTACK,
+    "paper": {"epochs": 40} | ATTACK | {"attack_steps": 20, "attack_rows": 1000},
 }  # fmt: skip
 BESIDE = {"dataset": "distractor", "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (1.0,)}
 EXPERIMENT = Experiment(
     "pags_train", Config, plan, rows_of, setup=images_of, finished=finished, draw=draw,
-    heading="Robust models: accuracy under attack", section=section, claims=claims,
+    heading="Robust models: accuracy under attack", section=accuracy.section, claims=accuracy.claims,
     parts=(
         Part(SWEEP | {"cifar10": {}}, seeds="sweeps"),
         Part({preset: values | BESIDE for preset, values in SWEEP.items()}, "pags_distractor_train", seeds="sweeps"),

@@ -8,7 +8,7 @@ import pytest
 from scripts import reproduce
 from scripts.harness import report, store
 from scripts.harness.experiment import Results
-from scripts.pags import alignment, figures, robustness, train
+from scripts.pags import accuracy, alignment, claims, robustness
 
 STRENGTHS = (0.1, 1.0, 10.0)
 CURVES = {
@@ -44,7 +44,7 @@ def line(monkeypatch):
 
     def read(**chosen):
         monkeypatch.setattr(store, "read_rows", lambda folder: list(rows_of(**chosen)))
-        (found,) = figures.section(both())[1].data
+        (found,) = claims.section(both())[1].data
         return found
 
     return read
@@ -75,7 +75,7 @@ def test_a_sweep_that_shows_nothing(line):
 
 def test_models_that_are_missing_are_left_out():
     table = [{"loss": "smoothness", "strength": s, "seed": 0, "on": on, "off": 1.0} for s, on in ((1, 0.3), (2, None))]
-    on, off = figures.medians(table, "smoothness", "on", "off")
+    on, off = claims.medians(table, "smoothness", "on", "off")
     np.testing.assert_array_equal(on, [0.3])
     np.testing.assert_array_equal(off, [1.0])
 
@@ -86,7 +86,7 @@ def test_a_loss_without_values_says_so(monkeypatch):
     gone = dict.fromkeys(("on", "off", "cosine", "similarity", "cosine_error", "similarity_error"))
     table += [row | gone | {"loss": "adversarial"} for row in table]
     monkeypatch.setattr(store, "read_rows", lambda folder: table)
-    text, found, *_ = figures.section(both())
+    text, found, *_ = claims.section(both())
     assert "up to 0.010 of a cosine and 0.020 of 1 - LPIPS" in text
     usable, unusable = found.data
     assert usable["cosine peaks inside"].startswith("yes")
@@ -113,7 +113,7 @@ def test_accuracy_says_how_many_images_no_attack_could_test(monkeypatch):
     table = [row | {"test_attacked": [0.6, 0.4], "test_no_gradient": count} for count in ([0, 3], [7, 1])]
     table += [row | {"strength": 2.0, "test_attacked": [0.5, 0.2]}]
     monkeypatch.setattr(store, "read_rows", lambda folder: table)
-    counted, before = train.section(both())[1].data
+    counted, before = accuracy.section(both())[1].data
     assert (counted["images without gradient"], counted["L2 radius 1"]) == (5, 0.4)
     assert before["images without gradient"] is None
 
