@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scripts.harness import cli, names, placement, rows
+from scripts.harness import cli, compiling, names, placement, rows
 from scripts.harness.lazy import fmu_jax, jax
 
 if TYPE_CHECKING:
@@ -123,3 +123,10 @@ def measured(problem: Problem, params: Any) -> rows.Row:
     """Metrics of a model on the test rows, as columns."""
     labels = fmu_jax.predict_labels(problem.objective, params, problem.test.x)
     return metric_columns(fmu_jax.metrics.group_metrics(labels, problem.test))
+
+
+@compiling.compiled(images=False)
+def metrics_of_all(objective, models, test):
+    """Group metrics of each of ``(draws, d)`` linear models."""
+    labels = fmu_jax.predict_labels
+    return jax.lax.map(lambda params: fmu_jax.metrics.group_metrics(labels(objective, params, test.x), test), models)

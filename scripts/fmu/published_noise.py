@@ -108,16 +108,8 @@ def published(config: Config, problem: Problem, forget: np.ndarray) -> list[tupl
 
 def measure(problem: Problem, models: Any) -> dict[str, float]:
     """Mean test metrics of ``(draws, d)`` models."""
-    return {name: float(value) for name, value in _measure(problem.objective, models, problem.test).items()}
-
-
-@compiling.compiled(images=False)
-def _measure(objective, models, test):
-    def one(params):
-        return fmu_jax.metrics.group_metrics(fmu_jax.predict_labels(objective, params, test.x), test)
-
-    every = jax.lax.map(one, models)
-    return {name: getattr(every, name).mean() for name in MEASURES}
+    every = problems.metrics_of_all(problem.objective, models, problem.test)
+    return {name: float(getattr(every, name).mean()) for name in MEASURES}
 
 
 def perturbed(config: Config, problem: Problem, forget: np.ndarray, unit: Any, epsilon: float) -> Row:

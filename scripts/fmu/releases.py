@@ -180,11 +180,8 @@ def released(config: Config, problem: Problem, kind: str, batches, rehearsed, ke
 
 def publishing(params, distance, scale, admitted, shape, keys):
     """Independent releases of one model."""
-    return jax.vmap(
-        lambda key: (
-            fmu_jax.releases.release(params, distance, key=key, scale=scale, admitted=admitted, shape=shape).params
-        )
-    )(keys)
+    release = partial(fmu_jax.releases.release, params, distance, scale=scale, admitted=admitted, shape=shape)
+    return jax.vmap(lambda key: release(key=key).params)(keys)
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -219,19 +216,11 @@ def perturbed(config: Config, problem: Problem, mu: float, batches, rehearsed, k
     return table
 
 
-def measure(problem: Problem, models: jax.Array) -> dict[str, float]:
+def measure(problem: Problem, models: Any) -> dict[str, float]:
     """Mean test metrics of ``(draws, d)`` models, and the spread of accuracy over them."""
-    every = _measure(problem.objective, models, problem.test)
+    every = problems.metrics_of_all(problem.objective, models, problem.test)
     spread = {"accuracy_spread": float(every.accuracy.std())}
     return {name: float(getattr(every, name).mean()) for name in MEASURES} | spread
-
-
-@compiling.compiled(images=False)
-def _measure(objective, models, test):
-    def one(params):
-        return fmu_jax.metrics.group_metrics(fmu_jax.predict_labels(objective, params, test.x), test)
-
-    return jax.lax.map(one, models)
 
 
 def draw(config: Config, table: list[Row]) -> None:

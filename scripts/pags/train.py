@@ -123,9 +123,9 @@ class Config(cli.Common):
 class Split(NamedTuple):
     """Images and labels on the device: to train on, to choose by, to measure on."""
 
-    train: tuple[jax.Array, jax.Array]
-    validation: tuple[jax.Array, jax.Array]
-    test: tuple[jax.Array, jax.Array]
+    train: tuple[Any, Any]
+    validation: tuple[Any, Any]
+    test: tuple[Any, Any]
 
 
 def plan(config: Config) -> list[dict[str, Any]]:
@@ -163,11 +163,8 @@ def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> Row:
     task = task_of(config, unit["loss"], len(data.classes))
     hyper = hyper_of(config, unit, training.steps_per_epoch(task, len(split.train[0])))
     for_training, for_attacks = jax.random.split(jax.random.key(unit["seed"]))
-    row = {
-        "loss_strength": float(hyper.strength),
-        "learning_rate": float(hyper.learning_rate),
-        "train_rows": len(split.train[0]),
-    }
+    row = {"loss_strength": float(hyper.strength), "learning_rate": float(hyper.learning_rate)}
+    row |= {"train_rows": len(split.train[0])}
     try:
         done, images_per_s = fit.fit(
             task,
