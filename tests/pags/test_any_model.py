@@ -167,6 +167,7 @@ def test_under_jit(library, expected):
     assert_equal(jax.jit(lambda x, y: measures(model, x, y))(X, Y), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["plain", "nnx", "callback"])
 def test_without_jit(library, expected):
     """Eager calls with `jax.disable_jit`, as one debugs, on NumPy's arrays."""
