@@ -128,6 +128,7 @@ def sweeps():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", ["linear", "curved"])
 def test_robust_networks_have_less_gradient_off_the_manifold_than_standard_ones(sweeps, manifold):
     """In every seed, by 0.05 of the squared length at least; and less in the distractor."""

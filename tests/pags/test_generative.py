@@ -271,6 +271,7 @@ def draw_points(key, n):
     return points.astype(jnp.float32).reshape(n, 1, 1, 2), jnp.asarray(CLASS_OF)[part]
 
 
+@pytest.mark.slow
 def test_trained_scores_approach_the_closed_form_of_a_mixture():
     """Conditional, unconditional and Bayes gradients; errors are root mean squares relative to the truth's."""
     model, steps = Perceptron(), 1500
