@@ -48,6 +48,7 @@ def test_constants_inside_of_jit_are_checked_too():
         jax.jit(lambda: losses.cross_entropy(lambda x: x, broken, Y))()
 
 
+@pytest.mark.slow
 def test_numpys_float64_images_are_used_without_a_word():
     """In a session without float64, where asking for it warns; warnings are errors here."""
     x, y = np.random.default_rng(0).uniform(size=(3, 2, 2, 3)), np.array([0, 1, 1])

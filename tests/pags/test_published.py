@@ -238,7 +238,9 @@ DENOISERS = {
 NCSNPP = {"embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2}
 
 
-@pytest.mark.parametrize("name", DENOISERS)
+@pytest.mark.parametrize(
+    "name", ["ddpmpp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ncsnpp", "adm"))]
+)
 def test_denoisers_equal_slow_ones(name, tmp_path):
     model = DENOISERS[name]
     state = tensors(model, "edm")

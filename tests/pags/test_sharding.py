@@ -109,6 +109,7 @@ def measured(x, y, basis, noise, key):
     }
 
 
+@pytest.mark.slow
 def test_gradients_attacks_and_measures():
     x, y = images(size=28)
     x = x[..., :1].astype(jnp.float64) / 255

@@ -166,6 +166,7 @@ def test_empirical_mu_stays_below_the_truth_and_comes_near_it():
     assert found.mean() > 0.25
 
 
+@pytest.mark.slow
 def test_empirical_mu_catches_too_little_noise_and_no_removal():
     """Releases that claim mu = 0.5, of models 0.05 apart: right, at half the scale, and with nothing removed."""
     keys, split = jax.random.split(jax.random.key(3), 2 * 20_000).reshape(2, -1), jax.random.key(4)
