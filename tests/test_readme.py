@@ -52,7 +52,12 @@ def users_numerics():
 
 @pytest.mark.usefixtures("users_numerics")
 @pytest.mark.parametrize(
-    ("code", "output"), [pytest.param(*found, id=page) for page in PAGES for found in EXAMPLE.findall(TEXTS[page])]
+    ("code", "output"),
+    [  # Training a network takes long without XLA's optimiser.
+        pytest.param(*found, id=page, marks=[pytest.mark.slow] * ("training." in found[0]))
+        for page in PAGES
+        for found in EXAMPLE.findall(TEXTS[page])
+    ],
 )
 def test_examples_run_and_print_what_is_shown(code, output, capsys):
     assert len(code.splitlines()) <= 22

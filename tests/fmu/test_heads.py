@@ -182,6 +182,7 @@ def test_bad_input_is_refused():
         heads.as_rows(jnp.ones((2, 2)), radius=0.0)
 
 
+@pytest.mark.slow
 def test_many_classes_and_many_groups_are_the_linear_models_side_by_side():
     three = (np.arange(N) % 3).astype(np.int32)
     data, noise = (

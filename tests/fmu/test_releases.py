@@ -186,6 +186,7 @@ def test_a_series_of_releases_scans_and_holds_the_retrained_model():
     assert len(np.unique(np.round(np.asarray(found.params - exact) / scale, 3))) == exact.size
 
 
+@pytest.mark.slow
 def test_a_head_of_many_classes_is_one_release():
     rng = np.random.default_rng(0)
     x = heads.as_rows(jnp.asarray(rng.normal(size=(150, 4))))
@@ -204,7 +205,7 @@ def test_a_head_of_many_classes_is_one_release():
     assert float(published.mu) == pytest.approx(bound / 0.1)
 
 
-@pytest.mark.parametrize("shaped", [False, True])
+@pytest.mark.parametrize("shaped", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_stream_releases_every_model_and_refreshes_on_the_distance(shaped):
     """No perturbation in training; each model within the admitted distance of the retrained one, before the noise."""
     data = datasets.synthetic(400, 3, seed=1).train

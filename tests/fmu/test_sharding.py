@@ -67,7 +67,8 @@ def train(objective, data):
     ("method", "n"),
     [
         pytest.param("fair_newton", 960 * 32, marks=pytest.mark.slow),
-        *((method, 1_000) for method in sorted(set(METHODS) - {"sharded"})),
+        pytest.param("descent", 1_000, marks=pytest.mark.slow),
+        *((method, 1_000) for method in sorted(set(METHODS) - {"sharded", "descent"})),
     ],
 )
 def test_a_certified_removal(method, n):
