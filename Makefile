@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test slow lint bench
+.PHONY: help setup reproduce test slow lint docs bench
 
 PYTHON ?= $(shell for name in python3 python3.12 python3.11 python3.13 python; do \
 	if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$name; break; fi; done)
@@ -62,6 +62,9 @@ lint: $(STAMP)  ## Check style, formatting and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m basedpyright
+
+docs: $(STAMP)  ## Build the reference and the guide; they begin at docs/index.html
+	$(RUN) -m scripts.build_docs $(ARGS)
 
 bench: $(STAMP)  ## Run all benchmarks; they measure, print a table and write JSON
 	@set -e; for script in $$(grep -l '__name__ == "__main__"' benchmarks/*.py); do \

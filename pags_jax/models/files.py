@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +37,7 @@ class Pretrained(NamedTuple):
       about: what is known of it, in plain values.
     """
 
-    model: nn.Module
+    model: Any
     variables: dict[str, Any]
     about: dict[str, Any]
 
