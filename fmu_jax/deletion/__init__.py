@@ -30,7 +30,7 @@ Modules:
     records: certificates and the chain that they form.
     seal: a keyed digest of all that the ledger holds.
     exports: ``model.json`` and ``certificates/``.
-    training: from a table to a new store.
+    planning, training: from a table to a new store.
     requests: a deletion request, wholly done or not begun.
     verification: recompute everything and compare; evidence, ledger_checks and model_checks are its parts.
     page, curves: the report.
@@ -42,9 +42,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fmu_jax.deletion.page import report
+    from fmu_jax.deletion.planning import Plan
     from fmu_jax.deletion.requests import Receipt, delete
     from fmu_jax.deletion.table import Table
-    from fmu_jax.deletion.training import Plan, Trained, train
+    from fmu_jax.deletion.training import Trained, train
     from fmu_jax.deletion.verification import Outcome, verify
     from fmu_jax.deletion.words import UnwrittenError
 
@@ -63,9 +64,10 @@ __all__ = [
 
 _HOMES = {
     "report": "page",
+    "Plan": "planning",
     **dict.fromkeys(("Receipt", "delete"), "requests"),
     "Table": "table",
-    **dict.fromkeys(("Plan", "Trained", "train"), "training"),
+    **dict.fromkeys(("Trained", "train"), "training"),
     **dict.fromkeys(("Outcome", "verify"), "verification"),
     "UnwrittenError": "words",
 }
