@@ -6,10 +6,12 @@ extra ``deletion``: ``pip install 'fmu-pags-jax[deletion]'``.
 >>> import tempfile
 >>> from pathlib import Path
 >>> from fmu_jax import Objective, deletion
->>> people = "id,age,sex,paid\n" + "".join(f"{k},{k * 37 % 50},{'mw'[k % 2]},{k * 7 % 50 > 20}\n" for k in range(300))
+>>> lines = ["id,age,score,job,sex,paid"]
+>>> for k in range(400):
+...     lines.append(f"{k},{k * 37 % 50},{k * 11 % 7},{'abc'[k % 3]},{'mw'[k % 2]},{k * 7 % 50 > 20}")
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     table, store = Path(folder, "people.csv"), Path(folder, "store")
-...     _ = table.write_text(people)
+...     _ = table.write_text("\n".join(lines))
 ...     source = deletion.Table(table, id="id", label="paid", group="sex")
 ...     trained = deletion.train(store, source, objective=Objective(l2=1e-3, fairness=1.0), seed=0)
 ...     receipt = deletion.delete(store, ["7", "12"])

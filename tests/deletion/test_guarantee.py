@@ -17,6 +17,7 @@ from fmu_jax import Objective
 from fmu_jax.deletion import cli, exports, guarantee, ledger, planning, requests, training
 from fmu_jax.deletion.flags import Train
 from fmu_jax.deletion.model import as_data
+from fmu_jax.deletion.table import Table
 from fmu_jax.penalties import Penalty
 from tests.deletion import tables
 
@@ -164,7 +165,7 @@ def test_an_objective_that_a_store_cannot_keep_is_refused(tmp_path):
     made = Objective(l2=1e-3, fairness=1.0, penalty=Penalty(match=[[1.0, 0.0], [0.0, 0.0]]))
     for objective in (reweighed, made):
         with pytest.raises(ValueError, match="a store keeps `l2`, `fairness` and the name of a `penalty`"):
-            training.train(tmp_path / "model", None, objective=objective)
+            training.train(tmp_path / "model", Table(Path("a.csv"), "id", "paid", "sex"), objective=objective)
 
 
 def test_the_plan_sets_the_noise(tmp_path):
