@@ -13,7 +13,7 @@ import pytest
 import scipy.special
 from scipy import optimize, stats
 
-from fmu_jax import Objective
+from fmu_jax import Objective, releases
 from fmu_jax.deletion import cli, exports, guarantee, ledger, planning, requests, training
 from fmu_jax.deletion.flags import Train
 from fmu_jax.deletion.model import as_data
@@ -106,7 +106,11 @@ def test_a_series_costs_what_independent_formulas_say(store):
             (spent.series_epsilon, epsilon_of(total, settings.delta)),
         ):
             assert exact * (1 - 1e-12) <= said <= exact * (1 + 2e-5)
-    assert guarantee.cost(settings, 16_384 * 4 // 8).series_mu <= settings.mu
+    for number in (4, 5, 255, 256, 257, 16_384 * 4):
+        mus = np.repeat([first, first / 1024], [4, number - 4])
+        composed = float(releases.compose(mus))
+        said = guarantee.cost(settings, number).series_mu
+        assert composed * (1 - 1e-9) <= said <= min(composed * (1 + 2e-5), settings.mu)
 
 
 def test_a_series_goes_on_when_the_planned_releases_are_used_up(store):
