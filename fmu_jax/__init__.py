@@ -10,7 +10,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``audit`` | does the guarantee hold in fact? empirical epsilon, U-LiRA, KLoM, membership attack |
 | ``datasets`` | ``load``: compas, adult, hsls, synthetic; ``from_csv``, whole or in parts |
 | ``objective`` | ``Objective``: loss, ridge, fairness penalty, perturbation; value, gradient, Hessian, products |
-| ``penalties``, ``cells`` | the fairness penalties, summed over pairs of groups, in O(n) from cell sums |
+| ``penalties``, ``penalty_forms``, ``cells`` | the fairness penalties, by name; in O(n) from cell sums |
 | ``fitting`` | ``fit``: damped Newton, Newton-CG, L-BFGS |
 | ``conjugate_gradients`` | the matrix-free linear solver |
 | ``linalg`` | factorisations that can be mapped over |

@@ -6,10 +6,12 @@ extra ``deletion``: ``pip install 'fmu-pags-jax[deletion]'``.
 >>> import tempfile
 >>> from pathlib import Path
 >>> from fmu_jax import Objective, deletion
->>> people = "id,age,sex,paid\n" + "".join(f"{k},{k * 37 % 50},{'mw'[k % 2]},{k * 7 % 50 > 20}\n" for k in range(300))
+>>> lines = ["id,age,score,job,sex,paid"]
+>>> for k in range(400):
+...     lines.append(f"{k},{k * 37 % 50},{k * 11 % 7},{'abc'[k % 3]},{'mw'[k % 2]},{k * 7 % 50 > 20}")
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     table, store = Path(folder, "people.csv"), Path(folder, "store")
-...     _ = table.write_text(people)
+...     _ = table.write_text("\n".join(lines))
 ...     source = deletion.Table(table, id="id", label="paid", group="sex")
 ...     trained = deletion.train(store, source, objective=Objective(l2=1e-3, fairness=1.0), seed=0)
 ...     receipt = deletion.delete(store, ["7", "12"])
@@ -30,7 +32,7 @@ Modules:
     records: certificates and the chain that they form.
     seal: a keyed digest of all that the ledger holds.
     exports: ``model.json`` and ``certificates/``.
-    training: from a table to a new store.
+    planning, training: from a table to a new store.
     requests: a deletion request, wholly done or not begun.
     verification: recompute everything and compare; evidence, ledger_checks and model_checks are its parts.
     page, curves: the report.
@@ -42,9 +44,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fmu_jax.deletion.page import report
+    from fmu_jax.deletion.planning import Plan
     from fmu_jax.deletion.requests import Receipt, delete
     from fmu_jax.deletion.table import Table
-    from fmu_jax.deletion.training import Plan, Trained, train
+    from fmu_jax.deletion.training import Trained, train
     from fmu_jax.deletion.verification import Outcome, verify
     from fmu_jax.deletion.words import UnwrittenError
 
@@ -63,9 +66,10 @@ __all__ = [
 
 _HOMES = {
     "report": "page",
+    "Plan": "planning",
     **dict.fromkeys(("Receipt", "delete"), "requests"),
     "Table": "table",
-    **dict.fromkeys(("Plan", "Trained", "train"), "training"),
+    **dict.fromkeys(("Trained", "train"), "training"),
     **dict.fromkeys(("Outcome", "verify"), "verification"),
     "UnwrittenError": "words",
 }

@@ -58,6 +58,7 @@ def run_command(
     commands: Mapping[str, tuple[type[Base], Callable[[Any], Any]]],
     *,
     description: str,
+    prog: str | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run a program whose first word names one of several commands, and turn a user's errors into one line.
@@ -66,6 +67,7 @@ def run_command(
         commands: By name, the command's configuration (a frozen dataclass derived from `Base`, whose fields without a
             default are required) and what does its work.
         description: What ``--help`` says of the program.
+        prog: Its name there; by default what it was started as.
         argv: The words after the program's name; by default those of this process.
 
     Returns:
@@ -82,7 +84,7 @@ def run_command(
     ]
     words = list(sys.argv[1:] if argv is None else argv)
     either: Any = typing.Union[tuple(kinds)]  # noqa: UP007 - made of values
-    config = checked(tyro.cli(either, args=words, description=description, config=TYRO))
+    config = checked(tyro.cli(either, prog=prog, args=words, description=description, config=TYRO))
     main = next(main for config_type, main in commands.values() if type(config) is config_type)
     try:
         main(config)

@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     commands = {name: (config_type, _in_flags(command)) for name, (config_type, command) in COMMANDS.items()}
     try:
-        return cli.run_command(commands, description=DESCRIPTION, argv=argv)
+        return cli.run_command(commands, description=DESCRIPTION, prog="fmu-delete", argv=argv)
     except UnwrittenError as error:
         print(f"error: {error}", file=sys.stderr)
         return UNWRITTEN

@@ -13,7 +13,7 @@ from fmu_jax.penalty_forms import PenaltyName
 class Base(cli.Base):
     """Flags that every command has."""
 
-    compilation_cache: bool = True
+    no_compilation_cache: bool = False
     """Compile anew, in place of taking compiled programs from your cache folder and leaving them there. The folder is
     $JAX_COMPILATION_CACHE_DIR, else fmu-pags-jax in $XDG_CACHE_HOME or ~/.cache."""
 

@@ -93,22 +93,39 @@ def publish(settings: "Settings", params: Any, apart: float, number: int, shape:
 
 def cost(settings: "Settings", number: int) -> Cost:
     """What is spent after release ``number``; nothing at 0."""
-    first, later = (
-        float(mu_of(settings.admitted * share, np.asarray(settings.scale, np.float64))) for share in (1.0, RETRAINED)
-    )
-    return _cost(first, later, settings.releases, settings.delta, number)
-
-
-@functools.lru_cache(maxsize=4096)
-def _cost(first: float, later: float, planned: int, delta: float, number: int) -> Cost:
     if not number:
-        return Cost(0.0, 0.0, 0.0, 0.0, planned)
-    mu = first if number <= planned else later
-    early = min(number, planned)
-    total = float(releases.compose(np.repeat([first, later], [early, number - early])))
-    epsilons = (float(privacy.gaussian_epsilon(value, 1.0, delta)) for value in (mu, total))
-    one, all_ = (rounded_up(value, DIGITS) for value in epsilons)
-    return Cost(rounded_up(mu, DIGITS), one, rounded_up(total, DIGITS), all_, planned - early)
+        return Cost(0.0, 0.0, 0.0, 0.0, settings.releases)
+    first, later = (_mu(settings.admitted * share, settings.scale) for share in (1.0, RETRAINED))
+    mu, planned = (first if number <= settings.releases else later), settings.releases
+    total, epsilon = (
+        part[number % _BLOCK] for part in _series(first, later, planned, settings.delta, number // _BLOCK)
+    )
+    said = (rounded_up(float(value), DIGITS) for value in (mu, _epsilon(mu, settings.delta), total, epsilon))
+    return Cost(*said, max(planned - number, 0))
+
+
+_BLOCK = 256
+"""For how many releases costs are computed at once: a single one takes as long."""
+
+
+@functools.lru_cache
+def _series(first: float, later: float, planned: int, delta: float, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """What all releases cost together, mu and epsilon, after each release of a block."""
+    numbers = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
+    early = np.minimum(numbers, planned)
+    # ``releases.compose`` of two kinds of equal parts, with room for its roundings.
+    total = np.sqrt(early * first**2 + (numbers - early) * later**2) * (1 + 1e-14)
+    return total, np.asarray(privacy.gaussian_epsilon(total, 1.0, delta))
+
+
+@functools.lru_cache
+def _mu(apart: float, scale: float) -> float:
+    return float(mu_of(apart, np.asarray(scale, np.float64)))
+
+
+@functools.lru_cache
+def _epsilon(mu: float, delta: float) -> float:
+    return float(privacy.gaussian_epsilon(mu, 1.0, delta))
 
 
 def rounded_up(value: float, digits: int) -> float:
@@ -147,7 +164,7 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
       fresh: whether the last one came with this certificate.
     """
     spent, delta = cost(settings, number), f"delta {settings.delta:g}"
-    planned = float(privacy.gaussian_epsilon(settings.mu, 1.0, settings.delta))
+    planned = _epsilon(settings.mu, settings.delta)
     series = (
         f"Planned is a series of {settings.releases} releases that together stay within epsilon {planned:.4g} at "
         f"{delta} (mu {settings.mu:.4g}); {spent.left} of them are left. Later ones are retrained before they are "

@@ -16,9 +16,30 @@ from fmu_jax.deletion import people
 
 
 class Table(NamedTuple):
-    """What to read, and as what; ``fmu_jax.deletion.command.Train`` says what each means."""
+    """A table of people: which file, and what its columns are.
 
-    path: Path
+    Attributes:
+      path: CSV, compressed or not, or Parquet (.parquet, .pq).
+      id: column of the identifiers: text or whole numbers, one for each person, exact (007 is not 7).
+      label: column to predict.
+      group: column of the protected attribute, each of whose values is a group; of several columns, each combination
+        of their values that occurs. They stay features.
+      positive: label values that count as 1; not needed where the label has two values (then the larger is 1).
+      group_one: group values that make up group 1, all others being group 0; for a single column.
+      drop: columns to leave out.
+      missing: people with a missing value: "error" refuses the table, "drop" leaves them out.
+      na_values: text that stands for a missing value, beside the words that usually do.
+      default_na: whether those words (NA, null, nan and the like) are missing values.
+      categorical: columns each of whose values is a category, exactly as it stands.
+      layout: separator, decimal mark and encoding of a CSV file.
+      scaling: "standardise", "minmax" or "maxnorm", before rows are brought to norm 1.
+      max_categories: the most values that a text column may have.
+      min_group_rows: fewest people of a group, where there are more than two groups.
+      small_groups: groups of fewer people: "error" refuses the table, "merge" makes them one more group, "other".
+      test_fraction: share of people held out to measure accuracy and fairness, in (0, 1); they can be deleted too.
+    """
+
+    path: str | Path
     id: str
     label: str
     group: str | Sequence[str]
@@ -54,13 +75,13 @@ def read(table: Table, *, seed: int) -> tuple[list[str], datasets.Split]:
     """
     source, missing = str(table.path), Missing(tuple(table.na_values), table.default_na)
     content = read_table(
-        table.path, missing=missing, layout=table.layout, text=(table.id,), categorical=table.categorical
+        Path(table.path), missing=missing, layout=table.layout, text=(table.id,), categorical=table.categorical
     )
     attributes = (table.group,) if isinstance(table.group, str) else tuple(table.group)
     require_columns(content.columns, (table.id, table.label, *attributes), source=source)
     if table.group_one and len(attributes) > 1:
         raise ValueError(
-            f"--group-one makes two groups of one column, and --group names {len(attributes)}; leave it out"
+            f"`group_one` makes two groups of one column, and `group` names {len(attributes)}; leave it out"
         )
     ids = content[table.id].tolist()
     people.check_ids(ids, source=source)
@@ -69,8 +90,8 @@ def read(table: Table, *, seed: int) -> tuple[list[str], datasets.Split]:
         label=table.label,
         group=attributes,
         seed=seed,
-        positive=_values(content[table.label], missing, table.positive, "--positive"),
-        group_one=_values(content[next(iter(attributes))], missing, table.group_one, "--group-one"),
+        positive=_values(content[table.label], missing, table.positive, "`positive`"),
+        group_one=_values(content[next(iter(attributes))], missing, table.group_one, "`group_one`"),
         drop=(table.id, *table.drop),
         scaling=table.scaling,
         test_fraction=table.test_fraction,
@@ -86,17 +107,17 @@ def read(table: Table, *, seed: int) -> tuple[list[str], datasets.Split]:
     return ids, split
 
 
-def _values(column: pd.Series, missing: Missing, texts: Sequence[str], flag: str) -> tuple[Any, ...] | None:
+def _values(column: pd.Series, missing: Missing, texts: Sequence[str], name: str) -> tuple[Any, ...] | None:
     """The column's values that are written so; None where no text is given."""
     if not texts:
         return None
     try:
         present = plain(column, missing).dropna().unique().tolist()
     except Unsuitable as error:
-        raise ValueError(f"{flag}: column {column.name!r} holds {error}") from None
+        raise ValueError(f"{name}: column {column.name!r} holds {error}") from None
     for text in texts:
         if not any(_means(text.strip(), value) for value in present):
-            raise ValueError(f"{flag}: column {column.name!r} has no value {text!r}; it holds {listed(present, 10)}")
+            raise ValueError(f"{name}: column {column.name!r} has no value {text!r}; it holds {listed(present, 10)}")
     return tuple(value for value in present if any(_means(text.strip(), value) for text in texts))
 
 

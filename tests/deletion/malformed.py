@@ -426,7 +426,7 @@ TYPED = [
     Case(
         "a label of dates, said",
         columns(hired=DATES),
-        "--positive: column 'hired' holds dates",
+        "`positive`: column 'hired' holds dates",
         {"positive": ("2020-01-01",)},
     ),
     Case("a dictionary of numbers", columns(score=pd.Categorical(NUMBER))),

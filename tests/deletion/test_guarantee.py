@@ -13,9 +13,12 @@ import pytest
 import scipy.special
 from scipy import optimize, stats
 
-from fmu_jax.deletion import cli, exports, guarantee, ledger, requests, training
+from fmu_jax import Objective, releases
+from fmu_jax.deletion import cli, exports, guarantee, ledger, planning, requests, training
 from fmu_jax.deletion.flags import Train
 from fmu_jax.deletion.model import as_data
+from fmu_jax.deletion.table import Table
+from fmu_jax.penalties import Penalty
 from tests.deletion import tables
 
 
@@ -65,15 +68,15 @@ def test_a_release_is_not_the_model_and_noise_is_drawn_anew(trained, tmp_path):
 
 
 def test_noise_has_the_shape_and_scale_that_is_stated(store):
-    """300 releases of one model, whitened by NumPy: a standard normal, coordinate by coordinate and in length."""
+    """200 releases of one model, whitened by NumPy: a standard normal, coordinate by coordinate and in length."""
     settings, state, rows = tables.look(store)
     shape = guarantee.shape_of(rows[settings.test_rows :, :-2], settings.l2)
     params = np.asarray(state.params)
-    drawn = np.array([guarantee.publish(settings, params, 0.0, 1, shape) for _ in range(300)])
+    drawn = np.array([guarantee.publish(settings, params, 0.0, 1, shape) for _ in range(200)])
     white = (drawn - params) @ np.linalg.cholesky(shape) / settings.scale
     assert stats.kstest(white.ravel(), "norm").pvalue > 1e-6
     assert stats.kstest((white**2).sum(axis=1), "chi2", args=(white.shape[1],)).pvalue > 1e-6
-    assert np.abs(np.corrcoef(white.T) - np.eye(white.shape[1])).max() < 0.3
+    assert np.abs(np.corrcoef(white.T) - np.eye(white.shape[1])).max() < 0.4
 
 
 def test_keys_are_of_128_bits_and_of_the_operating_system(monkeypatch):
@@ -103,7 +106,11 @@ def test_a_series_costs_what_independent_formulas_say(store):
             (spent.series_epsilon, epsilon_of(total, settings.delta)),
         ):
             assert exact * (1 - 1e-12) <= said <= exact * (1 + 2e-5)
-    assert guarantee.cost(settings, 16_384 * 4 // 8).series_mu <= settings.mu
+    for number in (4, 5, 255, 256, 257, 16_384 * 4):
+        mus = np.repeat([first, first / 1024], [4, number - 4])
+        composed = float(releases.compose(mus))
+        said = guarantee.cost(settings, number).series_mu
+        assert composed * (1 - 1e-9) <= said <= min(composed * (1 + 2e-5), settings.mu)
 
 
 def test_a_series_goes_on_when_the_planned_releases_are_used_up(store):
@@ -146,6 +153,8 @@ def test_a_statement_says_the_numbers_of_its_certificate(store):
     ("plan", "said"),
     [
         ({"mu": 1.0, "epsilon": 1.0}, "`mu` and `epsilon` say the same in two ways"),
+        ({"mu": 0.0}, "`mu` must be positive and finite, got 0.0"),
+        ({"releases": 0}, "`releases` must be a whole number of at least 1, got 0"),
         ({"admitted": 1e-15}, r"admitted distance 1e-15 is out of reach: at least .* a larger `l2` or `admitted`"),
     ],
 )
@@ -155,6 +164,14 @@ def test_plans_that_cannot_be_kept_are_refused(tmp_path, plan, said):
     assert not (tmp_path / "model").exists()
 
 
+def test_an_objective_that_a_store_cannot_keep_is_refused(tmp_path):
+    reweighed = Objective(l2=1e-3, fairness=1.0, reweigh=True)
+    made = Objective(l2=1e-3, fairness=1.0, penalty=Penalty(match=[[1.0, 0.0], [0.0, 0.0]]))
+    for objective in (reweighed, made):
+        with pytest.raises(ValueError, match="a store keeps `l2`, `fairness` and the name of a `penalty`"):
+            training.train(tmp_path / "model", Table(Path("a.csv"), "id", "paid", "sex"), objective=objective)
+
+
 def test_the_plan_sets_the_noise(tmp_path):
     """An admitted distance and mu as they are given; the scale is admitted sqrt(releases) / mu, and the reserve."""
     done = tables.make_store(tmp_path / "model", mu=0.5, admitted=0.03, releases=9)
@@ -162,7 +179,7 @@ def test_the_plan_sets_the_noise(tmp_path):
     assert (settings.mu, settings.admitted, settings.releases) == (0.5, 0.03, 9)
     assert settings.scale == pytest.approx(0.03 * 3 / 0.5 / math.sqrt(1 - 1 / 64), rel=1e-9)
     scales = [scale for scale, _ in done.series.values()]
-    np.testing.assert_allclose(np.array(scales) / scales[0], np.sqrt(training.SERIES), rtol=1e-9)
+    np.testing.assert_allclose(np.array(scales) / scales[0], np.sqrt(planning.SERIES), rtol=1e-9)
     assert done.accuracy > 0.6
     assert 0.3 < done.secret_noise_accuracy <= 1
 

@@ -68,7 +68,7 @@ def check_refused(path, case: Case, folder, capsys) -> None:
             words += ["--" + name.replace("_", "-"), *([value] if isinstance(value, str) else value)]
     with pytest.raises(ValueError, match=case.refused) as error:
         table.read(asked(path, case), seed=0)
-    assert case.options.get("layout") or path.name in str(error.value) or "--positive" in str(error.value), str(
+    assert case.options.get("layout") or path.name in str(error.value) or "`positive`" in str(error.value), str(
         error.value
     )
     assert command.main(list(map(str, words))) == 1

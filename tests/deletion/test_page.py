@@ -76,7 +76,7 @@ def test_nothing_is_fetched_and_nothing_runs(used):
     text = page.report(used).read_text(encoding="utf-8")
     found = Parsed(text)
     assert not {tag for tag, _ in found.elements} & {"script", "img", "link", "iframe", "object"}
-    assert not re.search(r"https?:|@import|url\\(|javascript:| on[a-z]+=", text)
+    assert not re.search(r"https?:|@import|url\(|javascript:| on[a-z]+=", text)
     assert len(text) < 60_000
     assert sum(tag == "figure" for tag, _ in found.elements) == 5
 

@@ -355,5 +355,5 @@ def test_one_group_value_is_for_one_column(tmp_path):
     path = tmp_path / "people.csv"
     tables.people(60).to_csv(path, index=False)
     source = Table(path, "id", "paid", ("sex", "job"), group_one=("man",))
-    with pytest.raises(ValueError, match="--group-one makes two groups of one column, and --group names 2"):
+    with pytest.raises(ValueError, match="`group_one` makes two groups of one column, and `group` names 2"):
         training.train(tmp_path / "model", source, objective=tables.OBJECTIVE, seed=1)

@@ -122,7 +122,7 @@ def test_values_are_named_as_one_writes_them(tmp_path, values, given, names):
 def test_a_value_that_the_column_does_not_hold_is_named(tmp_path):
     tables.people(100).to_csv(tmp_path / "people.csv", index=False)
     with pytest.raises(
-        ValueError, match=r"--positive: column 'paid' has no value 'Yes'; it holds '(yes|no)', '(yes|no)'"
+        ValueError, match=r"`positive`: column 'paid' has no value 'Yes'; it holds '(yes|no)', '(yes|no)'"
     ):
         table.read(table.Table(tmp_path / "people.csv", "id", "paid", "sex", positive=("Yes",)), seed=0)
 
