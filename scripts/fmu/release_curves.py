@@ -53,7 +53,7 @@ class Config(cli.Common):
 
 
 class World(NamedTuple):
-    """A setting: log-likelihood ratios of a chunk of series, ``(CHUNK,)``, by key and world, and the share refreshed."""
+    """A setting: likelihood ratios (logarithms) of a chunk of series by key and world, and the share refreshed."""
 
     ratios: Callable[[jax.Array, bool], jax.Array]
     refreshed: float
