@@ -129,16 +129,19 @@ def shaped_distance(region: Region, shape: Float[Array, "d d"]) -> Float[Array, 
 
     The smaller of ``radius |V A V'|_2^1/2``, ``V`` the region's dual, and ``distance |A|_2^1/2``.
     """
-    d, dtype = shape.shape[0], shape.dtype
     known = jnp.isfinite(region.radius) & jnp.all(jnp.isfinite(region.dual))
-    radius, dual = jnp.where(known, region.radius, 0), jnp.where(known, region.dual, 1)
+    seen, everywhere = shape_norms(jnp.where(known, region.dual, 1), shape)
+    local = jnp.where(known, jnp.where(known, region.radius, 0) * seen, jnp.inf)
+    bound = jnp.minimum(local, region.distance * everywhere)
+    return jnp.where(jnp.isnan(bound), jnp.inf, bound * (1 + roundings(16, shape.dtype)))
+
+
+def shape_norms(dual: Float[Array, "d d"], shape: Float[Array, "d d"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Upper bounds of ``|V A V'|_2^1/2`` and ``|A|_2^1/2`` for the dual ``V`` and a shape ``A``."""
     size = jnp.abs(dual)
     seen = dual @ shape @ dual.T
-    slack = roundings(2 * d + 8, dtype) * frobenius_bound(size @ jnp.abs(shape) @ size.T)
-    local = radius * linalg.root(spectral_norm_bound((seen + seen.T) / 2) + slack)
-    everywhere = region.distance * linalg.root(spectral_norm_bound(shape))
-    bound = jnp.minimum(jnp.where(known, local, jnp.inf), everywhere)
-    return jnp.where(jnp.isnan(bound), jnp.inf, bound * (1 + roundings(16, dtype)))
+    slack = roundings(2 * shape.shape[0] + 8, shape.dtype) * frobenius_bound(size @ jnp.abs(shape) @ size.T)
+    return linalg.root(spectral_norm_bound((seen + seen.T) / 2) + slack), linalg.root(spectral_norm_bound(shape))
 
 
 def prediction_margins(region: Region, x: Float[Array, "n d"]) -> Float[Array, " n"]:

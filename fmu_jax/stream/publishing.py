@@ -12,14 +12,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from fmu_jax.data import Data, without
-from fmu_jax.distances import shaped_distance, within
 from fmu_jax.fitting import NotConvergedError
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_epsilon
 from fmu_jax.releases.publishing import Release, add_noise, as_shape, mu_of
-from fmu_jax.stream.retrained import region_and_norm
+from fmu_jax.stream import factor
 from fmu_jax.stream.serving import check_requests
-from fmu_jax.stream.state import State, delete, refresh
+from fmu_jax.stream.state import State, refresh, without_rows
 from fmu_jax.tracing import is_traced
 
 
@@ -34,10 +33,14 @@ def distance_to_retrained(state: State, *, shape: Array | None = None) -> Float[
     Returns:
       The scalar, rounding included; infinite where nothing is known.
     """
-    region, wide = region_and_norm(state)
-    if shape is None:
-        return jnp.minimum(region.distance, within(region.radius, wide))
-    return shaped_distance(region, as_shape(shape, state.params.shape[0], state.params.dtype))
+    if shape is not None:
+        shape = as_shape(shape, state.params.shape[0], state.params.dtype)
+    return _distance(state, shape)
+
+
+@jax.jit
+def _distance(state: State, shape) -> Float[Array, ""]:
+    return factor.distance(state, factor.factorise(state, shape), jnp.ones((), state.params.dtype))
 
 
 @jax.default_matmul_precision("highest")
@@ -100,20 +103,24 @@ def _serve(state: State, data: Data, rows, key, scale, admitted, shape):
     # An admitted distance that was rounded up admits no more.
     most = jnp.asarray(admitted).astype(scale.dtype) * (1 - 4 * jnp.finfo(scale.dtype).eps)
 
-    def request(state, at):
-        t, row = at
-        state = delete(state, jax.tree.map(lambda leaf: leaf[row], data))
-        distance = distance_to_retrained(state, shape=shape)
+    def request(carry, at):
+        (state, held), (t, row) = carry, at
+        state, q = without_rows(state, jax.tree.map(lambda leaf: leaf[row][None], data))
+        held, omega = factor.renewed(state, q, held, shape)
+        distance = factor.distance(state, held, omega)
         stale = ~(distance <= most)
 
-        def renew(state):
+        def renew(state, _):
             state = refresh(state, without(data, turn <= t))
-            return state, distance_to_retrained(state, shape=shape)
+            own = factor.factorise(state, shape)
+            return (state, own), factor.distance(state, own, jnp.ones_like(omega))
 
-        state, distance = jax.lax.cond(stale, renew, lambda state: (state, distance), state)
-        return state, (state.params, stale, distance <= most)
+        carry, distance = jax.lax.cond(stale, renew, lambda *now: (now, distance), state, held)
+        return carry, (carry[0].params, stale, distance <= most)
 
-    after, (params, stale, fine) = jax.lax.scan(request, state, (jnp.arange(rows.shape[0], dtype=jnp.int32), rows))
+    start = state, factor.factorise(state, shape)
+    requests = jnp.arange(rows.shape[0], dtype=jnp.int32), rows
+    (after, _), (params, stale, fine) = jax.lax.scan(request, start, requests)
     # No request reads what was published, so the noise is drawn side by side.
     keys = jax.random.split(key, rows.shape[0])
     noisy, spacing = jax.vmap(add_noise, in_axes=(0, 0, None, None))(params, keys, scale, shape)

@@ -2,15 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from fmu_jax.curvature import Curved, inverse_root, spectral_norm_bound
 from fmu_jax.data import Data, as_data, check_data
 from fmu_jax.distances import Region, convex_distance, local_radius
 from fmu_jax.fitting import check_params
 from fmu_jax.intervals import FairnessInterval, interval_in_region
-from fmu_jax.moments import assemble
 from fmu_jax.rounding import norm_bound, roundings
+from fmu_jax.stream.factor import factorise, quadratic, remaining
 from fmu_jax.stream.state import State
 
 
@@ -23,23 +21,20 @@ def retrained_region(state: State) -> Region:
     Returns:
       The ``Region``; it holds for every retrained model of the same noise.
     """
-    return region_and_norm(state)[0]
+    return _region(state)
 
 
 @jax.jit
-def region_and_norm(state: State) -> tuple[Region, Float[Array, ""]]:
-    """``retrained_region``, and a bound on the spectral norm of its dual."""
-    q = assemble(state.objective, state.anchor, state.noise, state.moments)
-    dtype, n = state.anchor.dtype, state.counts.sum().astype(state.anchor.dtype)
+def _region(state: State) -> Region:
+    q, dtype, n = quadratic(state), state.anchor.dtype, remaining(state)
     # Rows and parameters are rounded, and so is their product.
     shift = state.row_norm * norm_bound(state.params - state.anchor) * (1 + roundings(state.anchor.size + 16, dtype))
-    curved = Curved(q.hessian, jnp.ones_like(state.anchor), q.hessian_error)
-    floor = n * state.objective.l2
-    dual = inverse_root(curved, floor) * jnp.exp(shift / 2) * (1 + roundings(16, dtype))
-    wide = spectral_norm_bound(dual)
+    own = factorise(state, None)
+    growth = jnp.exp(shift / 2) * (1 + roundings(16, dtype))
+    wide = own.wide * growth
     radius = local_radius(state.residual_bound * wide, state.row_norm * wide * (1 + roundings(16, dtype)))
     distance = convex_distance(state.residual_bound, n, state.objective.l2)
-    return Region(state.residual_bound, q.gradient_error, distance, radius, dual), wide
+    return Region(state.residual_bound, q.gradient_error, distance, radius, own.dual * growth)
 
 
 @jax.default_matmul_precision("highest")
