@@ -172,7 +172,7 @@ def claims(results: Results) -> list[Claim]:
         Claim("fmu", "It keeps the fairness and the accuracy of retraining, also when minority rows are forgotten "
               "(shown: both within 0.005).",
               verdict_of([max(pair) <= 0.005 for pair in zip(fair, accurate, strict=True)]),
-              f"odds gap within {max(fair):.4f}, accuracy within {max(accurate):.4f} in every seed"),
+              f"odds gap within {max(fair):.2g}, accuracy within {max(accurate):.2g} in every seed"),
         Claim("fmu", "It is faster than retraining.", verdict_of([f > 1 for f in fast]),
               f"{min(fast):.1f} to {max(fast):.1f} times"),
     ]  # fmt: skip
