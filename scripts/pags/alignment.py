@@ -103,7 +103,7 @@ def within(mask: jax.Array | None, maps: Any) -> Any:
     return maps if mask is None else {name: jnp.where(mask, values, 0) for name, values in maps.items()}
 
 
-def row_of(gradient: jax.Array, target: str, sigma: float, scores: dict[str, jax.Array], basis: jax.Array) -> Row:
+def row_of(gradient: jax.Array, target: Any, sigma: float, scores: dict[str, jax.Array], basis: jax.Array) -> Row:
     """Values of the images; NaN where a map is zero or infinite."""
     kind = pags_jax.alignment.PAIRINGS[target]
     weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
