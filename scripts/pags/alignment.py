@@ -175,8 +175,8 @@ def section(results: Results) -> list[report.Block]:
     """Where alignment peaks, and the figures."""
     lines = peaks(results.rows)
     shown = explain.SHOWN
-    near = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / shown.sigma_pm1)), default=None)
-    main = [line for line in lines if line["gradient of"] == shown.target and line["sigma"] == near]
+    level = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / shown.sigma_pm1)), default=None)
+    main = [line for line in lines if line["gradient of"] == shown.target and line["sigma"] == level]
     return [
         "Gradients and scores of the same images: the gradient of the sum of logits beside the unconditional score, of "
         "the class's logit beside the conditional one, of the log-probability beside their difference. The sum of "
