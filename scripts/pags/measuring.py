@@ -131,8 +131,9 @@ def experiment(
 
     ``setup(config, table)`` makes what all models need, from the training run's rows, ``files(config, table)`` names
     other files that are part of what a run is, and ``rows_of(config, ready, unit, apply_fn)`` maps a unit and its model
-    to rows, to which accuracy, strength and classes are added. A column may be an array of one value for each image: the
-    row gets mean and standard error over the images that have all of its arrays, ``values/UNIT.npz`` all values.
+    to rows, to which accuracy, strength and classes are added. A column may be an array of one value for each image:
+    the row gets mean and standard error over the images that have all of its arrays, and the values of all images go
+    to ``values/UNIT.npz``.
     """
 
     def measured(config: MeasuringConfig, ready: Any, **unit: Any) -> list[Row]:
