@@ -26,9 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import measure
 from fmu_jax import Data, Objective, audit, datasets, fit, make_data, privacy, releases, remove, stream
 from fmu_jax import objective as objectives
-from scripts.harness import cli, measure
+from scripts.harness import cli
 
 COLUMNS = (
     "scheme", "fault", "claim", "gaussian", "histogram", "kernel", "grid", "one_run", "relative_p", "caught_by",

@@ -26,10 +26,11 @@ import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 
+from benchmarks import measure
 from fmu_jax import Data, Objective, distances, releases, stream
 from fmu_jax.removal import Removal
 from fmu_jax.stream.state import State
-from scripts.harness import cli, measure
+from scripts.harness import cli
 
 COLUMNS = (
     "penalty", "groups", "reweigh", "d", "classes", "dtype", "bound", "problems", "finite", "by_50_digits",

@@ -1,4 +1,4 @@
-"""Rebuilds the bundled data sets of ``fmu_jax.datasets`` and ``pags_jax.datasets`` from the raw files.
+"""Rebuild the bundled data sets of ``fmu_jax.datasets`` and ``pags_jax.datasets`` from the raw files.
 
     python -m scripts.build_datasets --check            # download, rebuild, compare with the bundled files
     python -m scripts.build_datasets --raw FOLDER       # from raw files in one folder
@@ -61,10 +61,10 @@ class Config(cli.Common):
 
 
 def raw_file(name: str, folder: Path | None) -> Path:
-    """Finds a raw table in a folder, or downloads it to pooch's cache, and checks it.
+    """Find a raw table in a folder, or downloads it to pooch's cache, and check it.
 
     Raises:
-      ValueError: it is not there, cannot be downloaded, or has another SHA-256.
+        ValueError: it is not there, cannot be downloaded, or has another SHA-256.
     """
     address, expected = RAW[name]
     if folder is None:
@@ -84,19 +84,19 @@ def raw_file(name: str, folder: Path | None) -> Path:
 
 
 def build_compas(folder: Path | None) -> dict[Path, bytes]:
-    """Cleans COMPAS."""
+    """Clean COMPAS."""
     table = compas.clean(compas.read_raw(raw_file(compas.RAW_FILE, folder)))
     return {TABLES / "compas.csv.gz": bundled.pack(table)}
 
 
 def build_adult(folder: Path | None) -> dict[Path, bytes]:
-    """Cleans Adult."""
+    """Clean Adult."""
     table = adult.clean(*(adult.read_raw(raw_file(name, folder)) for name in adult.RAW_FILES))
     return {TABLES / "adult.csv.gz": bundled.pack(table)}
 
 
 def build_fashion_mnist(folder: Path | None) -> dict[Path, bytes]:
-    """Chooses the subset of Fashion-MNIST.
+    """Choose the subset of Fashion-MNIST.
 
     Raises:
       FileNotFoundError: a raw file is missing.
@@ -121,7 +121,7 @@ def contents(packed: bytes) -> bytes:
 
 
 def compare(path: Path, packed: bytes) -> str:
-    """Says how a bundled file agrees with a rebuild.
+    """Say how a bundled file agrees with a rebuild.
 
     Raises:
       ValueError: the contents differ or are damaged, or there is no such file.
@@ -136,7 +136,7 @@ def compare(path: Path, packed: bytes) -> str:
 
 
 def main(config: Config) -> None:
-    """Builds everything, then compares or writes."""
+    """Build everything, then compare or write."""
     built = {}
     for name in config.data:
         built |= BUILDERS[name](config.raw)

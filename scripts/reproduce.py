@@ -179,11 +179,10 @@ def done(config: Config, every: dict[str, Run]) -> Iterator[tuple[str, float]]:
                     del waiting[name]
             ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
             for future in ended:
-                try:
-                    yield running.pop(future), future.result()
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
+                name = running.pop(future)
+                if future.exception():
+                    progress.say(f"reproduce: {name} failed; waiting for what runs beside it")
+                yield name, future.result()
 
 
 def share_terminal() -> None:

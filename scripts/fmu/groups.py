@@ -154,7 +154,7 @@ def draw(config: Config, table: list[Row]) -> None:
             gap = gap_of(penalty)
             part = report.where(table, dataset=dataset, penalty=penalty, fraction=most)
             mean = {"equalized_odds_mean": "equalized_odds_mean_gap"}.get(gap, f"{gap}_mean_gap")
-            figure, (line,) = plot.figure(1, 3, titles=titles, width=4.6, height=2.6)
+            figure, (line,) = plot.figure(1, 3, titles=titles, width=3.6, height=3.0)
             figure.suptitle(f"{plot.look(dataset).label}, penalty: {plot.look(penalty).label}")
             for panel, worst, average in ((line[0], "score_gap", "score_gap_mean"), (line[1], gap, mean)):
                 plot.points(panel, by_measure(config, part, worst, average), x="penalised", y="gap", order=order)
@@ -163,6 +163,7 @@ def draw(config: Config, table: list[Row]) -> None:
             line[2].set_ylabel("worst gap of intersections")
             for panel in line:
                 panel.set(ylim=(0, None), xlabel="penalty on")
+                panel.tick_params(axis="x", labelsize=8)
             plot.legend(figure)
             plot.save(figure, config.out / f"groups_{dataset}_{penalty}.png")
 

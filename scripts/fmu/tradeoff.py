@@ -75,8 +75,10 @@ def draw(config: Config, table: list[Row]) -> None:
     """Draw gap and accuracy of each model, a figure a data set, a panel a penalty."""
     for dataset in config.datasets:
         titles = [f"{plot.look(dataset).label}, {plot.look(penalty).label}" for penalty in config.penalties]
-        figure, axes = plot.figure(1, len(titles), titles=titles, width=3.0)
-        for panel, penalty in zip(axes[0], config.penalties, strict=True):
+        figure, axes = plot.figure(-(-len(titles) // 2), min(len(titles), 2), titles=titles)
+        for panel in axes.flat[len(titles) :]:
+            panel.set_axis_off()
+        for panel, penalty in zip(axes.flat, config.penalties, strict=False):
             gap = gap_of(penalty)
             part = report.where(table, dataset=dataset, penalty=penalty)
             plot.paths(panel, part, x=gap, y="accuracy", along="weight")
@@ -120,7 +122,7 @@ def claims(results: Results) -> list[Claim]:
             "fmu",
             text + "both within 0.01).",
             verdict_of([w <= 0.01 for w in worst]),
-            f"at most {max(worst):.4f} apart",
+            f"at most {max(worst):.2g} apart",
         )
     ]
 

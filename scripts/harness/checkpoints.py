@@ -63,8 +63,8 @@ def save(folder: Path, state: Any, *, step: int, fingerprint: Mapping[str, Any])
         path.rename(folder / f"{files.TEMPORARY_PREFIX}replaced")
     writing.rename(path)
     files.sync_folder(folder)
-    kept = [other for other in _steps(folder) if other <= step][-KEEP:]
-    _remove([*folder.glob(f"{files.TEMPORARY_PREFIX}*"), *(folder / str(n) for n in _steps(folder) if n not in kept)])
+    newest = [other for other in _steps(folder) if other <= step][-KEEP:]
+    _remove([*folder.glob(f"{files.TEMPORARY_PREFIX}*"), *(folder / str(n) for n in _steps(folder) if n not in newest)])
     return path
 
 
@@ -146,7 +146,7 @@ def _without_keys(tree: Any) -> Any:
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    """Of this process alone: the others of a run neither write nor are waited for."""
+    """A checkpointer for this process alone: the others of a run neither write nor are waited for."""
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
     )

@@ -76,13 +76,6 @@ ConfigT = TypeVar("ConfigT", bound=Common)
 def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
     """Read a command line into a configuration.
 
-    Args:
-        config_type: A frozen dataclass derived from `Common`, with a default for every field.
-        argv: The words after the program's name; by default those of this process.
-
-    Returns:
-        The configuration: given flags, then the preset's values, then the defaults.
-
     Raises:
         SystemExit: With status 2 and a message on standard error if the words are no valid command line, or with
             status 0 after ``--help``.
@@ -114,16 +107,6 @@ def run(
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run a script: parse, then plan or do, and turn a user's errors into one line.
-
-    Args:
-        main: Does the work.
-        config_type: The script's configuration.
-        plan: Lists the units of work without doing any, for ``--dry-run``.
-        argv: As in `parse`.
-
-    Returns:
-        The exit status: 0; 1 after an error (ValueError or OSError, shown as ``error: ...`` on standard error; other
-        exceptions are bugs and keep their traceback); 130 after an interrupt.
 
     Raises:
         SystemExit: As `parse`.

@@ -37,10 +37,6 @@ def compiled(*, static: Sequence[str] = (), images: bool = True) -> Callable[[Fu
     an architecture share its program. Data are arguments too: what a function closes over becomes a constant of its
     program, which XLA would fold, for minutes where it is large.
 
-    Args:
-        static: Names of arguments that are no arrays.
-        images: Whether to compile with `compiler_options`, for convolutions.
-
     >>> compiled(static=("n",))(lambda x, n: n * x)(2.0, n=3).item()
     6.0
     """

@@ -107,7 +107,7 @@ def where(table: Sequence[rows.Row], **values: Any) -> list[rows.Row]:
     return [row for row in table if all(name in row and row[name] == value for name, value in values.items())]
 
 
-def median(part: Sequence[Mapping[str, Any]], column: str) -> float | int | None:
+def median(part: Sequence[Mapping[str, Any]], column: str) -> Any:
     """Median of a column over the rows that have it, or None; whole numbers stay whole."""
     values = [row[column] for row in part if row.get(column) is not None]
     middle = float(np.median(values)) if values else None

@@ -45,8 +45,10 @@ def plain(value: Any, name: str = "value") -> Any:
     if hasattr(value, "item") and getattr(value, "size", 1) == 1:
         return plain(value.item(), name)
     shape = getattr(value, "shape", None)
-    seen = f"an array of shape {shape}" if shape is not None else f"a {type(value).__name__}"
-    raise ValueError(f"{name}: rows hold scalars, text and lists of them, got {seen}; reduce it or use several columns")
+    found = f"an array of shape {shape}" if shape is not None else f"a {type(value).__name__}"
+    raise ValueError(
+        f"{name}: rows hold scalars, text and lists of them, got {found}; reduce it or use several columns"
+    )
 
 
 def flatten(config: Any, *, without: Iterable[str] = ()) -> Row:

@@ -103,7 +103,7 @@ def within(mask: jax.Array | None, maps: Any) -> Any:
     return maps if mask is None else {name: jnp.where(mask, values, 0) for name, values in maps.items()}
 
 
-def row_of(gradient: jax.Array, target: str, sigma: float, scores: dict[str, jax.Array], basis: jax.Array) -> Row:
+def row_of(gradient: jax.Array, target: Any, sigma: float, scores: dict[str, jax.Array], basis: jax.Array) -> Row:
     """Values of the images; NaN where a map is zero or infinite."""
     kind = pags_jax.alignment.PAIRINGS[target]
     weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
@@ -175,8 +175,8 @@ def section(results: Results) -> list[report.Block]:
     """Where alignment peaks, and the figures."""
     lines = peaks(results.rows)
     shown = explain.SHOWN
-    near = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / shown.sigma_pm1)), default=None)
-    main = [line for line in lines if line["gradient of"] == shown.target and line["sigma"] == near]
+    level = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / shown.sigma_pm1)), default=None)
+    main = [line for line in lines if line["gradient of"] == shown.target and line["sigma"] == level]
     return [
         "Gradients and scores of the same images: the gradient of the sum of logits beside the unconditional score, of "
         "the class's logit beside the conditional one, of the log-probability beside their difference. The sum of "

@@ -111,8 +111,8 @@ def undefended(shares: dict[tuple[str, float], np.ndarray], row: Row, *, key: ja
     isotropic = float(pags_jax.regimes.isotropic_share(row["rank"], row["size"]))
     estimate, low, high = (float(value) for value in interval)
     verdict = SHOWN if high >= isotropic else PARTLY if low > 0.5 else NOT_SHOWN
-    row: Row = {"question": 1, "loss": ALL, "estimate": estimate, "low": low, "high": high}
-    return row | {"beside": isotropic, "verdict": verdict}
+    found = {"question": 1, "loss": ALL, "estimate": estimate, "low": low, "high": high}
+    return found | {"beside": isotropic, "verdict": verdict}
 
 
 def three_regimes(config: Config, aligned: Sequence[Row], loss: str) -> Row:

@@ -89,7 +89,7 @@ def draw(config: Config, table: list[Row]) -> None:
     plot.legend(made)
     plot.save(made, config.out / "loss.png")
 
-    models = pags_jax.models
+    models: Any = pags_jax.models
     model, variables, _ = models.load(config.out / "autoencoder.safetensors", kind="autoencoder")
     x = pags_jax.images.to_float(generative.images_of(config).test_x[:SHOWN])
     images = np.stack([x, models.decoder(model, variables)(models.encoder(model, variables)(x))])

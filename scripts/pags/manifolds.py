@@ -115,17 +115,12 @@ def _nearest(x, data, count):
 
 @compiling.compiled(static=("rank",))
 def _denoiser_basis(denoise, x, key, sigma, rank):
-    """Of one image: convolutions inside of loops are slow on CPUs."""
+    """The basis at one image: convolutions inside of loops are slow on CPUs."""
     return pags_jax.manifold.denoiser_basis(denoise, x, sigma_pm1=sigma, rank=rank, key=key, iterations=8, unroll=True)
 
 
 def files_of(config: ManifoldConfig, table: list[measuring.Row], *, scores: bool = False) -> dict[str, Path]:
     """The files that a configuration uses, by the flag's name, each checked to be of the trained models' images.
-
-    Args:
-        config: The configuration.
-        table: The training run's rows.
-        scores: Whether scores are needed besides tangent spaces.
 
     Raises:
         ValueError: If a file is missing or damaged, or says that it was trained on images of another data set.
@@ -166,7 +161,7 @@ def denoisers(config: ManifoldConfig, sample: measuring.Sample) -> tuple[Any, An
 
 
 def _check_rank(config: ManifoldConfig, sample: measuring.Sample) -> None:
-    """Of the manifolds that need one."""
+    """Refuse a rank that images or neighbours cannot give."""
     size = sample.x[0].size
     most, why = size, f"images of {size} values"
     if config.manifold == "local_pca":

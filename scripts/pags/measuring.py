@@ -98,14 +98,6 @@ def _from_npz(path: Path) -> tuple[Any, Any]:
 def digests(config: MeasuringConfig, table: list[Row], files: Mapping[str, Path]) -> dict[str, str]:
     """SHA-256 of what a run measures, and with what: paths alone do not say that it is the same when it resumes.
 
-    Args:
-        config: The configuration.
-        table: The training run's rows.
-        files: Other files that are used, by the flag's name.
-
-    Returns:
-        Digests of the training run (its rows and its weights) and of each file, by the name of the column.
-
     Raises:
         ValueError: If a file is missing.
     """
@@ -137,16 +129,11 @@ def experiment(
 ) -> Experiment:  # fmt: skip
     """An experiment that measures each model of a finished training run.
 
-    Args:
-        name: Of the experiment.
-        config_type: Its configuration.
-        setup: ``setup(config, table)`` makes what all models need, from the training run's rows.
-        rows_of: ``rows_of(config, ready, unit, apply_fn)`` maps a unit and its model to rows, to which the model's
-            accuracy, strength and classes are added. A column may be an array, of one value for each image: the row
-            gets its mean and standard error over the images that have all of the row's arrays, and ``values/UNIT.npz``
-            all values, (rows of the unit, images).
-        files: ``files(config, table)``: other files that are used, by the flag's name; they are part of what a run is.
-        **declared: What else `Experiment` takes.
+    ``setup(config, table)`` makes what all models need, from the training run's rows, ``files(config, table)`` names
+    other files that are part of what a run is, and ``rows_of(config, ready, unit, apply_fn)`` maps a unit and its model
+    to rows, to which accuracy, strength and classes are added. A column may be an array of one value for each image:
+    the row gets mean and standard error over the images that have all of its arrays, and the values of all images go
+    to ``values/UNIT.npz``.
     """
 
     def measured(config: MeasuringConfig, ready: Any, **unit: Any) -> list[Row]:
