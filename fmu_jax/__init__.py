@@ -117,17 +117,21 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for when it is first asked for: a command's ``--help`` does not wait for JAX."""
+    """A function, a class or a module, imported now that it is named; see PEP 562."""
     if name in _HOMES:
-        found = getattr(importlib.import_module(f"fmu_jax.{_HOMES[name]}"), name)
-        globals()[name] = found
-        return found
-    if name in __all__:
-        return importlib.import_module(f"fmu_jax.{name}")
-    raise AttributeError(f"module 'fmu_jax' has no attribute {name!r}")
+        globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return globals()[name]
+    try:
+        if not name.startswith("_"):
+            return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
+    """All names, also of what is not imported yet."""
     return sorted({*globals(), *__all__})
 
 

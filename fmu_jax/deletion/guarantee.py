@@ -96,26 +96,12 @@ def cost(settings: "Settings", number: int) -> Cost:
     if not number:
         return Cost(0.0, 0.0, 0.0, 0.0, settings.releases)
     first, later = (_mu(settings.admitted * share, settings.scale) for share in (1.0, RETRAINED))
-    mu, planned = (first if number <= settings.releases else later), settings.releases
-    total, epsilon = (
-        part[number % _BLOCK] for part in _series(first, later, planned, settings.delta, number // _BLOCK)
-    )
-    said = (rounded_up(float(value), DIGITS) for value in (mu, _epsilon(mu, settings.delta), total, epsilon))
-    return Cost(*said, max(planned - number, 0))
-
-
-_BLOCK = 256
-"""For how many releases costs are computed at once: a single one takes as long."""
-
-
-@functools.lru_cache
-def _series(first: float, later: float, planned: int, delta: float, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """What all releases cost together, mu and epsilon, after each release of a block."""
-    numbers = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
-    early = np.minimum(numbers, planned)
+    mu, early = (first if number <= settings.releases else later), min(number, settings.releases)
     # ``releases.compose`` of two kinds of equal parts, with room for its roundings.
-    total = np.sqrt(early * first**2 + (numbers - early) * later**2) * (1 + 1e-14)
-    return total, np.asarray(privacy.gaussian_epsilon(total, 1.0, delta))
+    total = math.sqrt(early * first**2 + (number - early) * later**2) * (1 + 1e-14)
+    epsilon, series_epsilon = _epsilon(mu, settings.delta), _epsilon(total, settings.delta)
+    spent = Cost(mu, epsilon, total, series_epsilon, settings.releases - early)
+    return spent._replace(**{name: rounded_up(getattr(spent, name), DIGITS) for name in Cost._fields[:4]})
 
 
 @functools.lru_cache
@@ -123,7 +109,7 @@ def _mu(apart: float, scale: float) -> float:
     return float(mu_of(apart, np.asarray(scale, np.float64)))
 
 
-@functools.lru_cache
+@functools.lru_cache(maxsize=4096)
 def _epsilon(mu: float, delta: float) -> float:
     return float(privacy.gaussian_epsilon(mu, 1.0, delta))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fmu_jax
 from fmu_jax.deletion import __main__ as entry
 from fmu_jax.deletion import command as fmu_delete
 from fmu_jax.deletion import exports, ledger, requests
@@ -240,6 +241,17 @@ def test_help_does_not_wait_for_jax(words):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "--store" in done.stdout or words == ["--help"]
+
+
+def test_modules_and_functions_are_reached_by_dots():
+    done = run(
+        "import fmu_jax\nprint(fmu_jax.objective.value, fmu_jax.penalties.FORMS, fmu_jax.deletion.train, fmu_jax.fit)"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with pytest.raises(AttributeError, match="module 'fmu_jax' has no attribute 'nothing'"):
+        fmu_jax.nothing  # noqa: B018
+    assert all(getattr(fmu_jax, name) is not None for name in fmu_jax.__all__)
+    assert all(getattr(fmu_jax.deletion, name) is not None for name in fmu_jax.deletion.__all__)
 
 
 @pytest.mark.parametrize("package", entry.EXTRA[:1])
