@@ -68,15 +68,15 @@ def test_a_release_is_not_the_model_and_noise_is_drawn_anew(trained, tmp_path):
 
 
 def test_noise_has_the_shape_and_scale_that_is_stated(store):
-    """200 releases of one model, whitened by NumPy: a standard normal, coordinate by coordinate and in length."""
+    """100 releases of one model, whitened by NumPy: a standard normal, coordinate by coordinate and in length."""
     settings, state, rows = tables.look(store)
     shape = guarantee.shape_of(rows[settings.test_rows :, :-2], settings.l2)
     params = np.asarray(state.params)
-    drawn = np.array([guarantee.publish(settings, params, 0.0, 1, shape) for _ in range(200)])
+    drawn = np.array([guarantee.publish(settings, params, 0.0, 1, shape) for _ in range(100)])
     white = (drawn - params) @ np.linalg.cholesky(shape) / settings.scale
     assert stats.kstest(white.ravel(), "norm").pvalue > 1e-6
     assert stats.kstest((white**2).sum(axis=1), "chi2", args=(white.shape[1],)).pvalue > 1e-6
-    assert np.abs(np.corrcoef(white.T) - np.eye(white.shape[1])).max() < 0.4
+    assert np.abs(np.corrcoef(white.T) - np.eye(white.shape[1])).max() < 0.5
 
 
 def test_keys_are_of_128_bits_and_of_the_operating_system(monkeypatch):

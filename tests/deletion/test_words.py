@@ -17,7 +17,7 @@ from tests.deletion import tables
 from tests.deletion.test_command import train_words
 
 ROOT = Path(__file__).resolve().parents[2]
-READING = ("reading", "delimited", "columns", "suitability", "table", "tabular", "grouping", "split", "shards")
+READING = ("reading", "delimited", "columns", "suitability", "table", "tabular", "grouping", "split", "parts")
 #: Python: backticks, an argument with a value, a constant, a name with an underscore.
 PYTHON = re.compile(r"`|\w=['\"(\w]|\b(?:True|tuple|throw|jnp|make_data|mapping)\b|\b[a-z]+_\w+")
 #: What to write in a program that made the table; and how features are named.
