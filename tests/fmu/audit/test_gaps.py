@@ -15,9 +15,9 @@ P, Q = jax.random.normal(KEYS[0], (N, 3)), jax.random.normal(KEYS[1], (N, 3))
 LENGTH = jnp.linalg.norm(P, axis=1, keepdims=True)
 GAPS = {
     "nothing": (P, set()),
-    # 4 % of one sample where there is nothing of the other: in a coordinate, and in the length.
+    # Some of one sample where there is nothing of the other: in a coordinate, and in the length.
     "coordinate": (
-        P.at[:, 0].set(jnp.where((P[:, 0] > 0.5) & (P[:, 0] < 0.61), P[:, 0] + 0.11, P[:, 0])),
+        P.at[:, 0].set(jnp.where((P[:, 0] > 0.5) & (P[:, 0] < 0.75), P[:, 0] + 0.25, P[:, 0])),
         {"histogram"},
     ),
     "length": (jnp.where((LENGTH > 1.5) & (LENGTH < 1.6), P * 1.07, P), {"histogram"}),
