@@ -116,12 +116,12 @@ def likelihood_ratio(fit: Fit) -> Score:
 def histogram(fit: Fit) -> Score:
     """Log-ratio of two histograms of the coordinate in which they differ most; bins hold equally many points.
 
-    Coordinates are those along the principal axes, and the length in units of the spread.
+    Coordinates are the given ones, those along the principal axes, and the length in units of the spread.
     """
     axes, whiten = jnp.linalg.eigh(fit.pooled)[1], _whitening(fit.pooled)
 
     def coordinates(x):
-        return jnp.concatenate([x @ axes, jnp.linalg.norm(x @ whiten.T, axis=1, keepdims=True)], axis=1)
+        return jnp.concatenate([x, x @ axes, jnp.linalg.norm(x @ whiten.T, axis=1, keepdims=True)], axis=1)
 
     p, q = (jnp.sort(coordinates(sample), axis=0).T for sample in (fit.p, fit.q))
     both = jnp.sort(jnp.concatenate([p, q], axis=1), axis=1)

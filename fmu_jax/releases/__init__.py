@@ -13,6 +13,9 @@ sees the release and wants to tell the worlds apart misses at least ``trade_off(
 Nothing but ``xi`` is secret: ``b`` and the anchor may be known, or absent, ``Delta`` may have depended on them, and a
 refresh that starts when a bound passes a number costs nothing.
 
+**Shape.** With ``A`` the Hessian at zero parameters of what remains (``objective.hessian``), noise lies where neither
+the scores nor the penalty look: that of a score is ``s |x|_{A^-1}``. (The Hessian at the model is not shared.)
+
 **Series.** Releases compose to ``mu = sqrt(sum mu_i^2)``, also where requests depend on what was published (Dong, Roth
 & Su 2022, Theorem 3.2 and Corollary 3.3), if each ``mu_i`` was fixed beforehand. So fix an *admitted* distance and a
 scale, ``scale_for(admitted, mu=, releases=)``, and refresh whenever the certified distance exceeds the admitted one.

@@ -9,6 +9,7 @@ import scipy.stats
 
 from fmu_jax import NotConvergedError, Objective, datasets, fit, heads, privacy, releases, remove, stream
 from fmu_jax.audit.binomial import clopper_pearson
+from fmu_jax.stream import factor
 from tests.fmu.test_tails import WAYS, call, delta_of
 
 mp.mp.dps = 60
@@ -235,6 +236,37 @@ def test_a_stream_releases_every_model_and_refreshes_on_the_distance(shaped):
     # What even a refresh cannot reach is said.
     with pytest.raises(NotConvergedError, match="not certified within the admitted distance 1e-20"):
         stream.serve_releases(state, data, rows[:2], **options | {"admitted": 1e-20})
+
+
+@pytest.mark.parametrize("shape", [None, "rows"])
+def test_a_kept_factor_bounds_every_later_hessian(shape):
+    """A third of the rows gone, with the first factor: eigenvalues by NumPy, and distances beside a new factor."""
+    data = datasets.synthetic(150, 3, seed=1).train
+    objective = Objective(l2=1e-2, fairness=2.0, penalty="individual", reweigh=True)
+    fitted = fit(objective, data)
+    state = stream.start(objective, fitted, data, noise=None, sigma=1.0, delta=1e-5, budget=1.0)
+    shape = None if shape is None else data.x.T @ data.x / 4 + jnp.eye(data.x.shape[1])
+    held = factor.factorise(state, shape)
+    kept = np.isin(np.arange(len(data.y)), [np.flatnonzero(2 * data.group + data.y == c)[0] for c in range(4)])
+    order = jnp.asarray(np.random.default_rng(0).permutation(np.flatnonzero(~kept))[: len(data.y) // 3])
+
+    def request(state, row):
+        state = stream.delete(state, jax.tree.map(lambda leaf: leaf[row], data))
+        q, own = factor.quadratic(state), factor.factorise(state, shape)
+        omega, one = factor.weakest(q, held), jnp.ones(())
+        return state, (q.hessian, omega, factor.distance(state, held, omega), factor.distance(state, own, one))
+
+    after, (hessian, omega, kept_bound, own_bound) = jax.jit(lambda s: jax.lax.scan(request, s, order))(state)
+    least = [np.linalg.eigvalsh(held.dual @ h @ held.dual.T)[0] for h in np.asarray(hessian)]
+    assert (np.asarray(omega) <= least).all()
+    assert omega[0] > 0.9
+    assert (omega[:10] > 0.7).all()
+    used = np.asarray(omega) > 0.7
+    assert (own_bound[used] <= kept_bound[used] * 1.2).all()
+    assert (kept_bound[used] <= own_bound[used] * 1.6).all()
+    left = data._replace(weight=data.weight.at[order].set(0))
+    gap = after.params - fit(objective, left, init=after.params).params
+    assert jnp.sqrt(gap @ (gap if shape is None else shape @ gap)) <= own_bound[-1]
 
 
 @pytest.mark.slow
