@@ -43,7 +43,7 @@ class Recipe(NamedTuple):
 def log_spaced(start: float, stop: float, count: int) -> tuple[float, ...]:
     """Numbers of equal ratio, to six digits.
 
-    >>> log_spaced(0.01, 100, 5)
+    >>> log_spaced(0.01, 100.0, 5)
     (0.01, 0.1, 1.0, 10.0, 100.0)
     """
     return tuple(float(f"{value:.6g}") for value in np.geomspace(start, stop, count))

@@ -39,6 +39,8 @@ else:
             try:
                 found = getattr(module, attribute)
             except AttributeError:
+                if attribute.startswith("__"):  # inspect asks every object of a module for some, doctest through it
+                    raise
                 found = importlib.import_module(f"{self._name}.{attribute}")
             if isinstance(found, ModuleType):
                 found = _Later(found.__name__)

@@ -105,7 +105,7 @@ class Run:
         Raises:
             RunError: If a unit's file is damaged; the message names it.
         """
-        units = [self._read(path) for path in (self.folder / "units").glob("*.json")]
+        units = [self._read(path) for path in (self.folder / "units").glob("[!.]*.json")]
         units.sort(key=lambda unit: _natural(unit["unit"]))
         return [row for unit in units for row in unit["rows"]]
 

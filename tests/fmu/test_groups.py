@@ -457,6 +457,7 @@ def test_a_network_sees_all_pairs():
             np.testing.assert_allclose(product(free, theta, data, v), dense, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_forget_sets_share_what_is_compiled_and_another_number_of_groups_does_not():
     p = problem(3)
     data = rows(p, p.w)

@@ -115,7 +115,12 @@ def residual(theta, p, pairwise):
 
 
 @pytest.mark.parametrize(
-    ("pairwise", "steps", "own_step"), [(False, 1, False), (False, 60, True), (True, 60, False)], ids=str
+    ("pairwise", "steps", "own_step"),
+    [
+        (False, 1, False),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((False, 60, True), (True, 60, False))),
+    ],
+    ids=str,
 )
 def test_no_distance_is_ever_below_the_truth(pairwise, steps, own_step):
     problems = random_problems(steps + pairwise, EACH, N, D)

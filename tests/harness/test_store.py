@@ -130,6 +130,14 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     assert not leftover.exists()
 
 
+def test_what_another_writer_has_not_finished_is_not_read(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with store.open_run(out, Config(), environment={}) as run:
+        (out / "units" / ".tmp-1-x.json").write_text('{"unit": "method=re')
+        run.do(UNITS[:1], lambda unit: [{"value": 1}])
+        assert len(run.all_rows()) == 1
+
+
 @pytest.mark.parametrize("content", ["", '{"unit": "method=re', "[]", '{"unit": "other", "rows": []}', '{"rows": []}'])
 def test_a_damaged_unit_is_named(tmp_path: Path, content: str) -> None:
     out = tmp_path / "run"

@@ -202,10 +202,11 @@ def test_restarts_and_the_best_step_only_help(trained):
         static_argnames=("restarts", "best_step"),
     )
     last, best = attack(key=key), attack(key=key, best_step=True)
-    assert (best.loss >= last.loss).all()
+    rounding = 1e-12 * (1 + abs(last.loss))  # each is a program of its own
+    assert (best.loss >= last.loss - rounding).all()
     np.testing.assert_allclose(losses(apply_fn, x + last.delta, y), np.logaddexp(0, last.loss), rtol=1e-9)
     many = attack(key=key, restarts=3)
-    assert (many.loss >= best.loss).all()
+    assert (many.loss >= best.loss - rounding).all()
     assert (many.fooled | ~best.fooled).all()
     assert (many.loss > best.loss).any()
     assert not last.no_gradient.any()
