@@ -259,11 +259,11 @@ def _reason(label: Label, places: np.ndarray, learned: np.ndarray) -> str:
     seeds, showing = places.shape[1], int((places == LABELS.index(label)).any(axis=0).sum())
     if showing == seeds:
         return "all seeds show it, but most of them at no common strength"
-    said = f"{showing} of {seeds} seeds show it"
+    reason = f"{showing} of {seeds} seeds show it"
     idle = seeds - int(learned.sum())
     if idle:
-        said += f"; for {idle} no strength's accuracy is above chance"
-    return said if showing + idle == seeds else f"{said}; for the others {_ABSENCE[label]}"
+        reason += f"; for {idle} no strength's accuracy is above chance"
+    return reason if showing + idle == seeds else f"{reason}; for the others {_ABSENCE[label]}"
 
 
 def _checked(strengths: Any, **curves: Any) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -92,7 +92,7 @@ def write_reference(folder: Path) -> None:
         UserWarning: If pdoc warns of anything.
     """
     named = modules()
-    for module in [sys.modules[name] for name in pdoc.extract.walk_specs(named)]:
+    for module in map(importlib.import_module, pdoc.extract.walk_specs(named)):
         for name in getattr(module, "__all__", ()):  # Also what is imported when it is first named, which pdoc misses.
             setattr(module, name, getattr(module, name))
     pdoc.render.configure(docformat="google", math=True, footer_text="fmu_jax and pags_jax")

@@ -165,13 +165,13 @@ def known(name: str | None, path: Path, about: dict[str, Any]) -> dict[str, Any]
         published = PUBLISHED[candidate]
         wrong = {key: value for key, value in published.expected.items() if about[key] != value}
         if name is not None and wrong:
-            seen = {key: about[key] for key in wrong}
-            raise ValueError(f"{path} is not {name}: it has {seen}, expected {wrong}")
+            actual = {key: about[key] for key in wrong}
+            raise ValueError(f"{path} is not {name}: it has {actual}, expected {wrong}")
         if not wrong and published.file == path.name:
             found.append(candidate)
     if not found:
         return {}
     published = PUBLISHED[found[0]]
-    said = {"licence": published.licence, "paper": published.source}
+    terms = {"licence": published.licence, "paper": published.source}
     # RobustBench gives files of several threat models one name.
-    return said if len(found) > 1 else {"name": found[0], "trained": published.trained, **said}
+    return terms if len(found) > 1 else {"name": found[0], "trained": published.trained, **terms}

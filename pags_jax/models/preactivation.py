@@ -54,8 +54,8 @@ class PreActivationResNet(nn.Module):
                 name, stride = f"stage{stage}_block{i}", 2 if stage and not i else 1
                 out = self._activate(norm(name=f"{name}_norm0")(x))
                 if x.shape[-1] != width or stride != 1:
-                    seen = out if self.shortcut_of == "activated" else x
-                    x = self._convolve(width, self.shortcut, stride, f"{name}_shortcut")(seen)
+                    shortcut_input = out if self.shortcut_of == "activated" else x
+                    x = self._convolve(width, self.shortcut, stride, f"{name}_shortcut")(shortcut_input)
                 out = self._convolve(width, 3, stride, f"{name}_conv0")(out)
                 out = self._activate(norm(name=f"{name}_norm1")(out))
                 x = x + self._convolve(width, 3, 1, f"{name}_conv1")(out)

@@ -82,8 +82,8 @@ class UNet(nn.Module):
             patches = conv(4 * self.channels, (3, 3), use_bias=True, kernel_init=_zeros)(hidden)
             return from_patches(patches)[:, :height, :width]
         narrow = self.widths[0] // 2
-        seen = conv(narrow, (3, 3), use_bias=True)(x)
-        hidden = jnp.concatenate([self._finer(hidden, narrow)[:, :height, :width], seen], axis=-1)
+        features = conv(narrow, (3, 3), use_bias=True)(x)
+        hidden = jnp.concatenate([self._finer(hidden, narrow)[:, :height, :width], features], axis=-1)
         hidden = conv(narrow, (3, 3), use_bias=True)(nn.silu(hidden))
         return conv(self.channels, (3, 3), use_bias=True, kernel_init=_zeros)(nn.silu(hidden))
 
