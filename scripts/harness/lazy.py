@@ -40,10 +40,7 @@ else:
                 found = getattr(module, attribute)
             except AttributeError:
                 found = importlib.import_module(f"{self._name}.{attribute}")
-            if isinstance(found, ModuleType):
-                found = _Later(found.__name__)
-            setattr(self, attribute, found)
-            return found
+            return _Later(found.__name__) if isinstance(found, ModuleType) else found
 
     jax, jnp, multihost_utils = _Later("jax"), _Later("jax.numpy"), _Later("jax.experimental.multihost_utils")
     nn, optax, ocp = _Later("flax.linen"), _Later("optax"), _Later("orbax.checkpoint")
