@@ -167,14 +167,15 @@ def done(config: Config, every: dict[str, Run]) -> Iterator[tuple[str, float]]:
         for name, (experiment, _, own) in every.items():
             yield name, run_part(experiment.name, own)
         return
-    waiting, running = dict(every), {}
+    sources = {name for _, part, _ in every.values() for name in sources_of(part)}
+    # What others read goes first, or one core would be idle at the end.
+    waiting, running = {name: every[name] for name in sorted(every, key=lambda name: name not in sources)}, {}
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(config.side_by_side, context, initializer=share_terminal) as pool:
         while waiting or running:
             busy = [*waiting, *running.values()]
             for name, (experiment, part, own) in list(waiting.items()):
-                needed = [*part.reads.values(), *(run for run, _ in part.files.values())]
-                if len(running) < config.side_by_side and not set(needed) & set(busy):
+                if len(running) < config.side_by_side and not sources_of(part) & set(busy):
                     running[pool.submit(run_part, experiment.name, own)] = name
                     del waiting[name]
             ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -183,6 +184,11 @@ def done(config: Config, every: dict[str, Run]) -> Iterator[tuple[str, float]]:
                 if future.exception():
                     progress.say(f"reproduce: {name} failed; waiting for what runs beside it")
                 yield name, future.result()
+
+
+def sources_of(part: Part) -> set[str]:
+    """The names of the parts that a part reads."""
+    return {*part.reads.values(), *(run for run, _ in part.files.values())}
 
 
 def share_terminal() -> None:

@@ -42,10 +42,7 @@ else:
                 if attribute.startswith("__"):  # inspect asks every object of a module for some, doctest through it
                     raise
                 found = importlib.import_module(f"{self._name}.{attribute}")
-            if isinstance(found, ModuleType):
-                found = _Later(found.__name__)
-            setattr(self, attribute, found)
-            return found
+            return _Later(found.__name__) if isinstance(found, ModuleType) else found
 
     jax, jnp, multihost_utils = _Later("jax"), _Later("jax.numpy"), _Later("jax.experimental.multihost_utils")
     nn, optax, ocp = _Later("flax.linen"), _Later("optax"), _Later("orbax.checkpoint")

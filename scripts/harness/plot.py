@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -66,10 +66,8 @@ def figure(
     return made, axes
 
 
-def median_line(
-    axes: Axes, x: Any, y: Any, name: str, *, band: Literal["range", "quartiles", "none"] = "range"
-) -> None:
-    """Draw the median over repeats as a line, with a band around it.
+def median_line(axes: Axes, x: Any, y: Any, name: str) -> None:
+    """Draw the median over repeats, ``(repeats, k)`` at k positions, as a line in a band from smallest to largest.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -78,33 +76,24 @@ def median_line(
     if values.shape[1] != len(x):
         raise ValueError(f"y must be (repeats, {len(x)}) for {len(x)} positions, got {values.shape}")
     values = np.where(np.isfinite(values), values, np.nan)
-    low, high = {"range": (0, 100), "quartiles": (25, 75), "none": (50, 50)}[band]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # A column without a value is a gap, and no warning.
-        bottom, middle, top = np.nanpercentile(values, [low, 50, high], axis=0)
+        bottom, middle, top = np.nanpercentile(values, [0, 50, 100], axis=0)
     style = look(name)
     with _style():
         axes.plot(x, middle, color=style.color, marker=style.marker, linestyle=style.dash, label=style.label)
-        if band != "none" and len(values) > 1:
+        if len(values) > 1:
             axes.fill_between(x, bottom, top, color=style.color, alpha=0.15, linewidth=0)
 
 
-def lines(
-    axes: Axes,
-    table: Sequence[Mapping[str, Any]],
-    *,
-    x: str,
-    y: str,
-    by: str = "method",
-    band: Literal["range", "quartiles", "none"] = "range",
-) -> None:
+def lines(axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, by: str = "method") -> None:
     """Draw one median line for each value of a column, from rows."""
     groups = _group(table, by, x, y)
     for name in _ordered(groups):
         positions = sorted(groups[name])
         repeats = max(len(values) for values in groups[name].values())
         padded = [groups[name][at] + [math.nan] * (repeats - len(groups[name][at])) for at in positions]
-        median_line(axes, positions, np.transpose(padded), name, band=band)
+        median_line(axes, positions, np.transpose(padded), name)
     _label(axes, x, y)
 
 

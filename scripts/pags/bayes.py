@@ -252,7 +252,7 @@ def claims(results: Results) -> list[Claim]:
 
 EXPERIMENT = Experiment(
     "pags_bayes", Config, plan, rows_of, draw=draw, heading="Where the truth is known", section=section, claims=claims,
-    parts=(Part({"none": {"repeats": 3}, "quick": {}, "full": {}, "paper": {}}),),
+    parts=(Part({"none": {"repeats": 2}, "quick": {}, "full": {}, "paper": {}}),),
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ def test_the_report_shows_every_run(folders, tmp_path):
     assert page.count("data:image/png") == 7
     results = results_of(tmp_path, "pags_figures")
     found = [claim for name in PARTS for claim in registry.experiment(name).claims(results_of(tmp_path, name))]
-    assert len(found) == 8
+    assert len(found) == 7
     assert all(claim.number and claim.verdict in ("shown", "partly", "not shown") for claim in found)
     assert results.rows == []
 
