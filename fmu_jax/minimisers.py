@@ -77,14 +77,18 @@ def damped_newton(objective, init, data, noise, tolerance, max_steps, *, dense) 
         scores, along = x @ params, x @ direction
         slope, curved = jnp.vdot(linear, direction), times_quadratic(direction)
         first, second = jnp.vdot(curved, params) + slope, jnp.vdot(curved, direction)
-        losses = jnp.dot(weight, jax.nn.softplus(scores) - y * scores)
+        losses = jax.nn.softplus(scores) - y * scores
 
         def change(t):
+            # A sum of differences: a difference of sums would carry the rounding of two sums over all rows.
             trial = scores + t * along
-            return jnp.dot(weight, jax.nn.softplus(trial) - y * trial) - losses + t * first + t**2 / 2 * second
+            differences = jax.nn.softplus(trial) - y * trial - losses
+            return jnp.dot(weight, differences) + t * first + t**2 / 2 * second
 
         descent = jnp.vdot(grad, direction)
-        noise_floor = 8 * jnp.finfo(x.dtype).eps * (losses + jnp.abs(first) + second)
+        # `first` is a small difference of large terms where the penalty is heavy: its rounding is that of the terms.
+        terms = jnp.vdot(jnp.abs(curved), jnp.abs(params)) + jnp.vdot(jnp.abs(linear), jnp.abs(direction))
+        noise_floor = 8 * jnp.finfo(x.dtype).eps * (jnp.dot(weight, losses) + terms + second)
 
         def too_long(state):
             t, halvings = state
