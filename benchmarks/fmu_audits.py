@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,24 +83,22 @@ def main(config: Config) -> None:
 def mechanisms() -> list[tuple[str, str, Callable[..., Samples]]]:
     """Scheme, fault, and ``draw(key, models) -> Samples``."""
     series = Series()
-    return [("release", fault, partial(series.draw, fault)) for fault in FAULTS] + [
-        ("paper", "smooth", partial(perturbed, None)),
-        ("paper", "rounded", partial(perturbed, 4)),
-        ("paper", "stream", budgeted),
-    ]
+    found: list[tuple[str, str, Callable[..., Samples]]] = []
+    found += [("release", fault, partial(series.draw, fault)) for fault in FAULTS]
+    found += [("paper", "smooth", partial(perturbed, None)), ("paper", "rounded", partial(perturbed, 4))]
+    return [*found, ("paper", "stream", budgeted)]
 
 
 def audited(scheme: str, fault: str, draw: Callable[..., Samples], models: int, repeats: int, seed: int) -> dict:
     """A row of the table."""
     key = jax.random.fold_in(jax.random.key(seed), hash_of(scheme + fault))
     found = bounds(scheme, draw(key, models), jax.random.fold_in(key, 1))
-    row = {"scheme": scheme, "fault": fault} | found
     if scheme == "release":
-        row["one_run"] = one_run(fault, seed=seed).mu
-    claim = row["claim"]
-    caught = [name for name in ("gaussian", "histogram", "kernel", "grid", "one_run") if row.get(name, 0.0) > claim]
-    caught += ["relative"] if row.get("relative_p", 0.0) > 0.01 else []
-    row["caught_by"] = ", ".join(caught)
+        found["one_run"] = one_run(fault, seed=seed).mu
+    claim = found["claim"]
+    caught = [name for name in ("gaussian", "histogram", "kernel", "grid", "one_run") if found.get(name, 0.0) > claim]
+    caught += ["relative"] if found.get("relative_p", 0.0) > 0.01 else []
+    row: dict[str, Any] = {"scheme": scheme, "fault": fault, "caught_by": ", ".join(caught)} | found
     if fault in ("honest", "at_admitted", "smooth"):
         flags = 0
         for again in jax.random.split(jax.random.fold_in(key, 2), repeats):
@@ -147,11 +145,9 @@ class Series:
         other = stream.delete(self.state, jax.tree.map(lambda leaf: leaf[pool[4:6]], self.data))
         self.admitted = 1.2 * float(stream.distance_to_retrained(other))
         self.scale = float(releases.scale_for(self.admitted, mu=MU, releases=4))
-        self.exact, self.gone = [], []
-        for t in range(4):
-            removal = remove(self.objective, self.fitted.params, self.data, self.rows[: t + 1], method="retrain")
-            self.exact.append(removal.params)
-        self.exact = jnp.stack(self.exact)
+        before, rows = self.fitted.params, self.rows
+        removals = (remove(self.objective, before, self.data, rows[:t], method="retrain") for t in range(1, 5))
+        self.exact = jnp.stack([removal.params for removal in removals])
 
     def draw(self, fault: str, key: jax.Array, models: int) -> Samples:
         """Releases of both worlds, side by side as one row a draw."""

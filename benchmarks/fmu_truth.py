@@ -28,6 +28,20 @@ class Form(NamedTuple):
     classes: int = 1
 
 
+FORMS = (
+    Form("equalized_odds", 2, False, 4),
+    Form("equalized_odds", 3, True, 5),
+    Form("demographic_parity", 2, True, 2),
+    Form("demographic_parity", 3, False, 4),
+    Form("equal_opportunity", 2, False, 6),
+    Form("equal_opportunity", 4, True, 3),
+    Form("individual", 2, False, 4),
+    Form("individual", 3, True, 3),
+    Form("equalized_odds", 2, True, 4, 3),
+    Form("individual", 3, False, 3, 3),
+)
+
+
 class Truth:
     """The remaining objectives of a batch, by definition and in extended precision."""
 

@@ -8,6 +8,13 @@ from scripts import registry
 from scripts.harness import store
 
 
+@pytest.fixture(autouse=True)
+def promotion():
+    """As users run benchmarks and scripts."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "dtype"), [(fmu_distances.FORMS[8], np.float32), (fmu_distances.FORMS[7], np.float64)]

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from jax.experimental import multihost_utils
 
     import fmu_jax
+    import fmu_jax.audit.binomial
     import fmu_jax.cells
     import fmu_jax.objective
     import fmu_jax.penalties
     import fmu_jax.private_training
+    import fmu_jax.releases.publishing
     import pags_jax
     import pags_jax.datasets.lpips_weights
     import pags_jax.datasets.pretrained

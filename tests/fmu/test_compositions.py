@@ -344,6 +344,12 @@ TABLE = [
         traced_only=True,
         slow=True,
     ),
+    Row(
+        "audit.relative_test",
+        lambda data, shift: audit.relative_test(DRAWN + shift, DRAWN[::-1] + 0.1, 0.9 * DRAWN + 0.5),
+        {"shift": 0.2},
+        slow=True,
+    ),
     Row("audit.klom", lambda data, margins: audit.klom(margins, margins[::2] + 0.1, bins=3), {"margins": MARGINS}),
     Row("audit.largest_bound", lambda data, **at: audit.largest_bound(100, **at), {"delta": 1e-3, "confidence": 0.9}),
     Row(
@@ -488,7 +494,7 @@ TABLE = [
     ),
 ]
 #: They look at values to answer, or read files; see ``test_what_cannot_be_done_is_said``.
-HOST = {"stream.take", "datasets"}
+HOST = {"audit.one_run", "stream.take", "datasets"}
 
 
 def public_names():
