@@ -184,7 +184,7 @@ def claims(results: Results) -> list[Claim]:
 EXPERIMENT = Experiment(
     "fmu_audit", Config, plan, rows_of, draw=draw, heading="Audits: does the guarantee hold in fact?", section=section,
     claims=claims, x64=True,
-    parts=(Part({"none": {"models": 5000, "pairs": 128, "repeats": 1}, "quick": {"repeats": 1}, "full": {"repeats": 1},
+    parts=(Part({"none": {"models": 3000, "pairs": 64, "repeats": 1}, "quick": {"repeats": 1}, "full": {"repeats": 1},
                  "paper": {"repeats": 1}}),),
 )  # fmt: skip
 

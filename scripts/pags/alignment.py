@@ -196,7 +196,7 @@ EXPERIMENT = measuring.experiment(
     "pags_alignment", Config, setup=setup, keep=keep, rows_of=rows_of, files=files_of,
     heading="Alignment of gradients with the score", section=section,
     parts=(
-        Part({"none": {"images": 100, "sigmas_pm1": (0.5, 1.0)}, "quick": {}, "full": {}, "paper": {}, "cifar10": {}},
+        Part({"none": {"images": 100, "sigmas_pm1": (0.5,)}, "quick": {}, "full": {}, "paper": {}, "cifar10": {}},
              reads=NAMED, files=FILES),
     ),
 )  # fmt: skip
