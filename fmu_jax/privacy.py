@@ -244,6 +244,7 @@ def _epsilon(xp, residual, sigma, delta):
     # The privacy loss is N(mu^2/2, mu^2), whose Gaussian tail gives an epsilon that is surely enough.
     enough = round_up(xp, mu * (mu / 2 + xp.sqrt(-2 * xp.log(delta))), _FEW)
     found = bisect(xp, lambda epsilon: gaussian_delta_bound(xp, mu, epsilon) <= delta, enough, 0 * mu, steps=_HALVINGS)
+    found = xp.where(found >= 0, found, xp.inf)  # Of what is no number nothing is known.
     return xp.where(gaussian_delta_bound(xp, mu, 0 * mu) <= delta, 0, found)
 
 

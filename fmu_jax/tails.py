@@ -131,7 +131,10 @@ def _relative(xp, number) -> float:
 
 
 def gaussian_delta_bound(xp, mu, epsilon):
-    """Upper bound of ``delta(mu, epsilon)`` between two Gaussians ``mu`` apart; zero at ``mu = 0``, never above 1."""
+    """Upper bound of ``delta(mu, epsilon)`` between two Gaussians ``mu`` apart; zero at ``mu = 0``, never above 1.
+
+    It is 1 where a number is NaN, or ``mu`` infinite or, which only a trace lets through, negative.
+    """
     unit = unit_of(xp, mu)
     mu, epsilon = xp.broadcast_arrays(mu, epsilon)
     wide = mu * (1 + _FEW * unit)
@@ -148,7 +151,7 @@ def gaussian_delta_bound(xp, mu, epsilon):
     # An exponent of size q is off by q times its roundings.
     small = round_up(xp, small / _ROOT * (1 + _relative(xp, a) + _FEW * near * near * unit), _FEW)
     bound = xp.minimum(xp.where(a > 3, large * (1 + _FEW * unit), small), 1)
-    return xp.where(mu > 0, bound, xp.zeros_like(bound))
+    return xp.where((mu > 0) & (bound <= 1), bound, xp.where(mu == 0, xp.zeros_like(bound), xp.ones_like(bound)))
 
 
 _ROOT = (2 * np.pi) ** 0.5

@@ -67,7 +67,7 @@ def scale_for(
     mu: Scalar | None = None,
     epsilon: Scalar | None = None,
     delta: Scalar | None = None,
-    releases: int = 1,
+    releases: Scalar = 1,
 ) -> Array:
     """The standard deviation with which ``releases`` releases, each at most ``admitted`` off, keep one guarantee.
 
@@ -92,12 +92,12 @@ def scale_for(
     check_norm(admitted=admitted)
     if (mu is None) == (epsilon is None) or (epsilon is None) != (delta is None):
         raise ValueError("give either `mu`, or `epsilon` and `delta` together")
-    if int(releases) != releases or releases < 1:
-        raise ValueError(f"`releases` must be a whole number of at least 1, got {releases}")
+    if not is_traced(releases) and not _is_count(releases):
+        raise ValueError(f"`releases` must be a whole number of at least 1, got {releases!r}")
     if mu is None:
         mu = gaussian_mu(epsilon, delta)
     check_positive(mu=mu)
-    return outward(_scale, admitted, mu, float(releases))
+    return outward(_scale, admitted, mu, releases)
 
 
 def budget(mu: Scalar, spent: Any) -> Array:
@@ -122,6 +122,11 @@ def budget(mu: Scalar, spent: Any) -> Array:
     check_norm(mu=mu)
     check_norm(spent=spent)
     return outward(_budget, mu, spent, up=False)
+
+
+def _is_count(number) -> bool:
+    number = np.asarray(number)
+    return number.ndim == 0 and number.dtype.kind in "iuf" and bool(1 <= number < np.inf and number % 1 == 0)
 
 
 def _stacked(mus):
@@ -150,4 +155,5 @@ def _scale(xp, admitted, mu, releases):
 def _budget(xp, mu, spent):
     used = round_up(xp, xp.sum(spent * spent), spent.size + 8, xp.any(spent > 0))
     left = mu * mu * (1 - 4 * unit_of(xp, mu)) - used
-    return xp.sqrt(xp.maximum(left, 0)) * (1 - 4 * unit_of(xp, mu))
+    # Of an infinite budget nothing is known to be left once something infinite is spent.
+    return xp.where(left > 0, xp.sqrt(xp.where(left > 0, left, 0)) * (1 - 4 * unit_of(xp, mu)), 0)

@@ -22,13 +22,15 @@ from fmu_jax.tracing import is_traced, when_concrete
 _COPIES = 4
 #: Powers of two between the grid and the least standard deviation.
 _FINER = 8
+#: No noise is further from zero: a float64 of ``jax.random.normal`` stays within 8.3, and four over two are added.
+_REACH = 17.0
 
 
 class Release(NamedTuple):
     """A published model and its guarantee; everything in it may be public.
 
     Attributes:
-      params: what is published, of the shape of the parameters; NaN where the distance exceeds the admitted one.
+      params: what is published, of the shape of the parameters; NaN where a trace could not raise what is refused.
       mu: Gaussian-DP parameter of this release; infinite likewise.
       epsilon, delta: of this release alone; for any other delta, ``privacy.gaussian_epsilon(mu, 1.0, delta)``.
       scale: standard deviation ``s``.
@@ -104,8 +106,8 @@ def release(
       delta: at which ``epsilon`` is given, in (0, 1).
 
     Returns:
-      The ``Release``. Under a trace, where nothing can be raised, its parameters are NaN and its mu infinite if the
-      distance exceeds the admitted one.
+      The ``Release``. Under a trace, where nothing can be raised, its parameters are NaN and its mu infinite wherever
+      a ``ValueError`` is due but for ``delta``: a distance that is beyond the admitted one or no number, for instance.
 
     Raises:
       ValueError: a number out of range; a distance beyond the admitted one; a shape that is not safely positive
@@ -128,17 +130,16 @@ def release(
     fixed = admitted is None
     admitted = distance if fixed else admitted
     check_norm(distance=distance, admitted=admitted)
-    check_positive(scale=scale)
     check_probability(delta=delta)
     if shape is not None:
         shape = as_shape(shape, params.shape[-1], params.dtype)
-    scale = jnp.asarray(scale).astype(params.dtype)
+    scale = as_scale(scale, params.dtype)
     mu = mu_of(admitted, scale)
     fits = jnp.ones((), bool) if fixed else outward(_fits, distance, admitted) > 0
-    published, spacing = add_noise(params, key, scale, shape)
-    _check_published(published, spacing, fits, distance, admitted, scale, params)
+    published, spacing, fine = add_noise(params, key, scale, shape)
+    _check_published(published, spacing, fine, fits, distance, admitted, scale)
     epsilon = gaussian_epsilon(mu, 1.0, delta)
-    refused = ~fits | ~jnp.isfinite(spacing)
+    refused = ~(fits & fine & (mu >= 0))
     return Release(
         params=jnp.where(refused, jnp.nan, published),
         mu=jnp.where(refused, jnp.inf, mu),
@@ -150,45 +151,63 @@ def release(
 
 
 @when_concrete
-def _check_published(published, spacing, fits, distance, admitted, scale, params) -> None:
+def _check_published(published, spacing, fine, fits, distance, admitted, scale) -> None:
     if not fits:
         raise ValueError(
             f"the distance {float(distance):.3g} exceeds the admitted {float(admitted):.3g}; refresh or retrain before "
             "publishing, or plan with a larger `admitted`"
         )
-    if not np.isfinite(np.asarray(spacing)):
+    if not np.isfinite(spacing):
         raise ValueError("`shape` must be positive definite beyond rounding; add a ridge to it, or use float64")
-    largest = float(jnp.max(jnp.abs(params)))
-    if not float(spacing) >= float(np.spacing(np.asarray(largest, params.dtype))):
+    if not np.all(np.isfinite(published)):
+        raise ValueError("`params` must be finite numbers")
+    if not fine:
         raise ValueError(
-            f"`scale` {float(np.max(scale)):.3g} is too small for {params.dtype} parameters of size {largest:.3g}: the "
-            "noise would drown in rounding; use float64 or a larger scale"
+            f"`scale` {float(scale):.3g} is too small for {published.dtype} parameters: published they have size "
+            f"{float(jnp.max(jnp.abs(published))):.3g}, and the noise would drown in rounding; use float64, a larger "
+            "scale or a `shape` of smaller condition number"
         )
 
 
 @jax.jit
 def add_noise(params, key, scale, shape):
-    """Parameters with noise, on the grid; and its spacing, infinite if the shape cannot be trusted.
+    """Parameters with noise, on the grid; its spacing, infinite if the shape cannot be trusted; whether all is well.
 
-    No check and no guarantee: ``release`` has both.
+    It is not where the dtype cannot hold the grid at the size that parameters and noise may have, or something is NaN.
+    That depends on the parameters, not on the noise. No check of anything else and no guarantee: ``release`` has both.
     """
     copies = jax.random.normal(key, (_COPIES, *params.shape), params.dtype)
     noise, least = copies.sum(axis=0) / math.sqrt(_COPIES), jnp.ones((), params.dtype)
-    fine = jnp.ones((), bool)
+    fine, reach = jnp.ones((), bool), jnp.asarray(_REACH, params.dtype)
     if shape is not None:
         # V A V' >= I, so the covariance V'V of V' xi is no less than A^-1, rounding included.
         root = inverse_root(Curved(shape, balance(shape), jnp.zeros((), params.dtype)), jnp.zeros((), params.dtype))
         fine = jnp.all(jnp.isfinite(root))
         root = jnp.where(fine, root, 0)
         noise, least = noise @ root, jax.lax.rsqrt(jnp.trace(shape))
+        reach = _REACH * jnp.max(jnp.sum(jnp.abs(root), axis=0))
     exponent = jnp.floor(jnp.log2(jnp.where(fine, scale * least, 1))) - _FINER
     spacing = jnp.ldexp(jnp.ones((), params.dtype), jax.lax.stop_gradient(exponent).astype(jnp.int32))
-    return jnp.round((params + scale * noise) / spacing) * spacing, jnp.where(fine, spacing, jnp.inf)
+    largest = jnp.max(jnp.abs(params)) + scale * reach
+    holds = (scale > 0) & (spacing >= jnp.finfo(params.dtype).eps * largest)
+    spacing = jnp.where(fine, spacing, jnp.inf)
+    return jnp.round((params + scale * noise) / spacing) * spacing, spacing, holds & jnp.isfinite(spacing)
 
 
 def mu_of(admitted: Scalar, scale: Scalar) -> Array:
     """``admitted / scale``, rounded up."""
     return outward(_mu, admitted, scale)
+
+
+def as_scale(scale: Any, dtype: Any) -> Array:
+    """The scale as a scalar of a dtype, or a ValueError that says what it is not."""
+    check_positive(scale=scale)
+    if jnp.ndim(scale):
+        raise ValueError(f"`scale` must be one number, got {jnp.shape(scale)}; noise of several is a `shape`")
+    cast = jnp.asarray(scale).astype(dtype)
+    if not is_traced(cast) and not (cast > 0 and jnp.isfinite(cast)):
+        raise ValueError(f"`scale` {float(scale):.3g} is no number of {cast.dtype}; use float64")
+    return cast
 
 
 def as_shape(shape: Any, d: int, dtype: Any) -> Float[Array, "d d"]:
@@ -209,4 +228,4 @@ def _fits(xp, distance, admitted):
     """1 where the distance is surely at most the admitted one, else 0."""
     # On the host both are exact; elsewhere each may have been rounded.
     exact = 0 if xp is np else 4 * unit_of(xp, distance)
-    return xp.where(distance * (1 + exact) <= admitted, 1.0, 0.0)
+    return xp.where((distance >= 0) & (distance * (1 + exact) <= admitted), 1.0, 0.0)

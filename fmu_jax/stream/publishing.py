@@ -14,12 +14,12 @@ from jaxtyping import Array, Bool, Float
 from fmu_jax.data import Data, without
 from fmu_jax.fitting import NotConvergedError
 from fmu_jax.objective import Scalar
-from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_epsilon
-from fmu_jax.releases.publishing import Release, add_noise, as_shape, mu_of
+from fmu_jax.privacy import check_norm, check_probability, gaussian_epsilon
+from fmu_jax.releases.publishing import Release, add_noise, as_scale, as_shape, mu_of
 from fmu_jax.stream import factor
 from fmu_jax.stream.serving import check_requests
 from fmu_jax.stream.state import State, refresh, without_rows
-from fmu_jax.tracing import is_traced
+from fmu_jax.tracing import when_concrete
 
 
 @jax.default_matmul_precision("highest")
@@ -76,24 +76,34 @@ def serve_releases(
       NotConvergedError: a refresh did not bring the distance within the admitted one.
     """
     check_norm(admitted=admitted)
-    check_positive(scale=scale)
     check_probability(delta=delta)
     data, rows = check_requests(state, data, rows)
     dtype = state.params.dtype
     if shape is not None:
         shape = as_shape(shape, state.params.shape[0], dtype)
-    scale = jnp.asarray(scale).astype(dtype)
+    scale = as_scale(scale, dtype)
     mu = mu_of(admitted, scale)
-    after, params, spacing, refreshed, fine = _serve(state, data, rows, key, scale, admitted, shape)
-    if not is_traced(fine) and not np.all(fine):
-        raise NotConvergedError(
-            f"{int(np.sum(~np.asarray(fine)))} refreshed models are not certified within the admitted distance "
-            f"{float(admitted):.3g}; use float64, a larger `admitted`, or a `shape` that is positive definite"
-        )
+    after, params, spacing, refreshed, near, sound = _serve(state, data, rows, key, scale, admitted, shape)
+    _check_served(near, sound, admitted, scale)
+    fine = near & sound
     mu, epsilon = (jnp.where(fine, number, jnp.inf) for number in (mu, gaussian_epsilon(mu, 1.0, delta)))
     deltas, scales = (jnp.broadcast_to(jnp.asarray(number), fine.shape) for number in (delta, scale))
     left = data._replace(weight=data.weight.at[rows].set(0))
     return after, left, Release(params, mu, epsilon, deltas, scales, spacing), refreshed
+
+
+@when_concrete
+def _check_served(near, sound, admitted, scale) -> None:
+    if not np.all(near):
+        raise NotConvergedError(
+            f"{int(np.sum(~np.asarray(near)))} refreshed models are not certified within the admitted distance "
+            f"{float(admitted):.3g}; use float64 or a larger `admitted`"
+        )
+    if not np.all(sound):
+        raise ValueError(
+            f"noise of `scale` {float(scale):.3g} would drown in the rounding of {scale.dtype} parameters, or `shape` "
+            "is not positive definite beyond rounding; use float64, a larger scale, or add a ridge to the shape"
+        )
 
 
 @jax.jit
@@ -123,6 +133,6 @@ def _serve(state: State, data: Data, rows, key, scale, admitted, shape):
     (after, _), (params, stale, fine) = jax.lax.scan(request, start, requests)
     # No request reads what was published, so the noise is drawn side by side.
     keys = jax.random.split(key, rows.shape[0])
-    noisy, spacing = jax.vmap(add_noise, in_axes=(0, 0, None, None))(params, keys, scale, shape)
-    fine &= jnp.isfinite(spacing)
-    return after, jnp.where(fine[:, None], noisy, jnp.nan), spacing, stale, fine
+    noisy, spacing, sound = jax.vmap(add_noise, in_axes=(0, 0, None, None))(params, keys, scale, shape)
+    shown = jnp.where((fine & sound)[:, None], noisy, jnp.nan)
+    return after, shown, spacing, stale, fine, sound

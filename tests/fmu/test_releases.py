@@ -1,5 +1,7 @@
 """Releases: the guarantee against mpmath and dp-accounting, the noise against its law, distances against retraining."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
@@ -138,6 +140,11 @@ def test_what_is_not_admitted_is_not_published():
         ({"shape": jnp.eye(3).at[0, 1].set(1.0)}, "must be symmetric"),
         ({"params": jnp.arange(3)}, "must be floating"),
         ({"params": PARAMS.astype(jnp.float32), "scale": 1e-6}, "too small for float32"),
+        ({"params": PARAMS.astype(jnp.float32), "scale": 1e-50}, "no number of float32"),
+        ({"params": PARAMS.at[1].set(jnp.nan)}, "must be finite"),
+        ({"scale": jnp.ones(3)}, "must be one number"),
+        # The grid is that of the least standard deviation; the largest coordinate could not hold it.
+        ({"shape": jnp.diag(jnp.array([1e15, 1e-15, 1.0]))}, "too small for float64"),
     ],
 )
 def test_bad_input_is_refused(change, message):
@@ -146,12 +153,57 @@ def test_bad_input_is_refused(change, message):
         releases.release(options.pop("params"), options.pop("distance"), **options)
 
 
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        ("distance", jnp.nan),
+        ("distance", -0.1),
+        ("distance", 0.3),
+        ("scale", jnp.nan),
+        ("scale", 0.0),
+        ("scale", -0.1),
+        ("scale", 1e-300),
+        ("scale", jnp.inf),
+        ("ridge", 1e200),
+        ("ridge", -1.0),
+        ("ridge", jnp.nan),
+        ("size", 1e300),
+        ("size", jnp.nan),
+    ],
+)
+@pytest.mark.parametrize("fixed", [False, True])
+def test_what_a_trace_cannot_refuse_has_no_guarantee_and_is_not_shown(number, value, fixed):
+    given = {"distance": 0.1, "scale": 0.1, "ridge": 1.0, "size": 1.0} | {number: value}
+    found = _traced(given, fixed)
+    if fixed and (number, value) == ("distance", 0.3):
+        assert float(found.mu) == pytest.approx(3.0)
+        return
+    assert found.mu == found.epsilon == jnp.inf
+    assert np.isnan(found.params).all()
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _traced(given, fixed):
+    shape, admitted = given["ridge"] * jnp.eye(3), None if fixed else 0.2
+    options = {"key": jax.random.key(0), "scale": given["scale"], "shape": shape, "admitted": admitted}
+    return releases.release(given["size"] * PARAMS, given["distance"], **options)
+
+
+def test_a_number_that_is_none_costs_everything():
+    for wrong in (jnp.nan, -1.0, jnp.inf):
+        assert jax.jit(privacy.gaussian_delta)(wrong, 1.0, 0.5) == 1
+        assert jax.jit(privacy.gaussian_epsilon)(wrong, 1.0, 1e-5) == jnp.inf
+    assert releases.budget(jnp.inf, [jnp.inf]) == jax.jit(releases.budget)(jnp.inf, jnp.array([jnp.inf])) == 0
+    assert jax.jit(lambda k: releases.scale_for(0.1, mu=1.0, releases=k))(4) == pytest.approx(0.2)
+
+
 def test_plans_are_refused_where_they_say_nothing():
     for options in ({}, {"mu": 1.0, "epsilon": 1.0, "delta": 1e-5}, {"epsilon": 1.0}, {"mu": 1.0, "delta": 1e-5}):
         with pytest.raises(ValueError, match="either `mu`, or `epsilon` and `delta`"):
             releases.scale_for(0.1, **options)
-    with pytest.raises(ValueError, match="whole number"):
-        releases.scale_for(0.1, mu=1.0, releases=0)
+    for count in (0, 1.5, jnp.nan, jnp.inf, "3", None):
+        with pytest.raises(ValueError, match="whole number"):
+            releases.scale_for(0.1, mu=1.0, releases=count)
     with pytest.raises(ValueError, match="`mus` is a norm"):
         releases.compose([0.1, -0.1])
     with pytest.raises(ValueError, match="`mu` must be positive"):
@@ -233,6 +285,8 @@ def test_a_stream_releases_every_model_and_refreshes_on_the_distance(shaped):
         assert np.linalg.norm(white) < 10 * 2 + admitted / float(scale)
     gap = np.asarray(after.params - exact) @ root
     assert np.linalg.norm(gap) <= float(stream.distance_to_retrained(after, shape=shape)) <= admitted
+    with pytest.raises(ValueError, match="would drown in the rounding of float64"):
+        stream.serve_releases(state, data, rows[:2], **options | {"scale": 1e-17})
     # What even a refresh cannot reach is said.
     with pytest.raises(NotConvergedError, match="not certified within the admitted distance 1e-20"):
         stream.serve_releases(state, data, rows[:2], **options | {"admitted": 1e-20})
