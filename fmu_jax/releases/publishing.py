@@ -205,7 +205,7 @@ def as_scale(scale: Any, dtype: Any) -> Array:
     if jnp.ndim(scale):
         raise ValueError(f"`scale` must be one number, got {jnp.shape(scale)}; noise of several is a `shape`")
     cast = jnp.asarray(scale).astype(dtype)
-    if not is_traced(cast) and not (cast > 0 and jnp.isfinite(cast)):
+    if not is_traced(cast) and not 0 < np.asarray(cast) < np.inf:
         raise ValueError(f"`scale` {float(scale):.3g} is no number of {cast.dtype}; use float64")
     return cast
 
