@@ -13,15 +13,17 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     models: LeNet, ResNets, VGG-11; trained networks in files, ours and published ones.
     recipes: how robust models are trained: strengths and rates of every loss.
     likelihood: the log-probability of a label, also where the model is sure.
-    losses: cross-entropy, gradient-norm, smoothness, randomized-smoothing and adversarial training.
-    wrappers: sigmoid models and models of standardised images as models that everything here takes.
+    losses: cross-entropy, gradient-norm, smoothness, randomized-smoothing, adversarial and score-aligned training.
+    wrappers: sigmoid models, models of standardised images, denoised and smoothed ones as models that everything takes.
     margins: the losses that attacks raise.
     attacks: projected gradient ascent, per example or per batch.
     apgd: auto-PGD, also towards targets.
     balls, ascent: what attacks share.
     training: train state, one pure step, epochs.
     evaluation: accuracy, clean and under attack.
-    gradients: input gradients of logits, log-probabilities and losses; smoothed and integrated ones.
+    smoothing: certified radii and predictions of a classifier under noise.
+    binomial: what counts of draws say of a probability.
+    gradients: input gradients of logits, log-probabilities, losses and energies; smoothed and integrated ones.
     scores: denoisers, the score of noisy images, the Bayes classifier's gradient.
     preconditioning: denoisers made of networks.
     sampling: Euler's step, and in-painting by a denoiser.
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
         augmentation,
         bases,
         bayes,
+        binomial,
         datasets,
         evaluation,
         generative,
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
         sampling,
         scores,
         shares,
+        smoothing,
         statistics,
         steps,
         sweeps,
@@ -85,6 +89,7 @@ __all__ = [
     "augmentation",
     "bases",
     "bayes",
+    "binomial",
     "datasets",
     "evaluation",
     "generative",
@@ -102,6 +107,7 @@ __all__ = [
     "sampling",
     "scores",
     "shares",
+    "smoothing",
     "statistics",
     "steps",
     "sweeps",

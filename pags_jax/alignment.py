@@ -36,8 +36,13 @@ from pags_jax.images import is_traced, wide
 #: Of the images alone, of the images of one class, or the second minus the first.
 ScoreKind = Literal["unconditional", "conditional", "bayes"]
 
-PAIRINGS: Mapping[Target, ScoreKind] = {"logit_sum": "unconditional", "logit": "conditional", "log_prob": "bayes"}
-"""The score that the gradient of each target is compared with. With logits ``log p(x, y)`` the last two are equal."""
+PAIRINGS: Mapping[Target, ScoreKind] = {
+    "logit_sum": "unconditional",
+    "log_sum_exp": "unconditional",
+    "logit": "conditional",
+    "log_prob": "bayes",
+}
+"""The score that the gradient of each target is compared with. With logits ``log p(x, y)`` the last three are equal."""
 
 SMALLEST_SIDE = 32
 """Pixels of height and width to which smaller images are resized for LPIPS."""

@@ -7,6 +7,12 @@ Of example ``x`` with logits ``f``, label ``y`` and class probabilities ``p = so
     "logit"        d f_y / dx
     "log_prob"     d log p_y / dx        what a score can equal
     "loss"         - d log p_y / dx
+    "log_sum_exp"  d log sum_k exp(f_k) / dx
+
+The last is minus the gradient of the energy of Grathwohl et al., *Your Classifier is Secretly an Energy Based Model
+and You Should Treat it Like One* (JEM, ICLR 2020). Where the logits are ``log p(x, y)`` up to a constant, it is the
+score of the images; nothing else in a classifier's training makes it so, since it changes when ``c(x)`` is added to all
+logits. "log_prob" is "logit" minus "log_sum_exp".
 
 Images are in the units that the model takes, [0, 1] or normalised, and gradients are by these (``wrappers.normalized``
 makes a model of pixels of one of ``(x - mean) / std``). A function that sees more than one image at once, such as a
@@ -32,7 +38,9 @@ from pags_jax.likelihood import label_logit, log_prob
 from pags_jax.per_example import check_classifier
 
 #: What is differentiated with respect to the image.
-Target = Literal["logit_sum", "logit", "log_prob", "loss"]
+Target = Literal["logit_sum", "logit", "log_prob", "loss", "log_sum_exp"]
+#: Targets that need no label.
+UNLABELLED: tuple[Target, ...] = ("logit_sum", "log_sum_exp")
 
 
 def input_gradients(
@@ -49,7 +57,7 @@ def input_gradients(
       apply_fn: maps images to logits ``(n, classes)``, at least two, each by itself; called with batches of one under
         ``vmap``. For models with one logit see ``wrappers.two_classes``.
       x: images.
-      y: labels; may be left out for "logit_sum". A traced one that is no class makes NaN, for the other targets.
+      y: labels; may be left out for `UNLABELLED` targets. A traced one that is no class makes NaN, for the others.
       target: see the module.
       chunk_size: examples that are computed at once, to bound memory; all by default.
 
@@ -160,7 +168,7 @@ def _checked(apply_fn: Callable, x: Any, y: Any, target: Any) -> tuple[Array, Ar
         raise ValueError(f"unknown target {target!r}; known: {', '.join(get_args(Target))}")
     x = as_images(x)
     if y is None:
-        if target != "logit_sum":
+        if target not in UNLABELLED:
             raise ValueError(f"target {target!r} needs labels `y`")
         y = jnp.zeros(x.shape[0], jnp.int32)
     check_labels(y, x)
@@ -170,10 +178,10 @@ def _checked(apply_fn: Callable, x: Any, y: Any, target: Any) -> tuple[Array, Ar
 
 def _gradients(apply_fn: Callable, x: Array, y: Array, target: Target, chunk_size: int | None) -> Array:
     def one(image, label):
-        return jax.grad(lambda image: _value(apply_fn(image[None])[0], label, target))(image)
+        return jax.grad(lambda image: target_value(apply_fn(image[None])[0], label, target))(image)
 
     def together(x, y):
-        return jax.grad(lambda x: jax.vmap(partial(_value, target=target))(apply_fn(x), y).sum())(x)
+        return jax.grad(lambda x: jax.vmap(partial(target_value, target=target))(apply_fn(x), y).sum())(x)
 
     return map_chunks(one, (x, y), chunk_size, together)
 
@@ -190,9 +198,12 @@ def _mean_gradient(apply_fn, point, values: Array, y: Array, target: Target, chu
     return total / len(values)
 
 
-def _value(logits: Array, label: Array, target: Target) -> Array:
+def target_value(logits: Float[Array, " classes"], label: Any, target: Target) -> Float[Array, ""]:
+    """The number that is differentiated, of one example's logits and label."""
     if target == "logit_sum":
         return logits.sum()
+    if target == "log_sum_exp":
+        return jax.nn.logsumexp(logits)
     if target == "logit":
         return label_logit(logits, label)
     return log_prob(logits, label) if target == "log_prob" else -log_prob(logits, label)

@@ -7,11 +7,13 @@ With ``l_i`` the cross-entropy of example ``i``, ``f`` the logits and ``u ~ N(0,
     smoothness               mean_i l_i + strength mean_i |f(x_i) - f(x_i + sigma u_i)|^2
     randomized_smoothing     mean_i l_i(x_i + strength u_i)
     adversarial              mean_i l_i(x_i + pgd(x_i; eps = strength)), in an L2 or Linf ball
+    score_alignment          mean_i l_i + strength mean_i (1 - cos(d f_ic / d x_i, score(x_i | c)))
 
+The last needs a score beside the images, and so is not in ``LOSSES``, whose members any sweep can train with.
 ``strength`` is traced, so that a sweep compiles one step. With ``has_aux`` the model is
 ``apply_fn(x) -> (logits, aux)`` and the loss returns ``(value, aux)`` of the one forward pass that is trained on: the
-clean one for the first three, the noisy and the attacked one for the last two. So running statistics are updated once,
-and never by an attack.
+noisy one of ``randomized_smoothing``, the attacked one of ``adversarial``, else the clean one. So running statistics
+are updated once, and never by an attack.
 
 Differs from the reference: P1 ``strength`` of ``gradient_norm`` is ``1e5 / N^2`` times the constant there, which
 multiplies ``1e5 / N`` times the squared norm of the gradient of the batch's mean loss (``reference_strength``). P5 the
@@ -27,7 +29,8 @@ from jaxtyping import Array, Float, Integer
 
 from pags_jax.attacks import pgd
 from pags_jax.balls import Norm, Scope
-from pags_jax.images import as_images, check_labels
+from pags_jax.gradients import Target, target_value
+from pags_jax.images import as_images, as_labels, check_labels
 from pags_jax.likelihood import log_prob
 
 Value = Any
@@ -149,7 +152,65 @@ def adversarial(
     return cross_entropy(apply_fn, x + delta, y, has_aux=has_aux)
 
 
-#: Every loss by its name.
+def score_alignment(
+    apply_fn: Callable[[Any], Any],
+    x: Float[Array, "n ..."],
+    y: Integer[Array, " n"],
+    key: Array | None,
+    strength: Any,
+    *,
+    score: Callable[[Any, Any], Any] | Float[Array, "n ..."],
+    target: Target = "logit",
+    any_class: bool = False,
+    has_aux: bool = False,
+) -> Value:
+    """Cross-entropy and how far input gradients turn away from a score (Ganz, Kawar and Elad, ICML 2023, equation 3).
+
+    Args:
+      apply_fn: as for ``cross_entropy``.
+      x: images.
+      y: labels.
+      key: of the classes that ``any_class`` draws; else not used.
+      strength: of the penalty, traced.
+      score: ``score(x, labels)``, shaped as ``x``, such as ``scores.score`` of a conditional denoiser; or its values
+        for these images and labels. Its scale does not matter, and it is not differentiated.
+      target: whose gradient is turned, see ``gradients``; ``alignment.PAIRINGS`` names the score of each.
+      any_class: align the gradient of a class drawn uniformly for each image, whose mean is the paper's penalty, over
+        all classes, at the price of one; by default that of the label.
+      has_aux: as for ``cross_entropy``.
+
+    Returns:
+      A scalar, or ``(scalar, aux)``. An image whose gradient or score is zero adds ``strength / n``, with no
+      derivative of the penalty.
+
+    Raises:
+      ValueError: values of another shape than ``x``; ``any_class`` with values alone, or without a key.
+
+    >>> apply_fn = lambda x: jnp.stack([x[:, 0], -x[:, 0]], axis=1)
+    >>> x, y = jnp.zeros((1, 2)), jnp.array([0])
+    >>> value = score_alignment(apply_fn, x, y, None, 10.0, score=jnp.array([[3.0, 4.0]]))
+    >>> float((value - jnp.log(2)).round(4))  # 10 (1 - 3 / 5)
+    4.0
+    """
+    x = as_images(x)
+    check_labels(y, x)
+    if any_class and not callable(score):
+        raise ValueError("`any_class` needs a `score(x, labels)` of any class, got values for the labels alone")
+    (logits, aux), pull = _split_vjp(_with_aux(apply_fn, has_aux), x)
+    classes = as_labels(y)
+    if any_class:
+        if key is None:
+            raise ValueError("`any_class` draws a class for each image: give a `key`")
+        classes = jax.random.randint(key, y.shape, 0, logits.shape[-1], jnp.int32)
+    towards = jnp.asarray(score(x, classes) if callable(score) else score)
+    if towards.shape != x.shape:
+        raise ValueError(f"`score` must have the shape {x.shape} of `x`, got {towards.shape}")
+    by_logit = jax.grad(lambda logits: jax.vmap(lambda f, c: target_value(f, c, target))(logits, classes).sum())(logits)
+    cosines = _cosine(pull(by_logit), jax.lax.stop_gradient(towards).astype(x.dtype))
+    return _result(_penalised(_mean_loss(logits, y), strength, 1 - cosines.mean()), aux, has_aux)
+
+
+#: Every loss by its name, but for ``score_alignment``.
 LOSSES = {loss.__name__: loss for loss in (cross_entropy, gradient_norm, smoothness, randomized_smoothing, adversarial)}
 
 
@@ -180,6 +241,19 @@ def _mean_loss(logits: Array, y: Array) -> Array:
 
 def _penalised(loss: Array, strength: Any, penalty: Array) -> Array:
     return loss + jnp.asarray(strength, loss.dtype) * penalty.astype(loss.dtype)
+
+
+def _cosine(a: Array, b: Array) -> Array:
+    """As ``alignment.cosine``, but 0, with a derivative of 0, where a map is zero."""
+
+    def unit(v):
+        v = v.reshape(v.shape[0], -1)
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(v), 1, keepdims=True))  # The cosine does not know the scale.
+        v = v / jnp.where(largest == 0, 1, largest)
+        square = jnp.sum(v * v, 1, keepdims=True)
+        return v / jnp.sqrt(jnp.where(square == 0, 1, square))
+
+    return jnp.sum(unit(a) * unit(b), 1)
 
 
 def _with_noise(x: Array, key: Array, sigma: Any) -> Array:

@@ -1,6 +1,6 @@
-"""Models of other makes as this package takes them: ``apply_fn(x) -> logits (n, classes)`` of images in [0, 1].
+"""Models made of others, as this package takes them: ``apply_fn(x) -> logits (n, classes)`` of images in [0, 1].
 
-Both are pytrees where the model is one (``jax.tree_util.Partial(model.apply, variables)``), so that ``jit`` takes them
+All are pytrees where the model is one (``jax.tree_util.Partial(model.apply, variables)``), so that ``jit`` takes them
 as arguments.
 """
 
@@ -10,8 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
+from pags_jax.chunks import check_counts
 from pags_jax.images import is_traced
+from pags_jax.preconditioning import Denoiser
+from pags_jax.preconditioning import denoised as denoised_by
 
 
 def two_classes(apply_fn: Callable[[Any], Any]) -> jax.tree_util.Partial:
@@ -66,6 +70,54 @@ def normalized(
     return jax.tree_util.Partial(_normalized, apply_fn, jnp.asarray(mean), jnp.asarray(std))
 
 
+def denoised(apply_fn: Callable[[Any], Any], denoise: Denoiser, *, sigma: Any) -> jax.tree_util.Partial:
+    """A classifier of noisy images: one step of a denoiser at the matching level, then the classifier.
+
+    For ``smoothing.certify`` with this same ``sigma``. Nothing is trained, and the certificate is as valid as any.
+
+    Args:
+      apply_fn: a classifier of clean images in [0, 1].
+      denoise: a denoiser of images in [-1, 1], such as ``scores.denoiser``, knowing no class.
+      sigma: noise level for images in [0, 1], traced; the denoiser is called with twice that.
+
+    Returns:
+      A model of noisy images, to which what the denoiser returns is cut to [0, 1]; a pytree where the two are.
+
+    Raises:
+      ValueError: a noise level that is not one finite number above 0; when called, a denoiser of other shapes.
+
+    >>> model = denoised(lambda x: x, lambda x, sigma: x / (1 + sigma**2), sigma=0.5)
+    >>> model(jnp.array([[1.0, 0.5]])).tolist()
+    [[0.75, 0.5]]
+    """
+    _check_sigma(sigma)
+    return jax.tree_util.Partial(_denoised, apply_fn, denoise, sigma)
+
+
+def smoothed(apply_fn: Callable[[Any], Any], *, key: Array, sigma: Any, samples: int) -> jax.tree_util.Partial:
+    """The smoothed classifier as a differentiable model: log of the mean probability over fixed draws of the noise.
+
+    Salman et al., *Provably Robust Deep Learning via Adversarially Trained Smoothed Classifiers* (NeurIPS 2019),
+    equation 6. All images meet the same draws, so that the model treats each by itself and always alike. Its gradients,
+    attacks and generated images are those of the smoothed classifier, up to the number of draws.
+
+    Args:
+      apply_fn: the classifier.
+      key: PRNG key of the draws.
+      sigma: standard deviation of the noise, in the units of the images, traced.
+      samples: number of draws, all of which are computed together.
+
+    Returns:
+      A model with logits ``log mean_j softmax(f(x + sigma u_j))``.
+
+    Raises:
+      ValueError: a noise level or a count that cannot be used.
+    """
+    check_counts(samples=samples)
+    _check_sigma(sigma)
+    return jax.tree_util.Partial(_smoothed, apply_fn, jax.random.split(key, samples), sigma)
+
+
 def _two_classes(apply_fn, x):
     logits = jnp.asarray(apply_fn(x))
     if logits.shape not in ((x.shape[0],), (x.shape[0], 1)):
@@ -85,3 +137,21 @@ def _normalized(apply_fn, mean, std, x):
 
 def _rows(values, x):
     return values.reshape((1,) * (x.ndim - 1) + values.shape)
+
+
+def _denoised(apply_fn, denoise, sigma, x):
+    clean = denoised_by(denoise, 2 * x - 1, 2 * jnp.asarray(sigma, x.dtype))
+    return apply_fn(jnp.clip((clean + 1) / 2, 0, 1))
+
+
+def _smoothed(apply_fn, keys, sigma, x):
+    samples = len(keys)
+    noise = jax.vmap(lambda key: jax.random.normal(key, (1, *x.shape[1:]), x.dtype))(keys)
+    logits = apply_fn((x[None] + jnp.asarray(sigma, x.dtype) * noise).reshape(-1, *x.shape[1:]))
+    logits = logits.reshape(samples, x.shape[0], -1)
+    return jax.nn.logsumexp(jax.nn.log_softmax(logits), 0) - jnp.log(jnp.asarray(samples, logits.dtype))
+
+
+def _check_sigma(sigma):
+    if jnp.ndim(sigma) != 0 or not (is_traced(sigma) or 0 < float(sigma) < np.inf):
+        raise ValueError(f"`sigma` must be one finite number above 0, got {sigma}")

@@ -14,11 +14,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 
-from scripts.harness import cli, compiling, placement, plot, report, store
+from scripts.harness import cli, compiling, names, placement, plot, report, store
 from scripts.harness.experiment import Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import explain, manifolds, measuring
@@ -82,8 +82,8 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
     sample, own = ready.sample, [sigma for sigma in ready.scores if sigma not in config.sigmas_pm1]
     x, (y, scores, basis) = placement.rows(sample.x), placement.everywhere((sample.y, ready.scores, ready.basis))
     levels = [*config.sigmas_pm1, *(own if unit["loss"] == SMOOTHED else ())]
-    pairs = pags_jax.alignment.PAIRINGS
-    gradients = within(ready.mask, {target: gradient_of(apply_fn, x, y, target) for target in pairs})
+    targets = get_args(names.Target)
+    gradients = within(ready.mask, {target: gradient_of(apply_fn, x, y, target) for target in targets})
     save_first(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, config.shown)
     return [
         row_of(gradient, target, sigma, scores[sigma], basis) | ready.ranks

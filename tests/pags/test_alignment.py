@@ -262,12 +262,12 @@ def test_gradients_of_the_true_posterior_are_the_scores_they_are_paired_with():
     logits = -((x[:, None] - means) ** 2).sum(-1) / (2 * s**2)
     posterior = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     conditional, unconditional = (means[y] - x) / s**2, (posterior @ means - x) / s**2
-    scores = {"conditional": conditional, "bayes": conditional - unconditional}
+    scores = {"conditional": conditional, "unconditional": unconditional, "bayes": conditional - unconditional}
 
     def log_joint(x):
         return -((x[:, None] - jnp.asarray(means)[None]) ** 2).sum(-1) / (2 * s**2)
 
-    for target in ("logit", "log_prob"):
+    for target in ("logit", "log_prob", "log_sum_exp"):
         gradients = jax.jit(partial(input_gradients, log_joint, target=target))(jnp.asarray(x), jnp.asarray(y))
         np.testing.assert_allclose(cosine(gradients, jnp.asarray(scores[PAIRINGS[target]])), np.ones(8), rtol=1e-12)
     assert set(PAIRINGS) <= set(get_args(Target))

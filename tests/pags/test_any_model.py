@@ -122,7 +122,7 @@ def measures(f, x, y):
     """Every measure that a model goes into."""
     found: dict[str, Any] = {
         target: gradients.input_gradients(f, x, y, target=target)
-        for target in ("logit_sum", "logit", "log_prob", "loss")
+        for target in ("logit_sum", "logit", "log_prob", "loss", "log_sum_exp")
     }
     found["smoothed"] = gradients.smoothed_gradients(f, x, y, target="logit", key=KEY, sigma=0.1, samples=2)
     found["integrated"] = gradients.integrated_gradients(f, x, y, target="logit", steps=2, chunk_size=2)
@@ -156,7 +156,8 @@ def test_the_plain_functions_gradients_are_those_by_hand(expected):
     p = np.exp(hidden @ v)
     p /= p.sum(1, keepdims=True)
     chosen = np.eye(4)[Y]
-    for target, by_logit in {"logit_sum": np.ones((3, 4)), "logit": chosen, "loss": p - chosen}.items():
+    by_logits = {"logit_sum": np.ones((3, 4)), "logit": chosen, "loss": p - chosen, "log_sum_exp": p}
+    for target, by_logit in by_logits.items():
         by_image = ((by_logit @ v.T) * (1 - hidden**2)) @ w.T
         np.testing.assert_allclose(expected[target].reshape(3, -1), by_image, rtol=1e-4, atol=1e-5)
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax.gradients import input_gradients, integrated_gradients, smoothed_gradients
+from pags_jax.gradients import UNLABELLED, input_gradients, integrated_gradients, smoothed_gradients
 from tests.pags import oracles
 
-TARGETS = ("logit_sum", "logit", "log_prob", "loss")
+TARGETS = ("logit_sum", "logit", "log_prob", "loss", "log_sum_exp")
 
 
 class Net(nn.Module):
@@ -42,7 +42,8 @@ def value_of(logits, label, target):
     """The differentiated number, of one example, in NumPy."""
     logits = np.asarray(logits)
     log_prob = logits[label] - np.log(np.sum(np.exp(logits)))
-    return {"logit_sum": logits.sum(), "logit": logits[label], "log_prob": log_prob, "loss": -log_prob}[target]
+    values = {"logit_sum": logits.sum(), "logit": logits[label], "log_prob": log_prob, "loss": -log_prob}
+    return (values | {"log_sum_exp": np.log(np.sum(np.exp(logits)))})[target]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -53,7 +54,7 @@ def test_gradients_are_combinations_of_the_jacobian_of_the_whole_batch(target, a
     logits = np.asarray(apply_fn(x))
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     e = np.eye(3)[np.asarray(y)]
-    weights = {"logit_sum": np.ones((7, 3)), "logit": e, "log_prob": e - p, "loss": p - e}[target]
+    weights = {"logit_sum": np.ones((7, 3)), "logit": e, "log_prob": e - p, "loss": p - e, "log_sum_exp": p}[target]
     expected = np.einsum("nk,nkmhwc->mhwc", weights, jacobian)
     gradients = jax.jit(partial(input_gradients, apply_fn, target=target))(x, y)
     np.testing.assert_allclose(gradients, expected, rtol=1e-10, atol=1e-13)
@@ -130,15 +131,17 @@ def test_logit_sums_are_no_function_of_the_classifier(apply_fn, images):
 
     np.testing.assert_allclose(change("logit_sum"), 3 * 2 * x, rtol=1e-10)
     np.testing.assert_allclose(change("logit"), 2 * x, rtol=1e-10)
+    np.testing.assert_allclose(change("log_sum_exp"), 2 * x, rtol=1e-10)
     for target in ("log_prob", "loss"):
         np.testing.assert_allclose(change(target), jnp.zeros_like(x), atol=1e-13)
 
 
-def test_labels_may_be_left_out_for_the_sum_alone(apply_fn, images):
+def test_labels_may_be_left_out_for_what_needs_none(apply_fn, images):
     x, y = images
-    np.testing.assert_array_equal(
-        input_gradients(apply_fn, x, target="logit_sum"), input_gradients(apply_fn, x, y, target="logit_sum")
-    )
+    for target in UNLABELLED:
+        np.testing.assert_array_equal(
+            input_gradients(apply_fn, x, target=target), input_gradients(apply_fn, x, y, target=target)
+        )
     for target in ("logit", "log_prob", "loss"):
         with pytest.raises(ValueError, match=f"'{target}' needs labels"):
             input_gradients(apply_fn, x, target=target)

@@ -286,3 +286,85 @@ def test_losses_of_probabilities_leave_the_sum_of_logits_as_it_was_drawn(name):
     gradient = of(losses.LOSSES[name])
     np.testing.assert_allclose(gradient.sum(1), 0, atol=1e-12 * np.abs(gradient).max())
     assert np.abs(of(losses.smoothness).sum(1)).max() > 1e-4
+
+
+# -------------------------------------------------------------------------------------------- score alignment
+def mlp_score(x, labels):
+    """Some score of each class."""
+    return jnp.sin(3 * x + labels[:, None].astype(x.dtype))
+
+
+@pytest.mark.parametrize("given", ["function", "values"])
+@pytest.mark.parametrize("target", ["logit", "log_prob"])
+def test_score_alignment_equals_its_formula_with_input_gradients(given, target):
+    params, x, y = draw(6)
+    score = mlp_score if given == "function" else mlp_score(jnp.asarray(x), jnp.asarray(y))
+    value = of_network(losses.score_alignment, params, x, y, None, 2.0, score=score, target=target)
+    gradients = np.asarray(input_gradients(mlp(params), jnp.asarray(x), jnp.asarray(y), target=target))
+    towards = np.asarray(mlp_score(jnp.asarray(x), jnp.asarray(y)))
+    cosines = (gradients * towards).sum(1) / np.linalg.norm(gradients, axis=1) / np.linalg.norm(towards, axis=1)
+    np.testing.assert_allclose(value, mean_loss(params, x, y) + 2 * (1 - cosines).mean(), rtol=1e-12)
+
+
+def test_score_alignments_parameter_gradient_is_that_of_differences():
+    params, x, y = draw(3)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        return of_network(losses.score_alignment, params, x, y, None, 2.0, score=mlp_score)
+
+    rng = np.random.default_rng(7)
+    way = tuple(rng.normal(size=leaf.shape) for leaf in params)
+    ahead, behind = (tuple(leaf + h * d for leaf, d in zip(params, way, strict=True)) for h in (1e-6, -1e-6))
+    slope = sum(float((g * d).sum()) for g, d in zip(loss(params)[1], way, strict=True))
+    np.testing.assert_allclose(slope, (loss(ahead)[0] - loss(behind)[0]) / 2e-6, rtol=1e-6)
+
+
+def test_a_class_drawn_for_each_image_has_the_mean_over_all_classes():
+    """Which is the penalty of Ganz et al.: one image many times, beside the three classes by hand."""
+    params, x, y = draw(1)
+    many_x, many_y = np.repeat(x, 6000, 0), np.repeat(y, 6000)
+    value = of_network(losses.score_alignment, params, many_x, many_y, KEY, 1.0, score=mlp_score, any_class=True)
+    of_class = [
+        of_network(losses.score_alignment, params, x, np.array([c]), None, 1.0, score=mlp_score)
+        - mean_loss(params, x, np.array([c]))
+        for c in range(3)
+    ]
+    spread = np.std(of_class) / np.sqrt(6000)
+    assert abs(value - mean_loss(params, x, y) - np.mean(of_class)) < 5 * spread
+
+
+def test_score_alignment_turns_gradients_without_nan_where_there_are_none():
+    """Steps along the penalty raise the cosine; a model without gradients, and a score of zero, have a derivative."""
+    params, x, y = draw(4)
+
+    @jax.jit
+    @jax.value_and_grad
+    def penalty(params, score):
+        model = losses.score_alignment(mlp(params), jnp.asarray(x), jnp.asarray(y), None, 1.0, score=score)
+        return model - cross_entropy(mlp(params), jnp.asarray(x), jnp.asarray(y))
+
+    score = mlp_score(jnp.asarray(x), jnp.asarray(y))
+    moved = tuple(map(jnp.asarray, params))
+    for _ in range(200):
+        moved = jax.tree.map(lambda p, g: p - 0.05 * g, moved, penalty(moved, score)[1])
+    assert penalty(moved, score)[0] < penalty(params, score)[0] - 0.2
+    for weights, towards in ((jax.tree.map(np.zeros_like, tuple(params)), score), (params, 0 * score)):
+        value, slope = penalty(weights, towards)
+        np.testing.assert_allclose(value, 1.0, rtol=1e-12)
+        assert all(np.all(np.asarray(leaf) == 0) for leaf in slope)
+
+
+def test_score_alignment_trains_and_refuses_what_does_not_fit():
+    params, x, y = draw(4)
+    loss = partial(losses.score_alignment, score=mlp_score)
+    value, aux = loss(lambda x: (mlp(params)(x), "statistics"), jnp.asarray(x), jnp.asarray(y), None, 0.0, has_aux=True)
+    np.testing.assert_allclose(value, mean_loss(params, x, y), rtol=1e-12)
+    assert aux == "statistics"
+    with pytest.raises(ValueError, match=r"`score` must have the shape \(4, 8\) of `x`, got \(4,\)"):
+        of_network(losses.score_alignment, params, x, y, None, 1.0, score=jnp.ones(4))
+    with pytest.raises(ValueError, match="give a `key`"):
+        of_network(losses.score_alignment, params, x, y, None, 1.0, score=mlp_score, any_class=True)
+    with pytest.raises(ValueError, match="`any_class` needs a `score"):
+        of_network(losses.score_alignment, params, x, y, KEY, 1.0, score=jnp.asarray(x), any_class=True)
