@@ -70,7 +70,7 @@ def calibrate_noise(
 
     Returns:
       A ``Calibration``; where no level was found ``converged`` is False. A function that can be jitted and, over
-      ``direction``, mapped.
+      ``direction``, mapped; its loop has no derivative in reverse mode.
 
     Raises:
       ValueError: as ``remove``; an ``epsilon`` or ``delta`` out of range.

@@ -36,7 +36,16 @@ from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import certified_epsilon, check_positive, check_probability
 from fmu_jax.removal import Removal
-from fmu_jax.rounding import block_gram, block_sum, depth, gradient_with_error, gram_depth, norm_bound, roundings
+from fmu_jax.rounding import (
+    block_gram,
+    block_sum,
+    depth,
+    gradient_with_error,
+    gram_depth,
+    norm_bound,
+    roundings,
+    widened_norm,
+)
 from fmu_jax.showing import one_line
 
 #: Largest |second derivative| of the logistic function, at log-odds log(2 + sqrt 3).
@@ -142,7 +151,7 @@ def _certify(objective, before, removal, region, sigma, delta, noise) -> Certifi
 
     at_start, start_margin = gradient_with_error(objective, removal.start, data, noise)
     left = at_start + objectives.hessian_vector_product(objective, removal.start, data, step)
-    offset = norm_bound(left) + start_margin + margin
+    offset = widened_norm(left, start_margin + margin)
     moved = mapped_norm(step[None], x) ** 2
     # Positive terms: what is left of rounding is relative.
     half = LOGISTIC_CURVATURE / 2 * (1 + roundings(depth(x.shape[0]) + 16, x.dtype))

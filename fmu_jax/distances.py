@@ -16,7 +16,7 @@ from fmu_jax.curvature import hessian_with_error, inverse_root, mapped_norm, spe
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective
 from fmu_jax.removal import Removal
-from fmu_jax.rounding import frobenius_bound, gradient_with_error, norm_bound, roundings
+from fmu_jax.rounding import frobenius_bound, gradient_with_error, norm_bound, roundings, widened_norm
 from fmu_jax.showing import one_line
 
 
@@ -90,7 +90,7 @@ def _region(objective, removal, noise) -> Region:
     # |margin|_{H^-1} <= margin |dual|_2 <= margin |dual|_F.
     nu = mapped_norm(dual, grad) + margin * frobenius_bound(dual)
     largest = jnp.max(jnp.where(data.weight > 0, mapped_norm(dual, data.x), 0))
-    residual = norm_bound(grad) + margin
+    residual = widened_norm(grad, margin)
     margin = residual - linalg.norm(grad)
     return Region(residual, margin, convex_distance(residual, n, objective.l2), local_radius(nu, largest), dual)
 

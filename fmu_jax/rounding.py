@@ -114,6 +114,17 @@ def norm_bound(vectors: Float[Array, "*n d"]) -> Float[Array, "*n"]:
     return size + 2 * (d * float(info.tiny)) ** 0.5
 
 
+def widened_norm(vector: Float[Array, " d"], margin: Float[Array, ""]) -> Float[Array, ""]:
+    """Upper bound of the norm of a vector that is known up to ``margin``.
+
+    A computed vector no longer than the margin may be what rounding left of zero: its direction is chance, and differs
+    between the places where XLA computes it anew, so that parts of a reverse derivative would not cancel. Its
+    derivative there is zero, as that of the norm at zero is (``linalg.root``).
+    """
+    size = norm_bound(vector)
+    return jnp.where(size > margin, size, jax.lax.stop_gradient(size)) + margin
+
+
 def frobenius_bound(matrix: Float[Array, "k d"]) -> Float[Array, ""]:
     """Upper bound of the Frobenius norm, rows first, so that its rounding grows with ``k + d`` and not ``k d``."""
     return norm_bound(norm_bound(matrix))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fmu_jax import linalg
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data, as_data, check_data, without
 from fmu_jax.objective import Objective
@@ -53,6 +54,6 @@ def _norms(objective, data, noise, requests, params, done):
 
     def one(at):
         model, last = at
-        return jnp.linalg.norm(objectives.gradient(objective, model, without(data, turn <= last), noise))
+        return linalg.norm(objectives.gradient(objective, model, without(data, turn <= last), noise))
 
     return jax.lax.map(one, (params, done))

@@ -32,6 +32,7 @@ from fmu_jax.linalg import norm, solve_positive
 from fmu_jax.moments import Moments, Quadratic, assemble, minus, moments
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import certified_epsilon, check_positive, check_probability
+from fmu_jax.rounding import widened_norm
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import is_traced, when_concrete
 
@@ -155,7 +156,7 @@ def solve(state: State) -> tuple[State, Quadratic]:
     q = jax.lax.optimization_barrier(assemble(state.objective, state.anchor, state.noise, state.moments))
     step = -solve_positive(q.hessian, q.gradient)
     length, d = norm(step), step.shape[0]
-    left = norm(q.gradient + q.hessian @ step) + q.gradient_error + q.hessian_error * length
+    left = widened_norm(q.gradient + q.hessian @ step, q.gradient_error + q.hessian_error * length)
     curved = jnp.vdot(step, q.reach @ step) + q.reach_error * length**2
     # Evaluating the bound rounds too.
     bound = (1 + 8 * (d + 8) * jnp.finfo(step.dtype).eps) * (LOGISTIC_CURVATURE / 2 * curved + left)

@@ -30,6 +30,7 @@ from fmu_jax import (
     output_perturbation,
     privacy,
     releases,
+    sharding,
     spectrum,
     stream,
     thresholds,
@@ -251,6 +252,7 @@ TABLE = [
         {"residual": jnp.array(0.3), "l2": 0.1},
     ),
     of_numbers("distances.within", radius=jnp.array(0.3), wide=1.2),
+    of_numbers("distances.shape_norms", dual=jnp.eye(3) + 0.2 * SHAPE, shape=SHAPE),
     Row(
         "distances.shaped_distance",
         lambda data, **at: distances.shaped_distance(region(data, **at), SHAPE),
@@ -429,6 +431,11 @@ TABLE = [
         ),
         {"matrix": MATRIX, "b": jnp.arange(1.0, 6.0), "tolerance": 1e-12},
     ),
+    Row(
+        "sharding.pad_rows",
+        lambda data, x: sharding.pad_rows(moved(data, x), 30),
+        {"x": DATA.x},
+    ),
     Row("stream.start", streamed, STREAM, traced_only=True),
     Row("stream.delete", lambda data, **at: streamed(data, **at, forget=FORGET), STREAM, slow=True),
     Row(
@@ -462,6 +469,13 @@ TABLE = [
         traced_only=True,
     ),
     Row(
+        "stream.exact_residuals",
+        lambda data, l2, fairness, x, params, noise: stream.exact_residuals(
+            linear(l2, fairness), moved(data, x), jnp.array([3, 4]), jnp.stack([params, -params]), [0, 1], noise=noise
+        ),
+        LINEAR | {"noise": NOISE},
+    ),
+    Row(
         "stream.serve_releases",
         lambda data, scale, admitted, **at: stream.serve_releases(
             streamed(data, **at), data, [3, 4], key=KEY, scale=scale, admitted=admitted
@@ -493,8 +507,13 @@ TABLE = [
         SCORED,
     ),
 ]
-#: They look at values to answer, or read files; see ``test_what_cannot_be_done_is_said``.
-HOST = {"audit.one_run", "stream.take", "datasets"}
+#: They look at values to answer, or read files; see ``test_what_cannot_be_done_is_said``. Whole modules: ``datasets``
+#: reads files, ``deletion`` is a program that keeps a store of them, ``forget_sets`` draws rows by their values.
+HOST = {"audit.one_run", "stream.take", "datasets", "deletion", "forget_sets"}
+#: A search that stops at a tolerance: jitted and mapped (``tests/fmu/test_calibration.py``), no derivative in reverse.
+HOST |= {"calibration.calibrate_noise"}
+#: They move arrays between devices, processes and the host, which is no computation.
+HOST |= {f"sharding.{name}" for name in ("place_rows", "place_process_rows", "first_row", "gather", "on_host")}
 
 
 def public_names():
