@@ -55,6 +55,8 @@ def train(config: Train) -> None:
 
 def show_training(config: Train, done: "Trained") -> None:
     """Prints what training has to tell."""
+    from fmu_jax.deletion.guarantee import said
+
     settings = done.settings
     print(f"people: {settings.train_rows} to train on, {settings.test_rows} held out, {done.dropped_people} left out")
     for what, name, values in (
@@ -71,7 +73,10 @@ def show_training(config: Train, done: "Trained") -> None:
         f"planned: unlearning {done.planned_people} people at random stays within {done.planned_distance:.2g} of "
         f"retraining; admitted is {settings.admitted:.2g}, beyond which the model is retrained"
     )
-    print(f"guarantee: {settings.releases} releases with noise of scale {settings.scale:.3g} cost mu {settings.mu:.4g}")
+    print(
+        f"guarantee: {settings.releases} releases with noise of scale {settings.scale:.3g} cost mu "
+        f"{said(settings.mu, 4)}"
+    )
     print("  releases planned   noise   accuracy of a release   (requests can be batched: fewer releases, less noise)")
     for number, (scale, accuracy) in done.series.items():
         print(f"  {number:>16}   {scale:<7.2g} {accuracy:.4f}")
@@ -111,6 +116,8 @@ def _shown_or_not(done: str) -> Iterator[None]:
 
 def show_request(done: "Receipt") -> None:
     """Prints what a certificate says, and what only the store's owner should see."""
+    from fmu_jax.deletion.guarantee import said
+
     content = done.certificate
     deleted, remaining, after = content["deleted"], content["remaining"], content["after"]
     ignored = {what.replace("_", " "): count for what, count in content["ignored"].items() if count}
@@ -125,7 +132,7 @@ def show_request(done: "Receipt") -> None:
         print(f"this release: epsilon {release['epsilon']:g} at delta {release['delta']:g}, mu {release['mu']:g}")
     print(
         f"all {series['released']} releases: epsilon {series['epsilon']:g}, mu {series['mu']:g} of "
-        f"{series['planned_mu']:.4g} planned; {series['planned_left']} of {series['planned_releases']} left"
+        f"{said(series['planned_mu'], 4)} planned; {series['planned_left']} of {series['planned_releases']} left"
     )
     if not series["planned_left"]:
         print("  every further request retrains the model, at no further cost of the guarantee")

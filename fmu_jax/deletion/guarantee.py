@@ -136,9 +136,9 @@ def right_guesses(mu: float) -> float:
     return math.ceil(1000 * (0.5 + math.erf(mu / math.sqrt(8)) / 2) - 1e-9) / 10
 
 
-def _said(value: float) -> str:
-    """A number for a sentence: three digits, rounded up."""
-    return f"{rounded_up(value, 3):g}"
+def said(value: float, digits: int = 3) -> str:
+    """A number for a sentence: so many digits, rounded up, so that no limit is stated too low."""
+    return f"{rounded_up(value, digits):g}"
 
 
 def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
@@ -152,8 +152,8 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
     spent, delta = cost(settings, number), f"delta {settings.delta:g}"
     planned = _epsilon(settings.mu, settings.delta)
     series = (
-        f"Planned is a series of {settings.releases} releases that together stay within epsilon {planned:.4g} at "
-        f"{delta} (mu {settings.mu:.4g}); {spent.left} of them are left. Later ones are retrained before they are "
+        f"Planned is a series of {settings.releases} releases that together stay within epsilon {said(planned, 4)} at "
+        f"{delta} (mu {said(settings.mu, 4)}); {spent.left} of them are left. Later ones are retrained before they are "
         "published, and the limit stays."
     )
     about = (
@@ -163,15 +163,15 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
     )
     if not number and not fresh:
         return [
-            "Nobody has been deleted since the training. The published model was trained without noise and may reflect "
-            "everybody it was trained on.",
+            "Nobody whom the published model was trained on has been deleted. It was trained without noise and may "
+            "reflect all of them.",
             series,
             about,
         ]
     together = (
-        f"All {number} releases of this store together, also if requests were chosen by looking at the models: "
-        f"epsilon {_said(spent.series_epsilon)} at {delta} (Gaussian differential privacy mu "
-        f"{_said(spent.series_mu)}), at most {right_guesses(spent.series_mu):g} % right guesses."
+        f"All releases of this store together, {number} so far, also if requests were chosen by looking at the models: "
+        f"epsilon {said(spent.series_epsilon)} at {delta} (Gaussian differential privacy mu "
+        f"{said(spent.series_mu)}), at most {right_guesses(spent.series_mu):g} % right guesses."
     )
     if not fresh:
         unchanged = (
@@ -183,8 +183,8 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
         "was added to it.",
         "The guarantee limits how well anybody who sees the published models can tell whether the people deleted so "
         "far were unlearned, or the model was trained anew without them. The next two sentences give the limits.",
-        f"This release alone: epsilon {_said(spent.epsilon)} at {delta} (Gaussian differential privacy mu "
-        f"{_said(spent.mu)}). "
+        f"This release alone: epsilon {said(spent.epsilon)} at {delta} (Gaussian differential privacy mu "
+        f"{said(spent.mu)}). "
         f"Whoever has to guess which of the two happened, at even chances, is right in at most "
         f"{right_guesses(spent.mu):g} % of cases; a coin is right in 50 %.",
         together,

@@ -149,7 +149,7 @@ def check_guarantee(seen: Seen) -> str:
         same = number == 0 or fresh or said["model"] == seen.said[number - 1]["model"]
         agree(same, f"certificate {number} is of another model than the one before, and no release came with it")
     spent = guarantee.cost(settings, released)
-    planned = f"mu {spent.series_mu:g} of {settings.mu:.4g} planned, epsilon {spent.series_epsilon:g}"
+    planned = f"mu {spent.series_mu:g} of {guarantee.said(settings.mu, 4)} planned, epsilon {spent.series_epsilon:g}"
     return f"{released} releases, {planned}, {spent.left} left"
 
 

@@ -81,7 +81,8 @@ def render(settings: Settings, said: Sequence[dict[str, Any]], certificates: str
         said=said,
         last=said[-1],
         deleted=sum(sum(content["deleted"].values()) for content in said),
-        planned=f"{planned:.3g}",
+        spent=guarantee.said(said[-1]["series"]["epsilon"]),
+        planned=guarantee.said(planned),
         guesses=guarantee.right_guesses(said[-1]["series"]["mu"]),
         charts=_charts(settings, said, planned),
         earlier=lines[: max(len(lines) - SHOWN, 0)],
@@ -99,7 +100,7 @@ def _row(content: dict[str, Any], certificates: str) -> dict[str, str]:
         "deleted": f"{sum(content['deleted'].values()):,}",
         "remaining": f"{sum(content['remaining'].values()):,}",
         "release": f"{content['release']['number']}" if content["release"] else "–",
-        "epsilon": f"{series['epsilon']:.3g}",
+        "epsilon": guarantee.said(series["epsilon"]),
         "accuracy": _share(after["accuracy"]),
         "gap": _share(after["equalized_odds_mean"]),
     }

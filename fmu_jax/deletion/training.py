@@ -29,7 +29,8 @@ class Trained(NamedTuple):
       accuracy: of the model on the held-out people; it is trained without noise.
       secret_noise_accuracy: of models trained with secret noise in the objective, as the paper does, for the same
         epsilon on one model: on average over five draws.
-      series: for 1, 10, 100 and 1000 planned releases, the noise's scale and the accuracy of a release on average.
+      series: for 1, 10, 100, 1000 and as many releases as are planned, the noise's scale and the accuracy of a release
+        on average.
     """
 
     settings: Settings
@@ -90,7 +91,10 @@ def train(
             planned_distance=far,
             accuracy=_accuracy(objective, fitted.params, split.test),
             secret_noise_accuracy=_with_secret_noise(objective, split, float(forgotten.residual_bound), mu, plan.delta),
-            series={k: planning.released_accuracy(settings, k, fitted.params, split) for k in planning.SERIES},
+            series={
+                k: planning.released_accuracy(settings, k, fitted.params, split)
+                for k in sorted({*planning.SERIES, settings.releases})
+            },
         )
         _write(place, settings, state, split, ids)
     return told

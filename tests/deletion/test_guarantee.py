@@ -1,7 +1,9 @@
 """What is promised: fresh noise of the planned size on every release, and a budget that adds up."""
 
+import dataclasses
 import json
 import math
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import scipy.special
 from scipy import optimize, stats
 
-from fmu_jax import Objective, releases
+from fmu_jax import Objective, privacy, releases
 from fmu_jax.deletion import cli, exports, guarantee, ledger, planning, requests, training
 from fmu_jax.deletion.flags import Train
 from fmu_jax.deletion.model import as_data
@@ -145,6 +147,7 @@ def test_a_statement_says_the_numbers_of_its_certificate(store):
     assert f"epsilon {guarantee.rounded_up(said['release']['epsilon'], 3):g} at delta 1e-05" in words
     assert "Planned is a series of 4 releases" in words
     assert "3 of them are left" in words
+    assert "All releases of this store together, 1 so far" in words
     for part in ("backups", "published before a person was deleted", "encoded and scaled", "right in at most"):
         assert part in words
 
@@ -178,8 +181,9 @@ def test_the_plan_sets_the_noise(tmp_path):
     settings = done.settings
     assert (settings.mu, settings.admitted, settings.releases) == (0.5, 0.03, 9)
     assert settings.scale == pytest.approx(0.03 * 3 / 0.5 / math.sqrt(1 - 1 / 64), rel=1e-9)
-    scales = [scale for scale, _ in done.series.values()]
-    np.testing.assert_allclose(np.array(scales) / scales[0], np.sqrt(planning.SERIES), rtol=1e-9)
+    scales = np.array([scale for scale, _ in done.series.values()])
+    assert list(done.series) == sorted({*planning.SERIES, 9})
+    np.testing.assert_allclose(scales / scales[0], np.sqrt(list(done.series)), rtol=1e-9)
     assert done.accuracy > 0.6
     assert 0.3 < done.secret_noise_accuracy <= 1
 
@@ -203,3 +207,14 @@ def test_ranges_hold_in_python_too():
     words = dict.fromkeys(("id", "label"), "x")
     with pytest.raises(ValueError, match=r"--mu: expected a number > 0, got 0\.0"):
         cli.check(Train(csv=Path("a.csv"), store=Path("a"), group=("x",), mu=0.0, **words))
+
+
+def test_no_limit_is_stated_below_itself_and_a_held_out_deletion_is_not_denied(trained):
+    settings = dataclasses.replace(tables.look(trained)[0], mu=0.2681491234, delta=1e-5)
+    words = " ".join(guarantee.statement(settings, 0, fresh=False))
+    mu, epsilon = (float(re.search(pattern, words)[1]) for pattern in (r"\(mu ([\d.]+)\)", r"epsilon ([\d.]+) at"))
+    assert settings.mu <= mu < settings.mu * 1.001
+    exact = privacy.gaussian_epsilon(settings.mu, 1.0, 1e-5)
+    assert exact <= epsilon < exact * 1.001
+    # Also what a first request that deleted held-out people only says.
+    assert "Nobody whom the published model was trained on" in words

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from fmu_jax.deletion import curves, ledger, page, records
+from fmu_jax.deletion import curves, guarantee, ledger, page, records
 from fmu_jax.deletion.model import Settings
 from tests.deletion import tables
 
@@ -54,7 +54,7 @@ def test_the_report_tells_what_the_certificates_say(used):
     for content in said:
         assert content["time"].replace("T", " ").replace("Z", " UTC") in shown
         assert f"{content['after']['accuracy']:.3f}" in shown
-        assert f"{content['series']['epsilon']:.3g}" in shown
+        assert f"{guarantee.rounded_up(content['series']['epsilon'], 3):g}" in shown
     for sentence in said[-1]["statement"]:
         assert sentence in shown
     assert f"certificates of the store {settings.store}, and from nothing else" in shown
@@ -157,5 +157,5 @@ def test_counts_have_whole_ticks_and_steps():
 
 def test_a_store_of_the_training_alone_has_a_page(store):
     text = " ".join(Parsed(page.report(store).read_text(encoding="utf-8")).words)
-    assert "Nobody has been deleted since the training" in text
+    assert "Nobody whom the published model was trained on has been deleted" in text
     assert tables.look(store)[0].store in text
