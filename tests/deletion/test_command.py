@@ -122,7 +122,7 @@ def test_a_session(tmp_path, capsys, ending):
     table, store, ids = tmp_path / f"people.{ending}", tmp_path / "deep" / "model", tmp_path / "ids.txt"
     people = tables.people(400)
     people.to_parquet(table) if ending == "parquet" else people.to_csv(table, index=False)
-    assert fmu_delete.main(train_words(table, store, "--positive", "yes", "--l2", "1e-3")) == 0
+    assert fmu_delete.main(train_words(table, store, "--positive", "yes", "--l2", "1e-3", "--seed", "1")) == 0
     said = capsys.readouterr().out
     assert "people: 320 to train on, 80 held out, 0 left out" in said
     assert "label paid: 0 = no, 1 = yes" in said
@@ -133,6 +133,8 @@ def test_a_session(tmp_path, capsys, ending):
     assert [line[0] for line in lever] == ["1", "10", "100", "1000"]
     assert sorted(float(line[1]) for line in lever) == [float(line[1]) for line in lever]
 
+    settings = tables.look(store)[0]
+    assert tables.position(store, "0001") >= settings.test_rows  # Trained on: its deletion is a release.
     for number, content in enumerate(("0001\n", "0002\n0003\n\n 0004 \n"), start=1):
         ids.write_text(content)
         assert fmu_delete.main(["delete", "--store", str(store), "--ids", str(ids)]) == 0
