@@ -39,8 +39,8 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     regimes: weak, aligned and excessive robustness, read off a sweep.
     sweeps: a table of trained models as curves, regimes and correlations.
     statistics: paired bootstrap over images, rank correlations over models.
-
-To come: generation.
+    generation: synthesis, counterfactuals, denoising and in-painting by a classifier's gradient.
+    gaussians: a Gaussian for each class of images, where synthesis starts.
 """
 
 import importlib
@@ -59,6 +59,8 @@ if TYPE_CHECKING:
         binomial,
         datasets,
         evaluation,
+        gaussians,
+        generation,
         generative,
         gradients,
         images,
@@ -92,6 +94,8 @@ __all__ = [
     "binomial",
     "datasets",
     "evaluation",
+    "gaussians",
+    "generation",
     "generative",
     "gradients",
     "images",

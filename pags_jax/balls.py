@@ -134,8 +134,10 @@ def for_each(number: Any, name: str, x: Array) -> Array:
     return number if number.ndim == 0 else number.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-def pixel_bounds(bounds: Any, x: Array) -> tuple[Array, Array]:
+def pixel_bounds(bounds: Any, x: Array, *, inside: bool = True) -> tuple[Array, Array]:
     """The lowest and the highest value of each pixel of ``x``, shaped as ``x``, of ``(lowest, highest)``.
+
+    Images must lie inside unless told otherwise.
 
     Raises:
       ValueError: ends that are not one number or one for each channel, or in the wrong order; images outside of them.
@@ -152,7 +154,7 @@ def pixel_bounds(bounds: Any, x: Array) -> tuple[Array, Array]:
         lower, upper = (np.asarray(end, x.dtype) for end in bounds)
         if not np.all(lower < upper):
             raise ValueError(f"`bounds` must be (lowest, highest), got {bounds}")
-        if not is_traced(x) and not np.all((np.asarray(x) >= lower) & (np.asarray(x) <= upper)):
+        if inside and not is_traced(x) and not np.all((np.asarray(x) >= lower) & (np.asarray(x) <= upper)):
             raise ValueError(
                 f"images must lie inside `bounds` = {bounds}; for images that are standardised by channel give the "
                 "bounds of each, or wrap the model in `wrappers.normalized`"

@@ -93,6 +93,15 @@ def check_labels(y: Any, x: Any) -> None:
         raise ValueError(f"labels must be at least 0, got {np.min(np.asarray(y))}")
 
 
+def as_mask(name: str, mask: Any, x: Any) -> jax.Array:
+    """Booleans shaped as ``x``; raises ValueError unless ``mask`` holds such, broadcastable and of as many axes."""
+    mask = mask if hasattr(mask, "dtype") else np.asarray(mask)
+    fits = mask.ndim == x.ndim and all(have in (1, want) for have, want in zip(mask.shape, x.shape, strict=True))
+    if mask.dtype != bool or not fits:
+        raise ValueError(f"`{name}` must be true or false for each pixel, {x.shape}, got {mask.dtype} of {mask.shape}")
+    return jnp.broadcast_to(jnp.asarray(mask), x.shape)
+
+
 def check_examples(x: Any, y: Any, classes: int | None) -> None:
     """Raises ValueError unless there is one label >= 0 for each image, and below ``classes`` where that is known.
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from pags_jax.chunks import check_counts
+from pags_jax.images import as_mask
 from pags_jax.scores import Denoiser, heun_step
 
 
@@ -63,13 +64,9 @@ def inpaint(
       ValueError: a mask that is not boolean or of another shape, levels that do not fall to 0, or no repeats.
     """
     check_counts(repeats=repeats)
-    levels, known = np.asarray(levels), np.asarray(known)
-    fits = all(have in (1, want) for have, want in zip(known.shape, x.shape, strict=False)) and known.ndim == x.ndim
-    if known.dtype != bool or not fits:
-        raise ValueError(f"`known` must be true or false for each pixel, {x.shape}, got {known.dtype} of {known.shape}")
+    levels, known = np.asarray(levels), as_mask("known", known, x)
     if len(levels) < 2 or levels[-1] != 0 or not (np.diff(levels) < 0).all():
         raise ValueError(f"`levels` must fall to 0, as those of scores.noise_schedule do, got {levels.tolist()}")
-    known = jnp.broadcast_to(jnp.asarray(known), x.shape)
     current = float(levels[0]) * jax.random.normal(jax.random.fold_in(key, 0), x.shape, x.dtype)
     steps = itertools.chain.from_iterable(
         itertools.repeat(pair, repeats if pair[1] else 1) for pair in itertools.pairwise(levels.tolist())

@@ -15,7 +15,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pags_jax import alignment, attacks, evaluation, gradients, likelihood, models, robustness, scores, training
+from pags_jax import (
+    alignment,
+    attacks,
+    evaluation,
+    generation,
+    gradients,
+    likelihood,
+    models,
+    robustness,
+    scores,
+    smoothing,
+    training,
+    wrappers,
+)
 
 RNG = np.random.default_rng(0)
 W, V = (RNG.normal(size=shape).astype(np.float32) for shape in ((12, 6), (6, 4)))
@@ -134,6 +147,13 @@ def measures(f, x, y):
     found["share"] = robustness.off_manifold_share_by_noise(
         lambda x: likelihood.log_prob(f(x), y), x, BASIS, sigma=0.1, noise=NOISE
     )
+    made = generation.counterfactual(f, x, (y + 1) % 4, eps_l2=0.3, steps=2, unroll=True)
+    found["generated"], found["generated log_prob"] = made.images, made.log_prob
+    known = jnp.arange(12).reshape(1, 2, 2, 3) % 2 == 0
+    found["in-painted"] = generation.inpaint(f, x, known, y, eps_linf=0.2, steps=2).images
+    found["counts"] = smoothing.class_counts(f, x, key=KEY, sigma=0.3, samples=8, draws_at_once=3)
+    smooth = wrappers.smoothed(f, key=KEY, sigma=0.2, samples=2)
+    found["of the smoothed"] = gradients.input_gradients(smooth, x, y, target="log_prob")
     found["cosine"] = alignment.cosine(found["loss"], x - 0.4)
     denoise = scores.preconditioned(lambda x, _: (f(x) @ V.T @ W.T).reshape(x.shape), sigma_data=0.5)
     found["score"] = scores.score(denoise, x, sigma_pm1=0.5)
@@ -202,6 +222,8 @@ def test_a_model_in_training_is_refused(library):
         lambda: gradients.smoothed_gradients(model, X, Y, target="loss", key=KEY, sigma=0.1, samples=2),
         lambda: robustness.manifold_robustness(model, X, BASIS, eps_l2=0.1, noise=NOISE),
         lambda: robustness.relative_noise_robustness(model, X, X > 0.5, sigma=0.1, noise=NOISE),
+        lambda: generation.counterfactual(model, X, Y, eps_l2=0.2, steps=1),
+        lambda: smoothing.certify(model, X, key=KEY, sigma=0.1),
         lambda: evaluation.robustly_correct(model, X, Y, key=KEY, eps_l2=0.2, steps=1),
     ):
         with pytest.raises(ValueError, match=r"put it into evaluation mode: `model\.eval\(\)`"):
