@@ -1,12 +1,12 @@
 """Settings in which series of releases are published, and the likelihood ratio that tells their worlds apart.
 
-See ``scripts.fmu.release_curves``, whose experiment they are for.
+See ``scripts.fmu.release_curves``, whose experiment they are for. Models and programs are made once for all variants.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ import numpy as np
 from scripts.harness.lazy import fmu_jax, jax, jnp
 
 MU, CHUNK = 1.0, 10_000
+#: Releases of an adaptive series.
+LENGTH = 10
 
 
 class World(NamedTuple):
@@ -36,11 +38,14 @@ def shifted(exact: jax.Array, admitted: float, shape: jax.Array | None = None) -
 
 def series(unlearned, exact, scale, shape) -> Callable[[jax.Array, bool], jax.Array]:
     """Ratios of releases of fixed models, ``(k, d)`` in either world."""
+    return lambda key, world: _of_series()(key, unlearned if world else exact, unlearned, exact, scale, shape)
 
-    @partial(jax.jit, static_argnums=1)
-    def ratios(key, world):
+
+@cache
+def _of_series():
+    @jax.jit
+    def ratios(key, centre, unlearned, exact, scale, shape):
         def one(key):
-            centre = unlearned if world else exact
             keys = jax.random.split(key, len(exact))
             published = jax.vmap(lambda key, at: fmu_jax.releases.publishing.add_noise(at, key, scale, shape)[0])(
                 keys, centre
@@ -66,6 +71,16 @@ def single(variant: str) -> World:
 
 def wide(variant: str) -> World:
     """A stream of three requests at 21 columns, with refreshes and shaped noise."""
+    unlearned, exact, admitted, shape, refreshed = _of_stream()
+    if variant != "honest":
+        unlearned = shifted(exact, admitted, shape)
+    scale = noise(variant) * fmu_jax.releases.scale_for(admitted, mu=MU, releases=3)
+    return World(series(unlearned, exact, scale, shape), refreshed)
+
+
+@cache
+def _of_stream():
+    """Unlearned and exact models, the admitted distance, the shape, and the share of requests that refreshed."""
     data = fmu_jax.datasets.synthetic(500, 20, seed=0).train
     objective = fmu_jax.Objective(l2=1e-2, fairness=1.0)
     fitted = fmu_jax.fit(objective, data)
@@ -82,14 +97,19 @@ def wide(variant: str) -> World:
             state, refreshed = fmu_jax.stream.refresh(state, left), refreshed + 1
         unlearned.append(state.params)
         exact.append(fmu_jax.fit(objective, left, init=state.params).params)
-    exact = jnp.stack(exact)
-    unlearned = jnp.stack(unlearned) if variant == "honest" else shifted(exact, admitted, shape)
-    scale = noise(variant) * fmu_jax.releases.scale_for(admitted, mu=MU, releases=3)
-    return World(series(unlearned, exact, scale, shape), refreshed / 3)
+    return jnp.stack(unlearned), jnp.stack(exact), admitted, shape, refreshed / 3
 
 
 def perturbed(variant: str) -> World:
     """One parameter, 40 rows, noise in training that the adversary knows; refreshed where the distance says so."""
+    ratios, admitted, refreshed = _of_perturbed()
+    scale, off = noise(variant) * fmu_jax.releases.scale_for(admitted, mu=MU), variant != "honest"
+    return World(lambda key, world: ratios(key, world, off, scale), refreshed)
+
+
+@cache
+def _of_perturbed():
+    """Ratios by key, world, whether the admitted distance away, and scale; that distance; the share refreshed."""
     y = (np.random.default_rng(0).random(40) < 0.35).astype(int)
     data = fmu_jax.make_data(np.ones((40, 1)), y, np.arange(40) % 2)
     objective = fmu_jax.Objective(l2=1e-2)
@@ -106,22 +126,21 @@ def perturbed(variant: str) -> World:
 
     far = jax.vmap(models)(jax.random.normal(jax.random.key(9), (1000, 1)))[1]
     admitted = float(jnp.median(far))
-    scale = noise(variant) * fmu_jax.releases.scale_for(admitted, mu=MU)
 
-    @partial(jax.jit, static_argnums=1)
-    def ratios(key, world):
+    @jax.jit
+    def ratios(key, world, off, scale):
         def one(key):
             for_b, for_noise = jax.random.split(key)
             unlearned, distance, exact = models(jax.random.normal(for_b, (1,)))
             unlearned = jnp.where(distance <= admitted, unlearned, exact)
-            if variant != "honest":
-                unlearned = shifted(exact, admitted)
-            published = fmu_jax.releases.publishing.add_noise(unlearned if world else exact, for_noise, scale, None)[0]
+            unlearned = jnp.where(off, shifted(exact, admitted), unlearned)
+            centre = jnp.where(world, unlearned, exact)
+            published = fmu_jax.releases.publishing.add_noise(centre, for_noise, scale, None)[0]
             return (square(published - exact, None) - square(published - unlearned, None)) / (2 * scale**2)
 
         return jax.lax.map(one, jax.random.split(key, CHUNK), batch_size=1000)
 
-    return World(ratios, float((far > admitted).mean()))
+    return ratios, admitted, float((far > admitted).mean())
 
 
 def adaptive(variant: str) -> World:
@@ -129,15 +148,25 @@ def adaptive(variant: str) -> World:
 
     The requester deletes a row of the kind that the last published model fits worst.
     """
+    ratios, unlearned, exact, admitted, refreshed = _of_adaptive()
+    if variant != "honest":
+        unlearned = shifted(exact, admitted)
+    scale = noise(variant) * fmu_jax.releases.scale_for(admitted, mu=MU, releases=LENGTH)
+    return World(lambda key, world: ratios(key, unlearned if world else exact, unlearned, exact, scale), refreshed)
+
+
+@cache
+def _of_adaptive():
+    """Ratios by key, centres and models of every set of deleted rows; the models; the distance; the share refreshed."""
     kinds = [(value, label) for value in (-1.0, 0.2, 1.0) for label in (0, 1)]
-    copies, length = 14, 10
+    copies = 14
     x = np.array([[value, 1.0] for value, _ in kinds for _ in range(copies)])
     y = np.array([label for _, label in kinds for _ in range(copies)])
     data = fmu_jax.make_data(x, y, np.arange(len(y)) % 2)
     objective = fmu_jax.Objective(l2=1e-2, fairness=1.0)
     before = fmu_jax.fit(objective, data).params
-    sets = np.array(deletions(len(kinds), length))
-    number = np.full([length + 1] * len(kinds), -1, np.int32)
+    sets = np.array(deletions(len(kinds), LENGTH))
+    number = np.full([LENGTH + 1] * len(kinds), -1, np.int32)
     number[tuple(sets.T)] = np.arange(len(sets))
 
     def models(taken):
@@ -147,35 +176,31 @@ def adaptive(variant: str) -> World:
         return removal.params, fmu_jax.releases.distance_to_retrained(objective, removal), exact
 
     unlearned, distance, exact = jax.lax.map(models, jnp.asarray(sets), batch_size=64)
-    full = sets.sum(axis=1) == length
+    full = sets.sum(axis=1) == LENGTH
     admitted = float(np.quantile(np.asarray(distance)[full], 0.5))
     again = distance > admitted
     unlearned = jnp.where(again[:, None], exact, unlearned)
-    if variant != "honest":
-        unlearned = shifted(exact, admitted)
-    scale = noise(variant) * fmu_jax.releases.scale_for(admitted, mu=MU, releases=length)
-    place = jnp.asarray((length + 1) ** np.arange(len(kinds))[::-1])
+    place = jnp.asarray((LENGTH + 1) ** np.arange(len(kinds))[::-1])
     number, seen = jnp.asarray(number.ravel()), jnp.asarray([[value, 1.0] for value, _ in kinds])
     sign = jnp.asarray([2.0 * label - 1 for _, label in kinds])
 
-    @partial(jax.jit, static_argnums=1)
-    def ratios(key, world):
+    @jax.jit
+    def ratios(key, centre, unlearned, exact, scale):
         def one(key):
             def request(carry, key):
                 taken, published, ratio = carry
                 taken = taken.at[jnp.argmin(sign * (seen @ published))].add(1)
                 at = number[taken @ place]
-                centre = unlearned[at] if world else exact[at]
-                published = fmu_jax.releases.publishing.add_noise(centre, key, scale, None)[0]
+                published = fmu_jax.releases.publishing.add_noise(centre[at], key, scale, None)[0]
                 moved = square(published - exact[at], None) - square(published - unlearned[at], None)
                 return (taken, published, ratio + moved / (2 * scale**2)), None
 
             start = (jnp.zeros(len(kinds), place.dtype), before, jnp.zeros(()))
-            return jax.lax.scan(request, start, jax.random.split(key, length))[0][2]
+            return jax.lax.scan(request, start, jax.random.split(key, LENGTH))[0][2]
 
         return jax.lax.map(one, jax.random.split(key, CHUNK), batch_size=1000)
 
-    return World(ratios, float(np.asarray(again)[full].mean()))
+    return ratios, unlearned, exact, admitted, float(np.asarray(again)[full].mean())
 
 
 def deletions(kinds: int, most: int) -> list[tuple[int, ...]]:
