@@ -212,7 +212,7 @@ def test_ranges_hold_in_python_too():
 def test_no_limit_is_stated_below_itself_and_a_held_out_deletion_is_not_denied(trained):
     settings = dataclasses.replace(tables.look(trained)[0], mu=0.2681491234, delta=1e-5)
     words = " ".join(guarantee.statement(settings, 0, fresh=False))
-    mu, epsilon = (float(re.search(pattern, words)[1]) for pattern in (r"\(mu ([\d.]+)\)", r"epsilon ([\d.]+) at"))
+    mu, epsilon = (float(re.findall(pattern, words)[0]) for pattern in (r"\(mu ([\d.]+)\)", r"epsilon ([\d.]+) at"))
     assert settings.mu <= mu < settings.mu * 1.001
     exact = privacy.gaussian_epsilon(settings.mu, 1.0, 1e-5)
     assert exact <= epsilon < exact * 1.001
