@@ -245,9 +245,8 @@ def _towards(apply_fn: ApplyFn, start: Array, y: Any, **ascent: Any) -> Generate
     check_classes(apply_fn, start, y)
     target = as_labels(y)
     other = jnp.equal(target, 0).astype(jnp.int32)  # Which class it leads away from does not matter.
-    found = pgd(
-        apply_fn, start, other, targets=target, key=None, start=jnp.zeros_like(start), with_outcome=True, **ascent
-    )
+    still = jax.lax.optimization_barrier(jnp.zeros_like(start))  # Or XLA folds what follows of it, pixel by pixel.
+    found = pgd(apply_fn, start, other, targets=target, key=None, start=still, with_outcome=True, **ascent)
     moved = start + found.delta
     logits = [as_wide(apply_fn(images)) for images in (start, moved)]
     before, after = (log_prob(values, target) for values in logits)
