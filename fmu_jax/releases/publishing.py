@@ -107,8 +107,9 @@ def release(
 
     Returns:
       The ``Release``. Under a trace, where nothing can be raised, its parameters are NaN and its mu infinite wherever
-      a ``ValueError`` is due but for ``delta``: a distance that is beyond the admitted one or no number, for instance. Traced numbers
-      may have been rounded on their way, so there a distance within a few roundings of the admitted one is beyond it.
+      a ``ValueError`` is due but for ``delta``: a distance that is beyond the admitted one or no number, for instance.
+      Traced numbers may have been rounded on their way: a distance within a few roundings of the admitted one is
+      beyond it.
 
     Raises:
       ValueError: a number out of range; a distance beyond the admitted one; a shape that is not safely positive
