@@ -105,7 +105,7 @@ def largest_bound(models: int, *, delta: Scalar, confidence: Scalar = 0.95) -> A
       confidence: in (0, 1).
 
     >>> [round(float(largest_bound(models, delta=1e-5)), 2) for models in (100, 10_000, 1_000_000)]
-    [2.19, 6.85, 11.45]
+    [2.1, 6.76, 11.37]
     """
     check_probability(delta=delta, confidence=confidence)
     n = models - models // 2

@@ -32,6 +32,8 @@ def track(items: Iterable[T], *, total: int, finished: int = 0, label: str = "",
         The items, in order.
 
     >>> list(track("ab", total=3, finished=1))
+    2 units to do, 1 done earlier
+    3 of 3 units done in ... s
     ['a', 'b']
     """
     if sys.stderr.isatty() and not os.environ.get("CI") and not os.environ.get(PLAIN):

@@ -155,6 +155,8 @@ def open_run(
     ...     with open_run(Path(folder) / "demo", {"seed": 7}, environment={}) as run:
     ...         run.do([{"k": 1}, {"k": 2}], lambda unit: [{"square": unit["k"] ** 2}])
     ...     [(row["k"], row["square"], row["unit"], row["config.seed"]) for row in read_rows(Path(folder) / "demo")]
+    demo: 2 units to do
+    demo: 2 of 2 units done in ... s
     [(1, 1, 'k=1', 7), (2, 4, 'k=2', 7)]
     """
     identity = _experiment(config) | rows.flatten(config, without=RUN_FIELDS) | rows.flatten(inputs or {})
