@@ -2,7 +2,7 @@
 
 Four sizes, all ending in runs/reproduce/report.html:
 
-    python -m scripts.reproduce                     # at most six minutes on two cores
+    python -m scripts.reproduce                     # 15 CPU minutes, on two cores
     python -m scripts.reproduce --preset quick      # a smoke run
     python -m scripts.reproduce --preset full       # more seeds, noise levels and strengths: about fifteen minutes
     python -m scripts.reproduce --preset paper      # the papers' grids
