@@ -1,5 +1,6 @@
 """Slices of what benchmarks show: certified distances against truth, and audits against planted faults."""
 
+import jax
 import numpy as np
 import pytest
 

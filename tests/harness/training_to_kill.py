@@ -127,5 +127,6 @@ def life(
 
 
 if __name__ == "__main__":
+    answers, sys.stdout = sys.stdout, sys.stderr  # Lines of progress are no answers.
     for line in sys.stdin:
-        print(json.dumps(life(**json.loads(line))), flush=True)
+        print(json.dumps(life(**json.loads(line))), file=answers, flush=True)
