@@ -102,7 +102,11 @@ def coefficients(
       ``alpha`` (pairs, groups, 2), indexed [pair, group, label], zero outside the pair's two groups; and
       ``match / (n_a n_b)`` between any two cells, (groups, 2, groups, 2), symmetric, zero within a group.
     """
-    match = jnp.asarray(find(penalty).match).astype(counts.dtype)
+    match = find(penalty).match
+    if not isinstance(match, jax.Array):
+        # As a constant of this dtype from the start: a float64 one is another argument where float64 is off.
+        match = np.asarray(match, counts.dtype)
+    match = jnp.asarray(match).astype(counts.dtype)
     groups = counts.shape[0]
     first, second = pairs_of(groups)
     is_first, is_second = (jnp.eye(groups, dtype=counts.dtype)[part][:, :, None] for part in (first, second))
