@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_readme import numbers, users_numerics, words  # noqa: F401 - a fixture
+from tests.test_readme import numbers, words
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "scripts" / "notebooks").glob("*.ipynb"))
 #: How far numbers may be from the stored ones: a training in float32 ends elsewhere on another machine.

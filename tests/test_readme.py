@@ -6,7 +6,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from fmu_jax.deletion.command import main as fmu_delete
@@ -36,18 +35,6 @@ def anchors(text):
 
 def test_front_page_is_short():
     assert len(TEXTS["README.md"].splitlines()) <= 150
-
-
-@pytest.fixture
-def users_numerics():
-    """JAX as a user finds it, not under the strict numerics of the tests."""
-    defaults = {"jax_enable_x64": False, "jax_numpy_dtype_promotion": "standard", "jax_numpy_rank_promotion": "allow"}
-    strict = {name: getattr(jax.config, name) for name in defaults}
-    for name, value in defaults.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in strict.items():
-        jax.config.update(name, value)
 
 
 @pytest.mark.usefixtures("users_numerics")

@@ -143,7 +143,8 @@ def serve(
             state = fmu_jax.stream.refresh(state, data)
         jax.block_until_ready(state.params)
         found.append((state, data, renewed, 1e3 * (time.perf_counter() - begin)))
-    return tuple(list(part) for part in zip(*found, strict=True))  # type: ignore[return-value]
+    states, left, renewals, times = zip(*found, strict=True)
+    return list(states), list(left), list(renewals), list(times)
 
 
 def released(config: Config, problem: Problem, kind: str, batches, rehearsed, key: jax.Array) -> list[Row]:

@@ -1,13 +1,14 @@
 """The names that flags choose from, readable without importing JAX.
 
-The packages' registries hold what each name stands for; `tests/scripts/test_registry.py` compares the two.
+The packages' registries hold what each name stands for; `tests/test_registry.py` compares the two.
 """
 
 from typing import Literal
 
-# fmu_jax: penalties.PENALTIES, datasets.GROUPS, and which rows of a table are meant.
-from fmu_jax.penalty_forms import PenaltyName as Penalty  # noqa: F401
+from fmu_jax.penalty_forms import PenaltyName
 
+# fmu_jax: penalties.PENALTIES, datasets.GROUPS, and which rows of a table are meant.
+Penalty = PenaltyName
 Attribute = Literal["race", "gender"]
 DataSet = Literal["compas", "adult", "hsls"]
 Subset = Literal["random", "minority", "majority"]

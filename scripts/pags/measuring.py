@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fmu_jax.deletion import files
-from scripts.harness import cli, mesh, placement, rows, store
+from scripts.harness import cli, mesh, placement, store
 from scripts.harness.experiment import Experiment, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 
@@ -76,23 +76,8 @@ def model_of(folder: Path, table: list[Row], unit: dict[str, Any]) -> tuple[Row,
     """A model's training row, with its classes counted, and the model as a function that ``jit`` takes as argument."""
     (row,) = (row for row in table if all(row[name] == value for name, value in unit.items()))
     path = folder / row["weights"]
-    model, variables = _from_npz(path) if path.suffix == ".npz" else pags_jax.models.load(path, kind="classifier")[:2]
+    model, variables, _ = pags_jax.models.load(path, kind="classifier")
     return row | {"classes": model.classes}, pags_jax.models.evaluator(model, variables)
-
-
-def _from_npz(path: Path) -> tuple[Any, Any]:
-    """A classifier as sweeps begun before the one safetensors format saved it, such as the long one on CIFAR-10."""
-    with np.load(path, allow_pickle=False) as content:
-        arrays = dict(content)
-    about = rows.from_json(str(arrays.pop("architecture")))
-    shape = about.pop("shape")
-    model = pags_jax.models.create(about.pop("name"), **about | {"dtype": jnp.dtype(about["dtype"])})
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    expected, tree = jax.tree_util.tree_flatten_with_path(jax.eval_shape(model.init, jax.random.key(0), image))
-    shapes = {jax.tree_util.keystr(at, simple=True, separator="/"): leaf.shape for at, leaf in expected}
-    if {name: array.shape for name, array in arrays.items()} != shapes:
-        raise ValueError(f"{path} holds weights of another architecture than it says")
-    return model, jax.tree.unflatten(tree, [jnp.asarray(arrays[name]) for name in shapes])
 
 
 def digests(config: MeasuringConfig, table: list[Row], files: Mapping[str, Path]) -> dict[str, str]:

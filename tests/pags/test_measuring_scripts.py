@@ -450,20 +450,3 @@ def test_the_report_survives_a_loss_without_a_usable_map(folders, tmp_path):
     assert "no usable map" in page
     assert "none: no usable model" in page
     assert "too few models to tell" in page
-
-
-def test_classifiers_of_sweeps_that_began_earlier_are_read(tmp_path):
-    """The long sweep on CIFAR-10 saved its first models as npz, which says what architecture they are of."""
-    about = {"activation": "relu", "beta": 20.0, "stem": 3, "width": 0.25, "dtype": "float32"}
-    model = models.create("lenet", classes=3, **about | {"dtype": jnp.float32})
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1), jnp.float32))
-    leaves = jax.tree_util.tree_leaves_with_path(variables)
-    arrays = {jax.tree_util.keystr(at, simple=True, separator="/"): np.asarray(leaf) for at, leaf in leaves}
-    architecture = rows.to_json({"name": "lenet", "shape": [8, 8, 1], "classes": 3, **about})
-    np.savez(tmp_path / "model.npz", architecture=np.array(architecture), **arrays)
-    again, read = measuring._from_npz(tmp_path / "model.npz")
-    assert again == model
-    jax.tree.map(np.testing.assert_array_equal, read, variables)
-    np.savez(tmp_path / "other.npz", architecture=np.array(architecture.replace("0.25", "0.5")), **arrays)
-    with pytest.raises(ValueError, match="another architecture"):
-        measuring._from_npz(tmp_path / "other.npz")
