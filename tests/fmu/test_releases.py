@@ -311,7 +311,9 @@ def test_a_kept_factor_bounds_every_later_hessian(shape):
         kept, unwidened = factor.distance(state, held, omega), factor.distance(state, held, one)
         return state, (q.hessian, omega, kept, unwidened, factor.distance(state, own, one))
 
-    after, (hessian, omega, kept_bound, unwidened, own_bound) = jax.jit(lambda s: jax.lax.scan(request, s, order))(state)
+    after, (hessian, omega, kept_bound, unwidened, own_bound) = jax.jit(lambda s: jax.lax.scan(request, s, order))(
+        state
+    )
     least = [np.linalg.eigvalsh(held.dual @ h @ held.dual.T)[0] for h in np.asarray(hessian)]
     assert (np.asarray(omega) <= least).all()
     assert omega[0] > 0.9
@@ -321,6 +323,14 @@ def test_a_kept_factor_bounds_every_later_hessian(shape):
     assert (kept_bound[used] <= own_bound[used] * 1.6).all()
     # A Hessian that is weaker by omega leaves 1 / sqrt(omega) more room.
     assert (kept_bound * np.sqrt(omega) >= unwidened * (1 - 1e-12))[used].all()
+    # And so does the way from where the Hessian was taken, along which no row loses more than exp(-shift).
+    still, shift = after._replace(params=after.anchor), after.row_norm * jnp.linalg.norm(after.params - after.anchor)
+    assert shift > 0.1
+    for bound in (
+        lambda at: stream.distance_to_retrained(at, shape=shape),
+        lambda at: stream.retrained_region(at).radius,
+    ):
+        assert bound(after) >= bound(still) * jnp.exp(shift / 2)
     left = data._replace(weight=data.weight.at[order].set(0))
     gap = after.params - fit(objective, left, init=after.params).params
     assert jnp.sqrt(gap @ (gap if shape is None else shape @ gap)) <= own_bound[-1]
