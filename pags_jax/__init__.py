@@ -20,6 +20,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     apgd: auto-PGD, also towards targets.
     balls, ascent: what attacks share.
     training: train state, one pure step, epochs.
+    checkpoints: training states on disk, whole or not at all (extra ``checkpoints``).
     evaluation: accuracy, clean and under attack.
     smoothing: certified radii and predictions of a classifier under noise.
     binomial: what counts of draws say of a probability.
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         bases,
         bayes,
         binomial,
+        checkpoints,
         datasets,
         evaluation,
         gaussians,
@@ -92,6 +94,7 @@ __all__ = [
     "bases",
     "bayes",
     "binomial",
+    "checkpoints",
     "datasets",
     "evaluation",
     "gaussians",

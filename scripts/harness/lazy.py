@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
     import optax
-    import orbax.checkpoint as ocp
     from jax.experimental import multihost_utils
 
     import fmu_jax
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     import fmu_jax.private_training
     import fmu_jax.releases.publishing
     import pags_jax
+    import pags_jax.checkpoints
     import pags_jax.datasets.lpips_weights
     import pags_jax.datasets.pretrained
     import pags_jax.models.files
@@ -47,7 +47,7 @@ else:
             return _Later(found.__name__) if isinstance(found, ModuleType) else found
 
     jax, jnp, multihost_utils = _Later("jax"), _Later("jax.numpy"), _Later("jax.experimental.multihost_utils")
-    nn, optax, ocp = _Later("flax.linen"), _Later("optax"), _Later("orbax.checkpoint")
+    nn, optax = _Later("flax.linen"), _Later("optax")
     fmu_jax, pags_jax = _Later("fmu_jax"), _Later("pags_jax")
 
-__all__ = ["fmu_jax", "jax", "jnp", "multihost_utils", "nn", "ocp", "optax", "pags_jax"]
+__all__ = ["fmu_jax", "jax", "jnp", "multihost_utils", "nn", "optax", "pags_jax"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from scripts.harness import checkpoints, compiling, mesh, placement, progress
+from scripts.harness import compiling, mesh, placement, progress
 from scripts.harness.lazy import jax, jnp, pags_jax
 
 if TYPE_CHECKING:
@@ -69,15 +69,15 @@ def fit(
 
     Raises:
         FloatingPointError: At the first metric that is not finite; the message names it and the step.
-        CheckpointError: See `checkpoints.restore`.
+        CheckpointError: See `pags_jax.checkpoints.restore`.
     """
     trainer = trainer or pags_jax.training
     per_epoch = pags_jax.training.steps_per_epoch(task, len(x))
     total = epochs * per_epoch
     table = np.zeros((total, len(trainer.Metrics._fields)), np.float32)
     done = Fit(trainer.init(task, x[:1], key=key), table, np.zeros(()))
-    if checkpoints.latest(folder) is not None:
-        done = checkpoints.restore(folder, done, fingerprint=fingerprint)
+    if pags_jax.checkpoints.latest(folder) is not None:
+        done = pags_jax.checkpoints.restore(folder, done, fingerprint=fingerprint)
     step = int(done.state.step)
     saved, rates = time.perf_counter(), []
     for _ in progress.track(
@@ -93,7 +93,7 @@ def fit(
                 done = Fit(state, table, done.train_s + (time.perf_counter() - looked))
                 looked, fresh = time.perf_counter(), []
             if due and mesh.leads():
-                checkpoints.save(folder, done, step=step, fingerprint=fingerprint)
+                pags_jax.checkpoints.save(folder, done, step=step, fingerprint=fingerprint)
             if due:
                 saved = time.perf_counter()
         rates.append((step - first) * task.batch_size / (time.perf_counter() - began))

@@ -20,8 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fmu_jax.deletion import files
-from pags_jax import augmentation, losses, training
-from scripts.harness import checkpoints
+from pags_jax import augmentation, checkpoints, losses, training
 from scripts.pags import fit
 
 BATCH, ROWS, EPOCHS = 8, 40, 12

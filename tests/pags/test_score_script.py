@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import datasets, models, scores
+from pags_jax import checkpoints, datasets, models, scores
 from pags_jax.images import to_float
-from scripts.harness import checkpoints, cli, rows, store
+from scripts.harness import cli, rows, store
 from scripts.pags import autoencoder, generative, score
 
 SCRIPTS = {"score": score, "autoencoder": autoencoder}

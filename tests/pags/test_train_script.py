@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import datasets, evaluation, losses, models, recipes, training
-from scripts.harness import checkpoints, cli, rows, store
+from pags_jax import checkpoints, datasets, evaluation, losses, models, recipes, training
+from scripts.harness import cli, rows, store
 from scripts.pags import fit, train
 
 SMALL = ["--epochs", "2", "--batch-size", "16", "--attack-eps", "0.5", "1.0", "--attack-steps", "2", "--steps", "2"]
