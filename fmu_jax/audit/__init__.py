@@ -12,6 +12,8 @@
 | ``relative`` | ``relative_test``: are unlearned models nearer to retrained ones than untouched ones are? |
 | ``likelihood_ratio`` | ``lira``: the per-example likelihood-ratio attack U-LiRA |
 | ``margin_divergence`` | ``klom``: divergence of margins from those of retrained models |
+| ``worlds`` | series of releases in both worlds, honest and not: does any test beat the certified curve? |
+| ``faults`` | faults planted in releases and in the paper's scheme: which audit catches which? |
 | ``loss_threshold``, ``roc`` | ``membership``: the loss-threshold attack; areas under the ROC curve |
 """
 

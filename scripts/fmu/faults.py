@@ -2,7 +2,7 @@
 
     python -m scripts.fmu.faults --out runs/faults
 
-Mechanisms, honest and faulty, are those of ``scripts.fmu.planted_faults``. Each is run many times in both worlds, with
+Mechanisms, honest and faulty, are those of ``fmu_jax.audit.faults``. Each is run many times in both worlds, with
 the rows unlearned and retrained without them, and audited: lower bounds at 95 % of what it costs (``gaussian`` looks at
 means and variances, ``histogram`` and ``kernel`` at the density, ``grid`` at the last digits), and the p-value of a
 test that it is nearer to retraining than an untouched model. ``one_run`` needs one published model, of rows with 30
@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
-from scripts.fmu import planted_faults
 from scripts.harness import cli, report
 from scripts.harness.experiment import Experiment, Part, Results, Row
-from scripts.harness.lazy import jax
+from scripts.harness.lazy import fmu_jax, jax
 
 Mechanism = Literal[
     "honest", "at_admitted", "no_removal", "step_0.9", "half_step", "wrong_sign", "reused_noise", "half_scale",
@@ -70,18 +69,18 @@ def plan(config: Config) -> list[Row]:
 
 def rows_of(config: Config, *, mechanism: str, seed: int) -> list[Row]:
     """What the audits say of one mechanism."""
-    scheme = "paper" if mechanism in planted_faults.PAPERS else "release"
+    faults = fmu_jax.audit.faults
+    scheme = "paper" if mechanism in faults.PAPERS else "release"
     key = jax.random.fold_in(jax.random.key(seed), get_args(Mechanism).index(mechanism))
-    draw = planted_faults.mechanism(mechanism)
-    found = planted_faults.bounds(scheme, draw(key, config.models), jax.random.fold_in(key, 1))
+    draw = faults.mechanism(mechanism)
+    found = faults.bounds(scheme, draw(key, config.models), jax.random.fold_in(key, 1))
     if scheme == "release":
-        found["one_run"] = planted_faults.one_run(mechanism, seed=seed).mu
-    caught = planted_faults.caught_by(found)
-    row = {"scheme": scheme, "honest": mechanism in planted_faults.HONEST, "caught_by": ", ".join(caught)} | found
-    if row["honest"]:
-        again = jax.random.fold_in(key, 2)
+        found["one_run"] = faults.one_run(mechanism, seed=seed).mu
+    honest = mechanism in faults.HONEST
+    row = {"scheme": scheme, "honest": honest, "caught_by": ", ".join(faults.caught_by(found))} | found
+    if honest:
         size = {"models": config.models, "repeats": config.alarms}
-        row["false_alarms"] = planted_faults.false_alarms(scheme, draw, again, **size)
+        row["false_alarms"] = faults.false_alarms(scheme, draw, jax.random.fold_in(key, 2), **size)
     return [row]
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from jax.experimental import multihost_utils
 
     import fmu_jax
-    import fmu_jax.audit.binomial
+    import fmu_jax.audit.faults
+    import fmu_jax.audit.worlds
     import fmu_jax.cells
     import fmu_jax.objective
     import fmu_jax.penalties
