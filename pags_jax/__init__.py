@@ -37,6 +37,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     shares: how much of a gradient, or of a response to noise, is off the manifold.
     alignment: cosine and LPIPS of gradients and scores.
     bayes: synthetic images whose posterior, gradient, tangent space and score are known.
+    bayes_networks: networks trained on them, beside the Bayes-optimal model.
     regimes: weak, aligned and excessive robustness, read off a sweep.
     sweeps: a table of trained models as curves, regimes and correlations.
     statistics: paired bootstrap over images, rank correlations over models.
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         augmentation,
         bases,
         bayes,
+        bayes_networks,
         binomial,
         checkpoints,
         datasets,
@@ -93,6 +95,7 @@ __all__ = [
     "augmentation",
     "bases",
     "bayes",
+    "bayes_networks",
     "binomial",
     "checkpoints",
     "datasets",
