@@ -40,6 +40,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     bayes_networks: networks trained on them, beside the Bayes-optimal model.
     regimes: weak, aligned and excessive robustness, read off a sweep.
     sweeps: a table of trained models as curves, regimes and correlations.
+    questions: what the paper claims of a sweep, as questions with a test each.
     statistics: paired bootstrap over images, rank correlations over models.
     generation: synthesis, counterfactuals, denoising and in-painting by a classifier's gradient.
     gaussians: a Gaussian for each class of images, where synthesis starts.
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
         margins,
         models,
         preconditioning,
+        questions,
         recipes,
         regimes,
         robustness,
@@ -111,6 +113,7 @@ __all__ = [
     "margins",
     "models",
     "preconditioning",
+    "questions",
     "recipes",
     "regimes",
     "robustness",

@@ -37,15 +37,16 @@ SHUFFLES = 9999
 
 
 def joined(robust: Sequence[Row], aligned: Sequence[Row], *, eps: float, target: str, sigma_pm1: float) -> list[Row]:
-    """One row for each model that both runs measured, see `pags_jax.sweeps.join`.
+    """One row for each model that both runs measured, see `pags_jax.sweeps.join`."""
+    check_same_models(robust, aligned)
+    return pags_jax.sweeps.join(robust, aligned, eps_l2=eps, target=target, sigma_pm1=sigma_pm1)
 
-    Raises:
-        ValueError: If the two runs say that they measured different models.
-    """
+
+def check_same_models(robust: Sequence[Row], aligned: Sequence[Row]) -> None:
+    """Raises ValueError if the two runs say that they measured different models."""
     digests = {row["config.trained_sha256"] for row in (*robust, *aligned) if row.get("config.trained_sha256")}
     if len(digests) > 1:
         raise ValueError("--robustness and --alignment are of different trained models; measure the same --trained")
-    return pags_jax.sweeps.join(robust, aligned, eps_l2=eps, target=target, sigma_pm1=sigma_pm1)
 
 
 def correlations(models: Sequence[Row]) -> list[Row]:
@@ -86,15 +87,15 @@ def sentence(table: Sequence[Row]) -> str:
         top, off = max(known, key=lambda row: abs(row["rho"])), part["off"]
         parts.append(
             f"{name}: {MEASURES[top['measure']]} predicts it best (rank correlation {top['rho']:+.2f}, p = "
-            f"{top['p']:.2g}, {top['n']} models); off-manifold deviation has {with_p(off['rho'], off['p'])}, given "
-            f"that on the manifold {with_p(off['rho_given'], off['p_given'])}"
+            f"{top['p']:.2g}, {top['n']} models); off-manifold deviation has {with_p(off, 'rho', 'p')}, given that on the "
+            f"manifold {with_p(off, 'rho_given', 'p_given')}"
         )
     return "; ".join(parts) + "."
 
 
-def with_p(rho: float | None, p: float | None) -> str:
-    """A correlation and its p-value for readers; "none" if there is none."""
-    return "none" if rho is None else f"{rho:+.2f} (p = {p:.2g})"
+def with_p(row: Row, rho: str, p: str) -> str:
+    """A correlation of a row and its p-value, for readers."""
+    return pags_jax.questions.with_p(row[rho], row[p])
 
 
 def draw(models: Sequence[Row]) -> Any:
