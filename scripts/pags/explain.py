@@ -87,8 +87,8 @@ def sentence(table: Sequence[Row]) -> str:
         top, off = max(known, key=lambda row: abs(row["rho"])), part["off"]
         parts.append(
             f"{name}: {MEASURES[top['measure']]} predicts it best (rank correlation {top['rho']:+.2f}, p = "
-            f"{top['p']:.2g}, {top['n']} models); off-manifold deviation has {with_p(off, 'rho', 'p')}, given that on the "
-            f"manifold {with_p(off, 'rho_given', 'p_given')}"
+            f"{top['p']:.2g}, {top['n']} models); off-manifold deviation has {with_p(off, 'rho', 'p')}, given that on "
+            f"the manifold {with_p(off, 'rho_given', 'p_given')}"
         )
     return "; ".join(parts) + "."
 
