@@ -126,7 +126,7 @@ def draw(config: Config, table: list[Row]) -> None:
     figure, axes = plot.figure(1, len(labels), titles=labels, width=6.8, height=3.4)
     for panel, dataset in zip(axes[0], config.datasets, strict=True):
         draw_epsilon(panel, report.where(table, dataset=dataset, part="epsilon"))
-    plot.legend(figure, columns=2)
+    plot.draw_legend(figure, columns=2)
     plot.save(figure, config.out / "audit_epsilon.png")
     part = [row | {"dataset": plot.look(row["dataset"]).label} for row in report.where(table, part="attacks")]
     plot.attacks(part, config.out / "audit_attacks.png", ATTACKS)

@@ -164,7 +164,7 @@ def draw(config: Config, table: list[Row]) -> None:
             for panel in line:
                 panel.set(ylim=(0, None), xlabel="penalty on")
                 panel.tick_params(axis="x", labelsize=8)
-            plot.legend(figure)
+            plot.draw_legend(figure)
             plot.save(figure, config.out / f"groups_{dataset}_{penalty}.png")
 
 

@@ -121,7 +121,7 @@ def draw(config: Config, table: list[Row]) -> None:
             panel.set_ylim(-smallest / 3, 3 * max(row[column] for row in part))
             for tick in panel.get_xticklabels():
                 tick.set(rotation=30, ha="right", rotation_mode="anchor")
-        plot.legend(figure, columns=7)
+        plot.draw_legend(figure, columns=7)
         plot.save(figure, config.out / f"interventions_{dataset}.png")
 
 

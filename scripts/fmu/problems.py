@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class ProblemConfig(cli.Common):
+class ProblemConfig(cli.Repeated):
     """Flags of every experiment on unlearning."""
+
+    AXES: ClassVar[Mapping[str, str | tuple]] = {"dataset": "datasets"}
 
     datasets: tuple[names.DataSet, ...] = ("compas", "adult")
     """Data sets; hsls needs --hsls."""
@@ -36,14 +38,11 @@ class ProblemConfig(cli.Common):
     repeats: cli.Count = 5
     """Seeds, counted from --seed: each draws a split, a perturbation and the rows to forget."""
 
-    def units(self, **axes: tuple) -> list[dict[str, Any]]:
-        """One unit of work for each data set, combination of ``axes`` and seed."""
+    def units(self) -> list[dict[str, Any]]:
+        """As of every experiment; a data set that needs a file must have one."""
         if "hsls" in self.datasets and self.hsls is None:
             raise ValueError("--datasets hsls needs --hsls, the path of your HSLS:09 public-use file")
-        units: list[dict[str, Any]] = [{"dataset": name} for name in self.datasets]
-        for axis, values in {**axes, "seed": tuple(range(self.seed, self.seed + self.repeats))}.items():
-            units = [unit | {axis: value} for unit in units for value in values]
-        return units
+        return super().units()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +116,20 @@ def metric_columns(metrics: Any) -> rows.Row:
         value = np.asarray(value)
         columns |= {f"{name}_{g}": v for g, v in enumerate(value.tolist())} if value.ndim else {name: float(value)}
     return columns
+
+
+def certified(
+    config: Any, objective: Any, before: Any, removal: Any, test: Data, noise: Any, bounds: Sequence[str]
+) -> rows.Row:
+    """Columns of a removal's certificate, and of the interval in which the retrained model's odds gap lies.
+
+    A model of groups by one attribute is as good a model of other groups: the interval is about labels alone.
+    """
+    found = fmu_jax.certify(objective, before, removal, sigma=config.sigma, delta=config.delta, noise=noise)
+    interval = fmu_jax.fairness_interval(objective, removal, test, noise=noise)
+    low, high = interval.equalized_odds_mean.tolist()
+    columns = {name: float(getattr(found, name)) for name in bounds}
+    return columns | {"undecided": int(interval.undecided), "odds_low": low, "odds_high": high}
 
 
 def measured(problem: Problem, params: Any) -> rows.Row:

@@ -162,7 +162,7 @@ def draw(config: Config, table: list[Row]) -> None:
             for look, common in series(config):
                 plot.curve(panel, report.where(part, **common), look, x="epsilon", y=column)
             panel.set(xscale="log", xlabel=f"epsilon (delta = {config.delta:g})", ylabel=f"{label} (test)")
-    plot.legend(figure, columns=3)
+    plot.draw_legend(figure, columns=3)
     plot.save(figure, config.out / "published_noise.png")
 
 

@@ -73,7 +73,7 @@ def draw(config: Config, table: list[Row]) -> None:
             points = [row["alpha"] for row in part], [row["misses"] for row in part]
             panel.plot(*points, color=COLORS[variant], marker=".", markersize=3, linewidth=0.7, label=variant)
         panel.set(xlabel="false alarms", ylabel="misses")
-    plot.legend(figure, columns=4)
+    plot.draw_legend(figure, columns=4)
     plot.save(figure, config.out / "release_curves.png")
 
 

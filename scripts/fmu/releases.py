@@ -245,7 +245,7 @@ def draw(config: Config, table: list[Row]) -> None:
                 at = [row | {"each": mu} for row, mu in zip(chosen, each, strict=True)]
                 plot.curve(panel, at, look, x="each", y=column)
             panel.set(xscale="log", xlabel="mu of one release", ylabel=f"{label} (test)")
-    plot.legend(figure, columns=3)
+    plot.draw_legend(figure, columns=3)
     plot.save(figure, config.out / "releases.png")
 
 

@@ -34,6 +34,7 @@ class Config(ProblemConfig):
     """Forget rows by every method, and see what it does to fairness, accuracy and parameters."""
 
     PRESETS: ClassVar = {"quick": {"repeats": 1, "fractions": (0.01, 0.05)}, "paper": {"repeats": 5}}
+    AXES: ClassVar = {"dataset": "datasets", "penalty": "penalties"}
 
     out: Path = Path("runs/fmu_removal")
     penalties: tuple[names.Penalty, ...] = ("equalized_odds",)
@@ -48,11 +49,6 @@ class Config(ProblemConfig):
     """Shards of the sharded baseline."""
     delta: cli.Probability = 1e-5
     """Failure probability of the certificates."""
-
-
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each data set, penalty and seed."""
-    return config.units(penalty=config.penalties)
 
 
 def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Row]:
@@ -95,12 +91,7 @@ def one_removal(config: Config, problem: problems.Problem, method: str, forget, 
     labels = fmu_jax.removal.METHODS[method].predict(objective, removal.params, test.x)
     row |= problems.metric_columns(fmu_jax.metrics.group_metrics(labels, test))
     if method == "fair_newton" and config.sigma > 0:
-        certificate = fmu_jax.certify(
-            objective, problem.params, removal, sigma=config.sigma, delta=config.delta, noise=noise
-        )
-        interval = fmu_jax.fairness_interval(objective, removal, test, noise=noise)
-        row |= {name: float(getattr(certificate, name)) for name in CERTIFIED} | {"undecided": int(interval.undecided)}
-        row |= {f"odds_{end}": float(v) for end, v in zip(("low", "high"), interval.equalized_odds_mean, strict=True)}
+        row |= problems.certified(config, objective, problem.params, removal, test, noise, CERTIFIED)
     return row, removal.params
 
 
@@ -124,14 +115,9 @@ def at_five_percent(results: Results) -> list[Row]:
 
 def section(results: Results) -> list[report.Block]:
     """The trained models, what each method does when minority rows are forgotten, and all subsets."""
-    table, columns = at_five_percent(results), {
-        "distance": "distance to retrained", "accuracy": "accuracy", "equalized_odds_mean": "average odds gap",
-        "demographic_parity": "parity gap", "time_ms": "time [ms]",
-    }  # fmt: skip
-    by = {"dataset": "data set", "subset": "rows forgotten", "method": "method"}
+    table, gaps = at_five_percent(results), ("accuracy", "equalized_odds_mean", "demographic_parity")
+    by, columns = ("dataset", "subset", "method"), ("distance", *gaps, "time_ms")
     share = f"{table[0]['fraction']:.0%}"
-    trained = {"train_rows": "training rows", "features": "features", "accuracy": "accuracy"}
-    trained |= {"equalized_odds_mean": "average odds gap", "demographic_parity": "parity gap"}
     headline = [row for row in table if row["subset"] == "minority"] or table
     return [
         "Rows are forgotten at random, from the minority or from the majority group. Retraining on what remains is the "
@@ -143,7 +129,7 @@ def section(results: Results) -> list[report.Block]:
         ),
         report.Table(report.medians(table, by, columns), f"The same for every subset of rows, {share} forgotten."),
         report.Table(
-            report.medians(report.where(table, method="no_removal"), {"dataset": "data set"}, trained),
+            report.medians(report.where(table, method="no_removal"), ["dataset"], ("train_rows", "features", *gaps)),
             "The trained models before any removal (medians over seeds; metrics on test rows).",
         ),
         *results.figures("removal_*_fairness.png", "Odds gap and distance to retrained against the share removed",
@@ -179,7 +165,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 EXPERIMENT = Experiment(
-    "fmu_removal", Config, plan, rows_of, draw=draw, heading="Unlearning: what is left of fairness and accuracy",
+    "fmu_removal", Config, rows_of, draw=draw, heading="Unlearning: what is left of fairness and accuracy",
     section=section, claims=claims, x64=True,
     parts=(Part({"none": {"fractions": (0.01, 0.05, 0.2)}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
 )  # fmt: skip

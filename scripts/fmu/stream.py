@@ -99,7 +99,7 @@ def draw(config: Config, table: list[Row]) -> None:
         panel.axhline(config.epsilon, color=looks.GREY, linewidth=0.8, label="budget")
         panel.set(yscale="log", xlabel="share of all rows deleted", ylabel=f"epsilon (delta = {config.delta:g})")
         panel.set_ylim(1e-4 * config.epsilon, 3 * config.epsilon)
-    plot.legend(figure)
+    plot.draw_legend(figure)
     plot.save(figure, config.out / "stream.png")
 
 

@@ -83,7 +83,7 @@ def draw(config: Config, table: list[Row]) -> None:
             part = report.where(table, dataset=dataset, penalty=penalty)
             plot.paths(panel, part, x=gap, y="accuracy", along="weight")
             panel.set(xlabel=f"{LABELS[gap]} (test)", ylabel="accuracy (test)")
-        plot.legend(figure)
+        plot.draw_legend(figure)
         plot.save(figure, config.out / f"tradeoff_{dataset}.png")
 
 

@@ -21,6 +21,7 @@ A program of several commands gives each a configuration of its own, derived fro
 """
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from fmu_jax.deletion.cli import TYRO, checked, refuse, show_error
+from fmu_jax.deletion.cli import INTERRUPTED, TYRO, checked, refuse, show_error
 from fmu_jax.deletion.cli import Base as Base
 from fmu_jax.deletion.cli import check as check
 from fmu_jax.deletion.cli import run_command as run_command
@@ -68,6 +69,23 @@ class Common(Base):
     """How many processes there are, unless --coordinator is auto."""
     process: Seed | None = None
     """Which of them this is, counted from 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeated(Common):
+    """Flags of an experiment that does its units of work with several seeds."""
+
+    AXES: ClassVar[Mapping[str, str | tuple]] = {}
+    """What a unit of work is: columns by the flag whose values they take, or by these values."""
+
+    repeats: Count = 1
+    """Seeds, counted from --seed: each draws everything that is random anew."""
+
+    def units(self) -> list[dict[str, Any]]:
+        """One unit of work for each combination of the axes' values and each seed."""
+        axes = [getattr(self, values) if isinstance(values, str) else values for values in self.AXES.values()]
+        seeds = range(self.seed, self.seed + self.repeats)
+        return [dict(zip((*self.AXES, "seed"), unit, strict=True)) for unit in itertools.product(*axes, seeds)]
 
 
 ConfigT = TypeVar("ConfigT", bound=Common)
@@ -113,34 +131,19 @@ def run(
     """
     config = parse(config_type, argv)
 
-    def work(config: ConfigT) -> None:
+    try:
         if config.mesh:
             mesh.parse(config.mesh)
         if config.dry_run:
             _show_plan(config, list(plan(config)) if plan else [])
-            return
+            return 0
         if config.coordinator:
             mesh.start(config.coordinator, config.processes, config.process)
         with mesh.session(config.mesh):
             main(config)
-
-    return _status(work, config, interrupted="interrupted; the same command resumes")
-
-
-_AnyConfig = TypeVar("_AnyConfig", bound=Base)
-
-
-def _parse_with(config_type: type[ConfigT], words: list[str], default: ConfigT) -> ConfigT:
-    return tyro.cli(config_type, args=words, default=default, config=TYRO)
-
-
-def _status(work: Callable[[_AnyConfig], Any], config: _AnyConfig, *, interrupted: str) -> int:
-    """Do the work; a user's errors become one line and an exit status."""
-    try:
-        work(config)
     except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return mesh.leave(130)
+        print("interrupted; the same command resumes", file=sys.stderr)
+        return mesh.leave(INTERRUPTED)
     except (ValueError, OSError) as error:
         show_error(error, config)
         return mesh.leave(1)
@@ -151,6 +154,10 @@ def _status(work: Callable[[_AnyConfig], Any], config: _AnyConfig, *, interrupte
         print(f"error: another process of this run has stopped ({reason}); start all of them again", file=sys.stderr)
         return mesh.leave(1)
     return 0
+
+
+def _parse_with(config_type: type[ConfigT], words: list[str], default: ConfigT) -> ConfigT:
+    return tyro.cli(config_type, args=words, default=default, config=TYRO)
 
 
 def _show_plan(config: Common, units: list[str | Mapping[str, Any]]) -> None:

@@ -103,7 +103,7 @@ def draw_accuracy(table: Sequence[Row]) -> Any:
     axes[0, 0].set(xlabel=f"{norm} radius of PGD, pixels in [0, 1]", ylabel="accuracy (test)", ylim=(0, 1))
     radius = f", radius {radii[shown]:g}" if radii else ""
     axes[0, 1].set(xlabel="accuracy (test)", ylabel=f"under attack{radius}")
-    plot.legend(figure)
+    plot.draw_legend(figure)
     return figure
 
 

@@ -86,7 +86,7 @@ def draw(config: Config, table: list[Row]) -> None:
     for column, label in (("test_error", "test, at the end"), ("mean_image_error", "mean image")):
         axes[0, 0].axhline(row[column], color=plot.GREY, linestyle=":" if "mean" in column else "--", label=label)
     axes[0, 0].set(yscale="log")
-    plot.legend(made)
+    plot.draw_legend(made)
     plot.save(made, config.out / "loss.png")
 
     models: Any = pags_jax.models

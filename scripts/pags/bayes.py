@@ -111,7 +111,7 @@ def draw(config: Config, table: list[Row]) -> None:
             panel.set_xscale("symlog", linthresh=min([s for s in config.strengths if s > 0], default=1.0), linscale=0.5)
             panel.set(xlabel="gradient-norm strength", ylabel="", ylim=(0, top))
         line[0].axhline(part[0]["bayes_accuracy"], color=plot.GREY, linestyle=":", label="accuracy of the posterior")
-    plot.legend(figure)
+    plot.draw_legend(figure)
     plot.save(figure, config.out / "bayes.png")
 
 

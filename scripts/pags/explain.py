@@ -121,5 +121,5 @@ def draw(models: Sequence[Row]) -> Any:
         panel.set(xlabel=label)
     for panel, label in zip(axes[:, 0], up.values(), strict=True):
         panel.set(ylabel=label)
-    plot.legend(figure, columns=3)
+    plot.draw_legend(figure, columns=3)
     return figure

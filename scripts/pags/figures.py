@@ -131,7 +131,7 @@ def _draw_regimes(config: Config, losses: Sequence[str]) -> Any:
     if at:
         axes[2, 0].set(ylabel=f"1 - LPIPS, sigma {at[0]['sigma_pm1']:g}")
     axes[1, 0].set(ylabel=f"deviation, L2 step {part[0]['eps_l2']:.3g}")
-    plot.legend(figure, columns=4)
+    plot.draw_legend(figure, columns=4)
     return figure
 
 
@@ -150,7 +150,7 @@ def draw_alignment(config: Config) -> Any:
         if base:
             panel.axhline(np.median(base), color=plot.GREY, linewidth=1, label="undefended")
         panel.set(xlabel="strength (each loss has its own unit)", xscale="log")
-    plot.legend(figure, columns=3)
+    plot.draw_legend(figure, columns=3)
     return figure
 
 
@@ -214,7 +214,7 @@ def draw_distractor(config: Config) -> Any:
         if any(row["ratio"] for row in table):  # A logarithmic axis needs a value.
             panel.set(xscale="log", yscale="log")
         panel.xaxis.set_minor_formatter(NullFormatter())
-    plot.legend(figure, columns=3)
+    plot.draw_legend(figure, columns=3)
     return figure
 
 

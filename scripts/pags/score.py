@@ -148,7 +148,7 @@ def draw(config: Config, table: list[Row]) -> None:
     ]
     plot.lines(axes[0, 1], levels, x="sigma", y="loss", by="series")
     axes[0, 1].set(xscale="log", xlabel="noise level (images in [-1, 1])", ylim=(0, None))
-    plot.legend(made)
+    plot.draw_legend(made)
     plot.save(made, config.out / "loss.png")
     show(config, generative.images_of(config))
 
