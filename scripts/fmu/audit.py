@@ -38,6 +38,7 @@ class Config(ProblemConfig):
         "quick": {"models": 1000, "pairs": 32},
         "paper": {"repeats": 5, "models": 20_000, "pairs": 1024, "datasets": ("compas", "adult")},
     }
+    AXES: ClassVar = {"dataset": "datasets", "part": ("epsilon", "attacks")}
 
     out: Path = Path("runs/fmu_audit")
     datasets: tuple[names.DataSet, ...] = ("compas",)
@@ -60,11 +61,6 @@ class Config(ProblemConfig):
     """Planted rows that each shadow model is trained on and unlearns."""
     shards: cli.Count = 5
     """Shards of the sharded baseline."""
-
-
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each data set, part and seed."""
-    return config.units(part=("epsilon", "attacks"))
 
 
 def rows_of(config: Config, *, dataset: str, part: str, seed: int) -> list[Row]:
@@ -123,13 +119,10 @@ def attack_rows(config: Config, objective: Any, train: Any, seed: int, key: Any)
 def draw(config: Config, table: list[Row]) -> None:
     """Draw one figure for each part."""
     labels = [plot.look(name).label for name in config.datasets]
-    figure, axes = plot.figure(1, len(labels), titles=labels, width=6.8, height=3.4)
-    for panel, dataset in zip(axes[0], config.datasets, strict=True):
-        draw_epsilon(panel, report.where(table, dataset=dataset, part="epsilon"))
-    plot.draw_legend(figure, columns=2)
-    plot.save(figure, config.out / "audit_epsilon.png")
-    part = [row | {"dataset": plot.look(row["dataset"]).label} for row in report.where(table, part="attacks")]
-    plot.attacks(part, config.out / "audit_attacks.png", ATTACKS)
+    with plot.panels(config.out / "audit_epsilon.png", labels, legend=2, width=6.8, height=3.4) as axes:
+        for panel, dataset in zip(axes, config.datasets, strict=True):
+            draw_epsilon(panel, report.where(table, dataset=dataset, part="epsilon"))
+    plot.attacks(report.where(table, part="attacks"), config.out / "audit_attacks.png", ATTACKS)
 
 
 def draw_epsilon(panel: Any, part: list[Row]) -> None:
@@ -148,9 +141,8 @@ def draw_epsilon(panel: Any, part: list[Row]) -> None:
 
 def section(results: Results) -> list[report.Block]:
     """Tables and figures of both parts."""
-    by = {"dataset": "data set", "method": "method"}
-    columns = {"certified_epsilon": "certified epsilon", "empirical_epsilon": "shown epsilon"}
-    columns |= {"largest_bound": "most that could be shown"}
+    by, columns = ("dataset", "method"), looks.titled("certified_epsilon", empirical_epsilon="shown epsilon")
+    columns |= looks.titled(largest_bound="most that could be shown")
     return [
         "Thousands of models are unlearned and retrained under draws of the noise, and told apart as well as can be. "
         "An audit is worth something if it can fail: no removal returns the parameters unchanged. Where a certificate "
@@ -184,7 +176,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 EXPERIMENT = Experiment(
-    "fmu_audit", Config, plan, rows_of, draw=draw, heading="Audits: does the guarantee hold in fact?", section=section,
+    "fmu_audit", Config, rows_of, draw=draw, heading="Audits: does the guarantee hold in fact?", section=section,
     claims=claims, x64=True,
     parts=(Part({"none": {"models": 3000, "pairs": 64, "repeats": 1}, "quick": {"repeats": 1}, "full": {"repeats": 1},
                  "paper": {"repeats": 1}}),),

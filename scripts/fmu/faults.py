@@ -46,10 +46,11 @@ AUDITS = {
 
 
 @dataclass(frozen=True)
-class Config(cli.Common):
+class Config(cli.Repeated):
     """Audit honest and faulty mechanisms."""
 
     PRESETS: ClassVar = {"quick": {"models": 1000, "alarms": 4}, "paper": {"models": 20_000, "alarms": 100}}
+    AXES: ClassVar = {"mechanism": "mechanisms"}
 
     out: Path = Path("runs/fmu_faults")
     mechanisms: tuple[Mechanism, ...] = get_args(Mechanism)
@@ -58,13 +59,6 @@ class Config(cli.Common):
     """Models of each world."""
     alarms: cli.Count = 20
     """Further audits of each honest mechanism, which should not flag."""
-    repeats: cli.Count = 1
-    """Seeds, counted from --seed."""
-
-
-def plan(config: Config) -> list[Row]:
-    """One unit for each mechanism and seed."""
-    return [{"mechanism": name, "seed": config.seed + k} for name in config.mechanisms for k in range(config.repeats)]
 
 
 def rows_of(config: Config, *, mechanism: str, seed: int) -> list[Row]:
@@ -123,7 +117,7 @@ def words_of(caught: str) -> str:
 #: Those that share their programs.
 FEW = {"mechanisms": ("at_admitted", "no_removal", "step_0.9", "wrong_sign"), "models": 2000, "alarms": 4}
 EXPERIMENT = Experiment(
-    "fmu_faults", Config, plan, rows_of, heading="Audits that can fail: which catches which fault", section=section,
+    "fmu_faults", Config, rows_of, heading="Audits that can fail: which catches which fault", section=section,
     parts=(Part({"none": FEW, "full": {}, "paper": {}}),), x64=True,
 )  # fmt: skip
 

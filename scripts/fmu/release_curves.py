@@ -24,28 +24,17 @@ Setting = Literal["one parameter", "21 columns", "adaptive", "stream"]
 
 
 @dataclass(frozen=True)
-class Config(cli.Common):
+class Config(cli.Repeated):
     """Compare empirical trade-offs with the certified curve."""
 
     PRESETS: ClassVar = {"quick": {"draws": 20_000}}
+    AXES: ClassVar = {"setting": "settings", "variant": tuple(COLORS)}
 
     out: Path = Path("runs/fmu_release_curves")
     settings: tuple[Setting, ...] = ("one parameter", "21 columns", "adaptive", "stream")
     """What is published."""
     draws: cli.Count = 1_000_000
     """Series of each world, rounded up to chunks of 10,000."""
-    repeats: cli.Count = 1
-    """Seeds, counted from --seed: each draws its own noise."""
-
-
-def plan(config: Config) -> list[Row]:
-    """One unit for each setting, variant and seed."""
-    return [
-        {"setting": setting, "variant": variant, "seed": config.seed + k}
-        for setting in config.settings
-        for variant in COLORS
-        for k in range(config.repeats)
-    ]
 
 
 def rows_of(config: Config, *, setting: str, variant: str, seed: int) -> list[Row]:
@@ -63,18 +52,16 @@ def rows_of(config: Config, *, setting: str, variant: str, seed: int) -> list[Ro
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw misses against false alarms, a panel a setting, with the certified curve."""
-    figure, axes = plot.figure(1, len(config.settings), titles=list(config.settings), width=2.9, height=2.9)
     alpha = np.linspace(1e-4, 1 - 1e-4, 400)
     curve = np.asarray(fmu_jax.releases.trade_off(1.0, alpha))
-    for panel, setting in zip(np.ravel(axes), config.settings, strict=True):
-        panel.plot(alpha, curve, color=looks.BLACK, linestyle="--", linewidth=0.9, label="certified, mu = 1")
-        for variant in COLORS:
-            part = report.where(table, setting=setting, variant=variant)
-            points = [row["alpha"] for row in part], [row["misses"] for row in part]
-            panel.plot(*points, color=COLORS[variant], marker=".", markersize=3, linewidth=0.7, label=variant)
-        panel.set(xlabel="false alarms", ylabel="misses")
-    plot.draw_legend(figure, columns=4)
-    plot.save(figure, config.out / "release_curves.png")
+    with plot.panels(config.out / "release_curves.png", config.settings, width=2.9, height=2.9) as axes:
+        for panel, setting in zip(axes, config.settings, strict=True):
+            panel.plot(alpha, curve, color=looks.BLACK, linestyle="--", linewidth=0.9, label="certified, mu = 1")
+            for variant, color in COLORS.items():
+                part = report.where(table, setting=setting, variant=variant)
+                points = [row["alpha"] for row in part], [row["misses"] for row in part]
+                panel.plot(*points, color=color, marker=".", markersize=3, linewidth=0.7, label=variant)
+            panel.set(xlabel="false alarms", ylabel="misses")
 
 
 def section(results: Results) -> list[report.Block]:
@@ -106,7 +93,7 @@ def section(results: Results) -> list[report.Block]:
 #: The settings that take seconds to prepare.
 SMALL = {"settings": ("one parameter", "adaptive")}
 EXPERIMENT = Experiment(
-    "fmu_release_curves", Config, plan, rows_of, draw=draw, heading="Releases: no test beats the certified curve",
+    "fmu_release_curves", Config, rows_of, draw=draw, heading="Releases: no test beats the certified curve",
     section=section, x64=True,
     parts=(Part({"none": SMALL | {"draws": 50_000}, "quick": SMALL, "full": {"draws": 100_000}, "paper": {}}),),
 )  # fmt: skip

@@ -54,42 +54,36 @@ class Config(ProblemConfig):
 def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Row]:
     """All removals from one trained model."""
     problem = problems.train_problem(config, dataset, seed, penalty=penalty)
-    train, key = problem.train, jax.random.fold_in(jax.random.key(seed), 1)
-    shard = fmu_jax.removal.make_shards(len(train.y), config.shards, key=key)
-    ensemble = fmu_jax.removal.fit_shards(problem.objective, train, shard).params
-    table = []
+    train, sets, table = problem.train, fmu_jax.forget_sets, []
+    shards = problems.shards_of(problem, config.shards, seed)
     for subset in config.subsets:
-        whole = len(fmu_jax.forget_sets.subset_rows(train, subset if config.fractions_of == "subset" else "random"))
+        whole = len(sets.subset_rows(train, subset if config.fractions_of == "subset" else "random"))
         for fraction in config.fractions:
-            forget = fmu_jax.forget_sets.draw_rows(train, round(fraction * whole), subset=subset, seed=seed)
+            forget = sets.draw_rows(train, round(fraction * whole), subset=subset, seed=seed)
             if forget is None:
                 continue
             about = {"subset": subset, "fraction": fraction, "rows_removed": len(forget)}
-            about |= {"train_rows": fmu_jax.forget_sets.count_rows(train), "features": train.x.shape[1]}
+            about |= {"train_rows": sets.count_rows(train), "features": train.x.shape[1]}
             retrained = None
-            for method in ("retrain", "no_removal", *(name for name in fmu_jax.removal.METHODS if name != "retrain")):
-                row, params = one_removal(config, problem, method, forget, shard, ensemble)
+            for method in problems.all_methods():
+                row, params = one_removal(config, problem, method, forget, shards)
                 retrained = params if retrained is None else retrained
                 distance = None if method == "sharded" else problems.distance(params, retrained)
                 table.append(about | {"method": method, "distance": distance} | row)
     return table
 
 
-def one_removal(config: Config, problem: problems.Problem, method: str, forget, shard, ensemble) -> tuple[Row, Any]:
+def one_removal(config: Config, problem: problems.Problem, method: str, forget, shards) -> tuple[Row, Any]:
     """Forget rows by one method: its row and its parameters. The second of two calls is timed: the first compiles."""
     objective, noise, test = problem.objective, problem.noise, problem.test
     if method == "no_removal":
         return problems.measured(problem, problem.params), problem.params
-    options: dict[str, Any] = {"method": method, "noise": noise, "allow_unfair": True}
-    params = problem.params
-    if method == "sharded":
-        params, options = ensemble, options | {"noise": None, "shard": shard}
-    jax.block_until_ready(fmu_jax.remove(objective, params, problem.train, forget, **options))
+    jax.block_until_ready(problems.remove(problem, method, forget, shards))
     begin = time.perf_counter()
-    removal = jax.block_until_ready(fmu_jax.remove(objective, params, problem.train, forget, **options))
+    removal = jax.block_until_ready(problems.remove(problem, method, forget, shards))
     row: Row = {"time_ms": 1e3 * (time.perf_counter() - begin)}
     labels = fmu_jax.removal.METHODS[method].predict(objective, removal.params, test.x)
-    row |= problems.metric_columns(fmu_jax.metrics.group_metrics(labels, test))
+    row |= fmu_jax.metrics.columns(fmu_jax.metrics.group_metrics(labels, test))
     if method == "fair_newton" and config.sigma > 0:
         row |= problems.certified(config, objective, problem.params, removal, test, noise, CERTIFIED)
     return row, removal.params

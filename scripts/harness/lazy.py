@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import fmu_jax.audit.faults
     import fmu_jax.audit.worlds
     import fmu_jax.cells
+    import fmu_jax.networks
     import fmu_jax.objective
     import fmu_jax.penalties
     import fmu_jax.private_training

@@ -86,7 +86,7 @@ def section(results: Results) -> list[report.Block]:
 
 
 EXPERIMENT = Experiment(
-    "pags_answers", Config, plan, rows_of, heading="The questions fixed beforehand", section=section,
+    "pags_answers", Config, rows_of, plan, heading="The questions fixed beforehand", section=section,
     parts=(Part({"cifar10": {}}, reads={"robustness": "pags_robustness", "alignment": "pags_alignment"}),),
 )  # fmt: skip
 

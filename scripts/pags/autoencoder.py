@@ -99,7 +99,7 @@ def draw(config: Config, table: list[Row]) -> None:
 
 COLUMNS = ("train_rows", "parameters", "train_error", "test_error", "mean_image_error")
 EXPERIMENT = Experiment(
-    "pags_autoencoder", Config, generative.plan, rows_of, setup=generative.images_of, finished=generative.finished,
+    "pags_autoencoder", Config, rows_of, generative.plan, setup=generative.images_of, finished=generative.finished,
     draw=draw, heading="The autoencoder", section=generative.section(COLUMNS), parts=(Part({"cifar10": {}}),),
 )  # fmt: skip
 

@@ -22,13 +22,14 @@ Manifold = Literal["linear", "curved"]
 
 
 @dataclass(frozen=True)
-class Config(cli.Common):
+class Config(cli.Repeated):
     """Train on manifolds of known truth; the sweep compiles once."""
 
     PRESETS: ClassVar = {
         "quick": {"manifolds": ("curved",), "repeats": 2, "steps": 300, "strengths": (0.0, 0.1, 1.0, 10.0, 100.0)},
         "paper": {"repeats": 20, "steps": 2000, "strengths": (0.0, *(10.0 ** (k / 5) for k in range(-15, 11)))},
     }
+    AXES: ClassVar = {"manifold": "manifolds"}
 
     out: Path = Path("runs/pags_bayes")
     manifolds: tuple[Manifold, ...] = ("linear", "curved")
@@ -63,12 +64,6 @@ class Config(cli.Common):
     """How far a model's accuracy may lie below the best of its sweep before its robustness counts as excessive."""
 
 
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each manifold and seed."""
-    seeds = range(config.seed, config.seed + config.repeats)
-    return [{"manifold": manifold, "seed": seed} for manifold in config.manifolds for seed in seeds]
-
-
 def rows_of(config: Config, *, manifold: Manifold, seed: int) -> list[Row]:
     """One row for each strength."""
     networks, keys = pags_jax.bayes_networks, jax.random.split(jax.random.key(seed), 4)
@@ -98,21 +93,24 @@ REGIME_COLUMNS = ("accuracy", "on_manifold", "off_manifold")
 def draw(config: Config, table: list[Row]) -> None:
     """Draw the measures against the strength, with regimes shaded, a row of panels a manifold."""
     titles = [f"{manifold}: {panel}" for manifold in config.manifolds for panel in PANELS]
-    figure, axes = plot.figure(len(config.manifolds), len(PANELS), titles=titles)
-    for line, manifold in zip(axes, config.manifolds, strict=True):
-        part = [row for row in table if row["manifold"] == manifold]
-        found = regimes_of(config, part)
-        for label, reason in found.absent.items():
-            print(f"{manifold}: no strength is {label}: {reason}", file=sys.stderr)
-        for panel, (columns, top) in zip(line, PANELS.values(), strict=True):
-            long = [row | {"measure": name, "value": row[name]} for name in columns for row in part]
-            plot.lines(panel, long, x="strength", y="value", by="measure")
-            panels.shade(panel, found)
-            panel.set_xscale("symlog", linthresh=min([s for s in config.strengths if s > 0], default=1.0), linscale=0.5)
-            panel.set(xlabel="gradient-norm strength", ylabel="", ylim=(0, top))
-        line[0].axhline(part[0]["bayes_accuracy"], color=plot.GREY, linestyle=":", label="accuracy of the posterior")
-    plot.draw_legend(figure)
-    plot.save(figure, config.out / "bayes.png")
+    with plot.panels(config.out / "bayes.png", titles, len(PANELS)) as axes:
+        for place, manifold in enumerate(config.manifolds):
+            line = axes[place * len(PANELS) :][: len(PANELS)]
+            draw_manifold(config, line, [row for row in table if row["manifold"] == manifold])
+
+
+def draw_manifold(config: Config, line: list[Any], part: list[Row]) -> None:
+    """Draw one manifold's row of panels, and print which regimes are absent."""
+    found = regimes_of(config, part)
+    for label, reason in found.absent.items():
+        print(f"{part[0]['manifold']}: no strength is {label}: {reason}", file=sys.stderr)
+    for panel, (columns, top) in zip(line, PANELS.values(), strict=True):
+        for name in columns:
+            plot.lines(panel, part, x="strength", y=name, series=name)
+        panels.shade(panel, found)
+        panel.set_xscale("symlog", linthresh=min([s for s in config.strengths if s > 0], default=1.0), linscale=0.5)
+        panel.set(xlabel="gradient-norm strength", ylabel="", ylim=(0, top))
+    line[0].axhline(part[0]["bayes_accuracy"], color=plot.GREY, linestyle=":", label="accuracy of the posterior")
 
 
 def regimes_of(config: Any, table: list[Row]) -> Any:
@@ -156,7 +154,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 EXPERIMENT = Experiment(
-    "pags_bayes", Config, plan, rows_of, draw=draw, heading="Where the truth is known", section=section, claims=claims,
+    "pags_bayes", Config, rows_of, draw=draw, heading="Where the truth is known", section=section, claims=claims,
     parts=(Part({"none": {"repeats": 2}, "quick": {}, "full": {}, "paper": {}}),),
 )  # fmt: skip
 

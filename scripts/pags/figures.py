@@ -233,7 +233,7 @@ OF_IMAGES = ("noise.png", "gradients.png")
 
 READS = {"robustness": "pags_robustness", "alignment": "pags_alignment", "distractor": "pags_distractor"}
 EXPERIMENT = Experiment(
-    "pags_figures", Config, plan, draw=draw, heading="What each sweep shows, and which models have aligned gradients",
+    "pags_figures", Config, plan=plan, draw=draw, heading="What each sweep shows, and which models have aligned gradients",
     section=claims.section, claims=claims.claims, parts=(Part({preset: {} for preset in PRESETS}, reads=READS),),
 )  # fmt: skip
 

@@ -179,7 +179,7 @@ def show(config: Config, data: datasets.Images) -> None:
 
 COLUMNS = ("sigma_pm1", "train_loss", "test_loss", "test_loss_labelled", "test_rms_error")
 EXPERIMENT = Experiment(
-    "pags_score", Config, generative.plan, rows_of, setup=setup, finished=generative.finished, draw=draw,
+    "pags_score", Config, rows_of, generative.plan, setup=setup, finished=generative.finished, draw=draw,
     heading="The denoiser", section=generative.section(COLUMNS), parts=(Part({"cifar10": {}}),),
 )  # fmt: skip
 

@@ -287,7 +287,7 @@ SWEEP: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 BESIDE = {"dataset": "distractor", "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (1.0,)}
 EXPERIMENT = Experiment(
-    "pags_train", Config, plan, rows_of, setup=images_of, finished=finished, draw=draw,
+    "pags_train", Config, rows_of, plan, setup=images_of, finished=finished, draw=draw,
     heading="Robust models: accuracy under attack", section=accuracy.section, claims=accuracy.claims,
     parts=(
         Part(SWEEP | {"cifar10": {}}, seeds="sweeps"),
