@@ -20,6 +20,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     apgd: auto-PGD, also towards targets.
     balls, ascent: what attacks share.
     training: train state, one pure step, epochs.
+    resuming: training that a kill cannot change (extra ``checkpoints``).
     checkpoints: training states on disk, whole or not at all (extra ``checkpoints``).
     evaluation: accuracy, clean and under attack.
     smoothing: certified radii and predictions of a classifier under noise.
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
         questions,
         recipes,
         regimes,
+        resuming,
         robustness,
         sampling,
         scores,
@@ -116,6 +118,7 @@ __all__ = [
     "questions",
     "recipes",
     "regimes",
+    "resuming",
     "robustness",
     "sampling",
     "scores",

@@ -146,7 +146,8 @@ def shards_of(problem: Problem, count: int, seed: int) -> Shards:
 
 def remove(problem: Problem, method: str, forget: Any, shards: Shards) -> Any:
     """Forget rows by any method, also where it cannot see the penalty."""
-    params, options = problem.params, dict[str, Any](noise=problem.noise)
+    params = problem.params
+    options: dict[str, Any] = {"noise": problem.noise}
     if method == "sharded":
         params, options = shards.params, {"shard": shards.number}
     return fmu_jax.remove(problem.objective, params, problem.train, forget, method=method, allow_unfair=True, **options)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pags_jax.datasets.pretrained
     import pags_jax.models.files
     import pags_jax.recipes
+    import pags_jax.resuming
     import pags_jax.sweeps
 else:
 

@@ -82,8 +82,9 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
     sample, own = ready.sample, [sigma for sigma in ready.scores if sigma not in config.sigmas_pm1]
     x, (y, scores, basis) = placement.rows(sample.x), placement.everywhere((sample.y, ready.scores, ready.basis))
     levels = [*config.sigmas_pm1, *(own if unit["loss"] == SMOOTHED else ())]
-    targets = get_args(names.Target)
-    gradients = within(ready.mask, {target: gradient_of(apply_fn, x, y, target) for target in targets})
+    gradient_of = compiling.jitted(pags_jax.gradients.input_gradients, "target")
+    gradients = {target: gradient_of(apply_fn, x, y, target=target) for target in get_args(names.Target)}
+    gradients = within(ready.mask, gradients)
     save_first(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, config.shown)
     return [
         row_of(gradient, target, sigma, scores[sigma], basis) | ready.ranks
@@ -94,7 +95,8 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
 
 def scores_of(denoisers: tuple[Any, Any], sample: measuring.Sample, sigma: float) -> dict[str, jax.Array]:
     """The scores of the images at a noise level by kind: of all images, of their class, the difference."""
-    unconditional, conditional = (score_of(denoise, sample.x, jnp.float32(sigma)) for denoise in denoisers)
+    score_of = compiling.jitted(pags_jax.scores.score)
+    unconditional, conditional = (score_of(denoise, sample.x, sigma_pm1=jnp.float32(sigma)) for denoise in denoisers)
     return {"unconditional": unconditional, "conditional": conditional, "bayes": conditional - unconditional}
 
 
@@ -115,18 +117,6 @@ def row_of(gradient: jax.Array, target: Any, sigma: float, scores: dict[str, jax
 def noise_levels(table: list[Row]) -> list[float]:
     """Those of the models that were trained under noise, for images in [-1, 1]."""
     return sorted({2 * row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
-
-
-@compiling.compiled()
-def score_of(denoise, x, sigma):
-    """`pags_jax.scores.score`."""
-    return pags_jax.scores.score(denoise, x, sigma_pm1=sigma)
-
-
-@compiling.compiled(static=("target",))
-def gradient_of(apply_fn, x, y, target):
-    """Input gradients of a model that is an argument."""
-    return pags_jax.gradients.input_gradients(apply_fn, x, y, target=target)
 
 
 @compiling.compiled(images=False)

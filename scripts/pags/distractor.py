@@ -61,22 +61,18 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
     """Mean deviations of one model over the images of which both are finite, and their ratio, a row for each noise."""
     del unit
     table, x = [], placement.rows(ready.x)
+    deviation = compiling.jitted(pags_jax.robustness.relative_noise_robustness)
     mask, noise = placement.everywhere((ready.mask, ready.noise))
     for sigma in config.sigmas:
         signal, distractor = (
-            placement.on_host(deviation(apply_fn, x, part, noise, jnp.float32(sigma))) for part in (mask, ~mask)
+            placement.on_host(deviation(apply_fn, x, part, noise=noise, sigma=jnp.float32(sigma)))
+            for part in (mask, ~mask)
         )
         valid = np.isfinite(signal) & np.isfinite(distractor)
         means = measuring.summary("signal", signal, valid) | measuring.summary("distractor", distractor, valid)
         ratio = means["signal"] / means["distractor"] if means["distractor"] else None
         table.append({"sigma": sigma, **means, "ratio": ratio, "invalid": int((~valid).sum())})
     return table
-
-
-@compiling.compiled()
-def deviation(apply_fn, x, mask, noise, sigma):
-    """Deviation under noise on one part, of a model that is an argument."""
-    return pags_jax.robustness.relative_noise_robustness(apply_fn, x, mask, noise=noise, sigma=sigma)
 
 
 def section(results: Results) -> list[report.Block]:

@@ -5,7 +5,8 @@ Srinivas et al. (2023) explain alignment by off-manifold robustness. Each model 
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from scripts.harness import names, plot
 from scripts.harness.experiment import Row
@@ -98,28 +99,17 @@ def with_p(row: Row, rho: str, p: str) -> str:
     return pags_jax.questions.with_p(row[rho], row[p])
 
 
-def draw(models: Sequence[Row]) -> Any:
+def draw(path: Path, models: Sequence[Row]) -> None:
     """Alignment against the off-manifold deviation and against the gradient's off-manifold share, a marker a model."""
     across = {"off": f"off-manifold deviation, L2 step {models[0]['eps_l2']:.3g}", "off_share": MEASURES["off_share"]}
     up = {"cosine": f"cosine with the score, sigma {models[0]['sigma_pm1']:g}", "similarity": ALIGNMENTS["similarity"]}
-    figure, axes = plot.figure(2, 2, titles=("Off-manifold robustness", "Off-manifold share"), share_y=True)
-    for (y, panels), x in itertools.product(zip(up, axes, strict=True), across):
-        panel = panels[list(across).index(x)]
-        for loss in (BASELINE, *pags_jax.sweeps.swept(models)):
-            part = [row for row in models if row["loss"] == loss and None not in (row[x], row[y])]
-            if part:
-                look = plot.look(loss)
-                panel.plot(
-                    [row[x] for row in part],
-                    [row[y] for row in part],
-                    linestyle="none",
-                    marker=look.marker,
-                    color=look.color,
-                    label=look.label,
-                )
-    for panel, label in zip(axes[1], across.values(), strict=True):
-        panel.set(xlabel=label)
-    for panel, label in zip(axes[:, 0], up.values(), strict=True):
-        panel.set(ylabel=label)
-    plot.draw_legend(figure, columns=3)
-    return figure
+    cells = list(itertools.product(up, across))
+    titles = ("Off-manifold robustness", "Off-manifold share", "", "")
+    with plot.panels(path, titles, 2, legend=3, share_y=True) as axes:
+        for panel, (y, x) in zip(axes, cells, strict=True):
+            for loss in (BASELINE, *pags_jax.sweeps.swept(models)):
+                part = [row for row in models if row["loss"] == loss and None not in (row[x], row[y])]
+                if part:
+                    xs, ys = ([row[column] for row in part] for column in (x, y))
+                    plot.line(panel, xs, ys, plot.look(loss), linestyle="none")
+            panel.set(xlabel=across[x] if y == "similarity" else "", ylabel=up[y] if x == "off" else "")

@@ -80,17 +80,11 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
     """Deviations of one model, a row for each length."""
     del unit
     x, basis, noise = placement.rows(ready.x), *placement.everywhere((ready.basis, ready.noise))
-    table = []
+    table, deviations = [], compiling.jitted(pags_jax.robustness.manifold_robustness)
     for eps in config.eps:
-        on, off = placement.on_host(deviations(apply_fn, x, basis, noise, jnp.float32(eps)))
+        on, off = placement.on_host(deviations(apply_fn, x, basis, noise=noise, eps_l2=jnp.float32(eps)))
         table.append({"eps_l2": eps, "on": on, "off": off, **ready.ranks})
     return table
-
-
-@compiling.compiled()
-def deviations(apply_fn, x, basis, noise, eps_l2):
-    """`pags_jax.robustness.manifold_robustness` of a model that is an argument."""
-    return pags_jax.robustness.manifold_robustness(apply_fn, x, basis, noise=noise, eps_l2=eps_l2)
 
 
 def regimes(results: Results) -> dict[tuple[str, str], Any]:

@@ -125,16 +125,6 @@ def _losses(denoise, x, sigma, noise, sigma_data):
     )
 
 
-@compiling.compiled()
-def _denoised(denoise, x, sigma):
-    return denoise(x, sigma)
-
-
-@compiling.compiled()
-def _heun_step(*given, **named):
-    return pags_jax.scores.heun_step(*given, **named)
-
-
 def draw(config: Config, table: list[Row]) -> None:
     """Draw the loss over the epochs and by noise level, noisy test images and the denoised ones, and samples."""
     made, axes = plot.figure(1, 2, titles=("Training", "By noise level"), width=3.6)
@@ -163,7 +153,7 @@ def show(config: Config, data: datasets.Images) -> None:
     lines, labels = [clean], ["clean"]
     for sigma in config.sigmas[::2]:
         noisy = clean + sigma * jax.random.normal(key, clean.shape, clean.dtype)
-        lines += [noisy, _denoised(of_all, noisy, sigma)]
+        lines += [noisy, compiling.applied(of_all, noisy, sigma)]
         labels += [f"noise {sigma:g}", "denoised"]
     images = (np.stack(lines) + 1) / 2
     generative.panel(images, config.out / "denoised.png", labels=labels, title="Test images")
@@ -172,7 +162,9 @@ def show(config: Config, data: datasets.Images) -> None:
     classes = jnp.repeat(jnp.arange(len(shown)), PER_CLASS)
     noise = jax.random.normal(key, (len(classes), *clean.shape[1:]), clean.dtype)
     levels = scores.noise_schedule(config.sample_steps, sigma_max=config.sample_sigma)
-    drawn = scores.sample(scores.denoiser(model, variables, classes), noise, levels, step=_heun_step)
+    drawn = scores.sample(
+        scores.denoiser(model, variables, classes), noise, levels, step=compiling.jitted(scores.heun_step)
+    )
     images = (np.asarray(drawn).reshape(len(shown), PER_CLASS, *clean.shape[1:]) + 1) / 2
     generative.panel(images, config.out / "samples.png", labels=list(shown), title="Samples")
 
