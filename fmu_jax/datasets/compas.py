@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fmu_jax.datasets.bundled import Bundled, Source, raw_file, two_valued
+from fmu_jax.datasets.bundled import Bundled, two_valued
 from fmu_jax.datasets.reading import require_columns
 
 RAW_FILE = "compas-scores-two-years.csv"
@@ -95,13 +95,3 @@ COMPAS = Bundled(
     groups=GROUPS,
     scaling="maxnorm",
 )
-
-
-PROPUBLICA = "https://raw.githubusercontent.com/propublica/compas-analysis/master/"
-RAW = {RAW_FILE: Source(PROPUBLICA, "c451db85908b2f7fef1d83203bedf6b71ecda0d5af468d82ae62178f91d0cc7d")}
-"""Official address and SHA-256."""
-
-
-def build(folder: Path | None) -> pd.DataFrame:
-    """The clean table from the raw file of a folder, or from its download."""
-    return clean(read_raw(raw_file(RAW_FILE, RAW[RAW_FILE], folder)))
