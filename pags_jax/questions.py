@@ -150,6 +150,72 @@ def own_noise(values: Callable[..., Values], aligned: Sequence[Row]) -> list[Row
     return [{"question": 6, "loss": ALL, "estimate": count, "verdict": verdict}, *found]
 
 
+#: What is written of a loss of which nothing could be measured.
+NO_MODEL, NO_MAP = "no usable model", "no usable map"
+
+
+def claims_of(loss: str, robust: Sequence[Row], aligned: Sequence[Row], place: Place) -> Row:
+    """Whether a loss shows what the paper says of a sweep, with the numbers, by claim.
+
+    Args:
+      loss: whose sweep.
+      robust: rows of deviations at one length.
+      aligned: rows of alignments at one place.
+      place: the length and the tolerance.
+    """
+    found = sweeps.regimes_of(robust, loss, eps=place.eps, tolerance=place.tolerance)
+    accuracy, on = medians(robust, loss, "test_accuracy", "on")
+    span = found.span("aligned") if found else None
+    below = "no" if span is None else f"yes, from strength {span[0]:g} to {span[1]:g}"
+    top = int(accuracy.argmax()) if accuracy.size else 0
+    return {
+        "off falls below on while accurate": below if found else NO_MODEL,
+        "cosine peaks inside": peaks(*medians(aligned, loss, "strength", "cosine")),
+        "1 - LPIPS peaks inside": peaks(*medians(aligned, loss, "strength", "similarity")),
+        "the strongest loses accuracy": falls(accuracy[top], accuracy[-1], place.tolerance) if found else NO_MODEL,
+        "and on-manifold sensitivity": falls(on[top], on[-1], 0.0) if found else NO_MODEL,
+    }
+
+
+def medians(table: Sequence[Row], loss: str, *columns: str) -> list[np.ndarray]:
+    """Medians over seeds of columns, at the strengths that have a value of each."""
+    _, values = sweeps.curves(table, loss, *columns)
+    known = np.all([~np.isnan(column).all(axis=1) for column in values], axis=0)
+    return [np.nanmedian(column[known], axis=1) for column in values]
+
+
+def peaks(strengths: np.ndarray, values: np.ndarray) -> str:
+    """Whether a curve is largest inside, and where, with its first, largest and last value."""
+    if not values.size:
+        return NO_MAP
+    top = int(values.argmax())
+    inside = f"yes, at {strengths[top]:g}" if 0 < top < len(values) - 1 else "no"
+    return f"{inside} ({values[0]:.3f}, {values[top]:.3f}, {values[-1]:.3f})"
+
+
+def falls(before: float, after: float, tolerance: float) -> str:
+    """Whether a value falls by more than a tolerance, with both values."""
+    return f"{'yes' if after < before - tolerance else 'no'} ({before:.3f} to {after:.3f})"
+
+
+def peak_of(table: Sequence[Row], loss: str, measure: str) -> Row:
+    """Where one measure of one loss is largest, beside the undefended model's; None where no image has it."""
+    base = [row[measure] for row in table if row["loss"] == BASELINE and row[measure] is not None]
+    strengths, (values,) = sweeps.curves(table, loss, measure)
+    known = ~np.isnan(values).all(axis=1)
+    strengths, values = strengths[known], values[known]
+    middle = np.nanmedian(values, axis=1) if values.size else np.full(1, np.nan)
+    peak = regimes.peak(strengths, values) if values.size else None
+    at = {"at the weakest": middle[0], "largest": middle.max(), "at the strongest": middle[-1]}
+    at = {name: float(value) if peak else None for name, value in at.items()}
+    return {
+        "undefended": float(np.median(base)) if base else None,
+        **at,
+        "at strength": peak.strength if peak else None,
+        "peaks inside": ("yes" if peak.is_inner else "no") if peak else "no usable map",
+    }
+
+
 def with_p(rho: float | None, p: float | None) -> str:
     """A correlation and its p-value for readers; "none" if there is none."""
     return "none" if rho is None else f"{rho:+.2f} (p = {p:.2g})"

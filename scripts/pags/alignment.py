@@ -140,25 +140,8 @@ def peaks(table: list[Row]) -> list[Row]:
         for loss in pags_jax.sweeps.swept(part):
             for measure, name in (("cosine", "cosine"), ("similarity", "1 - LPIPS")):
                 line: Row = {"gradient of": target.replace("_", " "), "sigma": sigma, "loss": plot.look(loss).label}
-                lines.append(line | {"measure": name} | peak_of(part, loss, measure))
+                lines.append(line | {"measure": name} | pags_jax.questions.peak_of(part, loss, measure))
     return lines
-
-
-def peak_of(table: list[Row], loss: str, measure: str) -> Row:
-    """Where one measure of one loss is largest; None where no image has it."""
-    strengths, (values,) = pags_jax.sweeps.curves(table, loss, measure)
-    known = ~np.isnan(values).all(axis=1)
-    strengths, values = strengths[known], values[known]
-    middle = np.nanmedian(values, axis=1) if values.size else np.full(1, np.nan)
-    peak = pags_jax.regimes.peak(strengths, values) if values.size else None
-    at = {"at the weakest": middle[0], "largest": middle.max(), "at the strongest": middle[-1]}
-    at = {name: float(value) if peak else None for name, value in at.items()}
-    return {
-        "undefended": report.median(report.where(table, loss=explain.BASELINE), measure),
-        **at,
-        "at strength": peak.strength if peak else None,
-        "peaks inside": ("yes" if peak.is_inner else "no") if peak else "no usable map",
-    }
 
 
 def section(results: Results) -> list[report.Block]:
