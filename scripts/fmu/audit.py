@@ -9,9 +9,7 @@ pairs of shadow models and attacks them: U-LiRA (Hayes et al. 2024), KLoM (Georg
 minute on two cores. Rows: one for each data set, part, seed and method.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,7 +38,6 @@ class Config(ProblemConfig):
     }
     AXES: ClassVar = {"dataset": "datasets", "part": ("epsilon", "attacks")}
 
-    out: Path = Path("runs/fmu_audit")
     datasets: tuple[names.DataSet, ...] = ("compas",)
     """Data sets; hsls needs --hsls, and larger ones take minutes."""
     repeats: cli.Count = 1
@@ -181,6 +178,4 @@ EXPERIMENT = Experiment(
     parts=(Part({"none": {"models": 3000, "pairs": 64, "repeats": 1}, "quick": {"repeats": 1}, "full": {"repeats": 1},
                  "paper": {"repeats": 1}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -5,9 +5,7 @@
 Oesterling et al. (2024), figure 5 and appendix. Rows: one for each data set, seed, sigma, fraction and delta.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,7 +31,6 @@ class Config(ProblemConfig):
     }
     AXES: ClassVar = {"dataset": "datasets", "sigma": "sigmas"}
 
-    out: Path = Path("runs/fmu_certificates")
     sigmas: tuple[cli.Positive, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
     """Standard deviations of the objective perturbation."""
     deltas: tuple[cli.Probability, ...] = (1e-5, 1e-3, 1e-1)
@@ -141,6 +138,4 @@ EXPERIMENT = Experiment(
     section=section, claims=claims, x64=True,
     parts=(Part({"none": {"deltas": (1e-5,)}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -10,10 +10,8 @@ full-batch Adam for a fixed number of steps, from an initialisation of their own
 either label. Minutes on two cores. Rows: one for each data set, seed and method.
 """
 
-import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -50,7 +48,6 @@ class Config(ProblemConfig):
         "paper": {"pairs": 512, "rows": 8000, "repeats": 3},
     }
 
-    out: Path = Path("runs/fmu_deep_audit")
     datasets: tuple[Literal["adult", "fashion_mnist"], ...] = ("adult", "fashion_mnist")  # pyright: ignore[reportIncompatibleVariableOverride]
     """Data sets."""
     repeats: cli.Count = 1
@@ -139,6 +136,4 @@ def section(results: Results) -> list[report.Block]:
 EXPERIMENT = Experiment(
     "fmu_deep_audit", Config, rows_of, draw=draw, heading="Unlearning from networks", section=section, x64=True
 )
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -11,9 +11,7 @@ price, once for each removed row, is added to the head's epsilon. Differs from t
 One to two minutes on two cores. Rows: one for each data set, features, seed, number of rows removed and method.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -55,7 +53,6 @@ class Config(HeadsConfig):
     }
     AXES: ClassVar = {"dataset": "datasets", "features": "features"}
 
-    out: Path = Path("runs/fmu_embeddings")
     repeats: cli.Count = 1
     """Seeds, counted from --seed."""
     features: tuple[Features, ...] = ("raw", "frozen", "private")
@@ -205,6 +202,4 @@ EXPERIMENT = Experiment(
     section=section, claims=claims, x64=True,
     parts=(Part({"none": SMALL, "quick": {"repeats": 1}, "full": SMALL, "paper": {"repeats": 1}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

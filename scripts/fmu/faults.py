@@ -11,9 +11,7 @@ canaries. An audit flags where a bound exceeds the claim, or where the test cann
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 from scripts.harness import cli, report
@@ -52,7 +50,6 @@ class Config(cli.Repeated):
     PRESETS: ClassVar = {"quick": {"models": 1000, "alarms": 4}, "paper": {"models": 20_000, "alarms": 100}}
     AXES: ClassVar = {"mechanism": "mechanisms"}
 
-    out: Path = Path("runs/fmu_faults")
     mechanisms: tuple[Mechanism, ...] = get_args(Mechanism)
     """What is audited."""
     models: cli.Count = 6000
@@ -120,6 +117,4 @@ EXPERIMENT = Experiment(
     "fmu_faults", Config, rows_of, heading="Audits that can fail: which catches which fault", section=section,
     parts=(Part({"none": FEW, "full": {}, "paper": {}}),), x64=True,
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -9,10 +9,8 @@ predicted labels and of scores, which are what a penalty sees. Rows: one for eac
 grouping, fraction and method. About a minute on two cores.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -35,7 +33,6 @@ class Config(ProblemConfig):
 
     PRESETS: ClassVar = {"quick": {"repeats": 1, "fractions": (0.05,)}, "paper": {"repeats": 20}}
 
-    out: Path = Path("runs/fmu_groups")
     group: tuple[names.Attribute, ...] = ("race", "gender")
     """Protected attributes: penalised one by one, and all together in every combination of their values."""
     penalties: tuple[names.Penalty, ...] = ("equalized_odds", "demographic_parity")
@@ -189,6 +186,4 @@ EXPERIMENT = Experiment(
     x64=True,
     parts=(Part({"none": SMALL, "quick": SMALL, "full": SMALL, "paper": {"repeats": 1}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

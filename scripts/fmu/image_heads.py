@@ -10,11 +10,9 @@ made of depends on another of them: the scale of the features and the median are
 cores. Rows: as ``fmu_embeddings``; fairness gaps are means over the classes.
 """
 
-import sys
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -36,7 +34,6 @@ class Config(embeddings.HeadsConfig):
     }
     AXES: ClassVar = {"dataset": "datasets", "features": "features"}
 
-    out: Path = Path("runs/fmu_image_heads")
     datasets: tuple[Literal["fashion_mnist"], ...] = ("fashion_mnist",)  # pyright: ignore[reportIncompatibleVariableOverride]
     """Data sets."""
     repeats: cli.Count = 1
@@ -111,6 +108,4 @@ EXPERIMENT = Experiment(
     "fmu_image_heads", Config, rows_of, draw=embeddings.draw, heading="Heads of ten classes on images",
     section=embeddings.section, x64=True,
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -9,9 +9,7 @@ retraining *under the same intervention*: distance of the parameters, share of t
 the gap.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,7 +45,6 @@ class Config(ProblemConfig):
     PRESETS: ClassVar = {"quick": {"repeats": 1}, "paper": {}}
     AXES: ClassVar = {"dataset": "datasets", "intervention": tuple(INTERVENTIONS)}
 
-    out: Path = Path("runs/fmu_interventions")
     subset: names.Subset = "minority"
     """Where the forgotten rows come from."""
     fraction: cli.Share = 0.05
@@ -166,6 +163,4 @@ EXPERIMENT = Experiment(
     section=section, claims=claims, x64=True,
     parts=(Part({"none": {}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -14,9 +14,7 @@ Each noise is fitted to the deletion at hand, which shows what a guarantee needs
 are means over noise draws.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,7 +42,6 @@ class Config(ProblemConfig):
         },
     }  # fmt: skip
 
-    out: Path = Path("runs/fmu_published_noise")
     epsilons: tuple[cli.Positive, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     """What every method has to certify."""
     delta: cli.Probability = 1e-5
@@ -180,6 +177,4 @@ EXPERIMENT = Experiment(
     parts=(Part({"none": {"epsilons": (0.01, 0.1, 1.0, 10.0), "draws": 10}, "quick": {}, "full": {}, "paper": {}},
                 seeds="repeats"),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

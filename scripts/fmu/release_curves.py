@@ -8,9 +8,7 @@ with bounds that hold for all of them at 99.9 %; ``beaten`` where even the bound
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
@@ -30,7 +28,6 @@ class Config(cli.Repeated):
     PRESETS: ClassVar = {"quick": {"draws": 20_000}}
     AXES: ClassVar = {"setting": "settings", "variant": tuple(COLORS)}
 
-    out: Path = Path("runs/fmu_release_curves")
     settings: tuple[Setting, ...] = ("one parameter", "21 columns", "adaptive", "stream")
     """What is published."""
     draws: cli.Count = 1_000_000
@@ -97,6 +94,4 @@ EXPERIMENT = Experiment(
     section=section, x64=True,
     parts=(Part({"none": SMALL | {"draws": 50_000}, "quick": SMALL, "full": {"draws": 100_000}, "paper": {}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

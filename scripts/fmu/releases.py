@@ -19,12 +19,10 @@ series on test rows, means over noise draws. Rows: one for each data set, seed, 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -55,7 +53,6 @@ class Config(ProblemConfig):
         "paper": {"repeats": 5, "perturbations": 2},
     }
 
-    out: Path = Path("runs/fmu_releases")
     mus: tuple[cli.Positive, ...] = (0.1, 0.3, 1.0)
     """Gaussian-DP parameters of whole series."""
     lengths: tuple[cli.Count, ...] = (1, 10, 100)
@@ -253,6 +250,4 @@ EXPERIMENT = Experiment(
     "fmu_releases", Config, rows_of, draw=draw, heading="Releases with fresh noise", section=section,
     claims=claims, x64=True,
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

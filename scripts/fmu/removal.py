@@ -6,10 +6,8 @@
 Oesterling et al. (2024), figures 2 to 4. Rows: one for each data set, penalty, seed, subset, fraction and method.
 """
 
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from scripts.fmu import problems
@@ -36,7 +34,6 @@ class Config(ProblemConfig):
     PRESETS: ClassVar = {"quick": {"repeats": 1, "fractions": (0.01, 0.05)}, "paper": {"repeats": 5}}
     AXES: ClassVar = {"dataset": "datasets", "penalty": "penalties"}
 
-    out: Path = Path("runs/fmu_removal")
     penalties: tuple[names.Penalty, ...] = ("equalized_odds",)
     """Fairness penalties to train with."""
     subsets: tuple[names.Subset, ...] = ("random", "minority", "majority")
@@ -163,6 +160,4 @@ EXPERIMENT = Experiment(
     section=section, claims=claims, x64=True,
     parts=(Part({"none": {"fractions": (0.01, 0.05, 0.2)}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

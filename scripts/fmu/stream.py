@@ -6,9 +6,7 @@ Requests come in random order, or from one group only. At checkpoints the certif
 residual, and the streamed model beside a retrained one. Rows: one for each data set, order, seed and checkpoint.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -32,7 +30,6 @@ class Config(ProblemConfig):
     PRESETS: ClassVar = {"quick": {"repeats": 1, "share": 0.2}, "paper": {"repeats": 5}}
     AXES: ClassVar = {"dataset": "datasets", "subset": "subsets"}
 
-    out: Path = Path("runs/fmu_stream")
     repeats: cli.Count = 3
     """Seeds, counted from --seed: each draws a split, a perturbation and the order of the requests."""
     subsets: tuple[names.Subset, ...] = ("random", "minority")
@@ -131,6 +128,4 @@ EXPERIMENT = Experiment(
     "fmu_stream", Config, rows_of, draw=draw, heading="Requests one by one", section=section, claims=claims,
     x64=True, parts=(Part({"none": {"checkpoints": 40}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -7,9 +7,7 @@ model.
 """
 
 import dataclasses
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from scripts.fmu import problems
@@ -37,7 +35,6 @@ class Config(ProblemConfig):
     }
     AXES: ClassVar = {"dataset": "datasets", "penalty": "penalties"}
 
-    out: Path = Path("runs/fmu_tradeoff")
     penalties: tuple[names.Penalty, ...] = ("equalized_odds", "demographic_parity", "equal_opportunity", "individual")
     """Fairness penalties to train with."""
     weights: tuple[cli.NonNegative, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
@@ -120,6 +117,4 @@ EXPERIMENT = Experiment(
              | {"quick": {}, "paper": {}}, seeds="repeats"),
     ),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

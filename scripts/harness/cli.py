@@ -60,7 +60,7 @@ class Common(Base):
     seed: Seed = 0
     """All randomness of the run follows from it."""
     out: Path = Path("runs/unnamed")
-    """Run folder. The same configuration resumes there; another one is refused."""
+    """Run folder; an experiment's own is called as it is. The same configuration resumes there; another is refused."""
     dry_run: bool = False
     """Print the configuration and the units of work that it leads to, and write nothing."""
     coordinator: str = ""
@@ -91,8 +91,8 @@ class Repeated(Common):
 ConfigT = TypeVar("ConfigT", bound=Common)
 
 
-def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
-    """Read a command line into a configuration.
+def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, **other: Any) -> ConfigT:
+    """Read a command line into a configuration; ``other`` are defaults in place of its own.
 
     Raises:
         SystemExit: With status 2 and a message on standard error if the words are no valid command line, or with
@@ -102,13 +102,13 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> Conf
     7
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    config = _parse_with(config_type, words, config_type())
+    config = _parse_with(config_type, words, config_type(**other))
     if config.preset != "none":
         if config.preset not in config_type.PRESETS:
             known = ", ".join(["none", *config_type.PRESETS])
             refuse(f"--preset: this script has no preset {config.preset!r}, only {known}")
-        changed = dict(config_type.PRESETS[config.preset]) | {"preset": config.preset}
-        config = _parse_with(config_type, words, dataclasses.replace(config_type(), **changed))
+        changed = {**other, **config_type.PRESETS[config.preset], "preset": config.preset}
+        config = _parse_with(config_type, words, config_type(**changed))
     return checked(config)
 
 
@@ -123,13 +123,14 @@ def run(
     *,
     plan: Callable[[ConfigT], Iterable[str | Mapping[str, Any]]] | None = None,
     argv: Sequence[str] | None = None,
+    **other: Any,
 ) -> int:
     """Run a script: parse, then plan or do, and turn a user's errors into one line.
 
     Raises:
         SystemExit: As `parse`.
     """
-    config = parse(config_type, argv)
+    config = parse(config_type, argv, **other)
 
     try:
         if config.mesh:

@@ -4,14 +4,14 @@ An experiment is one file, which ends in its declaration::
 
     EXPERIMENT = Experiment("fmu_stream", Config, rows_of, draw=draw, heading="Requests", section=section)
 
-    if __name__ == "__main__":
-        sys.exit(EXPERIMENT.run())
+    EXPERIMENT.run_as(__name__)
 
 `scripts.registry` names all of them; `scripts.reproduce`, its report, its published rows and the tests go through it.
 """
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -133,8 +133,13 @@ class Experiment:
     x64: bool = False
 
     def run(self, argv: Sequence[str] | None = None) -> int:
-        """Run it as a script; see `cli.run`."""
-        return cli.run(self.main, self.config, plan=self.plan, argv=argv)
+        """Run it as a script, by default into ``runs/NAME``; see `cli.run`."""
+        return cli.run(self.main, self.config, plan=self.plan, argv=argv, out=Path("runs") / self.name)
+
+    def run_as(self, module: str) -> None:
+        """Run it, and end the program, if its file is the program."""
+        if module == "__main__":
+            sys.exit(self.run())
 
     def main(self, config: Any) -> None:
         """Do the units that are not done yet, draw the figures, and print where the results are.

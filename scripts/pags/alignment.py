@@ -11,7 +11,6 @@ that the run has.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, get_args
@@ -38,7 +37,6 @@ class Config(manifolds.ManifoldConfig):
         "cifar10": {"images": 500},
     }
 
-    out: Path = Path("runs/pags_alignment")
     sigmas_pm1: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
     """Noise levels of the score, for images in [-1, 1]; the paper takes 0.5 for CIFAR-10 and 1.2 for ImageNet-64."""
     shown: cli.Count = 6
@@ -173,6 +171,4 @@ EXPERIMENT = measuring.experiment(
              reads=NAMED, files=FILES),
     ),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -9,7 +9,6 @@ are from the values of all images that both runs keep in ``values/``.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,6 @@ from scripts.pags import explain, tables
 class Config(cli.Common):
     """Answer the questions fixed beforehand."""
 
-    out: Path = Path("runs/pags_answers")
     robustness: Path = Path("runs/pags_robustness")
     """Finished run of scripts.pags.robustness."""
     alignment: Path = Path("runs/pags_alignment")
@@ -89,6 +87,4 @@ EXPERIMENT = Experiment(
     "pags_answers", Config, rows_of, plan, heading="The questions fixed beforehand", section=section,
     parts=(Part({"cifar10": {}}, reads={"robustness": "pags_robustness", "alignment": "pags_alignment"}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

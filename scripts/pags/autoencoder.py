@@ -9,10 +9,8 @@ test images.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -42,7 +40,6 @@ class Config(generative.Config):
         },
     }  # fmt: skip
 
-    out: Path = Path("runs/pags_autoencoder")
     latent: cli.Count = 32
     """Numbers that an image is encoded in."""
     widths: tuple[cli.Count, ...] = (32, 64)
@@ -102,6 +99,4 @@ EXPERIMENT = Experiment(
     "pags_autoencoder", Config, rows_of, generative.plan, setup=generative.images_of, finished=generative.finished,
     draw=draw, heading="The autoencoder", section=generative.section(COLUMNS), parts=(Part({"cifar10": {}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from scripts.harness import cli, plot, report
@@ -31,7 +30,6 @@ class Config(cli.Repeated):
     }
     AXES: ClassVar = {"manifold": "manifolds"}
 
-    out: Path = Path("runs/pags_bayes")
     manifolds: tuple[Manifold, ...] = ("linear", "curved")
     """A plane, or a product of circles, one for each coordinate."""
     strengths: tuple[cli.NonNegative, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -157,6 +155,4 @@ EXPERIMENT = Experiment(
     "pags_bayes", Config, rows_of, draw=draw, heading="Where the truth is known", section=section, claims=claims,
     parts=(Part({"none": {"repeats": 2}, "quick": {}, "full": {}, "paper": {}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -9,9 +9,7 @@ the distractor moves the class probabilities.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -28,7 +26,6 @@ class Config(measuring.MeasuringConfig):
 
     PRESETS: ClassVar = {"quick": {"images": 100, "draws": 1, "sigmas": (0.1, 0.5)}, "paper": {"images": 1000}}
 
-    out: Path = Path("runs/pags_distractor")
     images: cli.Count = 500
     """Test images, drawn by --seed, the same for every model."""
     sigmas: tuple[cli.Positive, ...] = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
@@ -111,6 +108,4 @@ EXPERIMENT = measuring.experiment(
     parts=(Part({"none": {"images": 200, "draws": 2}, "quick": {}, "full": {}, "paper": {}},
                 reads={"trained": "pags_distractor_train"}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

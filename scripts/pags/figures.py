@@ -10,7 +10,6 @@ need nothing else:
         --alignment benchmarks/results/reproduce/pags_alignment.csv.gz --out runs/published
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ from scripts.pags.explain import BASELINE
 class Config(cli.Common):
     """Draw the figures."""
 
-    out: Path = Path("runs/pags_figures")
     trained: Path | None = None
     """Finished run of scripts.pags.train, or its published rows, a .csv.gz."""
     robustness: Path | None = None
@@ -231,6 +229,4 @@ EXPERIMENT = Experiment(
     heading="What each sweep shows, and which models have aligned gradients", section=claims.section,
     claims=claims.claims, parts=(Part({preset: {} for preset in PRESETS}, reads=READS),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

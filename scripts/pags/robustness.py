@@ -10,7 +10,6 @@ moves the class probabilities. One row for each model and length, with the value
 from __future__ import annotations
 
 import itertools
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -34,7 +33,6 @@ class Config(manifolds.ManifoldConfig):
         "cifar10": {"images": 500, "eps": (0.07, 0.43, 1.3, 2.637, 5.0)},
     }
 
-    out: Path = Path("runs/pags_robustness")
     eps: tuple[cli.Positive, ...] = REFERENCE_EPS
     """Lengths (L2) of the steps, for images in [0, 1]; by default the paper's twenty."""
     draws: cli.Count = 2
@@ -154,6 +152,4 @@ EXPERIMENT = measuring.experiment(
         Part(VARYING, "pags_robustness_varying", reads=NAMED),
     ),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -9,10 +9,8 @@ loss on training and on test images, and figures: these losses, denoised test im
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -42,7 +40,6 @@ class Config(generative.Config):
         "cifar10": {"dataset": "cifar10", "epochs": 12, "batch_size": 64, "widths": (64, 128), "storage": "float16"},
     }  # fmt: skip
 
-    out: Path = Path("runs/pags_score")
     widths: tuple[cli.Count, ...] = (32, 96)
     """Channels at half, a quarter, ... of the images' resolution."""
     blocks: cli.Count = 2
@@ -174,6 +171,4 @@ EXPERIMENT = Experiment(
     "pags_score", Config, rows_of, generative.plan, setup=setup, finished=generative.finished, draw=draw,
     heading="The denoiser", section=generative.section(COLUMNS), parts=(Part({"cifar10": {}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -56,7 +56,6 @@ class Config(cli.Common):
         },
     }  # fmt: skip
 
-    out: Path = Path("runs/pags_train")
     dataset: names.Images = "fashion_mnist"
     """Images; fashion_mnist is a balanced part of it that comes with the package, distractor puts letters beside it."""
     folder: Path | None = None
@@ -233,6 +232,4 @@ EXPERIMENT = Experiment(
         Part({preset: values | BESIDE for preset, values in SWEEP.items()}, "pags_distractor_train", seeds="sweeps"),
     ),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)
