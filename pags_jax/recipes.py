@@ -128,6 +128,12 @@ def augmentation_of(augment: str, dataset: str) -> augmentation.Augmentation:
     return AUGMENTATIONS[augment]
 
 
+def flips_of(augment: Literal["auto", "none", "flip"], dataset: str) -> augmentation.Augmentation:
+    """Random flips, or nothing; "auto" flips `COLOUR_PHOTOGRAPHS`."""
+    flips = dataset in COLOUR_PHOTOGRAPHS if augment == "auto" else augment == "flip"
+    return augmentation.flip if flips else augmentation.unchanged
+
+
 def hyper(
     loss: Loss,
     strength: float,

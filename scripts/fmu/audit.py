@@ -12,8 +12,6 @@ minute on two cores. Rows: one for each data set, part, seed and method.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, names, plot, report
@@ -65,52 +63,16 @@ def rows_of(config: Config, *, dataset: str, part: str, seed: int) -> list[Row]:
     train = problems.load_split(config, dataset, seed).train
     objective = fmu_jax.Objective(l2=config.l2, fairness=config.fairness)
     key = jax.random.fold_in(jax.random.key(seed), 2)
-    return (epsilon_rows if part == "epsilon" else attack_rows)(config, objective, train, seed, key)
-
-
-def epsilon_rows(config: Config, objective: Any, train: Any, seed: int, key: Any) -> list[Row]:
-    """The empirical epsilon of each method beside what its residuals certify."""
-    forget = fmu_jax.forget_sets.draw_rows(
-        train, round(config.fraction * len(train.y)), subset=config.subset, seed=seed
-    )
+    if part == "attacks":
+        sizes = {name: getattr(config, name) for name in ("planted", "sigma", "pairs", "shards")}
+        return fmu_jax.audit.attack_table(objective, train, key=key, **sizes)
+    count = round(config.fraction * len(train.y))
+    forget = fmu_jax.forget_sets.draw_rows(train, count, subset=config.subset, seed=seed)
     if forget is None:
         raise ValueError(f"--fraction: {config.fraction} of the rows is more than {config.subset!r} can spare")
-    audit, (for_draws, for_split) = fmu_jax.audit, jax.random.split(key)
-    options = {"sigma": config.sigma, "models": config.models, "methods": audit.PERTURBED}
-    draws = audit.draw_models(objective, train, forget, key=for_draws, **options)
-    ceiling, table = float(audit.largest_bound(config.models, delta=config.delta)), []
-    for method in audit.PERTURBED:
-        bound = audit.empirical_epsilon(draws.unlearned[method], draws.retrained, delta=config.delta, key=for_split)
-        residual = float(draws.residual[method].max())
-        certified = float(fmu_jax.privacy.certified_epsilon(residual, config.sigma, config.delta))
-        row = {"method": method, "rows_removed": len(forget), "residual_norm": residual}
-        row |= {"certified_epsilon": certified, "empirical_epsilon": float(bound.epsilon), "largest_bound": ceiling}
-        table.append(row | {f"empirical_{name}": float(value) for name, value in bound.by_test.items()})
-    return table
-
-
-def attack_rows(config: Config, objective: Any, train: Any, seed: int, key: Any) -> list[Row]:
-    """What three attacks find of planted rows after each method."""
-    del seed
-    audit, (for_rows, for_models) = fmu_jax.audit, jax.random.split(key)
-    planted = audit.plant(train, config.planted, key=for_rows)
-    options = {"sigma": config.sigma, "pairs": config.pairs, "shards": config.shards}
-    shadow = audit.shadow_models(objective, train, planted, key=for_models, **options)
-    table = []
-    for method in audit.AUDITED:
-        margins = shadow.margins[method]
-        unlearned, outside = audit.by_membership(margins, shadow.member)
-        lira = audit.lira(unlearned, outside, paired=True)
-        klom = np.asarray(audit.klom(unlearned, shadow.oracle[method]))
-        models = (-1, margins.shape[-1])
-        losses = jax.nn.softplus(-margins).reshape(models)
-        threshold = audit.membership(losses, shadow.member.reshape(models))
-        row = {"lira_auc": lira.auc.mean(), "lira_auc_worst": lira.auc.max()}
-        row |= {"lira_advantage": lira.advantage.mean(), "lira_true_positive_rate": lira.true_positive_rate}
-        row |= {"klom": klom.mean(), "klom_quantile_95": np.quantile(klom, 0.95)}
-        row |= {"membership_auc": threshold.auc.mean(), "membership_advantage": threshold.advantage.mean()}
-        table.append({"method": method} | {name: float(value) for name, value in row.items()})
-    return table
+    sizes = {name: getattr(config, name) for name in ("sigma", "delta", "models")}
+    table = fmu_jax.audit.epsilon_table(objective, train, forget, key=key, **sizes)
+    return [{"rows_removed": len(forget)} | row for row in table]
 
 
 def draw(config: Config, table: list[Row]) -> None:

@@ -85,10 +85,8 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     )  # fmt: skip
     table = []
     for method, margins in shadow.margins.items():
-        unlearned, outside = audit.by_membership(margins, shadow.member)
-        lira, klom = audit.lira(unlearned, outside, paired=True), audit.klom(unlearned, shadow.oracle)
-        row = {"lira_auc": lira.auc.mean(), "lira_advantage": lira.advantage.mean(), "klom": klom.mean()}
-        row |= {"margin_shift": jnp.abs(unlearned - shadow.oracle).mean()}
+        row = audit.attack_columns(margins, shadow.member, shadow.oracle)
+        row |= {"margin_shift": jnp.abs(audit.by_membership(margins, shadow.member)[0] - shadow.oracle).mean()}
         row |= {name: getattr(shadow.metrics[method], name).mean() for name in ("accuracy", "equalized_odds_mean")}
         row |= {"converged": shadow.converged[method].astype(jnp.float32).mean()}
         table.append({"method": method} | {name: float(value) for name, value in row.items()})
