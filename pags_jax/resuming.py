@@ -5,7 +5,6 @@ Metrics stay on the device until an epoch ends or the state is saved; a number t
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -51,7 +50,7 @@ class Driver(NamedTuple):
 
 def start(
     task: training.Task, x: Any, *, key: jax.Array, epochs: int, folder: Path, fingerprint: Mapping[str, Any],
-    trainer: ModuleType = training,
+    trainer: Any = training,
 ) -> Fit:  # fmt: skip
     """The run from its newest checkpoint if there is one, else from its beginning.
 
@@ -75,7 +74,7 @@ def start(
 
 def epochs_of(
     task: training.Task, hyper: Any, x: Any, y: Any, done: Fit, driver: Driver, *, folder: Path,
-    fingerprint: Mapping[str, Any], save_s: float, trainer: ModuleType = training,
+    fingerprint: Mapping[str, Any], save_s: float, trainer: Any = training,
 ) -> Iterator[Fit]:  # fmt: skip
     """Train on from `start`, and yield the run after each epoch; a checkpoint every ``save_s`` seconds and at the end.
 
@@ -102,7 +101,7 @@ def epochs_of(
 
 
 def _epoch(
-    task: training.Task, state: Any, x: Any, y: Any, hyper: Any, driver: Driver, trainer: ModuleType
+    task: training.Task, state: Any, x: Any, y: Any, hyper: Any, driver: Driver, trainer: Any
 ) -> Iterable[tuple[Any, Any]]:
     """The rest of the epoch that ``state`` is in, in one program where it is whole."""
     step = driver.compiled_step
