@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array
 
 from fmu_jax.data import Data
+from fmu_jax.fitting import fit
 from fmu_jax.objective import Objective, value
 
 
@@ -51,3 +52,25 @@ def train_adam(
         return (optax.apply_updates(params, updates), moments), None
 
     return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0][0]
+
+
+def frozen_features(model: Mlp, data: Data, *, l2: float, init: Any) -> Any:
+    """Parameters of an extractor trained plainly, by L-BFGS, on rows that nobody asks to remove."""
+    plain = Objective(l2=l2, predict=model.apply)
+    return fit(plain, data, init=init, max_steps=300, throw=False).params
+
+
+def private_features(model: Mlp, data: Data, *, init: Any, key: Array, epsilon: float, delta: float, steps: int) -> Any:
+    """An extractor trained by DP-SGD on the head's own rows, with the price of one of them (extra ``private``).
+
+    Returns:
+      What ``private_training.train_private`` does: ``params``, ``epsilon`` and ``delta``.
+    """
+    from fmu_jax.private_training import train_private  # Here, since it needs the extra.
+
+    def loss(params, row):
+        score = jnp.asarray(model.apply(params, row[0]))
+        return jax.nn.softplus(score) - row[1] * score
+
+    rows = (data.x, data.y.astype(data.x.dtype))
+    return train_private(loss, init, rows, key=key, epsilon=epsilon, delta=delta, steps=steps)

@@ -6,7 +6,9 @@ gradient-norm constant hides ``1e5 / N^2`` for batches of ``N``, and its attacks
 stays, and long gradients are shortened instead (``training.Hyper.clip``), so that few epochs do for all strengths.
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -81,6 +83,18 @@ def strengths_of(loss: Loss, given: tuple[float, ...], unit: str, dataset: str) 
         return given
     own = "photographs" if dataset in COLOUR_PHOTOGRAPHS else "own"
     return getattr(RECIPES[loss], own if unit == "own" else unit)
+
+
+def sweep(losses: Sequence[Loss], given: tuple[float, ...], unit: str, dataset: str) -> list[tuple[Loss, float]]:
+    """Losses and strengths in the order in which to train: of all losses the first strength, of all the second, ...
+
+    >>> sweep(["cross_entropy", "smoothness"], (1.0, 2.0), "own", "mnist")
+    [('cross_entropy', 0.0), ('smoothness', 1.0), ('smoothness', 2.0)]
+    """
+    swept: list[list[tuple[Loss, float]]] = [
+        [(loss, strength) for strength in strengths_of(loss, given, unit, dataset)] for loss in losses
+    ]
+    return [pair for pairs in itertools.zip_longest(*swept) for pair in pairs if pair is not None]
 
 
 def strength_and_rate(

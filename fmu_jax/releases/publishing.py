@@ -235,6 +235,11 @@ def _fits(xp, distance, admitted):
     return xp.where((distance >= 0) & (distance * (1 + exact) <= admitted), 1.0, 0.0)
 
 
+def release_many(params: Any, distance: Scalar, *, keys: Array, **options: Any) -> Float[Array, "k d"]:
+    """The parameters of independent releases of one model, one for each key; ``options`` as for ``release``."""
+    return jax.vmap(lambda key: release(params, distance, key=key, **options).params)(keys)
+
+
 def noise_shape(
     objective: Objective, data: Data, kind: Literal["isotropic", "scores", "objective"]
 ) -> Float[Array, "d d"] | None:

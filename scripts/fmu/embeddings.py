@@ -107,18 +107,10 @@ def embed(config: Config, features: str, train: Any, test: Any, seed: int) -> tu
     for_init, for_noise = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     params, price = model.init(for_init, train.x[:1]), (0.0, 0.0)
     if features == "frozen":
-        plain = fmu_jax.Objective(l2=config.l2, predict=model.apply)
-        params = fmu_jax.fit(plain, known, init=params, max_steps=300, throw=False).params
+        params = fmu_jax.networks.frozen_features(model, known, l2=config.l2, init=params)
     else:
-
-        def loss(params, row):
-            score = jnp.asarray(model.apply(params, row[0]))
-            return jax.nn.softplus(score) - row[1] * score
-
-        found = fmu_jax.private_training.train_private(
-            loss, params, (own.x, own.y.astype(own.x.dtype)), key=for_noise, epsilon=config.extractor_epsilon,
-            delta=config.delta, steps=config.private_steps,
-        )  # fmt: skip
+        spent = {"epsilon": config.extractor_epsilon, "delta": config.delta, "steps": config.private_steps}
+        found = fmu_jax.networks.private_features(model, own, init=params, key=for_noise, **spent)
         params, price = found.params, (found.epsilon, found.delta)
 
     def rows(data: Any) -> Any:

@@ -21,7 +21,7 @@ import numpy as np
 
 from scripts.fmu import problems
 from scripts.fmu.problems import Problem, ProblemConfig
-from scripts.harness import cli, compiling, looks, report
+from scripts.harness import cli, looks, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
 from scripts.harness.lazy import fmu_jax, jax, jnp
 
@@ -101,17 +101,12 @@ def published(config: Config, problem: Problem, forget: np.ndarray) -> list[tupl
 def perturbed(config: Config, problem: Problem, forget: np.ndarray, unit: Any, epsilon: float) -> Row:
     """Our row at one epsilon: a noise level, a model and its removal for each draw; None where no level suffices."""
     mask = jnp.zeros(problem.train.y.shape, bool).at[forget].set(True)
-    found = _calibrated(problem.objective, problem.params, problem.train, mask, unit, epsilon, config.delta)
+    options = {"epsilon": epsilon, "delta": config.delta, "init": problem.params}
+    found = fmu_jax.calibration.calibrate_draws(problem.objective, problem.train, mask, unit, **options)
     if not bool(jnp.all(found.converged)):
         return dict.fromkeys(("sigma", "distance", *MEASURES))
     middle = {"sigma": float(jnp.median(found.sigma)), "distance": float(jnp.median(found.distance))}
     return middle | problems.mean_metrics(problem, found.params, MEASURES)
-
-
-@compiling.compiled(images=False)
-def _calibrated(objective, params, train, mask, unit, epsilon, delta):
-    given, calibrate = {"epsilon": epsilon, "delta": delta, "init": params}, fmu_jax.calibration.calibrate_noise
-    return jax.lax.map(lambda direction: calibrate(objective, train, mask, direction, **given), unit)
 
 
 def draw(config: Config, table: list[Row]) -> None:

@@ -103,24 +103,6 @@ def start(problem: Problem, fitted: Any, noise: jax.Array | None, sigma: float, 
     )
 
 
-def serve(
-    problem: Problem, state: Any, batches: np.ndarray, stale: Callable[[Any, Any], bool]
-) -> tuple[list[Any], list[Any], list[bool], list[float]]:
-    """States and remaining rows after each batch, whether it was refreshed, and the milliseconds it took."""
-    data, found = problem.train, []
-    for batch in batches:
-        begin = time.perf_counter()
-        state = fmu_jax.stream.delete(state, jax.tree.map(lambda leaf, at=batch: leaf[at], data))
-        data = fmu_jax.data.without(data, jnp.zeros(data.y.shape, bool).at[batch].set(True))
-        renewed = stale(state, data)
-        if renewed:
-            state = fmu_jax.stream.refresh(state, data)
-        jax.block_until_ready(state.params)
-        found.append((state, data, renewed, 1e3 * (time.perf_counter() - begin)))
-    states, left, renewals, times = zip(*found, strict=True)
-    return list(states), list(left), list(renewals), list(times)
-
-
 def released(config: Config, problem: Problem, kind: Any, batches, rehearsed, key: jax.Array) -> list[Row]:
     """Releases with noise of one shape, at every mu and length."""
     fitted = fmu_jax.fit(problem.objective, problem.train)
@@ -132,34 +114,31 @@ def released(config: Config, problem: Problem, kind: Any, batches, rehearsed, ke
     def distance(state: Any, data: Any) -> float:
         return float(fmu_jax.stream.distance_to_retrained(state, shape=shape_of(data)))
 
-    states, left, *_ = serve(problem, state, rehearsed, lambda state, data: False)
-    admitted = config.slack * distance(states[-1], left[-1])
-    states, left, renewed, spent = serve(problem, state, batches, lambda *at: not distance(*at) <= admitted)
+    serve = partial(fmu_jax.stream.serve_batches, clock=time.perf_counter)
+    last = serve(state, problem.train, rehearsed, stale=lambda *at: False)[-1]
+    admitted = config.slack * distance(last.state, last.data)
+    served = serve(state, problem.train, batches, stale=lambda *at: not distance(*at) <= admitted)
     table = []
     for length in config.lengths:
-        state, data = states[length - 1], left[length - 1]
+        state, data = served[length - 1].state, served[length - 1].data
         shape, bound = shape_of(data), distance(state, data)
         exact = fmu_jax.stream.refresh(state, data).params
         apart = state.params - exact
         about = {
             "method": "release", "shape": kind, "releases": length, "admitted": admitted, "distance": bound,
             "true_distance": float(jnp.sqrt(apart @ (apart if shape is None else shape @ apart))),
-            "refreshes": sum(renewed[:length]), "ms": float(np.median(spent[:length])),
+            "refreshes": sum(batch.refreshed for batch in served[:length]),
+            "ms": 1e3 * float(np.median([batch.seconds for batch in served[:length]])),
         }  # fmt: skip
         for mu in config.mus:
             scale = fmu_jax.releases.scale_for(admitted, mu=mu, releases=length)
             keys = jax.random.split(jax.random.fold_in(key, length), config.draws)
-            publish = partial(publishing, state.params, bound, scale, admitted, shape)
-            models, publish_ms = timed(lambda keys=keys, publish=publish: publish(keys))
+            how = {"scale": scale, "admitted": admitted, "shape": shape, "keys": keys}
+            publish = partial(fmu_jax.releases.release_many, state.params, bound, **how)
+            models, publish_ms = timed(publish)
             row = {"mu": mu, "scale": float(scale), "publish_ms": publish_ms / config.draws}
             table.append(about | row | measure(problem, models))
     return table
-
-
-def publishing(params, distance, scale, admitted, shape, keys):
-    """Independent releases of one model."""
-    release = partial(fmu_jax.releases.release, params, distance, scale=scale, admitted=admitted, shape=shape)
-    return jax.vmap(lambda key: release(key=key).params)(keys)
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -174,21 +153,24 @@ def perturbed(config: Config, problem: Problem, mu: float, batches, rehearsed, k
     """The paper's scheme at one epsilon: noise in training, refreshed when the epsilon of a model passes the budget."""
     epsilon = float(fmu_jax.privacy.gaussian_epsilon(mu, 1.0, config.delta))
     plain = start(problem, fmu_jax.fit(problem.objective, problem.train), None, 1.0, epsilon, config.delta)
-    states, *_ = serve(problem, plain, rehearsed, lambda state, data: False)
-    admitted = config.slack * float(states[-1].residual_bound)
+    serve = fmu_jax.stream.serve_batches
+    rehearsal = serve(plain, problem.train, rehearsed, stale=lambda *at: False)
+    admitted = config.slack * float(rehearsal[-1].state.residual_bound)
     sigma = admitted / float(fmu_jax.privacy.residual_from(epsilon, 1.0, config.delta))
     found = []
     for draw_key in jax.random.split(key, config.perturbations):
         noise = fmu_jax.sample_noise(problem.params, key=draw_key, sigma=sigma)
         fitted = fmu_jax.fit(problem.objective, problem.train, noise=noise, init=problem.params)
         state = start(problem, fitted, noise, sigma, epsilon, config.delta)
-        found.append(serve(problem, state, batches, lambda state, data: bool(fmu_jax.stream.needs_refresh(state))))
+        found.append(
+            serve(state, problem.train, batches, stale=lambda state, data: bool(fmu_jax.stream.needs_refresh(state)))
+        )
     table = []
     for length in config.lengths:
-        models = jnp.stack([states[length - 1].params for states, *_ in found])
+        models = jnp.stack([served[length - 1].state.params for served in found])
         row = {
             "method": "objective_noise", "releases": length, "mu": mu, "epsilon": epsilon, "scale": sigma,
-            "refreshes": float(np.mean([sum(renewed[:length]) for _, _, renewed, _ in found])),
+            "refreshes": float(np.mean([sum(batch.refreshed for batch in served[:length]) for served in found])),
         }  # fmt: skip
         table.append(row | measure(problem, models))
     return table

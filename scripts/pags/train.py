@@ -11,7 +11,6 @@ alone; the strengths that the figure shows are chosen on held-out training image
 from __future__ import annotations
 
 import functools
-import itertools
 import shutil
 import sys
 from dataclasses import dataclass
@@ -124,16 +123,11 @@ def plan(config: Config) -> list[dict[str, Any]]:
     """One unit for each seed, loss and strength: of all losses the first strength, of all the second, and so on."""
     if config.norm != "l2" and config.strength_unit == "reference":
         raise ValueError("--strength-unit reference is defined for --norm l2: its attacks share one L2 ball")
-    unit, dataset = config.strength_unit, config.dataset
-    swept = [
-        [(loss, strength) for strength in pags_jax.recipes.strengths_of(loss, config.strengths, unit, dataset)]
-        for loss in config.loss
-    ]
-    rounds = [pair for pairs in itertools.zip_longest(*swept) for pair in pairs if pair is not None]
+    swept = pags_jax.recipes.sweep(config.loss, config.strengths, config.strength_unit, config.dataset)
     return [
-        {"dataset": dataset, "model": config.model, "loss": loss, "strength": strength, "seed": seed}
+        {"dataset": config.dataset, "model": config.model, "loss": loss, "strength": strength, "seed": seed}
         for seed in range(config.seed, config.seed + config.repeats)
-        for loss, strength in rounds
+        for loss, strength in swept
     ]
 
 
