@@ -169,17 +169,18 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, 
         permissions = temporary.stat().st_mode  # The user's; safetensors makes files that nobody else can read.
         save_file(dict(arrays), temporary, {_METADATA: _text(metadata)})
         temporary.chmod(permissions)
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(path)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written ({error})") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    _flush(path.parent)
+    flush(path.parent)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Waits until a file, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
