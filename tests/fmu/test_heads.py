@@ -151,11 +151,11 @@ def test_rows_are_mapped_one_by_one_within_the_unit_ball():
 def test_features_of_any_image_model():
     model = models.create("lenet", classes=K, width=0.1)
     images = jax.random.uniform(jax.random.key(0), (12, 28, 28, 1), jnp.float32)
-    variables = model.init(jax.random.key(1), images)
+    variables = jax.jit(model.init)(jax.random.key(1), images)
     found = heads.layer_features(model, variables, images, layer="Dense_0")
     dense = variables["params"]["Dense_1"]
     expected = jax.nn.relu(found) @ dense["kernel"] + dense["bias"][None]
-    np.testing.assert_allclose(model.apply(variables, images), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, images), expected, atol=1e-5)
     with pytest.raises(ValueError, match=r"calls no layer 'Dense_7'; it calls: .*Dense_0"):
         heads.layer_features(model, variables, images, layer="Dense_7")
 

@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import shutil
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ def folders(images, tmp_path_factory):
     """A sweep, and every measure of it."""
     root = tmp_path_factory.mktemp("runs")
     unet = models.UNet(widths=(8,), blocks=1, classes=3)
-    variables = unet.init(jax.random.key(0), to_float(images.test_x[:1]))
+    variables = jax.jit(unet.init)(jax.random.key(0), to_float(images.test_x[:1]))
     variables = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape, leaf.dtype), variables
     )
@@ -89,7 +90,7 @@ def test_every_model_is_measured_on_the_same_images(folders, images):
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), 1), (2, *seen.x.shape), jnp.float32)
     (row,) = (row for row in table if (row["strength"], row["eps_l2"]) == (1.0, 2.6))
     (weights,) = (line["weights"] for line in trained if line["strength"] == 1.0)
-    apply_fn = models.evaluator(*models.load(folders / "train" / weights)[:2])
+    apply_fn = jax.jit(models.evaluator(*models.load(folders / "train" / weights)[:2]))
     expected = {"on": [], "off": []}
     for draw in noise:
         for side, unit in zip(("on", "off"), robustness.directions(basis, draw), strict=True):
@@ -134,12 +135,12 @@ def test_alignment_rows_say_what_was_compared(folders):
         x, y, bayes = file["x"], file["y"], file["bayes"]
     network = models.load(folders / "denoiser.safetensors")[:2]
     of_class, of_all = scores.denoiser(*network, jnp.asarray(y)), scores.denoiser(*network)
-    expected = scores.bayes_gradient(of_class, of_all, jnp.asarray(x), sigma_pm1=1.0)
+    expected = jax.jit(partial(scores.bayes_gradient, sigma_pm1=1.0))(of_class, of_all, jnp.asarray(x))
     np.testing.assert_allclose(bayes, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
     _, apply_fn = measuring.model_of(folders / "train", trained, unit)
     with np.load(folders / "alignment" / "gradients" / f"{store.unit_name(unit)}.npz") as file:
         for target in ("logit_sum", "logit", "log_prob"):
-            expected = input_gradients(apply_fn, jnp.asarray(x), jnp.asarray(y), target=target)
+            expected = jax.jit(partial(input_gradients, apply_fn, target=target))(jnp.asarray(x), jnp.asarray(y))
             np.testing.assert_allclose(file[target], expected, rtol=1e-4, atol=1e-6)
 
 

@@ -57,7 +57,8 @@ def test_patches_as_a_stem_are_a_convolution_with_a_step_of_two():
     model = models.create("resnet14", classes=3, stem=2, width=0.125, activation="softplus")
     x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), jnp.float32)
     variables = models.init(model, x, key=jax.random.key(1))
-    _, state = model.apply(variables, x, capture_intermediates=lambda module, _: module.name == "Conv_0")
+    watched = partial(model.apply, capture_intermediates=lambda module, _: module.name == "Conv_0")
+    _, state = jax.jit(watched)(variables, x)
     (found,) = state["intermediates"]["Conv_0"]["__call__"]
     kernel = variables["params"]["Conv_0"]["kernel"].reshape(2, 2, 3, 8)
     expected = jax.lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -71,13 +72,13 @@ def test_a_network_that_resizes_leaves_no_checkerboard():
     spreads = {}
     for upsampling in ("resize", "patches"):
         model = models.UNet(channels=2, classes=3, widths=(8,), blocks=1, upsampling=upsampling)
-        variables = model.init(jax.random.key(0), x)
+        variables = jax.jit(model.init)(jax.random.key(0), x)
         leaves, tree = jax.tree.flatten(variables)
         keys = jax.random.split(jax.random.key(1), len(leaves))
         drawn = [
             leaf + 0.3 * jax.random.normal(k, leaf.shape, leaf.dtype) for leaf, k in zip(leaves, keys, strict=True)
         ]
-        inside = model.apply(jax.tree.unflatten(tree, drawn), x, 0.0)[0, 13:19, 13:19]
+        inside = jax.jit(model.apply)(jax.tree.unflatten(tree, drawn), x, 0.0)[0, 13:19, 13:19]
         spreads[upsampling] = float(np.ptp(np.asarray(inside), axis=(0, 1)).max() / np.abs(inside).max())
     assert spreads["resize"] < 1e-4 < 1e-2 < spreads["patches"]
 
@@ -119,10 +120,10 @@ def test_a_block_equals_a_slow_forward_pass(bottleneck, stride, train):
     block = Block(3, stride, bottleneck, 1.0, "softplus", 5.0, dtype=None)
     rng = np.random.default_rng(0)
     x = rng.random((4, 6, 5, 4))
-    variables = float64(block.init(jax.random.key(0), jnp.asarray(x, jnp.float32), train=False))
+    variables = float64(jax.jit(partial(block.init, train=False))(jax.random.key(0), jnp.asarray(x, jnp.float32)))
     # Statistics and affine maps that are not those of a fresh network.
     variables = jax.tree.map(lambda leaf: leaf + rng.random(leaf.shape) / 4, variables)
-    out, updated = block.apply(variables, jnp.asarray(x), train=train, mutable=["batch_stats"])
+    out, updated = jax.jit(partial(block.apply, train=train, mutable=["batch_stats"]))(variables, jnp.asarray(x))
     params, stats = (jax.tree.map(np.asarray, variables[name]) for name in ("params", "batch_stats"))
     moved = {}
 
@@ -220,7 +221,8 @@ def test_p12_a_softplus_block_ends_in_a_softplus(bottleneck):
     outputs = {}
     for activation in ("relu", "softplus"):
         block = Block(2 if bottleneck else 8, 1, bottleneck, 1.0, activation, 5.0, dtype=None)
-        outputs[activation] = block.apply(block.init(jax.random.key(1), x, train=False), x, train=False)
+        variables = jax.jit(partial(block.init, train=False))(jax.random.key(1), x)
+        outputs[activation] = jax.jit(partial(block.apply, train=False))(variables, x)
     assert (outputs["relu"] == 0).any()
     assert (outputs["softplus"] > 0).all()
 

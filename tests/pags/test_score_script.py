@@ -157,7 +157,7 @@ def check_run(name, out, data):
     assert (table[0]["train_rows"], len(table[0]["epoch_loss"])) == (80, 2)
     x = to_float(data.test_x[:30])
     if name == "autoencoder":
-        error = np.mean((np.asarray(model.apply(variables, x), float) - np.asarray(x, float)) ** 2)
+        error = np.mean((np.asarray(jax.jit(model.apply)(variables, x), float) - np.asarray(x, float)) ** 2)
         assert table[0]["test_error"] == pytest.approx(error, rel=1e-4)
         assert about["measured"]["test_error"] == table[0]["test_error"]
         mean = np.mean((np.asarray(x, float) - data.train_x.mean(0) / 255) ** 2)
@@ -170,7 +170,7 @@ def check_run(name, out, data):
         sigma = jnp.float32(row["sigma_pm1"])
         noisy = 2 * x - 1 + sigma * noise
         for labels, column in ((None, "test_loss"), (jnp.asarray(data.test_y[:30]), "test_loss_labelled")):
-            denoised = scores.denoiser(model, variables, labels)(noisy, sigma)
+            denoised = jax.jit(scores.denoiser(model, variables, labels))(noisy, sigma)
             error = np.mean((np.asarray(denoised, float) - np.asarray(2 * x - 1, float)) ** 2)
             weight = 1 / row["sigma_pm1"] ** 2 + 1 / model.sigma_data**2
             assert row[column] == pytest.approx(weight * error, rel=1e-3)
@@ -184,7 +184,7 @@ def test_saved_in_float16_the_measured_weights_are_the_saved_ones(data, tmp_path
     (row,) = store.read_rows(tmp_path)
     model, variables, _ = models.load(tmp_path / "autoencoder.safetensors")
     x = to_float(data.test_x[:30])
-    error = np.mean((np.asarray(model.apply(variables, x), float) - np.asarray(x, float)) ** 2)
+    error = np.mean((np.asarray(jax.jit(model.apply)(variables, x), float) - np.asarray(x, float)) ** 2)
     assert row["test_error"] == pytest.approx(error, rel=1e-5)
     for leaf in jax.tree.leaves(variables):
         np.testing.assert_array_equal(leaf, np.asarray(leaf).astype(np.float16).astype(np.float32))

@@ -160,7 +160,7 @@ def test_small_sweep(data, tmp_path, capsys):
         assert row["images_per_s"] > 0
         assert row["env.backend"] == "cpu"
         model, variables, _ = models.load(out / row["weights"], kind="classifier")
-        logits = np.asarray(model.apply(variables, jnp.asarray(data.test_x.astype(np.float32) / 255)))
+        logits = np.asarray(jax.jit(model.apply)(variables, jnp.asarray(data.test_x.astype(np.float32) / 255)))
         assert row["test_accuracy"] == np.mean(logits.argmax(1) == data.test_y)
         assert all(attacked <= row["test_accuracy"] for attacked in row["test_attacked"])
         assert (row["attack_norm"], row["test_no_gradient"]) == ("l2", [0] * len(row["attack_eps"]))
