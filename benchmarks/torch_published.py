@@ -9,16 +9,24 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
+
+from benchmarks.torch_peer import DEVICE, images, input_gradients, labels
+from pags_jax import gradients, models
+from pags_jax.images import to_float
+from scripts.harness.compiling import compiler_options
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 with the stride, 1 x 1 to four times the width; the other branch is convolved where shapes change."""
+    """1 x 1, 3 x 3 with the stride, 1 x 1 to four times the width; beside them a convolution where shapes change."""
 
     def __init__(self, channels: int, width: int, stride: int, beside: str):
         super().__init__()
@@ -142,12 +150,13 @@ class WideResNet(nn.Module):
         return self.logits(F.silu(self.batchnorm(x)).mean((2, 3)))
 
 
-def create(name: str, *, seed: int) -> nn.Module:
-    """A network with random weights and statistics, in evaluation.
+def create(name: str, *, seed: int, channels_last: bool = False) -> nn.Module:
+    """A network with random weights and statistics, frozen, in evaluation, on the device.
 
     Args:
       name: "resnet50" (ImageNet), "engstrom" (ResNet-50 for CIFAR-10) or "wrn-28-10".
       seed: of the draws.
+      channels_last: how weights lie in memory.
     """
     torch.manual_seed(seed)
     if name == "wrn-28-10":
@@ -158,9 +167,12 @@ def create(name: str, *, seed: int) -> nn.Module:
         model = Attacked(ResNet50(1000, imagenet=True), *_IMAGENET)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            for values, low in ((layer.running_var, 0.5), (layer.weight, 0.5), (layer.bias, -0.5), (layer.running_mean, -0.5)):
-                nn.init.uniform_(values, low, low + 1)  # pyright: ignore[reportArgumentType]
-    return model.eval()
+            for values in (layer.running_var, layer.weight):
+                nn.init.uniform_(values, 0.5, 1.5)  # pyright: ignore[reportArgumentType]
+            for values in (layer.running_mean, layer.bias):
+                nn.init.uniform_(values, -0.5, 0.5)  # pyright: ignore[reportArgumentType]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return model.eval().requires_grad_(False).to(DEVICE, memory_format=layout)  # pyright: ignore[reportCallIssue]
 
 
 def save(model: nn.Module, path: Path, *, dtype: Any = None, zipped: bool = True) -> dict[str, Any]:
@@ -182,3 +194,51 @@ def save(model: nn.Module, path: Path, *, dtype: Any = None, zipped: bool = True
     content = {entry: state, "epoch": 7, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}, "amp": None}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     return state
+
+
+def check(name: str, x: np.ndarray, y: np.ndarray, *, seed: int, folder: Path) -> dict[str, Any]:
+    """Writes a network as its publisher does, and compares what ``load_pretrained`` makes of the files.
+
+    Args:
+      name: as for ``create``.
+      x: images, uint8.
+      y: labels.
+      seed: of the weights.
+      folder: for the files.
+
+    Returns:
+      ``stored_differences``, tensors that differ in any bit from what was written, over five files; ``logits`` and
+      ``gradients``, Euclidean distances over PyTorch's norms.
+    """
+    model, different = create(name, seed=seed), 0
+    kinds = [(None, True), (None, False), (torch.float16, True), (torch.bfloat16, False), (torch.float64, True)]
+    for number, (dtype, zipped) in enumerate(kinds):
+        path = folder / f"{number}.pt"
+        written = save(model, path, dtype=dtype, zipped=zipped)
+        read = models.read_pretrained(path).variables
+        expected = sorted(_flat(tensor) for n, tensor in written.items() if _is_used(n))
+        found = sorted(_flat(leaf) for leaf in jax.tree.leaves(read))
+        different += abs(len(found) - len(expected))
+        different += sum(one != other for one, other in zip(found, expected, strict=False))
+    apply_fn, _ = models.load_pretrained(folder / "0.pt")
+    pictures = images(x)
+    with torch.no_grad():
+        logits = model(pictures.float() / 255).cpu().numpy()
+    theirs = input_gradients(model, pictures, labels(y), "logit").permute(0, 2, 3, 1).cpu().numpy()
+
+    def both(apply_fn, x, y):
+        return apply_fn(to_float(x)), gradients.input_gradients(apply_fn, to_float(x), y, target="logit")
+
+    ours = jax.jit(both, compiler_options=compiler_options())(apply_fn, jnp.asarray(x), jnp.asarray(y))
+    distances = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(ours, (logits, theirs), strict=True)]
+    return {"stored_differences": different, "logits": float(distances[0]), "gradients": float(distances[1])}
+
+
+def _is_used(name: str) -> bool:
+    return not name.endswith("num_batches_tracked") and not name.startswith(("module.attacker.", "module.normalizer."))
+
+
+def _flat(tensor: Any) -> tuple[int, bytes]:
+    """Number of elements and their sorted bytes in float32: the same for all orders of axes."""
+    values = tensor.float().cpu().numpy() if isinstance(tensor, torch.Tensor) else np.asarray(tensor)
+    return values.size, np.sort(values.astype(np.float32).ravel()).tobytes()

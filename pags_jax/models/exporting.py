@@ -49,25 +49,13 @@ def export(
     Raises:
       FileNotFoundError, ValueError: as ``files.load``; an autoencoder, or images that the network is not for.
       ImportError: flatbuffers is not installed.
-
-    >>> import tempfile
-    >>> from pags_jax import models
-    >>> model = models.create("lenet", classes=10)
-    >>> variables = models.init(model, jnp.zeros((1, 28, 28, 1)), key=jax.random.key(0))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = f"{folder}/lenet.safetensors"
-    ...     path = models.save(path, model, variables, {"epochs": 0}, image_shape=(28, 28, 1))
-    ...     _ = export(path, image_shape=(28, 28, 1), platforms=("cpu",))
-    ...     run, about = load_exported(path)
-    ...     run(jnp.zeros((3, 28, 28, 1), jnp.float32)).shape, about["outputs"]
-    ((3, 10), {'logits': ['n', 10]})
     """
     path = Path(path)
     model, variables, about = files.load(path)
     stored, sha256 = files.read(path)
     kind = architectures.kind_of(model)
     if kind == "autoencoder":
-        raise ValueError(f"{path} holds an autoencoder, which is two functions; only classifiers and denoisers are exported")
+        raise ValueError(f"{path} holds an autoencoder, which is two functions: classifiers and denoisers are exported")
     (n,) = jax.export.symbolic_shape("n")
     taken: dict[str, tuple[tuple[Any, ...], Any]] = {"images": ((n, *image_shape), np.float32)}
     classes = model.classes  # pyright: ignore[reportAttributeAccessIssue]
@@ -83,6 +71,7 @@ def export(
         leaves = [arrays[name].astype(jnp.float32) for name in names]
         return run(model, jax.tree.unflatten(structure, leaves), *inputs)
 
+    sizes = {name: [s if isinstance(s, int) else str(s) for s in shape] for name, (shape, _) in taken.items()}
     shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in stored.items()}
     inputs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in taken.values()]
     lowered = jax.export.export(program, platforms=tuple(platforms))(shapes, *inputs)
@@ -93,10 +82,7 @@ def export(
         "program_sha256": hashlib.sha256(content).hexdigest(),
         "weights": path.name,
         "weights_sha256": sha256,
-        "inputs": {
-            "arrays": "the tensors of the weights by name",
-            **{name: [size if isinstance(size, int) else str(size) for size in shape] for name, (shape, _) in taken.items()},
-        },
+        "inputs": {"arrays": "the tensors of the weights by name", **sizes},
         "dtypes": {name: np.dtype(dtype).name for name, (_, dtype) in taken.items()},
         "ranges": _RANGES[kind] | ({"labels": [0, classes]} if "labels" in taken else {}),
         "outputs": returned,
