@@ -241,4 +241,5 @@ def _is_used(name: str) -> bool:
 def _flat(tensor: Any) -> tuple[int, bytes]:
     """Number of elements and their sorted bytes in float32: the same for all orders of axes."""
     values = tensor.float().cpu().numpy() if isinstance(tensor, torch.Tensor) else np.asarray(tensor)
-    return values.size, np.sort(values.astype(np.float32).ravel()).tobytes()
+    values = values.astype(np.float32).ravel() + np.float32(0)  # Without zeros below zero, which sort anyhow.
+    return values.size, np.sort(values).tobytes()
