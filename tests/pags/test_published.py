@@ -381,6 +381,7 @@ def refuse(path, content, said, **options):
         ({"layer.1.block.0.conv_1.weight": np.ones((16, 16, 3, 1), "f4")}, r"has the shape \(16, 16, 3, 1\), expected"),
         ({"batchnorm.bias": np.full(24, np.nan, "f4")}, "batchnorm.bias holds NaN or infinite values"),
         ({"batchnorm.bias": np.arange(24)}, "batchnorm.bias is of the type int64, expected floats"),
+        ({"layer.1.block.99999999.conv_0.weight": np.ones(1, "f4")}, "it names block 99999999 and has"),
         ({"init_conv.weight": None}, "holds tensors of a network that is not known, such as batchnorm.bias"),
         ({"layer.1.block.0.conv_0.weight": None}, "lacks tensors of the network that the others belong to"),
         ({"mean": np.ones(3, "f4"), "std": np.zeros(3, "f4")}, "are no means and standard deviations"),
