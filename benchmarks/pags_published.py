@@ -16,8 +16,10 @@ Weights are random, since published ones need a download; sizes are the publishe
                  conditional denoiser at sigma 0.5 on a few images, then their cosine and 1 - LPIPS
 
 ``--check`` writes each classifier by ``torch.save`` and loads it here, in both containers and four types of numbers:
-``stored_differences`` counts the tensors that differ from PyTorch's at all, ``logits`` and ``gradients`` are distances
-over PyTorch's norms. Every side runs in a process of its own.
+``stored_differences`` counts the tensors that differ from PyTorch's, ``logits`` and ``gradients`` are distances over
+PyTorch's norms, image by image. Where rounding moves a ReLU or a maximum across its edge, an image's gradient jumps, in
+either framework: ``jax_from_float64`` and ``torch_from_float64`` say how far; ``float64`` is the distance without it.
+Every side runs in a process of its own.
 """
 
 import sys
@@ -61,7 +63,10 @@ COLUMNS = {
         *("model", "batch_size", "images", "load_s", "gradients_s", "scores_s", "measures_s"),
         *("alignment_ms", "cosine", "similarity", "peak_mb"),
     ),
-    "check": ("model", "batch_size", "stored_differences", "logits", "gradients"),
+    "check": (
+        *("model", "batch_size", "stored_differences", "logits", "gradients", "gradients_largest", "float64"),
+        *("jax_from_float64", "torch_from_float64"),
+    ),
 }
 SIZES = {"resnet50": 224, "edm-imagenet64": 64}
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True)

@@ -268,6 +268,9 @@ def test_a_tensor_outside_of_its_storage_is_refused(offset, shape, strides):
     np.testing.assert_array_equal(torch_files.load(good, source="x").array(), [[1, 2], [4, 5]])
 
 
+OUTSIDE = tensor_of(writer.Outside(("storage", Named("torch", "FloatStorage"), "0", "cpu", 7)), 0, (7,), (1,))
+
+
 def changed(content, old, new):
     assert content.count(old) >= 1
     assert len(old) == len(new)
@@ -284,6 +287,8 @@ def changed(content, old, new):
         (lambda: changed(writer.legacy(ARRAY), b"FloatStorage", b"FlautStorage"), "type torch.FlautStorage are not"),
         (lambda: changed(writer.legacy(ARRAY), b"](X\1\0\0\0000e.", b"](X\1\0\0\0001e."), "not the 1 it refers to"),
         (lambda: changed(writer.zipped(ARRAY), b"K\6t", b"K\7t"), "damaged: archive/data.pkl does not have its check"),
+        (lambda: writer.zipped(OUTSIDE, extra=[("archive/data/0", b"x" * 24)]), "of 7 numbers of float32 has 24 bytes"),
+        (lambda: writer.zipped(OUTSIDE), "there is no archive/data/0 in the archive"),
         (lambda: writer.zipped(ARRAY, extra=[("../evil", "x")]), r"the name '\.\./evil' leads out of the archive"),
         (lambda: writer.zipped(ARRAY, extra=[("/etc/x", "x")]), "the name '/etc/x' leads out"),
         (lambda: writer.zipped(ARRAY, extra=[("a\\b", "x")]), "leads out"),
