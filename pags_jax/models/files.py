@@ -187,17 +187,18 @@ def write(path: Path, fill: Callable[[Path], Any]) -> None:
         permissions = temporary.stat().st_mode  # The user's; safetensors makes files that nobody else can read.
         fill(temporary)
         temporary.chmod(permissions)
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(path)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written ({error})") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    _flush(path.parent)
+    flush(path.parent)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Waits until a file, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
