@@ -223,7 +223,7 @@ def check(name: str, x: np.ndarray, y: np.ndarray, *, seed: int, folder: Path) -
         different += abs(len(found) - len(expected))
         different += sum(one != other for one, other in zip(found, expected, strict=False))
     ours = {dtype: _ours(folder / "0.pt", x, y, dtype) for dtype in (np.float32, np.float64)}
-    theirs = {np.float32: _theirs(model, x, y, np.float32)}
+    theirs: dict[Any, Any] = {np.float32: _theirs(model, x, y, np.float32)}
     theirs[np.float64] = _theirs(model.double(), x, y, np.float64)
     (logits, gradient), (_, exact) = (
         [_distances(*pair) for pair in zip(ours[dtype], theirs[dtype], strict=True)] for dtype in ours
