@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure, pags_cases
-from pags_jax import alignment, models
+from pags_jax import alignment, models, robustness
 from pags_jax.datasets.lpips_weights import load_lpips_weights
 from scripts.harness import cli
 from scripts.harness.compiling import jitted

@@ -23,7 +23,8 @@ FORBIDDEN_IMPORTS = {
     "time": "the clock",
     "matplotlib": "plots",
     "tyro": "the command line",
-    "pickle": "pickles",
+    **dict.fromkeys(("pickle", "pickletools", "dill", "cloudpickle", "joblib", "shelve", "marshal"), "pickles"),
+    "torch": "PyTorch",
 }
 FORBIDDEN_NAMES = {"sys.argv": "the command line", "sys.stdin": "the terminal"}
 #: The one imperative wing: it may read the command line and the clock, print, and write files.
@@ -177,6 +178,8 @@ def test_top_level_holds_only_what_is_planned() -> None:
         ("fmu_jax.a", "import datetime as d", "the clock"),
         ("fmu_jax.a", "from matplotlib import pyplot as plt", "plots"),
         ("fmu_jax.a", "import pickle", "pickles"),
+        ("pags_jax.models.a", "def f():\n    import json, dill", "pickles"),
+        ("pags_jax.models.a", "if True: from torch.serialization import load", "PyTorch"),
         ("fmu_jax.a", "import jax\ng = jax.devices('gpu')", "no device"),
         ("fmu_jax.a", "from jax import devices", "no device"),
         ("fmu_jax.a", "import jax\njax.config.update('jax_enable_x64', True)", "global settings"),

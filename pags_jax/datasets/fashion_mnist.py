@@ -133,8 +133,8 @@ def build_subset(folder: str | Path | None) -> dict[str, bytes]:
       FileNotFoundError: a raw file is missing.
       ValueError: one is damaged, or its contents have another SHA-256.
     """
-    folder = download_files(FASHION_MNIST) if folder is None else folder
-    return pack_subset(read_folder(folder, classes=FASHION_MNIST.classes, content_sha256=RAW_SHA256))
+    raw = download_files(FASHION_MNIST) if folder is None else Path(folder)
+    return pack_subset(read_folder(raw, classes=FASHION_MNIST.classes, content_sha256=RAW_SHA256))
 
 
 def _gzip(content: bytes) -> bytes:
