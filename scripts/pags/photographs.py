@@ -1,0 +1,149 @@
+"""Every measure of published classifiers on images of class folders, such as ImageNet's, streamed batch by batch.
+
+    python -m scripts.pags.photographs --folder imagenet/val --classifiers resnet50_l2_eps3.ckpt \
+        --denoiser edm-imagenet-64x64-cond-adm.pkl --out runs/pags_photographs
+
+Srinivas et al. (2023), section 5.2. Images are read at the classifiers' size, and averaged down to the denoiser's: there
+scores are computed, to which gradients are resized as the authors do (bilinearly, without a filter; --antialias filters
+before), and tangent spaces, whose vectors are resized to the classifiers' size and made orthonormal again. Nothing is
+held but one batch: its tangent spaces are computed once, for all classifiers. A row for each batch and classifier, with
+the values of all images in ``values/``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from scripts.harness import cli, compiling, names, placement, report, store
+from scripts.harness.experiment import Experiment, Results, Row
+from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.pags import manifolds, measuring
+from scripts.pags.alignment import compare, gradient_of, score_of
+from scripts.pags.robustness import deviations
+
+MEASURES = ("correct", "on", "off", "off_share", "cosine", "similarity")
+
+
+@dataclass(frozen=True)
+class Config(cli.Common):
+    """Measure published classifiers on class folders."""
+
+    PRESETS: ClassVar = {"quick": {"images": 16, "rank": 4}, "paper": {"images": 1000, "rank": 128}}
+
+    out: Path = Path("runs/pags_photographs")
+    folder: Path = Path("data/imagenet/val")
+    """Class folders of the images that are measured, drawn by --seed."""
+    training: Path | None = None
+    """Class folders of the training images, whose order is that of the labels; by default those of --folder."""
+    classifiers: tuple[str, ...] = ()
+    """Files of classifiers, ours or their publishers', or names of `pags_jax.models.catalogue`."""
+    denoiser: str = "edm-imagenet-64x64-cond-adm.pkl"
+    """File of the denoiser that scores come from, likewise."""
+    autoencoder: Path | None = None
+    """File of scripts.pags.autoencoder for tangent spaces; by default they are of the denoiser's Jacobian."""
+    size: cli.Count = 224
+    """Height and width of the images that the classifiers see, in pixels."""
+    score_size: cli.Count = 64
+    """Those that the denoiser and the autoencoder see; must divide --size or equal it, or be resized to: any does."""
+    images: cli.Count = 1000
+    """Images in all."""
+    batch_size: cli.Count = 8
+    """Images that are held at once, with their tangent spaces."""
+    sigma_pm1: cli.Positive = 1.2
+    """Noise level of the score, for images in [-1, 1]; the paper's is 1.2."""
+    target: names.Target = "logit"
+    """Gradient that is compared with its score."""
+    antialias: bool = False
+    """Filter gradients before they are made smaller; the authors do not."""
+    eps: cli.Positive = 2.637
+    """Length (L2) of steps on and off the manifold, for images in [0, 1]."""
+    rank: cli.Count = 16
+    """Dimensions of tangent spaces from the denoiser; an autoencoder's have those of its code."""
+    tangent_sigma_pm1: cli.Positive = 0.2
+    """Noise level of the denoiser's Jacobian, for images in [-1, 1]."""
+
+
+class Ready(NamedTuple):
+    """What every batch meets: the classifiers by name, the denoiser, and a function from images to tangent spaces."""
+
+    found: Any
+    classifiers: dict[str, Any]
+    denoise: Any
+    tangents: Any
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """One unit for each batch."""
+    return [{"batch": batch, "seed": config.seed} for batch in range(math.ceil(config.images / config.batch_size))]
+
+
+def inputs(config: Config) -> dict[str, str]:
+    """Digests of the files of all networks; names of the catalogue are checked when they are read."""
+    paths = [Path(name) for name in (*config.classifiers, config.denoiser, config.autoencoder or "")]
+    return {"networks_sha256": measuring.digest_of([path for path in paths if path.is_file()])}
+
+
+def setup(config: Config) -> Ready:
+    """The list of the images, and all networks."""
+    if not config.classifiers:
+        raise ValueError("--classifiers: name at least one file, such as resnet50_l2_eps3.ckpt")
+    datasets = pags_jax.datasets
+    classes = None if config.training is None else datasets.find_images(config.training).classes
+    found = datasets.find_images(config.folder, classes=classes)
+    if config.images > len(found.paths):
+        raise ValueError(f"--images: {config.folder} holds {len(found.paths)} images, got {config.images}")
+    chosen = np.random.default_rng(config.seed).permutation(len(found.paths))[: config.images]
+    found = found._replace(paths=tuple(found.paths[k] for k in chosen), labels=found.labels[chosen])
+    load = pags_jax.models.load_pretrained
+    classifiers = {name: load(name)[0] for name in config.classifiers}
+    denoise, about = load(config.denoiser)
+    if about["kind"] != "denoiser":
+        raise ValueError(f"--denoiser: {config.denoiser} is a {about['kind']}")
+    return Ready(found, classifiers, denoise, tangents_of(config, denoise))
+
+
+def tangents_of(config: Config, denoise: Any) -> Any:
+    """A function from images of the denoiser's size to bases of their tangent spaces."""
+    if config.autoencoder is not None:
+        model, variables, _ = pags_jax.models.load(config.autoencoder, kind="autoencoder")
+        encode, decode = pags_jax.models.encoder(model, variables), pags_jax.models.decoder(model, variables)
+        return lambda x: manifolds.bases_at(decode, encode(x))
+    key, sigma = jax.random.key(config.seed), jnp.float32(config.tangent_sigma_pm1)
+    return lambda x: manifolds.denoiser_basis(denoise, x, key, sigma, rank=config.rank)
+
+
+def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]:
+    """A batch's rows, one for each classifier."""
+    (read,) = pags_jax.datasets.image_batches(
+        ready.found._replace(**_part(ready.found, batch, config.batch_size)),
+        batch_size=config.batch_size, seed=None, size=config.size, epochs=1,
+    )  # fmt: skip
+    x, y = pags_jax.images.to_float(read.x), jnp.asarray(read.y)
+    small = _resized(x, size=config.score_size, antialias=True)
+    kind = pags_jax.alignment.PAIRINGS[config.target]
+    score = _score(ready.denoise, small, y, jnp.float32(config.sigma_pm1), kind=kind)
+    basis = _enlarged(ready.tangents(small), size=config.size)
+    key = jax.random.fold_in(jax.random.key(seed), batch)
+    noise = jax.random.normal(key, (1, *x.shape), x.dtype)
+    weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
+    table, kept = [], {}
+    for name, apply_fn in ready.classifiers.items():
+        gradient = gradient_of(apply_fn, x, y, config.target)
+        seen = _resized(gradient, size=config.score_size, antialias=config.antialias)
+        cosine, similarity, _ = compare(seen, score, jnp.zeros((len(x), 1, *score.shape[1:])), weights)
+        share = _share(gradient, basis)
+        on, off = deviations(apply_fn, x, basis, noise, jnp.float32(config.eps))
+        found = (_right(apply_fn, x, y).astype(x.dtype), on, off, share, cosine, similarity)
+        kept[name] = values = dict(zip(MEASURES, map(np.asarray, placement.on_host(found)), strict=True))
+        rank = float(pags_jax.manifold.rank(basis).mean())
+        table.append({"classifier": name, "rank": rank, "images": len(x)} | measuring.means_of(dict(values)))
+    stacked = {name: np.stack([values[name] for values in kept.values()]) for name in MEASURES}
+    path = config.out / "values" / f"{store.unit_name({'batch': batch, 'seed': seed})}.npz"
+    measuring.save_arrays(path, stacked | {"path": np.array([str(p) for p in _part(ready.found, batch, config.batch_size)["paths"]])})
+    return table
