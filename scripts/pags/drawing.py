@@ -58,9 +58,9 @@ def ready_of(config: Any, sample: measuring.Sample, denoiser: Network, judge: An
     train = pags_jax.images.to_float(sample.data.train_x)
     gaussians = pags_jax.gaussians.fit(train, jnp.asarray(sample.data.train_y), classes=count, shrink=config.shrink)
     starts = {
-        "synthesis": (x, jnp.arange(len(x)) % count),
+        "synthesis": (x, jnp.arange(len(x), dtype=jnp.int32) % count),
         "denoising": (x + config.noise * jax.random.normal(keys[1], x.shape, x.dtype), y),
-        "in-painting": (jnp.where(known, x, train.mean(0)), y),
+        "in-painting": (jnp.where(known, x, train.mean(0, keepdims=True)), y),
         "counterfactual": (x, (y + 1) % count),
     }
     return Ready(x, starts, known, gaussians, count, denoiser, judge)

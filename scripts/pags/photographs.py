@@ -3,11 +3,11 @@
     python -m scripts.pags.photographs --folder imagenet/val --classifiers resnet50_l2_eps3.ckpt \
         --denoiser edm-imagenet-64x64-cond-adm.pkl --out runs/pags_photographs
 
-Srinivas et al. (2023), section 5.2. Images are read at the classifiers' size, and averaged down to the denoiser's: there
-scores are computed, to which gradients are resized as the authors do (bilinearly, without a filter; --antialias filters
-before), and tangent spaces, whose vectors are resized to the classifiers' size and made orthonormal again. Nothing is
-held but one batch: its tangent spaces are computed once, for all classifiers. A row for each batch and classifier, with
-the values of all images in ``values/``.
+Srinivas et al. (2023), section 5.2. Images are read at the classifiers' size, and averaged down to the denoiser's,
+where scores are computed. Gradients are resized to the scores' size as the authors do (bilinearly, without a filter;
+--antialias filters before); vectors of tangent spaces are resized to the classifiers' size and made orthonormal again.
+Nothing is held but one batch, whose tangent spaces are computed once for all classifiers. A row for each batch and
+classifier, with the values of all images in ``values/``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from scripts.harness import cli, compiling, names, placement, report, store
 from scripts.harness.experiment import Experiment, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import manifolds, measuring
-from scripts.pags.alignment import compare, gradient_of, score_of
+from scripts.pags.alignment import gradient_of
 from scripts.pags.robustness import deviations
 
 MEASURES = ("correct", "on", "off", "off_share", "cosine", "similarity")
@@ -50,7 +50,7 @@ class Config(cli.Common):
     size: cli.Count = 224
     """Height and width of the images that the classifiers see, in pixels."""
     score_size: cli.Count = 64
-    """Those that the denoiser and the autoencoder see; must divide --size or equal it, or be resized to: any does."""
+    """Those of the images that the denoiser and the autoencoder see."""
     images: cli.Count = 1000
     """Images in all."""
     batch_size: cli.Count = 8
@@ -115,16 +115,16 @@ def tangents_of(config: Config, denoise: Any) -> Any:
         encode, decode = pags_jax.models.encoder(model, variables), pags_jax.models.decoder(model, variables)
         return lambda x: manifolds.bases_at(decode, encode(x))
     key, sigma = jax.random.key(config.seed), jnp.float32(config.tangent_sigma_pm1)
-    return lambda x: manifolds.denoiser_basis(denoise, x, key, sigma, rank=config.rank)
+    return lambda x: _denoiser_basis(denoise, x, key, sigma, rank=config.rank)
 
 
 def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]:
     """A batch's rows, one for each classifier."""
-    (read,) = pags_jax.datasets.image_batches(
-        ready.found._replace(**_part(ready.found, batch, config.batch_size)),
-        batch_size=config.batch_size, seed=None, size=config.size, epochs=1,
-    )  # fmt: skip
-    x, y = pags_jax.images.to_float(read.x), jnp.asarray(read.y)
+    images = slice(batch * config.batch_size, (batch + 1) * config.batch_size)
+    part = ready.found._replace(paths=ready.found.paths[images], labels=ready.found.labels[images])
+    options = {"batch_size": len(part.paths), "seed": None, "size": config.size, "epochs": 1}
+    (read,) = pags_jax.datasets.image_batches(part, **options)
+    x, y = pags_jax.images.to_float(jnp.asarray(read.x)), jnp.asarray(read.y)
     small = _resized(x, size=config.score_size, antialias=True)
     kind = pags_jax.alignment.PAIRINGS[config.target]
     score = _score(ready.denoise, small, y, jnp.float32(config.sigma_pm1), kind=kind)
@@ -136,7 +136,7 @@ def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]
     for name, apply_fn in ready.classifiers.items():
         gradient = gradient_of(apply_fn, x, y, config.target)
         seen = _resized(gradient, size=config.score_size, antialias=config.antialias)
-        cosine, similarity, _ = compare(seen, score, jnp.zeros((len(x), 1, *score.shape[1:])), weights)
+        cosine, similarity = _compare(seen, score, weights)
         share = _share(gradient, basis)
         on, off = deviations(apply_fn, x, basis, noise, jnp.float32(config.eps))
         found = (_right(apply_fn, x, y).astype(x.dtype), on, off, share, cosine, similarity)
@@ -144,6 +144,77 @@ def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]
         rank = float(pags_jax.manifold.rank(basis).mean())
         table.append({"classifier": name, "rank": rank, "images": len(x)} | measuring.means_of(dict(values)))
     stacked = {name: np.stack([values[name] for values in kept.values()]) for name in MEASURES}
-    path = config.out / "values" / f"{store.unit_name({'batch': batch, 'seed': seed})}.npz"
-    measuring.save_arrays(path, stacked | {"path": np.array([str(p) for p in _part(ready.found, batch, config.batch_size)["paths"]])})
+    stacked["image"] = np.array([f"{path.parent.name}/{path.name}" for path in part.paths])
+    measuring.save_arrays(config.out / "values" / f"{store.unit_name({'batch': batch, 'seed': seed})}.npz", stacked)
     return table
+
+
+@compiling.compiled(static=("rank",))
+def _denoiser_basis(denoise, x, key, sigma, rank):
+    options = {"rank": rank, "key": key, "iterations": 8, "unroll": True, "chunk_size": 1}
+    return pags_jax.manifold.denoiser_basis(denoise, x, sigma_pm1=sigma, **options)
+
+
+@compiling.compiled(static=("size", "antialias"))
+def _resized(maps, size, antialias):
+    return pags_jax.alignment.resize(maps, size, antialias=antialias)
+
+
+@compiling.compiled(static=("size",))
+def _enlarged(basis, size):
+    return pags_jax.bases.resize(basis, size)
+
+
+@compiling.compiled(static=("kind",))
+def _score(denoise, x, y, sigma, *, kind):
+    def of(denoiser):
+        return pags_jax.scores.score(denoiser, x, sigma_pm1=sigma)
+
+    if kind == "unconditional":
+        return of(denoise)
+    return of(denoise.of(y)) - (of(denoise) if kind == "bayes" else 0)
+
+
+@compiling.compiled(images=False)
+def _compare(gradient, score, weights):
+    similarity = pags_jax.alignment.perceptual_similarity(gradient, score, weights=weights)
+    return pags_jax.alignment.cosine(gradient, score), similarity
+
+
+@compiling.compiled(images=False)
+def _share(gradient, basis):
+    return pags_jax.robustness.off_manifold_share(gradient, basis)
+
+
+@compiling.compiled()
+def _right(apply_fn, x, y):
+    return pags_jax.evaluation.correct(apply_fn, x, y)
+
+
+def section(results: Results) -> list[report.Block]:
+    """Means over all images, each batch by its number of images that have every measure."""
+    lines = []
+    for name in dict.fromkeys(row["classifier"] for row in results.rows):
+        part = report.where(results.rows, classifier=name)
+        counts = [row["images"] - row["invalid"] for row in part]
+        line: Row = {"classifier": Path(name).name, "images": sum(counts)}
+        for measure in MEASURES:
+            known = [(row[measure], n) for row, n in zip(part, counts, strict=True) if row[measure] is not None]
+            line[measure] = float(np.average(*zip(*known, strict=True))) if known else None
+        lines.append(line)
+    columns = {"classifier": "classifier", "images": "images", "correct": "accuracy", "on": "on-manifold deviation"}
+    columns |= {"off": "off-manifold deviation", "off_share": "off-manifold share", "cosine": "cosine"}
+    return [
+        "Published classifiers on the same images, directions and noise: how far unit directions on and off the "
+        "manifold move the probabilities, which share of the gradient is off it, and how it compares with the score.",
+        report.Table(lines, "All measures.", columns=columns | {"similarity": "1 - LPIPS"}, digits=3),
+    ]
+
+
+EXPERIMENT = Experiment(
+    "pags_photographs", Config, plan, rows_of, setup=setup, inputs=inputs,
+    heading="Published classifiers on photographs", section=section,
+)  # fmt: skip
+
+if __name__ == "__main__":
+    sys.exit(EXPERIMENT.run())
