@@ -200,7 +200,8 @@ def section(results: Results) -> list[report.Block]:
         line: Row = {"classifier": Path(name).name, "images": sum(counts)}
         for measure in MEASURES:
             known = [(row[measure], n) for row, n in zip(part, counts, strict=True) if row[measure] is not None]
-            line[measure] = float(np.average(*zip(*known, strict=True))) if known else None
+            total = sum(n for _, n in known)
+            line[measure] = sum(value * n for value, n in known) / total if total else None
         lines.append(line)
     columns = {"classifier": "classifier", "images": "images", "correct": "accuracy", "on": "on-manifold deviation"}
     columns |= {"off": "off-manifold deviation", "off_share": "off-manifold share", "cosine": "cosine"}

@@ -66,7 +66,7 @@ def values(run):
 
 
 def test_measures_are_those_of_the_pieces_and_of_the_image_alone(runs):
-    """All but the deviations, whose noise is of the batch, are the same in other batches, and as put together by hand."""
+    """All but the deviations, whose noise is of the batch, are the same in other batches, and as put together here."""
     by_four, by_three = values(runs / "by4"), values(runs / "by3")
     assert sorted(by_four) == sorted(by_three) == [f"n0{label}/{k}.png" for label in range(3) for k in range(2)]
     for name, found in by_four.items():
