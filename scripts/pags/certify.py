@@ -17,10 +17,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from scripts.harness import cli, compiling, placement, plot, report
-from scripts.harness.experiment import Experiment, Results, Row
+from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import explain, manifolds, measuring
 from scripts.pags.alignment import SMOOTHED
+from scripts.pags.robustness import NAMED
 
 DENOISED, UNDEFENDED = "undefended, denoised", "undefended"
 
@@ -155,6 +156,7 @@ def section(results: Results) -> list[report.Block]:
 EXPERIMENT = Experiment(
     "pags_certify", Config, plan, rows_of, setup=setup, inputs=inputs, draw=draw,
     heading="Certified accuracy", section=section,
+    parts=(Part({"full": {"sigmas": (0.25,), "samples": 500, "denoised_samples": 100}, "paper": {}}, reads=NAMED),),
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from scripts.harness import cli, plot, report, store
-from scripts.harness.experiment import Experiment, Results, Row
+from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import accuracy, explain, fit, manifolds, measuring, train
 from scripts.pags.alignment import gradient_of, score_of
+from scripts.pags.robustness import NAMED
 
 ALIGNED = "score_alignment"
 _AS_THERE = (
@@ -183,6 +184,7 @@ def section(results: Results) -> list[report.Block]:
 EXPERIMENT = Experiment(
     "pags_converse", Config, plan, rows_of, setup=setup, inputs=inputs, draw=draw,
     heading="Does robustness follow from alignment?", section=section,
+    parts=(Part({"paper": {}}, reads=NAMED),),
 )  # fmt: skip
 
 if __name__ == "__main__":

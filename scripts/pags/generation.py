@@ -19,9 +19,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scripts.harness import cli, names, plot, report, store
-from scripts.harness.experiment import Experiment, Results, Row
+from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jnp, pags_jax
 from scripts.pags import accuracy, drawing, explain, generative, manifolds, measuring
+from scripts.pags.robustness import FILES, NAMED
 
 DENOISER = "denoiser"
 """What the denoiser is called among the losses."""
@@ -179,6 +180,7 @@ def section(results: Results) -> list[report.Block]:
 EXPERIMENT = Experiment(
     "pags_generation", Config, plan, rows_of, setup=setup, inputs=inputs, keep=keep, draw=draw,
     heading="What robust gradients can draw", section=section,
+    parts=(Part({"full": {}, "paper": {}, "cifar10": {}}, reads=NAMED, files=FILES),),
 )  # fmt: skip
 
 if __name__ == "__main__":
