@@ -109,13 +109,18 @@ def setup(config: Config) -> Ready:
 
 
 def tangents_of(config: Config, denoise: Any) -> Any:
-    """A function from images of the denoiser's size to bases of their tangent spaces."""
+    """A function from images of the denoiser's size, and a key of each, to bases of their tangent spaces."""
     if config.autoencoder is not None:
         model, variables, _ = pags_jax.models.load(config.autoencoder, kind="autoencoder")
         encode, decode = pags_jax.models.encoder(model, variables), pags_jax.models.decoder(model, variables)
-        return lambda x: manifolds.bases_at(decode, encode(x))
-    key, sigma = jax.random.key(config.seed), jnp.float32(config.tangent_sigma_pm1)
-    return lambda x: _denoiser_basis(denoise, x, key, sigma, rank=config.rank)
+        return lambda x, keys: manifolds.bases_at(decode, encode(x))
+    sigma = jnp.float32(config.tangent_sigma_pm1)
+
+    def one_by_one(x, keys):
+        bases = [_denoiser_basis(denoise, x[k : k + 1], key, sigma, rank=config.rank) for k, key in enumerate(keys)]
+        return jnp.concatenate(bases)
+
+    return one_by_one
 
 
 def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]:
@@ -128,9 +133,10 @@ def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]
     small = _resized(x, size=config.score_size, antialias=True)
     kind = pags_jax.alignment.PAIRINGS[config.target]
     score = _score(ready.denoise, small, y, jnp.float32(config.sigma_pm1), kind=kind)
-    basis = _enlarged(ready.tangents(small), size=config.size)
-    key = jax.random.fold_in(jax.random.key(seed), batch)
-    noise = jax.random.normal(key, (1, *x.shape), x.dtype)
+    # Of each image, whatever batch it is in.
+    keys = [jax.random.split(jax.random.fold_in(jax.random.key(seed), images.start + k)) for k in range(len(x))]
+    basis = _enlarged(ready.tangents(small, [key for key, _ in keys]), size=config.size)
+    noise = jnp.stack([jax.random.normal(key, x.shape[1:], x.dtype) for _, key in keys])[None]
     weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
     table, kept = [], {}
     for name, apply_fn in ready.classifiers.items():
@@ -151,7 +157,7 @@ def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]
 
 @compiling.compiled(static=("rank",))
 def _denoiser_basis(denoise, x, key, sigma, rank):
-    options = {"rank": rank, "key": key, "iterations": 8, "unroll": True, "chunk_size": 1}
+    options = {"rank": rank, "key": key, "iterations": 8, "unroll": True}
     return pags_jax.manifold.denoiser_basis(denoise, x, sigma_pm1=sigma, **options)
 
 

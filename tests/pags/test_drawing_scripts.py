@@ -13,6 +13,7 @@ from scripts.pags import certify, converse, drawing, measuring, train
 from scripts.pags import generation as generation_script
 from tests.pags.test_train_script import sample
 
+pytestmark = pytest.mark.slow
 TRAIN = ("--epochs", "1", "--batch-size", "27", "--attack-eps", "0.5", "--attack-steps", "1", "--strengths", "0.3")
 SIZES = ("--images", "6", "--steps", "3", "--sample-steps", "2", "--square", "3", "--shrink", "2")
 
