@@ -28,7 +28,7 @@ class Ready(NamedTuple):
         starts: Of each task the images that it begins with, and the classes to lead to.
         known: Which pixels are kept in in-painting.
         gaussians: Those of the classes, which synthesis begins with.
-        classes: Their number.
+        classes: Their names.
         denoiser: The network that is the ceiling.
         judge: A classifier that judges, or None.
     """
@@ -37,7 +37,7 @@ class Ready(NamedTuple):
     starts: dict[str, tuple[Any, Any]]
     known: Any
     gaussians: Any
-    classes: int
+    classes: tuple[str, ...]
     denoiser: Network
     judge: Any
 
@@ -63,7 +63,7 @@ def ready_of(config: Any, sample: measuring.Sample, denoiser: Network, judge: An
         "in-painting": (jnp.where(known, x, train.mean(0, keepdims=True)), y),
         "counterfactual": (x, (y + 1) % count),
     }
-    return Ready(x, starts, known, gaussians, count, denoiser, judge)
+    return Ready(x, starts, known, gaussians, sample.data.classes, denoiser, judge)
 
 
 def ascended(config: Any, ready: Ready, apply_fn: Any) -> dict[str, Made]:
@@ -128,7 +128,7 @@ def measures(ready: Ready, task: str, made: Made) -> Row:
     row["judged"] = None if ready.judge is None else float(_right(ready.judge, made.images, y).mean())
     row["judged_start"] = None if ready.judge is None else float(_right(ready.judge, made.start, y).mean())
     if task == "synthesis":  # Beside the next image of the same class.
-        row |= mean_of("diversity", _lpips(made.images, jnp.roll(made.images, ready.classes, 0)))
+        row |= mean_of("diversity", _lpips(made.images, jnp.roll(made.images, len(ready.classes), 0)))
     elif task != "counterfactual":
         mask = ~ready.known if task == "in-painting" else jnp.ones(truth.shape, bool)
         for name, found in (("start", made.start), ("result", made.images)):

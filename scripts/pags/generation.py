@@ -108,9 +108,10 @@ def setup(config: Config) -> drawing.Ready:
 
 
 def keep(config: Config, ready: drawing.Ready) -> None:
-    """Keep the first images, as they are and where the tasks begin."""
+    """Keep the first images, as they are and where the tasks begin, and the names of the classes to lead to."""
     arrays = {task: jnp.clip(start, 0, 1)[:SHOWN] for task, (start, _) in ready.starts.items()}
-    measuring.save_arrays(config.out / "images" / "start.npz", {"truth": ready.truth[:SHOWN], **arrays})
+    names_ = {f"{task} to": np.array(ready.classes)[np.asarray(y[:SHOWN])] for task, (_, y) in ready.starts.items()}
+    measuring.save_arrays(config.out / "images" / "start.npz", {"truth": ready.truth[:SHOWN], **arrays, **names_})
 
 
 def rows_of(config: Config, ready: drawing.Ready, **unit: Any) -> list[Row]:
@@ -135,11 +136,19 @@ def draw(config: Config, table: list[Row]) -> None:
     for task in drawing.TASKS:
         lines = {} if task == "synthesis" else {"image": starts["truth"]}
         lines |= {"start": starts[task]} if task in ("denoising", "in-painting") else {}
-        for row in report.where(table, task=task):
+        for row in in_order(report.where(table, task=task)):
             with np.load(folder / f"{row['unit']}.npz", allow_pickle=False) as file:
                 lines[label_of(row)] = file[task]
+        to = starts[f"{task} to"].tolist() if task in ("synthesis", "counterfactual") else ()
+        title = task.capitalize() + (" to the class below" if to else "")
         path = config.out / f"{task.replace('-', '')}.png"
-        generative.panel(np.stack(list(lines.values())), path, labels=list(lines), title=task.capitalize())
+        generative.panel(np.stack(list(lines.values())), path, labels=list(lines), title=title, columns=to)
+
+
+def in_order(table: list[Row]) -> list[Row]:
+    """The undefended model first, the denoiser last."""
+    order = [*pags_jax.recipes.RECIPES, DENOISER]
+    return sorted(table, key=lambda row: order.index(row["loss"]))
 
 
 def label_of(row: Row) -> str:
@@ -161,7 +170,7 @@ def section(results: Results) -> list[report.Block]:
     lines = [
         {"task": task, "model": label_of(row)} | {title: row.get(column) for column, title in COLUMNS.items()}
         for task in drawing.TASKS
-        for row in report.where(results.rows, task=task)
+        for row in in_order(report.where(results.rows, task=task))
     ]
     return [
         "Images that the gradients of classifiers draw, within a radius of where they begin. Judged right: the share "
