@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TASKS = ("synthesis", "denoising", "in-painting", "counterfactual")
 Network = tuple[Any, Any]
 """A denoiser's network and its variables."""
-SAMPLE_SIGMA, REDRAWN_SIGMA = 20.0, 1.0
+SAMPLE_SIGMA, REDRAWN_SIGMA = 20.0, 3.0
 """Noise levels, for images in [-1, 1], that samples and counterfactuals of the denoiser begin with."""
 
 
@@ -43,10 +43,10 @@ class Ready(NamedTuple):
 
 
 class Made(NamedTuple):
-    """Images of a task in [0, 1], where they began, and whether the classifier that drew them sees the class."""
+    """Images of a task in [0, 1], where they began unless in noise, and whether their classifier sees the class."""
 
     images: Any
-    start: Any
+    start: Any = None
     reached: Any = None
 
 
@@ -107,7 +107,8 @@ def drawn(config: Any, ready: Ready) -> dict[str, Made]:
             images = pags_jax.sampling.inpaint(of_class, x, ready.known, levels, key=key, step=_heun_step)
         else:
             images = scores.sample(of_class, x / REDRAWN_SIGMA + noise, low, step=_heun_step)
-        made[task] = Made(jnp.clip((images + 1) / 2, 0, 1), jnp.clip(start, 0, 1))
+        began = None if task == "synthesis" else jnp.clip(start, 0, 1)
+        made[task] = Made(jnp.clip((images + 1) / 2, 0, 1), began)
     return made
 
 
@@ -125,8 +126,9 @@ def measures(ready: Ready, task: str, made: Made) -> Row:
     """How well a task was done: means over images with their standard errors."""
     truth, y = ready.truth, ready.starts[task][1]
     row: Row = {"reached": None if made.reached is None else float(made.reached.mean())}
-    row["judged"] = None if ready.judge is None else float(_right(ready.judge, made.images, y).mean())
-    row["judged_start"] = None if ready.judge is None else float(_right(ready.judge, made.start, y).mean())
+    for name, images in (("judged", made.images), ("judged_start", made.start)):
+        known = ready.judge is not None and images is not None
+        row[name] = float(_right(ready.judge, images, y).mean()) if known else None
     if task == "synthesis":  # Beside the next image of the same class.
         row |= mean_of("diversity", _lpips(made.images, jnp.roll(made.images, len(ready.classes), 0)))
     elif task != "counterfactual":
