@@ -30,6 +30,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``intervals`` | ``fairness_interval``: group rates of the retrained model, without retraining |
 | ``heads`` | a certified fair linear head on features, two classes or many; the price of private features |
 | ``private_training`` | DP-SGD by jax-privacy, for those features (extra ``private``, imported by itself) |
+| ``networks`` | a small network and its training, for audits and for features |
 | ``metrics`` | ``group_metrics``: accuracy and fairness by group |
 | ``thresholds`` | group thresholds, refitted on what remains |
 | ``deletion`` | deletion requests on your own table: the wing with files, a Python API, the command ``fmu-delete`` |

@@ -9,7 +9,6 @@ and the undefended model behind the denoiser. An image counts if its class is ri
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -117,7 +116,7 @@ def rows_of(config: Config, ready: Ready, *, classifier: str, sigma: float, seed
     ]
 
 
-@compiling.compiled(static=("samples", "selection_samples", "alpha"))
+@compiling.compiled("samples", "selection_samples", "alpha")
 def _certify(apply_fn, x, key, sigma, *, samples, selection_samples, alpha):
     options = {"samples": samples, "selection_samples": selection_samples, "alpha": alpha}
     return pags_jax.smoothing.certify(apply_fn, x, key=key, sigma=sigma, **options)
@@ -130,7 +129,7 @@ def draw(config: Config, table: list[Row]) -> None:
     for panel, sigma in zip(axes[0], sigmas, strict=True):
         plot.lines(panel, report.where(table, sigma=sigma), x="radius", y="accuracy", by="classifier")
         panel.set(xlabel="L2 radius, pixels in [0, 1]", ylabel="certified accuracy", ylim=(0, 1))
-    plot.legend(made, columns=3)
+    plot.draw_legend(made, columns=3)
     plot.save(made, config.out / "certified.png")
 
 
@@ -154,10 +153,8 @@ def section(results: Results) -> list[report.Block]:
 
 
 EXPERIMENT = Experiment(
-    "pags_certify", Config, plan, rows_of, setup=setup, inputs=inputs, draw=draw,
+    "pags_certify", Config, rows_of, plan, setup=setup, inputs=inputs, draw=draw,
     heading="Certified accuracy", section=section,
     parts=(Part({"full": {"sigmas": (0.25,), "samples": 500, "denoised_samples": 100}, "paper": {}}, reads=NAMED),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

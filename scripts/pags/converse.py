@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from scripts.harness import cli, plot, report, store
+from scripts.harness import cli, compiling, plot, report, store
 from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import accuracy, explain, fit, manifolds, measuring, train
-from scripts.pags.alignment import gradient_of, score_of
 from scripts.pags.robustness import NAMED
 
 ALIGNED = "score_alignment"
@@ -28,6 +27,8 @@ _AS_THERE = (
     "learning_rate", "clip", "weight_decay", "augment", "validation", "train_rows",
 )  # fmt: skip
 """Fields of the sweep's configuration that the new models are trained by."""
+_HYPER = ("epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip")
+"""Those of them that vary over a sweep or its length."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,16 @@ class Ready(NamedTuple):
     sample: measuring.Sample
     network: tuple[Any, Any]
     loss: Any
+
+
+class Attacked(NamedTuple):
+    """How models are attacked, as `accuracy.columns` reads it."""
+
+    attack_eps: tuple[float, ...]
+    attack_steps: int
+    norm: str = "l2"
+    attack: str = "pgd"
+    attack_rows: int | None = None
 
 
 def plan(config: Config) -> list[dict[str, Any]]:
@@ -97,26 +108,29 @@ def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
         (row,) = (r for r in measuring.trained_rows(config.trained) if unit.items() <= r.items())
         model, variables, _ = pags_jax.models.load(config.trained / row["weights"], kind="classifier")
     data, apply_fn = ready.sample.data, pags_jax.models.evaluator(model, variables)
-    options: dict[str, Any] = {"key": jax.random.key(config.seed), "steps": config.steps}
-    test = jnp.asarray(data.test_x), jnp.asarray(data.test_y)
-    clean = accuracy.accuracies(model, variables, *test, eps=(), **options).clean
     x, y = ready.sample.x, ready.sample.y
-    pixels = jnp.asarray(jnp.rint(255 * x), jnp.uint8)
+    seen = {"few": (jnp.asarray(jnp.rint(255 * x), jnp.uint8), y)}
+    whole = {"test": (jnp.asarray(data.test_x), jnp.asarray(data.test_y))}
+    how = Attacked((config.eps,), config.steps)
+    key = jax.random.key(config.seed)
+    clean = accuracy.columns(how._replace(attack_eps=()), model, variables, whole, key=key)["test_accuracy"]
     attacked = {
-        attack: accuracy.accuracies(model, variables, pixels, y, eps=(config.eps,), attack=attack, **options)
+        attack: accuracy.columns(how._replace(attack=attack), model, variables, seen, key=key)
         for attack in ("pgd", "ensemble")
     }
-    score = score_of(pags_jax.scores.denoiser(*ready.network, y), x, jnp.float32(config.sigma_pm1))
-    cosine = pags_jax.alignment.cosine(gradient_of(apply_fn, x, y, "logit"), score)
+    denoise, sigma = pags_jax.scores.denoiser(*ready.network, y), jnp.float32(config.sigma_pm1)
+    score = compiling.jitted(pags_jax.scores.score)(denoise, x, sigma_pm1=sigma)
+    gradient = compiling.jitted(pags_jax.gradients.input_gradients, "target")(apply_fn, x, y, target="logit")
+    cosine = pags_jax.alignment.cosine(gradient, score)
     row: Row = {"failure": None, "test_accuracy": clean, "eps_l2": config.eps, "cosine": float(jnp.nanmean(cosine))}
-    row |= {attack: found.attacked[0] for attack, found in attacked.items()}
-    return [row | {f"{attack}_no_gradient": found.no_gradient[0] for attack, found in attacked.items()}]
+    row |= {attack: found["few_attacked"][0] for attack, found in attacked.items()}
+    return [row | {f"{attack}_no_gradient": found["few_no_gradient"][0] for attack, found in attacked.items()}]
 
 
 def trained(config: Config, ready: Ready, unit: dict[str, Any]) -> tuple[Any, Any]:
     """Train a model towards the score, as the sweep's were trained, and save it."""
     how, data = ready.how, ready.sample.data
-    split = train.split_of(how, data, unit["seed"])
+    split = pags_jax.recipes.hold_out(data, how.validation, seed=unit["seed"], train_rows=how.train_rows)
     architecture = {name: getattr(how, name) for name in ("activation", "stem", "width", "dtype")}
     task = pags_jax.training.Task(
         pags_jax.models.create(how.model, classes=len(data.classes), **architecture),
@@ -125,7 +139,10 @@ def trained(config: Config, ready: Ready, unit: dict[str, Any]) -> tuple[Any, An
         how.batch_size,
     )
     per_epoch = pags_jax.training.steps_per_epoch(task, len(split.train[0]))
-    hyper = train.hyper_of(how, {"loss": "cross_entropy", "strength": unit["strength"]}, per_epoch)
+    hyper = pags_jax.recipes.hyper(
+        "cross_entropy", unit["strength"], steps_per_epoch=per_epoch, unit="own",
+        **{name: getattr(how, name) for name in _HYPER},
+    )  # fmt: skip
     key, _ = jax.random.split(jax.random.key(unit["seed"]))  # As in `train.row_of`.
     done, _ = fit.fit(
         task, hyper, *split.train, key=key, epochs=how.epochs, fingerprint=unit, save_minutes=how.save_minutes,
@@ -162,7 +179,7 @@ def draw(config: Config, table: list[Row]) -> None:
             options = {"linestyle": "none", "marker": look.marker, "color": look.color}
             panel.plot([row["cosine"]], [row[column]], label=label_of(row), **options)
         panel.set(xlabel="cosine of the logit's gradient and the score", ylabel="accuracy", ylim=(0, 1))
-    plot.legend(made, columns=3)
+    plot.draw_legend(made, columns=3)
     plot.save(made, config.out / "converse.png")
 
 
@@ -182,10 +199,8 @@ def section(results: Results) -> list[report.Block]:
 
 
 EXPERIMENT = Experiment(
-    "pags_converse", Config, plan, rows_of, setup=setup, inputs=inputs, draw=draw,
+    "pags_converse", Config, rows_of, plan, setup=setup, inputs=inputs, draw=draw,
     heading="Does robustness follow from alignment?", section=section,
     parts=(Part({"paper": {}}, reads=NAMED),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -53,8 +53,9 @@ class Made(NamedTuple):
 def ready_of(config: Any, sample: measuring.Sample, denoiser: Network, judge: Any) -> Ready:
     """The starts of all tasks, by the configuration of `scripts.pags.generation`."""
     x, y, count = sample.x, sample.y, len(sample.data.classes)
+    n, height, width, channels = x.shape
     keys = jax.random.split(jax.random.key(config.seed), 2)
-    known = pags_jax.generation.outside_square(keys[0], x.shape, config.square)
+    known = pags_jax.generation.outside_square(keys[0], (n, height, width, channels), config.square)
     train = pags_jax.images.to_float(sample.data.train_x)
     gaussians = pags_jax.gaussians.fit(train, jnp.asarray(sample.data.train_y), classes=count, shrink=config.shrink)
     starts = {
@@ -77,7 +78,7 @@ def ascended(config: Any, ready: Ready, apply_fn: Any) -> dict[str, Made]:
     return made
 
 
-@compiling.compiled(static=("task", "steps"))
+@compiling.compiled("task", "steps")
 def _ascended(apply_fn, start, y, eps, key, given, *, task, steps):
     generation, ascent = pags_jax.generation, {"eps_l2": eps, "steps": steps}
     if task == "synthesis":

@@ -11,7 +11,6 @@ for one class differ, as LPIPS between pairs. A radius bounds each ascent; the d
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -187,10 +186,8 @@ def section(results: Results) -> list[report.Block]:
 
 
 EXPERIMENT = Experiment(
-    "pags_generation", Config, plan, rows_of, setup=setup, inputs=inputs, keep=keep, draw=draw,
+    "pags_generation", Config, rows_of, plan, setup=setup, inputs=inputs, keep=keep, draw=draw,
     heading="What robust gradients can draw", section=section,
     parts=(Part({"full": {}, "paper": {}, "cifar10": {}}, reads=NAMED, files=FILES),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -13,7 +13,6 @@ classifier, with the values of all images in ``values/``.
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -24,8 +23,6 @@ from scripts.harness import cli, compiling, names, placement, report, store
 from scripts.harness.experiment import Experiment, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import manifolds, measuring
-from scripts.pags.alignment import gradient_of
-from scripts.pags.robustness import deviations
 
 MEASURES = ("correct", "on", "off", "off_share", "cosine", "similarity")
 
@@ -139,39 +136,42 @@ def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]
     noise = jnp.stack([jax.random.normal(key, x.shape[1:], x.dtype) for _, key in keys])[None]
     weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
     table, kept = [], {}
+    gradient_of = compiling.jitted(pags_jax.gradients.input_gradients, "target")
+    deviations = compiling.jitted(pags_jax.robustness.manifold_robustness)
     for name, apply_fn in ready.classifiers.items():
-        gradient = gradient_of(apply_fn, x, y, config.target)
+        gradient = gradient_of(apply_fn, x, y, target=config.target)
         seen = _resized(gradient, size=config.score_size, antialias=config.antialias)
         cosine, similarity = _compare(seen, score, weights)
         share = _share(gradient, basis)
-        on, off = deviations(apply_fn, x, basis, noise, jnp.float32(config.eps))
+        on, off = deviations(apply_fn, x, basis, noise=noise, eps_l2=jnp.float32(config.eps))
         found = (_right(apply_fn, x, y).astype(x.dtype), on, off, share, cosine, similarity)
-        kept[name] = values = dict(zip(MEASURES, map(np.asarray, placement.on_host(found)), strict=True))
+        values: Row = dict(zip(MEASURES, map(np.asarray, placement.on_host(found)), strict=True))
+        kept[name] = values
         rank = float(pags_jax.manifold.rank(basis).mean())
-        table.append({"classifier": name, "rank": rank, "images": len(x)} | measuring.means_of(dict(values)))
+        table.append({"classifier": name, "rank": rank, "images": len(x)} | measuring.means_of({**values}))
     stacked = {name: np.stack([values[name] for values in kept.values()]) for name in MEASURES}
     stacked["image"] = np.array([f"{path.parent.name}/{path.name}" for path in part.paths])
     measuring.save_arrays(config.out / "values" / f"{store.unit_name({'batch': batch, 'seed': seed})}.npz", stacked)
     return table
 
 
-@compiling.compiled(static=("rank",))
+@compiling.compiled("rank")
 def _denoiser_basis(denoise, x, key, sigma, rank):
     options = {"rank": rank, "key": key, "iterations": 8, "unroll": True}
     return pags_jax.manifold.denoiser_basis(denoise, x, sigma_pm1=sigma, **options)
 
 
-@compiling.compiled(static=("size", "antialias"))
+@compiling.compiled("size", "antialias")
 def _resized(maps, size, antialias):
     return pags_jax.alignment.resize(maps, size, antialias=antialias)
 
 
-@compiling.compiled(static=("size",))
+@compiling.compiled("size")
 def _enlarged(basis, size):
     return pags_jax.bases.resize(basis, size)
 
 
-@compiling.compiled(static=("kind",))
+@compiling.compiled("kind")
 def _score(denoise, x, y, sigma, *, kind):
     def of(denoiser):
         return pags_jax.scores.score(denoiser, x, sigma_pm1=sigma)
@@ -219,9 +219,7 @@ def section(results: Results) -> list[report.Block]:
 
 
 EXPERIMENT = Experiment(
-    "pags_photographs", Config, plan, rows_of, setup=setup, inputs=inputs,
+    "pags_photographs", Config, rows_of, plan, setup=setup, inputs=inputs,
     heading="Published classifiers on photographs", section=section,
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)
