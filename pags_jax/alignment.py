@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from pags_jax.chunks import check_counts
 from pags_jax.convolution import LAYOUT
 from pags_jax.datasets.lpips_weights import LpipsWeights, load_lpips_weights
 from pags_jax.gradients import Target
@@ -115,6 +116,31 @@ def perceptual_similarity(
       ValueError: as ``lpips``.
     """
     return 1 - lpips(unit_scale(a), unit_scale(b), weights=weights)
+
+
+def resize(maps: Float[Array, "n h w c"], size: int, *, antialias: bool = False) -> Float[Array, "n size size c"]:
+    """Maps of another height and width, bilinearly, such as gradients at 224 pixels beside scores at 64.
+
+    Without ``antialias`` it is what the reference does with gradients, `torchvision`'s ``Resize`` of a tensor, which
+    takes four neighbours of each place and passes over the pixels between; with it, all pixels count.
+
+    Args:
+      maps: gradients, scores or images.
+      size: the new height and width.
+      antialias: filter maps that are made smaller.
+
+    Raises:
+      ValueError: a size below 1, or maps of another shape or type.
+
+    >>> resize(jnp.arange(4.0).reshape(1, 4, 1, 1) * jnp.ones((1, 4, 4, 1)), 2)[0, :, 0, 0].tolist()
+    [0.5, 2.5]
+    """
+    check_counts(size=size)
+    _check_maps(maps)
+    if jnp.ndim(maps) != 4:
+        raise ValueError(f"expected maps (n, height, width, channels), got the shape {jnp.shape(maps)}")
+    n, _, _, channels = jnp.shape(maps)
+    return jax.image.resize(maps, (n, size, size, channels), "bilinear", antialias=antialias)
 
 
 def lpips(

@@ -107,6 +107,35 @@ def restrict(basis: Float[Array, "n k ..."], mask: Bool[Array, "n ..."]) -> Floa
     return jax.vmap(lambda vectors, mask: span(jnp.where(mask[None], vectors, 0), None))(basis, mask)
 
 
+def resize(basis: Float[Array, "n k h w c"], size: int) -> Float[Array, "n k size size c"]:
+    """A basis of the tangent space of resized images: each vector is resized bilinearly, and they are orthonormalised.
+
+    Resizing is linear, so that the tangents of resized images are the resized tangents. For classifiers of larger
+    images than those that an autoencoder or a denoiser was trained on.
+
+    Args:
+      basis: of each image's tangent space.
+      size: height and width of the resized images, at least those of the images: smaller ones lose directions.
+
+    Returns:
+      The basis; ``basis`` itself, to rounding, if the size is theirs.
+
+    Raises:
+      ValueError: a smaller size, or a basis of no images.
+
+    >>> resize(jnp.full((1, 1, 2, 2, 1), 0.5), 4).shape
+    (1, 1, 4, 4, 1)
+    """
+    if basis.ndim != 5 or size < max(basis.shape[2:4]):
+        raise ValueError(f"`size` must be at least that of images (n, k, h, w, c), got {size} for {basis.shape}")
+
+    def one(vectors):
+        shape = (len(vectors), size, size, vectors.shape[-1])
+        return span(jax.image.resize(vectors, shape, "bilinear"), None)
+
+    return jax.vmap(one)(basis)
+
+
 def span(vectors: Float[Array, "m ..."], rtol: Any, floor: Any = 0) -> Float[Array, "k ..."]:
     """Left singular vectors of the matrix whose columns are the ``(m, ...)`` vectors, those of value zero as zeros.
 

@@ -12,7 +12,8 @@ NAMES = (
     "fmu_releases", "fmu_release_curves", "fmu_faults", "fmu_audit", "fmu_groups", "fmu_embeddings",
     "fmu_image_heads", "fmu_deep_audit",
     "pags_train", "pags_autoencoder", "pags_score", "pags_robustness", "pags_alignment", "pags_distractor",
-    "pags_answers", "pags_figures", "pags_bayes",
+    "pags_answers", "pags_figures", "pags_generation", "pags_certify", "pags_converse",
+    "pags_photographs", "pags_bayes",
 )  # fmt: skip
 
 

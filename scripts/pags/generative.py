@@ -135,14 +135,14 @@ def mean_over(function: Callable[..., Any], *columns: Any, batch_size: int = 500
     return float(np.concatenate(parts).mean(dtype=np.float64))
 
 
-def panel(images: np.ndarray, path: Path, *, labels: list[str], title: str) -> Path:
-    """Draw a grid of images as PNG."""
+def panel(images: np.ndarray, path: Path, *, labels: Sequence[str], title: str, columns: Sequence[str] = ()) -> Path:
+    """Draw a grid of images as PNG, with labels of its lines, and perhaps of its columns."""
     count, across, height, width, channels = images.shape
     tiled = np.clip(images, 0, 1).transpose(0, 2, 1, 3, 4).reshape(count * height, across * width, channels)
     made, axes = plot.figure(width=0.5 * across + 1.5, height=0.5 * count * height / width + 0.6, titles=(title,))
     axes[0, 0].imshow(tiled if channels == 3 else tiled[:, :, 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes[0, 0].set_yticks(height * (np.arange(count) + 0.5), labels)
-    axes[0, 0].set_xticks([])
+    axes[0, 0].set_xticks(width * (np.arange(len(columns)) + 0.5), columns, fontsize=5)
     axes[0, 0].grid(visible=False)
     return plot.save(made, path)
 

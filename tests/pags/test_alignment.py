@@ -301,3 +301,15 @@ def test_what_cannot_be_used_is_refused(call, said, monkeypatch):
         monkeypatch.setitem(globals(), function, inspect.unwrap(getattr(alignment, function)))
     with pytest.raises(ValueError, match=said):
         call()
+
+
+def test_smaller_maps_are_means_of_the_neighbours_of_each_place():
+    """As torchvision's Resize of a tensor without antialiasing; with it, all pixels between count."""
+    maps = np.random.default_rng(0).normal(size=(2, 12, 12, 3))
+    half, third = (np.asarray(alignment.resize(jnp.asarray(maps), size)) for size in (6, 4))
+    np.testing.assert_allclose(half, maps.reshape(2, 6, 2, 6, 2, 3).mean((2, 4)), atol=1e-12)
+    np.testing.assert_allclose(third, maps[:, 1::3, 1::3], atol=1e-12)  # The middle of each block alone.
+    smooth = np.asarray(alignment.resize(jnp.asarray(maps), 4, antialias=True))
+    assert smooth.var() < 0.5 * third.var()
+    with pytest.raises(ValueError, match="`size` must be"):
+        alignment.resize(jnp.asarray(maps), 0)

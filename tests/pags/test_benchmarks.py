@@ -1,10 +1,12 @@
+import gzip
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import measure, pags_cases, pags_gradients, pags_measures, pags_training
+from benchmarks import measure, pags_cases, pags_fashion, pags_gradients, pags_measures, pags_training
+from scripts import registry
 from scripts.harness import cli
 
 SMOKE = ["--models", "lenet", "--batch-size", "8"]
@@ -124,3 +126,28 @@ def test_a_part_of_the_cases_replaces_its_rows_alone(tmp_path, capsys):
 
 def test_difference_is_relative():
     assert pags_cases.difference(np.array([3.0, 0.0]), np.array([3.0, 4.0])) == pytest.approx(0.8)
+
+
+def test_every_step_of_the_fashion_mnist_sweep_is_a_command_and_reads_steps_before_it():
+    seen = []
+    for name, (experiment, flags) in pags_fashion.STEPS.items():
+        found = registry.experiment(experiment)
+        config = cli.parse(found.config, flags.format(out="runs/fashion").split())
+        cli.check(config)
+        read = {word.split("/")[-1] for word in flags.split() if word.startswith("{out}/")}
+        assert read <= set(seen), name
+        seen.append(name)
+
+
+def test_what_is_published_of_the_sweep(tmp_path):
+    run = tmp_path / "runs" / "pags_robustness"
+    (run / "values").mkdir(parents=True)
+    (run / "rows.csv").write_text("on,off\n1,2\n")
+    (run / "rows.jsonl").write_text("{}\n")
+    (run / "figure.png").write_bytes(b"png")
+    np.savez(run / "values" / "model.npz", on=np.arange(3.0))
+    pags_fashion.publish(tmp_path / "runs", tmp_path / "published")
+    assert gzip.decompress((tmp_path / "published" / "pags_robustness.csv.gz").read_bytes()) == b"on,off\n1,2\n"
+    with np.load(tmp_path / "published" / "pags_robustness_values.npz") as file:
+        assert file["model/on"].tolist() == [0, 1, 2]
+    assert {path.name for path in (tmp_path / "published").glob("*.png")} == {"figure.png"}

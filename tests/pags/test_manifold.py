@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from pags_jax import manifold
+from pags_jax import bases, manifold
 from pags_jax.manifold import denoiser_basis, local_pca, nearest, principal_angles, project, rank, tangent_basis
 
 SHAPE = (2, 3, 2)
@@ -483,3 +483,17 @@ def test_pixels_vary_where_neighbours_differ():
     assert manifold.varying(neighbours, least=0.1).tolist() == [[[False, False, True], [False, False, True]]]
     with pytest.raises(ValueError, match="neighbours must have the shape"):
         manifold.varying(jnp.zeros((2, 3)), least=0.1)
+
+
+def test_bases_of_larger_images_are_orthonormal_and_span_the_resized_vectors():
+    basis = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (2, 48, 3)))[0].swapaxes(1, 2).reshape(2, 3, 4, 4, 3)
+    found = bases.resize(basis, 7)
+    flat = np.asarray(found).reshape(2, 3, -1)
+    np.testing.assert_allclose(flat @ flat.swapaxes(1, 2), np.eye(3)[None].repeat(2, 0), atol=1e-10)
+    larger = jax.vmap(lambda v: jax.image.resize(v, (3, 7, 7, 3), "bilinear"))(basis)
+    np.testing.assert_allclose(jax.vmap(bases.project, (None, 1), 1)(found, larger), larger, atol=1e-10)
+    same = bases.resize(basis, 4)
+    angles = bases.principal_angles(same, basis)
+    np.testing.assert_allclose(angles, 0, atol=1e-7)
+    with pytest.raises(ValueError, match="at least that of images"):
+        bases.resize(basis, 3)

@@ -1,0 +1,160 @@
+"""Certified accuracy by randomised smoothing: of models trained under noise, and of a denoiser before any model.
+
+    python -m scripts.pags.certify --trained runs/pags_train --out runs/pags_certify
+
+Cohen, Rosenfeld and Kolter (2019); Carlini et al. (2023) for the denoiser. See `pags_jax.smoothing`. For each noise
+level and radius a row of each classifier under that noise: the model that was trained under it, the undefended model,
+and the undefended model behind the denoiser. An image counts if its class is right and certified beyond the radius.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from scripts.harness import cli, compiling, placement, plot, report
+from scripts.harness.experiment import Experiment, Part, Results, Row
+from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.pags import explain, manifolds, measuring
+from scripts.pags.alignment import SMOOTHED
+from scripts.pags.robustness import NAMED
+
+DENOISED, UNDEFENDED = "undefended, denoised", "undefended"
+
+
+@dataclass(frozen=True)
+class Config(manifolds.ManifoldConfig):
+    """Certify the smoothed classifiers of trained models."""
+
+    PRESETS: ClassVar = {
+        "quick": {"images": 20, "samples": 50},
+        "paper": {"images": 500, "samples": 100_000, "denoised_samples": 10_000},
+        "cifar10": {"images": 100, "samples": 500, "denoised_samples": 200},
+    }
+
+    out: Path = Path("runs/pags_certify")
+    sigmas: tuple[cli.Positive, ...] = ()
+    """Noise levels, for images in [0, 1]; by default those that models were trained under, up to 1."""
+    images: cli.Count = 100
+    """Test images, drawn by --seed, the same for every model."""
+    samples: cli.Count = 1000
+    """Draws of the noise that are counted for each image; the largest radius is sigma Phi^-1(alpha^(1/samples))."""
+    denoised_samples: cli.Count = 200
+    """The same behind the denoiser, where a draw costs far more."""
+    selection_samples: cli.Count = 50
+    """Draws that the class is chosen by."""
+    alpha: cli.Probability = 0.001
+    """Probability, at most, that an image is certified in error."""
+    radii: tuple[cli.NonNegative, ...] = tuple(k / 10 for k in range(21))
+    """L2 radii of the curve, for images in [0, 1]."""
+
+
+class Ready(NamedTuple):
+    """What is certified, and the denoiser."""
+
+    sample: measuring.Sample
+    denoise: Any
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """One unit for each noise level and classifier."""
+    table = measuring.trained_rows(config.trained)
+    trained = sorted({row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
+    sigmas = config.sigmas or [strength for strength in trained if strength <= 1]
+    has_base = any(row["loss"] == explain.BASELINE for row in table)
+    if not sigmas or not (has_base or trained):
+        raise ValueError(f"--trained: {config.trained} holds no model of {SMOOTHED}; name noise levels by --sigmas")
+    seed = min(row["seed"] for row in table)
+    return [
+        {"classifier": classifier, "sigma": sigma, "seed": seed}
+        for sigma in sigmas
+        for classifier in (SMOOTHED, UNDEFENDED, DENOISED)
+        if (sigma in trained if classifier == SMOOTHED else has_base)
+    ]
+
+
+def inputs(config: Config) -> dict[str, str]:
+    """Digests of the models and of the denoiser."""
+    table = measuring.trained_rows(config.trained)
+    return measuring.digests(config, table, {"denoiser": _file(config, table)})
+
+
+def _file(config: Config, table: list[Row]) -> Path:
+    return manifolds.files_of(config, table, scores=True)["denoiser"]
+
+
+def setup(config: Config) -> Ready:
+    """Images and the denoiser."""
+    if not 0 < config.alpha < 1:
+        raise ValueError(f"--alpha: expected a probability above 0 and below 1, got {config.alpha}")
+    table = measuring.trained_rows(config.trained)
+    network = pags_jax.models.load(_file(config, table), kind="denoiser")[:2]
+    return Ready(measuring.sample(config, table), pags_jax.scores.denoiser(*network))
+
+
+def rows_of(config: Config, ready: Ready, *, classifier: str, sigma: float, seed: int) -> list[Row]:
+    """Certified accuracy of one smoothed classifier, a row for each radius."""
+    smoothed = classifier == SMOOTHED
+    unit = {"loss": SMOOTHED if smoothed else explain.BASELINE, "strength": sigma if smoothed else 0.0, "seed": seed}
+    _, apply_fn = measuring.model_of(config.trained, measuring.trained_rows(config.trained), unit)
+    samples = config.samples
+    if classifier == DENOISED:
+        apply_fn = pags_jax.wrappers.denoised(apply_fn, ready.denoise, sigma=jnp.float32(sigma))
+        samples = config.denoised_samples
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    options = {"samples": samples, "selection_samples": config.selection_samples, "alpha": config.alpha}
+    found = _certify(apply_fn, ready.sample.x, key, jnp.float32(sigma), **options)
+    curve = pags_jax.smoothing.certified_accuracy(found, ready.sample.y, jnp.asarray(config.radii, jnp.float32))
+    radius, error = np.asarray(placement.on_host(found.radius)), len(ready.sample.y)
+    row = {"samples": samples, "abstained": float(curve.abstained), "mean_radius": float(radius.mean())}
+    return [
+        row | {"radius": r, "accuracy": float(a), "accuracy_error": float(np.sqrt(a * (1 - a) / error))}
+        for r, a in zip(config.radii, placement.on_host(curve.accuracy), strict=True)
+    ]
+
+
+@compiling.compiled("samples", "selection_samples", "alpha")
+def _certify(apply_fn, x, key, sigma, *, samples, selection_samples, alpha):
+    options = {"samples": samples, "selection_samples": selection_samples, "alpha": alpha}
+    return pags_jax.smoothing.certify(apply_fn, x, key=key, sigma=sigma, **options)
+
+
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw certified accuracy against the radius, a panel for each noise level."""
+    sigmas = sorted({row["sigma"] for row in table})
+    made, axes = plot.figure(1, len(sigmas), titles=[f"noise {sigma:g}" for sigma in sigmas], share_y=True, width=2.6)
+    for panel, sigma in zip(axes[0], sigmas, strict=True):
+        plot.lines(panel, report.where(table, sigma=sigma), x="radius", y="accuracy", by="classifier")
+        panel.set(xlabel="L2 radius, pixels in [0, 1]", ylabel="certified accuracy", ylim=(0, 1))
+    plot.draw_legend(made, columns=3)
+    plot.save(made, config.out / "certified.png")
+
+
+def section(results: Results) -> list[report.Block]:
+    """Certified accuracy at a few radii, and the curves."""
+    radii = sorted({row["radius"] for row in results.rows})
+    shown = [radius for radius in (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5) if radius in radii] or radii[:8]
+    lines = []
+    for sigma, name in dict.fromkeys((row["sigma"], row["classifier"]) for row in results.rows):
+        part = {row["radius"]: row for row in report.where(results.rows, sigma=sigma, classifier=name)}
+        line: Row = {"noise": sigma, "classifier": plot.look(name).label, "draws": part[radii[0]]["samples"]}
+        line |= {f"radius {radius:g}": part[radius]["accuracy"] for radius in shown}
+        lines.append(line | {"abstained": part[radii[0]]["abstained"]})
+    return [
+        "The share of test images whose class is right and certain within an L2 radius, whatever the attack, with the "
+        "confidence that the configuration states for each image. The smoothed classifier says what its base says most "
+        "often under noise. A denoiser in front of the undefended model makes one without training.",
+        report.Table(lines, "Certified accuracy.", digits=3),
+        *results.figures("certified.png", "Certified accuracy against the radius for each noise level"),
+    ]
+
+
+EXPERIMENT = Experiment(
+    "pags_certify", Config, rows_of, plan, setup=setup, inputs=inputs, draw=draw,
+    heading="Certified accuracy", section=section,
+    parts=(Part({"full": {"sigmas": (0.25,), "samples": 500, "denoised_samples": 100}, "paper": {}}, reads=NAMED),),
+)  # fmt: skip
+EXPERIMENT.run_as(__name__)

@@ -1,0 +1,193 @@
+"""Images by a classifier's gradients: synthesis, denoising, in-painting and counterfactuals of trained models.
+
+    python -m scripts.pags.generation --trained runs/pags_train --judge runs/judge --out runs/pags_generation
+
+Santurkar et al. (2019), *Image Synthesis with a Single (Robust) Classifier*; see `pags_jax.generation`. Of each loss
+the model that does best on held-out images, clean and attacked, is measured, and the denoiser, which was trained to do
+all this, as the ceiling. A row for each model and task: PSNR and LPIPS against the true image, before and after; the
+share of the results that a classifier of another training run takes for the class they were led to; how much results
+for one class differ, as LPIPS between pairs. A radius bounds each ascent; the denoiser knows none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from scripts.harness import cli, names, plot, report, store
+from scripts.harness.experiment import Experiment, Part, Results, Row
+from scripts.harness.lazy import jnp, pags_jax
+from scripts.pags import accuracy, drawing, explain, generative, manifolds, measuring
+from scripts.pags.robustness import FILES, NAMED
+
+DENOISER = "denoiser"
+"""What the denoiser is called among the losses."""
+SHOWN = 10
+"""Images in a figure."""
+
+
+@dataclass(frozen=True)
+class Config(manifolds.ManifoldConfig):
+    """Make images by the gradients of trained models."""
+
+    PRESETS: ClassVar = {
+        "quick": {"images": 20, "steps": 4, "sample_steps": 3},
+        "paper": {"images": 1000},
+        "cifar10": {
+            "square": 12, "eps_synthesis": 20.0, "eps_denoising": 8.0, "eps_inpainting": 10.0,
+            "eps_counterfactual": 10.0,
+        },
+    }  # fmt: skip
+
+    out: Path = Path("runs/pags_generation")
+    judge: Path | None = None
+    """Finished run of scripts.pags.train with another --seed, whose first model judges; by default nothing is."""
+    losses: tuple[names.Loss, ...] = ("cross_entropy", "gradient_norm", "randomized_smoothing", "adversarial")
+    """Losses whose models are compared."""
+    images: cli.Count = 100
+    """Images of each task: test images, in synthesis new ones."""
+    steps: cli.Count = 40
+    """Steps of each ascent, of length 2 eps / steps."""
+    eps_synthesis: cli.Positive = 10.0
+    """L2 radius around a draw of the class's Gaussian, for pixels in [0, 1] like all radii."""
+    eps_denoising: cli.Positive = 6.0
+    """Around a noisy image; the noise has a length of about --noise times the root of the number of pixels."""
+    eps_inpainting: cli.Positive = 4.0
+    """Around an image whose square holds the mean image."""
+    eps_counterfactual: cli.Positive = 5.0
+    """Around an image of another class."""
+    noise: cli.Positive = 0.25
+    """Standard deviation of the noise that is removed, for pixels in [0, 1]."""
+    square: cli.Count = 10
+    """Side of the square that is filled in, in pixels."""
+    shrink: cli.Count = 4
+    """Side of the blocks of pixels whose means have a full covariance in the classes' Gaussians."""
+    sample_steps: cli.Count = 18
+    """Noise levels that the denoiser's samples pass through, at least 2."""
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """One unit for each loss that was trained, and one for the denoiser."""
+    table = [row for row in measuring.trained_rows(config.trained) if row["loss"] in config.losses]
+    return [*measuring.units(accuracy.best(table)), {"loss": DENOISER, "strength": 0.0, "seed": config.seed}]
+
+
+def files_of(config: Config) -> dict[str, Path]:
+    """The denoiser's file and the judge's, by their flags.
+
+    Raises:
+        ValueError: If the judge is one of those that it is to judge, or a file does not fit.
+    """
+    table = measuring.trained_rows(config.trained)
+    files = {DENOISER: manifolds.files_of(config, table, scores=True)[DENOISER]}
+    if config.judge is not None:
+        judge = measuring.trained_rows(config.judge)[0]
+        if judge["seed"] in {row["seed"] for row in table}:
+            raise ValueError(f"--judge: {config.judge} has the seed {judge['seed']}, as --trained; train with another")
+        files["judge"] = config.judge / judge["weights"]
+    return files
+
+
+def inputs(config: Config) -> dict[str, str]:
+    """Digests of all models."""
+    return measuring.digests(config, measuring.trained_rows(config.trained), files_of(config))
+
+
+def setup(config: Config) -> drawing.Ready:
+    """The starts of all tasks, the denoiser and the judge."""
+    pags_jax.scores.noise_schedule(config.sample_steps)  # Refuses what cannot be drawn.
+    files, judge = files_of(config), None
+    denoiser = pags_jax.models.load(files[DENOISER], kind="denoiser")[:2]
+    if "judge" in files:
+        judge = pags_jax.models.evaluator(*pags_jax.models.load(files["judge"], kind="classifier")[:2])
+    return drawing.ready_of(config, measuring.sample(config, measuring.trained_rows(config.trained)), denoiser, judge)
+
+
+def keep(config: Config, ready: drawing.Ready) -> None:
+    """Keep the first images, as they are and where the tasks begin, and the names of the classes to lead to."""
+    arrays = {task: jnp.clip(start, 0, 1)[:SHOWN] for task, (start, _) in ready.starts.items()}
+    names_ = {f"{task} to": np.array(ready.classes)[np.asarray(y[:SHOWN])] for task, (_, y) in ready.starts.items()}
+    measuring.save_arrays(config.out / "images" / "start.npz", {"truth": ready.truth[:SHOWN], **arrays, **names_})
+
+
+def rows_of(config: Config, ready: drawing.Ready, **unit: Any) -> list[Row]:
+    """A model's rows, one for each task; its first images are kept."""
+    known: Row = {}
+    if unit["loss"] == DENOISER:
+        made = drawing.drawn(config, ready)
+    else:
+        trained, apply_fn = measuring.model_of(config.trained, measuring.trained_rows(config.trained), unit)
+        known = {name: trained[name] for name in ("test_accuracy", "loss_strength")}
+        made = drawing.ascended(config, ready, apply_fn)
+    first = {task: found.images[:SHOWN] for task, found in made.items()}
+    measuring.save_arrays(config.out / "images" / f"{store.unit_name(unit)}.npz", first)
+    return [known | {"task": task} | drawing.measures(ready, task, found) for task, found in made.items()]
+
+
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw a panel for each task: a line for each model, a column for each image."""
+    folder = config.out / "images"
+    with np.load(folder / "start.npz", allow_pickle=False) as file:
+        starts = dict(file)
+    for task in drawing.TASKS:
+        lines = {} if task == "synthesis" else {"image": starts["truth"]}
+        lines |= {"start": starts[task]} if task in ("denoising", "in-painting") else {}
+        for row in in_order(report.where(table, task=task)):
+            with np.load(folder / f"{row['unit']}.npz", allow_pickle=False) as file:
+                lines[label_of(row)] = file[task]
+        to = starts[f"{task} to"].tolist() if task in ("synthesis", "counterfactual") else ()
+        title = task.capitalize() + (" to the class below" if to else "")
+        path = config.out / f"{task.replace('-', '')}.png"
+        generative.panel(np.stack(list(lines.values())), path, labels=list(lines), title=title, columns=to)
+
+
+def in_order(table: list[Row]) -> list[Row]:
+    """The undefended model first, the denoiser last."""
+    order = [*pags_jax.recipes.RECIPES, DENOISER]
+    return sorted(table, key=lambda row: order.index(row["loss"]))
+
+
+def label_of(row: Row) -> str:
+    """A model's name in figures and tables."""
+    if row["loss"] in (DENOISER, explain.BASELINE):
+        return DENOISER if row["loss"] == DENOISER else "undefended"
+    return f"{plot.look(row['loss']).label} {row['strength']:g}"
+
+
+COLUMNS = {
+    "judged_start": "judged right before", "judged": "after", "reached": "model convinced",
+    "psnr_start": "PSNR before", "psnr_result": "PSNR after", "lpips_start": "LPIPS before",
+    "lpips_result": "LPIPS after", "diversity": "diversity",
+}  # fmt: skip
+
+
+def section(results: Results) -> list[report.Block]:
+    """What each model can draw: a table, and a figure for each task."""
+    lines = [
+        {"task": task, "model": label_of(row)} | {title: row.get(column) for column, title in COLUMNS.items()}
+        for task in drawing.TASKS
+        for row in in_order(report.where(results.rows, task=task))
+    ]
+    return [
+        "Images that the gradients of classifiers draw, within a radius of where they begin. Judged right: the share "
+        "that a classifier of another training run takes for the class they were led to. PSNR (decibel) and LPIPS "
+        "against the true image; that of in-painting's PSNR inside the square alone. Diversity: LPIPS between results "
+        "for one class. The denoiser was trained for this, and is the ceiling.",
+        report.Table(lines, "What gradients can draw.", digits=3),
+        *(
+            figure
+            for task in drawing.TASKS
+            for figure in results.figures(f"{task.replace('-', '')}.png", f"{task.capitalize()}, a line for each model")
+        ),
+    ]
+
+
+EXPERIMENT = Experiment(
+    "pags_generation", Config, rows_of, plan, setup=setup, inputs=inputs, keep=keep, draw=draw,
+    heading="What robust gradients can draw", section=section,
+    parts=(Part({"full": {}, "paper": {}, "cifar10": {}}, reads=NAMED, files=FILES),),
+)  # fmt: skip
+EXPERIMENT.run_as(__name__)
