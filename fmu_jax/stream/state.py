@@ -231,15 +231,29 @@ def check_held(state: State, data: Data) -> None:
             f"`data` holds {held.tolist()} rows by [group][label] where the state holds "
             f"{np.asarray(state.counts).tolist()}; pass what remains after the deletions"
         )
-    mine, theirs = state.moments, moments(state.objective, state.anchor, data)
-    for name, field in (("sums", "sums"), ("gradient", "gradient"), ("curvature", "matrices"), ("reach", "matrices")):
-        error = getattr(mine.errors, field) + getattr(theirs.errors, field)
-        apart = float(jnp.linalg.norm(jnp.ravel(getattr(mine, name) - getattr(theirs, name))))
-        if not apart <= float(error):
+    for name, (apart, error) in zip(_ERRORS, jax.device_get(_apart(state, data)), strict=True):
+        if not apart <= error:
             raise ValueError(
                 f"`data` are as many rows as the state holds but not the same: their {name} by cell are {apart:.3g} "
                 "apart; pass what remains after the deletions"
             )
+
+
+#: The moments that tell rows apart, and which error of theirs is whose.
+_ERRORS = {"sums": "sums", "gradient": "gradient", "curvature": "matrices", "reach": "matrices"}
+
+
+@jax.jit
+def _apart(state: State, data: Data) -> list[tuple[Float[Array, ""], Float[Array, ""]]]:
+    """How far the moments of ``data`` are from the state's, and how far rounding can have moved them."""
+    mine, theirs = state.moments, moments(state.objective, state.anchor, data)
+    return [
+        (
+            jnp.linalg.norm(jnp.ravel(getattr(mine, name) - getattr(theirs, name))),
+            getattr(mine.errors, error) + getattr(theirs.errors, error),
+        )
+        for name, error in _ERRORS.items()
+    ]
 
 
 def needs_refresh(state: State) -> Bool[Array, ""]:

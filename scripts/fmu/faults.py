@@ -5,8 +5,8 @@
 Mechanisms, honest and faulty, are those of ``scripts.fmu.planted_faults``. Each is run many times in both worlds, with
 the rows unlearned and retrained without them, and audited: lower bounds at 95 % of what it costs (``gaussian`` looks at
 means and variances, ``histogram`` and ``kernel`` at the density, ``grid`` at the last digits), and the p-value of a
-test that it is nearer to retraining than an untouched model. An audit flags where a bound exceeds the claim, or where
-the test cannot reject at 1 %. ``python -m benchmarks.fmu_audits`` measures the same at a larger size.
+test that it is nearer to retraining than an untouched model. ``one_run`` needs one published model, of rows with 30
+canaries. An audit flags where a bound exceeds the claim, or where the test cannot reject at 1 %.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WORDS = {
 #: What each audit looks at.
 AUDITS = {
     "gaussian": "means and variances", "histogram": "histogram", "kernel": "kernel", "grid": "last digits",
-    "relative": "nearer to retraining?",
+    "one_run": "one run", "relative": "nearer to retraining?",
 }  # fmt: skip
 
 
@@ -74,6 +74,8 @@ def rows_of(config: Config, *, mechanism: str, seed: int) -> list[Row]:
     key = jax.random.fold_in(jax.random.key(seed), get_args(Mechanism).index(mechanism))
     draw = planted_faults.mechanism(mechanism)
     found = planted_faults.bounds(scheme, draw(key, config.models), jax.random.fold_in(key, 1))
+    if scheme == "release":
+        found["one_run"] = planted_faults.one_run(mechanism, seed=seed).mu
     caught = planted_faults.caught_by(found)
     row = {"scheme": scheme, "honest": mechanism in planted_faults.HONEST, "caught_by": ", ".join(caught)} | found
     if row["honest"]:
@@ -108,6 +110,7 @@ def section(results: Results) -> list[report.Block]:
             "histogram": "Compares the densities along the direction that tells most; catches gaps in them.",
             "kernel": "Compares densities in all directions at once; catches what no single direction shows.",
             "last digits": "Looks at the digits that are printed last; catches rounding.",
+            "one run": "Bets on which of 30 planted rows were inside of a single model; catches what is left in it.",
             "p-value": "Asks whether unlearning came nearer to retraining at all; catches removals that did nothing.",
         }),
     ]  # fmt: skip

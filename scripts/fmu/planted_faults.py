@@ -27,7 +27,6 @@ BOUNDS = ("gaussian", "histogram", "kernel", "grid")
 GAUSSIAN = ("mean_difference", "fisher", "principal", "spread", "likelihood_ratio")
 #: What a fault makes of the honest step.
 STEPS = {"no_removal": 0.0, "step_0.9": 0.9, "half_step": 0.5, "wrong_sign": -1.0}
-FAULTS = ("honest", "at_admitted", *STEPS, "reused_noise", "half_scale")
 PAPERS = ("smooth", "rounded", "stream")
 #: Mechanisms whose claim is true.
 HONEST = ("honest", "at_admitted", "smooth")
@@ -41,12 +40,6 @@ class Samples(NamedTuple):
     retrained: jax.Array
     trained: jax.Array | None
     claim: float
-
-
-def mechanisms() -> list[tuple[str, str, Callable[..., Samples]]]:
-    """Scheme, fault, and ``draw(key, models) -> Samples``."""
-    schemes = {"release": FAULTS, "paper": PAPERS}
-    return [(scheme, fault, mechanism(fault)) for scheme, faults in schemes.items() for fault in faults]
 
 
 def mechanism(fault: str) -> Callable[..., Samples]:
