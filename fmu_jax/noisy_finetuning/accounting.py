@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
+from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_norm, check_not_negative, check_positive, check_probability, gaussian_epsilon
 from fmu_jax.showing import one_line
 
@@ -49,13 +50,13 @@ class Schedule:
     0.0
     """
 
-    start_clip: float
-    noise: float
+    start_clip: Scalar
+    noise: Scalar
     steps: int = 1
-    step_size: float = 0.0
-    gradient_clip: float = math.inf
-    decay: float = 0.0
-    model_clip: float = math.inf
+    step_size: Scalar = 0.0
+    gradient_clip: Scalar = math.inf
+    decay: Scalar = 0.0
+    model_clip: Scalar = math.inf
     batch: int | None = None
 
     __repr__ = one_line()
@@ -93,7 +94,7 @@ class Guarantee(NamedTuple):
 
     __repr__ = one_line()
 
-    def epsilon(self, delta: float) -> float:
+    def epsilon(self, delta: Scalar) -> float:
         """The epsilon at a ``delta`` > ``failure``, rounded up; ValueError otherwise."""
         check_probability(delta=delta)
         if not delta > self.failure:
@@ -157,8 +158,8 @@ def _by_contraction(schedule: Schedule, size: int, unit: float) -> tuple[float, 
 
 
 def iteration_mu(
-    distance: float, noise: float, steps: int, *, contraction: float = 1.0, drift: float = 0.0,
-    diameter: float = math.inf,
+    distance: Scalar, noise: Scalar, steps: int, *, contraction: Scalar = 1.0, drift: Scalar = 0.0,
+    diameter: Scalar = math.inf,
 ) -> float:  # fmt: skip
     """Gaussian-DP parameter of the last of ``steps`` noisy steps from two starts, rounded up.
 
@@ -177,7 +178,7 @@ def iteration_mu(
       ValueError: a number out of range.
 
     >>> round(iteration_mu(1.0, 0.5, 1), 6), round(iteration_mu(1.0, 0.5, 4, contraction=0.5), 4)
-    (1.0, 0.1085)
+    (2.0, 0.1085)
     """
     check_positive(noise=noise)
     check_not_negative(distance=distance)
@@ -208,7 +209,7 @@ def _powers(ratio: float, steps: int) -> np.ndarray:
     return np.cumsum(float(ratio) ** np.arange(int(steps)))
 
 
-def contraction_delta(diameter: float, noise: float, steps: int, epsilon: Any) -> np.ndarray:
+def contraction_delta(diameter: Scalar, noise: Scalar, steps: int, epsilon: Any) -> np.ndarray:
     """``delta(epsilon)`` after ``steps`` noisy steps whose images have a diameter, whatever the starts; rounded up.
 
     ``delta_{t+1} = delta_t theta(log(1 + (e^epsilon - 1) / delta_t))`` from ``delta_0 = 1``, ``theta`` that of two
@@ -237,7 +238,7 @@ def _gaussian_delta(mu: float, epsilon: np.ndarray) -> np.ndarray:
     return np.clip(scipy.special.ndtr(at) - np.exp(epsilon + log_tail), 0, 1)
 
 
-def contraction_mu(diameter: float, noise: float, steps: int, *, failure: float = 1e-9) -> tuple[float, float]:
+def contraction_mu(diameter: Scalar, noise: Scalar, steps: int, *, failure: Scalar = 1e-9) -> tuple[float, float]:
     """The least mu whose Gaussian curve covers ``contraction_delta`` but for ``failure``, rounded up; and ``failure``.
 
     The curve is compared on a grid of epsilons, each cell by its worse ends; beyond the grid ``failure`` covers it.
@@ -266,7 +267,7 @@ def contraction_mu(diameter: float, noise: float, steps: int, *, failure: float 
     return good, failure
 
 
-def noise_for(schedule: Schedule, *, mu: float, size: int, dtype: Any = jnp.float32) -> Schedule:
+def noise_for(schedule: Schedule, *, mu: Scalar, size: int, dtype: Any = jnp.float32) -> Schedule:
     """The schedule with the least noise that keeps ``mu``, all else as it is; the noise that it has is not read.
 
     Args:

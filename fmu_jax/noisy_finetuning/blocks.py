@@ -24,7 +24,7 @@ from fmu_jax import subsets
 from fmu_jax.data import Data, as_data
 from fmu_jax.noisy_finetuning.accounting import Schedule
 from fmu_jax.noisy_finetuning.steps import Finetuned, finetune
-from fmu_jax.objective import Objective, Params
+from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.privacy import check_positive, gaussian_epsilon
 from fmu_jax.releases.accounting import compose
 from fmu_jax.removal.methods import remove
@@ -37,13 +37,13 @@ def finetune_blocks(
     forget: Any,
     *,
     blocks: Sequence[str | Sequence[str]],
-    start_clip: float,
-    noise: float,
+    start_clip: Scalar,
+    noise: Scalar,
     key: Array,
     center: Params | None = None,
     repair_steps: int = 50,
-    learning_rate: float = 0.01,
-    delta: float = 1e-5,
+    learning_rate: Scalar = 0.01,
+    delta: Scalar = 1e-5,
 ) -> Finetuned:
     """Forgets rows with noise in one block after another; ``mu`` as if all had it at once.
 

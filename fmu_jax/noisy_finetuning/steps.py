@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data, as_data, check_data, without
 from fmu_jax.noisy_finetuning.accounting import Schedule, guarantee
-from fmu_jax.objective import Objective, Params
+from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.privacy import check_probability
 from fmu_jax.releases.publishing import add_noise
 from fmu_jax.removal.methods import check_forget
@@ -55,7 +55,7 @@ def finetune(
     schedule: Schedule,
     key: Array,
     center: Params | None = None,
-    delta: float = 1e-5,
+    delta: Scalar = 1e-5,
 ) -> Finetuned:
     """Forgets rows from any model by noisy fine-tuning on what remains.
 
@@ -135,7 +135,9 @@ def _flatten(params: Params, center: Params | None) -> tuple[Array, Array, Any]:
     kinds = {leaf.dtype for leaf in leaves}
     if len(kinds) != 1 or not jnp.issubdtype(next(iter(kinds)), jnp.floating):
         found = ", ".join(sorted(map(str, kinds))) or "none"
-        raise ValueError(f"`params` must hold arrays of one floating type, got {found}; keep counters and keys elsewhere")
+        raise ValueError(
+            f"`params` must hold arrays of one floating type, got {found}; keep counters and keys elsewhere"
+        )
     flat, unravel = ravel_pytree(params)
     if center is None:
         middle = jnp.zeros_like(flat)
@@ -204,9 +206,8 @@ def _run(loss, flat, middle, remaining, key, numbers, *, unravel, steps, batch, 
     return x, jnp.all(fine)
 
 
-def clip(vector: Float[Array, " d"], radius: Array) -> Float[Array, " d"]:
+def clip(vector: Float[Array, " d"], radius: Float[Array, ""]) -> Float[Array, " d"]:
     """The vector, shortened to at most ``radius`` whatever rounding does; zero where it is not finite."""
     size = norm_bound(vector)
     shorter = vector * jnp.minimum(1, radius / jnp.where(size > 0, size, 1))
     return jnp.where(jnp.isfinite(size), shorter, 0)
-

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, plot, report
 from scripts.harness.experiment import Experiment, Results, Row
@@ -118,10 +119,10 @@ def train_network(objective, model, rows: Any, key, *, steps: int, learning_rate
     return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0][0]
 
 
-def load(config: Config, dataset: str, seed: int) -> tuple[Any, Any]:
-    """Rows to train on and test rows, float32."""
-    if dataset == "adult":
-        split = fmu_jax.datasets.load("adult", group=config.group, seed=seed)
+def load(config: Any, dataset: str, seed: int) -> tuple[Any, Any]:
+    """Rows to train on and test rows, ``config.rows`` of each at most, float32."""
+    if dataset != "fashion_mnist":
+        split = problems.load_split(config, dataset, seed)
         train, test = split.train, split.test
     else:
         bundled = pags_jax.datasets.load("fashion_mnist")
