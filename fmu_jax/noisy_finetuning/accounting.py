@@ -21,7 +21,7 @@ _LOCAL, _FEW = 8, 64
 _FAR, _LONGER = 8.5, 2.1e-16
 _UNIT = np.finfo(float).eps / 2
 #: Epsilons at which the curve of the contraction route is compared with that of a mu, and halvings of a bracket.
-_POINTS, _HALVINGS = 1000, 50
+_POINTS, _HALVINGS = 500, 40
 #: Absolute error allowed for in a delta that is a difference of two probabilities.
 _CLOSE = 1e-12
 
@@ -222,14 +222,14 @@ def contraction_delta(diameter: Scalar, noise: Scalar, steps: int, epsilon: Any)
     """
     check_positive(diameter=diameter, noise=noise)
     check_not_negative(epsilon=epsilon)
-    epsilon = np.asarray(epsilon, float)
-    mu, delta = diameter / noise * (1 + 4 * _UNIT), np.ones_like(epsilon)
+    shape, epsilon = np.shape(epsilon), np.atleast_1d(np.asarray(epsilon, float))
+    mu, delta = float(diameter / noise) * (1 + 4 * _UNIT), np.ones_like(epsilon)
     with np.errstate(divide="ignore"):
         excess = np.where(epsilon > 0, epsilon + np.log(-np.expm1(-epsilon)), -np.inf)
     for _ in range(int(steps)):
         inner = np.logaddexp(0, excess - np.log(delta)) * (1 - _FEW * _UNIT)
         delta = np.minimum(np.maximum(delta * (_gaussian_delta(mu, inner) + _CLOSE), 1e-200), 1)
-    return delta
+    return delta.reshape(shape)
 
 
 def _gaussian_delta(mu: float, epsilon: np.ndarray) -> np.ndarray:
@@ -286,15 +286,23 @@ def noise_for(schedule: Schedule, *, mu: Scalar, size: int, dtype: Any = jnp.flo
     check_positive(mu=mu)
     unit = float(jnp.finfo(dtype).eps) / 2
 
+    guess = 2 * min(schedule.start_clip, schedule.model_clip) / mu
+
     def of_route(route) -> float:
-        """The least noise that one route keeps mu with, up to 1e-9 of it; infinite if none does."""
+        """The least noise that one route keeps mu with, up to a millionth of it; infinite if none does."""
 
         def kept(noise: float) -> bool:
             return route(dataclasses.replace(schedule, noise=noise), size, unit)[0] <= mu
 
-        good = next((2.0**k for k in range(-30, 41) if kept(2.0**k)), math.inf)
+        good = guess
+        while not kept(good):
+            good *= 2
+            if good > 1e12 * guess:
+                return math.inf
+        while kept(good / 2):
+            good /= 2
         bad = good / 2
-        for _ in range(30 if math.isfinite(good) else 0):
+        for _ in range(_HALVINGS // 2):
             middle = (good + bad) / 2
             good, bad = (middle, bad) if kept(middle) else (good, middle)
         return good

@@ -48,13 +48,13 @@ class Finetuned(NamedTuple):
 @jax.default_matmul_precision("highest")
 def finetune(
     objective: Objective | Callable[[Any, Data, Array], Array],
-    params: Params,
+    params: Any,
     data: Data,
     forget: Any,
     *,
     schedule: Schedule,
     key: Array,
-    center: Params | None = None,
+    center: Any = None,
     delta: Scalar = 1e-5,
 ) -> Finetuned:
     """Forgets rows from any model by noisy fine-tuning on what remains.
@@ -93,8 +93,6 @@ def finetune(
     (1.0, True)
     """
     check_probability(delta=delta)
-    if not isinstance(schedule, Schedule):
-        raise ValueError(f"`schedule` must be a noisy_finetuning.Schedule, got {type(schedule).__name__}")
     flat, middle, unravel = _flatten(params, center)
     data = as_data(data)
     mask = check_forget(data, forget)
@@ -129,7 +127,7 @@ def _up(number: float, dtype) -> Array:
     return jnp.asarray(np.nextafter(near, np.asarray(np.inf, dtype)) if float(near) < number else near)
 
 
-def _flatten(params: Params, center: Params | None) -> tuple[Array, Array, Any]:
+def _flatten(params: Any, center: Any) -> tuple[Array, Array, Any]:
     """Trained parameters relative to the center, the center, and the way back."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
     kinds = {leaf.dtype for leaf in leaves}

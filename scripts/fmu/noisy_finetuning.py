@@ -11,6 +11,7 @@ LeNet on 14 x 14 pixels, the task of ``fmu_deep_audit``. Two minutes for a seed 
 each data set, seed, method and number of repair steps; ``gradients`` counts the rows whose gradients were taken.
 """
 
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ from scripts.harness import cli, looks, plot, report
 from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jax, jnp
 
-COLORS = (looks.VERMILION, looks.BLUE, looks.GREEN, looks.PURPLE, looks.ORANGE)
+COLORS = (looks.BLACK, looks.GREY, looks.VERMILION, looks.BLUE, looks.ORANGE, looks.SKY)
+CENTERS = ("init", "public")
 #: What a schedule has besides its clip: step size 0.05, gradients and models clipped to multiples of the start's clip.
 ROUTES: dict[str, dict[str, float]] = {"output": {}, "gradient": {"gradient_clip": 0.5}, "model": {"model_clip": 1.0}}
 
@@ -94,11 +96,12 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     starts += [({"method": "retrain", "start": "init"}, init), ({"method": "retrain", "start": "public"}, public)]
     starts += certified(config, objective, train, forget, whole, {"init": init, "public": public}, for_noise)
     table, done = [], 0
-    models = [params for _, params in starts]
+    models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params for _, params in starts))
     for steps in (0, *config.checkpoints):
-        models = [repaired(config, objective, params, left, steps - done) for params in models]
+        models = jax.vmap(lambda params, more=steps - done: repaired(config, objective, params, left, more))(models)
         done = steps
-        for (about, _), params in zip(starts, models, strict=True):
+        for k, (about, _) in enumerate(starts):
+            params = jax.tree.map(lambda leaf, k=k: leaf[k], models)
             cost = about.get("gradients", 0) + steps * (n - len(forget))
             row = about | {"repair_steps": steps, "gradients": cost, "rows_removed": len(forget)}
             table.append(row | measured(objective, params, test))
@@ -171,34 +174,22 @@ def measured(objective, params, test) -> Row:
     )
 
 
-def best(table: list[Row]) -> list[Row]:
-    """Of each certified method the clip whose median accuracy over seeds is highest, at each number of repair steps."""
-    keys = ("dataset", "method", "start", "mu", "repair_steps")
-    chosen: dict[tuple, list[list[Row]]] = {}
-    for clip in dict.fromkeys(row.get("clip") for row in table):
-        for key in dict.fromkeys(tuple(row.get(name) for name in keys) for row in table):
-            part = [row for row in table if row.get("clip") == clip and tuple(row.get(name) for name in keys) == key]
-            if part:
-                chosen.setdefault(key, []).append(part)
-    return [row for parts in chosen.values() for row in max(parts, key=lambda part: report.median(part, "accuracy"))]
-
-
 def draw(config: Config, table: list[Row]) -> None:
     """Accuracy and odds gap against repair steps: the frontier, a column for each data set."""
     names = list(dict.fromkeys(row["dataset"] for row in table))
-    made, axes = plot.figure(2, len(names))
-    for column, dataset in enumerate(names):
-        part = [row for row in best(table) if row["dataset"] == dataset]
+    made, axes = plot.figure(2, len(names), titles=[plot.look(name).label for name in names])
+    ends = (min(config.mus), max(config.mus))
+    series: dict[str, Row] = {f"retrain from {start}": {"method": "retrain", "start": start} for start in CENTERS}
+    for mu, start in itertools.product(dict.fromkeys(ends), CENTERS):
+        shown = {"method": "noisy_output", "start": start, "mu": mu, "clip": min(config.clips)}
+        series[f"certified, mu {mu:g}, {start}"] = shown
+    for column, name in enumerate(names):
         for line, measure in enumerate(("accuracy", "equalized_odds_mean")):
-            axis = axes[line][column]
-            series = {"retrain": ("retrain", "init", None)}
-            series |= {f"certified, mu {mu:g}, {start}": ("noisy_output", start, mu)
-                       for mu in (min(config.mus), max(config.mus)) for start in ("init", "public")}  # fmt: skip
-            for color, (label, (method, start, mu)) in zip(COLORS, series.items(), strict=False):
-                own = report.where(part, method=method, start=start, **({} if mu is None else {"mu": mu}))
+            for color, (label, values) in zip(COLORS, series.items(), strict=False):
+                own = report.where(table, dataset=name, **values)
                 own = [row for row in own if row["repair_steps"] in (0, *config.checkpoints)]
-                plot.curve(axis, own, looks.Look(label, color, "o"), x="repair_steps", y=measure)
-            axis.set(xlabel="repair steps", ylabel=measure.replace("_", " "), title=plot.look(dataset).label)
+                plot.curve(axes[line][column], own, looks.Look(label, color, "o"), x="repair_steps", y=measure)
+            axes[line][column].set(xlabel="repair steps", ylabel=measure.replace("_", " "))
     plot.legend(made)
     plot.save(made, config.out / "frontier.png")
 
@@ -206,10 +197,10 @@ def draw(config: Config, table: list[Row]) -> None:
 def section(results: Results) -> list[report.Block]:
     """The last checkpoint of each method."""
     last = max(row["repair_steps"] for row in results.rows if "clip" in row)
-    table = [row for row in best(results.rows) if row["repair_steps"] == last or row["method"] == "head"]
+    table = [row for row in results.rows if row["repair_steps"] == last or row["method"] == "head"]
     columns = {"accuracy": "accuracy", "equalized_odds_mean": "average odds gap", "noise": "noise"}
-    by = {"dataset": "data set", "method": "method", "start": "start", "mu": "mu"}
-    return [report.Table(report.medians(table, by, columns), f"After {last} repair steps, best clip (test rows)."),
+    by = {"dataset": "data set", "method": "method", "start": "start", "clip": "clip", "mu": "mu"}
+    return [report.Table(report.medians(table, by, columns), f"After {last} repair steps (test rows)."),
             *results.figures("frontier.png", "Accuracy and odds gap against repair steps")]  # fmt: skip
 
 
