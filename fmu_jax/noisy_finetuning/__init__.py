@@ -61,16 +61,20 @@ from fmu_jax.noisy_finetuning.accounting import (
     noise_for,
 )
 from fmu_jax.noisy_finetuning.blocks import finetune_blocks
+from fmu_jax.noisy_finetuning.convex import Rewound, langevin, rewind
 from fmu_jax.noisy_finetuning.steps import Finetuned, finetune
 
 __all__ = [
     "Finetuned",
     "Guarantee",
+    "Rewound",
     "Schedule",
     "contraction_delta",
     "finetune",
     "finetune_blocks",
     "guarantee",
     "iteration_mu",
+    "langevin",
     "noise_for",
+    "rewind",
 ]

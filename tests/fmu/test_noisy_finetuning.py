@@ -312,3 +312,53 @@ def test_baselines_run_on_any_model_and_do_what_they_say(method):
         assert mean_loss(removal.params, gone) > mean_loss(plain, gone)
     with pytest.raises(ValueError, match="learning_rate"):
         remove(DEEP, trained, DATA, ROWS, method=method, learning_rate=0.0)
+
+
+# --------------------------------------------------------------------------------- the linear model, by other theories
+@pytest.mark.parametrize("rewound", [0, 10, 25])
+def test_rewinding_ends_within_its_bound(rewound):
+    """The model that all steps on what remains reach, by NumPy, is within the bound, and the bound says something."""
+    left = W.copy()
+    left[ROWS] = 0
+
+    def trained(split):
+        theta = np.zeros(4)
+        for t in range(25):
+            weight = W if t < split else left
+            theta = theta - 0.3 * oracles.gradient(theta, X, Y, S, weight, 0.01, 1.0, "equalized_odds") / weight.sum()
+        return theta
+
+    found = tuning.rewind(LINEAR, jnp.zeros(4), DATA, ROWS, steps=25, rewound=rewound, step_size=0.3)
+    np.testing.assert_allclose(found.params, trained(25 - rewound), atol=1e-10)
+    apart = np.linalg.norm(trained(25 - rewound) - trained(0))
+    assert apart <= float(found.distance) <= 4 * apart + 1e-10
+
+
+def test_langevin_agrees_with_the_clipped_theory_and_beats_it():
+    """Without drift both theorems are one; and a certified distance below the clip's diameter needs less noise."""
+    fitted = remove(LINEAR, START, DATA, [], method="retrain").params
+    removal = remove(LINEAR, fitted, DATA, ROWS)
+    distance = releases.distance_to_retrained(LINEAR, removal)
+    made = tuning.langevin(LINEAR, removal, 1.0, key=jax.random.key(0), noise=0.5, steps=5, step_size=0.3)
+    assert float(distance) < 1.0 and float(made.mu) < 2.0
+    alone = tuning.langevin(LINEAR, removal, 1.0, key=jax.random.key(0), noise=0.5, steps=1, step_size=1e-6)
+    assert float(alone.mu) == pytest.approx(1.0 / 0.5, rel=1e-5)
+    many = jax.vmap(lambda key: steps_of(removal, key))(jax.random.split(jax.random.key(0), 500))
+    middle = steps_of(removal, jax.random.key(0), noise=1e-6)
+    assert np.linalg.norm(many.mean(axis=0) - middle) < 0.2
+    assert float(many.std(axis=0).max()) <= 1.15 * float(made.scale)
+
+
+def steps_of(removal, key, noise=0.5):
+    from fmu_jax.noisy_finetuning import convex
+
+    return convex._noisy(LINEAR, removal.params, removal.data, key, jnp.asarray(noise), jnp.asarray(0.3), 5)[0]
+
+
+def test_networks_and_wild_steps_have_no_convex_bound():
+    with pytest.raises(ValueError, match="no bound"):
+        tuning.rewind(DEEP, jnp.zeros(4), DATA, ROWS, steps=5, rewound=2, step_size=0.1)
+    with pytest.raises(ValueError, match="does not contract"):
+        tuning.rewind(LINEAR, jnp.zeros(4), DATA, ROWS, steps=5, rewound=2, step_size=1e3)
+    with pytest.raises(ValueError, match="rewound"):
+        tuning.rewind(LINEAR, jnp.zeros(4), DATA, ROWS, steps=5, rewound=6, step_size=0.1)
