@@ -13,12 +13,12 @@ loss is as good as any**. Only ``x_T`` is published. Whatever follows (fine-tuni
 than two Gaussians ``mu`` apart, but for an event of probability ``failure``, by either of two routes.
 
 **Iteration** (gradient clipping; Koloskova et al. 2025, Theorem 4.1). ``|phi_t(x) - phi_t(y)| <= a |x - y| + s`` with
-``a = 1 - eta lambda`` in [0, 1] and ``s = 2 eta C_1``: clipping to a ball does not expand. Of the shift
-``z_0 = 2 C_0`` that parts the worlds, each step's noise hides a part ``b_t``: ``z_t = a z_{t-1} + s - b_t >= 0``,
-``z_T = 0``, at a cost ``sum b_t^2 / sigma^2`` in ``mu^2`` (the shifted interpolation of Bok, Su & Altschuler 2024,
-Theorem 3.1, whose proof needs that bound on ``phi_t`` and no contraction). Hence ``sum a^{T-t} b_t`` is
-``D = 2 C_0 a^T + s (1 + a + .. + a^{T-1})``; Cauchy-Schwarz gives the least cost, at ``b_t`` proportional to
-``a^{T-t}``, which never overdraws since ``b_t`` grows with ``t``:
+``a = 1 - eta lambda`` in [0, 1] and ``s = 2 eta C_1``: clipping to a ball does not expand. Of the shift ``z_0 = 2
+C_0`` that parts the worlds, each step's noise hides a part ``b_t``: ``z_t = a z_{t-1} + s - b_t >= 0``, ``z_T = 0``,
+at a cost ``sum b_t^2 / sigma^2`` in ``mu^2`` (the shifted interpolation of Bok, Su & Altschuler 2024, Theorem 3.1,
+whose proof needs that bound on ``phi_t`` and no contraction). Hence ``sum a^{T-t} b_t`` is ``D = 2 C_0 a^T + s (1 + a
++ .. + a^{T-1})``; Cauchy-Schwarz gives the least cost, at ``b_t`` proportional to ``a^{T-t}``, which never overdraws
+since ``b_t`` grows with ``t``:
 
     mu = D / (sigma sqrt(S)),   S = 1 + a^2 + .. + a^{2(T-1)}.
 
@@ -26,18 +26,18 @@ With ``C_2`` the last ``k`` steps alone will do, from images at most ``2 C_2`` a
 The paper's Renyi divergence of order ``alpha`` is ``alpha mu^2 / 2``; its theorem bounds that with constants.
 
 **Contraction** (model clipping; Theorem 4.3). Images of ``phi_t`` are at most ``2 C_2`` apart, so each step keeps at
-most a share of what part of ``delta(epsilon)`` came in (Balle et al. 2019, Theorem 1):
-``delta_t = delta_{t-1} theta(log(1 + (e^epsilon - 1) / delta_{t-1}))``, ``delta_0 = 1``, ``theta(epsilon)`` the delta of
-two Gaussians ``2 C_2 / sigma`` apart. The gradient need not be clipped. ``mu`` is the least whose curve lies above.
+most a share of what part of ``delta(epsilon)`` came in (Balle et al. 2019, Theorem 1): ``delta_t = delta_{t-1}
+theta(log(1 + (e^epsilon - 1) / delta_{t-1}))``, ``delta_0 = 1``, ``theta(epsilon)`` the delta of two Gaussians ``2
+C_2 / sigma`` apart. The gradient need not be clipped. ``mu`` is the least whose curve lies above.
 
-**Conditions**, each checked or made true: radii, noise, step size and decay in range (``Schedule``); parameters of one
-floating type, finite; a key that is given; the schedule fixed beforehand, the same in both worlds; gradients that are
-not finite count as zero; batches are drawn by rank among remaining rows, and a forgotten row's entries are never read.
-**Everything of the model that has seen a row must be in ``params``** (batch statistics too, which are clipped and noised
-like the rest); center, initialisation, architecture, scaling of columns and the number of rows are taken as public.
-**Rounding**: clips divide by an upper bound of the norm; the rounding of ``phi_t`` is added to ``s`` for models up to a
-norm that is exceeded with the probability ``failure``; after each noise the model is rounded to a grid that depends on
-``sigma`` alone, as for ``releases``, whose remarks on generators hold here too.
+**Conditions**, each checked or made true: radii, noise, step size and decay in range (``Schedule``); parameters of
+one floating type, finite; a key that is given; the schedule fixed beforehand, the same in both worlds; gradients that
+are not finite count as zero; batches are drawn by rank among remaining rows, and a forgotten row's entries are never
+read. **Everything of the model that has seen a row must be in ``params``** (batch statistics too, which are clipped
+and noised like the rest); center, initialisation, architecture, scaling of columns and the number of rows are taken
+as public. **Rounding**: clips divide by an upper bound of the norm; the rounding of ``phi_t`` is added to ``s`` for
+models up to a norm that is exceeded with the probability ``failure``; after each noise the model is rounded to a grid
+that depends on ``sigma`` alone, as for ``releases``, whose remarks on generators hold here too.
 
 **Series.** Start each request at the model published last. What was published after a row's deletion is a function of
 the first release since then and of remaining rows, so that row's guarantee stays ``mu``, however many requests follow.

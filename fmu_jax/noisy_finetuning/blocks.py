@@ -1,7 +1,8 @@
 r"""Noise in one block of parameters after another, the rest repaired in between.
 
-Blocks are orthogonal subspaces of coordinates. Block ``i`` is clipped to ``C_i`` around the center, gets its noise and is
-frozen; then the blocks that have no noise yet are fine-tuned on what remains, without noise, to fit the blocks that do.
+Blocks are orthogonal subspaces of coordinates. Block ``i`` is clipped to ``C_i`` around the center, gets its noise
+and is frozen; then the blocks that have no noise yet are fine-tuned on what remains, without noise, to fit the blocks
+that do.
 
 **Theorem.** ``mu^2 = sum_i (2 C_i / sigma_i)^2``. Proof: let ``y_i`` be the noisy block ``i``. Given ``y_1 .. y_{i-1}``,
 whatever is done to the other blocks on remaining rows, block ``i`` enters its clip somewhere and leaves it within
@@ -9,8 +10,9 @@ whatever is done to the other blocks on remaining rows, block ``i`` enters its c
 adaptively (Dong, Roth & Su 2022, Theorem 3.2). The last block ends it: all of the model is then noisy, and what follows
 is free. A block must not move again before that: its gradient would carry the secret of those not yet noised.
 
-Equal to one noise for all at ``sum C_i^2 = C_0^2``. The idea of orthogonal subspaces is of Dolgova & Stich (2026, arXiv
-2601.05134); the proof is this one, of full clips between blocks, so that repairs of blocks still to come are free.
+Equal to one noise for all at ``sum C_i^2 = C_0^2``. The idea of orthogonal subspaces is of Dolgova & Stich (2026,
+arXiv 2601.05134); the proof is this one, of full clips between blocks, so that repairs of blocks still to come are
+free.
 """
 
 from collections.abc import Sequence
@@ -49,13 +51,18 @@ def finetune_blocks(
 
     Args:
       objective: for a model that is not linear.
-      params, data, forget, key, center, delta: as for ``finetune``.
+      params: as for ``finetune``, as all that is not explained here.
+      data: as there.
+      forget: as there.
       blocks: names of parameters (see ``subsets``), in the order in which they get noise; together all of them, none
         twice.
       start_clip: radius of each block, > 0.
       noise: standard deviation in each block, > 0.
       repair_steps: of Adam on the blocks that follow, after each but the last.
       learning_rate: Adam's.
+      key: as for ``finetune``.
+      center: as there.
+      delta: as there.
 
     Returns:
       The ``Finetuned``; its ``mu`` is that of all blocks together.

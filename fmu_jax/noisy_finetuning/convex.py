@@ -1,12 +1,12 @@
 r"""Where convexity is known: Langevin unlearning and rewind-to-delete for the linear model and heads.
 
-The remaining objective of the linear model has curvatures between ``m = n_w l2`` and a computable ``M``, so a gradient
-step contracts by ``c = max(|1 - eta M|, |1 - eta m|)`` (``contraction``). That replaces clipping:
+The remaining objective of the linear model has curvatures between ``m = n_w l2`` and a computable ``M``, so a step
+contracts by ``c = max(|1 - eta M|, |1 - eta m|)`` (``contraction``). That replaces clipping:
 
-- **Langevin / projected noisy descent** (Chien et al. 2024, arXiv 2401.10371, 2403.17105): noisy steps on what remains
-  from a model at a certified distance ``Delta`` of the retrained one. By the iteration theorem of this package with
-  ``a = c`` and ``s`` rounding alone, ``mu = c^T Delta / (sigma sqrt(1 + c^2 + .. + c^{2(T-1)}))``: exact where the
-  paper's bounds have constants (Bok, Su & Altschuler 2024, section 4).
+- **Langevin unlearning** (Chien et al. 2024, arXiv 2401.10371, 2403.17105): noisy steps on what remains from a model
+  at a certified distance ``Delta`` of the retrained one. By the iteration theorem of this package with ``a = c`` and
+  ``s`` rounding alone, ``mu = c^T Delta / (sigma sqrt(1 + c^2 + .. + c^{2(T-1)}))``: exact where the paper's bounds
+  have constants (Bok, Su & Altschuler 2024, section 4).
 - **Rewind-to-delete** (Mu & Klabjan 2025, arXiv 2409.09778): go back ``K`` of the ``T`` training steps, and take them on
   what remains. With ``d_t`` the difference that the forgotten rows made to the gradient at the t-th model, which is
   computed and not bounded by a Lipschitz constant, ``e_t = c e_{t-1} + eta d_t`` over training and ``e_t = c e_{t-1}``
@@ -40,7 +40,7 @@ class Rewound(NamedTuple):
 
     Attributes:
       params: after the steps on what remains.
-      distance: bound on its distance to the model that all steps on what remains reach, rounding of ``params`` included.
+      distance: bound on its distance to the model that all steps on what remains reach; its rounding is included.
       data, forgotten: as for ``Removal``.
       contraction: rate of a step, below 1.
     """
@@ -78,8 +78,9 @@ def rewind(
     >>> from fmu_jax import datasets
     >>> data = datasets.synthetic(500, 3, seed=0).train
     >>> options = {"steps": 60, "step_size": 1.0}
-    >>> half = rewind(Objective(l2=0.05), jnp.zeros(data.x.shape[1], data.x.dtype), data, [3, 14], rewound=30, **options)
-    >>> whole = rewind(Objective(l2=0.05), jnp.zeros(data.x.shape[1], data.x.dtype), data, [3, 14], rewound=60, **options)
+    >>> init = jnp.zeros(data.x.shape[1], data.x.dtype)
+    >>> half = rewind(Objective(l2=0.05), init, data, [3, 14], rewound=30, **options)
+    >>> whole = rewind(Objective(l2=0.05), init, data, [3, 14], rewound=60, **options)
     >>> bool(whole.distance < half.distance < 0.02)
     True
     """

@@ -1,9 +1,9 @@
 """First-order unlearning without a guarantee: the baselines of deep unlearning, on the fair objective.
 
-All are Adam from the trained parameters on mean forms, by one compiled scan: of what remains alone (``finetune``), minus
-a share of the forgotten rows' loss (``gradient_ascent``), or towards the trained model's predictions on what remains
-and away from them on what is forgotten (``scrub``). Nothing certifies where they end: they are what certified methods
-are compared with, and ``finetune`` is also the repair without noise that may follow ``noisy_finetuning``.
+All are Adam from the trained parameters on mean forms, in one compiled scan: of what remains alone (``finetune``),
+minus a share of the forgotten rows' loss (``gradient_ascent``), or towards the trained model's predictions on what
+remains and away from them on what is forgotten (``scrub``). Nothing certifies where they end: they are what certified
+methods are compared with, and ``finetune`` is also the repair without noise that may follow ``noisy_finetuning``.
 """
 
 from collections.abc import Callable

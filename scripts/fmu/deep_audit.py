@@ -3,14 +3,15 @@
     python -m scripts.fmu.deep_audit --out runs/deep_audit
 
 What a Newton step or a baseline leaves is certified by nothing, so that attacks are all the evidence there is; noisy
-fine-tuning (mu = 0.5 around a fixed initialisation, by noise alone) has a certificate, which no attack may beat: an AUC of
-``Phi(mu / sqrt 2)`` for each row. It is measured as published, and repaired by the steps of ``finetune``; ``fake`` claims
-the same with a thousandth of the noise around a model that it does not clip, and must be caught. Adult: income from all columns, protected
-attribute as configured. Fashion-MNIST (the bundled subset, averaged to 14 x 14): one task of two labels, garments for
-the upper body (T-shirt, pullover, coat, shirt, dress) or not; its group is made up, whether an image is brighter than
-the median, so that there is a fairness penalty to keep. Networks have one hidden layer of tanh units and are trained by
-full-batch Adam for a fixed number of steps, from an initialisation of their own; planted rows are held-out rows with
-either label. Minutes on two cores. Rows: one for each data set, seed and method.
+fine-tuning (mu = 0.5 around a fixed initialisation, by noise alone) has a certificate, which no attack may beat: an
+AUC of ``Phi(mu / sqrt 2)`` for each row. It is measured as published, and repaired by the steps of ``finetune``;
+``fake`` claims the same with a thousandth of the noise around a model that it does not clip, and must be caught.
+Adult: income from all columns, protected attribute as configured. Fashion-MNIST (the bundled subset, averaged to 14 x
+14): one task of two labels, garments for the upper body (T-shirt, pullover, coat, shirt, dress) or not; its group is
+made up, whether an image is brighter than the median, so that there is a fairness penalty to keep. Networks have one
+hidden layer of tanh units and are trained by full-batch Adam for a fixed number of steps, from an initialisation of
+their own; planted rows are held-out rows with either label. Minutes on two cores. Rows: one for each data set, seed
+and method.
 """
 
 import dataclasses
@@ -108,8 +109,8 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     # Sum form: a step of 1 / n is one of the mean objective.
     descent = METHODS["descent"] | {"step_size": 0.5 / (config.rows / 2)}
     shadow = audit.shadow_networks(
-        objective, train_rows, planted, test, train=train, methods=METHODS | {"descent": descent} | noisy, key=for_models,
-        pairs=config.pairs,
+        objective, train_rows, planted, test, train=train, methods=METHODS | {"descent": descent} | noisy,
+        key=for_models, pairs=config.pairs,
     )  # fmt: skip
     table = []
     for method, margins in shadow.margins.items():
@@ -128,7 +129,9 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
 
 def noisy_network(objective, center, params, rows: Any, forget, key, *, schedule, steps: int) -> Any:
     """Noisy fine-tuning around ``center``, and a repair without noise."""
-    found = fmu_jax.noisy_finetuning.finetune(objective, params, rows, forget, schedule=schedule, key=key, center=center)
+    found = fmu_jax.noisy_finetuning.finetune(
+        objective, params, rows, forget, schedule=schedule, key=key, center=center
+    )
     if steps == 0:
         return found.params
     return fmu_jax.remove(objective, found.params, rows, forget, method="finetune", steps=steps).params
@@ -179,8 +182,8 @@ def section(results: Results) -> list[report.Block]:
     """Every method on every data set."""
     columns = {name: title for name, (title, _, _) in SHOWN.items()}
     return [
-        f"Only noisy fine-tuning has a certificate here: of mu = {MU}, which allows an AUC of 0.638. Of all other methods "
-        "what attacks find is all the evidence there is. Chance is 0.5 for U-LiRA and 0 for KLoM.",
+        f"Only noisy fine-tuning has a certificate here: of mu = {MU}, which allows an AUC of 0.638. Of all other "
+        "methods what attacks find is all the evidence there is. Chance is 0.5 for U-LiRA and 0 for KLoM.",
         report.Table(report.medians(results.rows, {"dataset": "data set", "method": "method"}, columns),
                      "Attacks on planted rows, accuracy and odds gap (test rows)."),
         *results.figures("deep_audit.png", "Success of two attacks, accuracy and odds gap by method"),

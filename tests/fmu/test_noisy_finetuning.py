@@ -61,7 +61,8 @@ def test_a_diameter_forgets_all_but_the_last_steps():
     whole = tuning.iteration_mu(100.0, 1.0, 50, drift=0.1)
     clipped = tuning.iteration_mu(100.0, 1.0, 50, drift=0.1, diameter=2.0)
     byhand = min((2.0 + 0.1 * (k - 1)) / math.sqrt(k) for k in range(1, 51))
-    assert clipped == pytest.approx(byhand, rel=1e-9) and clipped < whole
+    assert clipped == pytest.approx(byhand, rel=1e-9)
+    assert clipped < whole
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,8 @@ def test_the_authors_configurations(start_clip, gradient_clip, step_size, decay,
         start_clip=start_clip, noise=noise, steps=rows, step_size=step_size, gradient_clip=gradient_clip, decay=decay
     )
     found = tuning.guarantee(plan, size=10, dtype=float)
-    assert found.mu**2 / 2 == pytest.approx(1.0, rel=1e-9) and found.route == "iteration"
+    assert found.mu**2 / 2 == pytest.approx(1.0, rel=1e-9)
+    assert found.route == "iteration"
     # Renyi divergence alpha mu^2 / 2 of every order: what it says of epsilon is never below the exact number.
     orders = np.linspace(1.01, 100, 20_000)
     renyi = orders - (math.log(1e-5) + np.log(orders)) / (orders - 1) + np.log((orders - 1) / orders)
@@ -202,7 +204,8 @@ def test_a_gradient_that_is_not_finite_counts_as_zero():
 def test_the_guarantee_is_that_of_the_schedule_and_composes():
     made = call(delta=1e-4)
     promise = tuning.guarantee(PLAN, size=4, dtype=float)
-    assert float(made.mu) == promise.mu and float(made.epsilon) == pytest.approx(promise.epsilon(1e-4), rel=1e-9)
+    assert float(made.mu) == promise.mu
+    assert float(made.epsilon) == pytest.approx(promise.epsilon(1e-4), rel=1e-9)
     assert float(releases.compose([made.mu, 0.3])) == pytest.approx(math.hypot(promise.mu, 0.3))
     later = tuning.finetune(LINEAR, made.params, made.data, [int(np.flatnonzero(made.data.weight)[0])], schedule=PLAN,
                             key=jax.random.key(2))  # fmt: skip
@@ -211,7 +214,8 @@ def test_the_guarantee_is_that_of_the_schedule_and_composes():
 
 def test_keys_and_seeds_map():
     many = jax.jit(jax.vmap(lambda key: call(key=key)))(jax.random.split(jax.random.key(1), 3))
-    assert many.params.shape == (3, 4) and len({tuple(row) for row in np.asarray(many.params).tolist()}) == 3
+    assert many.params.shape == (3, 4)
+    assert len({tuple(row) for row in np.asarray(many.params).tolist()}) == 3
     alone = call(key=jax.random.split(jax.random.key(1), 3)[1])
     np.testing.assert_allclose(many.params[1], alone.params, atol=1e-12)
     np.testing.assert_array_equal(alone.params, call(key=jax.random.split(jax.random.key(1), 3)[1]).params)
@@ -340,7 +344,8 @@ def test_langevin_agrees_with_the_clipped_theory_and_beats_it():
     removal = remove(LINEAR, fitted, DATA, ROWS)
     distance = releases.distance_to_retrained(LINEAR, removal)
     made = tuning.langevin(LINEAR, removal, 1.0, key=jax.random.key(0), noise=0.5, steps=5, step_size=0.3)
-    assert float(distance) < 1.0 and float(made.mu) < 2.0
+    assert float(distance) < 1.0
+    assert float(made.mu) < 2.0
     alone = tuning.langevin(LINEAR, removal, 1.0, key=jax.random.key(0), noise=0.5, steps=1, step_size=1e-6)
     assert float(alone.mu) == pytest.approx(1.0 / 0.5, rel=1e-5)
     many = jax.vmap(lambda key: steps_of(removal, key))(jax.random.split(jax.random.key(0), 500))
