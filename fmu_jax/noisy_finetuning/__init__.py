@@ -12,23 +12,28 @@ loss is as good as any**. Only ``x_T`` is published. Whatever follows (fine-tuni
 ``x_T`` and remaining rows alone, and costs nothing. The published models of the two worlds cannot be told apart better
 than two Gaussians ``mu`` apart, but for an event of probability ``failure``, by either of two routes.
 
-**Iteration** (gradient clipping; Koloskova et al. 2025, Theorem 4.1). ``|phi_t(x) - phi_t(y)| <= a |x - y| + s`` with
-``a = 1 - eta lambda`` in [0, 1] and ``s = 2 eta C_1``: clipping to a ball does not expand. Of the shift ``z_0 = 2
-C_0`` that parts the worlds, each step's noise hides a part ``b_t``: ``z_t = a z_{t-1} + s - b_t >= 0``, ``z_T = 0``,
-at a cost ``sum b_t^2 / sigma^2`` in ``mu^2`` (the shifted interpolation of Bok, Su & Altschuler 2024, Theorem 3.1,
-whose proof needs that bound on ``phi_t`` and no contraction). Hence ``sum a^{T-t} b_t`` is ``D = 2 C_0 a^T + s (1 + a
-+ .. + a^{T-1})``; Cauchy-Schwarz gives the least cost, at ``b_t`` proportional to ``a^{T-t}``, which never overdraws
-since ``b_t`` grows with ``t``:
+**Iteration** (gradient clipping, in Koloskova et al. 2025). ``|phi_t(x) - phi_t(y)| <= a |x - y| + s`` holds with
+``a = 1 - eta lambda`` in [0, 1] and ``s = 2 eta C_1``, as clipping to a ball does not expand. Of the shift
+``z_0 = 2 C_0`` that parts the worlds, each step's noise hides a part ``b_t``: ``z_t = a z_{t-1} + s - b_t >= 0``,
+``z_T = 0``, at a cost ``sum b_t^2 / sigma^2`` in ``mu^2`` (the shifted interpolation of Bok, Su & Altschuler 2024,
+section 3, whose proof needs that bound on ``phi_t`` and no contraction). Hence ``sum a^{T-t} b_t = D`` with
+``D = 2 C_0 a^T + s (1 + a + .. + a^{T-1})``. Cauchy-Schwarz gives the least cost, at ``b_t`` proportional to
+``a^{T-t}``, which never overdraws since ``b_t`` grows with ``t``:
 
     mu = D / (sigma sqrt(S)),   S = 1 + a^2 + .. + a^{2(T-1)}.
 
 With ``C_2`` the last ``k`` steps alone will do, from images at most ``2 C_2`` apart; the least of all ``k`` counts.
-The paper's Renyi divergence of order ``alpha`` is ``alpha mu^2 / 2``; its theorem bounds that with constants.
+The paper's Renyi divergence of order ``alpha`` is ``alpha mu^2 / 2``; its theorem bounds what follows by constants.
 
-**Contraction** (model clipping; Theorem 4.3). Images of ``phi_t`` are at most ``2 C_2`` apart, so each step keeps at
-most a share of what part of ``delta(epsilon)`` came in (Balle et al. 2019, Theorem 1): ``delta_t = delta_{t-1}
-theta(log(1 + (e^epsilon - 1) / delta_{t-1}))``, ``delta_0 = 1``, ``theta(epsilon)`` the delta of two Gaussians ``2
-C_2 / sigma`` apart. The gradient need not be clipped. ``mu`` is the least whose curve lies above.
+**Contraction** (model clipping, there). Images of ``phi_t`` are at most ``2 C_2`` apart, so each step keeps at most a
+share of the ``delta(epsilon)`` that came in (Balle et al. 2019, "Privacy amplification by mixing and diffusion
+mechanisms", Theorem 1), with ``delta_0 = 1``:
+
+    delta_t = delta_{t-1} theta(log(1 + (e^epsilon - 1) / delta_{t-1})),
+
+``theta(epsilon)`` that of two Gaussians ``2 C_2 / sigma`` apart. Proof: of two laws at ``delta`` what one has beyond
+``e^epsilon`` times the other has mass ``delta``, the other way about ``e^epsilon - 1 + delta``, and the rest is shared.
+The gradient need not be clipped. ``mu`` is the least whose curve lies above.
 
 **Conditions**, each checked or made true: radii, noise, step size and decay in range (``Schedule``); parameters of
 one floating type, finite; a key that is given; the schedule fixed beforehand, the same in both worlds; gradients that
@@ -43,7 +48,7 @@ that depends on ``sigma`` alone, as for ``releases``, whose remarks on generator
 the first release since then and of remaining rows, so that row's guarantee stays ``mu``, however many requests follow.
 Who starts from a model kept secret instead composes: ``releases.compose``.
 
-**Bias of a fair batch.** The penalty squares a gap that is estimated from the batch, so its expected gradient is that of
+**Bias of a fair batch.** The penalty squares a gap estimated from the batch, so its expected gradient is that of
 the squared gap plus that of the estimate's variance, of order ``1 / batch`` in each group's share, and a batch without
 one of the groups has no penalty at all. This biases what is learnt, not what is guaranteed. ``batch=None`` has no bias.
 

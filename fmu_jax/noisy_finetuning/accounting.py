@@ -113,7 +113,7 @@ def guarantee(schedule: Schedule, *, size: int, dtype: Any = jnp.float32) -> Gua
     Returns:
       The ``Guarantee``; mu is infinite where rounding alone is more than the noise hides.
 
-    Source: Koloskova et al. (2025), Theorems 4.1 and 4.3, which are asymptotic; here without their constants.
+    Source: Koloskova et al. (2025), whose theorems have constants; here they are exact, up to rounding.
 
     >>> plan = Schedule(start_clip=0.5, noise=1.0, steps=4, step_size=0.1, gradient_clip=0.5)
     >>> round(guarantee(plan, size=10, dtype=float).mu, 6)  # (2 C_0 + 2 step_size C_1 steps) / (noise sqrt(steps))
@@ -215,7 +215,7 @@ def contraction_delta(diameter: Scalar, noise: Scalar, steps: int, epsilon: Any)
     ``delta_{t+1} = delta_t theta(log(1 + (e^epsilon - 1) / delta_t))`` from ``delta_0 = 1``, ``theta`` that of two
     Gaussians ``diameter / noise`` apart. Absolute accuracy 1e-12.
 
-    Source: Balle et al. (2019), Theorem 1; Asoodeh et al. (2020); Koloskova et al. (2025), Theorem 4.3.
+    Source: Balle et al. (2019), Theorem 1; Koloskova et al. (2025), model clipping.
 
     >>> [round(float(contraction_delta(2.0, 1.0, steps, 0.0)), 4) for steps in (1, 2)]
     [0.6827, 0.4661]

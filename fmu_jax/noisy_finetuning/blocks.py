@@ -4,7 +4,7 @@ Blocks are orthogonal subspaces of coordinates. Block ``i`` is clipped to ``C_i`
 and is frozen; then the blocks that have no noise yet are fine-tuned on what remains, without noise, to fit the blocks
 that do.
 
-**Theorem.** ``mu^2 = sum_i (2 C_i / sigma_i)^2``. Proof: let ``y_i`` be the noisy block ``i``. Given ``y_1 .. y_{i-1}``,
+**Theorem.** ``mu^2 = sum_i (2 C_i / sigma_i)^2``. Proof: let ``y_i`` be the noisy block ``i``. Given those before it,
 whatever is done to the other blocks on remaining rows, block ``i`` enters its clip somewhere and leaves it within
 ``C_i`` of the center in both worlds, so ``y_i`` is ``2 C_i / sigma_i``-Gaussian-DP given the past; the blocks compose
 adaptively (Dong, Roth & Su 2022, Theorem 3.2). The last block ends it: all of the model is then noisy, and what follows

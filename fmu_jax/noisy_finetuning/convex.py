@@ -7,8 +7,8 @@ contracts by ``c = max(|1 - eta M|, |1 - eta m|)`` (``contraction``). That repla
   at a certified distance ``Delta`` of the retrained one. By the iteration theorem of this package with ``a = c`` and
   ``s`` rounding alone, ``mu = c^T Delta / (sigma sqrt(1 + c^2 + .. + c^{2(T-1)}))``: exact where the paper's bounds
   have constants (Bok, Su & Altschuler 2024, section 4).
-- **Rewind-to-delete** (Mu & Klabjan 2025, arXiv 2409.09778): go back ``K`` of the ``T`` training steps, and take them on
-  what remains. With ``d_t`` the difference that the forgotten rows made to the gradient at the t-th model, which is
+- **Rewind-to-delete** (Mu & Klabjan 2025, arXiv 2409.09778): go back ``K`` of the ``T`` training steps, and take them
+  on what remains. With ``d_t`` the difference that the forgotten rows made to the gradient at the t-th model, which is
   computed and not bounded by a Lipschitz constant, ``e_t = c e_{t-1} + eta d_t`` over training and ``e_t = c e_{t-1}``
   over the ``K`` steps end at a bound of the distance to the model that ``T`` steps on what remains reach. It is the
   distance that ``releases.release`` hides. For networks no ``M`` is known, hence no such bound: this refuses them.

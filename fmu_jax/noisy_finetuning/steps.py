@@ -79,7 +79,7 @@ def finetune(
       ValueError: parameters or a center of another structure, type or shape, or not finite; rows as for ``remove``;
         a schedule whose guarantee is infinite, or whose noise is too small for the dtype.
 
-    Source: Koloskova et al. (2025), "Certified unlearning for neural networks", Algorithms 1 and 2.
+    Source: Koloskova et al. (2025), "Certified unlearning for neural networks".
 
     >>> from fmu_jax import datasets
     >>> from fmu_jax.noisy_finetuning import noise_for
