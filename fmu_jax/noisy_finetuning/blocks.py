@@ -77,25 +77,24 @@ def finetune_blocks(
     plan = Schedule(start_clip=start_clip, noise=noise)
     middle = jax.tree.map(jnp.zeros_like, params) if center is None else center
     none_yet = params
-    mus, failures, made = [], [], None
+    made: list[Finetuned] = []
     for index, block in enumerate(names):
         part, home = subsets.restrict(objective, none_yet, block), subsets.restrict(objective, middle, block)
-        made = finetune(
+        noised = finetune(
             part.objective, part.params, data, forget, schedule=plan, key=jax.random.fold_in(key, index),
             center=home.params, delta=delta,
         )  # fmt: skip
-        none_yet = part.merge(made.params)
-        mus.append(made.mu)
-        failures.append(made.failure)
+        none_yet = part.merge(noised.params)
+        made.append(noised)
         rest = [name for later in names[index + 1 :] for name in later]
         if rest:
             none_yet = remove(
                 objective, none_yet, data, forget, method="finetune", only=rest, steps=repair_steps,
                 learning_rate=learning_rate,
             ).params  # fmt: skip
-    mu, failure = compose(mus), sum(failures)
+    mu, failure = compose([noised.mu for noised in made]), jnp.stack([noised.failure for noised in made]).sum()
     epsilon = gaussian_epsilon(mu, 1.0, delta - failure)
-    return made._replace(params=none_yet, mu=mu, failure=jnp.asarray(failure, mu.dtype), epsilon=epsilon)
+    return made[-1]._replace(params=none_yet, mu=mu, failure=failure, epsilon=epsilon)
 
 
 def _check_cover(params: Params, names: list[list[str]]) -> None:

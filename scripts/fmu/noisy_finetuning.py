@@ -60,7 +60,7 @@ class Config(ProblemConfig):
     """Share of the training rows that are public: never forgotten."""
     forgotten: cli.Share = 0.05
     """Share of the training rows to forget."""
-    admitted: cli.Positive = 0.05
+    admitted: cli.Positive = 0.005
     """Distance that the release of a head admits."""
     width: cli.Count = 16
     """Hidden units."""

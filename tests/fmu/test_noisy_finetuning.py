@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ LINEAR = Objective(l2=0.01, fairness=1.0)
 START = jnp.asarray(np.random.default_rng(0).normal(size=4))
 
 
-def call(params=START, data=DATA, rows=ROWS, objective=LINEAR, **options):
+def call(params: Any = START, data=DATA, rows=ROWS, objective: Any = LINEAR, **options):
     return tuning.finetune(objective, params, data, rows, **{"schedule": PLAN, "key": jax.random.key(1)} | options)
 
 
@@ -300,7 +301,7 @@ def test_noise_that_the_dtype_cannot_hold():
 @pytest.mark.parametrize("method", ["finetune", "gradient_ascent", "scrub"])
 def test_baselines_run_on_any_model_and_do_what_they_say(method):
     def mean_loss(params, weight):
-        scores = MODEL.apply(params, DATA.x)
+        scores = jnp.asarray(MODEL.apply(params, DATA.x))
         losses = jax.nn.softplus(scores) - DATA.y.astype(float) * scores
         return float(jnp.dot(weight, losses) / weight.sum())
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from fmu_jax import Objective, audit, noisy_finetuning, datasets
+from fmu_jax import Objective, audit, datasets, noisy_finetuning
 from fmu_jax import objective as objectives
 from fmu_jax.audit.networks import shadow_networks, twins
 
