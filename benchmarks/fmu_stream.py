@@ -27,8 +27,8 @@ from fmu_jax import Data, Objective, datasets, fit, releases, remove, sample_noi
 from scripts.harness import cli
 
 COLUMNS = (
-    "case", "n", "d", "delete_us", "deletions_per_s", "serve_us", "release_us", "call_ms", "served", "refreshes", "per_refresh",
-    "refresh_ms", "retrain_ms", "times_faster", "start_ms",
+    "case", "n", "d", "delete_us", "deletions_per_s", "serve_us", "release_us", "call_ms", "served", "refreshes",
+    "per_refresh", "refresh_ms", "retrain_ms", "times_faster", "start_ms",
 )  # fmt: skip
 GUARANTEE = {"sigma": 1.0, "delta": 1e-5, "budget": 1.0}
 #: Distance to the retrained model that a release admits.

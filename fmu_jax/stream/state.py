@@ -247,13 +247,9 @@ _ERRORS = {"sums": "sums", "gradient": "gradient", "curvature": "matrices", "rea
 def _apart(state: State, data: Data) -> list[tuple[Float[Array, ""], Float[Array, ""]]]:
     """How far the moments of ``data`` are from the state's, and how far rounding can have moved them."""
     mine, theirs = state.moments, moments(state.objective, state.anchor, data)
-    return [
-        (
-            jnp.linalg.norm(jnp.ravel(getattr(mine, name) - getattr(theirs, name))),
-            getattr(mine.errors, error) + getattr(theirs.errors, error),
-        )
-        for name, error in _ERRORS.items()
-    ]
+    apart = [jnp.linalg.norm(jnp.ravel(getattr(mine, name) - getattr(theirs, name))) for name in _ERRORS]
+    errors = [getattr(mine.errors, error) + getattr(theirs.errors, error) for error in _ERRORS.values()]
+    return list(zip(apart, errors, strict=True))
 
 
 def needs_refresh(state: State) -> Bool[Array, ""]:

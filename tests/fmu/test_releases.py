@@ -308,9 +308,12 @@ def test_a_kept_factor_bounds_every_later_hessian(shape):
         state = stream.delete(state, jax.tree.map(lambda leaf: leaf[row], data))
         q, own = factor.quadratic(state), factor.factorise(state, shape)
         omega, one = factor.weakest(q, held), jnp.ones(())
-        return state, (q.hessian, omega, factor.distance(state, held, omega), factor.distance(state, own, one))
+        kept, unwidened = factor.distance(state, held, omega), factor.distance(state, held, one)
+        return state, (q.hessian, omega, kept, unwidened, factor.distance(state, own, one))
 
-    after, (hessian, omega, kept_bound, own_bound) = jax.jit(lambda s: jax.lax.scan(request, s, order))(state)
+    after, (hessian, omega, kept_bound, unwidened, own_bound) = jax.jit(lambda s: jax.lax.scan(request, s, order))(
+        state
+    )
     least = [np.linalg.eigvalsh(held.dual @ h @ held.dual.T)[0] for h in np.asarray(hessian)]
     assert (np.asarray(omega) <= least).all()
     assert omega[0] > 0.9
@@ -318,6 +321,16 @@ def test_a_kept_factor_bounds_every_later_hessian(shape):
     used = np.asarray(omega) > 0.7
     assert (own_bound[used] <= kept_bound[used] * 1.2).all()
     assert (kept_bound[used] <= own_bound[used] * 1.6).all()
+    # A Hessian that is weaker by omega leaves 1 / sqrt(omega) more room.
+    assert (kept_bound * np.sqrt(omega) >= unwidened * (1 - 1e-12))[used].all()
+    # And so does the way from where the Hessian was taken, along which no row loses more than exp(-shift).
+    still, shift = after._replace(params=after.anchor), after.row_norm * jnp.linalg.norm(after.params - after.anchor)
+    assert shift > 0.1
+    for bound in (
+        lambda at: stream.distance_to_retrained(at, shape=shape),
+        lambda at: stream.retrained_region(at).radius,
+    ):
+        assert bound(after) >= bound(still) * jnp.exp(shift / 2)
     left = data._replace(weight=data.weight.at[order].set(0))
     gap = after.params - fit(objective, left, init=after.params).params
     assert jnp.sqrt(gap @ (gap if shape is None else shape @ gap)) <= own_bound[-1]
