@@ -19,7 +19,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -44,6 +44,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "gradient_ascent": {"method": "gradient_ascent", "steps": 50},
     "scrub": {"method": "scrub", "steps": 50},
 }
+Method = Literal[
+    "fair_newton", "gauss_newton", "last_layer", "influence", "descent", "finetune", "gradient_ascent", "scrub", "noisy",
+    "noisy_repaired", "fake",
+]  # fmt: skip
 SHOWN = {
     "lira_auc": ("U-LiRA", "area under the curve", 0.5),
     "klom": ("KLoM", "divergence from retrained", 0.0),
@@ -64,6 +68,8 @@ class Config(ProblemConfig):
     out: Path = Path("runs/fmu_deep_audit")
     datasets: tuple[Literal["adult", "fashion_mnist"], ...] = ("adult", "fashion_mnist")  # pyright: ignore[reportIncompatibleVariableOverride]
     """Data sets."""
+    methods: tuple[Method, ...] = get_args(Method)
+    """What is audited beside retraining and no removal."""
     repeats: cli.Count = 1
     """Seeds, counted from --seed."""
     l2: cli.Positive = 1e-3
@@ -108,8 +114,9 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     }
     # Sum form: a step of 1 / n is one of the mean objective.
     descent = METHODS["descent"] | {"step_size": 0.5 / (config.rows / 2)}
+    every = METHODS | {"descent": descent} | noisy
     shadow = audit.shadow_networks(
-        objective, train_rows, planted, test, train=train, methods=METHODS | {"descent": descent} | noisy,
+        objective, train_rows, planted, test, train=train, methods={name: every[name] for name in config.methods},
         key=for_models, pairs=config.pairs,
     )  # fmt: skip
     table = []
