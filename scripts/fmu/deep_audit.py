@@ -45,8 +45,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "scrub": {"method": "scrub", "steps": 50},
 }
 Method = Literal[
-    "fair_newton", "gauss_newton", "last_layer", "influence", "descent", "finetune", "gradient_ascent", "scrub", "noisy",
-    "noisy_repaired", "fake",
+    "fair_newton", "gauss_newton", "last_layer", "influence", "descent", "finetune", "gradient_ascent", "scrub",
+    "noisy", "noisy_repaired", "fake",
 ]  # fmt: skip
 SHOWN = {
     "lira_auc": ("U-LiRA", "area under the curve", 0.5),

@@ -144,7 +144,7 @@ def repaired(config: Config, objective, params, rows, steps: int) -> Any:
 
 
 def heads(config: Config, model, public, train, test, known, forget, key) -> list[Row]:
-    """Releases of a certified fair head on the public network's features, one for each guarantee."""
+    """Releases of a certified fair head on the public network's features; no metrics where one would be refused."""
 
     def features(data: Any) -> Any:
         hidden = jnp.asarray(model.apply(public, data.x, method="hidden"), jnp.float64)
@@ -159,11 +159,15 @@ def heads(config: Config, model, public, train, test, known, forget, key) -> lis
     distance, table = fmu_jax.releases.distance_to_retrained(objective, removal), []
     for mu in config.mus:
         scale = fmu_jax.releases.scale_for(config.admitted, mu=mu)
+        about = {"method": "head", "start": "public", "mu": mu, "repair_steps": 0, "gradients": 0}
+        about |= {"noise": float(scale), "distance": float(distance)}
+        if not float(distance) <= config.admitted:
+            table.append(about)  # Refused: nothing may be published.
+            continue
         found = fmu_jax.releases.release(
             removal.params, distance, key=jax.random.fold_in(key, 10_000), scale=scale, admitted=config.admitted
         )
-        about = {"method": "head", "start": "public", "mu": mu, "certified_mu": float(found.mu), "repair_steps": 0}
-        about |= {"noise": float(scale), "distance": float(distance), "epsilon": float(found.epsilon), "gradients": 0}
+        about |= {"certified_mu": float(found.mu), "epsilon": float(found.epsilon)}
         table.append(about | measured(objective, found.params, features(test)))
     return table
 
