@@ -59,7 +59,6 @@ trained on public rows is what makes this route useful; see the guide.
 
 from fmu_jax.noisy_finetuning.accounting import (
     Guarantee,
-    Schedule,
     contraction_delta,
     guarantee,
     iteration_mu,
@@ -67,6 +66,7 @@ from fmu_jax.noisy_finetuning.accounting import (
 )
 from fmu_jax.noisy_finetuning.blocks import finetune_blocks
 from fmu_jax.noisy_finetuning.convex import Rewound, langevin, rewind
+from fmu_jax.noisy_finetuning.schedule import Schedule
 from fmu_jax.noisy_finetuning.steps import Finetuned, finetune
 
 __all__ = [

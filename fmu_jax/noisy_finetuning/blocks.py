@@ -24,7 +24,7 @@ from jaxtyping import Array
 
 from fmu_jax import subsets
 from fmu_jax.data import Data, as_data
-from fmu_jax.noisy_finetuning.accounting import Schedule
+from fmu_jax.noisy_finetuning.schedule import Schedule
 from fmu_jax.noisy_finetuning.steps import Finetuned, finetune
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.privacy import check_positive, gaussian_epsilon

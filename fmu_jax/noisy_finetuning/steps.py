@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Float
 
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data, as_data, check_data, without
-from fmu_jax.noisy_finetuning.accounting import Schedule, guarantee
+from fmu_jax.noisy_finetuning.accounting import guarantee
+from fmu_jax.noisy_finetuning.schedule import Schedule
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.privacy import check_probability
 from fmu_jax.releases.publishing import add_noise
