@@ -28,10 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure, pags_cases
-from pags_jax import alignment, models
+from pags_jax import alignment, models, robustness
 from pags_jax.datasets.lpips_weights import load_lpips_weights
 from scripts.harness import cli
-from scripts.pags import manifolds, robustness
+from scripts.harness.compiling import jitted
+from scripts.pags import manifolds
 
 Measure = Literal["tangent_basis", "manifold_robustness", "lpips"]
 MODULE = "benchmarks.pags_measures"
@@ -189,9 +190,10 @@ def manifold_robustness(case: Case, side: str, items: int) -> Callable[[], Any]:
     model = models.create(case.model, classes=pags_cases.CLASSES)
     variables = jax.jit(models.init, static_argnums=0)(model, jnp.asarray(x), key=jax.random.key(case.seed))
     if side == "jax":
-        arrays = models.evaluator(model, variables), jnp.asarray(x), jnp.asarray(bases), jnp.asarray(noise)[None]
-        measured = robustness.deviations
-        return lambda: measured(*arrays, jnp.asarray(EPS, jnp.float32))
+        arrays = models.evaluator(model, variables), jnp.asarray(x), jnp.asarray(bases)
+        at = {"noise": jnp.asarray(noise)[None], "eps_l2": jnp.asarray(EPS, jnp.float32)}
+        measured = jitted(robustness.manifold_robustness)
+        return lambda: measured(*arrays, **at)
     from benchmarks import torch_measures, torch_peer
 
     peer = torch_peer.create(case.model, classes=pags_cases.CLASSES, channels_last=side == "torch_nhwc")

@@ -31,6 +31,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``heads`` | a certified fair linear head on features, two classes or many; the price of private features |
 | ``noisy_finetuning`` | certified unlearning of any model, fair or not: clipped noisy steps on what remains |
 | ``private_training`` | DP-SGD by jax-privacy, for those features (extra ``private``, imported by itself) |
+| ``networks`` | a small network and its training, for audits and for features |
 | ``metrics`` | ``group_metrics``: accuracy and fairness by group |
 | ``thresholds`` | group thresholds, refitted on what remains |
 | ``deletion`` | deletion requests on your own table: the wing with files, a Python API, the command ``fmu-delete`` |

@@ -119,3 +119,12 @@ def _calibrate(objective, data, mask, direction, epsilon, delta, init, tolerance
     first = attempt(jnp.zeros((), data.x.dtype))[2]
     sigma, params, distance, _, reached, steps = jax.lax.while_loop(is_going, improve, (first, *attempt(first), 0))
     return Calibration(sigma, params, distance, reached, ~is_off(reached), steps)
+
+
+@jax.jit
+def calibrate_draws(
+    objective: Objective, data: Data, forget: Any, directions: Any, *, epsilon: Scalar, delta: Scalar, init: Any = None
+) -> Calibration:
+    """``calibrate_noise`` for each of many directions, one after the other in one program; ``forget`` is a mask."""
+    options = {"epsilon": epsilon, "delta": delta, "init": init}
+    return jax.lax.map(lambda direction: calibrate_noise(objective, data, forget, direction, **options), directions)

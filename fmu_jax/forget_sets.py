@@ -97,3 +97,30 @@ def draw_requests(
     order = np.delete(pool, stay)
     most = len(order) // multiple * multiple or len(order)
     return order[: count if count <= len(order) else most]
+
+
+def draw_batches(data: Data, count: int, size: int, *, seed: int) -> Int[np.ndarray, "count size"]:
+    """Draws the rows that each of several deletions asks for; every label of every group keeps its first row.
+
+    Args:
+      data: the training rows.
+      count: deletions.
+      size: rows of each.
+      seed: of the draw.
+
+    Raises:
+      ValueError: these are as many rows as may go, or more.
+    """
+    group, y, weight = on_host((data.group, data.y, data.weight))
+    pool, cell = np.flatnonzero(weight > 0), 2 * group + y
+    pool = np.setdiff1d(pool, [pool[cell[pool] == c][0] for c in np.unique(cell[pool])])
+    if count * size >= len(pool):
+        raise ValueError(f"{count} batches of {size} rows are more than the {len(pool)} that may go")
+    return np.random.default_rng([seed, count]).permutation(pool)[: count * size].reshape(count, size)
+
+
+def group_to_forget(data: Data, most: int) -> int:
+    """The smallest group with at least twice as many rows as will be forgotten, or else the largest."""
+    sizes = np.bincount(on_host(data.group), minlength=data.groups)
+    enough = np.flatnonzero(sizes >= 2 * most)
+    return int(enough[sizes[enough].argmin()] if len(enough) else sizes.argmax())

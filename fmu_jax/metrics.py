@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmu_jax.arrays import as_codes, as_numbers
+from fmu_jax.cells import counts
 from fmu_jax.data import Data, as_data, cell_counts, check_values
-from fmu_jax.penalties import pairs_of
+from fmu_jax.objective import Objective, predict_labels
+from fmu_jax.penalties import coefficients, gaps, pairs_of
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import is_traced
 
@@ -83,6 +85,41 @@ def group_metrics(prediction: Any, data: Data) -> GroupMetrics:
     if not is_traced(other) and other:
         raise ValueError(f"`prediction` must hold labels 0 and 1, got {int(other)} other entries; recode them")
     return result
+
+
+def columns(metrics: GroupMetrics) -> dict[str, float]:
+    """Metrics of one model as plain numbers by name; vectors become a column a group, such as ``selection_rate_0``."""
+    found = {}
+    for name, value in metrics._asdict().items():
+        groups = jnp.asarray(value).tolist()
+        found |= {f"{name}_{g}": v for g, v in enumerate(groups)} if isinstance(groups, list) else {name: groups}
+    return found
+
+
+@jax.jit
+def metrics_of_models(objective: Objective, models: Float[Array, "models d"], data: Data) -> GroupMetrics:
+    """``group_metrics`` of the labels that each of many linear models predicts, by one program."""
+    return jax.lax.map(lambda params: group_metrics(predict_labels(objective, params, data.x), data), models)
+
+
+def metrics_of_classes(label: Any, data: Data) -> dict[str, float]:
+    """Accuracy of a classifier of many classes, and the means over the classes, each against the rest, of the gaps.
+
+    Args:
+      label: ``(n,)`` predicted classes.
+      data: ``n`` rows whose labels are ``(classes, n)``, as ``heads.one_vs_rest`` makes them.
+    """
+    of_class = jax.vmap(lambda c, y: group_metrics((label == c).astype(jnp.int32), data._replace(y=y)))
+    each = of_class(jnp.arange(len(data.y), dtype=label.dtype), data.y)
+    names = ("equalized_odds", "equalized_odds_mean", "demographic_parity", "equal_opportunity")
+    right = data.y[label, jnp.arange(len(label))].mean()
+    return {"accuracy": float(right)} | {name: float(getattr(each, name).mean()) for name in names}
+
+
+def score_gaps(objective: Objective, scores: Float[Array, " n"], data: Data) -> Float[Array, " pairs"]:
+    """What the penalty sees of each pair of groups, without its square, in standard deviations of the scores."""
+    alpha, _ = coefficients(objective.penalty, counts(data))
+    return jnp.abs(gaps(alpha, scores, data) / jnp.std(scores))
 
 
 @jax.jit

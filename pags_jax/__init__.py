@@ -20,6 +20,8 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     apgd: auto-PGD, also towards targets.
     balls, ascent: what attacks share.
     training: train state, one pure step, epochs.
+    resuming: training that a kill cannot change (extra ``checkpoints``).
+    checkpoints: training states on disk, whole or not at all (extra ``checkpoints``).
     evaluation: accuracy, clean and under attack.
     smoothing: certified radii and predictions of a classifier under noise.
     binomial: what counts of draws say of a probability.
@@ -36,8 +38,10 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     shares: how much of a gradient, or of a response to noise, is off the manifold.
     alignment: cosine and LPIPS of gradients and scores.
     bayes: synthetic images whose posterior, gradient, tangent space and score are known.
+    bayes_networks: networks trained on them, beside the Bayes-optimal model.
     regimes: weak, aligned and excessive robustness, read off a sweep.
     sweeps: a table of trained models as curves, regimes and correlations.
+    questions: what the paper claims of a sweep, as questions with a test each.
     statistics: paired bootstrap over images, rank correlations over models.
     generation: synthesis, counterfactuals, denoising and in-painting by a classifier's gradient.
     gaussians: a Gaussian for each class of images, where synthesis starts.
@@ -56,7 +60,9 @@ if TYPE_CHECKING:
         augmentation,
         bases,
         bayes,
+        bayes_networks,
         binomial,
+        checkpoints,
         datasets,
         evaluation,
         gaussians,
@@ -70,8 +76,10 @@ if TYPE_CHECKING:
         margins,
         models,
         preconditioning,
+        questions,
         recipes,
         regimes,
+        resuming,
         robustness,
         sampling,
         scores,
@@ -91,7 +99,9 @@ __all__ = [
     "augmentation",
     "bases",
     "bayes",
+    "bayes_networks",
     "binomial",
+    "checkpoints",
     "datasets",
     "evaluation",
     "gaussians",
@@ -105,8 +115,10 @@ __all__ = [
     "margins",
     "models",
     "preconditioning",
+    "questions",
     "recipes",
     "regimes",
+    "resuming",
     "robustness",
     "sampling",
     "scores",

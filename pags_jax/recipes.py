@@ -6,14 +6,18 @@ gradient-norm constant hides ``1e5 / N^2`` for batches of ``N``, and its attacks
 stays, and long gradients are shortened instead (``training.Hyper.clip``), so that few epochs do for all strengths.
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from pags_jax import augmentation, losses
+from pags_jax import augmentation, losses, training
 from pags_jax.balls import Norm
+from pags_jax.datasets.labelled_images import Images
 
 Loss = Literal["cross_entropy", "gradient_norm", "smoothness", "randomized_smoothing", "adversarial"]
 Unit = Literal["own", "reference"]
@@ -81,6 +85,18 @@ def strengths_of(loss: Loss, given: tuple[float, ...], unit: str, dataset: str) 
     return getattr(RECIPES[loss], own if unit == "own" else unit)
 
 
+def sweep(losses: Sequence[Loss], given: tuple[float, ...], unit: str, dataset: str) -> list[tuple[Loss, float]]:
+    """Losses and strengths in the order in which to train: of all losses the first strength, of all the second, ...
+
+    >>> sweep(["cross_entropy", "smoothness"], (1.0, 2.0), "own", "mnist")
+    [('cross_entropy', 0.0), ('smoothness', 1.0), ('smoothness', 2.0)]
+    """
+    swept: list[list[tuple[Loss, float]]] = [
+        [(loss, strength) for strength in strengths_of(loss, given, unit, dataset)] for loss in losses
+    ]
+    return [pair for pairs in itertools.zip_longest(*swept) for pair in pairs if pair is not None]
+
+
 def strength_and_rate(
     loss: Loss, strength: float, *, unit: str, batch_size: int, learning_rate: float
 ) -> tuple[float, float]:
@@ -124,3 +140,85 @@ def augmentation_of(augment: str, dataset: str) -> augmentation.Augmentation:
     if augment == "auto":
         augment = "crop-flip" if dataset in COLOUR_PHOTOGRAPHS else "none"
     return AUGMENTATIONS[augment]
+
+
+def flips_of(augment: Literal["auto", "none", "flip"], dataset: str) -> augmentation.Augmentation:
+    """Random flips, or nothing; "auto" flips `COLOUR_PHOTOGRAPHS`."""
+    flips = dataset in COLOUR_PHOTOGRAPHS if augment == "auto" else augment == "flip"
+    return augmentation.flip if flips else augmentation.unchanged
+
+
+def hyper(
+    loss: Loss,
+    strength: float,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    batch_size: int,
+    unit: Unit = "own",
+    learning_rate: float = 0.05,
+    schedule: Literal["drops", "linear"] = "drops",
+    weight_decay: float = 5e-4,
+    clip: float | None = 1.0,
+) -> training.Hyper:
+    """What varies over a sweep, as arrays, so that nothing is compiled again.
+
+    Args:
+        loss: Its name.
+        strength: As the user says it.
+        epochs: In all.
+        steps_per_epoch: See `training.steps_per_epoch`.
+        batch_size: Images in a step.
+        unit: Of the strength; in the reference's the rate falls with it.
+        learning_rate: The highest.
+        schedule: The rate drops tenfold after 75 % and 87.5 % of the epochs, or rises for a fifth of the steps and then
+            falls to zero, linearly.
+        weight_decay: Of all parameters.
+        clip: Longest gradient; None for no limit.
+
+    >>> made = hyper("adversarial", 1.0, epochs=8, steps_per_epoch=10, batch_size=64, schedule="linear")
+    >>> float(made.strength), float(made.warm_up), float(made.total_steps)
+    (1.0, 16.0, 80.0)
+    """
+    strength, rate = strength_and_rate(loss, strength, unit=unit, batch_size=batch_size, learning_rate=learning_rate)
+    drops, total = schedule == "drops", epochs * steps_per_epoch
+    never = jnp.full(2, np.iinfo(np.int32).max)
+    return training.Hyper(
+        strength=jnp.float32(strength),
+        learning_rate=jnp.float32(rate),
+        milestones=training.milestones(epochs, steps_per_epoch) if drops else never,
+        weight_decay=jnp.float32(weight_decay),
+        clip=jnp.float32(np.inf if clip is None else clip),
+        warm_up=jnp.float32(0 if drops else total // 5),
+        total_steps=jnp.float32(np.inf if drops else total),
+    )
+
+
+class HeldOut(NamedTuple):
+    """Images and labels on the device: to train on, to choose by, to measure on."""
+
+    train: tuple[Any, Any]
+    validation: tuple[Any, Any]
+    test: tuple[Any, Any]
+
+
+def hold_out(data: Images, share: float, *, seed: int, train_rows: int | None = None) -> HeldOut:
+    """Hold out a share of the training images, drawn by the seed, and move what is used to the device.
+
+    Args:
+        data: An image set.
+        share: To hold out; one image at least.
+        seed: Of the draw.
+        train_rows: Train on so many of the others; by default on all.
+    """
+    order = np.random.default_rng(seed).permutation(len(data.train_y))
+    held_out = max(1, round(share * len(order)))
+
+    def part(x, y, order):
+        return jnp.asarray(x[order]), jnp.asarray(y[order])
+
+    return HeldOut(
+        train=part(data.train_x, data.train_y, order[held_out:][:train_rows]),
+        validation=part(data.train_x, data.train_y, order[:held_out]),
+        test=part(data.test_x, data.test_y, np.arange(len(data.test_y))),
+    )

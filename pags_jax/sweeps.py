@@ -19,8 +19,8 @@ import numpy as np
 from pags_jax import recipes, regimes, statistics
 
 Row = dict[str, Any]
-#: The loss without a strength.
-BASELINE = "cross_entropy"
+#: The loss without a strength, and the one whose strength is a noise level.
+BASELINE, SMOOTHED = "cross_entropy", "randomized_smoothing"
 #: All models of a table, and those of them that are about as accurate as the best; see ``correlations``.
 ALL, ACCURATE = "all", "accurate"
 

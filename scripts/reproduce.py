@@ -171,7 +171,8 @@ def done(config: Config, every: dict[str, Run]) -> Iterator[tuple[str, float]]:
     # What others read goes first, or one core would be idle at the end.
     waiting, running = {name: every[name] for name in sorted(every, key=lambda name: name not in sources)}, {}
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(config.side_by_side, context, initializer=share_terminal) as pool:
+    workers = {"mp_context": context, "initializer": share, "initargs": (config.out / ".programs",)}
+    with concurrent.futures.ProcessPoolExecutor(config.side_by_side, **workers) as pool:
         while waiting or running:
             busy = [*waiting, *running.values()]
             for name, (experiment, part, own) in list(waiting.items()):
@@ -191,9 +192,16 @@ def sources_of(part: Part) -> set[str]:
     return {*part.reads.values(), *(run for run, _ in part.files.values())}
 
 
-def share_terminal() -> None:
-    """Make this process print lines, as another one writes to the same terminal."""
+def share(programs: Path) -> None:
+    """Make this process print lines, as another one writes to the same terminal, and share what it compiles with it.
+
+    Args:
+        programs: folder of compiled programs, unless the environment names one.
+    """
     os.environ[progress.PLAIN] = "1"
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 def run_part(name: str, config: Any) -> float:

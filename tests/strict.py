@@ -16,7 +16,8 @@ FLAGS = ["--xla_force_host_platform_device_count=8"]
 # of the gate set it.
 COMPILER = os.environ.get("TEST_COMPILER", "quick")
 if COMPILER == "quick":
-    FLAGS.append("--xla_backend_optimization_level=0")
+    # Nor is a program split into parts that threads compile side by side: for small ones that costs a third more.
+    FLAGS += ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
     if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # a flag that XLA does not know ends the process
         FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 elif COMPILER != "users":

@@ -154,7 +154,7 @@ def toy():
         return ["Numbers.", report.Table(lines, "Powers of numbers."), *results.figures("powers.png", "rising")]
 
     found = experiment.Experiment(
-        "toy", Toy, lambda config: [{"number": number} for number in config.numbers], rows_of, setup=setup, draw=draw,
+        "toy", Toy, rows_of, lambda config: [{"number": number} for number in config.numbers], setup=setup, draw=draw,
         finished=lambda config, unit: calls.append(f"finished {unit['number']}"), heading="Powers", section=section,
         claims=lambda results: [experiment.Claim("fmu", "Powers grow.", "shown", "1 to 9")],
     )  # fmt: skip

@@ -12,6 +12,9 @@
 | ``relative`` | ``relative_test``: are unlearned models nearer to retrained ones than untouched ones are? |
 | ``likelihood_ratio`` | ``lira``: the per-example likelihood-ratio attack U-LiRA |
 | ``margin_divergence`` | ``klom``: divergence of margins from those of retrained models |
+| ``tables`` | ``epsilon_table``, ``attack_table``: an audit of every method as rows |
+| ``worlds`` | series of releases in both worlds, honest and not: does any test beat the certified curve? |
+| ``faults`` | faults planted in releases and in the paper's scheme: which audit catches which? |
 | ``loss_threshold``, ``roc`` | ``membership``: the loss-threshold attack; areas under the ROC curve |
 """
 
@@ -25,6 +28,7 @@ from fmu_jax.audit.networks import ShadowNetworks, shadow_networks, twins
 from fmu_jax.audit.one_run import OneRun, one_run
 from fmu_jax.audit.relative import Relative, relative_test
 from fmu_jax.audit.shadow import ShadowModels, by_membership, plant, shadow_models
+from fmu_jax.audit.tables import attack_columns, attack_table, epsilon_table
 
 __all__ = [
     "AUDITED",
@@ -39,10 +43,13 @@ __all__ = [
     "Relative",
     "ShadowModels",
     "ShadowNetworks",
+    "attack_columns",
+    "attack_table",
     "by_membership",
     "draw_models",
     "empirical_epsilon",
     "empirical_mu",
+    "epsilon_table",
     "klom",
     "largest_bound",
     "lira",

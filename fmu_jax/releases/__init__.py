@@ -32,6 +32,16 @@ grid points are right up to the rounding of the dtype.
 """
 
 from fmu_jax.releases.accounting import budget, compose, scale_for, trade_off
-from fmu_jax.releases.publishing import Release, distance_to_retrained, release
+from fmu_jax.releases.publishing import Release, distance_to_retrained, noise_shape, release, release_many
 
-__all__ = ["Release", "budget", "compose", "distance_to_retrained", "release", "scale_for", "trade_off"]
+__all__ = [
+    "Release",
+    "budget",
+    "compose",
+    "distance_to_retrained",
+    "noise_shape",
+    "release",
+    "release_many",
+    "scale_for",
+    "trade_off",
+]

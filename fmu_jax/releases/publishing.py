@@ -1,7 +1,8 @@
 """Parameters with fresh noise, on a grid, and the certified distance that the noise hides."""
 
 import math
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fmu_jax.curvature import Curved, balance, inverse_root
+from fmu_jax.data import Data
 from fmu_jax.distances import Region, local_distance, retrained_region, shaped_distance
-from fmu_jax.objective import Objective, Scalar
+from fmu_jax.objective import Objective, Scalar, quadratic_part
 from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_epsilon
 from fmu_jax.removal import Removal
 from fmu_jax.rounding import norm_bound
@@ -231,3 +233,30 @@ def _fits(xp, distance, admitted):
     # On the host both are exact; elsewhere each may have been rounded.
     exact = 0 if xp is np else 4 * unit_of(xp, distance)
     return xp.where((distance >= 0) & (distance * (1 + exact) <= admitted), 1.0, 0.0)
+
+
+def release_many(params: Any, distance: Scalar, *, keys: Array, **options: Any) -> Float[Array, "k d"]:
+    """The parameters of independent releases of one model, one for each key; ``options`` as for ``release``."""
+    return jax.vmap(lambda key: release(params, distance, key=key, **options).params)(keys)
+
+
+def noise_shape(
+    objective: Objective, data: Data, kind: Literal["isotropic", "scores", "objective"]
+) -> Float[Array, "d d"] | None:
+    """What shapes the noise of a release, from the remaining rows alone, so that both worlds share it.
+
+    Args:
+      objective: linear.
+      data: the remaining rows.
+      kind: "isotropic" (None, the identity), "scores" (``X'X / 4`` and the ridge), or "objective" (``X'X / 4``, the
+        ridge and the penalty's quadratic form).
+    """
+    return None if kind == "isotropic" else _shape(objective, data, kind == "objective")
+
+
+@partial(jax.jit, static_argnames="penalised")
+def _shape(objective, data, penalised):
+    gram = (data.x * data.weight[:, None]).T @ data.x / 4
+    if penalised:
+        return gram + quadratic_part(objective, data)
+    return gram + data.weight.sum() * objective.l2 * jnp.eye(data.x.shape[1], dtype=data.x.dtype)

@@ -3,10 +3,11 @@
 from fmu_jax.stream.exact import exact_residuals
 from fmu_jax.stream.publishing import distance_to_retrained, serve_releases
 from fmu_jax.stream.retrained import fairness_interval, retrained_region
-from fmu_jax.stream.serving import Served, serve, take
+from fmu_jax.stream.serving import Batch, Served, serve, serve_batches, take
 from fmu_jax.stream.state import State, delete, needs_refresh, refresh, start
 
 __all__ = [
+    "Batch",
     "Served",
     "State",
     "delete",
@@ -17,6 +18,7 @@ __all__ = [
     "refresh",
     "retrained_region",
     "serve",
+    "serve_batches",
     "serve_releases",
     "start",
     "take",

@@ -1,5 +1,6 @@
 """Serving deletion requests: what may be deleted, and whole sequences in one scan."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -113,3 +114,49 @@ def _serve(state: State, data: Data, rows) -> tuple[State, Served]:
         return state, Served(state.params, state.residual_bound, state.epsilon, stale)
 
     return jax.lax.scan(request, state, (jnp.arange(rows.shape[0], dtype=jnp.int32), rows))
+
+
+class Batch(NamedTuple):
+    """What a stream is after one batch of deletions.
+
+    Attributes:
+      state: the stream.
+      data: the remaining rows.
+      refreshed: whether it was solved anew.
+      seconds: that this took, by the caller's clock.
+    """
+
+    state: State
+    data: Data
+    refreshed: bool
+    seconds: float
+
+
+def serve_batches(
+    state: State,
+    data: Data,
+    batches: Any,
+    *,
+    stale: Callable[[State, Data], bool],
+    clock: Callable[[], float] = lambda: 0.0,
+) -> list[Batch]:
+    """Serves deletions batch by batch, and refreshes where they leave a state that ``stale`` says to be none to use.
+
+    Args:
+      state: at the rows of ``data``.
+      data: the rows.
+      batches: ``(count, size)`` row indices, none twice.
+      stale: whether a state must be solved anew, given the remaining rows too.
+      clock: such as ``time.perf_counter``.
+    """
+    found = []
+    for batch in np.asarray(batches):
+        begin = clock()
+        state = delete(state, jax.tree.map(lambda leaf, at=batch: leaf[at], data))
+        data = without(data, jnp.zeros(data.y.shape, bool).at[batch].set(True))
+        renewed = bool(stale(state, data))
+        if renewed:
+            state = refresh(state, data)
+        jax.block_until_ready(state.params)
+        found.append(Batch(state, data, renewed, clock() - begin))
+    return found

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from pags_jax.datasets import idx, reading
-from pags_jax.datasets.idx_folders import STEMS, IdxSet, load_idx_set, read_folder
+from pags_jax.datasets.idx_folders import STEMS, IdxSet, download_files, load_idx_set, read_folder
 from pags_jax.datasets.labelled_images import Images
 
 FASHION_MNIST = IdxSet(
@@ -50,6 +50,13 @@ BUNDLED_SHA256 = {
     "t10k-labels-idx1-ubyte": "8b57ebf69153c657f978a099d493de14343cc69dcc54540620d50e306fa0b0de",
 }
 """SHA-256 of each bundled file's contents after decompression: the compressed bytes depend on the zlib."""
+RAW_SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+"""SHA-256 of the whole set's files after decompression: copies differ in how they are compressed."""
 TRAIN_PER_CLASS = 800
 TEST_PER_CLASS = 200
 SUBSET_SEED = 0
@@ -117,6 +124,17 @@ def pack_subset(images: Images) -> dict[str, bytes]:
         images.test_y[test].astype(np.uint8),
     )
     return {f"{stem}.gz": _gzip(idx.encode(array)) for stem, array in zip(STEMS, arrays, strict=True)}
+
+
+def build_subset(folder: str | Path | None) -> dict[str, bytes]:
+    """The bundled files by their names, made from the raw ones of a folder or their downloads.
+
+    Raises:
+      FileNotFoundError: a raw file is missing.
+      ValueError: one is damaged, or its contents have another SHA-256.
+    """
+    raw = download_files(FASHION_MNIST) if folder is None else Path(folder)
+    return pack_subset(read_folder(raw, classes=FASHION_MNIST.classes, content_sha256=RAW_SHA256))
 
 
 def _gzip(content: bytes) -> bytes:

@@ -33,6 +33,14 @@ def read_bytes(path: Path) -> bytes:
         raise ValueError(f"{path} cannot be read ({error})") from error
 
 
+def check_size(path: Path, most_bytes: int) -> None:
+    """Raises FileNotFoundError or ValueError unless there is a file of 1 to ``most_bytes`` bytes; it is not opened."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if not 0 < (size := path.stat().st_size) <= most_bytes:
+        raise ValueError(f"{path} has {size} bytes, expected 1 to {most_bytes}")
+
+
 def gunzip(content: bytes, *, source: str) -> bytes:
     """Decompresses gzip.
 

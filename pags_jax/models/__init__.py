@@ -4,7 +4,8 @@ Modules: ``registry`` (these functions), ``lenet``, ``resnet``, ``vgg``, and ``l
 classifier is called as ``model(x, train=...)`` on images ``(n, height, width, channels)`` and returns logits. Then
 ``unet``, the network of denoisers (see ``pags_jax.scores``), and ``autoencoder``, with ``patches`` below both.
 
-Files: ``save`` and ``load`` (``files``; ``architectures`` is what they say of a network).
+Files: ``save`` and ``load`` (``files``; ``architectures`` is what they say of a network), and ``export`` and
+``load_exported`` (``exporting``), which need neither this package nor flax where they are used.
 
 Published weights: ``load_pretrained`` reads them, and our own files (``loading``), into ``preactivation`` (wide
 residual networks), ``resnet`` or ``edm`` (U-Nets, of ``edm_layers``): ``recognise`` finds which, ``published`` knows
@@ -17,6 +18,8 @@ from pags_jax.models.autoencoder import decoder as decoder
 from pags_jax.models.autoencoder import encoder as encoder
 from pags_jax.models.edm import DhariwalUNet as DhariwalUNet
 from pags_jax.models.edm import SongUNet as SongUNet
+from pags_jax.models.exporting import export as export
+from pags_jax.models.exporting import load_exported as load_exported
 from pags_jax.models.files import Pretrained as Pretrained
 from pags_jax.models.files import load as load
 from pags_jax.models.files import save as save

@@ -1,7 +1,9 @@
 """Published weights by name: which file they lie in, where it is got, and what it must hold.
 
-No publisher gives a SHA-256 of these files, so nothing is downloaded: a user gets a file once, and ``find`` looks for
-it where it is told to or in the user's cache folder. What is in it is checked against what the name promises.
+No publisher's page that we know says the SHA-256 of these files, so none is written here, and nothing is downloaded
+unasked: a user gets a file once, and ``find`` looks for it where it is told to or in the user's cache folder. Whoever
+has the SHA-256 of a file from somewhere they trust (the Hugging Face hub shows it of each of its files) passes it, and
+the file is downloaded where its publisher offers it by plain HTTPS. What it holds must be what its name promises.
 """
 
 from pathlib import Path
@@ -9,13 +11,20 @@ from typing import Any, NamedTuple
 
 import pooch
 
-from pags_jax.datasets.reading import CACHE
+from pags_jax.datasets import reading
 
 _EDM = "NVIDIA's page of pre-trained models that github.com/NVlabs/edm names"
 _DEEPMIND = "the table in github.com/google-deepmind/deepmind-research, folder adversarial_robustness"
 _ROBUSTBENCH = "RobustBench, whose load_model downloads it to models/{} (github.com/RobustBench/robustbench)"
 _MADRY = "the table in github.com/MadryLab/robustness"
 _SALMAN = "the repository madrylab/robust-imagenet-models on the Hugging Face hub"
+
+#: Where files lie whose address is no more than that and their name.
+ADDRESSES = {
+    _EDM: "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/",
+    _DEEPMIND: "https://storage.googleapis.com/dm-adversarial-robustness/",
+    _SALMAN: "https://huggingface.co/madrylab/robust-imagenet-models/resolve/main/",
+}
 
 _NONCOMMERCIAL = (
     "Creative Commons Attribution-NonCommercial-ShareAlike 4.0 International (CC BY-NC-SA 4.0), Copyright (c) 2022, "
@@ -123,27 +132,31 @@ PUBLISHED: dict[str, Published] = {
 }  # fmt: skip
 
 
-def find(name: str, folder: str | Path | None = None) -> Path:
+def find(name: str, folder: str | Path | None = None, *, sha256: str | None = None) -> Path:
     """The file of published weights.
 
     Args:
       name: one of ``PUBLISHED``.
       folder: where it lies; by default the folder ``weights`` in the package's cache folder.
+      sha256: of the file, in hex: where it is not there, it is downloaded to that place, and kept if this is its own.
 
     Raises:
       FileNotFoundError: the file is not there; the message says where to get it.
-      ValueError: no such name.
+      ValueError: no such name, or a download that failed or has another SHA-256.
     """
     if name not in PUBLISHED:
         raise ValueError(f"no file {name}, and no published weights of this name; known: {', '.join(PUBLISHED)}")
     found = PUBLISHED[name]
-    folder = Path(folder) if folder is not None else Path(pooch.os_cache(CACHE)) / "weights"
-    if not (folder / found.file).is_file():
-        raise FileNotFoundError(
-            f"no file {folder / found.file}: get {found.file} from {found.where}, and put it there or pass its folder "
-            "or path"
-        )
-    return folder / found.file
+    folder = Path(folder) if folder is not None else Path(pooch.os_cache(reading.CACHE)) / "weights"
+    path, address = folder / found.file, ADDRESSES.get(found.where)
+    if path.is_file():
+        return path
+    if sha256 is not None and address:
+        return reading.download(address + found.file, sha256=sha256, to=str(folder.resolve()))
+    offered = "; with its SHA-256 as sha256= it is downloaded" if address else ""
+    raise FileNotFoundError(
+        f"no file {path}: get {found.file} from {found.where}, and put it there or pass its folder or path{offered}"
+    )
 
 
 def known(name: str | None, path: Path, about: dict[str, Any]) -> dict[str, Any]:

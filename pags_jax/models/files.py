@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -94,7 +94,7 @@ def save(
     if image_shape is not None:
         metadata["image_shape"] = _text(list(image_shape))
     metadata["sha256"] = _digest(arrays, metadata)
-    _write(path, arrays, metadata)
+    write(path, lambda temporary: save_file(arrays, temporary, {_METADATA: _text(metadata)}))
     return path
 
 
@@ -113,7 +113,7 @@ def load(path: str | Path, *, kind: Kind | None = None) -> Pretrained:
       ValueError: the file is damaged, holds something else, or weights of another architecture than it says.
     """
     path = Path(path)
-    arrays, metadata = _read(path)
+    arrays, metadata, _ = _read(path)
     network, attributes = metadata["kind"], json.loads(metadata["architecture"])
     if network not in architectures.NETWORKS:
         raise ValueError(f"{path} holds a network of a class that this version does not know: {network!r}")
@@ -131,6 +131,16 @@ def load(path: str | Path, *, kind: Kind | None = None) -> Pretrained:
     return Pretrained(model, variables, json.loads(metadata["about"]))
 
 
+def read(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
+    """The arrays of a file that ``save`` wrote, as they are stored, by name, and the SHA-256 that it says of all of it.
+
+    Raises:
+      FileNotFoundError, ValueError: as ``load``.
+    """
+    arrays, _, sha256 = _read(Path(path))
+    return arrays, sha256
+
+
 def about(path: str | Path) -> dict[str, Any]:
     """What a file says of its network.
 
@@ -140,8 +150,8 @@ def about(path: str | Path) -> dict[str, Any]:
     return json.loads(_read(Path(path))[1]["about"])
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays and metadata of a file that ``save`` wrote, and that nothing has changed since."""
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], str]:
+    """Arrays, metadata and SHA-256 of a file that ``save`` wrote, and that nothing has changed since."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     with reading.advising("get it again, or train it anew"):
@@ -157,29 +167,38 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             raise ValueError(f"{path} is no network that this package saved: it lacks the metadata")
         if stated != _digest(arrays, metadata):
             raise ValueError(f"{path} is damaged: its contents have not the SHA-256 {stated} that it says")
-    return arrays, metadata
+    return arrays, metadata, stated
 
 
-def _write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """To a temporary file beside it, to the disk, and then in its place by a rename, which goes to the disk too."""
+def write(path: Path, fill: Callable[[Path], Any]) -> None:
+    """To a temporary file beside it, to the disk, and then in its place by a rename, which goes to the disk too.
+
+    Args:
+      path: of the file.
+      fill: writes the temporary file, whose path it is given.
+
+    Raises:
+      OSError: the file cannot be written; what was there before is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}"[:200])
     try:
         temporary.touch()
         permissions = temporary.stat().st_mode  # The user's; safetensors makes files that nobody else can read.
-        save_file(dict(arrays), temporary, {_METADATA: _text(metadata)})
+        fill(temporary)
         temporary.chmod(permissions)
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(path)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written ({error})") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    _flush(path.parent)
+    flush(path.parent)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Waits until a file, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pags_jax.datasets import reading
 from pags_jax.models import architectures, catalogue, files, published
 from pags_jax.models.files import Pretrained
 from pags_jax.models.preactivation import Normalised
 from pags_jax.models.recognise import recognise
 from pags_jax.models.states import NORMALISERS, State, find_state
-from pags_jax.models.torch_files import load_file
+from pags_jax.models.torch_files import MOST_BYTES, load_file
 from pags_jax.scores import Preconditioned, denoiser
 
 Normaliser = tuple[tuple[float, ...], tuple[float, ...], bool]
@@ -30,6 +31,7 @@ def load_pretrained(
     path: str | Path,
     *,
     folder: str | Path | None = None,
+    sha256: str | None = None,
     dtype: Any = jnp.float32,
     entry: str | None = None,
     normaliser: Normaliser | Literal["file"] | None = "file",
@@ -45,6 +47,8 @@ def load_pretrained(
     Args:
       path: of the file, or a name in ``models.catalogue.PUBLISHED``, such as "rebuffi-wrn-28-10-l2".
       folder: where the file of a name lies; by default ``weights`` in the package's cache folder.
+      sha256: what the SHA-256 of the file must be, in hex; with it the file of a name is downloaded, if it is not there
+        and its publisher offers it by plain HTTPS.
       dtype: what to compute in: float32; bfloat16 or float16, with parameters in float32; float64, which needs JAX's.
       entry: the entry of the file to take, where it holds several models; by default averaged weights before others.
       normaliser: mean, standard deviation and whether to clip to [0, 1] before, if the file does not say, or None for
@@ -63,15 +67,15 @@ def load_pretrained(
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a damaged or harmful file, another network than those that are known, a tensor that is missing, left
-        over or of another shape, or an option that the network does not have.
+      ValueError: a damaged or harmful file, or one of another SHA-256; another network than those that are known; a
+        tensor that is missing, left over or of another shape; or an option that the network does not have.
 
     >>> from pags_jax.datasets import pretrained
     >>> denoise, about = load_pretrained(pretrained.DENOISER)
     >>> about["kind"], about["classes"], denoise(jnp.zeros((1, 28, 28, 1), jnp.float32), 0.5, labels=3).shape
     ('denoiser', 10, (1, 28, 28, 1))
     """
-    given = {"folder": folder, "dtype": dtype, "entry": entry, "normaliser": normaliser, **options}
+    given = {"folder": folder, "sha256": sha256, "dtype": dtype, "entry": entry, "normaliser": normaliser, **options}
     model, variables, about = read_pretrained(path, **given)
     if about["kind"] == "denoiser":
         network = jax.tree_util.Partial(model.apply, variables, labels=None)
@@ -83,6 +87,7 @@ def read_pretrained(
     path: str | Path,
     *,
     folder: str | Path | None = None,
+    sha256: str | None = None,
     dtype: Any = jnp.float32,
     entry: str | None = None,
     normaliser: Normaliser | Literal["file"] | None = "file",
@@ -91,12 +96,15 @@ def read_pretrained(
     """The module and variables of a published network; see ``load_pretrained``."""
     name = str(path) if str(path) in catalogue.PUBLISHED and not Path(path).exists() else None
     if name is not None:
-        path = catalogue.find(name, folder)
+        path = catalogue.find(name, folder, sha256=sha256)
         options = {**catalogue.PUBLISHED[name].options, **options}
         normaliser = options.pop("normaliser", normaliser) if normaliser == "file" else normaliser
     path, source = Path(path), str(path)
+    reading.check_size(path, MOST_BYTES)
+    if (found_sha256 := _sha256(path)) != (sha256 or found_sha256).lower():
+        raise ValueError(f"{path} has contents of SHA-256 {found_sha256}, expected {sha256}")
     if path.suffix == files.SUFFIX:
-        return _saved(path, dtype, entry, normaliser, options)
+        return _saved(path, found_sha256, dtype, entry, normaliser, options)
     state = find_state(load_file(path), source=source, entry=entry)
     dtype = jnp.dtype(dtype)
     if dtype not in (jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16):
@@ -125,7 +133,7 @@ def read_pretrained(
             name: value for name, value in state.recorded.items() if isinstance(value, int | float | str | list)
         },
         "source": path.name,
-        "sha256": _sha256(path),
+        "sha256": found_sha256,
     }
     if family != "edm":
         classes = model.classes  # pyright: ignore[reportAttributeAccessIssue]
@@ -137,7 +145,9 @@ def read_pretrained(
     return Pretrained(model, variables, about | catalogue.known(name, path, about))
 
 
-def _saved(path: Path, dtype: Any, entry: str | None, normaliser: Any, options: dict[str, Any]) -> Pretrained:
+def _saved(
+    path: Path, sha256: str, dtype: Any, entry: str | None, normaliser: Any, options: dict[str, Any]
+) -> Pretrained:
     """A classifier or denoiser that ``files.save`` wrote."""
     if entry is not None or normaliser != "file" or options or jnp.dtype(dtype) != jnp.float32:
         raise ValueError(
@@ -151,7 +161,7 @@ def _saved(path: Path, dtype: Any, entry: str | None, normaliser: Any, options: 
             f"{path} holds an autoencoder, which is two functions: read it with models.load, and pass the model and "
             "variables to models.encoder and models.decoder"
         )
-    return Pretrained(model, variables, facts | {"source": path.name, "sha256": _sha256(path)} | about)
+    return Pretrained(model, variables, facts | {"source": path.name, "sha256": sha256} | about)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("network", "sigma_data"), meta_fields=("model",))

@@ -4,6 +4,7 @@ A pickle is a program for a stack machine (PEP 307, PEP 3154, PEP 574). Python's
 but imports the module that runs it, and copies every array on the way; here bytes are views of the file.
 """
 
+import codecs
 import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -137,7 +138,7 @@ def _quoted(text: str) -> str:
 
 
 def _raw_unicode(text: str) -> str:
-    return text.encode("latin-1").decode("raw-unicode-escape")
+    return codecs.raw_unicode_escape_decode(text.encode("latin-1"))[0]  # Looking it up by name imports a module.
 
 
 def _decimal(text: str) -> int | bool:

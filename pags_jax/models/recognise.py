@@ -43,7 +43,10 @@ def recognise(state: State, *, source: str) -> tuple[nn.Module, str, int]:
             return model, "edm", model.channels
         for known, family, build in _FIRST:
             if known in shapes:
-                model, family = build(shapes, family)
+                try:
+                    model, family = build(shapes, family)
+                except ValueError as error:
+                    raise ValueError(f"{source}: {error}") from None
                 return model, family, shapes[next(name for name in _STEMS if name in shapes)][1]
     except (KeyError, IndexError, ZeroDivisionError, TypeError) as error:
         raise ValueError(f"{source} lacks tensors of the network that the others belong to ({error})") from None
@@ -60,6 +63,8 @@ def _blocks(shapes: Shapes, pattern: str) -> tuple[int, ...]:
     """How many blocks each stage has, by the pattern of their names' begin."""
     found = [tuple(map(int, match.groups())) for name in shapes if (match := re.match(pattern, name))]
     stages = sorted({stage for stage, _ in found})
+    if (most := max((number for _, number in found), default=0)) >= len(shapes):
+        raise KeyError(f"it names block {most} and has {len(shapes)} tensors")  # Nothing is built of so many.
     return tuple(1 + max(number for stage, number in found if stage == at) for at in stages)
 
 
@@ -158,6 +163,8 @@ def _edm(state: State, shapes: Shapes, source: str) -> SongUNet | DhariwalUNet:
             (array for name, array in state.arrays.items() if name.endswith("resample_filter")), np.ones((2, 2))
         )
         taps = np.asarray(square, np.float64).reshape(square.shape[-2:]).sum(0)
+        if not (np.isfinite(taps) & (taps > 0)).all():
+            raise ValueError(f"{source}: the filter that resamples must be of numbers above 0, got {taps.tolist()}")
         options |= {
             "noise_width": noise_width // width,
             "frequencies": "fourier" if "map_noise.freqs" in shapes else "positional",

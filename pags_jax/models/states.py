@@ -8,12 +8,12 @@ import numpy as np
 from pags_jax.models.records import Global, Record, described
 from pags_jax.models.torch_files import Tensor
 
-#: Entries in which a model is looked for, in this order: averaged weights before those that training ends with.
+#: Entries in which a model is looked for, in this order: averaged weights before those that training ends with. Without
+#: any of them it is the only entry that holds tensors alone, or one of them.
 ENTRIES = (
     *("ema", "ema_state_dict", "model_ema", "state_dict_ema", "ema_model_state_dict", "wa_model", "model_state_dict"),
     *("state_dict", "model", "net", "network", "last", "best"),
 )
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 _PERSISTENT = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
 _DEPTH = 50
@@ -21,6 +21,7 @@ _DEPTH = 50
 #: Mean and standard deviation of the images' channels, as publishers name them; the last clamps to [0, 1] before.
 NORMALISERS = (
     *(("mean", "std"), ("mu", "sigma"), ("normalize.mean", "normalize.std"), ("normalizer.mean", "normalizer.std")),
+    ("0.mean", "0.std"),  # In a sequence of both, in which the network is number 1.
     ("normalizer.new_mean", "normalizer.new_std"),
 )
 
@@ -67,12 +68,15 @@ def find_state(value: Any, *, source: str, entry: str | None = None) -> State:
             return _of_module(value, path, source)
         if not isinstance(value, dict):
             break
-        if value and all(isinstance(key, str) for key in value) and _are_tensors(value):
+        if _are_tensors(value):
             arrays = {name: tensor.array() for name, tensor in value.items() if isinstance(tensor, Tensor)}
             return State(_without_prefixes(arrays, source), path)
         name = next((name for name in ENTRIES if isinstance(value.get(name), dict | Record)), None)
         if name is None:
-            break
+            alone = [name for name, item in value.items() if isinstance(item, dict) and _is_model(item)]
+            if len(alone) != 1:
+                break
+            (name,) = alone
         value, path = value[name], (*path, name)
     raise ValueError(f"{source} holds no model that is known: {' in '.join(map(repr, reversed(path))) or 'it'} "
                      f"is {_listed(value)}")  # fmt: skip
@@ -84,9 +88,17 @@ def _listed(value: Any) -> str:
     return f"a dict of {', '.join(described(key) for key in list(value)[:8]) or 'nothing'}"
 
 
-def _are_tensors(value: dict[str, Any]) -> bool:
-    """Whether it holds tensors alone, but for settings of modules, such as ``_extra_state``."""
-    return all(isinstance(item, Tensor) for name, item in value.items() if not name.endswith("_extra_state"))
+def _is_model(value: dict[Any, Any]) -> bool:
+    """Whether it holds tensors alone, or an entry that is looked into."""
+    return _are_tensors(value) or any(isinstance(value.get(name), dict | Record) for name in ENTRIES)
+
+
+def _are_tensors(value: dict[Any, Any]) -> bool:
+    """Whether it holds tensors by name alone, but for settings of modules, such as ``_extra_state``."""
+    return bool(value) and all(
+        isinstance(name, str) and (isinstance(item, Tensor) or name.endswith("_extra_state"))
+        for name, item in value.items()
+    )
 
 
 # -------------------------------------------------------------------------------------------- whole modules
@@ -143,8 +155,9 @@ def _without_prefixes(arrays: dict[str, np.ndarray], source: str) -> dict[str, n
     for _ in range(_DEPTH):
         arrays = _without_attacker(arrays, source)
         names = arrays.keys() - aside
-        prefix = next((p for p in _PREFIXES if names and all(name.startswith(p) for name in names)), None)
-        if prefix is None:
+        heads = {"".join(name.partition(".")[:2]) for name in names}  # No network has all of its layers in one.
+        prefix = next(iter(heads), "")
+        if len(heads) != 1 or not prefix.endswith("."):
             return arrays
         arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
     raise ValueError(f"{source} has names of more than {_DEPTH} parts")

@@ -16,6 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from pags_jax.datasets import reading
 from pags_jax.models import pickles, zips
 from pags_jax.models.records import Global, described
 
@@ -94,12 +95,8 @@ def load_file(path: str | Path, *, most_bytes: int = MOST_BYTES) -> Any:
       ValueError: it is too large, damaged, or refused; nothing was run.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+    reading.check_size(path, most_bytes)
     try:
-        size = path.stat().st_size
-        if not 0 < size <= most_bytes:
-            raise ValueError(f"{path} has {size} bytes, expected 1 to {most_bytes}")
         with path.open("rb") as file:
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
@@ -281,11 +278,22 @@ def _tensor_v3(storage: Any, offset: Any, shape: Any, strides: Any, _, __, dtype
     return _tensor(storage, offset, shape, strides, dtype=_dtype(dtype))
 
 
-_CONSTRUCTORS: dict[str, Callable[..., Any]] = {
+def _of_type(function: Any, _: Any, args: Any, __: Any) -> Tensor:
+    """A tensor with attributes of its own, which are left out."""
+    if str(function) not in _REBUILDERS or not isinstance(args, tuple):
+        raise ValueError(f"tensors made by {described(function)} are not read")
+    return _REBUILDERS[str(function)](*args)
+
+
+_REBUILDERS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
+}
+_CONSTRUCTORS: dict[str, Callable[..., Any]] = {
+    **_REBUILDERS,
+    "torch._tensor._rebuild_from_type_v2": _of_type,
     "torch.Size": lambda sizes=(): tuple(sizes),
 }

@@ -9,12 +9,8 @@ pairs of shadow models and attacks them: U-LiRA (Hayes et al. 2024), KLoM (Georg
 minute on two cores. Rows: one for each data set, part, seed and method.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
-
-import numpy as np
 
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
@@ -38,8 +34,8 @@ class Config(ProblemConfig):
         "quick": {"models": 1000, "pairs": 32},
         "paper": {"repeats": 5, "models": 20_000, "pairs": 1024, "datasets": ("compas", "adult")},
     }
+    AXES: ClassVar = {"dataset": "datasets", "part": ("epsilon", "attacks")}
 
-    out: Path = Path("runs/fmu_audit")
     datasets: tuple[names.DataSet, ...] = ("compas",)
     """Data sets; hsls needs --hsls, and larger ones take minutes."""
     repeats: cli.Count = 1
@@ -62,74 +58,30 @@ class Config(ProblemConfig):
     """Shards of the sharded baseline."""
 
 
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each data set, part and seed."""
-    return config.units(part=("epsilon", "attacks"))
-
-
 def rows_of(config: Config, *, dataset: str, part: str, seed: int) -> list[Row]:
     """One part of the audit of one data set."""
     train = problems.load_split(config, dataset, seed).train
     objective = fmu_jax.Objective(l2=config.l2, fairness=config.fairness)
     key = jax.random.fold_in(jax.random.key(seed), 2)
-    return (epsilon_rows if part == "epsilon" else attack_rows)(config, objective, train, seed, key)
-
-
-def epsilon_rows(config: Config, objective: Any, train: Any, seed: int, key: Any) -> list[Row]:
-    """The empirical epsilon of each method beside what its residuals certify."""
-    forget = fmu_jax.forget_sets.draw_rows(
-        train, round(config.fraction * len(train.y)), subset=config.subset, seed=seed
-    )
+    if part == "attacks":
+        sizes = {name: getattr(config, name) for name in ("planted", "sigma", "pairs", "shards")}
+        return fmu_jax.audit.attack_table(objective, train, key=key, **sizes)
+    count = round(config.fraction * len(train.y))
+    forget = fmu_jax.forget_sets.draw_rows(train, count, subset=config.subset, seed=seed)
     if forget is None:
         raise ValueError(f"--fraction: {config.fraction} of the rows is more than {config.subset!r} can spare")
-    audit, (for_draws, for_split) = fmu_jax.audit, jax.random.split(key)
-    options = {"sigma": config.sigma, "models": config.models, "methods": audit.PERTURBED}
-    draws = audit.draw_models(objective, train, forget, key=for_draws, **options)
-    ceiling, table = float(audit.largest_bound(config.models, delta=config.delta)), []
-    for method in audit.PERTURBED:
-        bound = audit.empirical_epsilon(draws.unlearned[method], draws.retrained, delta=config.delta, key=for_split)
-        residual = float(draws.residual[method].max())
-        certified = float(fmu_jax.privacy.certified_epsilon(residual, config.sigma, config.delta))
-        row = {"method": method, "rows_removed": len(forget), "residual_norm": residual}
-        row |= {"certified_epsilon": certified, "empirical_epsilon": float(bound.epsilon), "largest_bound": ceiling}
-        table.append(row | {f"empirical_{name}": float(value) for name, value in bound.by_test.items()})
-    return table
-
-
-def attack_rows(config: Config, objective: Any, train: Any, seed: int, key: Any) -> list[Row]:
-    """What three attacks find of planted rows after each method."""
-    del seed
-    audit, (for_rows, for_models) = fmu_jax.audit, jax.random.split(key)
-    planted = audit.plant(train, config.planted, key=for_rows)
-    options = {"sigma": config.sigma, "pairs": config.pairs, "shards": config.shards}
-    shadow = audit.shadow_models(objective, train, planted, key=for_models, **options)
-    table = []
-    for method in audit.AUDITED:
-        margins = shadow.margins[method]
-        unlearned, outside = audit.by_membership(margins, shadow.member)
-        lira = audit.lira(unlearned, outside, paired=True)
-        klom = np.asarray(audit.klom(unlearned, shadow.oracle[method]))
-        models = (-1, margins.shape[-1])
-        losses = jax.nn.softplus(-margins).reshape(models)
-        threshold = audit.membership(losses, shadow.member.reshape(models))
-        row = {"lira_auc": lira.auc.mean(), "lira_auc_worst": lira.auc.max()}
-        row |= {"lira_advantage": lira.advantage.mean(), "lira_true_positive_rate": lira.true_positive_rate}
-        row |= {"klom": klom.mean(), "klom_quantile_95": np.quantile(klom, 0.95)}
-        row |= {"membership_auc": threshold.auc.mean(), "membership_advantage": threshold.advantage.mean()}
-        table.append({"method": method} | {name: float(value) for name, value in row.items()})
-    return table
+    sizes = {name: getattr(config, name) for name in ("sigma", "delta", "models")}
+    table = fmu_jax.audit.epsilon_table(objective, train, forget, key=key, **sizes)
+    return [{"rows_removed": len(forget)} | row for row in table]
 
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw one figure for each part."""
     labels = [plot.look(name).label for name in config.datasets]
-    figure, axes = plot.figure(1, len(labels), titles=labels, width=6.8, height=3.4)
-    for panel, dataset in zip(axes[0], config.datasets, strict=True):
-        draw_epsilon(panel, report.where(table, dataset=dataset, part="epsilon"))
-    plot.legend(figure, columns=2)
-    plot.save(figure, config.out / "audit_epsilon.png")
-    part = [row | {"dataset": plot.look(row["dataset"]).label} for row in report.where(table, part="attacks")]
-    plot.attacks(part, config.out / "audit_attacks.png", ATTACKS)
+    with plot.panels(config.out / "audit_epsilon.png", labels, legend=2, width=6.8, height=3.4) as axes:
+        for panel, dataset in zip(axes, config.datasets, strict=True):
+            draw_epsilon(panel, report.where(table, dataset=dataset, part="epsilon"))
+    plot.attacks(report.where(table, part="attacks"), config.out / "audit_attacks.png", ATTACKS)
 
 
 def draw_epsilon(panel: Any, part: list[Row]) -> None:
@@ -148,9 +100,8 @@ def draw_epsilon(panel: Any, part: list[Row]) -> None:
 
 def section(results: Results) -> list[report.Block]:
     """Tables and figures of both parts."""
-    by = {"dataset": "data set", "method": "method"}
-    columns = {"certified_epsilon": "certified epsilon", "empirical_epsilon": "shown epsilon"}
-    columns |= {"largest_bound": "most that could be shown"}
+    by, columns = ("dataset", "method"), looks.titled("certified_epsilon", empirical_epsilon="shown epsilon")
+    columns |= looks.titled(largest_bound="most that could be shown")
     return [
         "Thousands of models are unlearned and retrained under draws of the noise, and told apart as well as can be. "
         "An audit is worth something if it can fail: no removal returns the parameters unchanged. Where a certificate "
@@ -184,11 +135,9 @@ def claims(results: Results) -> list[Claim]:
 
 
 EXPERIMENT = Experiment(
-    "fmu_audit", Config, plan, rows_of, draw=draw, heading="Audits: does the guarantee hold in fact?", section=section,
+    "fmu_audit", Config, rows_of, draw=draw, heading="Audits: does the guarantee hold in fact?", section=section,
     claims=claims, x64=True,
     parts=(Part({"none": {"models": 3000, "pairs": 64, "repeats": 1}, "quick": {"repeats": 1}, "full": {"repeats": 1},
                  "paper": {"repeats": 1}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -5,16 +5,14 @@
 Oesterling et al. (2024), figure 5 and appendix. Rows: one for each data set, seed, sigma, fraction and delta.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
-from scripts.harness import cli, plot, report
+from scripts.harness import cli, looks, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
 from scripts.harness.lazy import fmu_jax
 
@@ -31,8 +29,8 @@ class Config(ProblemConfig):
         "quick": {"repeats": 1, "sigmas": (0.1, 1.0, 10.0)},
         "paper": {"sigmas": tuple(10.0**k for k in range(-4, 5)), "deltas": (1e-4, 1e-3, 1e-2, 1e-1)},
     }
+    AXES: ClassVar = {"dataset": "datasets", "sigma": "sigmas"}
 
-    out: Path = Path("runs/fmu_certificates")
     sigmas: tuple[cli.Positive, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
     """Standard deviations of the objective perturbation."""
     deltas: tuple[cli.Probability, ...] = (1e-5, 1e-3, 1e-1)
@@ -44,16 +42,15 @@ class Config(ProblemConfig):
     shown_sigma: cli.Positive = 1.0
     """Sigma at which the bounds are drawn against the share removed; one of the sigmas."""
 
-
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each data set, sigma and seed."""
-    for shown, among, flag in (
-        (config.shown_fraction, config.fractions, "--shown-fraction"),
-        (config.shown_sigma, config.sigmas, "--shown-sigma"),
-    ):
-        if shown not in among:
-            raise ValueError(f"{flag}: {shown} is not measured; choose one of {', '.join(map(str, among))}")
-    return config.units(sigma=config.sigmas)
+    def units(self) -> list[dict[str, Any]]:
+        """One unit for each data set, sigma and seed."""
+        for shown, among, flag in (
+            (self.shown_fraction, self.fractions, "--shown-fraction"),
+            (self.shown_sigma, self.sigmas, "--shown-sigma"),
+        ):
+            if shown not in among:
+                raise ValueError(f"{flag}: {shown} is not measured; choose one of {', '.join(map(str, among))}")
+        return super().units()
 
 
 def rows_of(config: Config, *, dataset: str, sigma: float, seed: int) -> list[Row]:
@@ -82,19 +79,17 @@ def draw(config: Config, table: list[Row]) -> None:
     delta = config.deltas[0]
     left_title, right_title = f"bounds at sigma = {config.shown_sigma:g}", f"{config.shown_fraction:.1%} removed"
     titles = [f"{plot.look(name).label}, {title}" for name in config.datasets for title in (left_title, right_title)]
-    figure, axes = plot.figure(len(config.datasets), 2, titles=titles)
-    for (left, right), dataset in zip(axes, config.datasets, strict=True):
-        part = [row for row in table if row["dataset"] == dataset and np.isclose(row["delta"], delta)]
-        for name in BOUNDS:
-            at_sigma = [row | {"bound": name} for row in part if np.isclose(row["sigma"], config.shown_sigma)]
-            plot.lines(left, at_sigma, x="fraction", y=name, by="bound")
-            at_share = [row | {"bound": name} for row in part if np.isclose(row["fraction"], config.shown_fraction)]
-            plot.lines(right, at_share, x="sigma", y=f"epsilon_{name}", by="bound")
-        left.set(xscale="log", yscale="log", xlabel="share removed", ylabel="bound on the residual")
-        right.set(xscale="log", yscale="log", xlabel="sigma", ylabel=f"epsilon (delta = {delta:g})")
-        right.axhline(1, color="0.5", linewidth=0.8)
-    plot.legend(figure, columns=3)
-    plot.save(figure, config.out / "certificates.png")
+    with plot.panels(config.out / "certificates.png", titles, 2, legend=3) as axes:
+        for left, right, dataset in zip(axes[::2], axes[1::2], config.datasets, strict=True):
+            part = [row for row in table if row["dataset"] == dataset and np.isclose(row["delta"], delta)]
+            at_sigma = [row for row in part if np.isclose(row["sigma"], config.shown_sigma)]
+            at_share = [row for row in part if np.isclose(row["fraction"], config.shown_fraction)]
+            for name in BOUNDS:
+                plot.lines(left, at_sigma, x="fraction", y=name, series=name)
+                plot.lines(right, at_share, x="sigma", y=f"epsilon_{name}", series=name)
+            left.set(xscale="log", yscale="log", xlabel="share removed", ylabel="bound on the residual")
+            right.set(xscale="log", yscale="log", xlabel="sigma", ylabel=f"epsilon (delta = {delta:g})")
+            right.axhline(1, color="0.5", linewidth=0.8)
 
 
 def shown(results: Results) -> list[Row]:
@@ -114,7 +109,7 @@ def section(results: Results) -> list[report.Block]:
         "removal. Our bounds hold from any start; the paper's hold from a converged one, and its worst case is about "
         "one removed row. Every epsilon divides by sigma (Guo et al. 2020).",
         report.Table(
-            report.medians(table, {"dataset": "data set", "fraction": "share removed"}, COLUMNS),
+            report.medians(table, looks.titled("dataset", fraction="share removed"), COLUMNS),
             f"{caption}; sigma = {table[0]['sigma']:g}, delta = {table[0]['delta']:g}, random rows.", digits=3,
         ),
         *results.figures(
@@ -139,10 +134,8 @@ def claims(results: Results) -> list[Claim]:
 
 
 EXPERIMENT = Experiment(
-    "fmu_certificates", Config, plan, rows_of, draw=draw, heading="Certificates: what a removal costs",
+    "fmu_certificates", Config, rows_of, draw=draw, heading="Certificates: what a removal costs",
     section=section, claims=claims, x64=True,
     parts=(Part({"none": {"deltas": (1e-5,)}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

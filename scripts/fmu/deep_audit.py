@@ -15,10 +15,8 @@ and method.
 """
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -27,7 +25,7 @@ from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, plot, report
 from scripts.harness.experiment import Experiment, Results, Row
-from scripts.harness.lazy import fmu_jax, jax, jnp, optax, pags_jax
+from scripts.harness.lazy import fmu_jax, jax, jnp, pags_jax
 
 UPPER_BODY = (0, 2, 3, 4, 6)
 #: What noisy fine-tuning promises.
@@ -65,7 +63,6 @@ class Config(ProblemConfig):
         "paper": {"pairs": 512, "rows": 8000, "repeats": 3},
     }
 
-    out: Path = Path("runs/fmu_deep_audit")
     datasets: tuple[Literal["adult", "fashion_mnist"], ...] = ("adult", "fashion_mnist")  # pyright: ignore[reportIncompatibleVariableOverride]
     """Data sets."""
     methods: tuple[Method, ...] = get_args(Method)
@@ -88,21 +85,15 @@ class Config(ProblemConfig):
     """Adam's learning rate."""
 
 
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each data set and seed."""
-    return config.units()
-
-
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     """Each method's row."""
-    from scripts.fmu.networks import Mlp  # Here, since it imports flax.
-
     train_rows, test = load(config, dataset, seed)
-    model, audit = Mlp(config.width), fmu_jax.audit
+    model, audit = fmu_jax.networks.Mlp(config.width), fmu_jax.audit
     objective = fmu_jax.Objective(l2=config.l2, fairness=config.fairness, predict=model.apply)
     for_rows, for_models = jax.random.split(jax.random.fold_in(jax.random.key(seed), 3))
     planted = audit.twins(test, config.planted, key=for_rows)
-    train = partial(train_network, objective, model, steps=config.train_steps, learning_rate=config.learning_rate)
+    options = {"steps": config.train_steps, "learning_rate": config.learning_rate}
+    train = partial(fmu_jax.networks.train_adam, objective, model, **options)
     center = model.init(jax.random.key(0), train_rows.x[:1])
     size = sum(leaf.size for leaf in jax.tree.leaves(center))
     honest = fmu_jax.noisy_finetuning.Schedule(start_clip=0.1, noise=1.0)
@@ -121,10 +112,8 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     )  # fmt: skip
     table = []
     for method, margins in shadow.margins.items():
-        unlearned, outside = audit.by_membership(margins, shadow.member)
-        lira, klom = audit.lira(unlearned, outside, paired=True), audit.klom(unlearned, shadow.oracle)
-        row = {"lira_auc": lira.auc.mean(), "lira_advantage": lira.advantage.mean(), "klom": klom.mean()}
-        row |= {"margin_shift": jnp.abs(unlearned - shadow.oracle).mean()}
+        row = audit.attack_columns(margins, shadow.member, shadow.oracle)
+        row |= {"margin_shift": jnp.abs(audit.by_membership(margins, shadow.member)[0] - shadow.oracle).mean()}
         row |= {name: getattr(shadow.metrics[method], name).mean() for name in ("accuracy", "equalized_odds_mean")}
         if method in noisy:
             bound = float(jax.scipy.stats.norm.cdf(MU / 2**0.5))
@@ -142,20 +131,6 @@ def noisy_network(objective, center, params, rows: Any, forget, key, *, schedule
     if steps == 0:
         return found.params
     return fmu_jax.remove(objective, found.params, rows, forget, method="finetune", steps=steps).params
-
-
-def train_network(objective, model, rows: Any, key, *, steps: int, learning_rate: float):
-    """Adam on the mean objective from the initialisation of ``key``."""
-    params, optimizer = model.init(key, rows.x[:1]), optax.adam(learning_rate)
-    n = jnp.sum(rows.weight)
-
-    def step(carry, _):
-        params, moments = carry
-        grad = jax.grad(lambda p: fmu_jax.objective.value(objective, p, rows) / n)(params)
-        updates, moments = optimizer.update(grad, moments)
-        return (optax.apply_updates(params, updates), moments), None
-
-    return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0][0]
 
 
 def load(config: Any, dataset: str, seed: int) -> tuple[Any, Any]:
@@ -181,8 +156,7 @@ def _garments(x, labels) -> Any:
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw attacks, accuracy and fairness of each method."""
-    part = [row | {"dataset": plot.look(row["dataset"]).label} for row in table]
-    plot.attacks(part, config.out / "deep_audit.png", SHOWN)
+    plot.attacks(table, config.out / "deep_audit.png", SHOWN)
 
 
 def section(results: Results) -> list[report.Block]:
@@ -191,15 +165,13 @@ def section(results: Results) -> list[report.Block]:
     return [
         f"Only noisy fine-tuning has a certificate here: of mu = {MU}, which allows an AUC of 0.638. Of all other "
         "methods what attacks find is all the evidence there is. Chance is 0.5 for U-LiRA and 0 for KLoM.",
-        report.Table(report.medians(results.rows, {"dataset": "data set", "method": "method"}, columns),
+        report.Table(report.medians(results.rows, ("dataset", "method"), columns),
                      "Attacks on planted rows, accuracy and odds gap (test rows)."),
         *results.figures("deep_audit.png", "Success of two attacks, accuracy and odds gap by method"),
     ]  # fmt: skip
 
 
 EXPERIMENT = Experiment(
-    "fmu_deep_audit", Config, plan, rows_of, draw=draw, heading="Unlearning from networks", section=section, x64=True
+    "fmu_deep_audit", Config, rows_of, draw=draw, heading="Unlearning from networks", section=section, x64=True
 )
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

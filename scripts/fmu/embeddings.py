@@ -11,16 +11,14 @@ price, once for each removed row, is added to the head's epsilon. Differs from t
 One to two minutes on two cores. Rows: one for each data set, features, seed, number of rows removed and method.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
-from scripts.harness import cli, plot, report
+from scripts.harness import cli, looks, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
 from scripts.harness.lazy import fmu_jax, jax, jnp
 
@@ -53,8 +51,8 @@ class Config(HeadsConfig):
         "quick": {"repeats": 1, "datasets": ("compas",), "counts": (1, 100), "private_steps": 100},
         "paper": {"repeats": 5},
     }
+    AXES: ClassVar = {"dataset": "datasets", "features": "features"}
 
-    out: Path = Path("runs/fmu_embeddings")
     repeats: cli.Count = 1
     """Seeds, counted from --seed."""
     features: tuple[Features, ...] = ("raw", "frozen", "private")
@@ -65,11 +63,6 @@ class Config(HeadsConfig):
     """Epsilon of the private extractor for one row."""
     private_steps: cli.Count = 300
     """Steps of DP-SGD."""
-
-
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each data set, kind of features and seed."""
-    return config.units(features=config.features)
 
 
 def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[Row]:
@@ -110,24 +103,14 @@ def embed(config: Config, features: str, train: Any, test: Any, seed: int) -> tu
     known, own = (jax.tree.map(lambda leaf, at=at: leaf[at], train) for at in (order[:public], order[public:]))
     if features == "raw":
         return own, test, (0.0, 0.0)
-    from scripts.fmu.networks import Mlp  # Here, since it imports flax.
-
-    model = Mlp(config.width, jnp.float64)
+    model = fmu_jax.networks.Mlp(config.width, jnp.float64)
     for_init, for_noise = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     params, price = model.init(for_init, train.x[:1]), (0.0, 0.0)
     if features == "frozen":
-        plain = fmu_jax.Objective(l2=config.l2, predict=model.apply)
-        params = fmu_jax.fit(plain, known, init=params, max_steps=300, throw=False).params
+        params = fmu_jax.networks.frozen_features(model, known, l2=config.l2, init=params)
     else:
-
-        def loss(params, row):
-            score = jnp.asarray(model.apply(params, row[0]))
-            return jax.nn.softplus(score) - row[1] * score
-
-        found = fmu_jax.private_training.train_private(
-            loss, params, (own.x, own.y.astype(own.x.dtype)), key=for_noise, epsilon=config.extractor_epsilon,
-            delta=config.delta, steps=config.private_steps,
-        )  # fmt: skip
+        spent = {"epsilon": config.extractor_epsilon, "delta": config.delta, "steps": config.private_steps}
+        found = fmu_jax.networks.private_features(model, own, init=params, key=for_noise, **spent)
         params, price = found.params, (found.epsilon, found.delta)
 
     def rows(data: Any) -> Any:
@@ -154,16 +137,11 @@ def one_removal(config: HeadsConfig, objective, before, train, test, rows, noise
 
 
 def measured(params: Any, test: Any) -> Row:
-    """Metrics of a head on the test rows; of many classes, accuracy, and the gaps' means over the classes."""
-    label = fmu_jax.heads.predict_head(params, test.x)
-    group_metrics = fmu_jax.metrics.group_metrics
+    """Metrics of a head on the test rows."""
+    label, metrics = fmu_jax.heads.predict_head(params, test.x), fmu_jax.metrics
     if params.ndim == 1:
-        return problems.metric_columns(group_metrics(label, test))
-    of_class = jax.vmap(lambda c, y: group_metrics((label == c).astype(jnp.int32), test._replace(y=y)))
-    gaps = of_class(jnp.arange(len(params), dtype=label.dtype), test.y)
-    names = ("equalized_odds", "equalized_odds_mean", "demographic_parity", "equal_opportunity")
-    right = test.y[label, jnp.arange(len(label))].mean()
-    return {"accuracy": float(right)} | {name: float(getattr(gaps, name).mean()) for name in names}
+        return metrics.columns(metrics.group_metrics(label, test))
+    return metrics.metrics_of_classes(label, test)
 
 
 def draw(config: HeadsConfig, table: list[Row]) -> None:
@@ -189,13 +167,13 @@ def most_removed(results: Results) -> list[Row]:
 def section(results: Results) -> list[report.Block]:
     """The heads after the largest removal."""
     table = most_removed(results)
-    columns = {"accuracy": "accuracy", "equalized_odds_mean": "average odds gap", "distance": "distance to retrained"}
-    columns |= {"head_epsilon": "epsilon of the head", "total_epsilon": "epsilon in all"}
+    columns = looks.titled("accuracy", "equalized_odds_mean", "distance", head_epsilon="epsilon of the head")
+    columns |= looks.titled(total_epsilon="epsilon in all")
     return [
         "A network has no certificate, a linear head on its features has. Frozen features come from rows that nobody "
         "asks to remove; private ones from the head's own rows by differentially private training, whose epsilon "
         "counts once for every removed row.",
-        report.Table(report.medians(table, {"dataset": "data set", "features": "features"}, columns),
+        report.Table(report.medians(table, ("dataset", "features"), columns),
                      f"After {table[0]['rows_removed']} rows are forgotten by fair Newton (test rows)."),
         *results.figures("embeddings_*.png", "Accuracy, odds gap, distance to the retrained head and epsilon against "
                          "the number of rows, by features", "Heads on features, against the number of rows removed."),
@@ -212,10 +190,8 @@ def claims(results: Results) -> list[Claim]:
 
 SMALL = {"datasets": ("compas",), "counts": (1, 100), "private_steps": 100, "repeats": 1}
 EXPERIMENT = Experiment(
-    "fmu_embeddings", Config, plan, rows_of, draw=draw, heading="Deep models: certified heads on features",
+    "fmu_embeddings", Config, rows_of, draw=draw, heading="Deep models: certified heads on features",
     section=section, claims=claims, x64=True,
     parts=(Part({"none": SMALL, "quick": {"repeats": 1}, "full": SMALL, "paper": {"repeats": 1}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

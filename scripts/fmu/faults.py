@@ -2,7 +2,7 @@
 
     python -m scripts.fmu.faults --out runs/faults
 
-Mechanisms, honest and faulty, are those of ``scripts.fmu.planted_faults``. Each is run many times in both worlds, with
+Mechanisms, honest and faulty, are those of ``fmu_jax.audit.faults``. Each is run many times in both worlds, with
 the rows unlearned and retrained without them, and audited: lower bounds at 95 % of what it costs (``gaussian`` looks at
 means and variances, ``histogram`` and ``kernel`` at the density, ``grid`` at the last digits), and the p-value of a
 test that it is nearer to retraining than an untouched model. ``one_run`` needs one published model, of rows with 30
@@ -11,15 +11,12 @@ canaries. An audit flags where a bound exceeds the claim, or where the test cann
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
-from scripts.fmu import planted_faults
 from scripts.harness import cli, report
 from scripts.harness.experiment import Experiment, Part, Results, Row
-from scripts.harness.lazy import jax
+from scripts.harness.lazy import fmu_jax, jax
 
 Mechanism = Literal[
     "honest", "at_admitted", "no_removal", "step_0.9", "half_step", "wrong_sign", "reused_noise", "half_scale",
@@ -47,41 +44,34 @@ AUDITS = {
 
 
 @dataclass(frozen=True)
-class Config(cli.Common):
+class Config(cli.Repeated):
     """Audit honest and faulty mechanisms."""
 
     PRESETS: ClassVar = {"quick": {"models": 1000, "alarms": 4}, "paper": {"models": 20_000, "alarms": 100}}
+    AXES: ClassVar = {"mechanism": "mechanisms"}
 
-    out: Path = Path("runs/fmu_faults")
     mechanisms: tuple[Mechanism, ...] = get_args(Mechanism)
     """What is audited."""
     models: cli.Count = 6000
     """Models of each world."""
     alarms: cli.Count = 20
     """Further audits of each honest mechanism, which should not flag."""
-    repeats: cli.Count = 1
-    """Seeds, counted from --seed."""
-
-
-def plan(config: Config) -> list[Row]:
-    """One unit for each mechanism and seed."""
-    return [{"mechanism": name, "seed": config.seed + k} for name in config.mechanisms for k in range(config.repeats)]
 
 
 def rows_of(config: Config, *, mechanism: str, seed: int) -> list[Row]:
     """What the audits say of one mechanism."""
-    scheme = "paper" if mechanism in planted_faults.PAPERS else "release"
+    faults = fmu_jax.audit.faults
+    scheme = "paper" if mechanism in faults.PAPERS else "release"
     key = jax.random.fold_in(jax.random.key(seed), get_args(Mechanism).index(mechanism))
-    draw = planted_faults.mechanism(mechanism)
-    found = planted_faults.bounds(scheme, draw(key, config.models), jax.random.fold_in(key, 1))
+    draw = faults.mechanism(mechanism)
+    found = faults.bounds(scheme, draw(key, config.models), jax.random.fold_in(key, 1))
     if scheme == "release":
-        found["one_run"] = planted_faults.one_run(mechanism, seed=seed).mu
-    caught = planted_faults.caught_by(found)
-    row = {"scheme": scheme, "honest": mechanism in planted_faults.HONEST, "caught_by": ", ".join(caught)} | found
-    if row["honest"]:
-        again = jax.random.fold_in(key, 2)
+        found["one_run"] = faults.one_run(mechanism, seed=seed).mu
+    honest = mechanism in faults.HONEST
+    row = {"scheme": scheme, "honest": honest, "caught_by": ", ".join(faults.caught_by(found))} | found
+    if honest:
         size = {"models": config.models, "repeats": config.alarms}
-        row["false_alarms"] = planted_faults.false_alarms(scheme, draw, again, **size)
+        row["false_alarms"] = faults.false_alarms(scheme, draw, jax.random.fold_in(key, 2), **size)
     return [row]
 
 
@@ -124,9 +114,7 @@ def words_of(caught: str) -> str:
 #: Those that share their programs.
 FEW = {"mechanisms": ("at_admitted", "no_removal", "step_0.9", "wrong_sign"), "models": 2000, "alarms": 4}
 EXPERIMENT = Experiment(
-    "fmu_faults", Config, plan, rows_of, heading="Audits that can fail: which catches which fault", section=section,
+    "fmu_faults", Config, rows_of, heading="Audits that can fail: which catches which fault", section=section,
     parts=(Part({"none": FEW, "full": {}, "paper": {}}),), x64=True,
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

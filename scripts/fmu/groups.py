@@ -9,10 +9,8 @@ predicted labels and of scores, which are what a penalty sees. Rows: one for eac
 grouping, fraction and method. About a minute on two cores.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -20,9 +18,9 @@ import numpy as np
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
 from scripts.fmu.tradeoff import gap_of
-from scripts.harness import cli, names, plot, report
+from scripts.harness import cli, looks, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
-from scripts.harness.lazy import fmu_jax, jnp
+from scripts.harness.lazy import fmu_jax
 
 METHODS = ("retrain", "no_removal", "fair_newton", "newton")
 CERTIFIED = ("residual_norm", "row_bound", "gram_bound", "epsilon", "distance_bound", "local_distance_bound")
@@ -35,7 +33,6 @@ class Config(ProblemConfig):
 
     PRESETS: ClassVar = {"quick": {"repeats": 1, "fractions": (0.05,)}, "paper": {"repeats": 20}}
 
-    out: Path = Path("runs/fmu_groups")
     group: tuple[names.Attribute, ...] = ("race", "gender")
     """Protected attributes: penalised one by one, and all together in every combination of their values."""
     penalties: tuple[names.Penalty, ...] = ("equalized_odds", "demographic_parity")
@@ -54,17 +51,16 @@ class Config(ProblemConfig):
             raise ValueError(f"--group: an intersection needs two attributes, got {', '.join(self.group) or 'none'}")
         return {**{name: (name,) for name in self.group}, " x ".join(self.group): self.group}
 
-
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each data set and seed."""
-    return config.units() if config.groupings else []
+    def units(self) -> list[dict[str, Any]]:
+        """One unit for each data set and seed, if there is an intersection."""
+        return super().units() if self.groupings else []
 
 
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     """All models of one split. Whatever the groups, its rows are the same."""
     splits = {name: problems.load_split(config, dataset, seed, group) for name, group in config.groupings.items()}
     whole = list(splits.values())[-1]
-    source = group_to_forget(whole.train, round(max(config.fractions) * len(whole.train.y)))
+    source = fmu_jax.forget_sets.group_to_forget(whole.train, round(max(config.fractions) * len(whole.train.y)))
     about = {"groups": whole.train.groups, "group_values": "; ".join(whole.group_values)}
     about |= {"removed_from": whole.group_values[source]}
     pool = np.flatnonzero(np.asarray(whole.train.group) == source)
@@ -100,26 +96,10 @@ def removals(
             row |= trained if after is params else measured(objective, after, tests)
             row |= {"distance": problems.distance(after, best)}
             if method == "fair_newton" and config.sigma > 0:
-                row |= certified(config, objective, params, removed[method], list(tests.values())[-1], noise)
+                whole = list(tests.values())[-1]
+                row |= problems.certified(config, objective, params, removed[method], whole, noise, CERTIFIED)
             table.append(row)
     return table
-
-
-def group_to_forget(data: Any, most: int) -> int:
-    """The smallest group with at least twice as many rows as will be forgotten, or else the largest."""
-    sizes = np.bincount(np.asarray(data.group), minlength=data.groups)
-    enough = np.flatnonzero(sizes >= 2 * most)
-    return int(enough[sizes[enough].argmin()] if len(enough) else sizes.argmax())
-
-
-def certified(config: Config, objective: Any, before: Any, removal: Any, test: Any, noise: Any) -> dict[str, float]:
-    """The certificate of a removal, and the interval of the retrained model's worst gap between the intersections."""
-    found = fmu_jax.certify(objective, before, removal, sigma=config.sigma, delta=config.delta, noise=noise)
-    # A model of groups by one attribute is as good a model of the intersections: the interval is about labels alone.
-    interval = fmu_jax.fairness_interval(objective, removal, test, noise=noise)
-    low, high = interval.equalized_odds_mean.tolist()
-    row = {name: float(getattr(found, name)) for name in CERTIFIED}
-    return row | {"undecided": int(interval.undecided), "odds_low": low, "odds_high": high}
 
 
 def measured(objective: Any, params: Any, tests: Mapping[str, Any]) -> Row:
@@ -128,21 +108,15 @@ def measured(objective: Any, params: Any, tests: Mapping[str, Any]) -> Row:
     for name, test in tests.items():
         scores = fmu_jax.objective.logits(objective, params, test.x)
         found = fmu_jax.metrics.group_metrics(scores > 0, test)
-        gap = score_gaps(objective, scores, test)
+        gap = fmu_jax.metrics.score_gaps(objective, scores, test)
         if name == whole:
-            row |= problems.metric_columns(found)
+            row |= fmu_jax.metrics.columns(found)
             row |= {"score_gap": float(gap.max()), "score_gap_mean": float(gap.mean())}
         else:
             gaps = {gap_of(penalty) for penalty in get_args(names.Penalty)}
             row |= {f"{name}_{gap}": float(getattr(found, gap)) for gap in sorted(gaps)}
             row |= {f"{name}_score_gap": float(gap.max())}
     return row
-
-
-def score_gaps(objective: Any, scores: Any, test: Any) -> np.ndarray:
-    """What the penalty sees of each pair of groups, without its square, in standard deviations of the scores."""
-    alpha, _ = fmu_jax.penalties.coefficients(objective.penalty, fmu_jax.cells.counts(test))
-    return np.abs(np.asarray(fmu_jax.penalties.gaps(alpha, scores, test) / jnp.std(scores)))
 
 
 def draw(config: Config, table: list[Row]) -> None:
@@ -154,18 +128,17 @@ def draw(config: Config, table: list[Row]) -> None:
             gap = gap_of(penalty)
             part = report.where(table, dataset=dataset, penalty=penalty, fraction=most)
             mean = {"equalized_odds_mean": "equalized_odds_mean_gap"}.get(gap, f"{gap}_mean_gap")
-            figure, (line,) = plot.figure(1, 3, titles=titles, width=3.6, height=3.0)
-            figure.suptitle(f"{plot.look(dataset).label}, penalty: {plot.look(penalty).label}")
-            for panel, worst, average in ((line[0], "score_gap", "score_gap_mean"), (line[1], gap, mean)):
-                plot.points(panel, by_measure(config, part, worst, average), x="penalised", y="gap", order=order)
-            plot.points(line[2], part, x="penalised", y=gap, order=order)
-            line[0].set_ylabel("gap [standard deviations]")
-            line[2].set_ylabel("worst gap of intersections")
-            for panel in line:
-                panel.set(ylim=(0, None), xlabel="penalty on")
-                panel.tick_params(axis="x", labelsize=8)
-            plot.legend(figure)
-            plot.save(figure, config.out / f"groups_{dataset}_{penalty}.png")
+            path = config.out / f"groups_{dataset}_{penalty}.png"
+            with plot.panels(path, titles, width=3.6, height=3.0) as line:
+                line[0].figure.suptitle(f"{plot.look(dataset).label}, penalty: {plot.look(penalty).label}")
+                for panel, worst, average in ((line[0], "score_gap", "score_gap_mean"), (line[1], gap, mean)):
+                    plot.points(panel, by_measure(config, part, worst, average), x="penalised", y="gap", order=order)
+                plot.points(line[2], part, x="penalised", y=gap, order=order)
+                line[0].set_ylabel("gap [standard deviations]")
+                line[2].set_ylabel("worst gap of intersections")
+                for panel in line:
+                    panel.set(ylim=(0, None), xlabel="penalty on")
+                    panel.tick_params(axis="x", labelsize=8)
 
 
 def by_measure(config: Config, part: list[Row], worst: str, average: str) -> list[Row]:
@@ -178,9 +151,9 @@ def by_measure(config: Config, part: list[Row], worst: str, average: str) -> lis
 
 def section(results: Results) -> list[report.Block]:
     """What each penalty leaves, and the distances after removal."""
-    by = {"dataset": "data set", "penalty": "penalty", "penalised": "penalty on"}
-    columns = {"score_gap": "worst gap of scores", "score_gap_mean": "mean gap of scores"}
-    columns |= {"equalized_odds_mean": "average odds gap", "accuracy": "accuracy"}
+    by = looks.titled("dataset", "penalty", penalised="penalty on")
+    columns = looks.titled(score_gap="worst gap of scores", score_gap_mean="mean gap of scores")
+    columns |= looks.titled("equalized_odds_mean", "accuracy")
     lines = report.medians(report.where(results.rows, method="no_removal"), by, columns)
     for method in ("fair_newton", "newton"):
         title = f"distance to retrained, {plot.look(method).label}"
@@ -207,15 +180,10 @@ def claims(results: Results) -> list[Claim]:
                   f"{min(ratio):.0f} to {max(ratio):.0f} times nearer than Newton")]  # fmt: skip
 
 
-SMALL = {"datasets": ("compas",), "fractions": (0.05,), "penalties": ("equalized_odds",)}
+SMALL = {"datasets": ("compas",), "fractions": (0.05,), "penalties": ("equalized_odds",), "repeats": 1}
 EXPERIMENT = Experiment(
-    "fmu_groups", Config, plan, rows_of, draw=draw, heading="Intersections of groups", section=section, claims=claims,
+    "fmu_groups", Config, rows_of, draw=draw, heading="Intersections of groups", section=section, claims=claims,
     x64=True,
-    parts=(
-        Part({"none": SMALL | {"repeats": 1}, "quick": SMALL | {"repeats": 1}, "full": SMALL | {"repeats": 1},
-              "paper": {"repeats": 1}}),
-    ),
+    parts=(Part({"none": SMALL, "quick": SMALL, "full": SMALL, "paper": {"repeats": 1}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

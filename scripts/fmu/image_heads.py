@@ -10,11 +10,9 @@ made of depends on another of them: the scale of the features and the median are
 cores. Rows: as ``fmu_embeddings``; fairness gaps are means over the classes.
 """
 
-import sys
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -34,8 +32,8 @@ class Config(embeddings.HeadsConfig):
         "quick": {"repeats": 1, "counts": (1, 100), "features": ("raw", "standard"), "epochs": 1, "width": 8},
         "paper": {"repeats": 5, "epochs": 40},
     }
+    AXES: ClassVar = {"dataset": "datasets", "features": "features"}
 
-    out: Path = Path("runs/fmu_image_heads")
     datasets: tuple[Literal["fashion_mnist"], ...] = ("fashion_mnist",)  # pyright: ignore[reportIncompatibleVariableOverride]
     """Data sets."""
     repeats: cli.Count = 1
@@ -46,11 +44,6 @@ class Config(embeddings.HeadsConfig):
     """Hidden units of the LeNet."""
     epochs: cli.Count = 10
     """Epochs of its training."""
-
-
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each kind of features and seed."""
-    return config.units(features=config.features)
 
 
 def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[Row]:
@@ -112,9 +105,7 @@ def averaged(x: np.ndarray) -> np.ndarray:
 
 
 EXPERIMENT = Experiment(
-    "fmu_image_heads", Config, plan, rows_of, draw=embeddings.draw, heading="Heads of ten classes on images",
+    "fmu_image_heads", Config, rows_of, draw=embeddings.draw, heading="Heads of ten classes on images",
     section=embeddings.section, x64=True,
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

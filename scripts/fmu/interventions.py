@@ -9,9 +9,7 @@ retraining *under the same intervention*: distance of the parameters, share of t
 the gap.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +18,7 @@ from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
-from scripts.harness.lazy import fmu_jax, jax, jnp
+from scripts.harness.lazy import fmu_jax, jnp
 
 #: Intervention -> overrides of the objective; thresholds act on a plain model.
 INTERVENTIONS: dict[str, dict[str, Any]] = {
@@ -45,8 +43,8 @@ class Config(ProblemConfig):
     """Forget minority rows from models trained with each fairness intervention."""
 
     PRESETS: ClassVar = {"quick": {"repeats": 1}, "paper": {}}
+    AXES: ClassVar = {"dataset": "datasets", "intervention": tuple(INTERVENTIONS)}
 
-    out: Path = Path("runs/fmu_interventions")
     subset: names.Subset = "minority"
     """Where the forgotten rows come from."""
     fraction: cli.Share = 0.05
@@ -55,26 +53,15 @@ class Config(ProblemConfig):
     """Shards of the sharded baseline."""
 
 
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each data set, intervention and seed."""
-    return config.units(intervention=tuple(INTERVENTIONS))
-
-
 def rows_of(config: Config, *, dataset: str, intervention: str, seed: int) -> list[Row]:
     """All methods on one trained model."""
     problem = problems.train_problem(config, dataset, seed, **INTERVENTIONS[intervention])
-    objective, train, noise = problem.objective, problem.train, problem.noise
     forget = problems.draw_share(problem, dataset, config.subset, config.fraction, seed=seed)
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    shard = fmu_jax.removal.make_shards(len(train.y), config.shards, key=key)
-    table, reference = [], None
-    for method in ("retrain", "no_removal", *(name for name in fmu_jax.removal.METHODS if name != "retrain")):
-        params, remaining = problem.params, train
+    shards, table, reference = problems.shards_of(problem, config.shards, seed), [], None
+    for method in problems.all_methods():
+        params, remaining = problem.params, problem.train
         if method != "no_removal":
-            options: dict[str, Any] = {"noise": noise}
-            if method == "sharded":
-                params, options = fmu_jax.removal.fit_shards(objective, train, shard).params, {"shard": shard}
-            removal = fmu_jax.remove(objective, params, train, forget, method=method, allow_unfair=True, **options)
+            removal = problems.remove(problem, method, forget, shards)
             params, remaining = removal.params, removal.data
         labels = predict(problem, intervention, params, remaining)
         found = fmu_jax.metrics.group_metrics(labels, problem.test)
@@ -84,7 +71,7 @@ def rows_of(config: Config, *, dataset: str, intervention: str, seed: int) -> li
         row |= {"disagreement": float(jnp.average(differs, weights=problem.test.weight))}
         row |= {"odds_gap_change": float(found.equalized_odds_mean - reference[2].equalized_odds_mean)}
         row |= {"parity_gap_change": float(found.demographic_parity - reference[2].demographic_parity)}
-        table.append(row | problems.metric_columns(found))
+        table.append(row | fmu_jax.metrics.columns(found))
     return table
 
 
@@ -112,17 +99,16 @@ def draw(config: Config, table: list[Row]) -> None:
     """Draw each measure by intervention, a figure a data set."""
     for dataset in config.datasets:
         titles = [f"{plot.look(dataset).label}, {label}" for label, _ in MEASURES.values()]
-        figure, axes = plot.figure(1, len(MEASURES), titles=titles, width=3.5, height=3.0)
-        for panel, (column, (_, smallest)) in zip(axes[0], MEASURES.items(), strict=True):
-            part = [row for row in without_retrain(table, dataset) if row[column] is not None]
-            plot.points(panel, part, x="intervention", y=column, order=list(INTERVENTIONS))
-            panel.set_ylabel("")
-            panel.set_yscale("symlog", linthresh=smallest)
-            panel.set_ylim(-smallest / 3, 3 * max(row[column] for row in part))
-            for tick in panel.get_xticklabels():
-                tick.set(rotation=30, ha="right", rotation_mode="anchor")
-        plot.legend(figure, columns=7)
-        plot.save(figure, config.out / f"interventions_{dataset}.png")
+        path = config.out / f"interventions_{dataset}.png"
+        with plot.panels(path, titles, legend=7, width=3.5, height=3.0) as axes:
+            for panel, (column, (_, smallest)) in zip(axes, MEASURES.items(), strict=True):
+                part = [row for row in without_retrain(table, dataset) if row[column] is not None]
+                plot.points(panel, part, x="intervention", y=column, order=list(INTERVENTIONS))
+                panel.set_ylabel("")
+                panel.set_yscale("symlog", linthresh=smallest)
+                panel.set_ylim(-smallest / 3, 3 * max(row[column] for row in part))
+                for tick in panel.get_xticklabels():
+                    tick.set(rotation=30, ha="right", rotation_mode="anchor")
 
 
 def summary(table: list[Row], dataset: str) -> list[Row]:
@@ -163,22 +149,18 @@ def claims(results: Results) -> list[Claim]:
             ours.append(fair)
             others += rest
             holds.append(min(rest) > fair)
-    text = (
-        "Existing efficient methods do not unlearn from fair models: Newton, projective and sharded change more test "
-    )
-    text += "predictions than fair Newton does, under every penalty."
-    number = f"{sum(holds)} of {len(holds)} data sets and penalties; predictions that differ from retraining: "
-    number += (
-        f"{np.median(others):.2%} in the median (up to {max(others):.1%}), after fair Newton at most {max(ours):.2%}"
-    )
-    return [Claim("fmu", text, verdict_of(holds), number)]
+    return [
+        Claim("fmu", "Existing efficient methods do not unlearn from fair models: Newton, projective and sharded "
+              "change more test predictions than fair Newton does, under every penalty.", verdict_of(holds),
+              f"{sum(holds)} of {len(holds)} data sets and penalties; predictions that differ from retraining: "
+              f"{np.median(others):.2%} in the median (up to {max(others):.1%}), after fair Newton at most "
+              f"{max(ours):.2%}"),
+    ]  # fmt: skip
 
 
 EXPERIMENT = Experiment(
-    "fmu_interventions", Config, plan, rows_of, draw=draw, heading="Popular interventions under efficient methods",
+    "fmu_interventions", Config, rows_of, draw=draw, heading="Popular interventions under efficient methods",
     section=section, claims=claims, x64=True,
     parts=(Part({"none": {}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

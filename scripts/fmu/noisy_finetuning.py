@@ -13,14 +13,12 @@ rows whose gradients were taken.
 """
 
 import itertools
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from scripts.fmu import deep_audit, problems
+from scripts.fmu import deep_audit
 from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, plot, report
 from scripts.harness.experiment import Experiment, Part, Results, Row
@@ -41,7 +39,6 @@ class Config(ProblemConfig):
         "paper": {"rows": 20_000, "clips": (0.01, 0.1, 1.0), "checkpoints": (10, 30, 100, 300, 1000)},
     }
 
-    out: Path = Path("runs/fmu_noisy_finetuning")
     datasets: tuple[Literal["compas", "adult", "hsls", "fashion_mnist"], ...] = ("compas", "adult", "fashion_mnist")  # pyright: ignore[reportIncompatibleVariableOverride]
     """Data sets; hsls needs --hsls."""
     l2: cli.Positive = 1e-3
@@ -79,10 +76,9 @@ def plan(config: Config) -> list[dict[str, Any]]:
 
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     """All methods on one data set."""
-    from scripts.fmu.networks import LeNet, Mlp  # Here, since they import flax.
-
+    networks = fmu_jax.networks
     train, test = deep_audit.load(config, dataset, seed)
-    model = LeNet(config.width) if dataset == "fashion_mnist" else Mlp(config.width)
+    model = networks.LeNet(config.width) if dataset == "fashion_mnist" else networks.Mlp(config.width)
     objective = fmu_jax.Objective(l2=config.l2, fairness=config.fairness, predict=model.apply)
     for_init, for_noise = jax.random.split(jax.random.fold_in(jax.random.key(seed), 11))
     n, init = len(train.y), model.init(for_init, train.x[:1])
@@ -174,9 +170,8 @@ def heads(config: Config, model, public, train, test, known, forget, key) -> lis
 
 def measured(objective, params, test) -> Row:
     """Accuracy and fairness on the test rows."""
-    return problems.metric_columns(
-        fmu_jax.metrics.group_metrics(fmu_jax.predict_labels(objective, params, test.x), test)
-    )
+    labels = fmu_jax.predict_labels(objective, params, test.x)
+    return fmu_jax.metrics.columns(fmu_jax.metrics.group_metrics(labels, test))
 
 
 def draw(config: Config, table: list[Row]) -> None:
@@ -210,9 +205,8 @@ def section(results: Results) -> list[report.Block]:
 
 
 EXPERIMENT = Experiment(
-    "fmu_noisy_finetuning", Config, plan, rows_of, draw=draw, heading="Deep models: certified by noisy fine-tuning",
-    section=section, x64=True, parts=(Part({"full": {"datasets": ("compas",), "repeats": 1}, "paper": {}}),),
+    "fmu_noisy_finetuning", Config, rows_of, plan=plan, draw=draw, x64=True, section=section,
+    heading="Deep models: certified by noisy fine-tuning",
+    parts=(Part({"full": {"datasets": ("compas",), "repeats": 1}, "paper": {}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

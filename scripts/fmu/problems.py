@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from scripts.harness import cli, compiling, names, placement, rows
+from scripts.harness import cli, looks, names, placement, plot, report, rows
 from scripts.harness.lazy import fmu_jax, jax
 
 if TYPE_CHECKING:
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class ProblemConfig(cli.Common):
+class ProblemConfig(cli.Repeated):
     """Flags of every experiment on unlearning."""
+
+    AXES: ClassVar[Mapping[str, str | tuple]] = {"dataset": "datasets"}
 
     datasets: tuple[names.DataSet, ...] = ("compas", "adult")
     """Data sets; hsls needs --hsls."""
@@ -36,14 +38,11 @@ class ProblemConfig(cli.Common):
     repeats: cli.Count = 5
     """Seeds, counted from --seed: each draws a split, a perturbation and the rows to forget."""
 
-    def units(self, **axes: tuple) -> list[dict[str, Any]]:
-        """One unit of work for each data set, combination of ``axes`` and seed."""
+    def units(self) -> list[dict[str, Any]]:
+        """As of every experiment; a data set that needs a file must have one."""
         if "hsls" in self.datasets and self.hsls is None:
             raise ValueError("--datasets hsls needs --hsls, the path of your HSLS:09 public-use file")
-        units: list[dict[str, Any]] = [{"dataset": name} for name in self.datasets]
-        for axis, values in {**axes, "seed": tuple(range(self.seed, self.seed + self.repeats))}.items():
-            units = [unit | {axis: value} for unit in units for value in values]
-        return units
+        return super().units()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,23 +109,76 @@ def distance(first: Any, second: Any) -> float | None:
     return float(np.linalg.norm(first - second)) if first.shape == second.shape else None
 
 
-def metric_columns(metrics: Any) -> rows.Row:
-    """Group metrics as columns of a row; group vectors become a column a group."""
-    columns: rows.Row = {}
-    for name, value in metrics._asdict().items():
-        value = np.asarray(value)
-        columns |= {f"{name}_{g}": v for g, v in enumerate(value.tolist())} if value.ndim else {name: float(value)}
-    return columns
+def certified(
+    config: Any, objective: Any, before: Any, removal: Any, test: Data, noise: Any, bounds: Sequence[str]
+) -> rows.Row:
+    """Columns of a removal's certificate, and of the interval in which the retrained model's odds gap lies.
+
+    A model of groups by one attribute is as good a model of other groups: the interval is about labels alone.
+    """
+    found = fmu_jax.certify(objective, before, removal, sigma=config.sigma, delta=config.delta, noise=noise)
+    interval = fmu_jax.fairness_interval(objective, removal, test, noise=noise)
+    low, high = interval.equalized_odds_mean.tolist()
+    columns = {name: float(getattr(found, name)) for name in bounds}
+    return columns | {"undecided": int(interval.undecided), "odds_low": low, "odds_high": high}
 
 
 def measured(problem: Problem, params: Any) -> rows.Row:
     """Metrics of a model on the test rows, as columns."""
     labels = fmu_jax.predict_labels(problem.objective, params, problem.test.x)
-    return metric_columns(fmu_jax.metrics.group_metrics(labels, problem.test))
+    return fmu_jax.metrics.columns(fmu_jax.metrics.group_metrics(labels, problem.test))
 
 
-@compiling.compiled(images=False)
-def metrics_of_all(objective, models, test):
-    """Group metrics of each of ``(draws, d)`` linear models."""
-    labels = fmu_jax.predict_labels
-    return jax.lax.map(lambda params: fmu_jax.metrics.group_metrics(labels(objective, params, test.x), test), models)
+@dataclasses.dataclass(frozen=True)
+class Shards:
+    """What the sharded baseline needs beside a problem: the shard of each row, and the models of the shards."""
+
+    number: jax.Array
+    params: jax.Array
+
+
+def shards_of(problem: Problem, count: int, seed: int) -> Shards:
+    """Deal the rows among shards and train each, without noise."""
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    number = fmu_jax.removal.make_shards(len(problem.train.y), count, key=key)
+    return Shards(number, fmu_jax.removal.fit_shards(problem.objective, problem.train, number).params)
+
+
+def remove(problem: Problem, method: str, forget: Any, shards: Shards) -> Any:
+    """Forget rows by any method, also where it cannot see the penalty."""
+    params = problem.params
+    options: dict[str, Any] = {"noise": problem.noise}
+    if method == "sharded":
+        params, options = shards.params, {"shard": shards.number}
+    return fmu_jax.remove(problem.objective, params, problem.train, forget, method=method, allow_unfair=True, **options)
+
+
+def all_methods() -> list[str]:
+    """Every removal method and no removal, retraining first: the others are compared with it."""
+    return ["retrain", "no_removal", *(name for name in fmu_jax.removal.METHODS if name != "retrain")]
+
+
+def mean_metrics(problem: Problem, models: Any, measures: Sequence[str]) -> dict[str, float]:
+    """Mean test metrics of ``(draws, d)`` models."""
+    every = fmu_jax.metrics.metrics_of_models(problem.objective, models, problem.test)
+    return {name: float(getattr(every, name).mean()) for name in measures}
+
+
+def draw_costs(
+    path: Path, table: list[rows.Row], datasets: Sequence[str], curves: Sequence[tuple[looks.Look, list[rows.Row]]], *,
+    x: str, xlabel: str,
+) -> None:  # fmt: skip
+    """Draw accuracy and odds gap against what noise depends on, a row of panels a data set; medians over seeds.
+
+    The dashed line is the retrained model. A gap that falls where accuracy does is no fairness: noise that large makes
+    every prediction a guess.
+    """
+    cells = [(name, column) for name in datasets for column in ("accuracy", "equalized_odds_mean")]
+    titles = [f"{looks.look(name).label}, {looks.titled(column)[column]}" for name, column in cells]
+    with plot.panels(path, titles, 2, legend=3, width=4.2, height=2.7) as axes:
+        for panel, (dataset, column) in zip(axes, cells, strict=True):
+            target = report.median(report.where(table, dataset=dataset, method="retrain"), column)
+            panel.axhline(target, color=looks.BLACK, linestyle="--", linewidth=0.9, label="retrained, no noise")
+            for look, chosen in curves:
+                plot.curve(panel, report.where(chosen, dataset=dataset), look, x=x, y=column)
+            panel.set(xscale="log", xlabel=xlabel, ylabel=f"{looks.titled(column)[column]} (test)")

@@ -14,16 +14,14 @@ Each noise is fitted to the deletion at hand, which shows what a guarantee needs
 are means over noise draws.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from scripts.fmu import problems
 from scripts.fmu.problems import Problem, ProblemConfig
-from scripts.harness import cli, compiling, looks, plot, report
+from scripts.harness import cli, looks, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
 from scripts.harness.lazy import fmu_jax, jax, jnp
 
@@ -44,7 +42,6 @@ class Config(ProblemConfig):
         },
     }  # fmt: skip
 
-    out: Path = Path("runs/fmu_published_noise")
     epsilons: tuple[cli.Positive, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     """What every method has to certify."""
     delta: cli.Probability = 1e-5
@@ -59,11 +56,6 @@ class Config(ProblemConfig):
     """Seeds, counted from --seed: each draws a split, the rows to forget and the noise."""
 
 
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each data set and seed."""
-    return config.units()
-
-
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     """Every method at every epsilon on one split, and the retrained model without noise."""
     problem = problems.train_problem(config, dataset, seed, sigma=0.0)
@@ -72,13 +64,13 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     unit = fmu_jax.sample_noise(jnp.zeros((config.draws, problem.params.shape[0])), key=key, sigma=1.0)
     retrained = fmu_jax.remove(problem.objective, problem.params, problem.train, forget, method="retrain").params
     table: list[Row] = [{"epsilon": 0.0, "method": "retrain", "sigma": 0.0, "distance": 0.0}]
-    table[0] |= measure(problem, retrained[None])
+    table[0] |= problems.mean_metrics(problem, retrained[None], MEASURES)
     epsilons = jnp.array(config.epsilons)
     for about, params, distance, sigma_of in published(config, problem, forget):
         off = float(jnp.linalg.norm(params - retrained))
         for epsilon, sigma in zip(config.epsilons, sigma_of(distance, epsilons, config.delta).tolist(), strict=True):
             row = {"epsilon": epsilon, "noise": "published", "sigma": sigma, "distance": distance, "true_distance": off}
-            table.append(about | row | measure(problem, params[None] + sigma * unit))
+            table.append(about | row | problems.mean_metrics(problem, params[None] + sigma * unit, MEASURES))
     for epsilon in config.epsilons:
         about = {"epsilon": epsilon, "method": "fair_newton", "noise": "objective"}
         table.append(about | perturbed(config, problem, forget, unit, epsilon))
@@ -106,64 +98,32 @@ def published(config: Config, problem: Problem, forget: np.ndarray) -> list[tupl
     return found
 
 
-def measure(problem: Problem, models: Any) -> dict[str, float]:
-    """Mean test metrics of ``(draws, d)`` models."""
-    every = problems.metrics_of_all(problem.objective, models, problem.test)
-    return {name: float(getattr(every, name).mean()) for name in MEASURES}
-
-
 def perturbed(config: Config, problem: Problem, forget: np.ndarray, unit: Any, epsilon: float) -> Row:
     """Our row at one epsilon: a noise level, a model and its removal for each draw; None where no level suffices."""
     mask = jnp.zeros(problem.train.y.shape, bool).at[forget].set(True)
-    found = _calibrated(problem.objective, problem.params, problem.train, mask, unit, epsilon, config.delta)
+    options = {"epsilon": epsilon, "delta": config.delta, "init": problem.params}
+    found = fmu_jax.calibration.calibrate_draws(problem.objective, problem.train, mask, unit, **options)
     if not bool(jnp.all(found.converged)):
         return dict.fromkeys(("sigma", "distance", *MEASURES))
     middle = {"sigma": float(jnp.median(found.sigma)), "distance": float(jnp.median(found.distance))}
-    return middle | measure(problem, found.params)
+    return middle | problems.mean_metrics(problem, found.params, MEASURES)
 
 
-@compiling.compiled(images=False)
-def _calibrated(objective, params, train, mask, unit, epsilon, delta):
-    given, calibrate = {"epsilon": epsilon, "delta": delta, "init": params}, fmu_jax.calibration.calibrate_noise
-    return jax.lax.map(lambda direction: calibrate(objective, train, mask, direction, **given), unit)
-
-
-def series(config: Config) -> list[tuple[looks.Look, dict[str, Any]]]:
-    """The lines of the figure: a look, and what its rows have in common."""
+def draw(config: Config, table: list[Row]) -> None:
+    """Draw accuracy and odds gap against epsilon."""
     ours = looks.Look("fair Newton, objective noise", looks.VERMILION, "o")
     newton = looks.Look("fair Newton, published noise", looks.GREEN, "D", (0, (4.0, 2.0)))
-    lines: list[tuple[looks.Look, dict[str, Any]]] = [
-        (newton, {"method": "fair_newton", "noise": "published"}),
-        (ours, {"method": "fair_newton", "noise": "objective"}),
-    ]
+    curves = [(newton, report.where(table, method="fair_newton", noise="published"))]
+    curves.append((ours, report.where(table, method="fair_newton", noise="objective")))
     for bound, label, color, marker in (
         ("a_posteriori", "a posteriori", looks.ORANGE, "X"),
         ("a_priori", "Neel et al.", looks.BLUE, "^"),
     ):
         for k, steps in enumerate(config.steps):
             look = looks.Look(f"descent, {steps} steps, {label}", color, marker, DASHES[k % len(DASHES)])
-            lines.append((look, {"method": "descent", "bound": bound, "steps": steps}))
-    return lines
-
-
-def draw(config: Config, table: list[Row]) -> None:
-    """Draw accuracy and odds gap against epsilon, a row of panels a data set; medians over seeds.
-
-    A gap that falls where accuracy does is no fairness: noise that large makes every prediction a guess.
-    """
-    columns = {"accuracy": "accuracy", "equalized_odds_mean": "average odds gap"}
-    titles = [f"{plot.look(name).label}, {label}" for name in config.datasets for label in columns.values()]
-    figure, axes = plot.figure(len(config.datasets), len(columns), titles=titles, width=4.2, height=2.7)
-    for line, dataset in zip(axes, config.datasets, strict=True):
-        part = report.where(table, dataset=dataset)
-        for panel, (column, label) in zip(line, columns.items(), strict=True):
-            target = report.median(report.where(part, method="retrain"), column)
-            panel.axhline(target, color=looks.BLACK, linestyle="--", linewidth=0.9, label="retrained, no noise")
-            for look, common in series(config):
-                plot.curve(panel, report.where(part, **common), look, x="epsilon", y=column)
-            panel.set(xscale="log", xlabel=f"epsilon (delta = {config.delta:g})", ylabel=f"{label} (test)")
-    plot.legend(figure, columns=3)
-    plot.save(figure, config.out / "published_noise.png")
+            curves.append((look, report.where(table, method="descent", bound=bound, steps=steps)))
+    path, xlabel = config.out / "published_noise.png", f"epsilon (delta = {config.delta:g})"
+    problems.draw_costs(path, table, config.datasets, curves, x="epsilon", xlabel=xlabel)
 
 
 def shown(results: Results) -> list[Row]:
@@ -176,9 +136,8 @@ def shown(results: Results) -> list[Row]:
 def section(results: Results) -> list[report.Block]:
     """Every method at one epsilon."""
     table = shown(results)
-    by = {"dataset": "data set", "method": "method", "steps": "steps", "noise": "noise on", "bound": "bound"}
-    columns = {"sigma": "sigma", "distance": "certified distance", "accuracy": "accuracy"}
-    columns |= {"equalized_odds_mean": "average odds gap"}
+    by = looks.titled("dataset", "method", "steps", noise="noise on", bound="bound")
+    columns = looks.titled("sigma", distance="certified distance") | looks.titled("accuracy", "equalized_odds_mean")
     at = max(row["epsilon"] for row in table)
     return [
         "Descent-to-delete hides the removal by noise on the published parameters, fair Newton by noise on the "
@@ -208,11 +167,9 @@ def claims(results: Results) -> list[Claim]:
 
 
 EXPERIMENT = Experiment(
-    "fmu_published_noise", Config, plan, rows_of, draw=draw,
+    "fmu_published_noise", Config, rows_of, draw=draw,
     heading="Noise on the objective or on the published model", section=section, claims=claims, x64=True,
-    parts=(Part({"none": {"epsilons": (0.01, 0.1, 1.0, 10.0), "draws": 10}, "quick": {}, "full": {}, "paper": {}},
+    parts=(Part({"none": {"epsilons": (0.01, 0.1, 1.0), "draws": 10}, "quick": {}, "full": {}, "paper": {}},
                 seeds="repeats"),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -19,19 +19,17 @@ series on test rows, means over noise draws. Rows: one for each data set, seed, 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from scripts.fmu import problems
 from scripts.fmu.problems import Problem, ProblemConfig
-from scripts.harness import cli, compiling, looks, plot, report
+from scripts.harness import cli, looks, report
 from scripts.harness.experiment import Claim, Experiment, Results, Row, verdict_of
 from scripts.harness.lazy import fmu_jax, jax, jnp
 
@@ -55,7 +53,6 @@ class Config(ProblemConfig):
         "paper": {"repeats": 5, "perturbations": 2},
     }
 
-    out: Path = Path("runs/fmu_releases")
     mus: tuple[cli.Positive, ...] = (0.1, 0.3, 1.0)
     """Gaussian-DP parameters of whole series."""
     lengths: tuple[cli.Count, ...] = (1, 10, 100)
@@ -72,11 +69,6 @@ class Config(ProblemConfig):
     """Noise draws to average over."""
     perturbations: cli.Count = 5
     """Draws of the paper's noise in training to average over."""
-
-
-def plan(config: Config) -> list[Row]:
-    """One unit for each data set and seed."""
-    return config.units()
 
 
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
@@ -99,27 +91,9 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
 
 
 def draw_batches(config: Config, data: Any, count: int, *, seed: int) -> np.ndarray:
-    """Rows that each release deletes, ``(count, batch)``; each cell keeps its first row."""
+    """Rows that each release deletes, ``(count, batch)``."""
     size = max(1, round(config.fraction * fmu_jax.forget_sets.count_rows(data)))
-    cell = np.asarray(2 * data.group + data.y)
-    pool = np.flatnonzero(np.asarray(data.weight) > 0)
-    pool = np.setdiff1d(pool, [pool[cell[pool] == c][0] for c in np.unique(cell[pool])])
-    if count * size >= len(pool):
-        raise ValueError(f"--fraction: {count} batches of {size} rows are more than the {len(pool)} that may go")
-    return np.random.default_rng([seed, count]).permutation(pool)[: count * size].reshape(count, size)
-
-
-def shape_of(kind: str, problem: Problem, data: Any) -> jax.Array | None:
-    """What shapes the noise, from the remaining rows alone, so that both worlds share it."""
-    return None if kind == "isotropic" else _shape(problem.objective, data, kind == "objective")
-
-
-@compiling.compiled(static=("penalised",), images=False)
-def _shape(objective, data, penalised):
-    gram = (data.x * data.weight[:, None]).T @ data.x / 4
-    if penalised:
-        return gram + fmu_jax.objective.quadratic_part(objective, data)
-    return gram + data.weight.sum() * objective.l2 * jnp.eye(data.x.shape[1], dtype=data.x.dtype)
+    return fmu_jax.forget_sets.draw_batches(data, count, size, seed=seed)
 
 
 def start(problem: Problem, fitted: Any, noise: jax.Array | None, sigma: float, budget: float, delta: float) -> Any:
@@ -129,60 +103,42 @@ def start(problem: Problem, fitted: Any, noise: jax.Array | None, sigma: float, 
     )
 
 
-def serve(
-    problem: Problem, state: Any, batches: np.ndarray, stale: Callable[[Any, Any], bool]
-) -> tuple[list[Any], list[Any], list[bool], list[float]]:
-    """States and remaining rows after each batch, whether it was refreshed, and the milliseconds it took."""
-    data, found = problem.train, []
-    for batch in batches:
-        begin = time.perf_counter()
-        state = fmu_jax.stream.delete(state, jax.tree.map(lambda leaf, at=batch: leaf[at], data))
-        data = fmu_jax.data.without(data, jnp.zeros(data.y.shape, bool).at[batch].set(True))
-        renewed = stale(state, data)
-        if renewed:
-            state = fmu_jax.stream.refresh(state, data)
-        jax.block_until_ready(state.params)
-        found.append((state, data, renewed, 1e3 * (time.perf_counter() - begin)))
-    states, left, renewals, times = zip(*found, strict=True)
-    return list(states), list(left), list(renewals), list(times)
-
-
-def released(config: Config, problem: Problem, kind: str, batches, rehearsed, key: jax.Array) -> list[Row]:
+def released(config: Config, problem: Problem, kind: Any, batches, rehearsed, key: jax.Array) -> list[Row]:
     """Releases with noise of one shape, at every mu and length."""
     fitted = fmu_jax.fit(problem.objective, problem.train)
     state = start(problem, fitted, None, 1.0, 1.0, config.delta)
 
-    def distance(state: Any, data: Any) -> float:
-        return float(fmu_jax.stream.distance_to_retrained(state, shape=shape_of(kind, problem, data)))
+    def shape_of(data: Any) -> Any:
+        return fmu_jax.releases.noise_shape(problem.objective, data, kind)
 
-    states, left, *_ = serve(problem, state, rehearsed, lambda state, data: False)
-    admitted = config.slack * distance(states[-1], left[-1])
-    states, left, renewed, spent = serve(problem, state, batches, lambda *at: not distance(*at) <= admitted)
+    def distance(state: Any, data: Any) -> float:
+        return float(fmu_jax.stream.distance_to_retrained(state, shape=shape_of(data)))
+
+    serve = partial(fmu_jax.stream.serve_batches, clock=time.perf_counter)
+    last = serve(state, problem.train, rehearsed, stale=lambda *at: False)[-1]
+    admitted = config.slack * distance(last.state, last.data)
+    served = serve(state, problem.train, batches, stale=lambda *at: not distance(*at) <= admitted)
     table = []
     for length in config.lengths:
-        state, data = states[length - 1], left[length - 1]
-        shape, bound = shape_of(kind, problem, data), distance(state, data)
+        state, data = served[length - 1].state, served[length - 1].data
+        shape, bound = shape_of(data), distance(state, data)
         exact = fmu_jax.stream.refresh(state, data).params
         apart = state.params - exact
         about = {
             "method": "release", "shape": kind, "releases": length, "admitted": admitted, "distance": bound,
             "true_distance": float(jnp.sqrt(apart @ (apart if shape is None else shape @ apart))),
-            "refreshes": sum(renewed[:length]), "ms": float(np.median(spent[:length])),
+            "refreshes": sum(batch.refreshed for batch in served[:length]),
+            "ms": 1e3 * float(np.median([batch.seconds for batch in served[:length]])),
         }  # fmt: skip
         for mu in config.mus:
             scale = fmu_jax.releases.scale_for(admitted, mu=mu, releases=length)
             keys = jax.random.split(jax.random.fold_in(key, length), config.draws)
-            publish = partial(publishing, state.params, bound, scale, admitted, shape)
-            models, publish_ms = timed(lambda keys=keys, publish=publish: publish(keys))
+            how = {"scale": scale, "admitted": admitted, "shape": shape, "keys": keys}
+            publish = partial(fmu_jax.releases.release_many, state.params, bound, **how)
+            models, publish_ms = timed(publish)
             row = {"mu": mu, "scale": float(scale), "publish_ms": publish_ms / config.draws}
             table.append(about | row | measure(problem, models))
     return table
-
-
-def publishing(params, distance, scale, admitted, shape, keys):
-    """Independent releases of one model."""
-    release = partial(fmu_jax.releases.release, params, distance, scale=scale, admitted=admitted, shape=shape)
-    return jax.vmap(lambda key: release(key=key).params)(keys)
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -197,21 +153,24 @@ def perturbed(config: Config, problem: Problem, mu: float, batches, rehearsed, k
     """The paper's scheme at one epsilon: noise in training, refreshed when the epsilon of a model passes the budget."""
     epsilon = float(fmu_jax.privacy.gaussian_epsilon(mu, 1.0, config.delta))
     plain = start(problem, fmu_jax.fit(problem.objective, problem.train), None, 1.0, epsilon, config.delta)
-    states, *_ = serve(problem, plain, rehearsed, lambda state, data: False)
-    admitted = config.slack * float(states[-1].residual_bound)
+    serve = fmu_jax.stream.serve_batches
+    rehearsal = serve(plain, problem.train, rehearsed, stale=lambda *at: False)
+    admitted = config.slack * float(rehearsal[-1].state.residual_bound)
     sigma = admitted / float(fmu_jax.privacy.residual_from(epsilon, 1.0, config.delta))
     found = []
     for draw_key in jax.random.split(key, config.perturbations):
         noise = fmu_jax.sample_noise(problem.params, key=draw_key, sigma=sigma)
         fitted = fmu_jax.fit(problem.objective, problem.train, noise=noise, init=problem.params)
         state = start(problem, fitted, noise, sigma, epsilon, config.delta)
-        found.append(serve(problem, state, batches, lambda state, data: bool(fmu_jax.stream.needs_refresh(state))))
+        found.append(
+            serve(state, problem.train, batches, stale=lambda state, data: bool(fmu_jax.stream.needs_refresh(state)))
+        )
     table = []
     for length in config.lengths:
-        models = jnp.stack([states[length - 1].params for states, *_ in found])
+        models = jnp.stack([served[length - 1].state.params for served in found])
         row = {
             "method": "objective_noise", "releases": length, "mu": mu, "epsilon": epsilon, "scale": sigma,
-            "refreshes": float(np.mean([sum(renewed[:length]) for _, _, renewed, _ in found])),
+            "refreshes": float(np.mean([sum(batch.refreshed for batch in served[:length]) for served in found])),
         }  # fmt: skip
         table.append(row | measure(problem, models))
     return table
@@ -219,40 +178,30 @@ def perturbed(config: Config, problem: Problem, mu: float, batches, rehearsed, k
 
 def measure(problem: Problem, models: Any) -> dict[str, float]:
     """Mean test metrics of ``(draws, d)`` models, and the spread of accuracy over them."""
-    every = problems.metrics_of_all(problem.objective, models, problem.test)
-    spread = {"accuracy_spread": float(every.accuracy.std())}
-    return {name: float(getattr(every, name).mean()) for name in MEASURES} | spread
+    accuracy = fmu_jax.metrics.metrics_of_models(problem.objective, models, problem.test).accuracy
+    return problems.mean_metrics(problem, models, MEASURES) | {"accuracy_spread": float(accuracy.std())}
 
 
 def draw(config: Config, table: list[Row]) -> None:
-    """Draw accuracy and odds gap against the mu of one release, ``mu / sqrt(length)``; medians over seeds.
+    """Draw accuracy and odds gap against the mu of one release, ``mu / sqrt(length)``.
 
     The noise depends on nothing else, so series of every length and guarantee lie on one line. The paper's epsilon is
     that of one model, however long the series.
     """
-    columns = {"accuracy": "accuracy", "equalized_odds_mean": "average odds gap"}
-    titles = [f"{plot.look(name).label}, {label}" for name in config.datasets for label in columns.values()]
-    figure, axes = plot.figure(len(config.datasets), len(columns), titles=titles, width=4.2, height=2.7)
-    for line, dataset in zip(axes, config.datasets, strict=True):
-        part = report.where(table, dataset=dataset)
-        for panel, (column, label) in zip(line, columns.items(), strict=True):
-            target = report.median(report.where(part, method="retrain"), column)
-            panel.axhline(target, color=looks.BLACK, linestyle="--", linewidth=0.9, label="retrained, no noise")
-            for name, look in LOOKS.items():
-                chosen = report.where(part, **({"method": "objective_noise"} if name == "paper" else {"shape": name}))
-                lengths = [1 if name == "paper" else row["releases"] for row in chosen]
-                each = [round(row["mu"] / length**0.5, 6) for row, length in zip(chosen, lengths, strict=True)]
-                at = [row | {"each": mu} for row, mu in zip(chosen, each, strict=True)]
-                plot.curve(panel, at, look, x="each", y=column)
-            panel.set(xscale="log", xlabel="mu of one release", ylabel=f"{label} (test)")
-    plot.legend(figure, columns=3)
-    plot.save(figure, config.out / "releases.png")
+    curves = []
+    for name, look in LOOKS.items():
+        chosen = report.where(table, **({"method": "objective_noise"} if name == "paper" else {"shape": name}))
+        lengths = [1 if name == "paper" else row["releases"] for row in chosen]
+        each = [round(row["mu"] / length**0.5, 6) for row, length in zip(chosen, lengths, strict=True)]
+        curves.append((look, [row | {"each": mu} for row, mu in zip(chosen, each, strict=True)]))
+    path = config.out / "releases.png"
+    problems.draw_costs(path, table, config.datasets, curves, x="each", xlabel="mu of one release")
 
 
 def section(results: Results) -> list[report.Block]:
     """The last model of each series."""
-    by = {"dataset": "data set", "method": "method", "shape": "noise", "mu": "mu", "releases": "releases"}
-    columns = {"accuracy": "accuracy", "equalized_odds_mean": "average odds gap", "refreshes": "refreshes", "ms": "ms"}
+    by = looks.titled("dataset", "method", shape="noise", mu="mu", releases="releases")
+    columns = ("accuracy", "equalized_odds_mean", "refreshes", "ms")
     return [
         "Every published model of a series carries fresh noise, and the whole series keeps its mu (Gaussian "
         "differential privacy; smaller is stronger). The noise in training of the paper's scheme keeps its epsilon for "
@@ -266,11 +215,8 @@ def section(results: Results) -> list[report.Block]:
 
 def claims(results: Results) -> list[Claim]:
     """Does a series of releases at mu = 1 cost little accuracy?"""
-    mu, length = (
-        max(row["mu"] for row in results.rows if row.get("shape")),
-        max(row["releases"] for row in results.rows),
-    )
-    lost = []
+    mu = max(row["mu"] for row in results.rows if row.get("shape"))
+    length, lost = max(row["releases"] for row in results.rows), []
     for dataset in dict.fromkeys(row["dataset"] for row in results.rows):
         part = report.where(results.rows, dataset=dataset, releases=length)
         target = report.median(report.where(part, method="retrain"), "accuracy")
@@ -283,9 +229,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 EXPERIMENT = Experiment(
-    "fmu_releases", Config, plan, rows_of, draw=draw, heading="Releases with fresh noise", section=section,
+    "fmu_releases", Config, rows_of, draw=draw, heading="Releases with fresh noise", section=section,
     claims=claims, x64=True,
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

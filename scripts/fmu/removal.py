@@ -6,10 +6,8 @@
 Oesterling et al. (2024), figures 2 to 4. Rows: one for each data set, penalty, seed, subset, fraction and method.
 """
 
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from scripts.fmu import problems
@@ -34,8 +32,8 @@ class Config(ProblemConfig):
     """Forget rows by every method, and see what it does to fairness, accuracy and parameters."""
 
     PRESETS: ClassVar = {"quick": {"repeats": 1, "fractions": (0.01, 0.05)}, "paper": {"repeats": 5}}
+    AXES: ClassVar = {"dataset": "datasets", "penalty": "penalties"}
 
-    out: Path = Path("runs/fmu_removal")
     penalties: tuple[names.Penalty, ...] = ("equalized_odds",)
     """Fairness penalties to train with."""
     subsets: tuple[names.Subset, ...] = ("random", "minority", "majority")
@@ -50,57 +48,41 @@ class Config(ProblemConfig):
     """Failure probability of the certificates."""
 
 
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each data set, penalty and seed."""
-    return config.units(penalty=config.penalties)
-
-
 def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Row]:
     """All removals from one trained model."""
     problem = problems.train_problem(config, dataset, seed, penalty=penalty)
-    train, key = problem.train, jax.random.fold_in(jax.random.key(seed), 1)
-    shard = fmu_jax.removal.make_shards(len(train.y), config.shards, key=key)
-    ensemble = fmu_jax.removal.fit_shards(problem.objective, train, shard).params
-    table = []
+    train, sets, table = problem.train, fmu_jax.forget_sets, []
+    shards = problems.shards_of(problem, config.shards, seed)
     for subset in config.subsets:
-        whole = len(fmu_jax.forget_sets.subset_rows(train, subset if config.fractions_of == "subset" else "random"))
+        whole = len(sets.subset_rows(train, subset if config.fractions_of == "subset" else "random"))
         for fraction in config.fractions:
-            forget = fmu_jax.forget_sets.draw_rows(train, round(fraction * whole), subset=subset, seed=seed)
+            forget = sets.draw_rows(train, round(fraction * whole), subset=subset, seed=seed)
             if forget is None:
                 continue
             about = {"subset": subset, "fraction": fraction, "rows_removed": len(forget)}
-            about |= {"train_rows": fmu_jax.forget_sets.count_rows(train), "features": train.x.shape[1]}
+            about |= {"train_rows": sets.count_rows(train), "features": train.x.shape[1]}
             retrained = None
-            for method in ("retrain", "no_removal", *(name for name in fmu_jax.removal.METHODS if name != "retrain")):
-                row, params = one_removal(config, problem, method, forget, shard, ensemble)
+            for method in problems.all_methods():
+                row, params = one_removal(config, problem, method, forget, shards)
                 retrained = params if retrained is None else retrained
                 distance = None if method == "sharded" else problems.distance(params, retrained)
                 table.append(about | {"method": method, "distance": distance} | row)
     return table
 
 
-def one_removal(config: Config, problem: problems.Problem, method: str, forget, shard, ensemble) -> tuple[Row, Any]:
+def one_removal(config: Config, problem: problems.Problem, method: str, forget, shards) -> tuple[Row, Any]:
     """Forget rows by one method: its row and its parameters. The second of two calls is timed: the first compiles."""
     objective, noise, test = problem.objective, problem.noise, problem.test
     if method == "no_removal":
         return problems.measured(problem, problem.params), problem.params
-    options: dict[str, Any] = {"method": method, "noise": noise, "allow_unfair": True}
-    params = problem.params
-    if method == "sharded":
-        params, options = ensemble, options | {"noise": None, "shard": shard}
-    jax.block_until_ready(fmu_jax.remove(objective, params, problem.train, forget, **options))
+    jax.block_until_ready(problems.remove(problem, method, forget, shards))
     begin = time.perf_counter()
-    removal = jax.block_until_ready(fmu_jax.remove(objective, params, problem.train, forget, **options))
+    removal = jax.block_until_ready(problems.remove(problem, method, forget, shards))
     row: Row = {"time_ms": 1e3 * (time.perf_counter() - begin)}
     labels = fmu_jax.removal.METHODS[method].predict(objective, removal.params, test.x)
-    row |= problems.metric_columns(fmu_jax.metrics.group_metrics(labels, test))
+    row |= fmu_jax.metrics.columns(fmu_jax.metrics.group_metrics(labels, test))
     if method == "fair_newton" and config.sigma > 0:
-        certificate = fmu_jax.certify(
-            objective, problem.params, removal, sigma=config.sigma, delta=config.delta, noise=noise
-        )
-        interval = fmu_jax.fairness_interval(objective, removal, test, noise=noise)
-        row |= {name: float(getattr(certificate, name)) for name in CERTIFIED} | {"undecided": int(interval.undecided)}
-        row |= {f"odds_{end}": float(v) for end, v in zip(("low", "high"), interval.equalized_odds_mean, strict=True)}
+        row |= problems.certified(config, objective, problem.params, removal, test, noise, CERTIFIED)
     return row, removal.params
 
 
@@ -124,14 +106,9 @@ def at_five_percent(results: Results) -> list[Row]:
 
 def section(results: Results) -> list[report.Block]:
     """The trained models, what each method does when minority rows are forgotten, and all subsets."""
-    table, columns = at_five_percent(results), {
-        "distance": "distance to retrained", "accuracy": "accuracy", "equalized_odds_mean": "average odds gap",
-        "demographic_parity": "parity gap", "time_ms": "time [ms]",
-    }  # fmt: skip
-    by = {"dataset": "data set", "subset": "rows forgotten", "method": "method"}
+    table, gaps = at_five_percent(results), ("accuracy", "equalized_odds_mean", "demographic_parity")
+    by, columns = ("dataset", "subset", "method"), ("distance", *gaps, "time_ms")
     share = f"{table[0]['fraction']:.0%}"
-    trained = {"train_rows": "training rows", "features": "features", "accuracy": "accuracy"}
-    trained |= {"equalized_odds_mean": "average odds gap", "demographic_parity": "parity gap"}
     headline = [row for row in table if row["subset"] == "minority"] or table
     return [
         "Rows are forgotten at random, from the minority or from the majority group. Retraining on what remains is the "
@@ -143,7 +120,7 @@ def section(results: Results) -> list[report.Block]:
         ),
         report.Table(report.medians(table, by, columns), f"The same for every subset of rows, {share} forgotten."),
         report.Table(
-            report.medians(report.where(table, method="no_removal"), {"dataset": "data set"}, trained),
+            report.medians(report.where(table, method="no_removal"), ["dataset"], ("train_rows", "features", *gaps)),
             "The trained models before any removal (medians over seeds; metrics on test rows).",
         ),
         *results.figures("removal_*_fairness.png", "Odds gap and distance to retrained against the share removed",
@@ -179,10 +156,8 @@ def claims(results: Results) -> list[Claim]:
 
 
 EXPERIMENT = Experiment(
-    "fmu_removal", Config, plan, rows_of, draw=draw, heading="Unlearning: what is left of fairness and accuracy",
+    "fmu_removal", Config, rows_of, draw=draw, heading="Unlearning: what is left of fairness and accuracy",
     section=section, claims=claims, x64=True,
     parts=(Part({"none": {"fractions": (0.01, 0.05, 0.2)}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

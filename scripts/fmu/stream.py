@@ -6,10 +6,8 @@ Requests come in random order, or from one group only. At checkpoints the certif
 residual, and the streamed model beside a retrained one. Rows: one for each data set, order, seed and checkpoint.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,8 +28,8 @@ class Config(ProblemConfig):
     """Serve a stream of deletion requests under a budget."""
 
     PRESETS: ClassVar = {"quick": {"repeats": 1, "share": 0.2}, "paper": {"repeats": 5}}
+    AXES: ClassVar = {"dataset": "datasets", "subset": "subsets"}
 
-    out: Path = Path("runs/fmu_stream")
     repeats: cli.Count = 3
     """Seeds, counted from --seed: each draws a split, a perturbation and the order of the requests."""
     subsets: tuple[names.Subset, ...] = ("random", "minority")
@@ -44,11 +42,6 @@ class Config(ProblemConfig):
     """Failure probability."""
     checkpoints: cli.Count = 80
     """At how many of the requests the exact residual is computed."""
-
-
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each data set, order and seed."""
-    return config.units(subset=config.subsets)
 
 
 def rows_of(config: Config, *, dataset: str, subset: names.Subset, seed: int) -> list[Row]:
@@ -64,19 +57,16 @@ def rows_of(config: Config, *, dataset: str, subset: names.Subset, seed: int) ->
     marks = np.unique(np.linspace(0, len(order) - 1, config.checkpoints).astype(int))
     exact = fmu_jax.stream.exact_residuals(objective, train, order, served.params[marks], marks, noise=noise)
     columns = {
+        "request": marks + 1,
+        "share": (marks + 1) / whole,
         "epsilon": served.epsilon[marks],
         "exact_epsilon": fmu_jax.privacy.certified_epsilon(exact, config.sigma, config.delta),
         "residual_bound": served.residual_bound[marks],
         "residual_norm": exact,
+        "refreshes": np.cumsum(np.asarray(served.refreshed))[marks],
     }
-    values = {name: np.asarray(column).tolist() for name, column in columns.items()}
-    refreshes = np.cumsum(np.asarray(served.refreshed))[marks].tolist()
-    table = [
-        {"request": t + 1, "share": (t + 1) / whole}
-        | {name: column[k] for name, column in values.items()}
-        | {"refreshes": refreshes[k]}
-        for k, t in enumerate(marks.tolist())
-    ]
+    values = zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True)
+    table = [dict(zip(columns, row, strict=True)) for row in values]
     params = served.params[marks[-1]]
     retrained = fmu_jax.fit(objective, remaining, noise=noise).params
     table[-1] |= {"distance": float(jnp.linalg.norm(params - retrained))}
@@ -90,42 +80,31 @@ def draw(config: Config, table: list[Row]) -> None:
     """Draw epsilon against the share deleted, certified and exact, with the budget; the first seed of each stream."""
     names_ = [(dataset, subset) for dataset in config.datasets for subset in config.subsets]
     titles = [f"{plot.look(dataset).label}, {subset} rows" for dataset, subset in names_]
-    figure, axes = plot.figure(len(config.datasets), len(config.subsets), titles=titles, width=4.2)
-    for (dataset, subset), panel in zip(names_, axes.flat, strict=True):
-        part = report.where(table, dataset=dataset, subset=subset, seed=config.seed)
-        for column, look in SERIES.items():
-            x, y = [row["share"] for row in part], [row[column] for row in part]
-            panel.plot(x, y, color=look.color, linestyle=look.dash, label=look.label)
-        panel.axhline(config.epsilon, color=looks.GREY, linewidth=0.8, label="budget")
-        panel.set(yscale="log", xlabel="share of all rows deleted", ylabel=f"epsilon (delta = {config.delta:g})")
-        panel.set_ylim(1e-4 * config.epsilon, 3 * config.epsilon)
-    plot.legend(figure)
-    plot.save(figure, config.out / "stream.png")
+    with plot.panels(config.out / "stream.png", titles, len(config.subsets), width=4.2) as axes:
+        for (dataset, subset), panel in zip(names_, axes, strict=True):
+            part = report.where(table, dataset=dataset, subset=subset, seed=config.seed)
+            for column, look in SERIES.items():
+                plot.line(panel, [row["share"] for row in part], [row[column] for row in part], look, marker="")
+            panel.axhline(config.epsilon, color=looks.GREY, linewidth=0.8, label="budget")
+            panel.set(yscale="log", xlabel="share of all rows deleted", ylabel=f"epsilon (delta = {config.delta:g})")
+            panel.set_ylim(1e-4 * config.epsilon, 3 * config.epsilon)
 
 
 def section(results: Results) -> list[report.Block]:
     """The end of each stream beside retraining."""
-    ends = [row for row in results.rows if row.get("distance") is not None]
-    largest = {
-        row["unit"]: max(other["epsilon"] for other in report.where(results.rows, unit=row["unit"])) for row in ends
-    }
-    ends = [row | {"largest": largest[row["unit"]]} for row in ends]
-    columns = {
-        "request": "requests",
-        "refreshes": "refreshes",
-        "largest": "largest epsilon",
-        "distance": "distance to retrained",
-    }
-    columns |= {
+    ends = [dict(row) for row in results.rows if row.get("distance") is not None]
+    for row in ends:
+        row["largest"] = max(other["epsilon"] for other in report.where(results.rows, unit=row["unit"]))
+    columns = looks.titled(request="requests", refreshes="refreshes", largest="largest epsilon")
+    columns |= looks.titled("distance") | {
         f"{model}_{what}": f"{what}, {model}" for what in ("accuracy", "odds") for model in ("streamed", "retrained")
     }
-    by = {"dataset": "data set", "subset": "rows"}
     return [
         "Each request is served by subtracting its row's terms and solving again from the anchor, at a cost that does "
         "not depend on the number of rows; where the certified epsilon passes the budget, the model is solved anew "
         "before it is published.",
-        report.Table(report.medians(ends, by, columns), "After the last request, beside retraining (medians over "
-                     "seeds, test rows)."),
+        report.Table(report.medians(ends, looks.titled("dataset", subset="rows"), columns),
+                     "After the last request, beside retraining (medians over seeds, test rows)."),
         *results.figures("stream.png", "Certified epsilon of the published model, which rises with the deletions and "
                          "falls at each refresh", "What published models have spent: one seed, 80 of its requests; not "
                          "every refresh shows."),
@@ -146,9 +125,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 EXPERIMENT = Experiment(
-    "fmu_stream", Config, plan, rows_of, draw=draw, heading="Requests one by one", section=section, claims=claims,
+    "fmu_stream", Config, rows_of, draw=draw, heading="Requests one by one", section=section, claims=claims,
     x64=True, parts=(Part({"none": {"checkpoints": 40}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

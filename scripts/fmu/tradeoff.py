@@ -7,27 +7,22 @@ model.
 """
 
 import dataclasses
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
-from scripts.harness import cli, names, plot, report
+from scripts.harness import cli, looks, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
 from scripts.harness.lazy import fmu_jax
 
-#: The measure that each penalty is about; other penalties are about the first.
-GAPS = {"equalized_odds": "equalized_odds_mean", "demographic_parity": "demographic_parity"}
-GAPS |= {"equal_opportunity": "equal_opportunity"}
-LABELS = {"equalized_odds_mean": "average odds gap", "demographic_parity": "demographic parity gap"}
-LABELS |= {"equal_opportunity": "equal opportunity gap"}
+#: The measure that each penalty is about where it is not called as the penalty; another penalty is about the first.
+GAPS = ("equalized_odds_mean", "demographic_parity", "equal_opportunity")
 
 
 def gap_of(penalty: str) -> str:
     """The measure of labels that a penalty is about."""
-    return GAPS.get(penalty, "equalized_odds_mean")
+    return penalty if penalty in GAPS else GAPS[0]
 
 
 @dataclass(frozen=True)
@@ -38,19 +33,14 @@ class Config(ProblemConfig):
         "quick": {"repeats": 1, "weights": (0.0, 0.1, 1.0, 10.0)},
         "paper": {"weights": (0.0, *(10.0 ** (k / 4) for k in range(-12, 13)))},
     }
+    AXES: ClassVar = {"dataset": "datasets", "penalty": "penalties"}
 
-    out: Path = Path("runs/fmu_tradeoff")
     penalties: tuple[names.Penalty, ...] = ("equalized_odds", "demographic_parity", "equal_opportunity", "individual")
     """Fairness penalties to train with."""
     weights: tuple[cli.NonNegative, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
     """Weights of the penalty (they replace --fairness)."""
     fraction: cli.Share = 0.05
     """Share of the training rows to forget at random."""
-
-
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each data set, penalty and seed."""
-    return config.units(penalty=config.penalties)
 
 
 def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Row]:
@@ -75,16 +65,13 @@ def draw(config: Config, table: list[Row]) -> None:
     """Draw gap and accuracy of each model, a figure a data set, a panel a penalty."""
     for dataset in config.datasets:
         titles = [f"{plot.look(dataset).label}, {plot.look(penalty).label}" for penalty in config.penalties]
-        figure, axes = plot.figure(-(-len(titles) // 2), min(len(titles), 2), titles=titles)
-        for panel in axes.flat[len(titles) :]:
-            panel.set_axis_off()
-        for panel, penalty in zip(axes.flat, config.penalties, strict=False):
-            gap = gap_of(penalty)
-            part = report.where(table, dataset=dataset, penalty=penalty)
-            plot.paths(panel, part, x=gap, y="accuracy", along="weight")
-            panel.set(xlabel=f"{LABELS[gap]} (test)", ylabel="accuracy (test)")
-        plot.legend(figure)
-        plot.save(figure, config.out / f"tradeoff_{dataset}.png")
+        with plot.panels(config.out / f"tradeoff_{dataset}.png", titles, min(len(titles), 2)) as axes:
+            for panel, penalty in zip(axes, config.penalties, strict=True):
+                gap = gap_of(penalty)
+                plot.paths(
+                    panel, report.where(table, dataset=dataset, penalty=penalty), x=gap, y="accuracy", along="weight"
+                )
+                panel.set(xlabel=f"{looks.TITLES[gap]} (test)", ylabel="accuracy (test)")
 
 
 def differences(results: Results) -> list[Row]:
@@ -116,25 +103,18 @@ def section(results: Results) -> list[report.Block]:
 def claims(results: Results) -> list[Claim]:
     """Has the unlearned model the retrained model's trade-off?"""
     worst = [max(line["accuracy"], line["penalised gap"]) for line in differences(results)]
-    text = "The unlearned model has the retrained model's trade-off of accuracy and fairness at every weight (shown: "
     return [
-        Claim(
-            "fmu",
-            text + "both within 0.01).",
-            verdict_of([w <= 0.01 for w in worst]),
-            f"at most {max(worst):.2g} apart",
-        )
-    ]
+        Claim("fmu", "The unlearned model has the retrained model's trade-off of accuracy and fairness at every weight "
+              "(shown: both within 0.01).", verdict_of([w <= 0.01 for w in worst]), f"at most {max(worst):.2g} apart"),
+    ]  # fmt: skip
 
 
 EXPERIMENT = Experiment(
-    "fmu_tradeoff", Config, plan, rows_of, draw=draw, heading="Accuracy against fairness", section=section,
+    "fmu_tradeoff", Config, rows_of, draw=draw, heading="Accuracy against fairness", section=section,
     claims=claims, x64=True,
     parts=(
         Part({preset: {"penalties": ("equalized_odds", "demographic_parity")} for preset in ("none", "full")}
              | {"quick": {}, "paper": {}}, seeds="repeats"),
     ),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -21,6 +21,7 @@ A program of several commands gives each a configuration of its own, derived fro
 """
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from fmu_jax.deletion.cli import TYRO, checked, refuse, show_error
+from fmu_jax.deletion.cli import INTERRUPTED, TYRO, checked, refuse, show_error
 from fmu_jax.deletion.cli import Base as Base
 from fmu_jax.deletion.cli import check as check
 from fmu_jax.deletion.cli import run_command as run_command
@@ -59,7 +60,7 @@ class Common(Base):
     seed: Seed = 0
     """All randomness of the run follows from it."""
     out: Path = Path("runs/unnamed")
-    """Run folder. The same configuration resumes there; another one is refused."""
+    """Run folder; an experiment's own is called as it is. The same configuration resumes there; another is refused."""
     dry_run: bool = False
     """Print the configuration and the units of work that it leads to, and write nothing."""
     coordinator: str = ""
@@ -70,11 +71,28 @@ class Common(Base):
     """Which of them this is, counted from 0."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Repeated(Common):
+    """Flags of an experiment that does its units of work with several seeds."""
+
+    AXES: ClassVar[Mapping[str, str | tuple]] = {}
+    """What a unit of work is: columns by the flag whose values they take, or by these values."""
+
+    repeats: Count = 1
+    """Seeds, counted from --seed: each draws everything that is random anew."""
+
+    def units(self) -> list[dict[str, Any]]:
+        """One unit of work for each combination of the axes' values and each seed."""
+        axes = [getattr(self, values) if isinstance(values, str) else values for values in self.AXES.values()]
+        seeds = range(self.seed, self.seed + self.repeats)
+        return [dict(zip((*self.AXES, "seed"), unit, strict=True)) for unit in itertools.product(*axes, seeds)]
+
+
 ConfigT = TypeVar("ConfigT", bound=Common)
 
 
-def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
-    """Read a command line into a configuration.
+def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, **other: Any) -> ConfigT:
+    """Read a command line into a configuration; ``other`` are defaults in place of its own.
 
     Raises:
         SystemExit: With status 2 and a message on standard error if the words are no valid command line, or with
@@ -84,13 +102,13 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> Conf
     7
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    config = _parse_with(config_type, words, config_type())
+    config = _parse_with(config_type, words, config_type(**other))
     if config.preset != "none":
         if config.preset not in config_type.PRESETS:
             known = ", ".join(["none", *config_type.PRESETS])
             refuse(f"--preset: this script has no preset {config.preset!r}, only {known}")
-        changed = dict(config_type.PRESETS[config.preset]) | {"preset": config.preset}
-        config = _parse_with(config_type, words, dataclasses.replace(config_type(), **changed))
+        changed = {**other, **config_type.PRESETS[config.preset], "preset": config.preset}
+        config = _parse_with(config_type, words, config_type(**changed))
     return checked(config)
 
 
@@ -105,42 +123,28 @@ def run(
     *,
     plan: Callable[[ConfigT], Iterable[str | Mapping[str, Any]]] | None = None,
     argv: Sequence[str] | None = None,
+    **other: Any,
 ) -> int:
     """Run a script: parse, then plan or do, and turn a user's errors into one line.
 
     Raises:
         SystemExit: As `parse`.
     """
-    config = parse(config_type, argv)
+    config = parse(config_type, argv, **other)
 
-    def work(config: ConfigT) -> None:
+    try:
         if config.mesh:
             mesh.parse(config.mesh)
         if config.dry_run:
             _show_plan(config, list(plan(config)) if plan else [])
-            return
+            return 0
         if config.coordinator:
             mesh.start(config.coordinator, config.processes, config.process)
         with mesh.session(config.mesh):
             main(config)
-
-    return _status(work, config, interrupted="interrupted; the same command resumes")
-
-
-_AnyConfig = TypeVar("_AnyConfig", bound=Base)
-
-
-def _parse_with(config_type: type[ConfigT], words: list[str], default: ConfigT) -> ConfigT:
-    return tyro.cli(config_type, args=words, default=default, config=TYRO)
-
-
-def _status(work: Callable[[_AnyConfig], Any], config: _AnyConfig, *, interrupted: str) -> int:
-    """Do the work; a user's errors become one line and an exit status."""
-    try:
-        work(config)
     except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return mesh.leave(130)
+        print("interrupted; the same command resumes", file=sys.stderr)
+        return mesh.leave(INTERRUPTED)
     except (ValueError, OSError) as error:
         show_error(error, config)
         return mesh.leave(1)
@@ -151,6 +155,10 @@ def _status(work: Callable[[_AnyConfig], Any], config: _AnyConfig, *, interrupte
         print(f"error: another process of this run has stopped ({reason}); start all of them again", file=sys.stderr)
         return mesh.leave(1)
     return 0
+
+
+def _parse_with(config_type: type[ConfigT], words: list[str], default: ConfigT) -> ConfigT:
+    return tyro.cli(config_type, args=words, default=default, config=TYRO)
 
 
 def _show_plan(config: Common, units: list[str | Mapping[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """Functions that are compiled once for the whole process."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from scripts.harness.lazy import jax, jnp
@@ -30,27 +30,34 @@ def compiler_options() -> dict[str, str]:
     return dict(_OWN_CONVOLUTIONS)
 
 
-def compiled(*, static: Sequence[str] = (), images: bool = True) -> Callable[[Function], Function]:
-    """A decorator: the function under one ``jit`` for the whole process; JAX is imported at the first call.
+@functools.cache
+def jitted(function: Callable[..., Any], *static: str, images: bool = True) -> Callable[..., Any]:
+    """A function under one ``jit`` for the whole process, with the backend's options; ``static`` names arguments.
 
     Models are arguments of such a function (`pags_jax.models.evaluator` makes pytrees of them), so that all models of
     an architecture share its program. Data are arguments too: what a function closes over becomes a constant of its
     program, which XLA would fold, for minutes where it is large.
 
-    >>> compiled(static=("n",))(lambda x, n: n * x)(2.0, n=3).item()
-    6.0
+    >>> jitted(pow)(2.0, 3.0).item()
+    8.0
     """
+    return jax.jit(function, static_argnames=static, compiler_options=compiler_options() if images else None)
+
+
+def compiled(*static: str, images: bool = True) -> Callable[[Function], Function]:
+    """A decorator: the function as `jitted` gives it; JAX is imported at the first call."""
 
     def decorate(function: Function) -> Function:
-        @functools.cache
-        def program() -> Callable[..., Any]:
-            options = compiler_options() if images else None
-            return jax.jit(function, static_argnames=tuple(static), compiler_options=options)
-
         @functools.wraps(function)
         def call(*given: Any, **named: Any) -> Any:
-            return program()(*given, **named)
+            return jitted(function, *static, images=images)(*given, **named)
 
         return call  # pyright: ignore[reportReturnType]
 
     return decorate
+
+
+@compiled()
+def applied(function: Any, *given: Any) -> Any:
+    """A function that is a pytree, such as a model, of arrays."""
+    return function(*given)

@@ -2,16 +2,16 @@
 
 An experiment is one file, which ends in its declaration::
 
-    EXPERIMENT = Experiment("fmu_stream", Config, plan, rows_of, draw=draw, heading="Requests", section=section)
+    EXPERIMENT = Experiment("fmu_stream", Config, rows_of, draw=draw, heading="Requests", section=section)
 
-    if __name__ == "__main__":
-        sys.exit(EXPERIMENT.run())
+    EXPERIMENT.run_as(__name__)
 
 `scripts.registry` names all of them; `scripts.reproduce`, its report, its published rows and the tests go through it.
 """
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -102,9 +102,9 @@ class Experiment:
     Attributes:
         name: Of its rows and its default folder, such as ``fmu_audit`` for ``scripts/fmu/audit.py``.
         config: Its configuration, derived from `cli.Common`.
-        plan: Lists the units of work, without doing any.
         rows_of: ``rows_of(config, **unit)`` does one and returns its rows; ``rows_of(config, ready, **unit)`` if there
             is a ``setup``. None if the experiment only draws.
+        plan: Lists the units of work, without doing any; by default those of the configuration's axes.
         setup: ``setup(config)`` makes what all units need, before the run folder is touched.
         inputs: ``inputs(config)``: what else than the configuration says what the run is, such as digests of files.
         keep: ``keep(config, ready)`` writes what figures need of what ``setup`` made into the run folder.
@@ -119,8 +119,8 @@ class Experiment:
 
     name: str
     config: type[Any]
-    plan: Callable[[Any], list[Any]]
     rows_of: Callable[..., Sequence[Mapping[str, Any]]] | None = None
+    plan: Callable[[Any], list[Any]] = lambda config: config.units()
     setup: Callable[[Any], Any] | None = None
     inputs: Callable[[Any], Mapping[str, Any]] | None = None
     keep: Callable[[Any, Any], Any] | None = None
@@ -133,8 +133,13 @@ class Experiment:
     x64: bool = False
 
     def run(self, argv: Sequence[str] | None = None) -> int:
-        """Run it as a script; see `cli.run`."""
-        return cli.run(self.main, self.config, plan=self.plan, argv=argv)
+        """Run it as a script, by default into ``runs/NAME``; see `cli.run`."""
+        return cli.run(self.main, self.config, plan=self.plan, argv=argv, out=Path("runs") / self.name)
+
+    def run_as(self, module: str) -> None:
+        """Run it, and end the program, if its file is the program."""
+        if module == "__main__":
+            sys.exit(self.run())
 
     def main(self, config: Any) -> None:
         """Do the units that are not done yet, draw the figures, and print where the results are.

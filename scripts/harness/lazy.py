@@ -12,21 +12,24 @@ if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
     import optax
-    import orbax.checkpoint as ocp
     from jax.experimental import multihost_utils
 
     import fmu_jax
-    import fmu_jax.audit.binomial
+    import fmu_jax.audit.faults
+    import fmu_jax.audit.worlds
     import fmu_jax.cells
+    import fmu_jax.networks
     import fmu_jax.objective
     import fmu_jax.penalties
     import fmu_jax.private_training
     import fmu_jax.releases.publishing
     import pags_jax
+    import pags_jax.checkpoints
     import pags_jax.datasets.lpips_weights
     import pags_jax.datasets.pretrained
     import pags_jax.models.files
     import pags_jax.recipes
+    import pags_jax.resuming
     import pags_jax.sweeps
 else:
 
@@ -47,7 +50,7 @@ else:
             return _Later(found.__name__) if isinstance(found, ModuleType) else found
 
     jax, jnp, multihost_utils = _Later("jax"), _Later("jax.numpy"), _Later("jax.experimental.multihost_utils")
-    nn, optax, ocp = _Later("flax.linen"), _Later("optax"), _Later("orbax.checkpoint")
+    nn, optax = _Later("flax.linen"), _Later("optax")
     fmu_jax, pags_jax = _Later("fmu_jax"), _Later("pags_jax")
 
-__all__ = ["fmu_jax", "jax", "jnp", "multihost_utils", "nn", "ocp", "optax", "pags_jax"]
+__all__ = ["fmu_jax", "jax", "jnp", "multihost_utils", "nn", "optax", "pags_jax"]

@@ -82,3 +82,25 @@ def look(name: str) -> Look:
     others = [LOOKS[key] for key in ("fair_newton", "newton", "influence", "projective", "sharded", "descent")]
     place = sum(name.encode()) % len(others)
     return others[place]._replace(label=name.replace("_", " "), dash=(0, (5.0, 1.0, 1.0, 1.0)))
+
+
+#: What a column of rows is called where that is not its name.
+TITLES = {
+    "dataset": "data set",
+    "equalized_odds_mean": "average odds gap",
+    "demographic_parity": "demographic parity gap",
+    "equal_opportunity": "equal opportunity gap",
+    "distance": "distance to retrained",
+    "train_rows": "training rows",
+    "time_ms": "time [ms]",
+    "test_accuracy": "accuracy",
+}
+
+
+def titled(*columns: str, **others: str) -> dict[str, str]:
+    """Titles by column: those of `TITLES`, those given by name, or else the name in words.
+
+    >>> titled("dataset", "head_epsilon", distance="distance")
+    {'dataset': 'data set', 'head_epsilon': 'head epsilon', 'distance': 'distance'}
+    """
+    return {column: TITLES.get(column, column.replace("_", " ")) for column in columns} | others

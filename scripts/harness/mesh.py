@@ -17,6 +17,7 @@ Without a layout nothing here does anything: one device, one unit after the othe
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import os
@@ -167,40 +168,33 @@ def each(items: Sequence[Item], work: Callable[[Item], Any]) -> Iterator[Item]:
             yield item
         return
     mine = [item for number, item in enumerate(items) if number % len(_session.slices) in _session.own]
-    left: queue.SimpleQueue[Item] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[Item | None, BaseException | None]] = queue.SimpleQueue()
-    for item in mine:
-        left.put(item)
+    free: queue.SimpleQueue[jax.sharding.Mesh] = queue.SimpleQueue()
+    for index in _session.own:
+        free.put(_session.slices[index])
     stop = threading.Event()
 
-    def take(slice_: jax.sharding.Mesh) -> None:
-        with jax.set_mesh(slice_):
-            while not stop.is_set():
-                try:
-                    item = left.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    work(item)
-                    done.put((item, None))
-                except BaseException as error:
-                    stop.set()
-                    done.put((None, error))
+    def do(item: Item) -> bool:
+        if stop.is_set():
+            return False
+        slice_ = free.get()
+        try:
+            with jax.set_mesh(slice_):
+                work(item)
+            return True
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            free.put(slice_)
 
-    hands = [threading.Thread(target=take, args=(_session.slices[index],)) for index in _session.own]
-    for hand in hands:
-        hand.start()
-    try:
-        for _ in mine:
-            item, error = done.get()
-            if error is not None:
-                raise error
-            assert item is not None
-            yield item
-    finally:
-        stop.set()
-        for hand in hands:
-            hand.join()
+    with concurrent.futures.ThreadPoolExecutor(len(_session.own)) as pool:
+        items_of = {pool.submit(do, item): item for item in mine}
+        try:
+            for done in concurrent.futures.as_completed(items_of):
+                if done.result():
+                    yield items_of[done]
+        finally:
+            stop.set()
 
 
 def current() -> jax.sharding.Mesh | None:

@@ -5,10 +5,11 @@ to close. The colours are Okabe and Ito's, which remain distinct under the commo
 and dashes tell methods apart without colour.
 """
 
+import contextlib
 import io
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
@@ -66,6 +67,35 @@ def figure(
     return made, axes
 
 
+@contextlib.contextmanager
+def panels(
+    path: Path, titles: Sequence[str], columns: int | None = None, *, legend: int = 4, **size: Any
+) -> Iterator[list[Axes]]:
+    """The panels of a figure, one for each title, by default in a row; in the end its legend is drawn and it is saved.
+
+    Args:
+        path: Of the figure, a PNG file.
+        titles: Of the panels.
+        columns: Panels beside each other.
+        legend: Labels beside each other in the legend below.
+        size: As for `figure`.
+    """
+    across = columns or len(titles)
+    made, axes = figure(-(-len(titles) // across), across, titles=titles, **size)
+    for panel in axes.flat[len(titles) :]:
+        panel.set_axis_off()
+    yield list(axes.flat[: len(titles)])
+    draw_legend(made, columns=legend)
+    save(made, path)
+
+
+def line(axes: Axes, x: Any, y: Any, style: Look, **other: Any) -> None:
+    """Draw a line as a series is drawn; ``other`` says what differs, as to matplotlib."""
+    drawn = {"color": style.color, "marker": style.marker, "linestyle": style.dash, "label": style.label}
+    with _style():
+        axes.plot(x, y, **drawn | other)
+
+
 def median_line(axes: Axes, x: Any, y: Any, name: str) -> None:
     """Draw the median over repeats, ``(repeats, k)`` at k positions, as a line in a band from smallest to largest.
 
@@ -79,16 +109,16 @@ def median_line(axes: Axes, x: Any, y: Any, name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # A column without a value is a gap, and no warning.
         bottom, middle, top = np.nanpercentile(values, [0, 50, 100], axis=0)
-    style = look(name)
-    with _style():
-        axes.plot(x, middle, color=style.color, marker=style.marker, linestyle=style.dash, label=style.label)
-        if len(values) > 1:
-            axes.fill_between(x, bottom, top, color=style.color, alpha=0.15, linewidth=0)
+    line(axes, x, middle, look(name))
+    if len(values) > 1:
+        axes.fill_between(x, bottom, top, color=look(name).color, alpha=0.15, linewidth=0)
 
 
-def lines(axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, by: str = "method") -> None:
-    """Draw one median line for each value of a column, from rows."""
-    groups = _group(table, by, x, y)
+def lines(
+    axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, by: str = "method", series: str = ""
+) -> None:
+    """Draw one median line for each value of a column, from rows; or one line in all, which is called ``series``."""
+    groups = _group([{**row, by: series} for row in table] if series else table, by, x, y)
     for name in _ordered(groups):
         positions = sorted(groups[name])
         repeats = max(len(values) for values in groups[name].values())
@@ -128,16 +158,8 @@ def paths(axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, alo
     across, up = _group(table, by, along, x), _group(table, by, along, y)
     for name in _ordered(across):
         steps = sorted(at for at in across[name] if _finite(across[name][at]) and _finite(up[name][at]))
-        style = look(name)
-        with _style():
-            axes.plot(
-                [float(np.median(_finite(across[name][at]))) for at in steps],
-                [float(np.median(_finite(up[name][at]))) for at in steps],
-                color=style.color,
-                marker=style.marker,
-                linestyle=style.dash,
-                label=style.label,
-            )
+        x_, y_ = ([float(np.median(_finite(values[name][at]))) for at in steps] for values in (across, up))
+        line(axes, x_, y_, look(name))
     _label(axes, x, y)
 
 
@@ -145,42 +167,35 @@ def curve(axes: Axes, table: Sequence[Mapping[str, Any]], style: Look, *, x: str
     """Draw the median of one column at each value of another, with a look of its own; no value leaves a row out."""
     found = _group([{"all": "", **row} for row in table], "all", x, y).get("", {})
     middle = [(at, float(np.median(_finite(found[at])))) for at in sorted(found) if _finite(found[at])]
-    with _style():
-        axes.plot(
-            [at for at, _ in middle], [value for _, value in middle], color=style.color, marker=style.marker,
-            linestyle=style.dash, label=style.label,
-        )  # fmt: skip
+    line(axes, [at for at, _ in middle], [value for _, value in middle], style)
 
 
 def grid(
     table: Sequence[Mapping[str, Any]], path: Path, *, x: str, measures: Mapping[str, str], across: str, title: str,
     xlabel: str, by: str = "method", log: Sequence[str] = (), log_x: bool = False,
-) -> Path:  # fmt: skip
+) -> None:  # fmt: skip
     """Draw measures against a column, from rows: a row of panels a measure, a column a value of another."""
     values = list(dict.fromkeys(row[across] for row in table))
-    titles = [f"{title}, {value}" for value in values]
-    made, axes = figure(len(measures), len(values), titles=titles, share_y=True, height=2.3)
-    for line, (column, label) in zip(axes, measures.items(), strict=True):
-        for panel, value in zip(line, values, strict=True):
+    cells = [(measure, value) for measure in measures.items() for value in values]
+    titles = [f"{title}, {value}" if place < len(values) else "" for place, (_, value) in enumerate(cells)]
+    with panels(path, titles, len(values), share_y=True, height=2.3) as axes:
+        for panel, ((column, label), value) in zip(axes, cells, strict=True):
             lines(panel, [row for row in table if row[across] == value], x=x, y=column, by=by)
             panel.set(xlabel=xlabel, ylabel=label if value == values[0] else "")
             panel.set_xscale("log" if log_x else "linear")
             if column in log and panel.lines:
                 panel.set_yscale("log")
-    legend(made)
-    return save(made, path)
 
 
-def attacks(table: Sequence[Mapping[str, Any]], path: Path, shown: Mapping[str, tuple[str, str, float | None]]) -> Path:
+def attacks(table: Sequence[Mapping[str, Any]], path: Path, shown: Mapping[str, tuple[str, str, float | None]]) -> None:
     """Draw measures of each method by data set, a panel each: title, label, and the value at chance if there is one."""
-    made, axes = figure(1, len(shown), titles=[title for title, _, _ in shown.values()], height=2.8)
-    for panel, (column, (_, label, chance)) in zip(axes[0], shown.items(), strict=True):
-        if chance is not None:
-            panel.axhline(chance, color=BLACK, linewidth=0.8, linestyle=":", label="chance")
-        panel.set_ylabel(label)
-        points(panel, table, x="dataset", y=column)
-    legend(made, columns=5)
-    return save(made, path)
+    table = [{**row, "dataset": look(row["dataset"]).label} for row in table]
+    with panels(path, [title for title, _, _ in shown.values()], legend=5, height=2.8) as axes:
+        for panel, (column, (_, label, chance)) in zip(axes, shown.items(), strict=True):
+            if chance is not None:
+                panel.axhline(chance, color=BLACK, linewidth=0.8, linestyle=":", label="chance")
+            panel.set_ylabel(label)
+            points(panel, table, x="dataset", y=column)
 
 
 def picture(axes: Axes, pixels: Any) -> None:
@@ -191,7 +206,7 @@ def picture(axes: Axes, pixels: Any) -> None:
         axes.set_axis_off()
 
 
-def legend(made: Figure, *, columns: int = 4) -> None:
+def draw_legend(made: Figure, *, columns: int = 4) -> None:
     """Put one legend for all panels below the figure: each label once, in the order of first appearance."""
     entries: dict[str, Any] = {}
     for axes in made.axes:

@@ -80,13 +80,20 @@ class Section:
     links: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def medians(table: Sequence[Mapping[str, Any]], by: Mapping[str, str], columns: Mapping[str, str]) -> list[rows.Row]:
+def medians(
+    table: Sequence[Mapping[str, Any]],
+    by: Sequence[str] | Mapping[str, str],
+    columns: Sequence[str] | Mapping[str, str],
+) -> list[rows.Row]:
     """One line for each combination of some columns' values, with the medians of others over its rows.
 
-    >>> rows = [{"method": "newton", "gap": gap} for gap in (0.1, 0.2, 0.4)]
-    >>> medians(rows, {"method": "method"}, {"gap": "odds gap"})
-    [{'method': 'Newton', 'odds gap': 0.2}]
+    Columns are called as `looks.TITLES` says, or as a mapping does.
+
+    >>> rows = [{"method": "newton", "equalized_odds_mean": gap} for gap in (0.1, 0.2, 0.4)]
+    >>> medians(rows, ["method"], ["equalized_odds_mean"])
+    [{'method': 'Newton', 'average odds gap': 0.2}]
     """
+    by, columns = (names if isinstance(names, Mapping) else looks.titled(*names) for names in (by, columns))
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in table:
         groups.setdefault(tuple(row.get(name) for name in by), []).append(row)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from scripts.harness import compiling, names, plot, report
+from scripts.harness import compiling, plot, report
 from scripts.harness.experiment import Claim, Results, Row, verdict_of
 from scripts.harness.lazy import jax, pags_jax
 from scripts.pags import explain
@@ -17,60 +18,30 @@ BATCH_SIZE = 250
 """Images in one call."""
 
 
-class Accuracies(NamedTuple):
-    """Shares of images, and how many the attacks could not test.
-
-    Attributes:
-        clean: The share classified rightly as they are.
-        attacked: The share that stays right, for each radius; images in ``no_gradient`` are not among them.
-        no_gradient: For each radius the number of images that stayed right though no attack on them had a gradient
-            all the way, so that nothing is known of them.
-    """
-
-    clean: float
-    attacked: list[float]
-    no_gradient: list[int]
-
-
 def columns(
     config: Any, model: Any, variables: Any, parts: Mapping[str, tuple[jax.Array, jax.Array]], *, key: jax.Array
-) -> dict[str, Any]:
-    """What a row says of a model's accuracies: ``PART_accuracy``, ``PART_attacked`` and ``PART_no_gradient``."""
-    row = {"attack_eps": config.attack_eps, "attack_norm": config.norm}
-    for part, (x, y) in parts.items():
-        found = accuracies(
-            model, variables, x, y, key=key, eps=config.attack_eps, steps=config.attack_steps, norm=config.norm,
-            attack=config.attack, attacked=config.attack_rows,
-        )  # fmt: skip
-        row |= {f"{part}_accuracy": found.clean, f"{part}_attacked": found.attacked}
-        row |= {f"{part}_no_gradient": found.no_gradient}
-    return row
+) -> Row:
+    """What a row says of a model's accuracies on parts of the data.
 
-
-def accuracies(
-    model: Any,
-    variables: Any,
-    x: jax.Array,
-    y: jax.Array,
-    *,
-    key: jax.Array,
-    eps: Sequence[float],
-    steps: int,
-    norm: names.Norm = "l2",
-    attack: names.Attack = "pgd",
-    attacked: int | None = None,
-) -> Accuracies:
-    """The share of images classified rightly as they are, and under attacks of each radius."""
+    ``PART_accuracy`` is the share of images classified rightly as they are, ``PART_attacked`` the share that stays
+    right, for each radius, and ``PART_no_gradient``, for each radius, the number of images that stayed right though no
+    attack on them had a gradient all the way, so that nothing is known of them; they are not among the former.
+    """
     apply_fn = pags_jax.models.evaluator(model, variables)
-    options = {"steps": steps, "norm": norm, "attack": attack, "unroll": jax.default_backend() == "cpu"}
+    options = {"steps": config.attack_steps, "norm": config.norm, "attack": config.attack}
+    options["unroll"] = jax.default_backend() == "cpu"
+    row: Row = {"attack_eps": config.attack_eps, "attack_norm": config.norm}
+    for part, (x, y) in parts.items():
 
-    def share(judge, x, y):
-        return pags_jax.evaluation.accuracy(judge, x, y, key=key, batch_size=min(BATCH_SIZE, len(x)))
+        def share(judge: Any, x: Any, y: Any) -> Any:
+            return pags_jax.evaluation.accuracy(judge, x, y, key=key, batch_size=min(BATCH_SIZE, len(x)))
 
-    clean = share(partial(_as_is, apply_fn), x, y)
-    x, y = x[:attacked], y[:attacked]
-    found = [share(partial(_under_attack, apply_fn, radius, **options), x, y) for radius in eps]
-    return Accuracies(clean, [one.robust for one in found], [round(one.no_gradient * len(x)) for one in found])
+        row[f"{part}_accuracy"] = share(partial(_as_is, apply_fn), x, y)
+        x, y = x[: config.attack_rows], y[: config.attack_rows]
+        found = [share(partial(_under_attack, apply_fn, radius, **options), x, y) for radius in config.attack_eps]
+        row[f"{part}_attacked"] = [one.robust for one in found]
+        row[f"{part}_no_gradient"] = [round(one.no_gradient * len(x)) for one in found]
+    return row
 
 
 @compiling.compiled()
@@ -79,32 +50,31 @@ def _as_is(apply_fn, x, y, key):
     return pags_jax.evaluation.correct(apply_fn, pags_jax.images.to_float(x), y)
 
 
-@compiling.compiled(static=("steps", "norm", "attack", "unroll"))
+@compiling.compiled("steps", "norm", "attack", "unroll")
 def _under_attack(apply_fn, radius, x, y, key, *, norm, **options):
     x = pags_jax.images.to_float(x)
     return pags_jax.evaluation.under_attack(apply_fn, x, y, key=key, **{f"eps_{norm}": radius}, **options)
 
 
-def draw_accuracy(table: Sequence[Row]) -> Any:
+def draw_accuracy(path: Path, table: Sequence[Row]) -> None:
     """Accuracy against the attack's radius at each loss's best strength, and against clean accuracy over all."""
     trained = [row for row in table if row["failure"] is None]
     radii = trained[0]["attack_eps"] if trained else []
     shown = len(radii) // 2
-    figure, axes = plot.figure(1, 2, titles=("Best strength of each loss", "All strengths"), width=3.6)
+    titles = ("Best strength of each loss", "All strengths")
     attacked = [
         {"loss": row["loss"], "radius": radius, "accuracy": accuracy}
         for row in best(trained)
         for radius, accuracy in zip((0.0, *radii), (row["test_accuracy"], *row["test_attacked"]), strict=True)
     ]
-    plot.lines(axes[0, 0], attacked, x="radius", y="accuracy", by="loss")
     pairs = [row | {"attacked": row["test_attacked"][shown]} for row in trained]
-    plot.paths(axes[0, 1], pairs, x="test_accuracy", y="attacked", along="strength", by="loss")
     norm = "Linf" if trained and trained[0].get("attack_norm") == "linf" else "L2"
-    axes[0, 0].set(xlabel=f"{norm} radius of PGD, pixels in [0, 1]", ylabel="accuracy (test)", ylim=(0, 1))
     radius = f", radius {radii[shown]:g}" if radii else ""
-    axes[0, 1].set(xlabel="accuracy (test)", ylabel=f"under attack{radius}")
-    plot.legend(figure)
-    return figure
+    with plot.panels(path, titles, width=3.6) as (chosen, every):
+        plot.lines(chosen, attacked, x="radius", y="accuracy", by="loss")
+        plot.paths(every, pairs, x="test_accuracy", y="attacked", along="strength", by="loss")
+        chosen.set(xlabel=f"{norm} radius of PGD, pixels in [0, 1]", ylabel="accuracy (test)", ylim=(0, 1))
+        every.set(xlabel="accuracy (test)", ylabel=f"under attack{radius}")
 
 
 def best(trained: Sequence[Row]) -> list[Row]:
@@ -123,12 +93,11 @@ def section(results: Results) -> list[report.Block]:
             columns |= {name: name for name in under}
             counted = max(row["test_no_gradient"], default=0) if "test_no_gradient" in row else None
             table.append(row | under | {"no_gradient": counted})
-    by = {"loss": "loss", "strength": "strength"}
     return [
         "Every model sees the same training images. Attacks are projected gradient ascent (PGD) within a radius around "
         "each image, for pixels in [0, 1], and stay within [0, 1]. Under attack an image counts as right only if an "
         "attack on it had a gradient at every step; those without are counted by themselves.",
-        report.Table(report.medians(table, by, columns | {"no_gradient": "images without gradient"}),
+        report.Table(report.medians(table, ("loss", "strength"), columns | {"no_gradient": "images without gradient"}),
                      "Accuracy on test images as they are and under attack (medians over seeds).", digits=3),
         *results.figures("accuracy.png", "Accuracy against the radius of the attack for each loss, and under attack "
                          "against clean over all strengths", "Strengths are chosen on held-out training images."),

@@ -11,7 +11,6 @@ that the run has.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, get_args
@@ -38,7 +37,6 @@ class Config(manifolds.ManifoldConfig):
         "cifar10": {"images": 500},
     }
 
-    out: Path = Path("runs/pags_alignment")
     sigmas_pm1: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
     """Noise levels of the score, for images in [-1, 1]; the paper takes 0.5 for CIFAR-10 and 1.2 for ImageNet-64."""
     shown: cli.Count = 6
@@ -82,8 +80,9 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
     sample, own = ready.sample, [sigma for sigma in ready.scores if sigma not in config.sigmas_pm1]
     x, (y, scores, basis) = placement.rows(sample.x), placement.everywhere((sample.y, ready.scores, ready.basis))
     levels = [*config.sigmas_pm1, *(own if unit["loss"] == SMOOTHED else ())]
-    targets = get_args(names.Target)
-    gradients = within(ready.mask, {target: gradient_of(apply_fn, x, y, target) for target in targets})
+    gradient_of = compiling.jitted(pags_jax.gradients.input_gradients, "target")
+    gradients = {target: gradient_of(apply_fn, x, y, target=target) for target in get_args(names.Target)}
+    gradients = within(ready.mask, gradients)
     save_first(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, config.shown)
     return [
         row_of(gradient, target, sigma, scores[sigma], basis) | ready.ranks
@@ -94,7 +93,8 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
 
 def scores_of(denoisers: tuple[Any, Any], sample: measuring.Sample, sigma: float) -> dict[str, jax.Array]:
     """The scores of the images at a noise level by kind: of all images, of their class, the difference."""
-    unconditional, conditional = (score_of(denoise, sample.x, jnp.float32(sigma)) for denoise in denoisers)
+    score_of = compiling.jitted(pags_jax.scores.score)
+    unconditional, conditional = (score_of(denoise, sample.x, sigma_pm1=jnp.float32(sigma)) for denoise in denoisers)
     return {"unconditional": unconditional, "conditional": conditional, "bayes": conditional - unconditional}
 
 
@@ -115,18 +115,6 @@ def row_of(gradient: jax.Array, target: Any, sigma: float, scores: dict[str, jax
 def noise_levels(table: list[Row]) -> list[float]:
     """Those of the models that were trained under noise, for images in [-1, 1]."""
     return sorted({2 * row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
-
-
-@compiling.compiled()
-def score_of(denoise, x, sigma):
-    """`pags_jax.scores.score`."""
-    return pags_jax.scores.score(denoise, x, sigma_pm1=sigma)
-
-
-@compiling.compiled(static=("target",))
-def gradient_of(apply_fn, x, y, target):
-    """Input gradients of a model that is an argument."""
-    return pags_jax.gradients.input_gradients(apply_fn, x, y, target=target)
 
 
 @compiling.compiled(images=False)
@@ -150,25 +138,8 @@ def peaks(table: list[Row]) -> list[Row]:
         for loss in pags_jax.sweeps.swept(part):
             for measure, name in (("cosine", "cosine"), ("similarity", "1 - LPIPS")):
                 line: Row = {"gradient of": target.replace("_", " "), "sigma": sigma, "loss": plot.look(loss).label}
-                lines.append(line | {"measure": name} | peak_of(part, loss, measure))
+                lines.append(line | {"measure": name} | pags_jax.questions.peak_of(part, loss, measure))
     return lines
-
-
-def peak_of(table: list[Row], loss: str, measure: str) -> Row:
-    """Where one measure of one loss is largest; None where no image has it."""
-    strengths, (values,) = pags_jax.sweeps.curves(table, loss, measure)
-    known = ~np.isnan(values).all(axis=1)
-    strengths, values = strengths[known], values[known]
-    middle = np.nanmedian(values, axis=1) if values.size else np.full(1, np.nan)
-    peak = pags_jax.regimes.peak(strengths, values) if values.size else None
-    at = {"at the weakest": middle[0], "largest": middle.max(), "at the strongest": middle[-1]}
-    at = {name: float(value) if peak else None for name, value in at.items()}
-    return {
-        "undefended": report.median(report.where(table, loss=explain.BASELINE), measure),
-        **at,
-        "at strength": peak.strength if peak else None,
-        "peaks inside": ("yes" if peak.is_inner else "no") if peak else "no usable map",
-    }
 
 
 def section(results: Results) -> list[report.Block]:
@@ -200,6 +171,4 @@ EXPERIMENT = measuring.experiment(
              reads=NAMED, files=FILES),
     ),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

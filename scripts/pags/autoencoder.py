@@ -9,10 +9,8 @@ test images.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -42,7 +40,6 @@ class Config(generative.Config):
         },
     }  # fmt: skip
 
-    out: Path = Path("runs/pags_autoencoder")
     latent: cli.Count = 32
     """Numbers that an image is encoded in."""
     widths: tuple[cli.Count, ...] = (32, 64)
@@ -66,8 +63,7 @@ def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
         "mean_image_error": float((((test_x - mean) / 255) ** 2).mean()),
         "decoder_parameters": models.count_parameters({"params": stored["params"]["decoder"]}),
     }
-    about = {name: value for name, value in row.items() if name not in ("epoch_loss", "train_s", "images_per_s")}
-    generative.save(config, config.out / "autoencoder.safetensors", model, variables, about)
+    generative.save(config, config.out / "autoencoder.safetensors", model, variables, generative.known(row))
     return [row]
 
 
@@ -80,14 +76,12 @@ def _errors(encode, decode, x):
 def draw(config: Config, table: list[Row]) -> None:
     """Draw the error over the epochs, those measured at the end, and test images beside their reconstructions."""
     (row,) = table
-    made, axes = plot.figure(1, 1, titles=("Mean squared error per pixel",), width=4)
-    epochs = [{"series": "training", "epoch": k + 1, "error": loss} for k, loss in enumerate(row["epoch_loss"])]
-    plot.lines(axes[0, 0], epochs, x="epoch", y="error", by="series")
-    for column, label in (("test_error", "test, at the end"), ("mean_image_error", "mean image")):
-        axes[0, 0].axhline(row[column], color=plot.GREY, linestyle=":" if "mean" in column else "--", label=label)
-    axes[0, 0].set(yscale="log")
-    plot.legend(made)
-    plot.save(made, config.out / "loss.png")
+    epochs = [{"epoch": k + 1, "error": loss} for k, loss in enumerate(row["epoch_loss"])]
+    with plot.panels(config.out / "loss.png", ("Mean squared error per pixel",), width=4) as (panel,):
+        plot.lines(panel, epochs, x="epoch", y="error", series="training")
+        for column, label in (("test_error", "test, at the end"), ("mean_image_error", "mean image")):
+            panel.axhline(row[column], color=plot.GREY, linestyle=":" if "mean" in column else "--", label=label)
+        panel.set(yscale="log")
 
     models: Any = pags_jax.models
     model, variables, _ = models.load(config.out / "autoencoder.safetensors", kind="autoencoder")
@@ -99,9 +93,7 @@ def draw(config: Config, table: list[Row]) -> None:
 
 COLUMNS = ("train_rows", "parameters", "train_error", "test_error", "mean_image_error")
 EXPERIMENT = Experiment(
-    "pags_autoencoder", Config, generative.plan, rows_of, setup=generative.images_of, finished=generative.finished,
+    "pags_autoencoder", Config, rows_of, generative.plan, setup=generative.images_of, finished=generative.finished,
     draw=draw, heading="The autoencoder", section=generative.section(COLUMNS), parts=(Part({"cifar10": {}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

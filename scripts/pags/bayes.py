@@ -8,32 +8,28 @@ gradient norm is in. The networks of a seed begin alike and see the same images;
 
 from __future__ import annotations
 
-import functools
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
-import numpy as np
-
-from scripts.harness import cli, compiling, plot, report
+from scripts.harness import cli, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
-from scripts.harness.lazy import jax, jnp, optax, pags_jax
+from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import panels
 
 Manifold = Literal["linear", "curved"]
 
 
 @dataclass(frozen=True)
-class Config(cli.Common):
+class Config(cli.Repeated):
     """Train on manifolds of known truth; the sweep compiles once."""
 
     PRESETS: ClassVar = {
         "quick": {"manifolds": ("curved",), "repeats": 2, "steps": 300, "strengths": (0.0, 0.1, 1.0, 10.0, 100.0)},
         "paper": {"repeats": 20, "steps": 2000, "strengths": (0.0, *(10.0 ** (k / 5) for k in range(-15, 11)))},
     }
+    AXES: ClassVar = {"manifold": "manifolds"}
 
-    out: Path = Path("runs/pags_bayes")
     manifolds: tuple[Manifold, ...] = ("linear", "curved")
     """A plane, or a product of circles, one for each coordinate."""
     strengths: tuple[cli.NonNegative, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -66,118 +62,20 @@ class Config(cli.Common):
     """How far a model's accuracy may lie below the best of its sweep before its robustness counts as excessive."""
 
 
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each manifold and seed."""
-    seeds = range(config.seed, config.seed + config.repeats)
-    return [{"manifold": manifold, "seed": seed} for manifold in config.manifolds for seed in seeds]
-
-
 def rows_of(config: Config, *, manifold: Manifold, seed: int) -> list[Row]:
     """One row for each strength."""
-    from scripts.pags.networks import Network  # Here, since it imports flax.
-
-    for_problem, for_images, for_networks, for_steps = jax.random.split(jax.random.key(seed), 4)
-    problem = problem_of(config, manifold, key=for_problem)
-    train, truth = images_of(problem, key=for_images, train_rows=config.train_rows, test_rows=config.test_rows)
-    model = Network(config.width, classes=problem.means.shape[0])
-    strengths = sorted(set(config.strengths))
-    networks = fit(model, train, jnp.float32(strengths), config.learning_rate, key=for_networks, steps=config.steps)
-    measured = measure(model, networks, truth, config.eps_l2, key=for_steps)
+    networks, keys = pags_jax.bayes_networks, jax.random.split(jax.random.key(seed), 4)
+    shape = {name: getattr(config, name) for name in ("radius", "distractors", "distractor_std", "noise")}
+    problem = networks.corners(manifold, (config.pixels,), key=keys[0], **shape)
+    rows = {"train_rows": config.train_rows, "test_rows": config.test_rows}
+    train, truth = networks.images_of(problem, key=keys[1], **rows)
+    model, strengths = networks.Network(config.width, problem.means.shape[0]), sorted(set(config.strengths))
+    found = networks.fit(model, train, jnp.float32(strengths), config.learning_rate, key=keys[2], steps=config.steps)
+    measured = networks.compare(model, found, truth, config.eps_l2, key=keys[3])
     return [
         {"strength": strength} | {name: float(values[k]) for name, values in measured.items()}
         for k, strength in enumerate(strengths)
     ]
-
-
-def problem_of(config: Config, manifold: Manifold, *, key: jax.Array) -> Any:
-    """Two classes in opposite corners of the signal's plane each, so that no linear model is right."""
-    for_plane, for_circles = jax.random.split(key)
-    corners = np.array([[[1, 1], [-1, -1]], [[1, -1], [-1, 1]]], np.float32)
-    plane = pags_jax.bayes.linear(
-        (config.pixels,),
-        corners,
-        key=for_plane,
-        distractors=config.distractors,
-        signal_std=0.5,
-        distractor_std=config.distractor_std,
-        noise=config.noise,
-    )
-    return plane if manifold == "linear" else pags_jax.bayes.curved(plane, radius=config.radius, key=for_circles)
-
-
-class Truth(NamedTuple):
-    """Images to measure on, and what is true of them."""
-
-    x: jax.Array
-    y: jax.Array
-    posterior: jax.Array
-    gradient: jax.Array
-    tangents: jax.Array
-    distractors: jax.Array
-
-
-@compiling.compiled(static=("train_rows", "test_rows"), images=False)
-def images_of(problem: Any, *, key: jax.Array, train_rows: int, test_rows: int) -> tuple[Any, Truth]:
-    """Images to train on, and others."""
-    bayes = pags_jax.bayes
-    images = bayes.sample(problem, train_rows + test_rows, key=key)
-    train = bayes.Sample(*(array[:train_rows] for array in images))
-    x, y = images.x[train_rows:], images.y[train_rows:]
-    posterior, gradient = jnp.exp(bayes.log_posterior(problem, x)), bayes.gradient(problem, x, y)
-    return train, Truth(x, y, posterior, gradient, bayes.tangent_basis(problem, x), bayes.distractor_basis(problem, x))
-
-
-@compiling.compiled(static=("model", "steps"), images=False)
-def fit(model: Any, train: Any, strengths: jax.Array, learning_rate: Any, *, key: jax.Array, steps: int) -> Any:
-    """Variables of one network for each strength of the gradient norm, from one beginning."""
-    optimizer = optax.adam(learning_rate)
-    start = model.init(key, train.x[:1])
-
-    def fit_one(strength):
-        def loss(variables):
-            apply_fn = functools.partial(model.apply, variables)
-            return pags_jax.losses.gradient_norm(apply_fn, train.x, train.y, None, strength)
-
-        def step(state, _):
-            variables, moments = state
-            updates, moments = optimizer.update(jax.grad(loss)(variables), moments)
-            return (optax.apply_updates(variables, updates), moments), None
-
-        return jax.lax.scan(step, (start, optimizer.init(start)), None, length=steps)[0][0]
-
-    return jax.vmap(fit_one)(strengths)
-
-
-@compiling.compiled(static=("model",), images=False)
-def measure(model: Any, networks: Any, truth: Truth, eps_l2: Any, *, key: jax.Array) -> dict[str, jax.Array]:
-    """Means over images, one for each network; all see the same images and directions.
-
-    ``posterior_gap`` is the total variation distance from the posterior, ``cosine`` that between the gradients of the
-    label's log-probability and the Bayes-optimal model's, ``unusable_gradients`` the share of images without one.
-    """
-    x, y = truth.x, truth.y
-    correct, off_manifold_share = pags_jax.evaluation.correct, pags_jax.robustness.off_manifold_share
-
-    def measure_one(variables):
-        def apply_fn(x: Any) -> Any:
-            return model.apply(variables, x)
-
-        gradient = pags_jax.gradients.input_gradients(apply_fn, x, y, target="log_prob")
-        moved = pags_jax.robustness.manifold_robustness(apply_fn, x, truth.tangents, eps_l2=eps_l2, key=key, draws=4)
-        share = off_manifold_share(gradient, truth.tangents)
-        return {
-            "accuracy": correct(apply_fn, x, y).mean(),
-            "bayes_accuracy": correct(lambda _: truth.posterior, x, y).mean(),
-            "posterior_gap": jnp.abs(jax.nn.softmax(apply_fn(x)) - truth.posterior).sum(1).mean() / 2,
-            "cosine": jnp.nanmean(pags_jax.alignment.cosine(gradient, truth.gradient)),
-            "off_manifold_share": jnp.nanmean(share),
-            "distractor_share": 1 - jnp.nanmean(off_manifold_share(gradient, truth.distractors)),
-            "on_manifold": jnp.nanmean(moved.on),
-            "off_manifold": jnp.nanmean(moved.off),
-            "unusable_gradients": jnp.isnan(share).mean(),
-        }
-
-    return jax.vmap(measure_one)(networks)
 
 
 #: What each panel shows against the strength: columns, and where the axis ends.
@@ -193,21 +91,24 @@ REGIME_COLUMNS = ("accuracy", "on_manifold", "off_manifold")
 def draw(config: Config, table: list[Row]) -> None:
     """Draw the measures against the strength, with regimes shaded, a row of panels a manifold."""
     titles = [f"{manifold}: {panel}" for manifold in config.manifolds for panel in PANELS]
-    figure, axes = plot.figure(len(config.manifolds), len(PANELS), titles=titles)
-    for line, manifold in zip(axes, config.manifolds, strict=True):
-        part = [row for row in table if row["manifold"] == manifold]
-        found = regimes_of(config, part)
-        for label, reason in found.absent.items():
-            print(f"{manifold}: no strength is {label}: {reason}", file=sys.stderr)
-        for panel, (columns, top) in zip(line, PANELS.values(), strict=True):
-            long = [row | {"measure": name, "value": row[name]} for name in columns for row in part]
-            plot.lines(panel, long, x="strength", y="value", by="measure")
-            panels.shade(panel, found)
-            panel.set_xscale("symlog", linthresh=min([s for s in config.strengths if s > 0], default=1.0), linscale=0.5)
-            panel.set(xlabel="gradient-norm strength", ylabel="", ylim=(0, top))
-        line[0].axhline(part[0]["bayes_accuracy"], color=plot.GREY, linestyle=":", label="accuracy of the posterior")
-    plot.legend(figure)
-    plot.save(figure, config.out / "bayes.png")
+    with plot.panels(config.out / "bayes.png", titles, len(PANELS)) as axes:
+        for place, manifold in enumerate(config.manifolds):
+            line = axes[place * len(PANELS) :][: len(PANELS)]
+            draw_manifold(config, line, [row for row in table if row["manifold"] == manifold])
+
+
+def draw_manifold(config: Config, line: list[Any], part: list[Row]) -> None:
+    """Draw one manifold's row of panels, and print which regimes are absent."""
+    found = regimes_of(config, part)
+    for label, reason in found.absent.items():
+        print(f"{part[0]['manifold']}: no strength is {label}: {reason}", file=sys.stderr)
+    for panel, (columns, top) in zip(line, PANELS.values(), strict=True):
+        for name in columns:
+            plot.lines(panel, part, x="strength", y=name, series=name)
+        panels.shade(panel, found)
+        panel.set_xscale("symlog", linthresh=min([s for s in config.strengths if s > 0], default=1.0), linscale=0.5)
+        panel.set(xlabel="gradient-norm strength", ylabel="", ylim=(0, top))
+    line[0].axhline(part[0]["bayes_accuracy"], color=plot.GREY, linestyle=":", label="accuracy of the posterior")
 
 
 def regimes_of(config: Any, table: list[Row]) -> Any:
@@ -251,9 +152,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 EXPERIMENT = Experiment(
-    "pags_bayes", Config, plan, rows_of, draw=draw, heading="Where the truth is known", section=section, claims=claims,
+    "pags_bayes", Config, rows_of, draw=draw, heading="Where the truth is known", section=section, claims=claims,
     parts=(Part({"none": {"repeats": 2}, "quick": {}, "full": {}, "paper": {}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

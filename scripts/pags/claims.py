@@ -16,52 +16,19 @@ def both(results: Results) -> tuple[list[Row], list[Row]]:
     return robust, pags_jax.sweeps.nearest(aligned, "sigma_pm1", config.sigma_pm1)
 
 
-def holds_of(loss: str, robust: list[Row], aligned: list[Row]) -> Row:
-    """One loss's line: whether it shows what the paper says of a sweep, with the numbers."""
-    config = explain.SHOWN
-    found = pags_jax.sweeps.regimes_of(robust, loss, eps=config.eps, tolerance=config.tolerance)
-    accuracy, on = medians(robust, loss, "test_accuracy", "on")
-    span = found.span("aligned") if found else None
-    below = "no" if span is None else f"yes, from strength {span[0]:g} to {span[1]:g}"
-    top = int(accuracy.argmax()) if accuracy.size else 0
-    return {
-        "loss": plot.look(loss).label,
-        "off falls below on while accurate": below if found else NO_MODEL,
-        "cosine peaks inside": peaks(*medians(aligned, loss, "strength", "cosine")),
-        "1 - LPIPS peaks inside": peaks(*medians(aligned, loss, "strength", "similarity")),
-        "the strongest loses accuracy": falls(accuracy[top], accuracy[-1], config.tolerance) if found else NO_MODEL,
-        "and on-manifold sensitivity": falls(on[top], on[-1], 0.0) if found else NO_MODEL,
-    }
-
-
-#: What is written of a loss of which nothing could be measured.
-NO_MODEL, NO_MAP = "no usable model", "no usable map"
+def lines_of(results: Results) -> list[Row]:
+    """A line for each loss: whether it shows what the paper says of a sweep, with the numbers."""
+    robust, aligned = both(results)
+    place = pags_jax.questions.Place(*explain.SHOWN)
+    return [
+        {"loss": plot.look(loss).label} | pags_jax.questions.claims_of(loss, robust, aligned, place)
+        for loss in pags_jax.sweeps.swept(robust)
+    ]
 
 
 def largest(table: list[Row], column: str) -> float | None:
     """The largest of a column's values that are there; None where there is none."""
     return max((row[column] for row in table if row[column] is not None and np.isfinite(row[column])), default=None)
-
-
-def medians(table: list[Row], loss: str, *columns: str) -> list[np.ndarray]:
-    """Medians over seeds of columns, at the strengths that have a value of each."""
-    _, values = pags_jax.sweeps.curves(table, loss, *columns)
-    known = np.all([~np.isnan(column).all(axis=1) for column in values], axis=0)
-    return [np.nanmedian(column[known], axis=1) for column in values]
-
-
-def peaks(strengths: np.ndarray, values: np.ndarray) -> str:
-    """Whether a curve is largest inside, and where, with its first, largest and last value."""
-    if not values.size:
-        return NO_MAP
-    top = int(values.argmax())
-    inside = f"yes, at {strengths[top]:g}" if 0 < top < len(values) - 1 else "no"
-    return f"{inside} ({values[0]:.3f}, {values[top]:.3f}, {values[-1]:.3f})"
-
-
-def falls(before: float, after: float, tolerance: float) -> str:
-    """Whether a value falls by more than a tolerance, with both values."""
-    return f"{'yes' if after < before - tolerance else 'no'} ({before:.3f} to {after:.3f})"
 
 
 def correlations(results: Results) -> list[Row]:
@@ -73,8 +40,7 @@ def correlations(results: Results) -> list[Row]:
 
 def section(results: Results) -> list[report.Block]:
     """What each loss shows, and which measure of robustness goes with alignment over the models."""
-    robust, aligned = both(results)
-    lines, table = [holds_of(loss, robust, aligned) for loss in pags_jax.sweeps.swept(robust)], correlations(results)
+    (_, aligned), lines, table = both(results), lines_of(results), correlations(results)
     errors = [
         f"{error:.3f} of {name}"
         for name, column in (("a cosine", "cosine_error"), ("1 - LPIPS", "similarity_error"))
@@ -102,8 +68,7 @@ def section(results: Results) -> list[report.Block]:
 
 def claims(results: Results) -> list[Claim]:
     """Do alignment's peak, excessive robustness and the correlation show?"""
-    robust, aligned = both(results)
-    lines = [holds_of(loss, robust, aligned) for loss in pags_jax.sweeps.swept(robust)]
+    lines = lines_of(results)
 
     def count(text: str, *columns: str) -> Claim:
         holds = [all(line[column].startswith("yes") for column in columns) for line in lines]
@@ -126,5 +91,5 @@ def claims(results: Results) -> list[Claim]:
         count("Gradients look most like the score at a middle strength (1 - LPIPS).", "1 - LPIPS peaks inside"),
         count("Excessive robustness gives up accuracy and sensitivity along the manifold.",
               "the strongest loses accuracy", "and on-manifold sensitivity"),
-        Claim("pags", text, verdict, f"rank correlation {explain.with_p(row['rho'], row['p'])}, {row['n']} models"),
+        Claim("pags", text, verdict, f"rank correlation {explain.with_p(row, 'rho', 'p')}, {row['n']} models"),
     ]  # fmt: skip

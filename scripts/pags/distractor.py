@@ -9,9 +9,7 @@ the distractor moves the class probabilities.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -28,7 +26,6 @@ class Config(measuring.MeasuringConfig):
 
     PRESETS: ClassVar = {"quick": {"images": 100, "draws": 1, "sigmas": (0.1, 0.5)}, "paper": {"images": 1000}}
 
-    out: Path = Path("runs/pags_distractor")
     images: cli.Count = 500
     """Test images, drawn by --seed, the same for every model."""
     sigmas: tuple[cli.Positive, ...] = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
@@ -61,22 +58,18 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
     """Mean deviations of one model over the images of which both are finite, and their ratio, a row for each noise."""
     del unit
     table, x = [], placement.rows(ready.x)
+    deviation = compiling.jitted(pags_jax.robustness.relative_noise_robustness)
     mask, noise = placement.everywhere((ready.mask, ready.noise))
     for sigma in config.sigmas:
         signal, distractor = (
-            placement.on_host(deviation(apply_fn, x, part, noise, jnp.float32(sigma))) for part in (mask, ~mask)
+            placement.on_host(deviation(apply_fn, x, part, noise=noise, sigma=jnp.float32(sigma)))
+            for part in (mask, ~mask)
         )
         valid = np.isfinite(signal) & np.isfinite(distractor)
         means = measuring.summary("signal", signal, valid) | measuring.summary("distractor", distractor, valid)
         ratio = means["signal"] / means["distractor"] if means["distractor"] else None
         table.append({"sigma": sigma, **means, "ratio": ratio, "invalid": int((~valid).sum())})
     return table
-
-
-@compiling.compiled()
-def deviation(apply_fn, x, mask, noise, sigma):
-    """Deviation under noise on one part, of a model that is an argument."""
-    return pags_jax.robustness.relative_noise_robustness(apply_fn, x, mask, noise=noise, sigma=sigma)
 
 
 def section(results: Results) -> list[report.Block]:
@@ -115,6 +108,4 @@ EXPERIMENT = measuring.experiment(
     parts=(Part({"none": {"images": 200, "draws": 2}, "quick": {}, "full": {}, "paper": {}},
                 reads={"trained": "pags_distractor_train"}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -5,7 +5,8 @@ Srinivas et al. (2023) explain alignment by off-manifold robustness. Each model 
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from scripts.harness import names, plot
 from scripts.harness.experiment import Row
@@ -37,15 +38,16 @@ SHUFFLES = 9999
 
 
 def joined(robust: Sequence[Row], aligned: Sequence[Row], *, eps: float, target: str, sigma_pm1: float) -> list[Row]:
-    """One row for each model that both runs measured, see `pags_jax.sweeps.join`.
+    """One row for each model that both runs measured, see `pags_jax.sweeps.join`."""
+    check_same_models(robust, aligned)
+    return pags_jax.sweeps.join(robust, aligned, eps_l2=eps, target=target, sigma_pm1=sigma_pm1)
 
-    Raises:
-        ValueError: If the two runs say that they measured different models.
-    """
+
+def check_same_models(robust: Sequence[Row], aligned: Sequence[Row]) -> None:
+    """Raises ValueError if the two runs say that they measured different models."""
     digests = {row["config.trained_sha256"] for row in (*robust, *aligned) if row.get("config.trained_sha256")}
     if len(digests) > 1:
         raise ValueError("--robustness and --alignment are of different trained models; measure the same --trained")
-    return pags_jax.sweeps.join(robust, aligned, eps_l2=eps, target=target, sigma_pm1=sigma_pm1)
 
 
 def correlations(models: Sequence[Row]) -> list[Row]:
@@ -86,39 +88,28 @@ def sentence(table: Sequence[Row]) -> str:
         top, off = max(known, key=lambda row: abs(row["rho"])), part["off"]
         parts.append(
             f"{name}: {MEASURES[top['measure']]} predicts it best (rank correlation {top['rho']:+.2f}, p = "
-            f"{top['p']:.2g}, {top['n']} models); off-manifold deviation has {with_p(off['rho'], off['p'])}, given "
-            f"that on the manifold {with_p(off['rho_given'], off['p_given'])}"
+            f"{top['p']:.2g}, {top['n']} models); off-manifold deviation has {with_p(off, 'rho', 'p')}, given that on "
+            f"the manifold {with_p(off, 'rho_given', 'p_given')}"
         )
     return "; ".join(parts) + "."
 
 
-def with_p(rho: float | None, p: float | None) -> str:
-    """A correlation and its p-value for readers; "none" if there is none."""
-    return "none" if rho is None else f"{rho:+.2f} (p = {p:.2g})"
+def with_p(row: Row, rho: str, p: str) -> str:
+    """A correlation of a row and its p-value, for readers."""
+    return pags_jax.questions.with_p(row[rho], row[p])
 
 
-def draw(models: Sequence[Row]) -> Any:
+def draw(path: Path, models: Sequence[Row]) -> None:
     """Alignment against the off-manifold deviation and against the gradient's off-manifold share, a marker a model."""
     across = {"off": f"off-manifold deviation, L2 step {models[0]['eps_l2']:.3g}", "off_share": MEASURES["off_share"]}
     up = {"cosine": f"cosine with the score, sigma {models[0]['sigma_pm1']:g}", "similarity": ALIGNMENTS["similarity"]}
-    figure, axes = plot.figure(2, 2, titles=("Off-manifold robustness", "Off-manifold share"), share_y=True)
-    for (y, panels), x in itertools.product(zip(up, axes, strict=True), across):
-        panel = panels[list(across).index(x)]
-        for loss in (BASELINE, *pags_jax.sweeps.swept(models)):
-            part = [row for row in models if row["loss"] == loss and None not in (row[x], row[y])]
-            if part:
-                look = plot.look(loss)
-                panel.plot(
-                    [row[x] for row in part],
-                    [row[y] for row in part],
-                    linestyle="none",
-                    marker=look.marker,
-                    color=look.color,
-                    label=look.label,
-                )
-    for panel, label in zip(axes[1], across.values(), strict=True):
-        panel.set(xlabel=label)
-    for panel, label in zip(axes[:, 0], up.values(), strict=True):
-        panel.set(ylabel=label)
-    plot.legend(figure, columns=3)
-    return figure
+    cells = list(itertools.product(up, across))
+    titles = ("Off-manifold robustness", "Off-manifold share", "", "")
+    with plot.panels(path, titles, 2, legend=3, share_y=True) as axes:
+        for panel, (y, x) in zip(axes, cells, strict=True):
+            for loss in (BASELINE, *pags_jax.sweeps.swept(models)):
+                part = [row for row in models if row["loss"] == loss and None not in (row[x], row[y])]
+                if part:
+                    xs, ys = ([row[column] for row in part] for column in (x, y))
+                    plot.line(panel, xs, ys, plot.look(loss), linestyle="none")
+            panel.set(xlabel=across[x] if y == "similarity" else "", ylabel=up[y] if x == "off" else "")

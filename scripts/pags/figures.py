@@ -10,7 +10,6 @@ need nothing else:
         --alignment benchmarks/results/reproduce/pags_alignment.csv.gz --out runs/published
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ from scripts.pags.explain import BASELINE
 class Config(cli.Common):
     """Draw the figures."""
 
-    out: Path = Path("runs/pags_figures")
     trained: Path | None = None
     """Finished run of scripts.pags.train, or its published rows, a .csv.gz."""
     robustness: Path | None = None
@@ -65,13 +63,7 @@ def draw(config: Config, table: list[Row]) -> None:
     """Draw the figures."""
     del table
     for name in plan(config):
-        drawn = FIGURES[name][1](config)
-        if isinstance(drawn, list):
-            stem = name.removesuffix(".png")
-            for k, figure in enumerate(drawn):
-                plot.save(figure, config.out / f"{stem}_{k + 1}.png")
-        else:
-            plot.save(drawn, config.out / name)
+        FIGURES[name][1](config, config.out / name)
 
 
 def read(config: Config, run: Literal["trained", "robustness", "alignment", "distractor"]) -> list[Row]:
@@ -91,79 +83,82 @@ def strengths_in(config: Config, run: Literal["robustness", "alignment"]) -> lis
     return losses
 
 
-def draw_regimes(config: Config) -> list[Any]:
+def draw_accuracy(config: Config, path: Path) -> None:
+    """Accuracy under attack."""
+    accuracy.draw_accuracy(path, read(config, "trained"))
+
+
+def draw_regimes(config: Config, path: Path) -> None:
     """Accuracy, deviations on and off the manifold, and alignment if it was measured, by strength; two losses a figure.
 
     Regimes are shaded: those by the gradient's energy where alignment was measured, else those by unit steps.
     """
     losses = strengths_in(config, "robustness")
-    return [_draw_regimes(config, losses[k : k + 2]) for k in range(0, len(losses), 2)]
+    for k in range(0, len(losses), 2):
+        draw_regimes_of(config, path.with_stem(f"{path.stem}_{k // 2 + 1}"), losses[k : k + 2])
 
 
-def _draw_regimes(config: Config, losses: Sequence[str]) -> Any:
-    table = read(config, "robustness")
-    part = pags_jax.sweeps.nearest(table, "eps_l2", config.eps)
+def draw_regimes_of(config: Config, path: Path, losses: Sequence[str]) -> None:
+    """Draw a column of panels for each loss."""
+    table, sweeps = read(config, "robustness"), pags_jax.sweeps
+    part = sweeps.nearest(table, "eps_l2", config.eps)
     aligned = [] if config.alignment is None else read(config, "alignment")
-    at = pags_jax.sweeps.nearest(
-        [row for row in aligned if row["target"] == config.target], "sigma_pm1", config.sigma_pm1
-    )
-    titles = [plot.look(name).label for name in losses]
-    figure, axes = plot.figure(3 if at else 2, len(losses), titles=titles, share_y=True, height=2.2)
-    for column, name in enumerate(losses):
-        found = pags_jax.sweeps.regimes_of(table, name, eps=config.eps, tolerance=config.tolerance)
-        if at:
-            found = pags_jax.sweeps.share_regimes_of(aligned, name, target=config.target, tolerance=config.tolerance)
-            strengths, (similarity,) = pags_jax.sweeps.curves(at, name, "similarity")
-            panels.median(axes[2, column], strengths, similarity, "similarity")
-            known = ~np.isnan(similarity).all(axis=1)
-            if known.any():
-                best = strengths[known][np.nanmedian(similarity[known], axis=1).argmax()]
-                for panel in axes[:, column]:
-                    panel.axvline(best, color=plot.look("similarity").color, linestyle=":", label="most like the score")
-        strengths, (accuracy, on, off) = pags_jax.sweeps.curves(part, name, "test_accuracy", "on", "off")
-        panels.median(axes[0, column], strengths, accuracy, "accuracy")
-        for panel, values, side in ((axes[1, column], on, "on_manifold"), (axes[1, column], off, "off_manifold")):
-            panels.median(panel, strengths, values, side)
-        for panel in axes[:, column]:
-            panels.shade(panel, found)
-        axes[-1, column].set(xlabel="strength")
-    axes[0, 0].set(ylabel="accuracy (test)")
-    if at:
-        axes[2, 0].set(ylabel=f"1 - LPIPS, sigma {at[0]['sigma_pm1']:g}")
-    axes[1, 0].set(ylabel=f"deviation, L2 step {part[0]['eps_l2']:.3g}")
-    plot.legend(figure, columns=4)
-    return figure
+    at = sweeps.nearest([row for row in aligned if row["target"] == config.target], "sigma_pm1", config.sigma_pm1)
+    labels = ["accuracy (test)", f"deviation, L2 step {part[0]['eps_l2']:.3g}"]
+    labels += [f"1 - LPIPS, sigma {at[0]['sigma_pm1']:g}"] if at else []
+    titles = [plot.look(name).label for name in losses] + [""] * (len(losses) * (len(labels) - 1))
+    with plot.panels(path, titles, len(losses), share_y=True, height=2.2) as axes:
+        for column, name in enumerate(losses):
+            mine = axes[column :: len(losses)]
+            found = sweeps.regimes_of(table, name, eps=config.eps, tolerance=config.tolerance)
+            if at:
+                found = sweeps.share_regimes_of(aligned, name, target=config.target, tolerance=config.tolerance)
+                strengths, (similarity,) = sweeps.curves(at, name, "similarity")
+                panels.median(mine[2], strengths, similarity, "similarity")
+                known = ~np.isnan(similarity).all(axis=1)
+                if known.any():
+                    best = strengths[known][np.nanmedian(similarity[known], axis=1).argmax()]
+                    color = plot.look("similarity").color
+                    for panel in mine:
+                        panel.axvline(best, color=color, linestyle=":", label="most like the score")
+            strengths, values = sweeps.curves(part, name, "test_accuracy", "on", "off")
+            sides = zip((0, 1, 1), values, ("accuracy", "on_manifold", "off_manifold"), strict=True)
+            for place, curve, side in sides:
+                panels.median(mine[place], strengths, curve, side)
+            for panel in mine:
+                panels.shade(panel, found)
+            mine[-1].set(xlabel="strength")
+        for panel, label in zip(axes[:: len(losses)], labels, strict=True):
+            panel.set(ylabel=label)
 
 
-def draw_alignment(config: Config) -> Any:
+def draw_alignment(config: Config, path: Path) -> None:
     """Accuracy, 1 - LPIPS, cosine and the off-manifold share of the gradient against strength, a panel a measure."""
     table = [row for row in read(config, "alignment") if row["target"] == config.target]
     table, losses = pags_jax.sweeps.nearest(table, "sigma_pm1", config.sigma_pm1), strengths_in(config, "alignment")
     measures = {"test_accuracy": "accuracy (test)", "similarity": "1 - LPIPS", "cosine": "cosine with the score"}
     measures |= {"off_share": "off-manifold share"}
-    figure, axes = plot.figure(2, 2, titles=list(measures.values()), height=2.4)
-    for panel, column in zip(axes.flat, measures, strict=True):
-        for name in losses:
-            strengths, (values,) = pags_jax.sweeps.curves(table, name, column)
-            panels.median(panel, strengths[strengths > 0], values[strengths > 0], name)
-        base = [row[column] for row in table if row["loss"] == BASELINE and row[column] is not None]
-        if base:
-            panel.axhline(np.median(base), color=plot.GREY, linewidth=1, label="undefended")
-        panel.set(xlabel="strength (each loss has its own unit)", xscale="log")
-    plot.legend(figure, columns=3)
-    return figure
+    with plot.panels(path, list(measures.values()), 2, legend=3, height=2.4) as axes:
+        for panel, column in zip(axes, measures, strict=True):
+            for name in losses:
+                strengths, (values,) = pags_jax.sweeps.curves(table, name, column)
+                panels.median(panel, strengths[strengths > 0], values[strengths > 0], name)
+            base = [row[column] for row in table if row["loss"] == BASELINE and row[column] is not None]
+            if base:
+                panel.axhline(np.median(base), color=plot.GREY, linewidth=1, label="undefended")
+            panel.set(xlabel="strength (each loss has its own unit)", xscale="log")
 
 
-def draw_explanation(config: Config) -> Any:
+def draw_explanation(config: Config, path: Path) -> None:
     """Alignment against robustness off the manifold, over all models."""
     place = {"eps": config.eps, "sigma_pm1": config.sigma_pm1}
     models = explain.joined(read(config, "robustness"), read(config, "alignment"), target=config.target, **place)
     if not models:
         raise ValueError("--robustness and --alignment have no model in common; measure the same --trained")
-    return explain.draw(models)
+    explain.draw(path, models)
 
 
-def draw_gradients(config: Config) -> Any:
+def draw_gradients(config: Config, path: Path) -> None:
     """Images, their score, and the gradients of one loss from weak to excessive."""
     folder, table = config.alignment or Path(), read(config, "alignment")
     if config.loss not in pags_jax.sweeps.swept(table):
@@ -183,43 +178,40 @@ def draw_gradients(config: Config) -> Any:
         with np.load(folder / "gradients" / f"{store.unit_name(unit)}.npz", allow_pickle=False) as file:
             name = "undefended" if row["loss"] == BASELINE else f"{row['strength']:g}"
             columns[name] = panels.signed(file[config.target])
-    return panels.pictures(columns)
+    panels.pictures(path, columns)
 
 
-def draw_noise(config: Config) -> Any:
+def draw_noise(config: Config, path: Path) -> None:
     """Images with steps along the manifold and off it."""
     with np.load((config.robustness or Path()) / "noise.npz", allow_pickle=False) as file:
         x, sides = file["x"], {"on": file["on"], "off": file["off"]}
     steps = {f"{side}, {eps:g}": x + eps * noise for eps in (1.0, 4.0) for side, noise in sides.items()}
-    return panels.pictures({"image": x, **steps})
+    panels.pictures(path, {"image": x, **steps})
 
 
-def draw_distractor(config: Config) -> Any:
+def draw_distractor(config: Config, path: Path) -> None:
     """Deviation under noise on the signal over that under noise on the distractor."""
     table = read(config, "distractor")
-    figure, axes = plot.figure(1, 2, titles=("Signal over distractor", "Signal (dotted: distractor)"), width=3.8)
     table = [
         row | {"model": row["loss"] if row["loss"] == BASELINE else f"{row['loss']} {row['strength']:g}"}
         for row in table
     ]
-    plot.lines(axes[0, 0], table, x="sigma", y="ratio", by="model")
-    for part, dash in (("signal", "-"), ("distractor", ":")):
+    titles = ("Signal over distractor", "Signal (dotted: distractor)")
+    with plot.panels(path, titles, legend=3, width=3.8) as (ratio, both):
+        plot.lines(ratio, table, x="sigma", y="ratio", by="model")
         for name in dict.fromkeys(row["model"] for row in table):
-            chosen = [row for row in table if row["model"] == name and row[part] is not None]
-            sigmas = sorted({row["sigma"] for row in chosen})
-            middle = [np.median([float(row[part]) for row in chosen if row["sigma"] == sigma]) for sigma in sigmas]
-            axes[0, 1].plot(sigmas, middle, dash, color=plot.look(name).color)
-    for panel, label in zip(axes[0], ("ratio", "change of probabilities"), strict=True):
-        panel.set(xlabel="standard deviation of the noise", ylabel=label)
-        if any(row["ratio"] for row in table):  # A logarithmic axis needs a value.
-            panel.set(xscale="log", yscale="log")
-        panel.xaxis.set_minor_formatter(NullFormatter())
-    plot.legend(figure, columns=3)
-    return figure
+            for part, dash in (("signal", "-"), ("distractor", ":")):
+                look = plot.look(name)._replace(label="", marker="", dash=dash)
+                plot.curve(both, [row for row in table if row["model"] == name], look, x="sigma", y=part)
+        for panel, label in ((ratio, "ratio"), (both, "change of probabilities")):
+            panel.set(xlabel="standard deviation of the noise", ylabel=label)
+            if any(row["ratio"] for row in table):  # A logarithmic axis needs a value.
+                panel.set(xscale="log", yscale="log")
+            panel.xaxis.set_minor_formatter(NullFormatter())
 
 
 FIGURES: dict[str, tuple[tuple[str, ...], Any]] = {
-    "accuracy.png": (("trained",), lambda config: accuracy.draw_accuracy(read(config, "trained"))),
+    "accuracy.png": (("trained",), draw_accuracy),
     "regimes.png": (("robustness",), draw_regimes),
     "noise.png": (("robustness",), draw_noise),
     "alignment.png": (("alignment",), draw_alignment),
@@ -227,15 +219,14 @@ FIGURES: dict[str, tuple[tuple[str, ...], Any]] = {
     "gradients.png": (("alignment",), draw_gradients),
     "distractor.png": (("distractor",), draw_distractor),
 }
-"""What can be drawn: the runs that it needs, and a function that draws one figure or several."""
+"""What can be drawn: the runs that it needs, and a function that draws it to a path, or several beside it."""
 OF_IMAGES = ("noise.png", "gradients.png")
 
 
 READS = {"robustness": "pags_robustness", "alignment": "pags_alignment", "distractor": "pags_distractor"}
 EXPERIMENT = Experiment(
-    "pags_figures", Config, plan, draw=draw, heading="What each sweep shows, and which models have aligned gradients",
-    section=claims.section, claims=claims.claims, parts=(Part({preset: {} for preset in PRESETS}, reads=READS),),
+    "pags_figures", Config, plan=plan, draw=draw,
+    heading="What each sweep shows, and which models have aligned gradients", section=claims.section,
+    claims=claims.claims, parts=(Part({preset: {} for preset in PRESETS}, reads=READS),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

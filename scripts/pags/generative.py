@@ -75,25 +75,16 @@ def train(config: Config, data: datasets.Images, model: Any, loss: Callable[...,
     """
     x, y = (jnp.asarray(column[: config.train_rows]) for column in (data.train_x, data.train_y))
     training, generative = pags_jax.training, pags_jax.generative
-    task = training.Task(model, loss, _augmentation(config), config.batch_size)
+    task = training.Task(model, loss, pags_jax.recipes.flips_of(config.augment, config.dataset), config.batch_size)
     total = config.epochs * training.steps_per_epoch(task, len(x))
     end = total if config.schedule == "cosine" else np.inf
     hyper = generative.Hyper(*map(jnp.float32, (config.learning_rate, config.warm_up, end, config.decay)))
     try:
         done, images_per_s = fit.fit(
-            task,
-            hyper,
-            x,
-            y,
-            key=jax.random.key(config.seed),
-            epochs=config.epochs,
-            folder=config.out / "checkpoints",
-            fingerprint=rows.flatten(config, without=store.RUN_FIELDS),
-            save_minutes=config.save_minutes,
-            driver=config.driver,
-            label=config.out.name,
-            trainer=generative,
-        )
+            task, hyper, x, y, key=jax.random.key(config.seed), epochs=config.epochs, folder=config.out / "checkpoints",
+            fingerprint=rows.flatten(config, without=store.RUN_FIELDS), save_minutes=config.save_minutes,
+            driver=config.driver, label=config.out.name, trainer=generative,
+        )  # fmt: skip
     except FloatingPointError as error:
         raise ValueError(f"training diverged: {error}") from error
     losses = done.metrics.reshape(config.epochs, -1, 2)[:, :, 0].mean(1, dtype=np.float64)
@@ -106,13 +97,15 @@ def train(config: Config, data: datasets.Images, model: Any, loss: Callable[...,
     }
 
 
+def known(row: rows.Row) -> rows.Row:
+    """What a row says that another training would say again."""
+    return {name: value for name, value in row.items() if name not in ("epoch_loss", "train_s", "images_per_s")}
+
+
 def save(config: Config, path: Path, model: Any, variables: Any, measured: rows.Row) -> None:
     """Write a model with how it was made and what was measured, atomically; see `pags_jax.models.save`."""
-    about = {
-        "command": command_of(config),
-        "config": rows.flatten(config, without=_HOW),
-        "measured": rows.flatten(measured),
-    }
+    about = {"command": command_of(config), "config": rows.flatten(config, without=_HOW)}
+    about |= {"measured": rows.flatten(measured)}
     pags_jax.models.save(path, model, variables, about, dtype=config.storage)
 
 
@@ -152,13 +145,6 @@ def panel(images: np.ndarray, path: Path, *, labels: list[str], title: str) -> P
     axes[0, 0].set_xticks([])
     axes[0, 0].grid(visible=False)
     return plot.save(made, path)
-
-
-def _augmentation(config: Config) -> Any:
-    flips = (
-        config.dataset in pags_jax.recipes.COLOUR_PHOTOGRAPHS if config.augment == "auto" else config.augment == "flip"
-    )
-    return pags_jax.augmentation.flip if flips else pags_jax.augmentation.unchanged
 
 
 def finished(config: Config, unit: Any) -> None:

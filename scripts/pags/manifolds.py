@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from scripts.harness import cli, compiling, names
+from scripts.harness.compiling import jitted
 from scripts.harness.experiment import Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import measuring
@@ -43,19 +44,20 @@ def basis_of(config: ManifoldConfig, sample: measuring.Sample) -> jax.Array:
     if config.manifold != "autoencoder":
         _check_rank(config, sample)
     if config.manifold == "local_pca":
-        return _local_pca(_neighbours(config, sample), rank=config.rank)
+        return jitted(pags_jax.manifold.local_pca, "rank")(_neighbours(config, sample), rank=config.rank)
     if config.manifold == "denoiser":
         unconditional, _ = denoisers(config, sample)
         keys = jax.random.split(jax.random.key(config.seed), len(sample.x))
-        sigma = jnp.float32(config.tangent_sigma_pm1)
-        images = (sample.x[k : k + 1] for k in range(len(keys)))
+        basis_at = jitted(pags_jax.manifold.denoiser_basis, "rank", "iterations", "unroll")
+        options = {"sigma_pm1": jnp.float32(config.tangent_sigma_pm1), "rank": config.rank, "iterations": 8}
+        # At one image after the other: convolutions inside of loops are slow on CPUs.
         bases = [
-            _denoiser_basis(unconditional, x, key, sigma, rank=config.rank) for x, key in zip(images, keys, strict=True)
+            basis_at(unconditional, sample.x[k : k + 1], key=key, unroll=True, **options) for k, key in enumerate(keys)
         ]
         return jnp.concatenate(bases)
     model, variables = _autoencoder(config, sample)
     encode, decode = pags_jax.models.encoder(model, variables), pags_jax.models.decoder(model, variables)
-    return bases_at(decode, _encoded(encode, sample.x))
+    return bases_at(decode, compiling.applied(encode, sample.x))
 
 
 def mask_of(config: ManifoldConfig, sample: measuring.Sample) -> jax.Array | None:
@@ -68,7 +70,7 @@ def mask_of(config: ManifoldConfig, sample: measuring.Sample) -> jax.Array | Non
 
 def restricted(mask: jax.Array | None, basis: jax.Array) -> jax.Array:
     """The basis inside the mask, if there is one."""
-    return basis if mask is None else jax.jit(pags_jax.manifold.restrict)(basis, mask)
+    return basis if mask is None else jitted(pags_jax.manifold.restrict)(basis, mask)
 
 
 def ranks_of(basis: jax.Array, mask: jax.Array | None) -> Row:
@@ -80,43 +82,23 @@ def ranks_of(basis: jax.Array, mask: jax.Array | None) -> Row:
 def _neighbours(config: ManifoldConfig, sample: measuring.Sample) -> jax.Array:
     """The training images around each image."""
     data = pags_jax.images.to_float(sample.data.train_x)
-    return data[_nearest(sample.x, data, count=config.neighbours)]
+    nearest = jitted(pags_jax.manifold.nearest, "count", "itself", "chunk_size")
+    return data[nearest(sample.x, data, count=config.neighbours, itself=None, chunk_size=1)]
 
 
 def bases_at(decode: Any, codes: jax.Array) -> jax.Array:
-    """`tangent_basis` of one code after the other: convolutions inside of loops are slow on CPUs."""
-    from scripts.harness import threads  # Here, since it imports SciPy.
+    """`tangent_basis` of one code after the other: convolutions inside of loops are slow on CPUs.
 
-    with threads.one_lapack_thread():
+    JAX calls SciPy's LAPACK there. Done with one factorisation, its threads wait for the next by spinning, and take
+    the cores from XLA's: it gets one.
+    """
+    import scipy.linalg  # noqa: F401 - loads that library, which is else not there to be limited
+    import threadpoolctl
+
+    tangent_basis = jitted(pags_jax.manifold.tangent_basis)
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
         bases = [tangent_basis(decode, codes[k : k + 1]) for k in range(len(codes))]
         return jax.block_until_ready(jnp.concatenate(bases))
-
-
-@compiling.compiled()
-def tangent_basis(decode, codes):
-    """`pags_jax.manifold.tangent_basis`."""
-    return pags_jax.manifold.tangent_basis(decode, codes)
-
-
-@compiling.compiled()
-def _encoded(encode, x):
-    return encode(x)
-
-
-@compiling.compiled(static=("rank",))
-def _local_pca(neighbours, rank):
-    return pags_jax.manifold.local_pca(neighbours, rank=rank)
-
-
-@compiling.compiled(static=("count",))
-def _nearest(x, data, count):
-    return pags_jax.manifold.nearest(x, data, count=count, itself=None, chunk_size=1)
-
-
-@compiling.compiled(static=("rank",))
-def _denoiser_basis(denoise, x, key, sigma, rank):
-    """The basis at one image: convolutions inside of loops are slow on CPUs."""
-    return pags_jax.manifold.denoiser_basis(denoise, x, sigma_pm1=sigma, rank=rank, key=key, iterations=8, unroll=True)
 
 
 def files_of(config: ManifoldConfig, table: list[measuring.Row], *, scores: bool = False) -> dict[str, Path]:

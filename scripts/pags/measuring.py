@@ -136,7 +136,7 @@ def experiment(
         return digests(config, table, files(config, table))
 
     return Experiment(
-        name, config_type, plan, measured, setup=lambda config: setup(config, trained_rows(config.trained)),
+        name, config_type, measured, plan, setup=lambda config: setup(config, trained_rows(config.trained)),
         inputs=inputs, **declared,
     )  # fmt: skip
 

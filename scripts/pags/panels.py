@@ -1,5 +1,6 @@
 """What the figures on gradients are drawn with: curves over strengths, shades for regimes, pictures of maps."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,13 +41,12 @@ def signed(maps: np.ndarray) -> np.ndarray:
     return np.where(usable, maps / np.where(usable, largest, 1) / 2 + 0.5, 0.5)
 
 
-def pictures(columns: dict[str, np.ndarray]) -> Any:
+def pictures(path: Path, columns: dict[str, np.ndarray]) -> None:
     """Draw a picture for each image (a row) and each column."""
     count = len(next(iter(columns.values())))
-    figure, axes = plot.figure(count, len(columns), width=0.95, height=1.0)
-    for panel, name in zip(axes[0], columns, strict=True):
-        panel.set_title(name, fontsize=7, loc="center")
-    for line, images in zip(axes, zip(*columns.values(), strict=True), strict=True):
-        for panel, image in zip(line, images, strict=True):
+    with plot.panels(path, [""] * (count * len(columns)), len(columns), width=0.95, height=1.0) as axes:
+        for panel, name in zip(axes, columns, strict=False):
+            panel.set_title(name, fontsize=7, loc="center")
+        images = (image for line in zip(*columns.values(), strict=True) for image in line)
+        for panel, image in zip(axes, images, strict=True):
             plot.picture(panel, image)
-    return figure

@@ -10,7 +10,6 @@ moves the class probabilities. One row for each model and length, with the value
 from __future__ import annotations
 
 import itertools
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -34,7 +33,6 @@ class Config(manifolds.ManifoldConfig):
         "cifar10": {"images": 500, "eps": (0.07, 0.43, 1.3, 2.637, 5.0)},
     }
 
-    out: Path = Path("runs/pags_robustness")
     eps: tuple[cli.Positive, ...] = REFERENCE_EPS
     """Lengths (L2) of the steps, for images in [0, 1]; by default the paper's twenty."""
     draws: cli.Count = 2
@@ -80,17 +78,11 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
     """Deviations of one model, a row for each length."""
     del unit
     x, basis, noise = placement.rows(ready.x), *placement.everywhere((ready.basis, ready.noise))
-    table = []
+    table, deviations = [], compiling.jitted(pags_jax.robustness.manifold_robustness)
     for eps in config.eps:
-        on, off = placement.on_host(deviations(apply_fn, x, basis, noise, jnp.float32(eps)))
+        on, off = placement.on_host(deviations(apply_fn, x, basis, noise=noise, eps_l2=jnp.float32(eps)))
         table.append({"eps_l2": eps, "on": on, "off": off, **ready.ranks})
     return table
-
-
-@compiling.compiled()
-def deviations(apply_fn, x, basis, noise, eps_l2):
-    """`pags_jax.robustness.manifold_robustness` of a model that is an argument."""
-    return pags_jax.robustness.manifold_robustness(apply_fn, x, basis, noise=noise, eps_l2=eps_l2)
 
 
 def regimes(results: Results) -> dict[tuple[str, str], Any]:
@@ -160,6 +152,4 @@ EXPERIMENT = measuring.experiment(
         Part(VARYING, "pags_robustness_varying", reads=NAMED),
     ),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

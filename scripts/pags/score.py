@@ -9,10 +9,8 @@ loss on training and on test images, and figures: these losses, denoised test im
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -42,7 +40,6 @@ class Config(generative.Config):
         "cifar10": {"dataset": "cifar10", "epochs": 12, "batch_size": 64, "widths": (64, 128), "storage": "float16"},
     }  # fmt: skip
 
-    out: Path = Path("runs/pags_score")
     widths: tuple[cli.Count, ...] = (32, 96)
     """Channels at half, a quarter, ... of the images' resolution."""
     blocks: cli.Count = 2
@@ -73,11 +70,8 @@ def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
     variables, row = generative.train(config, data, model, loss)
     stored = generative.as_stored(config, variables)
     table = [row | {"sigma_pm1": sigma} | losses_at(config, data, model, stored, sigma) for sigma in config.sigmas]
-    known = ("epoch_loss", "train_s", "images_per_s")
-    about = {name: value for name, value in row.items() if name not in known}
-    about |= {"final_epoch_loss": row["epoch_loss"][-1]}
-    for name in ("sigma_pm1", "train_loss", "test_loss", "test_loss_labelled", "test_rms_error"):
-        about[name] = [line[name] for line in table]
+    about = generative.known(row) | {"final_epoch_loss": row["epoch_loss"][-1]}
+    about |= {name: [line[name] for line in table] for name in COLUMNS}
     generative.save(config, config.out / "denoiser.safetensors", model, variables, about)
     return table
 
@@ -85,14 +79,9 @@ def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
 def model_of(config: Config, data: datasets.Images) -> models.UNet:
     """The configured network for these images."""
     sigma_data = config.sigma_data or round(float(2 * data.train_x[:10_000].std(dtype=np.float64) / 255), 3)
-    return pags_jax.models.UNet(
-        channels=data.train_x.shape[-1],
-        classes=len(data.classes),
-        widths=config.widths,
-        blocks=config.blocks,
-        sigma_data=sigma_data,
-        upsampling="resize",
-    )
+    sizes = {"widths": config.widths, "blocks": config.blocks, "sigma_data": sigma_data}
+    channels, classes = data.train_x.shape[-1], len(data.classes)
+    return pags_jax.models.UNet(channels=channels, classes=classes, upsampling="resize", **sizes)
 
 
 def losses_at(config: Config, data: datasets.Images, model: Any, variables: Any, sigma: float) -> Row:
@@ -125,31 +114,15 @@ def _losses(denoise, x, sigma, noise, sigma_data):
     )
 
 
-@compiling.compiled()
-def _denoised(denoise, x, sigma):
-    return denoise(x, sigma)
-
-
-@compiling.compiled()
-def _heun_step(*given, **named):
-    return pags_jax.scores.heun_step(*given, **named)
-
-
 def draw(config: Config, table: list[Row]) -> None:
     """Draw the loss over the epochs and by noise level, noisy test images and the denoised ones, and samples."""
-    made, axes = plot.figure(1, 2, titles=("Training", "By noise level"), width=3.6)
-    epochs = [{"series": "training", "epoch": k + 1, "loss": loss} for k, loss in enumerate(table[0]["epoch_loss"])]
-    plot.lines(axes[0, 0], epochs, x="epoch", y="loss", by="series")
     columns = {"train_loss": "training", "test_loss": "test", "test_loss_labelled": "test, knowing the class"}
-    levels = [
-        {"series": series, "sigma": row["sigma_pm1"], "loss": row[column]}
-        for row in table
-        for column, series in columns.items()
-    ]
-    plot.lines(axes[0, 1], levels, x="sigma", y="loss", by="series")
-    axes[0, 1].set(xscale="log", xlabel="noise level (images in [-1, 1])", ylim=(0, None))
-    plot.legend(made)
-    plot.save(made, config.out / "loss.png")
+    with plot.panels(config.out / "loss.png", ("Training", "By noise level"), width=3.6) as (training, by_level):
+        epochs = [{"epoch": k + 1, "loss": loss} for k, loss in enumerate(table[0]["epoch_loss"])]
+        plot.lines(training, epochs, x="epoch", y="loss", series="training")
+        for column, series in columns.items():
+            plot.lines(by_level, table, x="sigma_pm1", y=column, series=series)
+        by_level.set(xscale="log", xlabel="noise level (images in [-1, 1])", ylabel="loss", ylim=(0, None))
     show(config, generative.images_of(config))
 
 
@@ -163,7 +136,7 @@ def show(config: Config, data: datasets.Images) -> None:
     lines, labels = [clean], ["clean"]
     for sigma in config.sigmas[::2]:
         noisy = clean + sigma * jax.random.normal(key, clean.shape, clean.dtype)
-        lines += [noisy, _denoised(of_all, noisy, sigma)]
+        lines += [noisy, compiling.applied(of_all, noisy, sigma)]
         labels += [f"noise {sigma:g}", "denoised"]
     images = (np.stack(lines) + 1) / 2
     generative.panel(images, config.out / "denoised.png", labels=labels, title="Test images")
@@ -172,16 +145,16 @@ def show(config: Config, data: datasets.Images) -> None:
     classes = jnp.repeat(jnp.arange(len(shown)), PER_CLASS)
     noise = jax.random.normal(key, (len(classes), *clean.shape[1:]), clean.dtype)
     levels = scores.noise_schedule(config.sample_steps, sigma_max=config.sample_sigma)
-    drawn = scores.sample(scores.denoiser(model, variables, classes), noise, levels, step=_heun_step)
+    drawn = scores.sample(
+        scores.denoiser(model, variables, classes), noise, levels, step=compiling.jitted(scores.heun_step)
+    )
     images = (np.asarray(drawn).reshape(len(shown), PER_CLASS, *clean.shape[1:]) + 1) / 2
     generative.panel(images, config.out / "samples.png", labels=list(shown), title="Samples")
 
 
 COLUMNS = ("sigma_pm1", "train_loss", "test_loss", "test_loss_labelled", "test_rms_error")
 EXPERIMENT = Experiment(
-    "pags_score", Config, generative.plan, rows_of, setup=setup, finished=generative.finished, draw=draw,
+    "pags_score", Config, rows_of, generative.plan, setup=setup, finished=generative.finished, draw=draw,
     heading="The denoiser", section=generative.section(COLUMNS), parts=(Part({"cifar10": {}}),),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

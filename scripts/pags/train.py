@@ -11,18 +11,17 @@ alone; the strengths that the figure shows are chosen on held-out training image
 from __future__ import annotations
 
 import functools
-import itertools
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from scripts.harness import cli, names, plot, rows, store
+from scripts.harness import cli, names, rows, store
 from scripts.harness.experiment import Experiment, Part, Row
-from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.harness.lazy import jax, pags_jax
 from scripts.pags import accuracy, fit
 from scripts.pags.strengths import Strengths
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from pags_jax import datasets, training
 
 _ARCHITECTURE = ("activation", "stem", "width", "dtype")
+_HYPER = ("epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip")
 _HOW = (*store.RUN_FIELDS, "folder", "driver", "save_minutes")
 """Fields of a configuration that change nothing of a model."""
 
@@ -55,7 +55,6 @@ class Config(cli.Common):
         },
     }  # fmt: skip
 
-    out: Path = Path("runs/pags_train")
     dataset: names.Images = "fashion_mnist"
     """Images; fashion_mnist is a balanced part of it that comes with the package, distractor puts letters beside it."""
     folder: Path | None = None
@@ -120,28 +119,15 @@ class Config(cli.Common):
     """Time between checkpoints of a model."""
 
 
-class Split(NamedTuple):
-    """Images and labels on the device: to train on, to choose by, to measure on."""
-
-    train: tuple[Any, Any]
-    validation: tuple[Any, Any]
-    test: tuple[Any, Any]
-
-
 def plan(config: Config) -> list[dict[str, Any]]:
     """One unit for each seed, loss and strength: of all losses the first strength, of all the second, and so on."""
     if config.norm != "l2" and config.strength_unit == "reference":
         raise ValueError("--strength-unit reference is defined for --norm l2: its attacks share one L2 ball")
-    unit, dataset = config.strength_unit, config.dataset
-    swept = [
-        [(loss, strength) for strength in pags_jax.recipes.strengths_of(loss, config.strengths, unit, dataset)]
-        for loss in config.loss
-    ]
-    rounds = [pair for pairs in itertools.zip_longest(*swept) for pair in pairs if pair is not None]
+    swept = pags_jax.recipes.sweep(config.loss, config.strengths, config.strength_unit, config.dataset)
     return [
-        {"dataset": dataset, "model": config.model, "loss": loss, "strength": strength, "seed": seed}
+        {"dataset": config.dataset, "model": config.model, "loss": loss, "strength": strength, "seed": seed}
         for seed in range(config.seed, config.seed + config.repeats)
-        for loss, strength in rounds
+        for loss, strength in swept
     ]
 
 
@@ -152,55 +138,39 @@ def images_of(config: Config) -> datasets.Images:
 
 
 def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
-    """Train, save and measure one model."""
-    return [row_of(config, data, unit)]
-
-
-def row_of(config: Config, data: datasets.Images, unit: dict[str, Any]) -> Row:
     """Train, save and measure one model; one that diverges becomes a row that says so."""
     training, name = pags_jax.training, store.unit_name(unit)
-    split = split_of(config, data, unit["seed"])
+    split = pags_jax.recipes.hold_out(data, config.validation, seed=unit["seed"], train_rows=config.train_rows)
     task = task_of(config, unit["loss"], len(data.classes))
-    hyper = hyper_of(config, unit, training.steps_per_epoch(task, len(split.train[0])))
+    hyper = pags_jax.recipes.hyper(
+        unit["loss"], unit["strength"], steps_per_epoch=training.steps_per_epoch(task, len(split.train[0])),
+        unit=config.strength_unit, **{name: getattr(config, name) for name in _HYPER},
+    )  # fmt: skip
     for_training, for_attacks = jax.random.split(jax.random.key(unit["seed"]))
     row = {"loss_strength": float(hyper.strength), "learning_rate": float(hyper.learning_rate)}
     row |= {"train_rows": len(split.train[0])}
     try:
         done, images_per_s = fit.fit(
-            task,
-            hyper,
-            *split.train,
-            key=for_training,
-            epochs=config.epochs,
-            folder=folder_of(config, unit),
-            fingerprint=rows.flatten(config, without=store.RUN_FIELDS) | unit,
-            save_minutes=config.save_minutes,
-            driver=config.driver,
-            label=name,
-        )
+            task, hyper, *split.train, key=for_training, epochs=config.epochs, folder=folder_of(config, unit),
+            fingerprint=rows.flatten(config, without=store.RUN_FIELDS) | unit, save_minutes=config.save_minutes,
+            driver=config.driver, label=name,
+        )  # fmt: skip
         training.check_all_finite(done.state)
     except FloatingPointError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        return row | {"failure": str(error)}
+        return [row | {"failure": str(error)}]
     statistics = {"batch_stats": done.state.statistics} if done.state.statistics else {}
     variables = {"params": done.state.params, **statistics}
     about = {"config": rows.flatten(config, without=_HOW) | unit}
     weights = config.out / "models" / f"{name}.safetensors"
     pags_jax.models.save(weights, task.model, variables, about, image_shape=data.train_x.shape[1:])
     parts = {"validation": split.validation, "test": split.test}
-    measured = accuracy.columns(config, task.model, variables, parts, key=for_attacks)
     epochs = done.metrics.reshape(config.epochs, -1, 3).mean(1, dtype=np.float64)
-    return row | {
-        "failure": None,
-        "parameters": pags_jax.models.count_parameters(variables),
-        "train_loss": epochs[-1, 0],
-        "train_accuracy": epochs[-1, 1],
-        **measured,
-        "epoch_loss": epochs[:, 0].tolist(),
-        "train_s": float(done.train_s),
-        "images_per_s": images_per_s,
-        "weights": str(weights.relative_to(config.out)),
-    }
+    row |= {"failure": None, "parameters": pags_jax.models.count_parameters(variables)}
+    row |= {"train_loss": epochs[-1, 0], "train_accuracy": epochs[-1, 1]}
+    row |= accuracy.columns(config, task.model, variables, parts, key=for_attacks)
+    row |= {"epoch_loss": epochs[:, 0].tolist(), "train_s": float(done.train_s), "images_per_s": images_per_s}
+    return [row | {"weights": str(weights.relative_to(config.out))}]
 
 
 def folder_of(config: Config, unit: dict[str, Any]) -> Path:
@@ -208,54 +178,16 @@ def folder_of(config: Config, unit: dict[str, Any]) -> Path:
     return config.out / "checkpoints" / store.unit_name(unit)
 
 
-def split_of(config: Config, data: datasets.Images, seed: int) -> Split:
-    """Hold out a share of the training images, drawn by the seed, and move what is used to the device."""
-    order = np.random.default_rng(seed).permutation(len(data.train_y))
-    held_out = max(1, round(config.validation * len(order)))
-
-    def part(x, y, order):
-        return jnp.asarray(x[order]), jnp.asarray(y[order])
-
-    return Split(
-        train=part(data.train_x, data.train_y, order[held_out:][: config.train_rows]),
-        validation=part(data.train_x, data.train_y, order[:held_out]),
-        test=part(data.test_x, data.test_y, np.arange(len(data.test_y))),
-    )
-
-
 @functools.cache
 def task_of(config: Config, loss: names.Loss, classes: int) -> training.Task:
     """What is compiled, one object for all strengths of a loss."""
     recipes, architecture = pags_jax.recipes, {name: getattr(config, name) for name in _ARCHITECTURE}
+    loss_of = recipes.loss_function(
+        loss, steps=config.steps, unit=config.strength_unit, norm=config.norm, unroll=fit.is_stepwise(config.driver)
+    )
+    model = pags_jax.models.create(config.model, classes=classes, **architecture)
     return pags_jax.training.Task(
-        pags_jax.models.create(config.model, classes=classes, **architecture),
-        recipes.loss_function(
-            loss, steps=config.steps, unit=config.strength_unit, norm=config.norm, unroll=fit.is_stepwise(config.driver)
-        ),
-        recipes.augmentation_of(config.augment, config.dataset),
-        config.batch_size,
-    )
-
-
-def hyper_of(config: Config, unit: dict[str, Any], steps_per_epoch: int) -> training.Hyper:
-    """What varies over the sweep, as arrays, so that nothing is compiled again."""
-    strength, learning_rate = pags_jax.recipes.strength_and_rate(
-        unit["loss"],
-        unit["strength"],
-        unit=config.strength_unit,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-    )
-    drops, total = config.schedule == "drops", config.epochs * steps_per_epoch
-    never = jnp.full(2, np.iinfo(np.int32).max)
-    return pags_jax.training.Hyper(
-        strength=jnp.float32(strength),
-        learning_rate=jnp.float32(learning_rate),
-        milestones=pags_jax.training.milestones(config.epochs, steps_per_epoch) if drops else never,
-        weight_decay=jnp.float32(config.weight_decay),
-        clip=jnp.float32(np.inf if config.clip is None else config.clip),
-        warm_up=jnp.float32(0 if drops else total // 5),
-        total_steps=jnp.float32(np.inf if drops else total),
+        model, loss_of, recipes.augmentation_of(config.augment, config.dataset), config.batch_size
     )
 
 
@@ -272,28 +204,30 @@ def draw(config: Config, table: list[Row]) -> None:
     """
     if all(row["failure"] for row in table):
         raise ValueError(f"no model of {config.out} could be trained, see its rows; the first: {table[0]['failure']}")
-    plot.save(accuracy.draw_accuracy(table), config.out / "accuracy.png")
+    accuracy.draw_accuracy(config.out / "accuracy.png", table)
 
 
 #: What the sweep is trained with in reproduce: half as wide as the default, to save time; the quick one less still.
 ATTACK = {"attack_eps": (0.5, 1.0, 1.5), "attack_steps": 10, "attack_rows": 100}
 SWEEP: dict[str, dict[str, Any]] = {
     "none": {"width": 0.5, "train_rows": 2000, "epochs": 5, "steps": 3} | ATTACK
-    | {"attack_rows": 60, "attack_steps": 6},
+    | {"attack_eps": (0.5, 1.5), "attack_rows": 60, "attack_steps": 6},
     "quick": {"width": 0.25, "train_rows": 1024, "epochs": 3, "steps": 2, "strengths": (0.1, 1.0)} | ATTACK
     | {"loss": ("cross_entropy", "gradient_norm", "adversarial"), "attack_eps": (0.5,), "attack_steps": 2},
     "full": {"width": 0.5, "train_rows": 4000, "epochs": 5, "steps": 3} | ATTACK,
     "paper": {"epochs": 40} | ATTACK | {"attack_steps": 20, "attack_rows": 1000},
 }  # fmt: skip
-BESIDE = {"dataset": "distractor", "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (1.0,)}
+#: Models to be asked about the distractor: their accuracy under attack is no question, and one radius will do.
+BESIDE = {
+    "dataset": "distractor", "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (1.0,),
+    "attack_eps": (0.5,),
+}  # fmt: skip
 EXPERIMENT = Experiment(
-    "pags_train", Config, plan, rows_of, setup=images_of, finished=finished, draw=draw,
+    "pags_train", Config, rows_of, plan, setup=images_of, finished=finished, draw=draw,
     heading="Robust models: accuracy under attack", section=accuracy.section, claims=accuracy.claims,
     parts=(
         Part(SWEEP | {"cifar10": {}}, seeds="sweeps"),
         Part({preset: values | BESIDE for preset, values in SWEEP.items()}, "pags_distractor_train", seeds="sweeps"),
     ),
 )  # fmt: skip
-
-if __name__ == "__main__":
-    sys.exit(EXPERIMENT.run())
+EXPERIMENT.run_as(__name__)

@@ -253,6 +253,10 @@ def test_a_head_of_many_classes_is_one_release():
         bound = float(releases.distance_to_retrained(objective, removal, shape=shape))
         true = np.linalg.norm(np.asarray(removal.params - exact) @ root)
         assert true <= bound < 30 * true
+        left = removal.data
+        each = [removal._replace(params=removal.params[k], data=left._replace(y=left.y[k])) for k in range(3)]
+        alone = [releases.distance_to_retrained(objective, one, shape=shape) for one in each]
+        assert bound >= np.linalg.norm(alone) * (1 - 1e-9)
     published = releases.release(removal.params, bound, key=jax.random.key(0), scale=0.1, shape=x.T @ x)
     assert published.params.shape == (3, 5)
     assert float(published.mu) == pytest.approx(bound / 0.1)

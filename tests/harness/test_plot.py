@@ -93,7 +93,7 @@ def draw(path: Path) -> Path:
     made, axes = plot.figure(1, 2, titles=["left", "right"])
     for panel in axes.flat:
         plot.lines(panel, table(), x="share", y="gap")
-    plot.legend(made)
+    plot.draw_legend(made)
     assert len(made.legends[0].get_texts()) == len(METHODS)
     return plot.save(made, path)
 

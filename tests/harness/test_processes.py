@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from fmu_jax import Objective, datasets, fit
-from pags_jax import models
-from scripts.harness import checkpoints, store
+from pags_jax import checkpoints, models
+from scripts.harness import store
 from tests.parts import read_together
 
 ROOT = Path(__file__).resolve().parents[2]

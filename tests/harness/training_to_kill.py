@@ -19,9 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmu_jax.deletion import files
-from pags_jax import augmentation, losses, training
-from scripts.harness import checkpoints
+from pags_jax import augmentation, checkpoints, losses, training
 from scripts.pags import fit
 
 BATCH, ROWS, EPOCHS = 8, 40, 12
@@ -91,7 +89,7 @@ def _frames():
         frame = frame.f_back
 
 
-POINTS = {"write_text": files, "rename": Path, "rmtree": shutil}
+POINTS = {"write_text": Path, "rename": Path, "rmtree": shutil}
 
 
 def life(

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from pags_jax import bayes, losses, regimes
+from pags_jax import bayes, bayes_networks, losses, regimes
 from scripts.harness import cli, store
 from scripts.pags import bayes as pags_bayes
 
@@ -104,10 +104,11 @@ def test_measures_of_the_bayes_optimal_model_itself():
 
     config = cli.parse(pags_bayes.Config, SMALL)
     for manifold in ("linear", "curved"):
-        problem = pags_bayes.problem_of(config, manifold, key=jax.random.key(0))
-        _, truth = pags_bayes.images_of(problem, key=jax.random.key(1), train_rows=1, test_rows=200)
+        shape = {name: getattr(config, name) for name in ("radius", "distractors", "distractor_std", "noise")}
+        problem = bayes_networks.corners(manifold, (config.pixels,), key=jax.random.key(0), **shape)
+        _, truth = bayes_networks.images_of(problem, key=jax.random.key(1), train_rows=1, test_rows=200)
         stacked = jax.tree.map(lambda leaf: leaf[None], problem)
-        measured = pags_bayes.measure(Optimum(), stacked, truth, 0.5, key=jax.random.key(2))
+        measured = bayes_networks.compare(Optimum(), stacked, truth, 0.5, key=jax.random.key(2))
         row = {name: float(value[0]) for name, value in measured.items()}
         assert row["accuracy"] == row["bayes_accuracy"]
         assert row["posterior_gap"] < 1e-6

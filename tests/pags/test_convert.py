@@ -1,5 +1,10 @@
 """Names of published weights, and their conversion to safetensors with their licence."""
 
+import functools
+import hashlib
+import http.server
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -71,6 +76,35 @@ def test_names_say_where_files_are_got_and_what_they_must_hold(published, tmp_pa
         load_pretrained("rebuffi-wrn-28-10-l2", folder=published.parent)
     with pytest.raises(ValueError, match="no published weights of this name; known: edm-cifar10, "):
         catalogue.find("rebuffi")
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Files of a folder by HTTP on this machine."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/"
+        running.shutdown()
+
+
+def test_a_file_is_downloaded_where_its_sha256_is_given_and_kept_if_it_has_it(published, server, tmp_path, monkeypatch):
+    name, content = "rebuffi-wrn-28-10-l2", published.read_bytes()
+    entry = catalogue.PUBLISHED[name]
+    monkeypatch.setitem(catalogue.ADDRESSES, entry.where, server)
+    (tmp_path / entry.file).write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    with pytest.raises(FileNotFoundError, match="with its SHA-256 as sha256= it is downloaded"):
+        catalogue.find(name, tmp_path / "kept")
+    with pytest.raises(ValueError, match="cannot download"):
+        catalogue.find(name, tmp_path / "kept", sha256="0" * 64)
+    assert not (tmp_path / "kept" / entry.file).exists()
+    path = catalogue.find(name, tmp_path / "kept", sha256=sha256)
+    assert (path, path.read_bytes()) == (tmp_path / "kept" / entry.file, content)
+    # A file that is there is not downloaded again, and must have the SHA-256 as well.
+    assert read_pretrained(path, sha256=sha256.upper()).about["sha256"] == sha256
+    with pytest.raises(ValueError, match=f"contents of SHA-256 {sha256}, expected 00"):
+        read_pretrained(path, sha256="0" * 64)
 
 
 def test_the_catalogue_has_the_models_that_people_ask_for():

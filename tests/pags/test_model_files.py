@@ -144,7 +144,7 @@ def test_damage_is_refused(saved, damage):
 
 def rewritten(path, attributes, *, kind="denoiser", without="", extra=()):
     """The file with other contents, and the SHA-256 that goes with them."""
-    arrays, metadata = files._read(path)
+    arrays, metadata, _ = files._read(path)
     metadata |= {"architecture": json.dumps(json.loads(metadata["architecture"]) | attributes), "kind": kind}
     arrays = {name: array for name, array in arrays.items() if name != without} | {n: np.zeros(2) for n in extra}
     metadata["sha256"] = files._digest(arrays, metadata)

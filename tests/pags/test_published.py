@@ -1,5 +1,6 @@
 """Published networks from files in their publishers' formats, against NumPy twins in float64."""
 
+import itertools
 import os
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import models, scores
+from pags_jax import alignment, attacks, gradients, models, robustness, sampling, scores
 from pags_jax.models import (
     DhariwalUNet,
     PreActivationResNet,
@@ -270,6 +271,93 @@ def test_denoisers_equal_slow_ones(name, tmp_path):
             denoise(found, 0.5, 1)
 
 
+def slow_steps(denoise, x, steps, method):
+    """The deterministic sampler of Karras et al. (2022), equation 5 and algorithm 1, in NumPy."""
+    i = np.arange(steps)
+    t = [*((80 ** (1 / 7) + i / (steps - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7), 0.0]
+    x = t[0] * x
+    for now, then in itertools.pairwise(t):
+        d = (x - denoise(x, now)) / now
+        following = x + (then - now) * d
+        if method == "heun" and then != 0:
+            other = (following - denoise(following, then)) / then
+            following = x + (then - now) * (d / 2 + other / 2)
+        x = following
+    return x
+
+
+@pytest.mark.parametrize("method", ["euler", pytest.param("heun", marks=pytest.mark.slow)])
+def test_an_imported_denoiser_draws_what_the_papers_sampler_draws(method, tmp_path):
+    model = DENOISERS["ddpmpp"]
+    state = tensors(model, "edm")
+    (tmp_path / "network.pkl").write_bytes(writer.plain({"ema": edm(model, state)}))
+    denoise, _ = load_pretrained(tmp_path / "network.pkl", dtype=jnp.float64)
+    noise, labels = RNG.normal(size=(2, 3, 8, 8)), np.array([1, 2])
+    weights = oracles.Tensors(state)
+
+    def slow(x, sigma):
+        parts = (
+            oracles.denoised(
+                weights, x[i : i + 1], sigma, np.eye(3)[labels[i : i + 1]], sizes=(8, 4), blocks=1, song=True
+            )
+            for i in range(len(x))
+        )
+        return np.concatenate(list(parts))
+
+    expected = slow_steps(slow, noise, 4, method)
+    conditional = jax.jit(lambda x, sigma: denoise(x, sigma, jnp.asarray(labels)))
+    step = scores.heun_step if method == "heun" else sampling.euler_step
+    start = jnp.asarray(noise.transpose(0, 2, 3, 1))
+    found = scores.sample(conditional, start, scores.noise_schedule(4), step=step)
+    np.testing.assert_allclose(np.asarray(found).transpose(0, 3, 1, 2), expected, atol=1e-9 * np.abs(expected).max())
+    if method == "heun":
+        known = np.arange(8)[None, :, None, None] < 4
+        x = jnp.asarray(RNG.uniform(-1, 1, found.shape))
+        filled = sampling.inpaint(
+            conditional, x, known, scores.noise_schedule(3), key=jax.random.key(0), repeats=2, step=sampling.euler_step
+        )
+        np.testing.assert_array_equal(filled[:, :4], x[:, :4])
+        assert np.isfinite(filled).all()
+        assert not np.allclose(filled[:, 4:], x[:, 4:], atol=0.1)
+
+
+def test_the_schedule_is_that_of_the_paper():
+    i = np.arange(18)
+    levels = [*((80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7), 0.0]
+    np.testing.assert_allclose(scores.noise_schedule(18), levels, rtol=1e-12)
+
+
+# ----------------------------------------------------------------------------------------------------- the measures
+@pytest.mark.slow
+def test_every_measure_takes_imported_networks(tmp_path):
+    """Engstrom's kind of classifier and EDM's kind of denoiser, both small, from files as their publishers write."""
+    network = ResNet(classes=3, blocks=(1, 1), width=0.125, bottleneck=True)
+    (tmp_path / "robust.pt").write_bytes(writer.legacy(madry(tensors(network, "cifar"), *OTHER)))
+    (tmp_path / "edm.pkl").write_bytes(
+        writer.plain({"ema": edm(DENOISERS["ddpmpp"], tensors(DENOISERS["ddpmpp"], "edm"))})
+    )
+    apply_fn, _ = load_pretrained(tmp_path / "robust.pt")
+    denoise, _ = load_pretrained(tmp_path / "edm.pkl")
+    x, y = jnp.asarray(RNG.random((3, 8, 8, 3)), jnp.float32), jnp.arange(3)
+    gradient = gradients.input_gradients(apply_fn, x, y, target="logit")
+    score = scores.score(denoise.of(y), x, sigma_pm1=0.5)
+    # Against the denoiser's values, and against a difference of the classifier's.
+    clean = denoise(2 * x - 1, 0.5, y)
+    np.testing.assert_allclose(score, (clean - (2 * x - 1)) / 0.25, rtol=1e-3, atol=1e-4)
+    step = 1e-2 * gradient / jnp.linalg.norm(gradient)
+    change = apply_fn(x + step)[y, y].sum() - apply_fn(x - step)[y, y].sum()
+    np.testing.assert_allclose(change, 2 * (gradient * step).sum(), rtol=0.05)
+    cosine, similarity = alignment.cosine(gradient, score), alignment.perceptual_similarity(gradient, score)
+    assert (np.abs(cosine) < 1).all()
+    assert (similarity < 1).all()
+    assert np.isfinite([cosine, similarity]).all()
+    basis = jnp.linalg.qr(jnp.asarray(RNG.normal(size=(3, 192, 5)), jnp.float32))[0].mT.reshape(3, 5, 8, 8, 3)
+    deviations = robustness.manifold_robustness(apply_fn, x, basis, key=jax.random.key(0), eps_l2=1.0)
+    assert np.isfinite(deviations).all()
+    delta = attacks.pgd(apply_fn, x, y, key=jax.random.key(1), eps_l2=1.0, steps=2)
+    np.testing.assert_allclose(jnp.linalg.norm(delta.reshape(3, -1), axis=1), 1, rtol=1e-4)
+
+
 # ------------------------------------------------------------------------------------------------- what is refused
 @pytest.fixture(scope="module")
 def wide():
@@ -293,6 +381,7 @@ def refuse(path, content, said, **options):
         ({"layer.1.block.0.conv_1.weight": np.ones((16, 16, 3, 1), "f4")}, r"has the shape \(16, 16, 3, 1\), expected"),
         ({"batchnorm.bias": np.full(24, np.nan, "f4")}, "batchnorm.bias holds NaN or infinite values"),
         ({"batchnorm.bias": np.arange(24)}, "batchnorm.bias is of the type int64, expected floats"),
+        ({"layer.1.block.99999999.conv_0.weight": np.ones(1, "f4")}, "it names block 99999999 and has"),
         ({"init_conv.weight": None}, "holds tensors of a network that is not known, such as batchnorm.bias"),
         ({"layer.1.block.0.conv_0.weight": None}, "lacks tensors of the network that the others belong to"),
         ({"mean": np.ones(3, "f4"), "std": np.zeros(3, "f4")}, "are no means and standard deviations"),
@@ -334,6 +423,40 @@ def test_files_without_a_model_and_wrong_options_are_refused(wide, tmp_path):
 def test_networks_that_are_not_what_the_file_says_are_refused(made, said, tmp_path):
     model = DENOISERS["ddpmpp"]
     refuse(tmp_path, writer.plain({"ema": edm(model, tensors(model, "edm"), **made)}), said)
+
+
+WRAPPED = {
+    "an entry of another name": lambda state, more: {"weights": state, "epoch": 3, "more": {"x": 1}},
+    "prefixes that nobody listed": lambda state, more: {f"backbone.encoder.{name}": v for name, v in state.items()},
+    "entries within entries": lambda state, more: {"checkpoint": {"model": {"state_dict": state, "lr": 0.1}}, "n": [1]},
+    "a sequence of normaliser and network": lambda state, more: {
+        "0.mean": more, "0.std": more, **{f"module.1.{name}".removeprefix("module."): v for name, v in state.items()}
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_weights_are_found_in_what_others_wrap_them_in(name, wide, tmp_path):
+    content = WRAPPED[name](wide, np.array([0.5, 0.25, 0.5], "f4").reshape(3, 1, 1))
+    (tmp_path / "model.pt").write_bytes(writer.zipped(content))
+    _, variables, about = models.read_pretrained(tmp_path / "model.pt")
+    np.testing.assert_array_equal(variables["params"]["network"]["dense"]["bias"], wide["logits.bias"])
+    if "normaliser" in name:
+        assert about["normaliser"]["std"] == (0.5, 0.25, 0.5)
+
+
+def test_two_entries_with_weights_are_not_guessed_between(wide, tmp_path):
+    refuse(tmp_path, writer.zipped({"one": wide, "other": wide}), "it is a dict of one, other")
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f8", jnp.bfloat16])
+def test_storages_of_other_types_come_back_in_float32(dtype, wide, tmp_path):
+    state = {name: v.astype(dtype) if v.dtype == "f4" else v for name, v in wide.items()}
+    for write in (writer.zipped, writer.legacy, writer.plain):
+        (tmp_path / "model.pt").write_bytes(write({"state_dict": state}))
+        _, variables, _ = models.read_pretrained(tmp_path / "model.pt")
+        kernel = variables["params"]["network"]["dense"]["kernel"]
+        np.testing.assert_array_equal(kernel, state["logits.weight"].astype("f4").T, strict=True)
 
 
 def test_averaged_weights_are_taken_unless_others_are_asked_for(wide, tmp_path):

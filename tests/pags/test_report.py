@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pags_jax import questions
 from scripts import reproduce
 from scripts.harness import report, store
 from scripts.harness.experiment import Results
@@ -75,7 +76,7 @@ def test_a_sweep_that_shows_nothing(line):
 
 def test_models_that_are_missing_are_left_out():
     table = [{"loss": "smoothness", "strength": s, "seed": 0, "on": on, "off": 1.0} for s, on in ((1, 0.3), (2, None))]
-    on, off = claims.medians(table, "smoothness", "on", "off")
+    on, off = questions.medians(table, "smoothness", "on", "off")
     np.testing.assert_array_equal(on, [0.3])
     np.testing.assert_array_equal(off, [1.0])
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import datasets, models, scores
+from pags_jax import checkpoints, datasets, models, recipes, scores
 from pags_jax.images import to_float
-from scripts.harness import checkpoints, cli, rows, store
+from scripts.harness import cli, rows, store
 from scripts.pags import autoencoder, generative, score
 
 SCRIPTS = {"score": score, "autoencoder": autoencoder}
@@ -193,7 +193,7 @@ def test_saved_in_float16_the_measured_weights_are_the_saved_ones(data, tmp_path
 def test_photographs_are_flipped_and_clothes_are_not():
     def augmented(*words):
         config = cli.parse(score.Config, list(words))
-        return generative._augmentation(config).__name__
+        return recipes.flips_of(config.augment, config.dataset).__name__
 
     assert augmented("--dataset", "cifar10") == "flip"
     assert augmented("--dataset", "fashion_mnist") == "unchanged"

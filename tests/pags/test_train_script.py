@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import datasets, evaluation, losses, models, recipes, training
-from scripts.harness import checkpoints, cli, rows, store
+from pags_jax import checkpoints, datasets, evaluation, losses, models, recipes, training
+from scripts.harness import cli, rows, store
 from scripts.pags import fit, train
 
 SMALL = ["--epochs", "2", "--batch-size", "16", "--attack-eps", "0.5", "1.0", "--attack-steps", "2", "--steps", "2"]
@@ -182,7 +182,7 @@ def test_sweep_compiles_once_and_its_memory_is_flat(data, tmp_path, monkeypatch)
         return real(*given, **options)
 
     def watched(config, data, unit):
-        row = train.row_of(config, data, unit)
+        (row,) = train.rows_of(config, data, **unit)
         live.append((len(jax.live_arrays()), sum(array.nbytes for array in jax.live_arrays())))
         return row
 
@@ -275,16 +275,16 @@ def test_test_images_choose_nothing(data, tmp_path):
     config = cli.parse(train.Config, [*words, "--out", str(tmp_path / "a")])
     (unit,) = train.plan(config)
     others = data._replace(test_x=255 - data.test_x, test_y=(data.test_y + 1) % 3)
-    row = train.row_of(config, data, unit)
-    other = train.row_of(dataclasses.replace(config, out=tmp_path / "b"), others, unit)
+    (row,) = train.rows_of(config, data, **unit)
+    (other,) = train.rows_of(dataclasses.replace(config, out=tmp_path / "b"), others, **unit)
     differing = {name for name in row if row[name] != other[name]} - {"train_s", "images_per_s"}
     assert differing <= {"test_accuracy", "test_attacked"}
     assert "test_accuracy" in differing
-    split = train.split_of(config, data, 0)
+    split = recipes.hold_out(data, config.validation, seed=0)
     assert (len(split.train[0]), len(split.validation[0])) == (81, 9)
     together = np.concatenate([split.train[0], split.validation[0]])
     assert sorted(map(bytes, together)) == sorted(map(bytes, data.train_x))
-    assert not np.array_equal(split.validation[0], train.split_of(config, data, 1).validation[0])
+    assert not np.array_equal(split.validation[0], recipes.hold_out(data, config.validation, seed=1).validation[0])
 
 
 def test_drivers_agree_and_bfloat16_computes(data, tmp_path):

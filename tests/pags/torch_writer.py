@@ -8,7 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MAGIC = 0x1950A86A20F9469CFC6C
-STORAGES = {"f8": "Double", "f4": "Float", "f2": "Half", "i8": "Long", "i4": "Int", "u1": "Byte", "b1": "Bool"}
+STORAGES = {
+    "f8": "Double",
+    "f4": "Float",
+    "f2": "Half",
+    "V2": "BFloat16",
+    "i8": "Long",
+    "i4": "Int",
+    "u1": "Byte",
+    "b1": "Bool",
+}
 
 
 class Named(NamedTuple):

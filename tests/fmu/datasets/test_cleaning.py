@@ -1,9 +1,11 @@
 """Hand-written rows in the exact raw formats through the cleaning functions, and the script that rebuilds files."""
 
+import hashlib
+
 import pandas as pd
 import pytest
 
-from fmu_jax.datasets import adult, bundled, compas
+from fmu_jax.datasets import adult, bundled, compas, raw
 
 COMPAS_HEADER = (
     "id,sex,age,race,priors_count,days_b_screening_arrest,c_jail_in,c_jail_out,c_charge_degree,is_recid,priors_count"
@@ -105,8 +107,8 @@ def script(tmp_path, monkeypatch):
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-    digests = {name: module.hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    monkeypatch.setattr(module, "RAW", {name: (module.RAW[name][0], digest) for name, digest in digests.items()})
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    monkeypatch.setattr(raw, "RAW", {name: (raw.RAW[name][0], digest) for name, digest in digests.items()})
     return module
 
 
@@ -152,6 +154,6 @@ def test_script_says_what_to_do_without_a_network(script, tmp_path, capsys, monk
     def refuse(*args, **kwargs):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(script.pooch, "retrieve", refuse)
+    monkeypatch.setattr(raw.pooch, "retrieve", refuse)
     assert run(script, "--out", tmp_path / "out") == 1
     assert "no route to host; download it by hand and pass --raw" in capsys.readouterr().err

@@ -119,7 +119,7 @@ def script(tmp_path, monkeypatch):
     arrays = draw_arrays()
     write_set(tmp_path / "raw", arrays)
     digests = {stem: hashlib.sha256(idx_bytes(array)).hexdigest() for stem, array in arrays.items()}
-    monkeypatch.setattr(module, "RAW_IMAGES", digests)
+    monkeypatch.setattr(fashion_mnist, "RAW_SHA256", digests)
     monkeypatch.setattr(fashion_mnist, "TRAIN_PER_CLASS", 2)
     monkeypatch.setattr(fashion_mnist, "TEST_PER_CLASS", 1)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scripts.harness import checkpoints
+from pags_jax import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 FINGERPRINT = {"model": "lenet", "learning_rate": 0.1, "radii": (0.5, 1.0)}

@@ -8,28 +8,40 @@ paper's scheme: objective perturbation, sigma 1, as it is, rounded to four decim
 budget of epsilon 1 (one parameter, 40 rows; audited in ``z = -grad F'``, what a retrained model's noise would be).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from scripts.harness.lazy import fmu_jax, jax, jnp
+from fmu_jax import stream
+from fmu_jax.audit.draws import draw_models
+from fmu_jax.audit.epsilon import empirical_epsilon
+from fmu_jax.audit.gaussian import empirical_mu
+from fmu_jax.audit.one_run import OneRun
+from fmu_jax.audit.one_run import one_run as audit_one_run
+from fmu_jax.audit.relative import relative_test
+from fmu_jax.audit.shadow import plant
+from fmu_jax.data import make_data
+from fmu_jax.datasets import synthetic
+from fmu_jax.fitting import fit
+from fmu_jax.objective import Objective, gradient, hessian
+from fmu_jax.privacy import certified_epsilon
+from fmu_jax.releases import distance_to_retrained, release, scale_for
+from fmu_jax.removal import remove
 
-if TYPE_CHECKING:
-    from fmu_jax.audit import OneRun
-
-#: Audits that bound from below what a mechanism costs; ``gaussian`` is the best of several.
 BOUNDS = ("gaussian", "histogram", "kernel", "grid")
-#: Statistics that look at means and variances.
+"""Audits that bound from below what a mechanism costs; ``gaussian`` is the best of several."""
 GAUSSIAN = ("mean_difference", "fisher", "principal", "spread", "likelihood_ratio")
-#: What a fault makes of the honest step.
+"""Statistics that look at means and variances."""
 STEPS = {"no_removal": 0.0, "step_0.9": 0.9, "half_step": 0.5, "wrong_sign": -1.0}
+"""What a fault makes of the honest step."""
 PAPERS = ("smooth", "rounded", "stream")
-#: Mechanisms whose claim is true.
+"""Mechanisms of the paper's scheme; all others are of a release."""
 HONEST = ("honest", "at_admitted", "smooth")
+"""Mechanisms whose claim is true."""
 MU, DELTA, CANARIES = 1.0, 1e-5, 30
 
 
@@ -51,15 +63,15 @@ def mechanism(fault: str) -> Callable[..., Samples]:
 def bounds(scheme: str, samples: Samples, key: jax.Array) -> dict[str, float]:
     """Lower bounds at 95 %, all at once: of mu for a release, of epsilon for the paper's scheme."""
     if scheme == "release":
-        by_test = fmu_jax.audit.empirical_mu(samples.unlearned, samples.retrained, key=key).by_test
+        by_test = empirical_mu(samples.unlearned, samples.retrained, key=key).by_test
     else:
-        by_test = fmu_jax.audit.empirical_epsilon(samples.unlearned, samples.retrained, delta=DELTA, key=key).by_test
+        by_test = empirical_epsilon(samples.unlearned, samples.retrained, delta=DELTA, key=key).by_test
     found = {name: float(bound) for name, bound in by_test.items()}
     row = {"claim": samples.claim, "gaussian": max(found[name] for name in GAUSSIAN)}
     row |= {name: found[name] for name in BOUNDS[1:]}
     if samples.trained is not None:
         few = slice(1000)
-        test = fmu_jax.audit.relative_test(samples.unlearned[few], samples.retrained[few], samples.trained[few])
+        test = relative_test(samples.unlearned[few], samples.retrained[few], samples.trained[few])
         row["relative_p"] = float(test.p_value)
     return row
 
@@ -83,20 +95,20 @@ class Series:
     """Four requests, each answered by a release; the models are the same for every draw, the noise is not."""
 
     def __init__(self):
-        self.data = fmu_jax.datasets.synthetic(200, 3, seed=0).train
-        self.objective = fmu_jax.Objective(l2=1e-2, fairness=1.0)
-        self.fitted = fmu_jax.fit(self.objective, self.data)
+        self.data = synthetic(200, 3, seed=0).train
+        self.objective = Objective(l2=1e-2, fairness=1.0)
+        self.fitted = fit(self.objective, self.data)
         pool = np.flatnonzero(np.asarray((self.data.y == 1) & (self.data.group == 0)))
         self.rows = jnp.asarray(pool[:4])
-        self.state = fmu_jax.stream.start(
+        self.state = stream.start(
             self.objective, self.fitted, self.data, noise=None, sigma=1.0, delta=DELTA, budget=1.0
         )
         # A rehearsal of other rows: so much is admitted that the third request or so starts a refresh.
-        other = fmu_jax.stream.delete(self.state, jax.tree.map(lambda leaf: leaf[pool[4:6]], self.data))
-        self.admitted = 1.2 * float(fmu_jax.stream.distance_to_retrained(other))
-        self.scale = float(fmu_jax.releases.scale_for(self.admitted, mu=MU, releases=4))
+        other = stream.delete(self.state, jax.tree.map(lambda leaf: leaf[pool[4:6]], self.data))
+        self.admitted = 1.2 * float(stream.distance_to_retrained(other))
+        self.scale = float(scale_for(self.admitted, mu=MU, releases=4))
         before, rows = self.fitted.params, self.rows
-        removals = (fmu_jax.remove(self.objective, before, self.data, rows[:t], method="retrain") for t in range(1, 5))
+        removals = (remove(self.objective, before, self.data, rows[:t], method="retrain") for t in range(1, 5))
         self.exact = jnp.stack([removal.params for removal in removals])
 
     def draw(self, fault: str, key: jax.Array, models: int) -> Samples:
@@ -121,7 +133,7 @@ class Series:
         """The honest mechanism as a user calls it, refreshes included."""
 
         def one(key):
-            return fmu_jax.stream.serve_releases(
+            return stream.serve_releases(
                 self.state, self.data, self.rows, key=key, scale=scale, admitted=self.admitted
             )[2].params.ravel()
 
@@ -131,10 +143,10 @@ class Series:
         """What the stream has before noise, after each request."""
         state, data, found = self.state, self.data, []
         for row in self.rows.tolist():
-            rows, data = fmu_jax.stream.take(data, [row])
-            state = fmu_jax.stream.delete(state, rows)
-            if not fmu_jax.stream.distance_to_retrained(state) <= self.admitted:
-                state = fmu_jax.stream.refresh(state, data)
+            rows, data = stream.take(data, [row])
+            state = stream.delete(state, rows)
+            if not stream.distance_to_retrained(state) <= self.admitted:
+                state = stream.refresh(state, data)
             found.append(state.params)
         return jnp.stack(found)
 
@@ -154,9 +166,9 @@ def _publish(scale: float, admitted: float, reused: bool) -> Any:
 
     def one(key, params):
         each = jnp.tile(key, 4) if reused else jax.random.split(key, 4)
-        return jax.vmap(
-            lambda key, at: fmu_jax.releases.release(at, admitted, key=key, scale=scale, admitted=admitted).params
-        )(each, params).ravel()
+        return jax.vmap(lambda key, at: release(at, admitted, key=key, scale=scale, admitted=admitted).params)(
+            each, params
+        ).ravel()
 
     return jax.jit(lambda keys, params: jax.lax.map(lambda key: one(key, params), keys, batch_size=500))
 
@@ -168,19 +180,19 @@ def one_run(fault: str, *, seed: int) -> OneRun:
     each canary inside would have left minus the inverse Hessian times its gradient, and the noise is known.
     """
     rng = np.random.default_rng([seed, 7])
-    real = fmu_jax.datasets.synthetic(600, 30, seed=seed).train
-    objective = fmu_jax.Objective(l2=1e-2, fairness=1.0)
-    planted = fmu_jax.audit.plant(real, CANARIES, key=jax.random.key(seed))
+    real = synthetic(600, 30, seed=seed).train
+    objective = Objective(l2=1e-2, fairness=1.0)
+    planted = plant(real, CANARIES, key=jax.random.key(seed))
     planted = jax.tree.map(lambda leaf: leaf[:CANARIES], planted)
     inside = rng.random(CANARIES) < 0.5
     weight = jnp.concatenate([real.weight, jnp.asarray(inside, real.weight.dtype)])
     data = jax.tree.map(lambda *parts: jnp.concatenate(parts), real, planted)._replace(weight=weight)
     canary = jnp.arange(len(weight)) >= len(real.y)
     without = data._replace(weight=jnp.where(canary, 0, weight))
-    reference = fmu_jax.fit(objective, without).params
-    before = fmu_jax.fit(objective, data).params
-    removal = fmu_jax.remove(objective, before, data, canary & (weight > 0))
-    distance = float(fmu_jax.releases.distance_to_retrained(objective, removal))
+    reference = fit(objective, without).params
+    before = fit(objective, data).params
+    removal = remove(objective, before, data, canary & (weight > 0))
+    distance = float(distance_to_retrained(objective, removal))
     admitted = 1.5 * distance
     params = removal.params
     if fault in STEPS:
@@ -189,32 +201,30 @@ def one_run(fault: str, *, seed: int) -> OneRun:
         # The worst that is covered: off by the admitted distance towards what the canaries inside would have left.
         away = before - reference
         params = reference + admitted * away / jnp.linalg.norm(away)
-    scale = float(fmu_jax.releases.scale_for(admitted, mu=MU)) / (2 if fault == "half_scale" else 1)
-    published = fmu_jax.releases.release(
-        params, admitted, key=jax.random.key(seed + 1), scale=scale, admitted=admitted
-    ).params
+    scale = float(scale_for(admitted, mu=MU)) / (2 if fault == "half_scale" else 1)
+    published = release(params, admitted, key=jax.random.key(seed + 1), scale=scale, admitted=admitted).params
     p = jax.nn.sigmoid(planted.x @ reference)
     gradients = planted.x * (p - planted.y)[:, None]
-    left = -jnp.linalg.solve(fmu_jax.objective.hessian(objective, reference, without), gradients.T)
+    left = -jnp.linalg.solve(hessian(objective, reference, without), gradients.T)
     ridge = 4 * scale**2 * jnp.eye(CANARIES)  # a coin has the variance 1/4
     scores = jnp.linalg.solve(left.T @ left + ridge, left.T @ (published - reference - left.sum(axis=1) / 2))
-    return fmu_jax.audit.one_run(scores, inside, delta=DELTA)
+    return audit_one_run(scores, inside, delta=DELTA)
 
 
 def perturbed(decimals: int | None, key: jax.Array, models: int) -> Samples:
     """The paper's scheme on the same rows; rounded after the removal, if asked."""
-    data = fmu_jax.datasets.synthetic(200, 3, seed=0).train
-    objective, gone = fmu_jax.Objective(l2=1e-2, fairness=1.0), [3, 14, 15]
+    data = synthetic(200, 3, seed=0).train
+    objective, gone = Objective(l2=1e-2, fairness=1.0), [3, 14, 15]
     options = {"sigma": 1.0, "models": models, "methods": ("fair_newton",)}
-    draws = fmu_jax.audit.draw_models(objective, data, gone, key=key, **options)
-    claim = float(fmu_jax.privacy.certified_epsilon(draws.residual["fair_newton"].max(), 1.0, DELTA))
+    draws = draw_models(objective, data, gone, key=key, **options)
+    claim = float(certified_epsilon(draws.residual["fair_newton"].max(), 1.0, DELTA))
     unlearned = draws.unlearned["fair_newton"]
     if decimals is not None:
         unlearned = jnp.round(unlearned, decimals)
         # Certified after rounding, which may have left a larger residual: off by d^1/2 half units of the last place.
-        hessian = fmu_jax.objective.hessian(objective, jnp.zeros(data.x.shape[1]), data)
-        off = jnp.linalg.norm(hessian, 2) * 0.5 * 10.0**-decimals * data.x.shape[1] ** 0.5
-        claim = float(fmu_jax.privacy.certified_epsilon(draws.residual["fair_newton"].max() + off, 1.0, DELTA))
+        curvature = hessian(objective, jnp.zeros(data.x.shape[1]), data)
+        off = jnp.linalg.norm(curvature, 2) * 0.5 * 10.0**-decimals * data.x.shape[1] ** 0.5
+        claim = float(certified_epsilon(draws.residual["fair_newton"].max() + off, 1.0, DELTA))
     return Samples(unlearned, draws.retrained, None, claim)
 
 
@@ -222,19 +232,17 @@ def budgeted(key: jax.Array, models: int) -> Samples:
     """One parameter, 40 rows, four of them deleted by a stream that refreshes when its epsilon passes 1."""
     rng = np.random.default_rng(0)
     y = (rng.random(40) < 0.35).astype(int)
-    data = fmu_jax.make_data(np.ones((40, 1)), y, np.arange(40) % 2)
-    objective = fmu_jax.Objective(l2=1e-2)
+    data = make_data(np.ones((40, 1)), y, np.arange(40) % 2)
+    objective = Objective(l2=1e-2)
     gone = jnp.asarray(np.flatnonzero(y)[:4])
     left = data._replace(weight=data.weight.at[gone].set(0))
 
     def serve(noise):
-        fitted = fmu_jax.fit(objective, data, noise=noise, throw=False)
-        state = fmu_jax.stream.start(objective, fitted, data, noise=noise, sigma=1.0, delta=DELTA, budget=1.0)
-        state = fmu_jax.stream.delete(state, jax.tree.map(lambda leaf: leaf[gone], data))
-        state = jax.lax.cond(
-            fmu_jax.stream.needs_refresh(state), lambda s: fmu_jax.stream.refresh(s, left), lambda s: s, state
-        )
-        return -fmu_jax.objective.gradient(objective, state.params, left)
+        fitted = fit(objective, data, noise=noise, throw=False)
+        state = stream.start(objective, fitted, data, noise=noise, sigma=1.0, delta=DELTA, budget=1.0)
+        state = stream.delete(state, jax.tree.map(lambda leaf: leaf[gone], data))
+        state = jax.lax.cond(stream.needs_refresh(state), lambda s: stream.refresh(s, left), lambda s: s, state)
+        return -gradient(objective, state.params, left)
 
     noise, fresh = jax.random.normal(key, (2, models, 1))
     found = jax.jit(lambda b: jax.lax.map(serve, b, batch_size=1000))(noise)

@@ -3,7 +3,7 @@
 A folder holds one checkpoint a step, named by the step; the newest two are kept. Each holds the arrays, written by
 orbax, and ``about.json``: a *fingerprint* (what the run is, as a flat row), the type and shape of every leaf, and
 SHA-256 of the files and of itself. So another configuration or architecture is refused by name, and damage is seen
-before anything is read. Typed PRNG keys are stored as their data::
+before anything is read. Typed PRNG keys are stored as their data. Needs the extra ``checkpoints``::
 
     for step in ...:
         checkpoints.save(folder, state, step=step, fingerprint=fingerprint)
@@ -14,22 +14,23 @@ before anything is read. Typed PRNG keys are stored as their data::
 A kill at any moment leaves the checkpoints that were there; what a killed writer left is removed by the next `save`.
 """
 
-from __future__ import annotations
-
 import hashlib
+import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 
-from fmu_jax.deletion import files
-from scripts.harness import rows
-from scripts.harness.lazy import jax, jnp, ocp
+from pags_jax.models.files import flush
 
 KEEP = 2
 """How many checkpoints stay: were the newest damaged, there is the one before."""
+_TEMPORARY = ".tmp-"
 
 Tree = TypeVar("Tree")
 
@@ -40,6 +41,12 @@ class CheckpointError(ValueError):
 
 def save(folder: Path, state: Any, *, step: int, fingerprint: Mapping[str, Any]) -> Path:
     """Write a checkpoint, then remove all but it and the one before (`KEEP`), and any of a later step.
+
+    Args:
+        folder: Of the run's checkpoints; made if it is missing.
+        state: A pytree of arrays.
+        step: Names the checkpoint.
+        fingerprint: What the run is, in plain values by name; `restore` asks for the same.
 
     Raises:
         OSError: If the folder cannot be written to.
@@ -53,18 +60,19 @@ def save(folder: Path, state: Any, *, step: int, fingerprint: Mapping[str, Any])
     (7, {'w': array([0., 1., 2.])})
     """
     folder = folder.absolute()
-    path, writing = folder / str(step), folder / f"{files.TEMPORARY_PREFIX}{step}"
-    _remove(folder.glob(f"{files.TEMPORARY_PREFIX}*"))
+    path, writing = folder / str(step), folder / f"{_TEMPORARY}{step}"
+    _remove(folder.glob(f"{_TEMPORARY}*"))
     with _checkpointer() as checkpointer:
         checkpointer.save(writing / "state", args=ocp.args.StandardSave(jax.device_get(_without_keys(state))))
-    about = {"fingerprint": rows.flatten(fingerprint), "leaves": _leaves(state), "sha256": _digest(writing / "state")}
-    files.write_text(writing / "about.json", rows.to_json({"about": about, "sha256": _seal(about)}, indent=2) + "\n")
+    about = {"fingerprint": _plain(fingerprint), "leaves": _leaves(state), "sha256": _digest(writing / "state")}
+    (writing / "about.json").write_text(json.dumps({"about": about, "sha256": _seal(about)}, indent=2), "utf-8")
+    flush(writing / "about.json")
     if path.exists():
-        path.rename(folder / f"{files.TEMPORARY_PREFIX}replaced")
+        path.rename(folder / f"{_TEMPORARY}replaced")
     writing.rename(path)
-    files.sync_folder(folder)
+    flush(folder)
     newest = [other for other in _steps(folder) if other <= step][-KEEP:]
-    _remove([*folder.glob(f"{files.TEMPORARY_PREFIX}*"), *(folder / str(n) for n in _steps(folder) if n not in newest)])
+    _remove([*folder.glob(f"{_TEMPORARY}*"), *(folder / str(n) for n in _steps(folder) if n not in newest)])
     return path
 
 
@@ -86,7 +94,7 @@ def restore(folder: Path, like: Tree, *, fingerprint: Mapping[str, Any], step: i
     if step is None or not path.is_dir():
         raise FileNotFoundError(f"there is no checkpoint {'' if step is None else f'{step} '}in {folder}")
     about = _about(path)
-    for there, here in ((about["fingerprint"], rows.flatten(fingerprint)), (about["leaves"], _leaves(like))):
+    for there, here in ((about["fingerprint"], _plain(fingerprint)), (about["leaves"], _leaves(like))):
         if differing := _differences(there, here):
             more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise CheckpointError(
@@ -112,7 +120,7 @@ def _remove(folders: Iterable[Path]) -> None:
 
 def _about(path: Path) -> dict[str, Any]:
     try:
-        content = rows.from_json((path / "about.json").read_text(encoding="utf-8"))
+        content = json.loads((path / "about.json").read_text(encoding="utf-8"))
         about = content["about"]
         if content["sha256"] != _seal(about) or about["sha256"] != _digest(path / "state"):
             raise ValueError("the files are not those that were written")
@@ -123,9 +131,14 @@ def _about(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they come back from a file: a tuple as a list."""
+    return json.loads(json.dumps(dict(fingerprint)))
+
+
 def _seal(about: dict[str, Any]) -> str:
     """SHA-256 of what ``about.json`` says of the checkpoint."""
-    return hashlib.sha256(rows.to_json(about).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def _digest(folder: Path) -> str:
@@ -172,6 +185,6 @@ def _leaves(tree: Any) -> dict[str, str]:
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    was, now = ({name: rows.to_json(value) for name, value in side.items()} for side in (there, here))
+    was, now = ({name: json.dumps(value) for name, value in side.items()} for side in (there, here))
     names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
     return [f"{name}: {was.get(name, 'absent')} there, {now.get(name, 'absent')} here" for name in names]

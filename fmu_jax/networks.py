@@ -1,0 +1,102 @@
+"""A small network to unlearn from, or to take the features of a head from, and its training by full-batch Adam."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from fmu_jax.data import Data
+from fmu_jax.fitting import fit
+from fmu_jax.objective import Objective, value
+
+
+class Mlp(nn.Module):
+    """One hidden layer of tanh units; ``hidden`` are its features.
+
+    Attributes:
+      width: hidden units.
+      dtype: of the parameters.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """Make the two layers."""
+        self.first = nn.Dense(self.width, param_dtype=self.dtype)
+        self.last = nn.Dense(1, param_dtype=self.dtype)
+
+    def hidden(self, x: Any) -> Any:
+        """Units in [-1, 1], ``(n, width)``."""
+        return jnp.tanh(self.first(x))
+
+    def __call__(self, x: Any) -> Any:
+        """Log-odds of label 1, ``(n,)``."""
+        return self.last(self.hidden(x))[..., 0]
+
+
+class LeNet(nn.Module):
+    """Two convolutions and one hidden layer, on 14 x 14 grey images as rows of 196 pixels.
+
+    Attributes:
+      width: hidden units.
+    """
+
+    width: int
+
+    def setup(self) -> None:
+        """Make the layers."""
+        self.convolutions = [nn.Conv(channels, (3, 3), strides=2) for channels in (4, 8)]
+        self.first, self.last = nn.Dense(self.width), nn.Dense(1)
+
+    def hidden(self, x: Any) -> Any:
+        """Units in [-1, 1], ``(n, width)``."""
+        x = x[:, :196].reshape(len(x), 14, 14, 1)
+        for convolution in self.convolutions:
+            x = nn.relu(convolution(x))
+        return jnp.tanh(self.first(x.reshape(len(x), -1)))
+
+    def __call__(self, x: Any) -> Any:
+        """Log-odds of label 1, ``(n,)``."""
+        return self.last(self.hidden(x))[..., 0]
+
+
+def train_adam(
+    objective: Objective, model: nn.Module, rows: Data, key: Array, *, steps: int, learning_rate: float
+) -> Any:
+    """Parameters after some steps of Adam on the mean objective, from the initialisation that ``key`` draws."""
+    params, optimizer = model.init(key, rows.x[:1]), optax.adam(learning_rate)
+    n = jnp.sum(rows.weight)
+
+    def step(carry, _):
+        params, moments = carry
+        grad = jax.grad(lambda p: value(objective, p, rows) / n)(params)
+        updates, moments = optimizer.update(grad, moments)
+        return (optax.apply_updates(params, updates), moments), None
+
+    return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0][0]
+
+
+def frozen_features(model: Mlp, data: Data, *, l2: float, init: Any) -> Any:
+    """Parameters of an extractor trained plainly, by L-BFGS, on rows that nobody asks to remove."""
+    plain = Objective(l2=l2, predict=model.apply)
+    return fit(plain, data, init=init, max_steps=300, throw=False).params
+
+
+def private_features(model: Mlp, data: Data, *, init: Any, key: Array, epsilon: float, delta: float, steps: int) -> Any:
+    """An extractor trained by DP-SGD on the head's own rows, with the price of one of them (extra ``private``).
+
+    Returns:
+      What ``private_training.train_private`` does: ``params``, ``epsilon`` and ``delta``.
+    """
+    from fmu_jax.private_training import train_private  # Here, since it needs the extra.
+
+    def loss(params, row):
+        score = jnp.asarray(model.apply(params, row[0]))
+        return jax.nn.softplus(score) - row[1] * score
+
+    rows = (data.x, data.y.astype(data.x.dtype))
+    return train_private(loss, init, rows, key=key, epsilon=epsilon, delta=delta, steps=steps)

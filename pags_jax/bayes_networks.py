@@ -1,0 +1,146 @@
+"""Networks beside the Bayes-optimal model of `bayes`: trained at many strengths of the gradient norm, and compared.
+
+problem = corners("curved", (64,), distractors=22, key=...)
+train, truth = images_of(problem, key=..., train_rows=64, test_rows=1000)
+networks = fit(Network(32, 2), train, strengths, 3e-3, key=..., steps=500)      # one program for all strengths
+compare(Network(32, 2), networks, truth, 0.5, key=...)                          # a value for each strength
+"""
+
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from pags_jax import alignment, bayes, evaluation, gradients, losses, robustness
+
+Manifold = Literal["linear", "curved"]
+
+
+class Network(nn.Module):
+    """A smooth network of two hidden layers."""
+
+    width: int
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        """Logits of images."""
+        x = x.reshape(x.shape[0], -1) - 0.5
+        for _ in range(2):
+            x = nn.silu(nn.Dense(self.width)(x))
+        return nn.Dense(self.classes)(x)
+
+
+def corners(
+    manifold: Manifold,
+    shape: tuple[int, ...],
+    *,
+    key: Array,
+    radius: float = 3.0,
+    signal_std: float = 0.5,
+    **plane: Any,
+) -> bayes.Problem:
+    """Two classes in opposite corners of the signal's plane each, so that no linear model is right.
+
+    Args:
+      manifold: a plane, or a product of circles of this ``radius``.
+      shape: of an image.
+      key: draws the manifold.
+      radius: of the circles.
+      signal_std: standard deviation of the signal around each corner.
+      plane: ``distractors``, ``distractor_std`` and ``noise``, as for `bayes.linear`.
+    """
+    for_plane, for_circles = jax.random.split(key)
+    means = np.array([[[1, 1], [-1, -1]], [[1, -1], [-1, 1]]], np.float32)
+    problem = bayes.linear(shape, means, key=for_plane, signal_std=signal_std, **plane)
+    return problem if manifold == "linear" else bayes.curved(problem, radius=radius, key=for_circles)
+
+
+class Truth(NamedTuple):
+    """Images to measure on, and what is true of them.
+
+    Attributes:
+      x: images.
+      y: labels.
+      posterior: probabilities of the classes.
+      gradient: of the label's log-probability.
+      tangents: bases of the tangent spaces.
+      distractors: of the distractor's part of them.
+    """
+
+    x: Array
+    y: Array
+    posterior: Array
+    gradient: Array
+    tangents: Array
+    distractors: Array
+
+
+@partial(jax.jit, static_argnames=("train_rows", "test_rows"))
+def images_of(problem: bayes.Problem, *, key: Array, train_rows: int, test_rows: int) -> tuple[bayes.Sample, Truth]:
+    """Images to train on, and others."""
+    images = bayes.sample(problem, train_rows + test_rows, key=key)
+    train = bayes.Sample(*(array[:train_rows] for array in images))
+    x, y = images.x[train_rows:], images.y[train_rows:]
+    posterior, gradient = jnp.exp(bayes.log_posterior(problem, x)), bayes.gradient(problem, x, y)
+    return train, Truth(x, y, posterior, gradient, bayes.tangent_basis(problem, x), bayes.distractor_basis(problem, x))
+
+
+@partial(jax.jit, static_argnames=("model", "steps"))
+def fit(
+    model: Any, train: bayes.Sample, strengths: Float[Array, " k"], learning_rate: Any, *, key: Array, steps: int
+) -> Any:
+    """Variables of one network for each strength of the gradient norm, from one beginning."""
+    optimizer = optax.adam(learning_rate)
+    start = model.init(key, train.x[:1])
+
+    def fit_one(strength):
+        def loss(variables):
+            apply_fn = partial(model.apply, variables)
+            return losses.gradient_norm(apply_fn, train.x, train.y, None, strength)
+
+        def step(state, _):
+            variables, moments = state
+            updates, moments = optimizer.update(jax.grad(loss)(variables), moments)
+            return (optax.apply_updates(variables, updates), moments), None
+
+        return jax.lax.scan(step, (start, optimizer.init(start)), None, length=steps)[0][0]
+
+    return jax.vmap(fit_one)(strengths)
+
+
+@partial(jax.jit, static_argnames="model")
+def compare(model: Any, networks: Any, truth: Truth, eps_l2: Any, *, key: Array) -> dict[str, Float[Array, " k"]]:
+    """Means over images, one for each network; all see the same images and directions.
+
+    ``posterior_gap`` is the total variation distance from the posterior, ``cosine`` that between the gradients of the
+    label's log-probability and the Bayes-optimal model's, ``unusable_gradients`` the share of images without one.
+    """
+    x, y = truth.x, truth.y
+    correct, off_manifold_share = evaluation.correct, robustness.off_manifold_share
+
+    def measure_one(variables):
+        def apply_fn(x: Any) -> Any:
+            return model.apply(variables, x)
+
+        gradient = gradients.input_gradients(apply_fn, x, y, target="log_prob")
+        moved = robustness.manifold_robustness(apply_fn, x, truth.tangents, eps_l2=eps_l2, key=key, draws=4)
+        share = off_manifold_share(gradient, truth.tangents)
+        return {
+            "accuracy": correct(apply_fn, x, y).mean(),
+            "bayes_accuracy": correct(lambda _: truth.posterior, x, y).mean(),
+            "posterior_gap": jnp.abs(jax.nn.softmax(apply_fn(x)) - truth.posterior).sum(1).mean() / 2,
+            "cosine": jnp.nanmean(alignment.cosine(gradient, truth.gradient)),
+            "off_manifold_share": jnp.nanmean(share),
+            "distractor_share": 1 - jnp.nanmean(off_manifold_share(gradient, truth.distractors)),
+            "on_manifold": jnp.nanmean(moved.on),
+            "off_manifold": jnp.nanmean(moved.off),
+            "unusable_gradients": jnp.isnan(share).mean(),
+        }
+
+    return jax.vmap(measure_one)(networks)

@@ -1,0 +1,121 @@
+"""One training run that a kill cannot change: the epochs of a model, saved on the way (extra ``checkpoints``).
+
+Metrics stay on the device until an epoch ends or the state is saved; a number that is not finite stops the run there.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pags_jax import checkpoints, training
+
+
+class Fit(NamedTuple):
+    """A training run, finished or on the way.
+
+    Attributes:
+        state: What was trained.
+        metrics: ``(steps, k)``: the k metrics of every step, such as loss, accuracy and gradient norm; 0 where it is
+            still to come.
+        train_s: Seconds of training, those before a resume included.
+    """
+
+    state: Any
+    metrics: np.ndarray
+    train_s: np.ndarray
+
+
+class Driver(NamedTuple):
+    """How epochs are driven.
+
+    Attributes:
+        compiled_step: The trainer's step under a ``jit`` of your own, called step by step (on CPUs convolutions inside
+            of loops take twice as long); None makes one program of an epoch that is whole.
+        rest_step: The step for the rest of an epoch that is not, if the former is None.
+        place: As for ``training.steps``.
+        clock: Seconds, such as ``time.perf_counter``.
+        writes: Whether this process writes the checkpoints.
+    """
+
+    compiled_step: Callable[..., Any] | None
+    rest_step: Callable[..., Any] | None = None
+    place: Callable[[Any], Any] = lambda rows: rows
+    clock: Callable[[], float] = lambda: 0.0
+    writes: bool = True
+
+
+def start(
+    task: training.Task, x: Any, *, key: jax.Array, epochs: int, folder: Path, fingerprint: Mapping[str, Any],
+    trainer: Any = training,
+) -> Fit:  # fmt: skip
+    """The run from its newest checkpoint if there is one, else from its beginning.
+
+    Args:
+        task: What is trained.
+        x: All images.
+        key: Draws parameters and all of the training.
+        epochs: In all.
+        folder: Of the checkpoints.
+        fingerprint: What the run is; see `checkpoints.save`.
+        trainer: `training`, or a module alike, such as `generative`.
+
+    Raises:
+        CheckpointError: See `checkpoints.restore`.
+    """
+    total = epochs * training.steps_per_epoch(task, len(x))
+    table = np.zeros((total, len(trainer.Metrics._fields)), np.float32)
+    fresh = Fit(trainer.init(task, x[:1], key=key), table, np.zeros(()))
+    return fresh if checkpoints.latest(folder) is None else checkpoints.restore(folder, fresh, fingerprint=fingerprint)
+
+
+def epochs_of(
+    task: training.Task, hyper: Any, x: Any, y: Any, done: Fit, driver: Driver, *, folder: Path,
+    fingerprint: Mapping[str, Any], save_s: float, trainer: Any = training,
+) -> Iterator[Fit]:  # fmt: skip
+    """Train on from `start`, and yield the run after each epoch; a checkpoint every ``save_s`` seconds and at the end.
+
+    Raises:
+        FloatingPointError: At the first metric that is not finite; the message names it and the step.
+    """
+    per_epoch, step, clock = training.steps_per_epoch(task, len(x)), int(done.state.step), driver.clock
+    total, saved = len(done.metrics), clock()
+    while step < total:
+        looked, fresh = clock(), []
+        for state, metrics in _epoch(task, done.state, x, y, hyper, driver, trainer):
+            fresh.append(metrics)
+            step += metrics.loss.size
+            due = step == total or clock() - saved >= save_s
+            if due or step % per_epoch == 0:
+                table = _look(done.metrics, fresh, step)
+                done = Fit(state, table, done.train_s + (clock() - looked))
+                looked, fresh = clock(), []
+            if due and driver.writes:
+                checkpoints.save(folder, done, step=step, fingerprint=fingerprint)
+            if due:
+                saved = clock()
+        yield done
+
+
+def _epoch(
+    task: training.Task, state: Any, x: Any, y: Any, hyper: Any, driver: Driver, trainer: Any
+) -> Iterable[tuple[Any, Any]]:
+    """The rest of the epoch that ``state`` is in, in one program where it is whole."""
+    step = driver.compiled_step
+    if step is None and int(state.step) % training.steps_per_epoch(task, len(x)):
+        step = driver.rest_step
+    if step is not None:
+        return training.steps(task, state, x, y, hyper, compiled_step=step, place=driver.place)
+    return [training.scan_epoch(task, state, x, y, hyper, one_step=trainer.step, place=driver.place)]
+
+
+def _look(table: np.ndarray, fresh: list[Any], step: int) -> np.ndarray:
+    """The table of metrics with those of the steps before ``step``, if all are finite."""
+    columns = zip(*jax.device_get(fresh), strict=True)
+    new = np.stack([np.concatenate([np.atleast_1d(part) for part in column]) for column in columns], 1)
+    first = step - len(new)
+    training.check_finite(type(fresh[0])(*jnp.asarray(new.T)), first)
+    return np.concatenate([table[:first], new, table[step:]])
