@@ -190,7 +190,7 @@ def draw(config: Config, table: list[Row]) -> None:
                 own = [row for row in own if row["repair_steps"] in (0, *config.checkpoints)]
                 plot.curve(axes[line][column], own, looks.Look(label, color, "o"), x="repair_steps", y=measure)
             axes[line][column].set(xlabel="repair steps", ylabel=measure.replace("_", " "))
-    plot.legend(made)
+    plot.draw_legend(made)
     plot.save(made, config.out / "frontier.png")
 
 
