@@ -16,7 +16,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``linalg`` | factorisations that can be mapped over |
 | ``spectrum`` | ``extreme_eigenvalues`` by Lanczos; ``damping_for``: the damping that they ask for |
 | ``subsets`` | train or unlearn named parameters only, such as the last layer |
-| ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent |
+| ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent; deep baselines |
 | ``forget_sets`` | which rows an experiment forgets: draws, and orders of requests |
 | ``calibration`` | objective noise as small as certifies given removals |
 | ``sharding`` | rows over devices and processes: fill up, place, gather |
@@ -29,6 +29,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``distances`` | how far the retrained model can be, and what that does to a prediction |
 | ``intervals`` | ``fairness_interval``: group rates of the retrained model, without retraining |
 | ``heads`` | a certified fair linear head on features, two classes or many; the price of private features |
+| ``noisy_finetuning`` | certified unlearning of any model, fair or not: clipped noisy steps on what remains |
 | ``private_training`` | DP-SGD by jax-privacy, for those features (extra ``private``, imported by itself) |
 | ``networks`` | a small network and its training, for audits and for features |
 | ``metrics`` | ``group_metrics``: accuracy and fairness by group |
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         heads,
         intervals,
         metrics,
+        noisy_finetuning,
         output_perturbation,
         privacy,
         releases,
@@ -92,6 +94,7 @@ __all__ = [
     "intervals",
     "make_data",
     "metrics",
+    "noisy_finetuning",
     "output_perturbation",
     "predict_labels",
     "privacy",

@@ -6,7 +6,7 @@ import pytest
 from scripts import registry
 from scripts.harness import store
 
-NETWORKS = ("fmu_embeddings", "fmu_deep_audit")
+NETWORKS = ("fmu_embeddings", "fmu_deep_audit", "fmu_noisy_finetuning")
 COMPAS = ("--datasets", "compas", "--repeats", "1")
 SMALL = {
     "fmu_removal": [*COMPAS, "--fractions", "0.05", "--subsets", "random", "minority"],
@@ -102,6 +102,22 @@ def test_deep_audit_catches_a_missing_removal(tmp_path):
         if row["method"] == "no_removal":
             assert row["margin_shift"] > 0
     assert list((tmp_path / "run").glob("*.png"))
+
+
+@pytest.mark.slow
+def test_noisy_finetuning_keeps_its_guarantee_and_repairs(tmp_path):
+    words = ["--preset", "quick", "--clips", "0.1", "--checkpoints", "20", "--out", str(tmp_path / "run")]
+    assert call("fmu_noisy_finetuning", *words) == 0
+    table = store.read_rows(tmp_path / "run")
+    certified = [row for row in table if str(row["method"]).startswith("noisy_")]
+    assert {(row["method"], row["start"]) for row in certified} == {
+        (f"noisy_{route}", start) for route in ("output", "gradient", "model") for start in ("init", "public")
+    }
+    assert all(0.99 < row["certified_mu"] <= row["mu"] == 1 for row in certified)
+    (head,) = (row for row in table if row["method"] == "head")
+    assert head["distance"] < 0.005
+    assert {row["repair_steps"] for row in certified} == {0, 20}
+    assert list((tmp_path / "run").glob("frontier.png"))
 
 
 @pytest.mark.slow

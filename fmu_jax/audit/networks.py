@@ -72,7 +72,7 @@ def shadow_networks(
     test: Data,
     *,
     train: Callable[[Data, Array], Params],
-    methods: Mapping[str, Mapping[str, Any]],
+    methods: Mapping[str, Mapping[str, Any] | Callable[..., Params]],
     key: Array,
     pairs: int,
     share: float = 0.5,
@@ -88,7 +88,7 @@ def shadow_networks(
       train: ``train(rows, key) -> params``, pure; rows of weight zero must play no part. Compiled once for a function
         object.
       methods: by name, the options of ``remove``, hashable: ``{"last layer": {"method": "fair_newton", "only":
-        "Dense_1"}}``.
+        "Dense_1"}}``; or a function ``(params, data, forget, key) -> params``, pure, for methods that draw noise.
       key: PRNG key, required.
       pairs: number of pairs.
       share: share of the real rows that each pair is trained on, in (0, 1].
@@ -111,7 +111,7 @@ def shadow_networks(
         raise ValueError(f"the names {sorted(taken)} are taken: both are always measured")
     rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), data, planted)
     check_data(rows)
-    listed = tuple((name, tuple(sorted(options.items()))) for name, options in methods.items())
+    listed = tuple((name, how if callable(how) else tuple(sorted(how.items()))) for name, how in methods.items())
     keys, kept = jax.random.split(key, pairs), round(share * data.x.shape[0])
     return _train(objective, rows, test, keys, kept, train, listed, planted.x.shape[0], batch_size)
 
@@ -126,6 +126,7 @@ def _train(objective, rows, test, keys, kept, train, methods, count, batch_size)
 
     def pair(key):
         for_train, for_subset, for_label = jax.random.split(key, 3)
+        for_noise = jax.random.fold_in(key, 3)
         subset = jnp.where(jax.random.permutation(for_subset, n) < kept, rows.weight[:n], 0)
         upper = jax.random.bernoulli(for_label, 0.5, (count // 2,))
         member = jnp.stack([jnp.concatenate([upper, ~upper]), jnp.concatenate([~upper, upper])])
@@ -135,16 +136,20 @@ def _train(objective, rows, test, keys, kept, train, methods, count, batch_size)
 
         without = train(weighted(jnp.zeros(count, bool)), for_train)
 
-        def one(inside):
+        def one(inside, which):
             full, forget = weighted(inside), jnp.concatenate([jnp.zeros(n, bool), inside])
             trained, fine = train(full, for_train), jnp.ones((), bool)
             ends = {"retrain": (without, fine), NO_REMOVAL: (trained, fine)}
-            for name, options in methods:
+            for index, (name, options) in enumerate(methods):
+                if callable(options):
+                    own = jax.random.fold_in(jax.random.fold_in(for_noise, index), which)
+                    ends[name] = options(trained, full, forget, own), fine
+                    continue
                 removal = remove(objective, trained, full, forget, throw=False, allow_unfair=True, **dict(options))
                 ends[name] = removal.params, removal.converged
             return {name: (*judged(params), fine) for name, (params, fine) in ends.items()}
 
-        found = jax.vmap(one)(member)
+        found = jax.vmap(one)(member, jnp.arange(2, dtype=jnp.int32))
         return ShadowNetworks(
             member,
             margins={name: margins for name, (margins, _, _) in found.items()},

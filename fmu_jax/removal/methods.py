@@ -14,6 +14,7 @@ from fmu_jax.data import Data, as_data, check_data, forget_mask, without
 from fmu_jax.fitting import NotConvergedError, check_params, fit
 from fmu_jax.objective import Objective, Params, Scalar, predict_labels
 from fmu_jax.removal.descent import descent
+from fmu_jax.removal.first_order import finetune, gradient_ascent, scrub
 from fmu_jax.removal.newton import fair_newton, influence, newton
 from fmu_jax.removal.projective import projective
 from fmu_jax.removal.sharded import check_shards, predict_shards, sharded
@@ -119,6 +120,12 @@ METHODS: dict[str, Method] = {
         predict=lambda objective, params, x: predict_shards(params, x),
     ),
 }
+#: Baselines of deep unlearning that nothing certifies; ``remove`` takes them too, experiments name them themselves.
+BASELINES: dict[str, Method] = {
+    "finetune": Method(finetune, fair=True),
+    "gradient_ascent": Method(gradient_ascent, fair=True),
+    "scrub": Method(scrub, fair=True),
+}
 
 
 @jax.default_matmul_precision("highest")
@@ -142,7 +149,7 @@ def remove(
       params: the trained parameters (for ``sharded``, the ``(shards, d)`` parameters of ``fit_shards``).
       data: the rows it was trained on.
       forget: rows to remove: indices ``(k,)``, or a boolean mask ``(n,)``. An empty list is allowed.
-      method: a key of ``METHODS``.
+      method: a key of ``METHODS``, or of ``BASELINES``.
       noise: the perturbation ``b`` that ``params`` was trained with.
       only: names of the parameters to change, such as ``"Dense_1"`` for a flax model's last layer (see ``subsets``);
         the rest stays as it is, with whatever it remembers. None is all of them.
@@ -150,7 +157,8 @@ def remove(
       throw: whether to raise when the solver inside did not converge (not possible under ``jit``).
       **options: what the method's own function takes: ``steps``, ``solver``, ``damping``, ``gauss_newton``, ... for
         ``fair_newton``; ``init`` for ``retrain``, required for a model that is not linear; ``shard`` for
-        ``sharded``; ``steps``, ``step_size``, ``publish_sigma``, ``key`` for ``descent``.
+        ``sharded``; ``steps``, ``step_size``, ``publish_sigma``, ``key`` for ``descent``; ``steps``,
+        ``learning_rate`` for the baselines.
 
     Returns:
       A ``Removal``. Under ``jit`` and ``vmap`` values are not checked, and ``converged`` says what happened.
@@ -209,9 +217,10 @@ def _why(objective: Objective, method: str, update: Update) -> str:
 
 
 def _choose(objective: Objective, method: str, allow_unfair: bool, options: dict) -> Method:
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
-    chosen = METHODS[method]
+    known_methods = METHODS | BASELINES
+    if method not in known_methods:
+        raise ValueError(f"unknown method {method!r}; known: {', '.join(known_methods)}")
+    chosen = known_methods[method]
     known = [
         name
         for name in inspect.signature(chosen.run).parameters

@@ -27,6 +27,12 @@ LOOKS: dict[str, Look] = {
     "descent": Look("descent", ORANGE, "X"),
     "gauss_newton": Look("fair Newton, Gauss-Newton", BLUE, "D"),
     "last_layer": Look("fair Newton, last layer", GREEN, "^"),
+    "finetune": Look("fine-tuning", SKY, "D"),
+    "gradient_ascent": Look("gradient ascent", ORANGE, "P"),
+    "scrub": Look("SCRUB-like", PURPLE, "X"),
+    "noisy": Look("noise, certified", VERMILION, "P"),
+    "noisy_repaired": Look("noise and repair, certified", VERMILION, "*"),
+    "fake": Look("noise, fake", GREY, "D"),
     # Bounds on the residual gradient.
     "residual_norm": Look("exact residual", BLACK, "s", (0, (4.0, 2.0))),
     "row_bound": Look("row-wise bound", VERMILION, "o"),

@@ -1,0 +1,212 @@
+"""The noisy steps themselves: one compiled scan over a flat vector, for any pytree of parameters."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
+from jaxtyping import Array, Bool, Float
+
+from fmu_jax import objective as objectives
+from fmu_jax.data import Data, as_data, check_data, without
+from fmu_jax.noisy_finetuning.accounting import guarantee
+from fmu_jax.noisy_finetuning.schedule import Schedule
+from fmu_jax.objective import Objective, Params, Scalar
+from fmu_jax.privacy import check_probability
+from fmu_jax.releases.publishing import add_noise
+from fmu_jax.removal.methods import check_forget
+from fmu_jax.rounding import norm_bound
+from fmu_jax.showing import one_line
+from fmu_jax.tracing import when_concrete
+
+
+class Finetuned(NamedTuple):
+    """A model that may be published, and its guarantee.
+
+    Attributes:
+      params: the model; NaN where a trace could not raise what is refused.
+      data: what remains.
+      forgotten: ``(n,)`` bool, the rows that this call forgot.
+      mu, failure: ``noisy_finetuning.guarantee`` of the schedule; infinite and 1 where ``params`` are NaN.
+      epsilon, delta: of this model alone.
+    """
+
+    params: Any
+    data: Data
+    forgotten: Bool[Array, " n"]
+    mu: Float[Array, ""]
+    failure: Float[Array, ""]
+    epsilon: Float[Array, ""]
+    delta: Float[Array, ""]
+
+    __repr__ = one_line()
+
+
+@jax.default_matmul_precision("highest")
+def finetune(
+    objective: Objective | Callable[[Any, Data, Array], Array],
+    params: Any,
+    data: Data,
+    forget: Any,
+    *,
+    schedule: Schedule,
+    key: Array,
+    center: Any = None,
+    delta: Scalar = 1e-5,
+) -> Finetuned:
+    """Forgets rows from any model by noisy fine-tuning on what remains.
+
+    Args:
+      objective: whose mean form the steps descend, fair or not; or any ``loss(params, rows, weight) -> scalar`` of
+        rows of weight one (those of weight zero must play no part), for models that are no ``Objective``.
+      params: the trained model, a pytree of arrays of one floating type: a flax linen model's variables, the state of
+        an nnx model (``nnx.split``). It may be a model that was published before.
+      data: the rows it was trained on.
+      forget: rows to remove, indices or a mask, as for ``remove``.
+      schedule: fixed beforehand; ``noise_for`` finds its noise.
+      key: PRNG key, required; secret, and never used twice.
+      center: a pytree like ``params`` that no forgotten row had a part in, such as the initialisation or a model of
+        public rows; None is zero.
+      delta: at which ``epsilon`` is given, in (0, 1).
+
+    Returns:
+      The ``Finetuned``. It may be mapped or jitted over everything but the schedule.
+
+    Raises:
+      ValueError: parameters or a center of another structure, type or shape, or not finite; rows as for ``remove``;
+        a schedule whose guarantee is infinite, or whose noise is too small for the dtype.
+
+    Source: Koloskova et al. (2025), "Certified unlearning for neural networks".
+
+    >>> from fmu_jax import datasets
+    >>> from fmu_jax.noisy_finetuning import noise_for
+    >>> data = datasets.synthetic(200, 3, seed=0).train
+    >>> objective = Objective(l2=1e-3, fairness=1.0, predict=lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"])
+    >>> trained = {"w": jnp.ones((data.x.shape[1], 2), data.x.dtype), "v": jnp.ones(2, data.x.dtype)}
+    >>> plan = Schedule(start_clip=1.0, noise=1.0, steps=10, step_size=0.1, gradient_clip=1.0)
+    >>> plan = noise_for(plan, mu=1.0, size=10, dtype=data.x.dtype)
+    >>> model = finetune(objective, trained, data, [3, 14], schedule=plan, key=jax.random.key(0))
+    >>> round(float(model.mu), 6), float(model.data.weight.sum()) == float(data.weight.sum()) - 2
+    (1.0, True)
+    """
+    check_probability(delta=delta)
+    flat, middle, unravel = _flatten(params, center)
+    data = as_data(data)
+    mask = check_forget(data, forget)
+    remaining = without(data, mask)
+    check_data(remaining, what="what remains after the removal")
+    promise = guarantee(schedule, size=flat.size, dtype=flat.dtype)
+    if not np.isfinite(promise.mu):
+        raise ValueError(f"{schedule} guarantees nothing in {flat.dtype}: raise `noise`, or use float64")
+    loss = Partial(_mean_value, objective) if isinstance(objective, Objective) else Partial(objective)
+    numbers = (schedule.start_clip, schedule.noise, schedule.step_size)
+    numbers += (schedule.gradient_clip, schedule.decay, schedule.model_clip)
+    numbers = tuple(jnp.asarray(number, flat.dtype) for number in numbers)
+    moved, fine = _run(
+        loss, flat, middle, remaining, key, numbers, unravel=unravel, steps=int(schedule.steps),
+        batch=schedule.batch, moves=schedule.step_size > 0,
+    )  # fmt: skip
+    _check_fine(fine, schedule)
+    epsilon = promise.epsilon(delta) if delta > promise.failure else np.inf
+    return Finetuned(
+        params=unravel(jnp.where(fine, moved + middle, jnp.nan)),
+        data=remaining,
+        forgotten=mask,
+        mu=jnp.where(fine, _up(promise.mu, flat.dtype), jnp.inf),
+        failure=jnp.where(fine, _up(promise.failure, flat.dtype), 1),
+        epsilon=jnp.where(fine, _up(epsilon, flat.dtype), jnp.inf),
+        delta=jnp.asarray(delta, flat.dtype),
+    )
+
+
+def _up(number: float, dtype) -> Array:
+    near = np.asarray(number, dtype)
+    return jnp.asarray(np.nextafter(near, np.asarray(np.inf, dtype)) if float(near) < number else near)
+
+
+def _flatten(params: Any, center: Any) -> tuple[Array, Array, Any]:
+    """Trained parameters relative to the center, the center, and the way back."""
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    kinds = {leaf.dtype for leaf in leaves}
+    if len(kinds) != 1 or not jnp.issubdtype(next(iter(kinds)), jnp.floating):
+        found = ", ".join(sorted(map(str, kinds))) or "none"
+        raise ValueError(
+            f"`params` must hold arrays of one floating type, got {found}; keep counters and keys elsewhere"
+        )
+    flat, unravel = ravel_pytree(params)
+    if center is None:
+        middle = jnp.zeros_like(flat)
+    else:
+        like = [(jnp.shape(leaf), jnp.asarray(leaf).dtype) for leaf in jax.tree.leaves(center)]
+        if jax.tree.structure(center) != jax.tree.structure(params) or like != [(x.shape, x.dtype) for x in leaves]:
+            raise ValueError("`center` must be a pytree of the same structure, shapes and type as `params`")
+        middle = ravel_pytree(center)[0]
+    _check_finite(flat, "params")
+    _check_finite(middle, "center")
+    return flat - middle, middle, unravel
+
+
+@when_concrete
+def _check_finite(flat, name):
+    if not bool(jnp.all(jnp.isfinite(flat))):
+        raise ValueError(f"`{name}` holds a number that is not finite")
+
+
+@when_concrete
+def _check_fine(fine, schedule):
+    if not bool(fine):
+        raise ValueError(
+            f"noise {schedule.noise:.3g} is too small beside the parameters for their dtype; raise `noise`, lower "
+            "`start_clip`, or use float64"
+        )
+
+
+def _mean_value(objective: Objective, params: Params, rows: Data, weight: Array) -> Array:
+    rows = rows._replace(weight=weight)
+    return objectives.value(objective, params, rows) / jnp.maximum(weight.sum(), 1)
+
+
+@partial(jax.jit, static_argnames=("unravel", "steps", "batch", "moves"))
+def _run(loss, flat, middle, remaining, key, numbers, *, unravel, steps, batch, moves) -> tuple[Array, Array]:
+    """The model after all steps, relative to the center, and whether its dtype held the noise throughout."""
+    start_clip, noise, step_size, gradient_clip, decay, model_clip = numbers
+    gradient = jax.grad(lambda x, rows, weight: loss(unravel(x + middle), rows, weight).astype(flat.dtype))
+    left = remaining.weight > 0
+    count = jnp.sum(left, dtype=jnp.int32)
+    order = jnp.argsort(~left, stable=True)  # Ranks of remaining rows; forgotten ones come last and are not read.
+
+    def rows_of(key):
+        if batch is None:
+            rank = jnp.arange(left.shape[0], dtype=jnp.int32)
+            weight = (rank < count).astype(remaining.weight.dtype)
+            rank = jnp.minimum(rank, count - 1)
+        else:
+            rank = jax.random.randint(key, (batch,), 0, count, dtype=jnp.int32)
+            weight = jnp.ones(batch, remaining.weight.dtype)
+        rows = order[rank]
+        return jax.tree.map(lambda leaf: leaf[rows], remaining), weight
+
+    fixed = rows_of(None) if batch is None and moves else None
+
+    def step(x, t):
+        for_rows, for_noise = jax.random.split(jax.random.fold_in(key, t))
+        if moves:
+            rows, weight = fixed if fixed is not None else rows_of(for_rows)
+            grad = clip(gradient(x, rows, weight), gradient_clip)
+            x = clip(x - step_size * (grad + decay * x), model_clip)
+        x, _, fine = add_noise(x, for_noise, noise, None)
+        return x, fine
+
+    x, fine = jax.lax.scan(step, clip(flat, start_clip), jnp.arange(steps, dtype=jnp.int32))
+    return x, jnp.all(fine)
+
+
+def clip(vector: Float[Array, " d"], radius: Float[Array, ""]) -> Float[Array, " d"]:
+    """The vector, shortened to at most ``radius`` whatever rounding does; zero where it is not finite."""
+    size = norm_bound(vector)
+    shorter = vector * jnp.minimum(1, radius / jnp.where(size > 0, size, 1))
+    return jnp.where(jnp.isfinite(size), shorter, 0)
