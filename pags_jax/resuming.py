@@ -50,7 +50,7 @@ class Driver(NamedTuple):
 
 def start(
     task: training.Task, x: Any, *, key: jax.Array, epochs: int, folder: Path, fingerprint: Mapping[str, Any],
-    trainer: Any = training,
+    trainer: Any = training, variables: Mapping[str, Any] | None = None,
 ) -> Fit:  # fmt: skip
     """The run from its newest checkpoint if there is one, else from its beginning.
 
@@ -62,13 +62,18 @@ def start(
         folder: Of the checkpoints.
         fingerprint: What the run is; see `checkpoints.save`.
         trainer: `training`, or a module alike, such as `generative`.
+        variables: Of a trained network, to begin with; by default the key draws them.
 
     Raises:
         CheckpointError: See `checkpoints.restore`.
     """
     total = epochs * training.steps_per_epoch(task, len(x))
     table = np.zeros((total, len(trainer.Metrics._fields)), np.float32)
-    fresh = Fit(trainer.init(task, x[:1], key=key), table, np.zeros(()))
+    state = trainer.init(task, x[:1], key=key)
+    if variables is not None:
+        own = jax.tree.map(jnp.array, dict(variables))  # A step gives its state's memory away.
+        state = state._replace(params=own["params"], statistics=own.get("batch_stats", {}))
+    fresh = Fit(state, table, np.zeros(()))
     return fresh if checkpoints.latest(folder) is None else checkpoints.restore(folder, fresh, fingerprint=fingerprint)
 
 

@@ -34,7 +34,7 @@ def compiled_step(step: Callable[..., Any] | None = None) -> Callable[..., Any]:
 def fit(
     task: training.Task, hyper: Any, x: jax.Array, y: jax.Array, *, key: jax.Array, epochs: int, folder: Path,
     fingerprint: Mapping[str, Any], save_minutes: float, driver: str = "auto", label: str = "",
-    trainer: ModuleType | None = None,
+    trainer: ModuleType | None = None, variables: Mapping[str, Any] | None = None,
 ) -> tuple[Fit, float | None]:  # fmt: skip
     """Train a model, from its newest checkpoint if there is one; returns the run and the images per second.
 
@@ -44,7 +44,7 @@ def fit(
     """
     resuming, same = pags_jax.resuming, {"folder": folder, "fingerprint": fingerprint}
     trainer = trainer or pags_jax.training
-    done = resuming.start(task, x, key=key, epochs=epochs, trainer=trainer, **same)
+    done = resuming.start(task, x, key=key, epochs=epochs, trainer=trainer, variables=variables, **same)
     step, began, rates = compiled_step(trainer.step), time.perf_counter(), []
     how = resuming.Driver(
         step if is_stepwise(driver) else None, step, placement.batches, time.perf_counter, mesh.leads()

@@ -22,7 +22,7 @@ import numpy as np
 from scripts.harness import cli, names, rows, store
 from scripts.harness.experiment import Experiment, Part, Row
 from scripts.harness.lazy import jax, pags_jax
-from scripts.pags import accuracy, fit
+from scripts.pags import accuracy, fit, measuring
 from scripts.pags.strengths import Strengths
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _ARCHITECTURE = ("activation", "stem", "width", "dtype")
 _HYPER = ("epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip")
-_HOW = (*store.RUN_FIELDS, "folder", "driver", "save_minutes")
+_HOW = (*store.RUN_FIELDS, "folder", "driver", "save_minutes", "start")
 """Fields of a configuration that change nothing of a model."""
 
 
@@ -50,7 +50,7 @@ class Config(cli.Common):
         "cifar10": {
             "dataset": "cifar10", "model": "resnet14", "activation": "softplus", "stem": 2, "width": 0.5,
             "loss": ("cross_entropy", "gradient_norm", "adversarial", "randomized_smoothing", "smoothness"),
-            "epochs": 5, "schedule": "linear", "learning_rate": 0.1, "steps": 3, "validation": 0.04,
+            "epochs": 1, "schedule": "linear", "learning_rate": 0.05, "steps": 3, "validation": 0.04,
             "attack_eps": (0.25, 0.5, 1.0), "attack_rows": 200,
         },
     }  # fmt: skip
@@ -72,6 +72,8 @@ class Config(cli.Common):
     """Multiplies the numbers of channels."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What layers compute in; parameters stay float32."""
+    start: Path | None = None
+    """Model file of this architecture that every model starts from; by default parameters are drawn."""
     loss: tuple[names.Loss, ...] = get_args(names.Loss)
     """Losses to train with."""
     strengths: Strengths = ()
@@ -153,7 +155,7 @@ def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
         done, images_per_s = fit.fit(
             task, hyper, *split.train, key=for_training, epochs=config.epochs, folder=folder_of(config, unit),
             fingerprint=rows.flatten(config, without=store.RUN_FIELDS) | unit, save_minutes=config.save_minutes,
-            driver=config.driver, label=name,
+            driver=config.driver, label=name, variables=variables_of(config, task.model),
         )  # fmt: skip
         training.check_all_finite(done.state)
     except FloatingPointError as error:
@@ -161,7 +163,7 @@ def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
         return [row | {"failure": str(error)}]
     statistics = {"batch_stats": done.state.statistics} if done.state.statistics else {}
     variables = {"params": done.state.params, **statistics}
-    about = {"config": rows.flatten(config, without=_HOW) | unit}
+    about = {"config": rows.flatten(config, without=_HOW) | unit} | inputs(config)
     weights = config.out / "models" / f"{name}.safetensors"
     pags_jax.models.save(weights, task.model, variables, about, image_shape=data.train_x.shape[1:])
     parts = {"validation": split.validation, "test": split.test}
@@ -171,6 +173,25 @@ def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
     row |= accuracy.columns(config, task.model, variables, parts, key=for_attacks)
     row |= {"epoch_loss": epochs[:, 0].tolist(), "train_s": float(done.train_s), "images_per_s": images_per_s}
     return [row | {"weights": str(weights.relative_to(config.out))}]
+
+
+def variables_of(config: Config, model: Any) -> dict[str, Any] | None:
+    """What training starts from, if a file says.
+
+    Raises:
+        ValueError: The file holds a network of another architecture.
+    """
+    if config.start is None:
+        return None
+    stored, variables, _ = pags_jax.models.load(config.start, kind="classifier")
+    if stored != model:
+        raise ValueError(f"--start: {config.start} holds {stored}, and the flags ask for {model}")
+    return variables
+
+
+def inputs(config: Config) -> dict[str, str]:
+    """Digest of the file that training starts from."""
+    return {} if config.start is None else {"start_sha256": measuring.digest_of([config.start])}
 
 
 def folder_of(config: Config, unit: dict[str, Any]) -> Path:
@@ -222,11 +243,15 @@ BESIDE = {
     "dataset": "distractor", "loss": ("cross_entropy", "gradient_norm", "adversarial"), "strengths": (1.0,),
     "attack_eps": (0.5,),
 }  # fmt: skip
+#: Of CIFAR-10 one model is trained from its beginning, and the sweep goes on from it.
+UNDEFENDED = {"loss": ("cross_entropy",), "epochs": 5, "learning_rate": 0.1}
+FROM = ("pags_undefended", "models/dataset=cifar10,model=resnet14,loss=cross_entropy,strength=0.0,seed=0.safetensors")
 EXPERIMENT = Experiment(
-    "pags_train", Config, rows_of, plan, setup=images_of, finished=finished, draw=draw,
+    "pags_train", Config, rows_of, plan, setup=images_of, inputs=inputs, finished=finished, draw=draw,
     heading="Robust models: accuracy under attack", section=accuracy.section, claims=accuracy.claims,
     parts=(
-        Part(SWEEP | {"cifar10": {}}, seeds="sweeps"),
+        Part({"cifar10": UNDEFENDED}, FROM[0]),
+        Part(SWEEP | {"cifar10": {}}, seeds="sweeps", files={"start": FROM}),
         Part({preset: values | BESIDE for preset, values in SWEEP.items()}, "pags_distractor_train", seeds="sweeps"),
     ),
 )  # fmt: skip

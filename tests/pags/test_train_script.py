@@ -78,6 +78,7 @@ def test_bad_flags_are_refused(words, said, capsys):
         (["--train-rows", "10"], "batch of 16"),
         (["--model", "lenet", "--stem", "7"], "stem"),
         (["--dataset", "cifar10", "--folder", "nowhere"], "nowhere"),
+        (["--start", "nowhere.safetensors"], "nowhere.safetensors"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(words, said, tmp_path, capsys, request):
@@ -302,6 +303,20 @@ def test_drivers_agree_and_bfloat16_computes(data, tmp_path):
     np.testing.assert_allclose(losses_of["scan", "float32"], plain, rtol=1e-4)
     np.testing.assert_allclose(losses_of["steps", "bfloat16"], plain, rtol=0.05)
     assert not np.array_equal(losses_of["steps", "bfloat16"], plain)
+
+
+def test_a_sweep_goes_on_from_a_model(data, tmp_path, capsys):
+    """At a rate that rounds to nothing the model stays what it was; another architecture is refused by name."""
+    words = [*SMALL, "--loss", "cross_entropy", "--width", "0.25", "--weight-decay", "0"]
+    assert call(*words, "--out", str(tmp_path / "first")) == 0
+    (first,) = (tmp_path / "first" / "models").iterdir()
+    go_on = [*words, "--start", str(first), "--learning-rate", "1e-30"]
+    assert call(*go_on, "--out", str(tmp_path / "second")) == 0
+    (second,) = (tmp_path / "second" / "models").iterdir()
+    before, after = (models.load(path).variables["params"] for path in (first, second))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert call(*go_on, "--width", "0.5", "--out", str(tmp_path / "third")) == 1
+    assert f"--start: {first} holds" in capsys.readouterr().err
 
 
 def test_a_fit_whose_training_is_over_only_comes_back(data, tmp_path):
