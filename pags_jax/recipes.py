@@ -32,10 +32,10 @@ class Recipe(NamedTuple):
     """What to train a loss with.
 
     Attributes:
-        own: Six strengths from weak to excessive, for LeNet on Fashion-MNIST.
-        photographs: For `COLOUR_PHOTOGRAPHS`, those first that a sweep can least do without if it is cut short.
-        reference: The paper's sweep, in the reference's constants.
-        gentle_above: The reference's constant above which its learning rate falls in proportion.
+      own: six strengths from weak to excessive, for LeNet on Fashion-MNIST.
+      photographs: for `COLOUR_PHOTOGRAPHS`, those first that a sweep can least do without if it is cut short.
+      reference: the paper's sweep, in the reference's constants.
+      gentle_above: the reference's constant above which its learning rate falls in proportion.
     """
 
     own: tuple[float, ...]
@@ -103,11 +103,11 @@ def strength_and_rate(
     """What the loss is called with, and the learning rate that goes with it: the reference's falls with the strength.
 
     Args:
-        loss: Its name.
-        strength: As the user says it.
-        unit: "own", or "reference" if it is a constant of the reference.
-        batch_size: Images in a step.
-        learning_rate: For small strengths.
+      loss: its name.
+      strength: as the user says it.
+      unit: "own", or "reference" if it is a constant of the reference.
+      batch_size: images in a step.
+      learning_rate: for small strengths.
 
     >>> strength_and_rate("gradient_norm", 1.0, unit="reference", batch_size=100, learning_rate=0.025)
     (10.0, 0.00025)
@@ -123,11 +123,11 @@ def loss_function(loss: Loss, *, steps: int, unit: str, unroll: bool, norm: Norm
     """A loss as `pags_jax.training.Task` takes it; make it once, since each is compiled anew.
 
     Args:
-        loss: Its name.
-        steps: Of the attack, in adversarial training.
-        unit: In the reference's, attacks share one ball among the batch.
-        unroll: Write out the attack's steps instead of looping.
-        norm: Of the attack's ball.
+      loss: its name.
+      steps: of the attack, in adversarial training.
+      unit: in the reference's, attacks share one ball among the batch.
+      unroll: write out the attack's steps instead of looping.
+      norm: of the attack's ball.
     """
     if loss != "adversarial":
         return losses.LOSSES[loss]
@@ -164,17 +164,17 @@ def hyper(
     """What varies over a sweep, as arrays, so that nothing is compiled again.
 
     Args:
-        loss: Its name.
-        strength: As the user says it.
-        epochs: In all.
-        steps_per_epoch: See `training.steps_per_epoch`.
-        batch_size: Images in a step.
-        unit: Of the strength; in the reference's the rate falls with it.
-        learning_rate: The highest.
-        schedule: The rate drops tenfold after 75 % and 87.5 % of the epochs, or rises for a fifth of the steps and then
-            falls to zero, linearly.
-        weight_decay: Of all parameters.
-        clip: Longest gradient; None for no limit.
+      loss: its name.
+      strength: as the user says it.
+      epochs: in all.
+      steps_per_epoch: see `training.steps_per_epoch`.
+      batch_size: images in a step.
+      unit: of the strength; in the reference's the rate falls with it.
+      learning_rate: the highest.
+      schedule: the rate drops tenfold after 75 % and 87.5 % of the epochs, or rises for a fifth of the steps and then
+        falls to zero, linearly.
+      weight_decay: of all parameters.
+      clip: longest gradient; None for no limit.
 
     >>> made = hyper("adversarial", 1.0, epochs=8, steps_per_epoch=10, batch_size=64, schedule="linear")
     >>> float(made.strength), float(made.warm_up), float(made.total_steps)
@@ -206,10 +206,10 @@ def hold_out(data: Images, share: float, *, seed: int, train_rows: int | None = 
     """Hold out a share of the training images, drawn by the seed, and move what is used to the device.
 
     Args:
-        data: An image set.
-        share: To hold out; one image at least.
-        seed: Of the draw.
-        train_rows: Train on so many of the others; by default on all.
+      data: an image set.
+      share: to hold out; one image at least.
+      seed: of the draw.
+      train_rows: train on so many of the others; by default on all.
     """
     order = np.random.default_rng(seed).permutation(len(data.train_y))
     held_out = max(1, round(share * len(order)))

@@ -34,11 +34,11 @@ def check(config: Any) -> None:
     """Check every field of a configuration against its range, also when it was made in Python.
 
     Args:
-        config: A dataclass instance.
+      config: a dataclass instance.
 
     Raises:
-        ValueError: If a number is outside its range, or a list is empty whose default is not; the message names flag,
-            range and value.
+      ValueError: if a number is outside its range, or a list is empty whose default is not; the message names flag,
+        range and value.
     """
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
@@ -64,19 +64,19 @@ def run_command(
     """Run a program whose first word names one of several commands, and turn a user's errors into one line.
 
     Args:
-        commands: By name, the command's configuration (a frozen dataclass derived from `Base`, whose fields without a
-            default are required) and what does its work.
-        description: What ``--help`` says of the program.
-        prog: Its name there; by default what it was started as.
-        argv: The words after the program's name; by default those of this process.
+      commands: by name, the command's configuration (a frozen dataclass derived from `Base`, whose fields without a
+        default are required) and what does its work.
+      description: what ``--help`` says of the program.
+      prog: its name there; by default what it was started as.
+      argv: the words after the program's name; by default those of this process.
 
     Returns:
-        The exit status: 0; 1 after an error (ValueError or OSError, shown as ``error: ...`` on standard error; other
-        exceptions are bugs and keep their traceback); 130 after an interrupt.
+      The exit status: 0; 1 after an error (ValueError or OSError, shown as ``error: ...`` on standard error; other
+      exceptions are bugs and keep their traceback); 130 after an interrupt.
 
     Raises:
-        SystemExit: With status 2 and a message on standard error if the words are no valid command line, or with
-            status 0 after ``--help``.
+      SystemExit: with status 2 and a message on standard error if the words are no valid command line, or with
+        status 0 after ``--help``.
     """
     kinds = [
         Annotated[config_type, tyro.conf.subcommand(name, prefix_name=False)]
@@ -112,7 +112,7 @@ def checked(config: ConfigT) -> ConfigT:
     """The configuration, if every field is within its range.
 
     Raises:
-        SystemExit: With status 2 and a message on standard error, if one is not.
+      SystemExit: with status 2 and a message on standard error, if one is not.
     """
     try:
         check(config)
