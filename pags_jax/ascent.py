@@ -171,6 +171,8 @@ def _check(apply_fn, x, y, targets, *, loss, key, start, steps, restarts) -> Non
     check_counts(steps=steps, restarts=restarts)
     if start is None and key is None:
         raise ValueError("give a `key` for the random start, or a `start`")
+    if start is None and not isinstance(key, jax.Array | np.ndarray):
+        raise ValueError(f"`key` must be a key such as `jax.random.key(0)`, got {key!r}")
     if start is not None and jnp.shape(start) != x.shape:
         raise ValueError(f"`start` must have the shape {x.shape} of `x`, got {jnp.shape(start)}")
     if start is not None and not is_traced(start) and not np.all(np.isfinite(start)):

@@ -88,6 +88,11 @@ def check_labels(y: Any, x: Any) -> None:
     """Raises ValueError unless ``y`` holds one class number >= 0 for each image."""
     y = check_array("labels", y, "integers", jnp.integer)
     if y.shape != jnp.shape(x)[:1]:
+        if y.ndim == 0:
+            raise ValueError(
+                f"expected a batch of images and their labels, got one label and the shape {jnp.shape(x)}; "
+                "give an image alone as `x[None]`, its label as `y[None]` or `[y]`"
+            )
         raise ValueError(f"expected {jnp.shape(x)[0]} labels, one for each image, got the shape {y.shape}")
     if not is_traced(y) and np.min(np.asarray(y), initial=0) < 0:
         raise ValueError(f"labels must be at least 0, got {np.min(np.asarray(y))}")

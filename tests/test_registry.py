@@ -37,7 +37,7 @@ def test_names_are_those_of_the_packages_registries():
 
     assert set(get_args(names.Penalty)) == set(penalties.PENALTIES)
     assert {*get_args(names.DataSet), "synthetic"} == set(fmu_jax.datasets.GROUPS)
-    assert get_args(names.Loss) == tuple(recipes.RECIPES)
+    assert get_args(names.Loss) == get_args(recipes.Loss) == tuple(recipes.RECIPES)
     assert set(get_args(names.Loss)) == set(losses.LOSSES)
     assert set(get_args(names.Images)) == set(datasets.NAMES)
     assert set(get_args(names.Model)) == set(models.NAMES)

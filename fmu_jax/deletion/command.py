@@ -80,9 +80,28 @@ def show_training(config: Train, done: "Trained") -> None:
     print("  releases planned   noise   accuracy of a release   (requests can be batched: fewer releases, less noise)")
     for number, (scale, accuracy) in done.series.items():
         print(f"  {number:>16}   {scale:<7.2g} {accuracy:.4f}")
+    if done.cost_of_noise > NOTICEABLE:
+        print(f"warning: {_too_noisy(done)}")
     print(f"store: {config.store} (readable by you only; publish nothing of it but model.json and certificates)")
     print(f"note: {config.csv} and its copies still hold everybody; delete people there too")
     print("note: encoding and scaling of the features were computed with everybody and stay; train anew to renew them")
+
+
+def _too_noisy(done: "Trained") -> str:
+    """What the noise costs, and what costs less at the same guarantee."""
+    settings = done.settings
+    enough = [number for number, (_, accuracy) in done.series.items() if done.accuracy - accuracy <= NOTICEABLE]
+    fewer = [f"fewer releases: --releases {max(enough)}"] if enough else []  # More releases cost more.
+    ways = [
+        f"a larger --l2, such as {10 * settings.l2:.2g} or {100 * settings.l2:.2g}, with which unlearning stays nearer "
+        "to retraining",
+        f"a smaller --admitted, such as {settings.admitted / 1000:.1g}, with which more requests retrain the model",
+        *fewer,
+    ]
+    return (
+        f"with {settings.releases} releases planned, the noise takes {done.cost_of_noise:.2f} of the accuracy from the "
+        f"first deletion on. The same guarantee costs less with {'; or '.join(ways)}. Train anew, into another --store"
+    )
 
 
 def delete(config: Delete) -> None:
@@ -176,6 +195,8 @@ def verify(config: Verify) -> None:
 COMMANDS = {"train": (Train, train), "delete": (Delete, delete), "report": (Report, report), "verify": (Verify, verify)}
 UNWRITTEN = 3
 """Exit status of a request that is done, and must not be repeated, though not all its files could be written."""
+NOTICEABLE = 0.02
+"""Accuracy that noise may take before `train` warns; an average over draws, of the same held-out people."""
 DESCRIPTION = "A fair model that forgets people on request, with a certificate for each request."
 
 

@@ -27,7 +27,7 @@ class Train(Base):
     id: str
     """Column of the identifiers: text or whole numbers, one for each person, exact (007 is not 7)."""
     label: str
-    """Column to predict."""
+    """Column to predict; of two values, unless --positive says which count as 1."""
     group: tuple[str, ...]
     """Column of the protected attribute, each of whose values is a group; of several columns, each combination of their
     values that occurs. They stay features."""
@@ -70,7 +70,7 @@ class Train(Base):
     penalty: PenaltyName = "equalized_odds"
     """Which gap between the groups is penalised."""
     l2: ranges.Positive = 1e-4
-    """Ridge strength per person."""
+    """Ridge strength per person. The larger, the nearer unlearning stays to retraining, and the less noise is needed."""
     epsilon: ranges.Positive | None = None
     """What the planned series of releases may cost together, at --delta; 1 if neither this nor --mu is given."""
     mu: ranges.Positive | None = None

@@ -31,7 +31,7 @@ def read_ids(path: Path, encoding: str = "utf-8") -> list[str]:
     try:
         lines = path.read_text(encoding=encoding).removeprefix("\ufeff").split("\n")
     except FileNotFoundError:
-        raise FileNotFoundError(f"--ids: there is no file {path}") from None
+        raise FileNotFoundError(f"--ids: there is no file {path}; it is a text file that holds one id a line") from None
     except LookupError as error:
         raise ValueError(f"--encoding {encoding}: {error}") from None
     except UnicodeError as error:

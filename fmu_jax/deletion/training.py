@@ -41,6 +41,11 @@ class Trained(NamedTuple):
     secret_noise_accuracy: float
     series: dict[int, tuple[float, float]]
 
+    @property
+    def cost_of_noise(self) -> float:
+        """How much accuracy the noise of a release takes on average, at as many releases as are planned."""
+        return self.accuracy - self.series[self.settings.releases][1]
+
 
 @model.in_float64
 def train(

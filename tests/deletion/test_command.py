@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 import fmu_jax
 from fmu_jax.deletion import __main__ as entry
 from fmu_jax.deletion import command as fmu_delete
-from fmu_jax.deletion import exports, ledger, requests
+from fmu_jax.deletion import exports, ledger, requests, training
+from fmu_jax.deletion.flags import Train
 from tests.deletion import tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +105,7 @@ def test_bad_input_is_one_line(tmp_path, store, capsys):
         (["delete", "--store", str(tmp_path), "--ids", str(ids)], "there is no store in"),
         (["delete", "--store", str(store), "--ids", str(ids)], "unknown: 'nobody'"),
         (["delete", "--store", str(store), "--ids", str(tmp_path / "empty.txt")], "holds no id"),
-        (["delete", "--store", str(store), "--ids", str(tmp_path / "none.txt")], "none.txt"),
+        (["delete", "--store", str(store), "--ids", str(tmp_path / "none.txt")], "none.txt; it is a text file"),
         (["report", "--store", str(tmp_path / "none")], "there is no store in"),
         (["verify", "--store", str(tmp_path / "none")], "there is no store in"),
     ):
@@ -115,6 +117,30 @@ def test_bad_input_is_one_line(tmp_path, store, capsys):
         assert streams.out == ""
     assert not (tmp_path / "new").exists()
     assert (tmp_path / "taken" / "notes.txt").read_text() == "mine"
+
+
+def told_of_noise(capsys, **series):
+    """What training says of a table that is right for 0.75 of the people without noise; ``releases_9=0.6`` with it."""
+    settings = types.SimpleNamespace(
+        train_rows=80, test_rows=20, label_name="paid", label_values=("no", "yes"), group_name="sex", scale=1.0, mu=0.3,
+        group_values=("man", "woman"), feature_names=("age",), admitted=2.0, releases=100, l2=1e-4,
+    )  # fmt: skip
+    found = {int(name.removeprefix("releases_")): (1.0, accuracy) for name, accuracy in series.items()}
+    done = training.Trained(settings, 0, 1, 1.5, 0.75, 0.75, found)
+    config = Train(csv=Path("a.csv"), id="id", label="paid", group=("sex",), store=Path("model"))
+    fmu_delete.show_training(config, done)
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+
+
+def test_noise_that_takes_the_accuracy_is_told_with_what_takes_less(capsys):
+    assert told_of_noise(capsys, releases_1=0.75, releases_100=0.74) == []
+    (said,) = told_of_noise(capsys, releases_1=0.75, releases_10=0.74, releases_100=0.5)
+    assert "with 100 releases planned, the noise takes 0.25 of the accuracy" in said
+    assert "--l2, such as 0.001 or 0.01" in said
+    assert "--admitted, such as 0.002" in said
+    assert "--releases 10." in said
+    (said,) = told_of_noise(capsys, releases_1=0.6, releases_100=0.5)
+    assert "fewer releases" not in said  # One would be too noisy, too.
 
 
 @pytest.mark.parametrize("ending", ["csv.gz", "parquet"])

@@ -184,6 +184,7 @@ def test_the_plan_sets_the_noise(tmp_path):
     scales = np.array([scale for scale, _ in done.series.values()])
     assert list(done.series) == sorted({*planning.SERIES, 9})
     np.testing.assert_allclose(scales / scales[0], np.sqrt(list(done.series)), rtol=1e-9)
+    assert done.cost_of_noise == done.accuracy - done.series[9][1]
     assert done.accuracy > 0.6
     assert 0.3 < done.secret_noise_accuracy <= 1
 

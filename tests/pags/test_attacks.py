@@ -396,6 +396,7 @@ def test_radii_and_step_sizes_share_what_is_compiled():
         ({"scope": "image"}, "unknown scope 'image'; known: example, batch"),
         ({"scope": "batch", "eps_l2": None, "eps_linf": 1.0}, "defined for one `eps_l2`"),
         ({"key": None}, "give a `key` for the random start"),
+        ({"key": 0}, r"`key` must be a key such as `jax.random.key\(0\)`, got 0"),
         ({"start": jnp.zeros((2, 4))}, r"`start` must have the shape \(2, 3\) of `x`, got \(2, 4\)"),
         ({"start": jnp.full((2, 3), jnp.nan)}, "`start` holds NaN"),
         ({"targets": jnp.array([1, 1])}, "`targets` must be other classes than the labels, row 1 has 1 for both"),

@@ -91,6 +91,7 @@ def test_numpys_float64_images_are_used_without_a_word():
         ([0.0, 1.0], r"labels must be integers, got float64"),
         ([[0], [1, 2]], r"labels must be an array of integers, got \[\[0\], \[1, 2\]\]"),
         (None, r"labels must be integers, got object"),
+        (1, r"got one label and the shape \(2, 3\); give an image alone as `x\[None\]`"),
         ([0, 1, 2], r"expected 2 labels, one for each image, got the shape \(3,\)"),
     ],
 )
