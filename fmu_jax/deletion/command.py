@@ -93,9 +93,9 @@ def _too_noisy(done: "Trained") -> str:
     enough = [number for number, (_, accuracy) in done.series.items() if done.accuracy - accuracy <= NOTICEABLE]
     fewer = [f"fewer releases: --releases {max(enough)}"] if enough else []  # More releases cost more.
     ways = [
-        f"a larger --l2, such as {10 * settings.l2:.2g} or {100 * settings.l2:.2g}, with which unlearning stays nearer "
-        "to retraining",
         f"a smaller --admitted, such as {settings.admitted / 1000:.1g}, with which more requests retrain the model",
+        f"a larger --l2, such as {10 * settings.l2:.2g}, with which unlearning stays nearer to retraining (but the "
+        "accuracy without noise may fall)",
         *fewer,
     ]
     return (

@@ -70,7 +70,7 @@ class Train(Base):
     penalty: PenaltyName = "equalized_odds"
     """Which gap between the groups is penalised."""
     l2: ranges.Positive = 1e-4
-    """Ridge strength per person. The larger, the nearer unlearning stays to retraining, and the less noise is needed."""
+    """Ridge strength per person. A larger one keeps unlearning nearer to retraining, so that less noise is needed."""
     epsilon: ranges.Positive | None = None
     """What the planned series of releases may cost together, at --delta; 1 if neither this nor --mu is given."""
     mu: ranges.Positive | None = None

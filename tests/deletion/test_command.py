@@ -136,7 +136,7 @@ def test_noise_that_takes_the_accuracy_is_told_with_what_takes_less(capsys):
     assert told_of_noise(capsys, releases_1=0.75, releases_100=0.74) == []
     (said,) = told_of_noise(capsys, releases_1=0.75, releases_10=0.74, releases_100=0.5)
     assert "with 100 releases planned, the noise takes 0.25 of the accuracy" in said
-    assert "--l2, such as 0.001 or 0.01" in said
+    assert "--l2, such as 0.001," in said
     assert "--admitted, such as 0.002" in said
     assert "--releases 10." in said
     (said,) = told_of_noise(capsys, releases_1=0.6, releases_100=0.5)
