@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_bad_input_is_one_line(tmp_path, store, capsys):
 
 def told_of_noise(capsys, **series):
     """What training says of a table that is right for 0.75 of the people without noise; ``releases_9=0.6`` with it."""
-    settings = types.SimpleNamespace(
+    settings: Any = types.SimpleNamespace(
         train_rows=80, test_rows=20, label_name="paid", label_values=("no", "yes"), group_name="sex", scale=1.0, mu=0.3,
         group_values=("man", "woman"), feature_names=("age",), admitted=2.0, releases=100, l2=1e-4,
     )  # fmt: skip
