@@ -177,11 +177,11 @@ def update(state: TrainState, gradients: Any, hyper: Hyper) -> TrainState:
     rate, steps = learning_rate(hyper, state.step), (state.step + 1).astype(jnp.float32)
     first = optax.tree.update_moment(gradients, state.first, ADAM[0], 1)
     second = optax.tree.update_moment(gradients, state.second, ADAM[1], 2)
-    seen, seen_squared = (_total(decay, steps) for decay in ADAM)
+    first_total, second_total = (_total(decay, steps) for decay in ADAM)
     share = _total(hyper.decay, 1.0) / _total(hyper.decay, steps)
 
     def moved(p, m, v):
-        m, v = m / seen.astype(p.dtype), v / seen_squared.astype(p.dtype)
+        m, v = m / first_total.astype(p.dtype), v / second_total.astype(p.dtype)
         return p - rate.astype(p.dtype) * m / (jnp.sqrt(v) + 1e-8)
 
     params = jax.tree.map(moved, state.params, first, second)

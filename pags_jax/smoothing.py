@@ -96,7 +96,7 @@ def class_counts(
     check_classifier(apply_fn, x)
     sigma, dtype = jnp.asarray(sigma, wide(x.dtype)), wide(x.dtype)
 
-    def said(numbers):
+    def counts_of(numbers):
         def noisy(number):
             noise = jax.random.normal(jax.random.fold_in(key, number), x.shape, dtype)
             return (x.astype(dtype) + sigma * noise).astype(x.dtype)
@@ -106,10 +106,10 @@ def class_counts(
 
     whole = samples // draws_at_once * draws_at_once
     numbers = jnp.arange(samples, dtype=jnp.uint32)
-    start = jnp.zeros(jax.eval_shape(said, numbers[:1]).shape, jnp.int32)
+    start = jnp.zeros(jax.eval_shape(counts_of, numbers[:1]).shape, jnp.int32)
     steps = numbers[:whole].reshape(-1, draws_at_once)
-    total = jax.lax.scan(lambda total, some: (total + said(some), None), start, steps)[0]
-    return total if whole == samples else total + said(numbers[whole:])
+    total = jax.lax.scan(lambda total, some: (total + counts_of(some), None), start, steps)[0]
+    return total if whole == samples else total + counts_of(numbers[whole:])
 
 
 def certify(

@@ -85,8 +85,8 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     order = np.random.default_rng([seed, 5]).permutation(n)
     known, forget = np.split(order, [round(config.public * n)])
     forget = np.sort(forget[: round(config.forgotten * n)])
-    seen = np.isin(np.arange(n), known).astype(train.x.dtype)
-    public = repaired(config, objective, init, train._replace(weight=jnp.asarray(seen)), config.train_steps)
+    is_public = np.isin(np.arange(n), known).astype(train.x.dtype)
+    public = repaired(config, objective, init, train._replace(weight=jnp.asarray(is_public)), config.train_steps)
     whole = repaired(config, objective, init, train, config.train_steps)
     left = train._replace(weight=train.weight.at[forget].set(0))
     starts: list[tuple[Row, Any]] = [({"method": "finetune", "start": "trained"}, whole)]

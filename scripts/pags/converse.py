@@ -109,13 +109,13 @@ def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
         model, variables, _ = pags_jax.models.load(config.trained / row["weights"], kind="classifier")
     data, apply_fn = ready.sample.data, pags_jax.models.evaluator(model, variables)
     x, y = ready.sample.x, ready.sample.y
-    seen = {"few": (jnp.asarray(jnp.rint(255 * x), jnp.uint8), y)}
+    few = {"few": (jnp.asarray(jnp.rint(255 * x), jnp.uint8), y)}
     whole = {"test": (jnp.asarray(data.test_x), jnp.asarray(data.test_y))}
     how = Attacked((config.eps,), config.steps)
     key = jax.random.key(config.seed)
     clean = accuracy.columns(how._replace(attack_eps=()), model, variables, whole, key=key)["test_accuracy"]
     attacked = {
-        attack: accuracy.columns(how._replace(attack=attack), model, variables, seen, key=key)
+        attack: accuracy.columns(how._replace(attack=attack), model, variables, few, key=key)
         for attack in ("pgd", "ensemble")
     }
     denoise, sigma = pags_jax.scores.denoiser(*ready.network, y), jnp.float32(config.sigma_pm1)

@@ -135,21 +135,21 @@ def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]
     basis = _enlarged(ready.tangents(small, [key for key, _ in keys]), size=config.size)
     noise = jnp.stack([jax.random.normal(key, x.shape[1:], x.dtype) for _, key in keys])[None]
     weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
-    table, kept = [], {}
+    table, by_name = [], {}
     gradient_of = compiling.jitted(pags_jax.gradients.input_gradients, "target")
     deviations = compiling.jitted(pags_jax.robustness.manifold_robustness)
     for name, apply_fn in ready.classifiers.items():
         gradient = gradient_of(apply_fn, x, y, target=config.target)
-        seen = _resized(gradient, size=config.score_size, antialias=config.antialias)
-        cosine, similarity = _compare(seen, score, weights)
+        resized = _resized(gradient, size=config.score_size, antialias=config.antialias)
+        cosine, similarity = _compare(resized, score, weights)
         share = _share(gradient, basis)
         on, off = deviations(apply_fn, x, basis, noise=noise, eps_l2=jnp.float32(config.eps))
         found = (_right(apply_fn, x, y).astype(x.dtype), on, off, share, cosine, similarity)
         values: Row = dict(zip(MEASURES, map(np.asarray, placement.on_host(found)), strict=True))
-        kept[name] = values
+        by_name[name] = values
         rank = float(pags_jax.manifold.rank(basis).mean())
         table.append({"classifier": name, "rank": rank, "images": len(x)} | measuring.means_of({**values}))
-    stacked = {name: np.stack([values[name] for values in kept.values()]) for name in MEASURES}
+    stacked = {name: np.stack([values[name] for values in by_name.values()]) for name in MEASURES}
     stacked["image"] = np.array([f"{path.parent.name}/{path.name}" for path in part.paths])
     measuring.save_arrays(config.out / "values" / f"{store.unit_name({'batch': batch, 'seed': seed})}.npz", stacked)
     return table
