@@ -199,6 +199,6 @@ def complete_rows(
     if not keep.any():
         raise ValueError(
             f"every row of {source} has a missing or infinite value ({found} of {len(table)} rows); leave a column out "
-            f"with drop=(column, ...){kept}"
+            f"with drop=(column, ...){explanation}"
         )
     return keep

@@ -110,7 +110,7 @@ def check_release(evidence: Evidence) -> str:
     low, high = (float(scipy.special.chdtri(d, tail)) for tail in (1 - _UNLIKELY, _UNLIKELY))
     size_found = f"the noise of the release has size {np.sqrt(size / d):.3g} where 1 is due"
     agree(low <= size <= high, f"{size_found}: it is not of the stated scale")
-    return f"release {number}: {said}"
+    return f"release {number}: {size_found}"
 
 
 def check_measures(evidence: Evidence) -> str:
