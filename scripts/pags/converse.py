@@ -1,10 +1,10 @@
-"""The converse: are models robust whose gradients were trained to look like scores? Beside those of a sweep.
+"""The converse: are models robust whose gradients were trained to look like scores? A sweep's models are beside them.
 
     python -m scripts.pags.converse --trained runs/pags_train --out runs/pags_converse
 
 Ganz, Kawar and Elad (2023); see `pags_jax.losses.score_alignment`. Models are trained as those of the sweep were, with
-that loss, and attacked like the best of each of the sweep's losses: by PGD, and by that with APGD-CE and APGD-T. A row
-for each model, with the cosine of its gradient and the score.
+that loss, and attacked like the best model of each of the sweep's losses: by PGD alone, and by PGD with APGD-CE and
+APGD-T. There is a row for each model, with the cosine of its gradient and the score.
 """
 
 from __future__ import annotations
@@ -43,17 +43,15 @@ class Config(manifolds.ManifoldConfig):
     sigma_pm1: cli.Positive = 0.5
     """Noise level of the score, for images in [-1, 1]."""
     images: cli.Count = 100
-    """Test images that are attacked, and whose gradients are compared."""
+    """Number of test images that are attacked, and whose gradients are compared."""
     eps: cli.Positive = 1.0
     """L2 radius of the attacks, for pixels in [0, 1]."""
     steps: cli.Count = 10
-    """Steps of each attack."""
+    """Number of steps of each attack."""
 
 
 class Ready(NamedTuple):
-    """What all models meet: the configuration that they are trained by, images, the denoiser's network, and
-    the loss.
-    """
+    """What all models share: the configuration of their training, the images, the denoiser's network, and the loss."""
 
     how: Any
     sample: measuring.Sample
@@ -171,7 +169,7 @@ def label_of(row: Row) -> str:
 
 
 def draw(config: Config, table: list[Row]) -> None:
-    """Draw accuracy, clean and attacked, against the cosine of gradient and score, a marker a model."""
+    """Draw accuracy, clean and attacked, against the cosine of gradient and score; each marker is one model."""
     made, axes = plot.figure(1, 2, titles=("As they are", f"Under APGD, radius {config.eps:g}"), share_y=True)
     for panel, column in zip(axes[0], ("test_accuracy", "ensemble"), strict=True):
         for row in (row for row in table if row["failure"] is None):

@@ -3,7 +3,7 @@
     python -m scripts.pags.robustness --trained runs/pags_train --out runs/pags_robustness
 
 Srinivas et al. (2023), the models of section 5: how far a step of a given length, along the data manifold or off it,
-moves the class probabilities. One row for each model and length, with the values of all images in ``values/``.
+moves the class probabilities. There is one row for each model and length, with the values of all images in ``values/``.
 ``noise.npz`` keeps a few images and their two noises.
 """
 
@@ -36,13 +36,13 @@ class Config(manifolds.ManifoldConfig):
     eps: tuple[cli.Positive, ...] = REFERENCE_EPS
     """Lengths (L2) of the steps, for images in [0, 1]; by default the paper's twenty."""
     draws: cli.Count = 2
-    """Noises an image; their mean is taken."""
+    """Number of noise draws for each image, whose mean is taken."""
     shown: cli.Count = 4
-    """Images in noise.npz."""
+    """Number of images in noise.npz."""
 
 
 class Ready(NamedTuple):
-    """What all models are measured with."""
+    """Images, tangent spaces and noise that all models are measured with."""
 
     x: jax.Array
     basis: jax.Array
