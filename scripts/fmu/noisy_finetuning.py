@@ -44,25 +44,25 @@ class Config(ProblemConfig):
     l2: cli.Positive = 1e-3
     """Ridge strength per row."""
     mus: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
-    """Guarantees."""
+    """Gaussian-DP parameters of the guarantees."""
     clips: tuple[cli.Positive, ...] = (0.1, 1.0)
     """Radii that the trained network is clipped to."""
     checkpoints: tuple[cli.Count, ...] = (10, 30, 100)
     """Numbers of repair steps at which models are measured, ascending; before the first step they always are."""
     noisy_steps: cli.Count = 20
-    """Noisy steps of the routes that take several."""
+    """Number of noisy steps of the routes that take several."""
     rows: cli.Count = 2000
-    """Training rows, and as many test rows at most."""
+    """Number of training rows, and the largest number of test rows."""
     public: cli.Share = 0.3
-    """Share of the training rows that are public: never forgotten."""
+    """Share of the training rows that are public, which is never forgotten."""
     forgotten: cli.Share = 0.05
     """Share of the training rows to forget."""
     admitted: cli.Positive = 0.005
     """Distance that the release of a head admits."""
     width: cli.Count = 16
-    """Hidden units."""
+    """Number of hidden units."""
     train_steps: cli.Count = 200
-    """Steps of Adam in training."""
+    """Number of Adam's steps in training."""
     learning_rate: cli.Positive = 0.02
     """Adam's learning rate, in training and repair."""
 
