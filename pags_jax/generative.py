@@ -66,7 +66,7 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step says of itself, before its update.
+    """Measurements of one step, taken before its update.
 
     Attributes:
       loss: of the batch.
@@ -112,7 +112,7 @@ def denoising(
 
 
 def hide_labels(y: Int[Array, " n"], *, key: Array, probability: float, null: int) -> Int[Array, " n"]:
-    """Labels, each replaced by ``null`` with a probability.
+    """Replaces each label by ``null`` with the given probability.
 
     >>> hide_labels(jnp.array([3, 4]), key=jax.random.key(0), probability=1.0, null=10).tolist()
     [10, 10]
@@ -190,7 +190,7 @@ def update(state: TrainState, gradients: Any, hyper: Hyper) -> TrainState:
 
 
 def _total(decay: Any, steps: Any) -> Float[Array, ""]:
-    """``1 - decay^steps``, the weight of what an exponential mean has seen, without cancellation; in float32."""
+    """``1 - decay^steps``, the weight in an exponential mean of so many steps, in float32 without cancellation."""
     return -jnp.expm1(jnp.float32(steps) * jnp.log(jnp.asarray(decay, jnp.float32)))
 
 

@@ -151,13 +151,13 @@ def _classify(model: Any, variables: Any, images: Any) -> Any:
 
 
 def _denoise(model: Any, variables: Any, images: Any, sigma: Any, labels: Any = None) -> Any:
-    """One number beyond the classes stands for none, with every network here."""
+    """Denoises images; a label one beyond the classes stands for no label, with every network here."""
     network = jax.tree_util.Partial(model.apply, variables, labels=labels)
     return preconditioned(network, sigma_data=model.sigma_data)(images, sigma)
 
 
 class _Denoise:
-    """What a denoiser's program is called by."""
+    """Calls a denoiser's program, with a label one beyond the classes where no label is given."""
 
     def __init__(self, call: Callable[..., Any], classes: int):
         self.call, self.classes = call, classes

@@ -1,4 +1,4 @@
-"""Which network tensors belong to, from their names and shapes alone, and whether the file says the same of it."""
+"""Recognises the network of tensors from their names and shapes alone, and checks that the file says the same."""
 
 import re
 from collections.abc import Mapping
@@ -184,7 +184,7 @@ def _sigma_data(state: State, source: str) -> float:
 
 
 def _check_recorded(model: SongUNet | DhariwalUNet, state: State, source: str) -> None:
-    """What the constructor was given must be what the tensors show."""
+    """Raises ValueError unless the arguments that the file records for the constructor are those the tensors show."""
     if state.classes and state.classes[0] not in (type(model).__name__, "EDMPrecond"):
         raise ValueError(f"{source} says {state.classes[0]}, and its tensors are those of a {type(model).__name__}")
     for name, recorded in state.recorded.items():
