@@ -145,9 +145,10 @@ def section(results: Results) -> list[report.Block]:
         line |= {f"radius {radius:g}": part[radius]["accuracy"] for radius in shown}
         lines.append(line | {"abstained": part[radii[0]]["abstained"]})
     return [
-        "The share of test images whose class is right and certain within an L2 radius, whatever the attack, with the "
-        "confidence that the configuration states for each image. The smoothed classifier says what its base says most "
-        "often under noise. A denoiser in front of the undefended model makes one without training.",
+        "Certified accuracy is the share of test images whose class is right and certain within an L2 radius, whatever "
+        "the attack, with the confidence that the configuration states for each image. The smoothed classifier says "
+        "what its base says most often under noise. A denoiser in front of the undefended model makes a smoothed "
+        "classifier without training.",
         report.Table(lines, "Certified accuracy.", digits=3),
         *results.figures("certified.png", "Certified accuracy against the radius for each noise level"),
     ]

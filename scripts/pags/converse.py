@@ -188,9 +188,9 @@ def section(results: Results) -> list[report.Block]:
         {"model": label_of(row)} | {title: row.get(name) for name, title in columns.items()} for row in results.rows
     ]
     return [
-        "Score alignment pulls the gradient of the label's logit towards the conditional score, and is otherwise "
-        "trained like the sweep; of the sweep's losses the strength that does best on held-out images. Accuracy under "
-        "attack is measured on fewer images than clean accuracy.",
+        "Models with score alignment pull the gradient of the label's logit towards the conditional score, and are "
+        "otherwise trained like the sweep. Each of the sweep's losses has the strength that does best on held-out "
+        "images. Accuracy under attack is measured on fewer images than clean accuracy.",
         report.Table(lines, "Does robustness follow from alignment?", digits=3),
         *results.figures("converse.png", "Accuracy, clean and attacked, against the gradient's cosine with the score"),
     ]

@@ -116,10 +116,10 @@ def section(results: Results) -> list[report.Block]:
         "A model is off-manifold robust where less than half of its gradient's squared length is off the data manifold "
         "(energy), or where a step off it moves the probabilities less than an equally long one along it (unit steps): "
         "the manifold has few dimensions and the rest many, so that a gradient without any direction passes the second "
-        "rule. Pixels that vary: without those that are constant among an image's neighbours, such as a black "
-        "background. Weak: before that holds. Aligned: it holds, and accuracy is within "
-        f"{explain.SHOWN.tolerance:g} of the sweep's best. Excessive: accuracy has fallen for good. A sweep whose "
-        "best accuracy is not above chance by more than that has no regimes. The undefended model is strength 0.",
+        "rule. 'Pixels that vary' leaves out those that are constant among an image's neighbours, such as a black "
+        "background. A strength is weak before a model is off-manifold robust, aligned where it is and its accuracy "
+        f"is within {explain.SHOWN.tolerance:g} of the sweep's best, and excessive once accuracy has fallen for good. "
+        "A sweep whose best accuracy is not above chance by more than that has no regimes. The undefended model is strength 0.",
         report.Table(lines, "Strengths of each regime.", digits=3),
         *results.figures("regimes_*.png", "Accuracy, deviation on and off the manifold, and alignment against strength",
                          "Shades, by energy: weak (sand), aligned (blue), excessive (grey). The dotted line marks the "
