@@ -149,8 +149,8 @@ def section(results: Results) -> list[report.Block]:
     level = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / shown.sigma_pm1)), default=None)
     main = [line for line in lines if line["gradient of"] == shown.target and line["sigma"] == level]
     return [
-        "Gradients are compared with scores of the same images: that of the sum of logits with the unconditional score, "
-        "that of the class's logit with the conditional score, and that of the log-probability with their difference. "
+        "Gradients are compared with scores of the same images: that of the sum of logits with the unconditional "
+        "score, of the class's logit with the conditional one, and of the log-probability with their difference. "
         "The sum of logits is no function of the classifier: adding c(x) to all logits changes it and no probability. "
         "A softmax loss has no gradient along the sum of the last layer's weights, so training leaves that sum as it "
         "was drawn. Noise levels sigma are for images in [-1, 1].",

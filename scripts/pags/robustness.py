@@ -119,7 +119,8 @@ def section(results: Results) -> list[report.Block]:
         "rule. 'Pixels that vary' leaves out those that are constant among an image's neighbours, such as a black "
         "background. A strength is weak before a model is off-manifold robust, aligned where it is and its accuracy "
         f"is within {explain.SHOWN.tolerance:g} of the sweep's best, and excessive once accuracy has fallen for good. "
-        "A sweep whose best accuracy is not above chance by more than that has no regimes. The undefended model is strength 0.",
+        "A sweep whose best accuracy is not above chance by more than that has no regimes. The undefended model has "
+        "strength 0.",
         report.Table(lines, "Strengths of each regime.", digits=3),
         *results.figures("regimes_*.png", "Accuracy, deviation on and off the manifold, and alignment against strength",
                          "Shades, by energy: weak (sand), aligned (blue), excessive (grey). The dotted line marks the "
