@@ -136,8 +136,8 @@ def as_codes(values: Any, name: str, *, rule: str = "whole numbers 0, 1, ...") -
         array = array.astype(float)  # No float16 holds the largest int32.
     fits = np.isfinite(array.astype(float)) & (array >= _INT32.min) & (array <= _INT32.max) & (array == np.trunc(array))
     if not np.all(fits):
-        seen = np.unique(array[~fits])[:5].tolist()
-        raise ValueError(f"`{name}` must hold {rule}, got values such as {seen}; recode it first")
+        examples = np.unique(array[~fits])[:5].tolist()
+        raise ValueError(f"`{name}` must hold {rule}, got values such as {examples}; recode it first")
     return as_arrays(array.astype(np.int32))
 
 

@@ -92,9 +92,9 @@ def replay_descent(
     end, slack = step(removal.start)
     start_off = jnp.linalg.norm(removal.start - start)
     # Tells one descent from another method, and is no bound: rounding is many orders of magnitude smaller.
-    near = jnp.sqrt(jnp.finfo(dtype).eps) * (jnp.linalg.norm(before) + jnp.linalg.norm(start))
+    tolerance = jnp.sqrt(jnp.finfo(dtype).eps) * (jnp.linalg.norm(before) + jnp.linalg.norm(start))
     params_off = jnp.linalg.norm(removal.params - end)
-    same_start = (start_off <= near) & (removal.steps == 0)
+    same_start = (start_off <= tolerance) & (removal.steps == 0)
     return Replay(end, slack, rate * bound + slack, rate, start_off, params_off, same_start)
 
 

@@ -114,10 +114,10 @@ def as_data(data: Data) -> Data:
 
 def cell_counts(data: Data) -> Int[Array, "groups 2"]:
     """Number of remaining rows by (group, label), in integers, so exact at any ``n``."""
-    kept = data.weight > 0
+    remaining = data.weight > 0
     return jnp.array(
         [
-            [jnp.sum(kept & (data.group == g) & (data.y == y), dtype=jnp.int32) for y in (0, 1)]
+            [jnp.sum(remaining & (data.group == g) & (data.y == y), dtype=jnp.int32) for y in (0, 1)]
             for g in range(data.groups)
         ]
     )

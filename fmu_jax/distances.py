@@ -130,8 +130,8 @@ def shaped_distance(region: Region, shape: Float[Array, "d d"]) -> Float[Array, 
     The smaller of ``radius |V A V'|_2^1/2``, ``V`` the region's dual, and ``distance |A|_2^1/2``.
     """
     known = jnp.isfinite(region.radius) & jnp.all(jnp.isfinite(region.dual))
-    seen, everywhere = shape_norms(jnp.where(known, region.dual, 1), shape)
-    local = jnp.where(known, jnp.where(known, region.radius, 0) * seen, jnp.inf)
+    dual_norm, everywhere = shape_norms(jnp.where(known, region.dual, 1), shape)
+    local = jnp.where(known, jnp.where(known, region.radius, 0) * dual_norm, jnp.inf)
     bound = jnp.minimum(local, region.distance * everywhere)
     return jnp.where(jnp.isnan(bound), jnp.inf, bound * (1 + roundings(16, shape.dtype)))
 
@@ -139,9 +139,9 @@ def shaped_distance(region: Region, shape: Float[Array, "d d"]) -> Float[Array, 
 def shape_norms(dual: Float[Array, "d d"], shape: Float[Array, "d d"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Upper bounds of ``|V A V'|_2^1/2`` and ``|A|_2^1/2`` for the dual ``V`` and a shape ``A``."""
     size = jnp.abs(dual)
-    seen = dual @ shape @ dual.T
+    shaped = dual @ shape @ dual.T
     slack = roundings(2 * shape.shape[0] + 8, shape.dtype) * frobenius_bound(size @ jnp.abs(shape) @ size.T)
-    return linalg.root(spectral_norm_bound((seen + seen.T) / 2) + slack), linalg.root(spectral_norm_bound(shape))
+    return linalg.root(spectral_norm_bound((shaped + shaped.T) / 2) + slack), linalg.root(spectral_norm_bound(shape))
 
 
 def prediction_margins(region: Region, x: Float[Array, "n d"]) -> Float[Array, " n"]:

@@ -129,8 +129,8 @@ def check_params(objective: Objective, params: Params, data: Data, noise: Params
         )
     if not is_traced(params, noise):
         with np.errstate(over="ignore"):
-            seen = [np.asarray(leaf).astype(data.x.dtype) for leaf in jax.tree.leaves((params, noise))]
-        bad = [leaf for leaf in seen if not np.isfinite(leaf).all()]
+            leaves = [np.asarray(leaf).astype(data.x.dtype) for leaf in jax.tree.leaves((params, noise))]
+        bad = [leaf for leaf in leaves if not np.isfinite(leaf).all()]
         if bad:
             raise ValueError(f"parameters or noise hold NaN or infinite numbers, among {bad[0].shape}; train again")
 

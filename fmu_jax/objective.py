@@ -80,8 +80,8 @@ class Objective:
             if not known:
                 raise ValueError(f"`{name}` must be a number, got {value!r}")
             if known and not is_traced(value):
-                seen = np.asarray(as_numbers(np.asarray(value) if np.isscalar(value) else value, name))
-                if not np.all((seen >= 0) & np.isfinite(seen)):
+                numbers = np.asarray(as_numbers(np.asarray(value) if np.isscalar(value) else value, name))
+                if not np.all((numbers >= 0) & np.isfinite(numbers)):
                     raise ValueError(f"`{name}` must be finite and >= 0, got {value}")
 
     @property

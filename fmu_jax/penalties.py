@@ -68,9 +68,9 @@ def find(penalty: Any) -> Penalty:
     names = ", ".join(PENALTIES)
     if isinstance(penalty, str):
         raise ValueError(f"unknown penalty {penalty!r}; known: {names}")
-    seen = f"the function {penalty.__name__!r}" if inspect.isfunction(penalty) else f"a {type(penalty).__name__}"
+    kind = f"the function {penalty.__name__!r}" if inspect.isfunction(penalty) else f"a {type(penalty).__name__}"
     raise ValueError(
-        f"`penalty` must be a name ({names}) or a Penalty of fmu_jax.penalties, got {seen}; make one by saying which "
+        f"`penalty` must be a name ({names}) or a Penalty of fmu_jax.penalties, got {kind}; make one by saying which "
         "labels of two groups are compared, such as Penalty(match=[[1, 0], [0, 1]])"
     )
 
@@ -79,9 +79,9 @@ def check(penalty: Any) -> None:
     """Raises ValueError unless the penalty is known and its ``match``, where it can be looked at, is a (2, 2) >= 0."""
     match = find(penalty).match
     if not is_traced(match):
-        seen = np.asarray(as_numbers(match, "match"))
-        if seen.shape[-2:] != (2, 2) or not np.all((seen >= 0) & np.isfinite(seen)):
-            raise ValueError(f"`match` must be a (2, 2) matrix of finite numbers >= 0, got {seen.tolist()}")
+        numbers = np.asarray(as_numbers(match, "match"))
+        if numbers.shape[-2:] != (2, 2) or not np.all((numbers >= 0) & np.isfinite(numbers)):
+            raise ValueError(f"`match` must be a (2, 2) matrix of finite numbers >= 0, got {numbers.tolist()}")
 
 
 def pairs_of(groups: int) -> tuple[np.ndarray, np.ndarray]:

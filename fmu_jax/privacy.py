@@ -47,29 +47,29 @@ _HALVINGS = 80
 
 def check_positive(**numbers) -> None:
     """Raises ValueError unless each number is positive and finite; tracers pass."""
-    _check_each(numbers, lambda seen: (seen > 0) & np.isfinite(seen), "must be positive and finite")
+    _check_each(numbers, lambda values: (values > 0) & np.isfinite(values), "must be positive and finite")
 
 
 def check_norm(**numbers) -> None:
     """Raises ValueError for a negative or NaN number; infinity and tracers pass."""
-    _check_each(numbers, lambda seen: seen >= 0, "is a norm and must be >= 0")
+    _check_each(numbers, lambda values: values >= 0, "is a norm and must be >= 0")
 
 
 def check_not_negative(**numbers) -> None:
     """Raises ValueError unless each number is >= 0 and finite; tracers pass."""
-    _check_each(numbers, lambda seen: (seen >= 0) & np.isfinite(seen), "must be finite and >= 0")
+    _check_each(numbers, lambda values: (values >= 0) & np.isfinite(values), "must be finite and >= 0")
 
 
 def check_probability(**numbers) -> None:
     """Raises ValueError unless each number lies strictly between 0 and 1; tracers pass."""
-    _check_each(numbers, lambda seen: (seen > 0) & (seen < 1), "must lie strictly between 0 and 1")
+    _check_each(numbers, lambda values: (values > 0) & (values < 1), "must lie strictly between 0 and 1")
 
 
 def _check_each(numbers, sound, rule: str) -> None:
     for name, number in numbers.items():
         if not is_traced(number):
-            seen = np.asarray(as_numbers(np.asarray(number) if np.isscalar(number) else number, name))
-            if not np.all(sound(seen)):
+            values = np.asarray(as_numbers(np.asarray(number) if np.isscalar(number) else number, name))
+            if not np.all(sound(values)):
                 raise ValueError(f"`{name}` {rule}, got {number}")
 
 

@@ -49,9 +49,9 @@ def outward(
         return core(jnp, *arrays) if slopes is None else _searched(core, slopes, arrays)
     with np.errstate(all="ignore"):
         exact = np.asarray(core(np, *(np.asarray(number, np.float64) for number in numbers)))
-        near = exact.astype(dtype)
-        short = near < exact if up else near > exact
-        return as_arrays(np.where(short, np.nextafter(near, np.asarray(np.inf if up else -np.inf, dtype)), near))
+        rounded = exact.astype(dtype)
+        short = rounded < exact if up else rounded > exact
+        return as_arrays(np.where(short, np.nextafter(rounded, np.asarray(np.inf if up else -np.inf, dtype)), rounded))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -142,14 +142,14 @@ def gaussian_delta_bound(xp, mu, epsilon):
     slope, half = epsilon / safe, safe / 2
     a = half - slope * (1 - _FEW * unit) + _FEW * unit * (half + slope)
     # delta grows in a and in mu; below -60 it is under the smallest number.
-    near = xp.clip(a, -60, 3)
-    small = xp.exp(-near * near / 2) * _mills(xp, near, safe)
+    clipped = xp.clip(a, -60, 3)
+    small = xp.exp(-clipped * clipped / 2) * _mills(xp, clipped, safe)
     # Beyond 3 the complement phi(a) (M(-a) + M(a - mu)) is below 1/300, and bounded from below.
     far = xp.clip(a, 3, 60)
     rest = _mills(xp, -far) + _mills(xp, xp.clip(far - safe * (1 + _FEW * unit), -1e18, 0))
     large = 1 - xp.exp(-far * far / 2) / _ROOT * rest * (1 - _relative(xp, a) - _FEW * far * far * unit)
     # An exponent of size q is off by q times its roundings.
-    small = round_up(xp, small / _ROOT * (1 + _relative(xp, a) + _FEW * near * near * unit), _FEW)
+    small = round_up(xp, small / _ROOT * (1 + _relative(xp, a) + _FEW * clipped * clipped * unit), _FEW)
     bound = xp.minimum(xp.where(a > 3, large * (1 + _FEW * unit), small), 1)
     return xp.where((mu > 0) & (bound <= 1), bound, xp.where(mu == 0, xp.zeros_like(bound), xp.ones_like(bound)))
 
@@ -185,12 +185,12 @@ def beta_cdf_bound(xp, a, b, x, y):
 def _deviance(xp, count, mean):
     """``count log(count / mean) + mean - count``, >= 0 (Loader 2000)."""
     gap = (count - mean) / mean
-    near = xp.abs(gap) < 0.1
-    small = xp.where(near, gap, 0)
+    close = xp.abs(gap) < 0.1
+    small = xp.where(close, gap, 0)
     # (1 + g) log(1 + g) - g = g^2/2 - g^3/6 + g^4/12 - ...
     series = sum((-1) ** k * small**k / (k * (k - 1)) for k in range(2, 18))
     logarithm = xp.where(gap < -0.5, xp.log(count / mean), xp.log1p(xp.maximum(gap, -0.5)))
-    return xp.where(near, mean * series, count * logarithm - (count - mean))
+    return xp.where(close, mean * series, count * logarithm - (count - mean))
 
 
 def _stirling(xp, z):

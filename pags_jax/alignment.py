@@ -266,7 +266,7 @@ def _check_maps(maps: Any) -> None:
 
 
 def _check_pixels(*images: Array) -> None:
-    """What of LPIPS's inputs goes beyond maps; infinite and NaN values are reported in the result."""
+    """Raises ValueError unless images are as LPIPS takes them; infinite and NaN values show in the result instead."""
     for x in images:
         if x.ndim != 4 or x.shape[-1] not in (1, 3):
             raise ValueError(f"expected images (n, height, width, 1 or 3), got the shape {x.shape}")

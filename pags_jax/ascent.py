@@ -63,7 +63,7 @@ class Ascent:
         return jax.lax.stop_gradient(point._replace(gradient=gradient.astype(self.ball.x.dtype)))
 
     def judge(self, delta: Array) -> Point:
-        """The loss alone."""
+        """The loss at a perturbation, without its gradient."""
         return self._total(self.ball.settle(delta, self.x.dtype))[1]
 
     def found(self, point: Point, no_gradient: Array) -> Found:
@@ -85,7 +85,7 @@ class Ascent:
 
 
 def better(old: Any, new: Any) -> Any:
-    """For each example the one of two points, or results, that fools the model; if both or none do, of larger loss."""
+    """For each example the one of two points or results that fools the model; if both or none do, of larger loss."""
     wins = jnp.where(old.fooled == new.fooled, new.loss > old.loss, new.fooled)
     return select(wins, new, old)
 
@@ -122,7 +122,7 @@ def best_of(attack: Callable[[Any], Found], inputs: Any, *, unroll: bool) -> Fou
 
 
 def starts(key: Any, start: Any, restarts: int) -> Any:
-    """One key for each restart, the first of them ``key`` itself; or the start, alone."""
+    """One key for each restart, of which the first is ``key`` itself; or the given start alone."""
     if start is not None:
         return jnp.asarray(start)[None]
     if restarts == 1:
@@ -131,7 +131,7 @@ def starts(key: Any, start: Any, restarts: int) -> Any:
 
 
 def ascent_of(apply_fn, x, y, targets, eps_l2, eps_linf, bounds, loss, scope, **path) -> Ascent:
-    """What to attack, from the arguments of ``attacks.pgd``; raises what it raises."""
+    """What to attack, from the arguments of ``attacks.pgd``; raises the same errors."""
     x = as_images(x)
     _check(apply_fn, x, y, targets, loss=loss, **path)
     inside = ball(x, eps_l2=eps_l2, eps_linf=eps_linf, bounds=bounds, scope=scope)

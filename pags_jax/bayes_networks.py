@@ -62,7 +62,7 @@ def corners(
 
 
 class Truth(NamedTuple):
-    """Images to measure on, and what is true of them.
+    """Images to measure on, and the true quantities at them.
 
     Attributes:
       x: images.
@@ -83,7 +83,7 @@ class Truth(NamedTuple):
 
 @partial(jax.jit, static_argnames=("train_rows", "test_rows"))
 def images_of(problem: bayes.Problem, *, key: Array, train_rows: int, test_rows: int) -> tuple[bayes.Sample, Truth]:
-    """Images to train on, and others."""
+    """Training images, and other images with their truth to measure on."""
     images = bayes.sample(problem, train_rows + test_rows, key=key)
     train = bayes.Sample(*(array[:train_rows] for array in images))
     x, y = images.x[train_rows:], images.y[train_rows:]
@@ -95,7 +95,7 @@ def images_of(problem: bayes.Problem, *, key: Array, train_rows: int, test_rows:
 def fit(
     model: Any, train: bayes.Sample, strengths: Float[Array, " k"], learning_rate: Any, *, key: Array, steps: int
 ) -> Any:
-    """Variables of one network for each strength of the gradient norm, from one beginning."""
+    """Variables of one network for each strength of the gradient norm, all trained from the same initial variables."""
     optimizer = optax.adam(learning_rate)
     start = model.init(key, train.x[:1])
 

@@ -1,4 +1,4 @@
-"""What counts of draws say of a probability: in float64, for every possible count at once, eagerly."""
+"""Bounds on a probability from counts of draws: in float64, for every possible count at once, eagerly."""
 
 from typing import Any
 

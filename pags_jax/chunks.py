@@ -1,4 +1,4 @@
-"""Work on the rows of arrays all at once, or in chunks that bound memory; and what counts must be."""
+"""Work on the rows of arrays all at once, or in chunks that bound memory; and the checks of counts."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Training that is no longer finite is stopped, and said."""
+"""Stops training that is no longer finite, with an error that names the step."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def check_finite(metrics: Any, first_step: int) -> None:
 
 
 def check_all_finite(state: Any) -> None:
-    """Raises FloatingPointError naming what is not finite in a state: metrics say it of every update but the last."""
+    """Raises FloatingPointError naming what is not finite in a state; metrics show it for every update but the last."""
     for name, tree in (("parameters", state.params), ("running statistics", state.statistics)):
         if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree)):
             raise FloatingPointError(

@@ -251,9 +251,9 @@ def _towards(apply_fn: ApplyFn, start: Array, y: Any, **ascent: Any) -> Generate
     logits = [as_wide(apply_fn(images)) for images in (start, moved)]
     before, after = (log_prob(values, target) for values in logits)
     rose = after > before
-    images, seen = (
+    images, final_logits = (
         jnp.where(rose.reshape(-1, *(1,) * (new.ndim - 1)), new, old) for old, new in ((start, moved), logits)
     )
     return Generated(
-        images, start, before, jnp.where(rose, after, before), correct_logits(seen, target), found.no_gradient
+        images, start, before, jnp.where(rose, after, before), correct_logits(final_logits, target), found.no_gradient
     )

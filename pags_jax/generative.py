@@ -66,7 +66,7 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step says of itself, before its update.
+    """Measurements of one step, taken before its update.
 
     Attributes:
       loss: of the batch.
@@ -112,7 +112,7 @@ def denoising(
 
 
 def hide_labels(y: Int[Array, " n"], *, key: Array, probability: float, null: int) -> Int[Array, " n"]:
-    """Labels, each replaced by ``null`` with a probability.
+    """Replaces each label by ``null`` with the given probability.
 
     >>> hide_labels(jnp.array([3, 4]), key=jax.random.key(0), probability=1.0, null=10).tolist()
     [10, 10]
@@ -177,11 +177,11 @@ def update(state: TrainState, gradients: Any, hyper: Hyper) -> TrainState:
     rate, steps = learning_rate(hyper, state.step), (state.step + 1).astype(jnp.float32)
     first = optax.tree.update_moment(gradients, state.first, ADAM[0], 1)
     second = optax.tree.update_moment(gradients, state.second, ADAM[1], 2)
-    seen, seen_squared = (_total(decay, steps) for decay in ADAM)
+    first_total, second_total = (_total(decay, steps) for decay in ADAM)
     share = _total(hyper.decay, 1.0) / _total(hyper.decay, steps)
 
     def moved(p, m, v):
-        m, v = m / seen.astype(p.dtype), v / seen_squared.astype(p.dtype)
+        m, v = m / first_total.astype(p.dtype), v / second_total.astype(p.dtype)
         return p - rate.astype(p.dtype) * m / (jnp.sqrt(v) + 1e-8)
 
     params = jax.tree.map(moved, state.params, first, second)
@@ -190,7 +190,7 @@ def update(state: TrainState, gradients: Any, hyper: Hyper) -> TrainState:
 
 
 def _total(decay: Any, steps: Any) -> Float[Array, ""]:
-    """``1 - decay^steps``, the weight of what an exponential mean has seen, without cancellation; in float32."""
+    """``1 - decay^steps``, the weight in an exponential mean of so many steps, in float32 without cancellation."""
     return -jnp.expm1(jnp.float32(steps) * jnp.log(jnp.asarray(decay, jnp.float32)))
 
 

@@ -187,7 +187,7 @@ def _gradients(apply_fn: Callable, x: Array, y: Array, target: Target, chunk_siz
 
 
 def _mean_gradient(apply_fn, point, values: Array, y: Array, target: Target, chunk_size: int | None) -> Array:
-    """Over the points of all ``values``, one after the other, in float32 at least: 1 + 2^-8 is 1 in bfloat16."""
+    """The mean gradient over points of all ``values``, in turn, in float32 at least: 1 + 2^-8 is 1 in bfloat16."""
 
     def add(total, value):
         gradient = _gradients(apply_fn, point(value), y, target, chunk_size)

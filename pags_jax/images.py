@@ -191,6 +191,6 @@ def check_number(name: str, value: Any, *, least: float = 0.0) -> None:
 
 
 def check_noise_level(sigma_pm1: Any) -> None:
-    """Raises ValueError unless ``sigma_pm1`` is one finite number above 0; of a traced one only the shape is seen."""
+    """Raises ValueError unless ``sigma_pm1`` is one finite number above 0; of a tracer only the shape is checked."""
     if jnp.ndim(sigma_pm1) != 0 or not (is_traced(sigma_pm1) or 0 < float(sigma_pm1) < float("inf")):
         raise ValueError(f"`sigma_pm1` must be one finite number above 0, got {sigma_pm1}")

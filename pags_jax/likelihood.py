@@ -60,7 +60,7 @@ def label_logit(logits: Float[Array, "*n classes"], labels: Integer[Array, "*n"]
 
 
 def _of_labels(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Which logit is the label's; and the logits, NaN with their gradients where none is."""
+    """A mask of each label's logit, and the logits, which are NaN with their gradients where there is no such logit."""
     check_two_classes(logits.shape)
     is_label = jax.nn.one_hot(as_labels(labels), logits.shape[-1], dtype=bool)
     known = jnp.any(is_label, -1, keepdims=True)

@@ -106,7 +106,7 @@ def smoothness(
     sigma: Any = 0.1,
     has_aux: bool = False,
 ) -> Value:
-    """Cross-entropy and how far noise of standard deviation ``sigma`` moves the logits; the rest as above."""
+    """Cross-entropy and how far noise of standard deviation ``sigma`` moves the logits; other arguments as above."""
     x = as_images(x)
     check_labels(y, x)
     forward = _with_aux(apply_fn, has_aux)
@@ -125,7 +125,7 @@ def randomized_smoothing(
     *,
     has_aux: bool = False,
 ) -> Value:
-    """Cross-entropy under Gaussian noise of standard deviation ``strength`` (Cohen et al. 2019); the rest as above."""
+    """Cross-entropy under Gaussian noise of standard deviation ``strength`` (Cohen et al. 2019); others as above."""
     return cross_entropy(apply_fn, _with_noise(as_images(x), key, strength), y, has_aux=has_aux)
 
 

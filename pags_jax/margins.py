@@ -1,4 +1,4 @@
-r"""What attacks raise: by how much the label's logit is behind. Negative where the label leads.
+r"""The losses that attacks raise: how far the label's logit lies behind the others. Negative where the label leads.
 
 With the logits ``f``, sorted ``f_(1) >= f_(2) >= ...``, a label ``y`` and a target ``t``,
 

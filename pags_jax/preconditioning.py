@@ -17,7 +17,7 @@ Denoiser = Callable[[Any, Any], Any]
 
 
 class Preconditioning(NamedTuple):
-    """What surrounds the network at a noise level (EDM, Table 1, last column).
+    """The coefficients around the network at a noise level (EDM, Table 1, last column).
 
     Attributes:
       c_skip: multiplies the noisy image in the result.

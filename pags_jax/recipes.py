@@ -29,7 +29,7 @@ COLOUR_PHOTOGRAPHS = ("cifar10", "cifar100", "imagenet64")
 
 
 class Recipe(NamedTuple):
-    """What to train a loss with.
+    """The strengths to train a loss with, and where its learning rate falls.
 
     Attributes:
       own: six strengths from weak to excessive, for LeNet on Fashion-MNIST.
@@ -100,7 +100,7 @@ def sweep(losses: Sequence[Loss], given: tuple[float, ...], unit: str, dataset: 
 def strength_and_rate(
     loss: Loss, strength: float, *, unit: str, batch_size: int, learning_rate: float
 ) -> tuple[float, float]:
-    """What the loss is called with, and the learning rate that goes with it: the reference's falls with the strength.
+    """The strength to call a loss with, and its learning rate, which in the reference's unit falls with the strength.
 
     Args:
       loss: its name.
@@ -136,7 +136,7 @@ def loss_function(loss: Loss, *, steps: int, unit: str, unroll: bool, norm: Norm
 
 
 def augmentation_of(augment: str, dataset: str) -> augmentation.Augmentation:
-    """What images are augmented with in training."""
+    """The augmentation of training images."""
     if augment == "auto":
         augment = "crop-flip" if dataset in COLOUR_PHOTOGRAPHS else "none"
     return AUGMENTATIONS[augment]
@@ -161,7 +161,7 @@ def hyper(
     weight_decay: float = 5e-4,
     clip: float | None = 1.0,
 ) -> training.Hyper:
-    """What varies over a sweep, as arrays, so that nothing is compiled again.
+    """Hyper-parameters that vary over a sweep, as arrays, so that nothing is compiled again.
 
     Args:
       loss: its name.

@@ -42,7 +42,7 @@ _ABSENCE: dict[Label, str] = {
 
 
 class Regimes(NamedTuple):
-    """What ``read`` found.
+    """The regimes that ``read`` found.
 
     Attributes:
       strengths: of the sweep, ascending.
@@ -175,7 +175,7 @@ def read_shares(
 
 
 def isotropic_share(rank: Any, size: Any) -> Any:
-    """The share off the manifold, in the mean, of a gradient that has no direction: ``1 - rank / size``.
+    """The mean off-manifold share of a gradient without direction: ``1 - rank / size``.
 
     Args:
       rank: dimensions of the tangent space.
@@ -195,7 +195,7 @@ def isotropic_share(rank: Any, size: Any) -> Any:
 
 
 def unit_step_ratio(share: Any, rank: Any, size: Any) -> Any:
-    """What steps of one length give as ``off / on`` for a share, to first order and as root mean squares.
+    """The ratio ``off / on`` that steps of one length give for a share, to first order and as root mean squares.
 
     A random unit vector in ``k`` directions has the mean square ``|P g|^2 / k`` along ``g``.
 

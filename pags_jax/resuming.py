@@ -118,7 +118,7 @@ def _epoch(
 
 
 def _look(table: np.ndarray, fresh: list[Any], step: int) -> np.ndarray:
-    """The table of metrics with those of the steps before ``step``, if all are finite."""
+    """The table of metrics with those of the steps before ``step`` filled in, if all are finite."""
     columns = zip(*jax.device_get(fresh), strict=True)
     new = np.stack([np.concatenate([np.atleast_1d(part) for part in column]) for column in columns], 1)
     first = step - len(new)

@@ -36,7 +36,7 @@ ABSTAINED = -1
 
 
 class Certified(NamedTuple):
-    """What is certain of each image.
+    """The class and radius that are certain of each image.
 
     Attributes:
       label: the smoothed classifier's class, or `ABSTAINED`.
@@ -96,7 +96,7 @@ def class_counts(
     check_classifier(apply_fn, x)
     sigma, dtype = jnp.asarray(sigma, wide(x.dtype)), wide(x.dtype)
 
-    def said(numbers):
+    def counts_of(numbers):
         def noisy(number):
             noise = jax.random.normal(jax.random.fold_in(key, number), x.shape, dtype)
             return (x.astype(dtype) + sigma * noise).astype(x.dtype)
@@ -106,10 +106,10 @@ def class_counts(
 
     whole = samples // draws_at_once * draws_at_once
     numbers = jnp.arange(samples, dtype=jnp.uint32)
-    start = jnp.zeros(jax.eval_shape(said, numbers[:1]).shape, jnp.int32)
+    start = jnp.zeros(jax.eval_shape(counts_of, numbers[:1]).shape, jnp.int32)
     steps = numbers[:whole].reshape(-1, draws_at_once)
-    total = jax.lax.scan(lambda total, some: (total + said(some), None), start, steps)[0]
-    return total if whole == samples else total + said(numbers[whole:])
+    total = jax.lax.scan(lambda total, some: (total + counts_of(some), None), start, steps)[0]
+    return total if whole == samples else total + counts_of(numbers[whole:])
 
 
 def certify(
@@ -158,7 +158,7 @@ def certify(
 def certified(
     count: Int[Array, " n"], label: Int[Array, " n"], samples: int, *, sigma: Any, alpha: float = 0.001
 ) -> Certified:
-    """What ``count`` of ``samples`` draws in a class that was chosen by other draws make certain.
+    """What is certain of images with ``count`` of ``samples`` draws in a class that other draws chose.
 
     Args:
       count: draws in the class.
@@ -240,7 +240,7 @@ def certified_accuracy(found: Certified, y: Int[Array, " n"], radii: Any) -> Cur
 
 
 def _votes(logits: Array) -> Array:
-    """One for the class whose logit is above all others; none where there is no such, or one is not finite."""
+    """One vote for the class whose logit is above all others; none where no logit is, or one is not finite."""
     # Not "equal to the largest": a compiler may compute a logit twice, and round it in two ways.
     (first, second), label = jnp.moveaxis(jax.lax.top_k(logits, 2)[0], -1, 0), jnp.argmax(logits, -1)
     clear = (first > second) & jnp.all(jnp.isfinite(logits), -1)

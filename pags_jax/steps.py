@@ -89,7 +89,7 @@ def check_scales(scales: Any, name: str, x: Array) -> Array:
       ValueError: another shape, or a number that is negative or not finite.
     """
     values = jnp.asarray(scales, wide(x.dtype))
-    seen = np.zeros(()) if is_traced(scales) else np.asarray(scales)
-    if values.ndim > 1 or values.size == 0 or not np.all(np.isfinite(seen) & (seen >= 0)):
+    numbers = np.zeros(()) if is_traced(scales) else np.asarray(scales)
+    if values.ndim > 1 or values.size == 0 or not np.all(np.isfinite(numbers) & (numbers >= 0)):
         raise ValueError(f"`{name}` must be a finite number of at least 0, or one axis of them, got {scales}")
     return values

@@ -32,7 +32,7 @@ def swept(table: Iterable[Row]) -> list[str]:
 
 
 def nearest(table: Iterable[Row], column: str, value: float) -> list[Row]:
-    """The rows whose value in a column is nearest, by ratio, to one; none of none.
+    """The rows whose value in a column is nearest, by ratio, to ``value``; no rows of an empty table.
 
     >>> nearest([{"eps_l2": 0.5}, {"eps_l2": 2.0}, {"eps_l2": 2.0}], "eps_l2", 1.1)
     [{'eps_l2': 2.0}, {'eps_l2': 2.0}]

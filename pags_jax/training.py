@@ -38,7 +38,7 @@ from pags_jax.images import check_examples, to_float
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained, and compiled once.
+    """The static part of training, which is compiled once.
 
     Attributes:
       model: a flax.linen module called as ``model(x, train=...)``, or another name for that (``models.mode``), or
@@ -97,7 +97,7 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step says of itself, before its update.
+    """Measurements of one step, taken before its update.
 
     Attributes:
       loss: the whole loss.
@@ -111,7 +111,7 @@ class Metrics(NamedTuple):
 
 
 def milestones(epochs: int, steps_per_epoch: int) -> Int[Array, " 2"]:
-    """The reference's: after 75 % and 87.5 % of the epochs, rounded down.
+    """The reference's milestones: after 75 % and 87.5 % of the epochs, rounded down.
 
     >>> milestones(200, 390).tolist()
     [58500, 68250]
@@ -174,7 +174,7 @@ def step(
 
 
 def schedule(hyper: Hyper, step: Any) -> Float[Array, ""]:
-    """What multiplies the learning rate at a step, counted from 0, in float32.
+    """The factor of the learning rate at a step, counted from 0, in float32.
 
     >>> never = jnp.array([], jnp.int32)
     >>> [schedule(Hyper(0.0, 0.1, never, warm_up=2, total_steps=6), step).item() for step in (0, 1, 2, 4, 6)]

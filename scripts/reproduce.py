@@ -81,13 +81,13 @@ class Config(cli.Common):
 
     out: Path = Path("runs/reproduce")
     repeats: cli.Count = 2
-    """Seeds of every experiment on fair unlearning."""
+    """Number of seeds of every experiment on fair unlearning."""
     sweeps: cli.Count = 1
-    """Seeds of the sweeps of robust models, which take minutes each."""
+    """Number of seeds of the sweeps of robust models, each of which takes minutes."""
     side_by_side: cli.Count = 2
-    """Parts that run at once, each in a process of its own, on a machine without accelerators."""
+    """Number of parts that run at once, each in its own process, on a machine without accelerators."""
     hsls: Path | None = None
-    """Your HSLS:09 public-use file or folder; given, it joins the data sets."""
+    """Your HSLS:09 public-use file or folder; if given, it joins the data sets."""
     cifar10: Path | None = None
     """Folder of CIFAR-10's binary version, for --preset cifar10; by default it is downloaded."""
     publish: Path | None = None

@@ -112,12 +112,12 @@ def shadow_networks(
     rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), data, planted)
     check_data(rows)
     listed = tuple((name, how if callable(how) else tuple(sorted(how.items()))) for name, how in methods.items())
-    keys, kept = jax.random.split(key, pairs), round(share * data.x.shape[0])
-    return _train(objective, rows, test, keys, kept, train, listed, planted.x.shape[0], batch_size)
+    keys, subset_size = jax.random.split(key, pairs), round(share * data.x.shape[0])
+    return _train(objective, rows, test, keys, subset_size, train, listed, planted.x.shape[0], batch_size)
 
 
 @partial(jax.jit, static_argnames=("train", "methods", "count", "batch_size"))
-def _train(objective, rows, test, keys, kept, train, methods, count, batch_size) -> ShadowNetworks:
+def _train(objective, rows, test, keys, subset_size, train, methods, count, batch_size) -> ShadowNetworks:
     n = rows.x.shape[0] - count
     x, sign = rows.x[n:], (2 * rows.y[n:] - 1).astype(rows.weight.dtype)
 
@@ -127,7 +127,7 @@ def _train(objective, rows, test, keys, kept, train, methods, count, batch_size)
     def pair(key):
         for_train, for_subset, for_label = jax.random.split(key, 3)
         for_noise = jax.random.fold_in(key, 3)
-        subset = jnp.where(jax.random.permutation(for_subset, n) < kept, rows.weight[:n], 0)
+        subset = jnp.where(jax.random.permutation(for_subset, n) < subset_size, rows.weight[:n], 0)
         upper = jax.random.bernoulli(for_label, 0.5, (count // 2,))
         member = jnp.stack([jnp.concatenate([upper, ~upper]), jnp.concatenate([~upper, upper])])
 

@@ -149,21 +149,23 @@ def shadow_models(
     for_shards, for_pairs = jax.random.split(key)
     shard = make_shards(rows.x.shape[0], shards, key=for_shards)
     keys = jax.random.split(for_pairs, pairs)
-    kept = round(share * data.x.shape[0])
-    shadow = _train(objective, rows, start, shard, keys, sigma, kept, planted.x.shape[0], tuple(methods), batch_size)
+    subset_size = round(share * data.x.shape[0])
+    shadow = _train(
+        objective, rows, start, shard, keys, sigma, subset_size, planted.x.shape[0], tuple(methods), batch_size
+    )
     if not is_traced(shadow.converged) and not shadow.converged:
         raise NotConvergedError("some shadow models did not converge; raise `l2` or `share`, or use float64")
     return shadow
 
 
 @partial(jax.jit, static_argnames=("count", "methods", "batch_size"))
-def _train(objective, rows, start, shard, keys, sigma, kept, count, methods, batch_size) -> ShadowModels:
+def _train(objective, rows, start, shard, keys, sigma, subset_size, count, methods, batch_size) -> ShadowModels:
     n = rows.x.shape[0] - count
 
     def pair(key):
         for_noise, for_subset, for_label = jax.random.split(key, 3)
         noise = sample_noise(start, key=for_noise, sigma=sigma)
-        subset = jnp.where(jax.random.permutation(for_subset, n) < kept, rows.weight[:n], 0)
+        subset = jnp.where(jax.random.permutation(for_subset, n) < subset_size, rows.weight[:n], 0)
         upper = jax.random.bernoulli(for_label, 0.5, (count // 2,))
         member = jnp.stack([jnp.concatenate([upper, ~upper]), jnp.concatenate([~upper, upper])])
         return _pair(objective, rows, start, shard, noise, subset, member, methods)

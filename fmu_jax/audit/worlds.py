@@ -202,7 +202,7 @@ def _of_adaptive():
     again = distance > admitted
     unlearned = jnp.where(again[:, None], exact, unlearned)
     place = jnp.asarray((LENGTH + 1) ** np.arange(len(kinds))[::-1])
-    number, seen = jnp.asarray(number.ravel()), jnp.asarray([[value, 1.0] for value, _ in kinds])
+    number, features = jnp.asarray(number.ravel()), jnp.asarray([[value, 1.0] for value, _ in kinds])
     sign = jnp.asarray([2.0 * label - 1 for _, label in kinds])
 
     @jax.jit
@@ -210,7 +210,7 @@ def _of_adaptive():
         def one(key):
             def request(carry, key):
                 taken, published, ratio = carry
-                taken = taken.at[jnp.argmin(sign * (seen @ published))].add(1)
+                taken = taken.at[jnp.argmin(sign * (features @ published))].add(1)
                 at = number[taken @ place]
                 published = add_noise(centre[at], key, scale, None)[0]
                 moved = square(published - exact[at], None) - square(published - unlearned[at], None)

@@ -62,12 +62,12 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
         & (raw["c_charge_degree"] != "O")
         & raw["race"].isin(GROUPS["race"])
     )
-    kept = raw[keep]
-    stay = pd.to_datetime(kept["c_jail_out"]) - pd.to_datetime(kept["c_jail_in"])
-    table = kept.assign(
-        gender=kept["sex"],
+    selected = raw[keep]
+    stay = pd.to_datetime(selected["c_jail_out"]) - pd.to_datetime(selected["c_jail_in"])
+    table = selected.assign(
+        gender=selected["sex"],
         length_of_stay=stay.dt.days.astype("int64"),
-        is_recid=kept["is_recid"].map(dict(enumerate(LABEL_VALUES))),
+        is_recid=selected["is_recid"].map(dict(enumerate(LABEL_VALUES))),
     )
     return table[list(CLEAN_COLUMNS)].reset_index(drop=True)
 

@@ -53,13 +53,13 @@ def code_values(
     Raises:
       ValueError: fewer than two values, `one` is none of them, or two of them hardly differ (unless `exact`).
     """
-    seen = parts.union(list(values.unique()))
-    if one is not None or len(seen) <= 2:
+    distinct = parts.union(list(values.unique()))
+    if one is not None or len(distinct) <= 2:
         return code_two_values(values, one, role="group", option="group_one", exact=exact, parts=parts)
-    similar = None if exact else differs_little(value for value in seen if isinstance(value, str))
+    similar = None if exact else differs_little(value for value in distinct if isinstance(value, str))
     if similar:
         raise ValueError(f"group column {values.name!r} {similar}")
-    return pd.Categorical(values, categories=seen).codes.astype(np.int32), tuple(map(str, seen))
+    return pd.Categorical(values, categories=distinct).codes.astype(np.int32), tuple(map(str, distinct))
 
 
 def intersect(
@@ -125,11 +125,11 @@ def settle_small(
             f"groups of {groups.name} with fewer than min_group_rows={min_rows} rows{both}: {named}; {merge}"
             "lower min_group_rows, or leave these rows out"
         )
-    kept = np.setdiff1d(np.arange(len(counts)), few)
+    frequent = np.setdiff1d(np.arange(len(counts)), few)
     if len(few):
-        new = np.full(len(counts), len(kept))
-        new[kept] = np.arange(len(kept))
-        values = (*(groups.values[code] for code in kept), OTHER)
+        new = np.full(len(counts), len(frequent))
+        new[frequent] = np.arange(len(frequent))
+        values = (*(groups.values[code] for code in frequent), OTHER)
         _check_different(values)
         groups = Groups(new[groups.codes].astype(np.int32), groups.name, values)
     if not 2 <= len(groups.values) <= MOST_GROUPS:

@@ -185,7 +185,7 @@ def complete_rows(
     counts = counts[counts > 0].sort_values(ascending=False)
     words = {name: f", written {listed(texts)}" for name, texts in (words or {}).items() if texts}
     found = ", ".join(f"{name!r}: {count}{words.get(str(name), '')}" for name, count in counts.items())
-    kept = (
+    explanation = (
         ". Taken for missing are empty entries, those in na_values=(...), and, unless default_na=False, the words "
         + ", ".join(MISSING_WORDS)
     )
@@ -193,12 +193,12 @@ def complete_rows(
         raise ValueError(
             f"{source} has missing, NaN or infinite values ({found} of {len(table)} rows); "
             "pass missing='drop' to leave these rows out, drop=(column, ...) to leave a column out, or fill them first"
-            + kept
+            + explanation
         )
     keep = np.logical_not(bad.to_numpy(bool).any(axis=1))
     if not keep.any():
         raise ValueError(
             f"every row of {source} has a missing or infinite value ({found} of {len(table)} rows); leave a column out "
-            f"with drop=(column, ...){kept}"
+            f"with drop=(column, ...){explanation}"
         )
     return keep

@@ -107,12 +107,12 @@ def alike(values: Iterable[str]) -> tuple[str, str] | None:
     >>> alike(["no", "yes", "Yes."]), alike(["A", "A+", "a-", "<=50K", ">50K"])
     (('yes', 'Yes.'), None)
     """
-    seen: dict[str, str] = {}
+    originals: dict[str, str] = {}
     for value in values:
         key = " ".join(visible(unicodedata.normalize("NFKC", value)).casefold().split()).rstrip(" .,;")
-        if key in seen:
-            return seen[key], value
-        seen[key] = value
+        if key in originals:
+            return originals[key], value
+        originals[key] = value
     return None
 
 

@@ -39,25 +39,25 @@ def code_two_values(
       ValueError: fewer than two values; more than two and `one` is None; or `one` is no value of the column; or two
         values hardly differ.
     """
-    name, seen = values.name, parts.union(list(values.unique()))
-    if len(seen) < 2:
-        raise ValueError(f"{role} column {name!r} holds only the value {listed(seen)}; it must hold two")
+    name, distinct = values.name, parts.union(list(values.unique()))
+    if len(distinct) < 2:
+        raise ValueError(f"{role} column {name!r} holds only the value {listed(distinct)}; it must hold two")
     if one is None:
-        if len(seen) > 2:
+        if len(distinct) > 2:
             raise ValueError(
-                f"{role} column {name!r} must hold exactly two values, but holds {len(seen)}: {listed(seen, 10)}; "
-                f"pass {option}=VALUE, or several values, to code that as 1 and all others as 0"
+                f"{role} column {name!r} must hold exactly two values, but holds {len(distinct)}: "
+                f"{listed(distinct, 10)}; pass {option}=VALUE, or several values, to code that as 1 and all others as 0"
             )
-        ones = seen[1:]
+        ones = distinct[1:]
     else:
         ones = list(one) if isinstance(one, (tuple, list, set, frozenset)) else [one]
         ones = [value.strip() if isinstance(value, str) else value for value in ones]
-        unknown = [value for value in ones if value not in seen]
-        if unknown or not 0 < len(set(ones)) < len(seen):
+        unknown = [value for value in ones if value not in distinct]
+        if unknown or not 0 < len(set(ones)) < len(distinct):
             raise ValueError(
-                f"{option}={one!r} does not split {role} column {name!r} in two; its values are {listed(seen, 10)}"
+                f"{option}={one!r} does not split {role} column {name!r} in two; its values are {listed(distinct, 10)}"
             )
-    zeros = [value for value in seen if value not in ones]
+    zeros = [value for value in distinct if value not in ones]
     for zero in zeros:
         for value in ones:
             if not exact and isinstance(zero, str) and isinstance(value, str) and alike([zero, value]):
@@ -66,7 +66,7 @@ def code_two_values(
                     f"{option}={(value, zero)!r}"
                 )
     names = " or ".join(map(str, zeros)), " or ".join(map(str, ones))
-    ones = [value for value in seen if value in ones]  # Of one type: pandas would round numbers of several.
+    ones = [value for value in distinct if value in ones]  # Of one type: pandas would round numbers of several.
     return values.isin(ones).to_numpy(bool).astype(np.int32), names
 
 

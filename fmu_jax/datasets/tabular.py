@@ -232,20 +232,20 @@ def from_table(
     kinds = {name: "numbers" if is_number(table[name]) else "text" for name in names}
     kinds |= {name: f"categories of {kinds[name]}" for name in nominal}
     parts.same(kinds, what="columns", source=source)
-    rows, kept = keep.nonzero()[0], table[keep]
+    rows, complete = keep.nonzero()[0], table[keep]
     lacking = len(table) - len(rows)
     with _about(source + (f", without the {lacking} rows that lack a value" if lacking else "")):
         y, label_values = tables.code_two_values(
-            kept[label], positive, role="label", option="positive", exact=label in categorical, parts=parts
+            complete[label], positive, role="label", option="positive", exact=label in categorical, parts=parts
         )
         coded = {
-            name: grouping.code_values(kept[name], ones.get(name), exact=name in categorical, parts=parts)
+            name: grouping.code_values(complete[name], ones.get(name), exact=name in categorical, parts=parts)
             for name in attributes
         }
         groups = grouping.intersect(coded, parts=parts)
         groups = grouping.settle_small(groups, min_rows=min_group_rows, small=small_groups, parts=parts)
         two_valued = {name: codes for name, (codes, values) in coded.items() if len(values) == 2}
-        features = kept.drop(columns=[label] if group_feature else [label, *attributes])
+        features = complete.drop(columns=[label] if group_feature else [label, *attributes])
         for name, codes in two_valued.items():
             if name in features:
                 features[name] = codes

@@ -55,7 +55,7 @@ def train(config: Train) -> None:
 
 def show_training(config: Train, done: "Trained") -> None:
     """Prints what training has to tell."""
-    from fmu_jax.deletion.guarantee import said
+    from fmu_jax.deletion.guarantee import limit_text
 
     settings = done.settings
     print(f"people: {settings.train_rows} to train on, {settings.test_rows} held out, {done.dropped_people} left out")
@@ -75,7 +75,7 @@ def show_training(config: Train, done: "Trained") -> None:
     )
     print(
         f"guarantee: {settings.releases} releases with noise of scale {settings.scale:.3g} cost mu "
-        f"{said(settings.mu, 4)}"
+        f"{limit_text(settings.mu, 4)}"
     )
     print("  releases planned   noise   accuracy of a release   (requests can be batched: fewer releases, less noise)")
     for number, (scale, accuracy) in done.series.items():
@@ -135,7 +135,7 @@ def _shown_or_not(done: str) -> Iterator[None]:
 
 def show_request(done: "Receipt") -> None:
     """Prints what a certificate says, and what only the store's owner should see."""
-    from fmu_jax.deletion.guarantee import said
+    from fmu_jax.deletion.guarantee import limit_text
 
     content = done.certificate
     deleted, remaining, after = content["deleted"], content["remaining"], content["after"]
@@ -151,7 +151,7 @@ def show_request(done: "Receipt") -> None:
         print(f"this release: epsilon {release['epsilon']:g} at delta {release['delta']:g}, mu {release['mu']:g}")
     print(
         f"all {series['released']} releases: epsilon {series['epsilon']:g}, mu {series['mu']:g} of "
-        f"{said(series['planned_mu'], 4)} planned; {series['planned_left']} of {series['planned_releases']} left"
+        f"{limit_text(series['planned_mu'], 4)} planned; {series['planned_left']} of {series['planned_releases']} left"
     )
     if not series["planned_left"]:
         print("  every further request retrains the model, at no further cost of the guarantee")
@@ -208,8 +208,8 @@ def _in_flags(command: Callable[[Any], None]) -> Callable[[Any], None]:
             command(config)
         except (ValueError, OSError) as error:
             paths = [str(value) for value in vars(config).values() if isinstance(value, Path)]
-            said = words.in_flags(str(error), FLAGS, verbatim=paths)
-            raise (ValueError if isinstance(error, ValueError) else OSError)(said) from error
+            message = words.in_flags(str(error), FLAGS, verbatim=paths)
+            raise (ValueError if isinstance(error, ValueError) else OSError)(message) from error
 
     return run
 

@@ -61,8 +61,8 @@ def draw(title: str, lines: Sequence[Line], *, zero: bool = False, whole: bool =
       whole: the values are counts, so that no tick lies between two of them.
     """
     count = max(len(line.values) for line in lines)
-    seen = [value for line in lines for value in line.values if value is not None] or [0.0]
-    y_ticks = ticks(0.0 if zero else min(seen), max(seen), whole=whole)
+    numbers = [value for line in lines for value in line.values if value is not None] or [0.0]
+    y_ticks = ticks(0.0 if zero else min(numbers), max(numbers), whole=whole)
     low, high = y_ticks[0], y_ticks[-1]
     places = max(len(f"{value:g}".partition(".")[2]) for value in y_ticks) if high < 1e6 else 0
     bottom, last = HEIGHT - _BOTTOM, max(count - 1, 1)

@@ -15,7 +15,7 @@ class Disagreement(ValueError):
     """Two things that must agree do not."""
 
 
-class Seen(NamedTuple):
+class Evidence(NamedTuple):
     """What there is to check.
 
     Attributes:
@@ -24,8 +24,8 @@ class Seen(NamedTuple):
       meta: all that is kept by name.
       settings, state: of the model, which has no noise.
       released: what is published, ``(d,)``.
-      kept: all certificates of the ledger.
-      said: their contents.
+      certificates: all that the ledger has, as they are stored.
+      contents: what each certificate says.
       hashes, positions, requests: of everybody, ``(n,)``.
       rows: everybody's row, ``(n, d + 2)``, followed in ``padding`` by what else is stored.
     """
@@ -36,8 +36,8 @@ class Seen(NamedTuple):
     settings: Settings
     state: stream.State
     released: np.ndarray
-    kept: list[Record]
-    said: list[dict[str, Any]]
+    certificates: list[Record]
+    contents: list[dict[str, Any]]
     hashes: list[bytes]
     positions: np.ndarray
     requests: np.ndarray
@@ -55,7 +55,7 @@ class Seen(NamedTuple):
         return model.as_data(self.rows[: self.settings.test_rows], len(self.settings.group_values))
 
 
-def look(db: Ledger, folder: Path) -> Seen:
+def look(db: Ledger, folder: Path) -> Evidence:
     """Reads a store.
 
     Args:
@@ -67,18 +67,18 @@ def look(db: Ledger, folder: Path) -> Seen:
     """
     settings = Settings.from_json(ledger.meta(db, "settings"))
     state = model.unpack(settings, ledger.meta(db, "state"))
-    kept = list(ledger.records(db))
+    certificates = list(ledger.records(db))
     everybody = list(ledger.all_people(db))
     rows = ledger.rows_between(db, 0, settings.rows)
-    return Seen(
+    return Evidence(
         folder=folder,
         fault=ledger.fault(db),
         meta=ledger.all_meta(db),
         settings=settings,
         state=state,
         released=exports.released(db),
-        kept=kept,
-        said=[records.parse(record) for record in kept],
+        certificates=certificates,
+        contents=[records.parse(record) for record in certificates],
         hashes=[name for name, _, _ in everybody],
         positions=np.array([position for _, position, _ in everybody], np.int64),
         requests=np.array([request for _, _, request in everybody], np.int64),

@@ -115,7 +115,7 @@ def released(db: Ledger) -> np.ndarray:
 
 def model_text(settings: Settings, params: np.ndarray, last: Record) -> str:
     """``model.json``: all that is needed to predict, and nothing secret."""
-    said = records.parse(last)
+    certificate = records.parse(last)
     content = {
         "format": records.FORMAT,
         "store": settings.store,
@@ -130,8 +130,8 @@ def model_text(settings: Settings, params: np.ndarray, last: Record) -> str:
         "label_values": settings.label_values,
         "group_name": settings.group_name,
         "group_values": settings.group_values,
-        "release": said["release"],
-        "series": said["series"],
-        "statement": said["statement"],
+        "release": certificate["release"],
+        "series": certificate["series"],
+        "statement": certificate["statement"],
     }
     return records.to_json(content)

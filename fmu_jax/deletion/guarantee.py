@@ -123,8 +123,8 @@ def rounded_up(value: float, digits: int) -> float:
     if value == 0 or not math.isfinite(value):
         return value
     places = digits - 1 - math.floor(math.log10(abs(value)))
-    near = round(value, places)
-    return near if near >= value else round(near + 10.0**-places, places)
+    nearest = round(value, places)
+    return nearest if nearest >= value else round(nearest + 10.0**-places, places)
 
 
 def right_guesses(mu: float) -> float:
@@ -136,7 +136,7 @@ def right_guesses(mu: float) -> float:
     return math.ceil(1000 * (0.5 + math.erf(mu / math.sqrt(8)) / 2) - 1e-9) / 10
 
 
-def said(value: float, digits: int = 3) -> str:
+def limit_text(value: float, digits: int = 3) -> str:
     """A number for a sentence: so many digits, rounded up, so that no limit is stated too low."""
     return f"{rounded_up(value, digits):g}"
 
@@ -152,9 +152,9 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
     spent, delta = cost(settings, number), f"delta {settings.delta:g}"
     planned = _epsilon(settings.mu, settings.delta)
     series = (
-        f"Planned is a series of {settings.releases} releases that together stay within epsilon {said(planned, 4)} at "
-        f"{delta} (mu {said(settings.mu, 4)}); {spent.left} of them are left. Later ones are retrained before they are "
-        "published, and the limit stays."
+        f"Planned is a series of {settings.releases} releases that together stay within epsilon "
+        f"{limit_text(planned, 4)} at {delta} (mu {limit_text(settings.mu, 4)}); {spent.left} of them are left. "
+        "Later ones are retrained before they are published, and the limit stays."
     )
     about = (
         "This is about the published models. It is not about the table, its copies, backups and logs, nor about "
@@ -170,8 +170,8 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
         ]
     together = (
         f"All releases of this store together, {number} so far, also if requests were chosen by looking at the models: "
-        f"epsilon {said(spent.series_epsilon)} at {delta} (Gaussian differential privacy mu "
-        f"{said(spent.series_mu)}), at most {right_guesses(spent.series_mu):g} % right guesses."
+        f"epsilon {limit_text(spent.series_epsilon)} at {delta} (Gaussian differential privacy mu "
+        f"{limit_text(spent.series_mu)}), at most {right_guesses(spent.series_mu):g} % right guesses."
     )
     if not fresh:
         unchanged = (
@@ -183,8 +183,8 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
         "was added to it.",
         "The guarantee limits how well anybody who sees the published models can tell whether the people deleted so "
         "far were unlearned, or the model was trained anew without them. The next two sentences give the limits.",
-        f"This release alone: epsilon {said(spent.epsilon)} at {delta} (Gaussian differential privacy mu "
-        f"{said(spent.mu)}). "
+        f"This release alone: epsilon {limit_text(spent.epsilon)} at {delta} (Gaussian differential privacy mu "
+        f"{limit_text(spent.mu)}). "
         f"Whoever has to guess which of the two happened, at even chances, is right in at most "
         f"{right_guesses(spent.mu):g} % of cases; a coin is right in 50 %.",
         together,

@@ -53,18 +53,18 @@ def report(store: str | Path, out: str | Path | None = None) -> Path:
             seal.check_books(db)
         with exports.private(), ledger.exclusive(db):
             settings = Settings.from_json(ledger.meta(db, "settings"))
-            said = [parse(record) for record in ledger.records(db)]
+            contents = [parse(record) for record in ledger.records(db)]
             certificates = os.path.relpath((folder / exports.CERTIFICATES).resolve(), path.resolve().parent)
-            files.write_text(path, render(settings, said, certificates))
+            files.write_text(path, render(settings, contents, certificates))
     return path
 
 
-def render(settings: Settings, said: Sequence[dict[str, Any]], certificates: str) -> str:
+def render(settings: Settings, contents: Sequence[dict[str, Any]], certificates: str) -> str:
     """The page as text.
 
     Args:
       settings: of the store.
-      said: the certificates' contents, from the training's on.
+      contents: the certificates' contents, from the training's on.
       certificates: where their files are, seen from the page's folder.
     """
     template = jinja2.Environment(
@@ -74,17 +74,17 @@ def render(settings: Settings, said: Sequence[dict[str, Any]], certificates: str
         trim_blocks=True,
         lstrip_blocks=True,
     ).get_template("page.html.j2")
-    lines = [_row(content, certificates) for content in said]
+    lines = [_row(content, certificates) for content in contents]
     planned = float(privacy.gaussian_epsilon(settings.mu, 1.0, settings.delta))
     return template.render(
         settings=settings,
-        said=said,
-        last=said[-1],
-        deleted=sum(sum(content["deleted"].values()) for content in said),
-        spent=guarantee.said(said[-1]["series"]["epsilon"]),
-        planned=guarantee.said(planned),
-        guesses=guarantee.right_guesses(said[-1]["series"]["mu"]),
-        charts=_charts(settings, said, planned),
+        contents=contents,
+        last=contents[-1],
+        deleted=sum(sum(content["deleted"].values()) for content in contents),
+        spent=guarantee.limit_text(contents[-1]["series"]["epsilon"]),
+        planned=guarantee.limit_text(planned),
+        guesses=guarantee.right_guesses(contents[-1]["series"]["mu"]),
+        charts=_charts(settings, contents, planned),
         earlier=lines[: max(len(lines) - SHOWN, 0)],
         recent=lines[max(len(lines) - SHOWN, 0) :],
     )
@@ -100,7 +100,7 @@ def _row(content: dict[str, Any], certificates: str) -> dict[str, str]:
         "deleted": f"{sum(content['deleted'].values()):,}",
         "remaining": f"{sum(content['remaining'].values()):,}",
         "release": f"{content['release']['number']}" if content["release"] else "–",
-        "epsilon": guarantee.said(series["epsilon"]),
+        "epsilon": guarantee.limit_text(series["epsilon"]),
         "accuracy": _share(after["accuracy"]),
         "gap": _share(after["equalized_odds_mean"]),
     }
@@ -110,9 +110,9 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _charts(settings: Settings, said: Sequence[dict[str, Any]], planned: float) -> list[Drawn]:
-    after = [content["after"] for content in said]
-    deleted = list(itertools.accumulate(sum(content["deleted"].values()) for content in said))
+def _charts(settings: Settings, contents: Sequence[dict[str, Any]], planned: float) -> list[Drawn]:
+    after = [content["after"] for content in contents]
+    deleted = list(itertools.accumulate(sum(content["deleted"].values()) for content in contents))
     looks = [
         (f"g{k % _GROUPS}", _DASHES[k // _GROUPS % len(_DASHES)], value)
         for k, value in enumerate(settings.group_values)
@@ -127,14 +127,14 @@ def _charts(settings: Settings, said: Sequence[dict[str, Any]], planned: float) 
     def overall(name: str, label: str, look: str = "ink", dash: str = "") -> Line:
         return Line(label, look, [content[name] for content in after], dash)
 
-    spent = [content["series"]["epsilon"] for content in said]
+    spent = [content["series"]["epsilon"] for content in contents]
     return [
         draw("People deleted, in all", [Line("deleted", "ink", deleted, steps=True)], zero=True, whole=True),
         draw(
             f"Epsilon of all releases together, at delta {settings.delta:g}",
             [
                 Line("spent", "ink", spent, steps=True),
-                Line("planned at most", "soft", [planned] * len(said), "5 4"),
+                Line("planned at most", "soft", [planned] * len(contents), "5 4"),
             ],
             zero=True,
         ),

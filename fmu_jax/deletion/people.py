@@ -51,12 +51,12 @@ def repeated(ids: Iterable[str]) -> list[str]:
     >>> repeated(["7", "007", "7", "8", "7"])
     ['7']
     """
-    seen: set[str] = set()
+    names: set[str] = set()
     twice: dict[str, None] = {}
     for name in ids:
-        if name in seen:
+        if name in names:
             twice[name] = None
-        seen.add(name)
+        names.add(name)
     return list(twice)
 
 
@@ -111,6 +111,6 @@ def hash_ids(salt: bytes, ids: Iterable[str]) -> list[bytes]:
     return [hmac.digest(salt, name.encode(), "sha256")[:HASH_BYTES] for name in ids]
 
 
-def left_out(kept: bytes) -> set[bytes]:
+def left_out(hashes: bytes) -> set[bytes]:
     """The hashes, joined, of the people whom a training left out."""
-    return {kept[k : k + HASH_BYTES] for k in range(0, len(kept), HASH_BYTES)}
+    return {hashes[k : k + HASH_BYTES] for k in range(0, len(hashes), HASH_BYTES)}

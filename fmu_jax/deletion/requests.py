@@ -147,14 +147,14 @@ def choose(db: Ledger, ids: Sequence[str], *, ignore_missing: bool) -> Chosen:
         "repeated": people.repeated(ids),
     }
     why = {"left out": "left out of the training for a missing value, so that no row of theirs is kept"}
-    said = "; ".join(f"{why.get(what, what)}: {people.named(names)}" for what, names in wrong.items() if names)
-    if said and not ignore_missing:
-        raise ValueError(f"nobody was deleted, because ids are {said}; correct them, or pass ignore_missing=True")
-    kept = np.flatnonzero(~unknown & ~gone)
-    if not len(kept):
-        raise ValueError(f"none of the {len(unique)} ids can be deleted ({said})")
+    problems = "; ".join(f"{why.get(what, what)}: {people.named(names)}" for what, names in wrong.items() if names)
+    if problems and not ignore_missing:
+        raise ValueError(f"nobody was deleted, because ids are {problems}; correct them, or pass ignore_missing=True")
+    chosen = np.flatnonzero(~unknown & ~gone)
+    if not len(chosen):
+        raise ValueError(f"none of the {len(unique)} ids can be deleted ({problems})")
     ignored = {what.replace(" ", "_"): len(names) for what, names in wrong.items()}
-    return Chosen([hashes[k] for k in kept], found[kept, 0], ignored)
+    return Chosen([hashes[k] for k in chosen], found[chosen, 0], ignored)
 
 
 def _check_cells(settings: Settings, state: stream.State, trained: np.ndarray) -> None:

@@ -107,8 +107,8 @@ def train(
 
 def _check_objective(objective: Objective) -> None:
     """Refuses what a store could not keep."""
-    kept = Objective(l2=objective.l2, fairness=objective.fairness, penalty=objective.penalty)
-    if not isinstance(objective.penalty, str) or jax.tree.structure(kept) != jax.tree.structure(objective):
+    stored = Objective(l2=objective.l2, fairness=objective.fairness, penalty=objective.penalty)
+    if not isinstance(objective.penalty, str) or jax.tree.structure(stored) != jax.tree.structure(objective):
         raise ValueError(
             f"a store keeps `l2`, `fairness` and the name of a `penalty` ({', '.join(FORMS)}), and nothing else of an "
             f"objective; got {objective}"

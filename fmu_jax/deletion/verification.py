@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fmu_jax.deletion import ledger, ledger_checks, model, model_checks
-from fmu_jax.deletion.evidence import Seen, look
+from fmu_jax.deletion.evidence import Evidence, look
 
-CHECKS: dict[str, Callable[[Seen], str]] = {
+CHECKS: dict[str, Callable[[Evidence], str]] = {
     "database": ledger_checks.check_database,
     "seal": ledger_checks.check_seal,
     "privacy": ledger_checks.check_privacy,
@@ -60,12 +60,12 @@ def verify(store: str | Path) -> dict[str, Outcome]:
     folder, found = Path(store), {}
     with ledger.opened(folder, to_look=True) as db, ledger.exclusive(db):
         try:
-            seen = look(db, folder)
+            evidence = look(db, folder)
         except _UNREADABLE as error:
             raise ValueError(f"the ledger in {folder} cannot be read: {type(error).__name__}: {error}") from error
         for name, check in CHECKS.items():
             try:
-                found[name] = Outcome(True, check(seen))
+                found[name] = Outcome(True, check(evidence))
             except (ValueError, OSError) as error:
                 found[name] = Outcome(False, str(error))
             except _UNREADABLE as error:

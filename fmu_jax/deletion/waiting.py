@@ -28,14 +28,14 @@ def patiently(db: sqlite3.Connection, statement: str, *, most_s: float) -> None:
     Raises:
       OSError: another process was busy all that time.
     """
-    path, begin, said = place(db), time.monotonic(), False
+    path, begin, announced = place(db), time.monotonic(), False
     while not _done(db, statement):
         waited = time.monotonic() - begin
         if waited > most_s:
             raise OSError(f"{path}: {holder(path)} has kept the store busy for {most_s:.0f} s")
-        if waited > NOTICE_S and not said:
+        if waited > NOTICE_S and not announced:
             print(f"waiting for {holder(path)}, which uses {path.parent}", file=sys.stderr, flush=True)
-            said = True
+            announced = True
         time.sleep(_PAUSE_S)
 
 
@@ -68,5 +68,5 @@ def holder(*paths: Path) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
     except (OSError, StopIteration, IndexError, ValueError):
         return "another process"
-    said = " ".join(" ".join(words).split())
-    return f"process {pid} ({said if len(said) <= _SHOWN else said[:_SHOWN] + '...'})"
+    command = " ".join(" ".join(words).split())
+    return f"process {pid} ({command if len(command) <= _SHOWN else command[:_SHOWN] + '...'})"

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 _LITERAL = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _VALUE = rf"(?:{_LITERAL}|\((?:{_LITERAL}|[^()'\"])*\)|[^\s,;:()]*[^\s,;:().])"
-_SAID = re.compile(
+_TRANSLATED = re.compile(
     rf"`(?P<quoted>\w+)`|(?<![\w./=-])(?P<name>[a-z][a-z0-9_]*)=(?P<value>{_VALUE})"
     rf"|(?<!\w)(?:{_LITERAL})(?!\w)|(?<![\w./-])(?P<bare>[a-z]+(?:_[a-z]+)+)(?![\w./=-])"
 )
@@ -23,7 +23,7 @@ class UnwrittenError(Exception):
 
 
 @contextlib.contextmanager
-def outcome(said: str, *kinds: type[Exception]) -> Iterator[None]:
+def outcome(state: str, *kinds: type[Exception]) -> Iterator[None]:
     """Errors of these kinds say first what is the case now, such as "nobody was deleted".
 
     Raises:
@@ -40,7 +40,7 @@ def outcome(said: str, *kinds: type[Exception]) -> Iterator[None]:
             kind = type(error)
         elif kind is OSError:
             text += "; when that is mended, run the same command again"
-        raise kind(text if said in text else f"{said}: {text}") from error
+        raise kind(text if state in text else f"{state}: {text}") from error
 
 
 def in_flags(message: str, flags: Mapping[str, str], *, verbatim: Collection[str] = ()) -> str:
@@ -59,8 +59,8 @@ def in_flags(message: str, flags: Mapping[str, str], *, verbatim: Collection[str
     "pass --missing drop, --drop 'a b' c or --drop COLUMN ..., or raise --max-categories"
     """
     # What holds nothing to translate needs no protection, and would cut words in two: a store may be called "max".
-    kept = "|".join(re.escape(text) for text in verbatim if _SAID.search(text))
-    parts = re.split(f"({kept})", message) if kept else [message]
+    protected = "|".join(re.escape(text) for text in verbatim if _TRANSLATED.search(text))
+    parts = re.split(f"({protected})", message) if protected else [message]
 
     def put(found: re.Match[str]) -> str:
         name = found["quoted"] or found["name"] or found["bare"]
@@ -69,7 +69,7 @@ def in_flags(message: str, flags: Mapping[str, str], *, verbatim: Collection[str
         written = _written(found["value"]) if found["value"] else ""
         return f"{flags[name]} {written}".strip()
 
-    return "".join(part if number % 2 else _SAID.sub(put, part) for number, part in enumerate(parts))
+    return "".join(part if number % 2 else _TRANSLATED.sub(put, part) for number, part in enumerate(parts))
 
 
 def _written(value: str) -> str:

@@ -242,20 +242,20 @@ def noise_for(schedule: Schedule, *, mu: Scalar, size: int, dtype: Any = jnp.flo
     def of_route(route) -> float:
         """The least noise that one route keeps mu with, up to a millionth of it; infinite if none does."""
 
-        def kept(noise: float) -> bool:
+        def suffices(noise: float) -> bool:
             return route(dataclasses.replace(schedule, noise=noise), size, unit)[0] <= mu
 
         good = guess
-        while not kept(good):
+        while not suffices(good):
             good *= 2
             if good > 1e12 * guess:
                 return math.inf
-        while kept(good / 2):
+        while suffices(good / 2):
             good /= 2
         bad = good / 2
         for _ in range(_HALVINGS // 2):
             middle = (good + bad) / 2
-            good, bad = (middle, bad) if kept(middle) else (good, middle)
+            good, bad = (middle, bad) if suffices(middle) else (good, middle)
         return good
 
     noise = min(of_route(_by_iteration), of_route(_by_contraction))

@@ -124,8 +124,8 @@ def finetune(
 
 
 def _up(number: float, dtype) -> Array:
-    near = np.asarray(number, dtype)
-    return jnp.asarray(np.nextafter(near, np.asarray(np.inf, dtype)) if float(near) < number else near)
+    rounded = np.asarray(number, dtype)
+    return jnp.asarray(np.nextafter(rounded, np.asarray(np.inf, dtype)) if float(rounded) < number else rounded)
 
 
 def _flatten(params: Any, center: Any) -> tuple[Array, Array, Any]:

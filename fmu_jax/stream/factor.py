@@ -32,15 +32,16 @@ class Factor(NamedTuple):
 
     Attributes:
       dual: ``V``, ``(d, d)``.
-      size: bound of its Frobenius norm.
-      wide: of its spectral norm.
-      seen, everywhere: of ``|V A V'|_2^1/2`` and ``|A|_2^1/2`` for the shape ``A``; without one ``wide`` and 1.
+      size: upper bound of its Frobenius norm.
+      wide: upper bound of its spectral norm.
+      shaped, everywhere: upper bounds of ``|V A V'|_2^1/2`` and ``|A|_2^1/2`` for the shape ``A``; without a shape
+        ``wide`` and 1.
     """
 
     dual: Float[Array, "d d"]
     size: Float[Array, ""]
     wide: Float[Array, ""]
-    seen: Float[Array, ""]
+    shaped: Float[Array, ""]
     everywhere: Float[Array, ""]
 
 
@@ -60,8 +61,8 @@ def factorise(state: State, shape: Float[Array, "d d"] | None) -> Factor:
     curved = Curved(q.hessian, jnp.ones_like(state.anchor), q.hessian_error)
     dual = inverse_root(curved, remaining(state) * state.objective.l2)
     wide = spectral_norm_bound(dual)
-    seen, everywhere = (wide, jnp.ones_like(wide)) if shape is None else shape_norms(dual, shape)
-    return Factor(dual, frobenius_bound(dual), wide, seen, everywhere)
+    shaped, everywhere = (wide, jnp.ones_like(wide)) if shape is None else shape_norms(dual, shape)
+    return Factor(dual, frobenius_bound(dual), wide, shaped, everywhere)
 
 
 def weakest(q: Quadratic, factor: Factor) -> Float[Array, ""]:
@@ -93,5 +94,5 @@ def distance(state: State, factor: Factor, omega: Float[Array, ""]) -> Float[Arr
     wide = factor.wide * growth
     radius = local_radius(state.residual_bound * wide, state.row_norm * wide * few)
     everywhere = convex_distance(state.residual_bound, remaining(state), state.objective.l2) * factor.everywhere
-    bound = jnp.minimum(within(radius, factor.seen * growth), everywhere * few)
+    bound = jnp.minimum(within(radius, factor.shaped * growth), everywhere * few)
     return jnp.where(jnp.isnan(bound), jnp.inf, bound * few)

@@ -83,9 +83,9 @@ def serve_releases(
         shape = as_shape(shape, state.params.shape[0], dtype)
     scale = as_scale(scale, dtype)
     mu = mu_of(admitted, scale)
-    after, params, spacing, refreshed, near, sound = _serve(state, data, rows, key, scale, admitted, shape)
-    _check_served(near, sound, admitted, scale)
-    fine = near & sound
+    after, params, spacing, refreshed, certified, sound = _serve(state, data, rows, key, scale, admitted, shape)
+    _check_served(certified, sound, admitted, scale)
+    fine = certified & sound
     mu, epsilon = (jnp.where(fine, number, jnp.inf) for number in (mu, gaussian_epsilon(mu, 1.0, delta)))
     deltas, scales = (jnp.broadcast_to(jnp.asarray(number), fine.shape) for number in (delta, scale))
     left = data._replace(weight=data.weight.at[rows].set(0))
@@ -93,10 +93,10 @@ def serve_releases(
 
 
 @when_concrete
-def _check_served(near, sound, admitted, scale) -> None:
-    if not np.all(near):
+def _check_served(certified, sound, admitted, scale) -> None:
+    if not np.all(certified):
         raise NotConvergedError(
-            f"{int(np.sum(~np.asarray(near)))} refreshed models are not certified within the admitted distance "
+            f"{int(np.sum(~np.asarray(certified)))} refreshed models are not certified within the admitted distance "
             f"{float(admitted):.3g}; use float64 or a larger `admitted`"
         )
     if not np.all(sound):

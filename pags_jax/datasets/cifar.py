@@ -23,7 +23,7 @@ PIXELS = 3 * SIZE * SIZE
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where a CIFAR set keeps what.
+    """The layout of a CIFAR set's files.
 
     Attributes:
       name: the set's name, and its folder in the cache.

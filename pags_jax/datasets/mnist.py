@@ -21,7 +21,7 @@ MNIST = IdxSet(
 
 
 def load_test_images(folder: str | Path | None) -> Images:
-    """The 10,000 test images alone, for who has no others: every fifth becomes a test image, the rest train.
+    """Reads the 10,000 test images alone, for users without the others: every fifth is a test image, the rest train.
 
     Raises:
       ValueError: see ``idx_folders.read_split``; or a download fails.

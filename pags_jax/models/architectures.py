@@ -46,7 +46,7 @@ def kind_of(model: Any) -> Kind:
 
 
 def facts(model: nn.Module, variables: Any) -> dict[str, Any]:
-    """What a network shows of itself: kind, network, options, dtype, channels, classes, parameters and so on."""
+    """Facts that a network shows: kind, network, options, dtype, channels, classes, parameters and so on."""
     inner = model.network if isinstance(model, Normalised) else model
     arrays, kind = by_path(variables), kind_of(model)
     known: dict[str, Any] = {
@@ -117,7 +117,7 @@ def shapes_of(model: Any, arrays: Mapping[str, Any], image_shape: Any = None) ->
 
 
 def _channels(model: Any, arrays: Mapping[str, Any]) -> int:
-    """Of the images: what a network says, or what its first convolution takes."""
+    """Channels of the images, as the network says them or as its first convolution takes them."""
     if isinstance(model, Autoencoder):
         return model.shape[-1]
     if hasattr(model, "channels"):

@@ -69,7 +69,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n d"]:
-        """The codes."""
+        """The codes of images."""
         for level, width in enumerate(self.widths):
             patches = to_patches(x, multiple=2 if level else 2 ** len(self.widths))
             size = 1 if level else 3
@@ -85,7 +85,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "n d"]) -> Float[Array, "n h w c"]:
-        """The images, in (0, 1)."""
+        """Images in (0, 1) of codes."""
         height, width, channels = self.shape
         shrink = 2 ** len(self.widths)
         rows, columns, last = -(-height // shrink), -(-width // shrink), self.widths[-1]
@@ -101,7 +101,7 @@ class Residual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """Shaped as ``x``."""
+        """The block's output, shaped as ``x``."""
         out = _conv(x.shape[-1], (3, 3))(nn.silu(x))
         return x + _conv(x.shape[-1], (3, 3), kernel_init=nn.initializers.zeros_init())(nn.silu(out))
 

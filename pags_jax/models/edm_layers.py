@@ -110,7 +110,7 @@ class UNetBlock(nn.Module):
 
 
 def downsample(x: Float[Array, "n h w c"], taps: tuple[float, ...], padding: int | None = None) -> Array:
-    """Half as high and wide: a filter along each axis, at every second place.
+    """Makes maps half as high and wide: a filter along each axis, at every second place.
 
     Args:
       x: maps.
@@ -129,7 +129,7 @@ def downsample(x: Float[Array, "n h w c"], taps: tuple[float, ...], padding: int
 
 
 def upsample(x: Float[Array, "n h w c"], taps: tuple[float, ...]) -> Array:
-    """Twice as high and wide: the transpose of ``downsample``, times 4; (1, 1) repeats each place.
+    """Makes maps twice as high and wide: the transpose of ``downsample``, times 4; (1, 1) repeats each place.
 
     >>> upsample(jnp.ones((1, 1, 1, 1)), (1.0, 1.0))[0, :, :, 0].tolist()
     [[1.0, 1.0], [1.0, 1.0]]

@@ -118,8 +118,8 @@ def load_exported(path: str | Path) -> tuple[Callable[..., Any], dict[str, Any]]
         if not part.is_file():
             raise FileNotFoundError(f"no file {part}; models.export writes it")
     try:
-        said = json.loads(description.read_text(encoding="utf-8"))
-        expected = said["program_sha256"], said["weights_sha256"]
+        metadata = json.loads(description.read_text(encoding="utf-8"))
+        expected = metadata["program_sha256"], metadata["weights_sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{description} is no description that models.export wrote ({error})") from error
     content = program.read_bytes()
@@ -134,10 +134,10 @@ def load_exported(path: str | Path) -> tuple[Callable[..., Any], dict[str, Any]]
     except Exception as error:  # Whatever a later version of JAX makes of an earlier program.
         raise ValueError(f"{program} cannot be read by JAX {jax.__version__}: export it again ({error})") from error
     variables = {name: jnp.asarray(array) for name, array in arrays.items()}
-    if said["kind"] == "classifier":
-        return jax.tree_util.Partial(lowered.call, variables), said
-    classes = said["ranges"].get("labels", (0, 0))[1]
-    return jax.tree_util.Partial(_Denoise(lowered.call, classes), variables), said
+    if metadata["kind"] == "classifier":
+        return jax.tree_util.Partial(lowered.call, variables), metadata
+    classes = metadata["ranges"].get("labels", (0, 0))[1]
+    return jax.tree_util.Partial(_Denoise(lowered.call, classes), variables), metadata
 
 
 _RANGES: dict[str, dict[str, list[float]]] = {
@@ -151,13 +151,13 @@ def _classify(model: Any, variables: Any, images: Any) -> Any:
 
 
 def _denoise(model: Any, variables: Any, images: Any, sigma: Any, labels: Any = None) -> Any:
-    """One number beyond the classes stands for none, with every network here."""
+    """Denoises images; a label one beyond the classes stands for no label, with every network here."""
     network = jax.tree_util.Partial(model.apply, variables, labels=labels)
     return preconditioned(network, sigma_data=model.sigma_data)(images, sigma)
 
 
 class _Denoise:
-    """What a denoiser's program is called by."""
+    """Calls a denoiser's program, with a label one beyond the classes where no label is given."""
 
     def __init__(self, call: Callable[..., Any], classes: int):
         self.call, self.classes = call, classes

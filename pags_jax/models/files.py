@@ -142,7 +142,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
 
 
 def about(path: str | Path) -> dict[str, Any]:
-    """What a file says of its network.
+    """Reads the description that a file holds of its network.
 
     Raises:
       FileNotFoundError, ValueError: as ``load``.
@@ -171,7 +171,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], str]:
 
 
 def write(path: Path, fill: Callable[[Path], Any]) -> None:
-    """To a temporary file beside it, to the disk, and then in its place by a rename, which goes to the disk too.
+    """Writes a temporary file beside it, flushes it to the disk, and renames it to its name, which is flushed as well.
 
     Args:
       path: of the file.

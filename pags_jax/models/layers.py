@@ -1,4 +1,4 @@
-"""What the classifiers are made of.
+"""Layers that the classifiers are made of.
 
 Weights are drawn as PyTorch does by default, uniform with variance ``1 / (3 fan_in)``; the reference's recipes were
 tuned for that.

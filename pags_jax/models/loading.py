@@ -167,7 +167,7 @@ def _saved(
 @partial(jax.tree_util.register_dataclass, data_fields=("network", "sigma_data"), meta_fields=("model",))
 @dataclass(frozen=True)
 class PretrainedDenoiser(Preconditioned):
-    """A trained denoiser, of whatever class unless one is told: a pytree, so that ``jit`` can take it as an argument.
+    """A trained denoiser, of any class unless one is given: a pytree, so that ``jit`` can take it as an argument.
 
     Attributes:
       network: of no class.
@@ -193,7 +193,7 @@ class PretrainedDenoiser(Preconditioned):
 
 
 def _normaliser(state: State, source: str) -> tuple[Normaliser | None, State]:
-    """What the file says of normalisation, and the state without it."""
+    """The normalisation that the file states, and the state without it."""
     for mean, std in NORMALISERS:
         if mean in state.arrays and std in state.arrays:
             rest = {name: array for name, array in state.arrays.items() if name not in (mean, std)}

@@ -1,4 +1,4 @@
-"""The instructions of a pickle, one after the other, as the bytes say them: nothing is carried out.
+"""The instructions of a pickle, one after the other, as its bytes give them; nothing is carried out.
 
 A pickle is a program for a stack machine (PEP 307, PEP 3154, PEP 574). Python's own ``pickletools`` lists it as well,
 but imports the module that runs it, and copies every array on the way; here bytes are views of the file.
@@ -76,7 +76,7 @@ def _number(layout: str):
 
 
 def _counted(layout: str, convert, most: int | None = None):
-    """What a number of bytes, written before them, stands for."""
+    """A reader of a number of bytes, which is written before them, and of what the bytes stand for."""
     number = _number(layout)
 
     def read(content: memoryview, at: int) -> tuple[Any, int]:

@@ -1,4 +1,4 @@
-"""Which network tensors belong to, from their names and shapes alone, and whether the file says the same of it."""
+"""Recognises the network of tensors from their names and shapes alone, and checks that the file says the same."""
 
 import re
 from collections.abc import Mapping
@@ -184,20 +184,22 @@ def _sigma_data(state: State, source: str) -> float:
 
 
 def _check_recorded(model: SongUNet | DhariwalUNet, state: State, source: str) -> None:
-    """What the constructor was given must be what the tensors show."""
+    """Raises ValueError unless the arguments that the file records for the constructor are those the tensors show."""
     if state.classes and state.classes[0] not in (type(model).__name__, "EDMPrecond"):
         raise ValueError(f"{source} says {state.classes[0]}, and its tensors are those of a {type(model).__name__}")
-    for name, said in state.recorded.items():
-        seen = getattr(model, _RECORDED.get(name, ""), None)
-        if isinstance(said, list | tuple):
-            said = tuple(said)
-        if name == "attn_resolutions" and isinstance(said, tuple) and isinstance(seen, tuple):
+    for name, recorded in state.recorded.items():
+        actual = getattr(model, _RECORDED.get(name, ""), None)
+        if isinstance(recorded, list | tuple):
+            recorded = tuple(recorded)
+        if name == "attn_resolutions" and isinstance(recorded, tuple) and isinstance(actual, tuple):
             levels = {model.resolution >> level for level in range(len(model.multipliers))}
-            said, seen = {*said} & levels, {*seen}
+            recorded, actual = {*recorded} & levels, {*actual}
             if isinstance(model, DhariwalUNet):  # Narrow blocks have no head to attend with.
-                said = {s for s in said if s in seen or model.multipliers[_level(model, s)] * model.width >= 64}
-        if seen is not None and said != seen:
-            raise ValueError(f"{source} was made with {name}={said}, and its tensors have {seen}")
+                recorded = {
+                    s for s in recorded if s in actual or model.multipliers[_level(model, s)] * model.width >= 64
+                }
+        if actual is not None and recorded != actual:
+            raise ValueError(f"{source} was made with {name}={recorded}, and its tensors have {actual}")
 
 
 def _level(model: Any, size: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Refused(ValueError):
-    """A pickle holds what it must not; raised inside of a step, and said with the file and the place by ``load``."""
+    """A pickle holds what it must not; raised inside a step; ``load`` adds the file and the place."""
 
 
 class Global(NamedTuple):

@@ -146,7 +146,7 @@ class _Within:
 
 # ------------------------------------------------------------------------------------------------- containers
 class _Outside:
-    """What stands for ("storage", type, key, device, count[, part]) and for ("module", class, file, text)."""
+    """Resolves ("storage", type, key, device, count[, part]) to a storage, and ("module", class, ...) to a class."""
 
     def __call__(self, key: Any) -> Any:
         match key:

@@ -88,13 +88,13 @@ class UNet(nn.Module):
         return conv(self.channels, (3, 3), use_bias=True, kernel_init=_zeros)(nn.silu(hidden))
 
     def _finer(self, x: Array, channels: int) -> Array:
-        """Twice as high and wide."""
+        """Maps made twice as high and wide."""
         if self.upsampling == "patches":
             return from_patches(conv(4 * channels, (1, 1), use_bias=True)(x))
         return conv(channels, (1, 1), use_bias=True)(x).repeat(2, 1).repeat(2, 2)
 
     def _embedding(self, noise: Array, labels: Array) -> Array:
-        """``(n, 2 widths[0])``, of the noise level and the class."""
+        """The embedding ``(n, 2 widths[0])`` of noise level and class."""
         width = 2 * self.widths[0]
         out = dense(width)(nn.silu(dense(width)(fourier_features(noise))))
         return nn.silu(out + nn.Embed(self.classes + 1, width, dtype=noise.dtype)(labels))

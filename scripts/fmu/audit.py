@@ -39,23 +39,23 @@ class Config(ProblemConfig):
     datasets: tuple[names.DataSet, ...] = ("compas",)
     """Data sets; hsls needs --hsls, and larger ones take minutes."""
     repeats: cli.Count = 1
-    """Seeds, counted from --seed: each draws a split, the rows to forget and all perturbations."""
+    """Number of seeds, counted from --seed; each draws a split, the rows to forget and all perturbations."""
     sigma: cli.Positive = 1.0
     """Standard deviation of the objective perturbation."""
     delta: cli.Probability = 1e-5
     """Failure probability of the certificates."""
     models: cli.Count = 10_000
-    """Perturbations drawn for the empirical epsilon."""
+    """Number of perturbations drawn for the empirical epsilon."""
     subset: names.Subset = "minority"
-    """Where the rows forgotten by those models come from."""
+    """Which rows the models of the empirical epsilon forget."""
     fraction: cli.Share = 0.05
-    """Their share of all training rows."""
+    """Share of all training rows that these models forget."""
     pairs: cli.Count = 256
-    """Pairs of shadow models."""
+    """Number of pairs of shadow models."""
     planted: cli.Count = 6
-    """Planted rows that each shadow model is trained on and unlearns."""
+    """Number of planted rows that each shadow model is trained on and unlearns."""
     shards: cli.Count = 5
-    """Shards of the sharded baseline."""
+    """Number of shards of the sharded baseline."""
 
 
 def rows_of(config: Config, *, dataset: str, part: str, seed: int) -> list[Row]:

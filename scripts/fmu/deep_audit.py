@@ -66,21 +66,21 @@ class Config(ProblemConfig):
     datasets: tuple[Literal["adult", "fashion_mnist"], ...] = ("adult", "fashion_mnist")  # pyright: ignore[reportIncompatibleVariableOverride]
     """Data sets."""
     methods: tuple[Method, ...] = get_args(Method)
-    """What is audited beside retraining and no removal."""
+    """Methods to audit beside retraining and no removal."""
     repeats: cli.Count = 1
-    """Seeds, counted from --seed."""
+    """Number of seeds, counted from --seed."""
     l2: cli.Positive = 1e-3
     """Ridge strength per row."""
     pairs: cli.Count = 48
-    """Pairs of networks."""
+    """Number of pairs of networks."""
     rows: cli.Count = 1000
-    """Rows, of which each pair is trained on a half."""
+    """Number of rows; each pair of networks is trained on a half of them."""
     planted: cli.Count = 10
-    """Planted rows that each network is trained on and unlearns."""
+    """Number of planted rows that each network is trained on and unlearns."""
     width: cli.Count = 16
-    """Hidden units."""
+    """Number of hidden units."""
     train_steps: cli.Count = 200
-    """Steps of Adam."""
+    """Number of Adam's steps."""
     learning_rate: cli.Positive = 0.02
     """Adam's learning rate."""
 

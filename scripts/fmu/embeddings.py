@@ -38,7 +38,7 @@ class HeadsConfig(ProblemConfig):
     counts: tuple[cli.Count, ...] = (1, 10, 100, 1000)
     """Numbers of rows to remove at once."""
     public: cli.Share = 0.3
-    """Share of the training rows that are public: the frozen extractor's."""
+    """Share of the training rows that are public; the frozen extractor is trained on them."""
     delta: cli.Probability = 1e-5
     """Failure probability of the head's certificate, and of a private extractor's guarantee for one row."""
 
@@ -54,15 +54,15 @@ class Config(HeadsConfig):
     AXES: ClassVar = {"dataset": "datasets", "features": "features"}
 
     repeats: cli.Count = 1
-    """Seeds, counted from --seed."""
+    """Number of seeds, counted from --seed."""
     features: tuple[Features, ...] = ("raw", "frozen", "private")
-    """What the head is trained on."""
+    """Features that the head is trained on."""
     width: cli.Count = 16
-    """Hidden units."""
+    """Number of hidden units."""
     extractor_epsilon: cli.Positive = 1.0
     """Epsilon of the private extractor for one row."""
     private_steps: cli.Count = 300
-    """Steps of DP-SGD."""
+    """Number of steps of DP-SGD."""
 
 
 def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[Row]:

@@ -51,11 +51,11 @@ class Config(cli.Repeated):
     AXES: ClassVar = {"mechanism": "mechanisms"}
 
     mechanisms: tuple[Mechanism, ...] = get_args(Mechanism)
-    """What is audited."""
+    """Mechanisms to audit."""
     models: cli.Count = 6000
-    """Models of each world."""
+    """Number of models of each world."""
     alarms: cli.Count = 20
-    """Further audits of each honest mechanism, which should not flag."""
+    """Number of further audits of each honest mechanism, which should raise no alarm."""
 
 
 def rows_of(config: Config, *, mechanism: str, seed: int) -> list[Row]:

@@ -34,7 +34,7 @@ class Config(ProblemConfig):
     PRESETS: ClassVar = {"quick": {"repeats": 1, "fractions": (0.05,)}, "paper": {"repeats": 20}}
 
     group: tuple[names.Attribute, ...] = ("race", "gender")
-    """Protected attributes: penalised one by one, and all together in every combination of their values."""
+    """Protected attributes, penalised one by one and all together, in every combination of their values."""
     penalties: tuple[names.Penalty, ...] = ("equalized_odds", "demographic_parity")
     """Which gaps are penalised, summed over all pairs of groups."""
     fairness: cli.NonNegative = 10.0

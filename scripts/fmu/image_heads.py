@@ -37,13 +37,13 @@ class Config(embeddings.HeadsConfig):
     datasets: tuple[Literal["fashion_mnist"], ...] = ("fashion_mnist",)  # pyright: ignore[reportIncompatibleVariableOverride]
     """Data sets."""
     repeats: cli.Count = 1
-    """Seeds, counted from --seed."""
+    """Number of seeds, counted from --seed."""
     features: tuple[Literal["raw", "standard", "robust"], ...] = ("raw", "standard", "robust")
-    """What the heads are trained on."""
+    """Features that the heads are trained on."""
     width: cli.Count = 64
-    """Hidden units of the LeNet."""
+    """Number of hidden units of the LeNet."""
     epochs: cli.Count = 10
-    """Epochs of its training."""
+    """Number of epochs of the LeNet's training."""
 
 
 def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[Row]:

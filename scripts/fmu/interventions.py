@@ -46,11 +46,11 @@ class Config(ProblemConfig):
     AXES: ClassVar = {"dataset": "datasets", "intervention": tuple(INTERVENTIONS)}
 
     subset: names.Subset = "minority"
-    """Where the forgotten rows come from."""
+    """Which rows are forgotten."""
     fraction: cli.Share = 0.05
     """Share of the training rows to forget."""
     shards: cli.Count = 5
-    """Shards of the sharded baseline."""
+    """Number of shards of the sharded baseline."""
 
 
 def rows_of(config: Config, *, dataset: str, intervention: str, seed: int) -> list[Row]:

@@ -44,25 +44,25 @@ class Config(ProblemConfig):
     l2: cli.Positive = 1e-3
     """Ridge strength per row."""
     mus: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
-    """Guarantees."""
+    """Gaussian-DP parameters of the guarantees."""
     clips: tuple[cli.Positive, ...] = (0.1, 1.0)
     """Radii that the trained network is clipped to."""
     checkpoints: tuple[cli.Count, ...] = (10, 30, 100)
     """Numbers of repair steps at which models are measured, ascending; before the first step they always are."""
     noisy_steps: cli.Count = 20
-    """Noisy steps of the routes that take several."""
+    """Number of noisy steps of the routes that take several."""
     rows: cli.Count = 2000
-    """Training rows, and as many test rows at most."""
+    """Number of training rows, and the largest number of test rows."""
     public: cli.Share = 0.3
-    """Share of the training rows that are public: never forgotten."""
+    """Share of the training rows that are public, which is never forgotten."""
     forgotten: cli.Share = 0.05
     """Share of the training rows to forget."""
     admitted: cli.Positive = 0.005
     """Distance that the release of a head admits."""
     width: cli.Count = 16
-    """Hidden units."""
+    """Number of hidden units."""
     train_steps: cli.Count = 200
-    """Steps of Adam in training."""
+    """Number of Adam's steps in training."""
     learning_rate: cli.Positive = 0.02
     """Adam's learning rate, in training and repair."""
 
@@ -85,8 +85,8 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     order = np.random.default_rng([seed, 5]).permutation(n)
     known, forget = np.split(order, [round(config.public * n)])
     forget = np.sort(forget[: round(config.forgotten * n)])
-    seen = np.isin(np.arange(n), known).astype(train.x.dtype)
-    public = repaired(config, objective, init, train._replace(weight=jnp.asarray(seen)), config.train_steps)
+    is_public = np.isin(np.arange(n), known).astype(train.x.dtype)
+    public = repaired(config, objective, init, train._replace(weight=jnp.asarray(is_public)), config.train_steps)
     whole = repaired(config, objective, init, train, config.train_steps)
     left = train._replace(weight=train.weight.at[forget].set(0))
     starts: list[tuple[Row, Any]] = [({"method": "finetune", "start": "trained"}, whole)]

@@ -43,7 +43,7 @@ class Config(ProblemConfig):
     }  # fmt: skip
 
     epsilons: tuple[cli.Positive, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-    """What every method has to certify."""
+    """The epsilons that every method has to certify."""
     delta: cli.Probability = 1e-5
     """Failure probability."""
     fraction: cli.Share = 0.01
@@ -51,9 +51,9 @@ class Config(ProblemConfig):
     steps: tuple[cli.Count, ...] = (10, 50, 200)
     """Numbers of gradient steps of descent."""
     draws: cli.Count = 20
-    """Noise draws to average over."""
+    """Number of noise draws to average over."""
     repeats: cli.Count = 3
-    """Seeds, counted from --seed: each draws a split, the rows to forget and the noise."""
+    """Number of seeds, counted from --seed; each draws a split, the rows to forget and the noise."""
 
 
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:

@@ -29,9 +29,9 @@ class Config(cli.Repeated):
     AXES: ClassVar = {"setting": "settings", "variant": tuple(COLORS)}
 
     settings: tuple[Setting, ...] = ("one parameter", "21 columns", "adaptive", "stream")
-    """What is published."""
+    """What each series publishes."""
     draws: cli.Count = 1_000_000
-    """Series of each world, rounded up to chunks of 10,000."""
+    """Number of series in each world, rounded up to chunks of 10,000."""
 
 
 def rows_of(config: Config, *, setting: str, variant: str, seed: int) -> list[Row]:

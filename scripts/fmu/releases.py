@@ -58,7 +58,7 @@ class Config(ProblemConfig):
     lengths: tuple[cli.Count, ...] = (1, 10, 100)
     """Numbers of releases in a series."""
     delta: cli.Probability = 1e-5
-    """At which the paper's scheme is given the same epsilon."""
+    """Failure probability at which the paper's scheme is given the same epsilon."""
     fraction: cli.Share = 0.001
     """Share of the training rows that each release deletes."""
     endurance: cli.Count = 10
@@ -66,9 +66,9 @@ class Config(ProblemConfig):
     slack: cli.Positive = 2.0
     """How many times what the rehearsal certified is admitted."""
     draws: cli.Count = 200
-    """Noise draws to average over."""
+    """Number of noise draws to average over."""
     perturbations: cli.Count = 5
-    """Draws of the paper's noise in training to average over."""
+    """Number of draws of the paper's training noise to average over."""
 
 
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:

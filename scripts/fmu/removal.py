@@ -39,11 +39,11 @@ class Config(ProblemConfig):
     subsets: tuple[names.Subset, ...] = ("random", "minority", "majority")
     """Where the forgotten rows come from."""
     fractions: tuple[cli.Share, ...] = (0.01, 0.05, 0.1, 0.15, 0.2)
-    """Shares to forget; one that a subset cannot give is left out."""
+    """Shares of rows to forget; a share that a subset cannot give is left out."""
     fractions_of: Literal["rows", "subset"] = "rows"
     """Whether a share is of all training rows or of the subset."""
     shards: cli.Count = 5
-    """Shards of the sharded baseline."""
+    """Number of shards of the sharded baseline."""
     delta: cli.Probability = 1e-5
     """Failure probability of the certificates."""
 

@@ -31,17 +31,17 @@ class Config(ProblemConfig):
     AXES: ClassVar = {"dataset": "datasets", "subset": "subsets"}
 
     repeats: cli.Count = 3
-    """Seeds, counted from --seed: each draws a split, a perturbation and the order of the requests."""
+    """Number of seeds, counted from --seed; each draws a split, a perturbation and the order of the requests."""
     subsets: tuple[names.Subset, ...] = ("random", "minority")
-    """Whose requests come."""
+    """Which rows the deletion requests are for."""
     share: cli.Share = 0.4
-    """Requests, as a share of all training rows."""
+    """Number of requests, as a share of all training rows."""
     epsilon: cli.Positive = 1.0
     """Budget: the largest epsilon of a published model."""
     delta: cli.Probability = 1e-5
     """Failure probability."""
     checkpoints: cli.Count = 80
-    """At how many of the requests the exact residual is computed."""
+    """Number of requests after which the exact residual is computed."""
 
 
 def rows_of(config: Config, *, dataset: str, subset: names.Subset, seed: int) -> list[Row]:

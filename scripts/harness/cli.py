@@ -53,22 +53,22 @@ class Common(Base):
     """Other defaults by preset name; flags that are given win."""
 
     mesh: str = dataclasses.field(default="", kw_only=True)
-    """Devices, such as data=4,sweep=2: rows over 4 devices each, 2 units of work side by side; one device if empty."""
+    """Devices, such as data=4,sweep=2 to spread rows over 4 devices and run 2 units side by side; empty is one."""
     preset: Literal["none", "quick", "full", "paper", "cifar10"] = "none"
     """Other defaults, where a script has them: quick (a minute or less), full (twice the default or more), paper (the
     paper's scale), cifar10 (that data set at laptop scale). Flags that are given win."""
     seed: Seed = 0
     """All randomness of the run follows from it."""
     out: Path = Path("runs/unnamed")
-    """Run folder; an experiment's own is called as it is. The same configuration resumes there; another is refused."""
+    """Run folder, by default of the experiment's name. The same configuration resumes there; another is refused."""
     dry_run: bool = False
     """Print the configuration and the units of work that it leads to, and write nothing."""
     coordinator: str = ""
-    """One of several processes: HOST:PORT of process 0, or auto for what Slurm, a TPU slice or Open MPI says."""
+    """Address HOST:PORT of process 0 of several; auto takes it from Slurm, a TPU slice or Open MPI."""
     processes: Count | None = None
-    """How many processes there are, unless --coordinator is auto."""
+    """Number of processes, unless --coordinator is auto."""
     process: Seed | None = None
-    """Which of them this is, counted from 0."""
+    """Number of this process among them, counted from 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Repeated(Common):
     """What a unit of work is: columns by the flag whose values they take, or by these values."""
 
     repeats: Count = 1
-    """Seeds, counted from --seed: each draws everything that is random anew."""
+    """Number of seeds, counted from --seed; each draws everything that is random anew."""
 
     def units(self) -> list[dict[str, Any]]:
         """One unit of work for each combination of the axes' values and each seed."""

@@ -96,7 +96,7 @@ def section(results: Results) -> list[report.Block]:
     return [
         "Every model sees the same training images. Attacks are projected gradient ascent (PGD) within a radius around "
         "each image, for pixels in [0, 1], and stay within [0, 1]. Under attack an image counts as right only if an "
-        "attack on it had a gradient at every step; those without are counted by themselves.",
+        "attack on it had a gradient at every step; images without one are counted by themselves.",
         report.Table(report.medians(table, ("loss", "strength"), columns | {"no_gradient": "images without gradient"}),
                      "Accuracy on test images as they are and under attack (medians over seeds).", digits=3),
         *results.figures("accuracy.png", "Accuracy against the radius of the attack for each loss, and under attack "

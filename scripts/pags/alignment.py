@@ -2,11 +2,11 @@
 
     python -m scripts.pags.alignment --trained runs/pags_train --out runs/pags_alignment
 
-Srinivas et al. (2023), the models of section 5. One row for each model and pair of gradient and score: cosine,
-1 - LPIPS, and the share of the gradient that is off the data manifold, with the values of all images in ``values/``.
-``scores_SIGMA.npz`` and ``gradients/`` keep the maps of a few images. A model trained under noise of standard deviation
-s, in [0, 1], is Bayes' of images with the noise 2 s in [-1, 1]: such models are also compared at these levels, at all
-that the run has.
+Srinivas et al. (2023), the models of section 5. There is one row for each model and pair of gradient and score, with
+the cosine, 1 - LPIPS, and the share of the gradient that is off the data manifold; ``values/`` has the values of all
+images. ``scores_SIGMA.npz`` and ``gradients/`` keep the maps of a few images. A model trained under noise of standard
+deviation s, in [0, 1], approximates the Bayes classifier of images with the noise 2 s in [-1, 1]: such models are also
+compared at all of these noise levels that the run has.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Config(manifolds.ManifoldConfig):
     sigmas_pm1: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
     """Noise levels of the score, for images in [-1, 1]; the paper takes 0.5 for CIFAR-10 and 1.2 for ImageNet-64."""
     shown: cli.Count = 6
-    """Images whose maps are kept."""
+    """Number of images whose maps are written, for figures."""
 
 
 class Ready(NamedTuple):
-    """What all models are measured with."""
+    """Images, tangent spaces and scores that all models are measured with."""
 
     sample: measuring.Sample
     basis: jax.Array
@@ -92,19 +92,19 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
 
 
 def scores_of(denoisers: tuple[Any, Any], sample: measuring.Sample, sigma: float) -> dict[str, jax.Array]:
-    """The scores of the images at a noise level by kind: of all images, of their class, the difference."""
+    """The scores of the images at a noise level by kind: of all images, of their class, and their difference."""
     score_of = compiling.jitted(pags_jax.scores.score)
     unconditional, conditional = (score_of(denoise, sample.x, sigma_pm1=jnp.float32(sigma)) for denoise in denoisers)
     return {"unconditional": unconditional, "conditional": conditional, "bayes": conditional - unconditional}
 
 
 def within(mask: jax.Array | None, maps: Any) -> Any:
-    """Maps by name, zero outside the mask, if there is one."""
+    """Maps by name, set to zero outside the mask if there is one."""
     return maps if mask is None else {name: jnp.where(mask, values, 0) for name, values in maps.items()}
 
 
 def row_of(gradient: jax.Array, target: Any, sigma: float, scores: dict[str, jax.Array], basis: jax.Array) -> Row:
-    """Values of the images; NaN where a map is zero or infinite."""
+    """Values of the images; they are NaN where a map is zero or infinite."""
     kind = pags_jax.alignment.PAIRINGS[target]
     weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
     cosine, similarity, share = placement.on_host(compare(gradient, scores[kind], basis, weights))
@@ -113,7 +113,7 @@ def row_of(gradient: jax.Array, target: Any, sigma: float, scores: dict[str, jax
 
 
 def noise_levels(table: list[Row]) -> list[float]:
-    """Those of the models that were trained under noise, for images in [-1, 1]."""
+    """The noise levels that models were trained under, for images in [-1, 1]."""
     return sorted({2 * row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
 
 
@@ -149,11 +149,11 @@ def section(results: Results) -> list[report.Block]:
     level = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / shown.sigma_pm1)), default=None)
     main = [line for line in lines if line["gradient of"] == shown.target and line["sigma"] == level]
     return [
-        "Gradients and scores of the same images: the gradient of the sum of logits beside the unconditional score, of "
-        "the class's logit beside the conditional one, of the log-probability beside their difference. The sum of "
-        "logits is no function of the classifier: adding c(x) to all logits changes it and no probability. A softmax "
-        "loss has no gradient along the sum of the last layer's weights: training leaves that sum as it was drawn. "
-        "Noise levels sigma are for images in [-1, 1].",
+        "Gradients are compared with scores of the same images: that of the sum of logits with the unconditional "
+        "score, of the class's logit with the conditional one, and of the log-probability with their difference. "
+        "The sum of logits is no function of the classifier: adding c(x) to all logits changes it and no probability. "
+        "A softmax loss has no gradient along the sum of the last layer's weights, so training leaves that sum as it "
+        "was drawn. Noise levels sigma are for images in [-1, 1].",
         report.Table(main, "Where the logit's gradient looks most like the score (medians over seeds).", digits=3),
         report.Table(lines, "The same for every gradient and noise level.", digits=3),
         *results.figures("alignment.png", "Accuracy, 1 - LPIPS, cosine and off-manifold share by strength",

@@ -32,11 +32,11 @@ class Config(cli.Common):
     alignment: Path = Path("runs/pags_alignment")
     """Finished run of scripts.pags.alignment, on the same models."""
     target: names.Target = "logit"
-    """Gradient that is compared with its score."""
+    """The gradient that is compared with its score."""
     sigma_pm1: cli.Positive = 0.5
-    """Noise level of the score, the nearest that was measured."""
+    """Noise level of the score; the nearest one that was measured is taken."""
     eps: cli.Positive = 2.637
-    """Length of the steps on and off the manifold, the nearest that was measured."""
+    """Length of the steps on and off the manifold; the nearest one that was measured is taken."""
     tolerance: cli.Probability = 0.02
     """How far below a sweep's best accuracy a model may lie before its strength is called excessive."""
 
@@ -57,7 +57,7 @@ def rows_of(config: Config, *, target: str, seed: int) -> list[Row]:
 
 
 def values_of(folder: Path, table: Sequence[Row], column: str, **place: Any) -> dict[tuple[str, float], np.ndarray]:
-    """Values of all images at one place, by loss and strength, means over seeds; NaN where any model has none."""
+    """Values of all images at one place, by loss and strength, averaged over seeds; NaN where a model has none."""
     found: dict[tuple[str, float], list[np.ndarray]] = {}
     for unit in dict.fromkeys(row["unit"] for row in table):
         part = [row for row in table if row["unit"] == unit]

@@ -41,9 +41,9 @@ class Config(generative.Config):
     }  # fmt: skip
 
     latent: cli.Count = 32
-    """Numbers that an image is encoded in."""
+    """How many numbers encode an image."""
     widths: tuple[cli.Count, ...] = (32, 64)
-    """Channels at half, a quarter, ... of the images' resolution."""
+    """Numbers of channels at half, a quarter, ... of the images' resolution."""
 
 
 def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:

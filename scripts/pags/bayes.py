@@ -31,29 +31,29 @@ class Config(cli.Repeated):
     AXES: ClassVar = {"manifold": "manifolds"}
 
     manifolds: tuple[Manifold, ...] = ("linear", "curved")
-    """A plane, or a product of circles, one for each coordinate."""
+    """Shapes of the data manifold: a plane, or a product of circles, one for each coordinate."""
     strengths: tuple[cli.NonNegative, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     """Weights of the squared norm of the input gradient."""
     repeats: cli.Count = 5
-    """Seeds, counted from --seed: each draws a manifold, images and networks."""
+    """Number of seeds, counted from --seed; each draws a manifold, images and networks."""
     pixels: cli.Count = 64
-    """Pixels of an image."""
+    """Number of pixels in an image."""
     distractors: cli.Count = 22
-    """Directions of the manifold that say nothing of the label; the signal has two."""
+    """Number of directions of the manifold that say nothing about the label; the signal has two."""
     distractor_std: cli.Positive = 0.15
-    """Standard deviation of images along each of them; of the signal around its means it is 0.5."""
+    """Standard deviation of images along each distractor; that of the signal around its means is 0.5."""
     noise: cli.NonNegative = 0.5
     """Standard deviation of images off the manifold, in every normal direction."""
     radius: cli.Positive = 3.0
     """Radius of the circles of the curved manifold."""
     train_rows: cli.Count = 64
-    """Images to train on."""
+    """Number of training images."""
     test_rows: cli.Count = 1000
-    """Other images, on which networks are measured."""
+    """Number of other images, on which networks are measured."""
     width: cli.Count = 32
-    """Units of each of the two hidden layers."""
+    """Number of units in each of the two hidden layers."""
     steps: cli.Count = 500
-    """Steps of Adam, each on all images."""
+    """Number of Adam's steps, each on all images."""
     learning_rate: cli.Positive = 3e-3
     """Adam's learning rate."""
     eps_l2: cli.Positive = 0.5
@@ -89,7 +89,7 @@ REGIME_COLUMNS = ("accuracy", "on_manifold", "off_manifold")
 
 
 def draw(config: Config, table: list[Row]) -> None:
-    """Draw the measures against the strength, with regimes shaded, a row of panels a manifold."""
+    """Draw the measures against the strength, with regimes shaded and a row of panels for each manifold."""
     titles = [f"{manifold}: {panel}" for manifold in config.manifolds for panel in PANELS]
     with plot.panels(config.out / "bayes.png", titles, len(PANELS)) as axes:
         for place, manifold in enumerate(config.manifolds):

@@ -3,8 +3,9 @@
     python -m scripts.pags.certify --trained runs/pags_train --out runs/pags_certify
 
 Cohen, Rosenfeld and Kolter (2019); Carlini et al. (2023) for the denoiser. See `pags_jax.smoothing`. For each noise
-level and radius a row of each classifier under that noise: the model that was trained under it, the undefended model,
-and the undefended model behind the denoiser. An image counts if its class is right and certified beyond the radius.
+level and radius there is a row for each classifier under that noise: the model that was trained under it, the
+undefended model, and the undefended model behind the denoiser. An image counts if its class is right and certified
+beyond the radius.
 """
 
 from __future__ import annotations
@@ -37,23 +38,23 @@ class Config(manifolds.ManifoldConfig):
 
     out: Path = Path("runs/pags_certify")
     sigmas: tuple[cli.Positive, ...] = ()
-    """Noise levels, for images in [0, 1]; by default those that models were trained under, up to 1."""
+    """Noise levels, for images in [0, 1]; by default those of at most 1 that models were trained under."""
     images: cli.Count = 100
-    """Test images, drawn by --seed, the same for every model."""
+    """Number of test images, drawn by --seed; every model gets the same ones."""
     samples: cli.Count = 1000
-    """Draws of the noise that are counted for each image; the largest radius is sigma Phi^-1(alpha^(1/samples))."""
+    """Number of noise draws that are counted for each image; the largest radius is sigma Phi^-1(alpha^(1/samples))."""
     denoised_samples: cli.Count = 200
-    """The same behind the denoiser, where a draw costs far more."""
+    """Number of noise draws for each image behind the denoiser, where a draw costs far more."""
     selection_samples: cli.Count = 50
-    """Draws that the class is chosen by."""
+    """Number of noise draws that choose the class of an image."""
     alpha: cli.Probability = 0.001
-    """Probability, at most, that an image is certified in error."""
+    """Highest probability that an image is certified in error."""
     radii: tuple[cli.NonNegative, ...] = tuple(k / 10 for k in range(21))
     """L2 radii of the curve, for images in [0, 1]."""
 
 
 class Ready(NamedTuple):
-    """What is certified, and the denoiser."""
+    """The images to certify, and the denoiser."""
 
     sample: measuring.Sample
     denoise: Any
@@ -144,9 +145,10 @@ def section(results: Results) -> list[report.Block]:
         line |= {f"radius {radius:g}": part[radius]["accuracy"] for radius in shown}
         lines.append(line | {"abstained": part[radii[0]]["abstained"]})
     return [
-        "The share of test images whose class is right and certain within an L2 radius, whatever the attack, with the "
-        "confidence that the configuration states for each image. The smoothed classifier says what its base says most "
-        "often under noise. A denoiser in front of the undefended model makes one without training.",
+        "Certified accuracy is the share of test images whose class is right and certain within an L2 radius, whatever "
+        "the attack, with the confidence that the configuration states for each image. The smoothed classifier says "
+        "what its base says most often under noise. A denoiser in front of the undefended model makes a smoothed "
+        "classifier without training.",
         report.Table(lines, "Certified accuracy.", digits=3),
         *results.figures("certified.png", "Certified accuracy against the radius for each noise level"),
     ]

@@ -1,4 +1,4 @@
-"""What Srinivas et al. (2023) claim of sweeps, each said to hold or not for each loss by the rows."""
+"""Claims of Srinivas et al. (2023) about sweeps, and whether the rows show them for each loss."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def lines_of(results: Results) -> list[Row]:
 
 
 def largest(table: list[Row], column: str) -> float | None:
-    """The largest of a column's values that are there; None where there is none."""
+    """The largest finite value of a column; None where it has none."""
     return max((row[column] for row in table if row[column] is not None and np.isfinite(row[column])), default=None)
 
 
@@ -48,21 +48,22 @@ def section(results: Results) -> list[report.Block]:
     ]
     small = f"Standard errors over images are up to {' and '.join(errors)}: smaller falls say little." if errors else ""
     return [
-        "The paper: robustness off the manifold comes before accuracy falls, gradients look most like the score at a "
-        "middle strength, and excessive robustness gives up accuracy and sensitivity along the manifold as well. Each "
-        "entry is read off the rows by the rule in its column's name, medians over seeds; peaks as values at the "
-        f"weakest, the best and the strongest; falls from the most accurate strength to the strongest. {small}",
+        "The paper says that models become robust off the manifold before accuracy falls, that gradients look most "
+        "like the score at a middle strength, and that excessive robustness gives up accuracy and sensitivity along "
+        "the manifold as well. Each entry is read off the rows by the rule in its column's name, from medians over "
+        "seeds; a peak gives the values at the weakest, the best and the strongest strength; a fall goes from the "
+        f"most accurate strength to the strongest. {small}",
         report.Table(lines, "Does each sweep show it?"),
         "The paper's claim across models: off-manifold robustness explains which of them have aligned gradients, so "
         "that alignment should fall as the deviation off the manifold grows. Over the models within 5 points of the "
         "best accuracy, " + explain.sentence(table),
-        "Spearman's rank correlation, and in brackets the p-value (two-sided) from "
-        f"{explain.SHUFFLES} permutations of the models within their loss; given on: with the deviation on the "
-        "manifold partialled out. The share is measured on the very gradients whose alignment it predicts; the "
+        "Each entry is Spearman's rank correlation, and in brackets the p-value (two-sided) from "
+        f"{explain.SHUFFLES} permutations of the models within their loss. 'Given on' means that the deviation on "
+        "the manifold is partialled out. The share is measured on the very gradients whose alignment it predicts; the "
         "deviations are measured without them.",
         report.Table(explain.lines(table), "Alignment of the logit's gradient, and what predicts it.", fold=True),
         *results.figures("alignment_by_robustness.png", "Alignment against deviation off the manifold",
-                         "One marker a model."),
+                         "Each marker is one model."),
     ]  # fmt: skip
 
 

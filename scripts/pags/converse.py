@@ -1,10 +1,10 @@
-"""The converse: are models robust whose gradients were trained to look like scores? Beside those of a sweep.
+"""The converse: are models robust whose gradients were trained to look like scores? A sweep's models are beside them.
 
     python -m scripts.pags.converse --trained runs/pags_train --out runs/pags_converse
 
 Ganz, Kawar and Elad (2023); see `pags_jax.losses.score_alignment`. Models are trained as those of the sweep were, with
-that loss, and attacked like the best of each of the sweep's losses: by PGD, and by that with APGD-CE and APGD-T. A row
-for each model, with the cosine of its gradient and the score.
+that loss, and attacked like the best model of each of the sweep's losses: by PGD alone, and by PGD with APGD-CE and
+APGD-T. There is a row for each model, with the cosine of its gradient and the score.
 """
 
 from __future__ import annotations
@@ -43,17 +43,15 @@ class Config(manifolds.ManifoldConfig):
     sigma_pm1: cli.Positive = 0.5
     """Noise level of the score, for images in [-1, 1]."""
     images: cli.Count = 100
-    """Test images that are attacked, and whose gradients are compared."""
+    """Number of test images that are attacked, and whose gradients are compared."""
     eps: cli.Positive = 1.0
     """L2 radius of the attacks, for pixels in [0, 1]."""
     steps: cli.Count = 10
-    """Steps of each attack."""
+    """Number of steps of each attack."""
 
 
 class Ready(NamedTuple):
-    """What all models meet: the configuration that they are trained by, images, the denoiser's network, and
-    the loss.
-    """
+    """What all models share: the configuration of their training, the images, the denoiser's network, and the loss."""
 
     how: Any
     sample: measuring.Sample
@@ -109,13 +107,13 @@ def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
         model, variables, _ = pags_jax.models.load(config.trained / row["weights"], kind="classifier")
     data, apply_fn = ready.sample.data, pags_jax.models.evaluator(model, variables)
     x, y = ready.sample.x, ready.sample.y
-    seen = {"few": (jnp.asarray(jnp.rint(255 * x), jnp.uint8), y)}
+    few = {"few": (jnp.asarray(jnp.rint(255 * x), jnp.uint8), y)}
     whole = {"test": (jnp.asarray(data.test_x), jnp.asarray(data.test_y))}
     how = Attacked((config.eps,), config.steps)
     key = jax.random.key(config.seed)
     clean = accuracy.columns(how._replace(attack_eps=()), model, variables, whole, key=key)["test_accuracy"]
     attacked = {
-        attack: accuracy.columns(how._replace(attack=attack), model, variables, seen, key=key)
+        attack: accuracy.columns(how._replace(attack=attack), model, variables, few, key=key)
         for attack in ("pgd", "ensemble")
     }
     denoise, sigma = pags_jax.scores.denoiser(*ready.network, y), jnp.float32(config.sigma_pm1)
@@ -171,7 +169,7 @@ def label_of(row: Row) -> str:
 
 
 def draw(config: Config, table: list[Row]) -> None:
-    """Draw accuracy, clean and attacked, against the cosine of gradient and score, a marker a model."""
+    """Draw accuracy, clean and attacked, against the cosine of gradient and score; each marker is one model."""
     made, axes = plot.figure(1, 2, titles=("As they are", f"Under APGD, radius {config.eps:g}"), share_y=True)
     for panel, column in zip(axes[0], ("test_accuracy", "ensemble"), strict=True):
         for row in (row for row in table if row["failure"] is None):
@@ -190,9 +188,9 @@ def section(results: Results) -> list[report.Block]:
         {"model": label_of(row)} | {title: row.get(name) for name, title in columns.items()} for row in results.rows
     ]
     return [
-        "Score alignment pulls the gradient of the label's logit towards the conditional score, and is otherwise "
-        "trained like the sweep; of the sweep's losses the strength that does best on held-out images. Accuracy under "
-        "attack is measured on fewer images than clean accuracy.",
+        "Models with score alignment pull the gradient of the label's logit towards the conditional score, and are "
+        "otherwise trained like the sweep. Each of the sweep's losses has the strength that does best on held-out "
+        "images. Accuracy under attack is measured on fewer images than clean accuracy.",
         report.Table(lines, "Does robustness follow from alignment?", digits=3),
         *results.figures("converse.png", "Accuracy, clean and attacked, against the gradient's cosine with the score"),
     ]

@@ -24,11 +24,11 @@ class Config(cli.Base):
     to: Path
     """The file to write, ending in .safetensors; a file that is there is never replaced."""
     folder: Path | None = None
-    """Folder in which the file of a name lies."""
+    """Folder of the file, where --source is a name of the catalogue."""
     entry: str = ""
-    """Entry of the file to take where it holds several models, such as ema."""
+    """Which of the file's models to convert where it holds several, such as ema."""
     licence: str = ""
-    """Licence of the weights, for a file that is in no catalogue."""
+    """Licence of the weights; a file that is in no catalogue needs it."""
 
 
 def main(config: Config) -> None:

@@ -1,10 +1,10 @@
-"""Does a model look at the signal or at the distractor beside it? Noise on either half, and what it changes.
+"""Does a model look at the signal or at the distractor beside it? Noise on either half shows it.
 
     python -m scripts.pags.train --dataset distractor --loss cross_entropy gradient_norm --out runs/distractor
     python -m scripts.pags.distractor --trained runs/distractor --out runs/pags_distractor
 
-Srinivas et al. (2023), figure 5. One row for each model and noise: how far equally strong noise on the signal and on
-the distractor moves the class probabilities.
+Srinivas et al. (2023), figure 5. There is one row for each model and noise: how far equally strong noise on the
+signal and on the distractor moves the class probabilities.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Config(measuring.MeasuringConfig):
     PRESETS: ClassVar = {"quick": {"images": 100, "draws": 1, "sigmas": (0.1, 0.5)}, "paper": {"images": 1000}}
 
     images: cli.Count = 500
-    """Test images, drawn by --seed, the same for every model."""
+    """Number of test images, drawn by --seed; every model gets the same ones."""
     sigmas: tuple[cli.Positive, ...] = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
     """Standard deviations of the noise, for images in [0, 1]; both halves are equally large."""
     draws: cli.Count = 4
-    """Noises an image; their mean is taken."""
+    """Number of noise draws for each image, whose mean is taken."""
 
 
 class Ready(NamedTuple):
-    """What all models are measured with."""
+    """Images, masks and noise that all models are measured with."""
 
     x: jax.Array
     mask: jax.Array

@@ -1,4 +1,4 @@
-"""Tasks of drawing: what each begins with, how a classifier and a denoiser do it, and how well it was done."""
+"""Tasks of drawing: where each begins, how a classifier and a denoiser do it, and how well they did it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Ready(NamedTuple):
 
     Attributes:
         truth: ``(n, h, w, c)`` test images in [0, 1].
-        starts: Of each task the images that it begins with, and the classes to lead to.
-        known: Which pixels are kept in in-painting.
-        gaussians: Those of the classes, which synthesis begins with.
-        classes: Their names.
-        denoiser: The network that is the ceiling.
+        starts: For each task, the images that it begins with and the classes to lead to.
+        known: Mask of the pixels that in-painting leaves as they are.
+        gaussians: Gaussians of the classes, from which synthesis draws its first images.
+        classes: Names of the classes.
+        denoiser: The network that sets the ceiling.
         judge: A classifier that judges, or None.
     """
 
@@ -43,7 +43,13 @@ class Ready(NamedTuple):
 
 
 class Made(NamedTuple):
-    """Images of a task in [0, 1], where they began unless in noise, and whether their classifier sees the class."""
+    """Results of a task.
+
+    Attributes:
+        images: The results, in [0, 1].
+        start: The images that they began as; None if that was noise.
+        reached: Whether their classifier sees the class to lead to; None where no classifier drew them.
+    """
 
     images: Any
     start: Any = None

@@ -14,7 +14,7 @@ from scripts.harness.lazy import jax, pags_jax
 
 
 class Shown(NamedTuple):
-    """Where a sweep is looked at: the length of steps, the gradient, the score's noise level, the loss of accuracy."""
+    """Where figures look at a sweep: the length of steps, the gradient, the noise level and the loss of accuracy."""
 
     eps: float = 2.637
     target: names.Target = "logit"
@@ -77,7 +77,7 @@ def lines(table: Sequence[Row]) -> list[Row]:
 
 
 def sentence(table: Sequence[Row]) -> str:
-    """Which measure goes with alignment most closely over the accurate models, and how the paper's does."""
+    """A sentence on which measure predicts alignment best over the accurate models, and how the paper's does."""
     parts = []
     for alignment, name in ALIGNMENTS.items():
         part = {row["measure"]: row for row in table if (row["models"], row["alignment"]) == (ACCURATE, alignment)}
@@ -100,7 +100,7 @@ def with_p(row: Row, rho: str, p: str) -> str:
 
 
 def draw(path: Path, models: Sequence[Row]) -> None:
-    """Alignment against the off-manifold deviation and against the gradient's off-manifold share, a marker a model."""
+    """Alignment against the off-manifold deviation and against the gradient's off-manifold share, by model."""
     across = {"off": f"off-manifold deviation, L2 step {models[0]['eps_l2']:.3g}", "off_share": MEASURES["off_share"]}
     up = {"cosine": f"cosine with the score, sigma {models[0]['sigma_pm1']:g}", "similarity": ALIGNMENTS["similarity"]}
     cells = list(itertools.product(up, across))

@@ -3,8 +3,8 @@ r"""The figures of Srinivas et al. (2023), from the rows of finished runs alone.
     python -m scripts.pags.figures --trained runs/pags_train --robustness runs/pags_robustness \
         --alignment runs/pags_alignment --distractor runs/pags_distractor --out runs/pags_figures
 
-A run that is not named is left out, with the figures that need it. Published rows do as well, for the figures that
-need nothing else:
+A run that is not named is left out, with the figures that need it. Published rows suffice for the figures that need
+nothing else:
 
     python -m scripts.pags.figures --robustness benchmarks/results/reproduce/pags_robustness.csv.gz \
         --alignment benchmarks/results/reproduce/pags_alignment.csv.gz --out runs/published
@@ -38,12 +38,13 @@ class Config(cli.Common):
     distractor: Path | None = None
     """Finished run of scripts.pags.distractor, or its published rows, a .csv.gz."""
     eps: cli.Positive = explain.SHOWN.eps
-    """Length of the steps on and off the manifold, the nearest that was measured; the paper shows 2.637."""
+    """Length of the steps on and off the manifold; the nearest one measured is taken. The paper shows 2.637."""
     target: names.Target = explain.SHOWN.target
-    """Gradient that is compared with its score: the label's logit with the conditional score, as in the paper's figure
-    3. That of logit_sum cannot align: a softmax loss has no gradient along the sum of the last layer's weights."""
+    """The gradient that is compared with its score: logit, the label's, is compared with the conditional score as in
+    the paper's figure 3. That of logit_sum cannot align: a softmax loss has no gradient along the sum of the last
+    layer's weights."""
     sigma_pm1: cli.Positive = explain.SHOWN.sigma_pm1
-    """Noise level of the score that gradients are compared with, the nearest that was measured; the paper's is 0.5."""
+    """Noise level of the score that gradients are compared with, of those measured the nearest; the paper's is 0.5."""
     loss: str = "adversarial"
     """The loss whose gradients are shown from weak to excessive."""
     tolerance: cli.Probability = explain.SHOWN.tolerance
@@ -51,7 +52,7 @@ class Config(cli.Common):
 
 
 def plan(config: Config) -> list[str]:
-    """The figures that the named runs are enough for; those of images need folders."""
+    """The figures that the named runs suffice for; figures of images need run folders."""
     runs = {name: [getattr(config, run) for run in needed] for name, (needed, _) in FIGURES.items()}
     named = [name for name, needed in runs.items() if None not in needed]
     if not named:
@@ -89,7 +90,7 @@ def draw_accuracy(config: Config, path: Path) -> None:
 
 
 def draw_regimes(config: Config, path: Path) -> None:
-    """Accuracy, deviations on and off the manifold, and alignment if it was measured, by strength; two losses a figure.
+    """Accuracy, deviations on and off the manifold, and alignment if measured, by strength; a figure has two losses.
 
     Regimes are shaded: those by the gradient's energy where alignment was measured, else those by unit steps.
     """
@@ -133,7 +134,7 @@ def draw_regimes_of(config: Config, path: Path, losses: Sequence[str]) -> None:
 
 
 def draw_alignment(config: Config, path: Path) -> None:
-    """Accuracy, 1 - LPIPS, cosine and the off-manifold share of the gradient against strength, a panel a measure."""
+    """Accuracy, 1 - LPIPS, cosine and the off-manifold share of the gradient against strength."""
     table = [row for row in read(config, "alignment") if row["target"] == config.target]
     table, losses = pags_jax.sweeps.nearest(table, "sigma_pm1", config.sigma_pm1), strengths_in(config, "alignment")
     measures = {"test_accuracy": "accuracy (test)", "similarity": "1 - LPIPS", "cosine": "cosine with the score"}

@@ -2,11 +2,11 @@
 
     python -m scripts.pags.generation --trained runs/pags_train --judge runs/judge --out runs/pags_generation
 
-Santurkar et al. (2019), *Image Synthesis with a Single (Robust) Classifier*; see `pags_jax.generation`. Of each loss
-the model that does best on held-out images, clean and attacked, is measured, and the denoiser, which was trained to do
-all this, as the ceiling. A row for each model and task: PSNR and LPIPS against the true image, before and after; the
-share of the results that a classifier of another training run takes for the class they were led to; how much results
-for one class differ, as LPIPS between pairs. A radius bounds each ascent; the denoiser knows none.
+Santurkar et al. (2019), *Image Synthesis with a Single (Robust) Classifier*; see `pags_jax.generation`. The model of
+each loss that does best on held-out images, clean and attacked, is measured; so is the denoiser, which was trained to
+do all this, as the ceiling. There is a row for each model and task, with PSNR and LPIPS against the true image, before
+and after; the share of the results that a classifier of another training run takes for the class they were led to; and
+how much results for one class differ, as LPIPS between pairs. A radius bounds each ascent, but not the denoiser.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ class Config(manifolds.ManifoldConfig):
 
     out: Path = Path("runs/pags_generation")
     judge: Path | None = None
-    """Finished run of scripts.pags.train with another --seed, whose first model judges; by default nothing is."""
+    """Finished run of scripts.pags.train with another --seed, whose first model judges; by default none does."""
     losses: tuple[names.Loss, ...] = ("cross_entropy", "gradient_norm", "randomized_smoothing", "adversarial")
     """Losses whose models are compared."""
     images: cli.Count = 100
-    """Images of each task: test images, in synthesis new ones."""
+    """Number of images for each task; synthesis makes new ones, the other tasks take test images."""
     steps: cli.Count = 40
-    """Steps of each ascent, of length 2 eps / steps."""
+    """Number of steps of each ascent; each step has the length 2 eps / steps."""
     eps_synthesis: cli.Positive = 10.0
     """L2 radius around a draw of the class's Gaussian, for pixels in [0, 1] like all radii."""
     eps_denoising: cli.Positive = 6.0
-    """Around a noisy image; the noise has a length of about --noise times the root of the number of pixels."""
+    """L2 radius around a noisy image, whose noise is about --noise times the root of the number of pixels long."""
     eps_inpainting: cli.Positive = 4.0
-    """Around an image whose square holds the mean image."""
+    """L2 radius around an image whose unknown square holds the mean image."""
     eps_counterfactual: cli.Positive = 5.0
-    """Around an image of another class."""
+    """L2 radius around an image of another class."""
     noise: cli.Positive = 0.25
     """Standard deviation of the noise that is removed, for pixels in [0, 1]."""
     square: cli.Count = 10
@@ -66,7 +66,7 @@ class Config(manifolds.ManifoldConfig):
     shrink: cli.Count = 4
     """Side of the blocks of pixels whose means have a full covariance in the classes' Gaussians."""
     sample_steps: cli.Count = 18
-    """Noise levels that the denoiser's samples pass through, at least 2."""
+    """Number of noise levels that the denoiser's samples pass through, at least 2."""
 
 
 def plan(config: Config) -> list[dict[str, Any]]:
@@ -128,7 +128,7 @@ def rows_of(config: Config, ready: drawing.Ready, **unit: Any) -> list[Row]:
 
 
 def draw(config: Config, table: list[Row]) -> None:
-    """Draw a panel for each task: a line for each model, a column for each image."""
+    """Draw a panel for each task, with a line for each model and a column for each image."""
     folder = config.out / "images"
     with np.load(folder / "start.npz", allow_pickle=False) as file:
         starts = dict(file)
@@ -145,7 +145,7 @@ def draw(config: Config, table: list[Row]) -> None:
 
 
 def in_order(table: list[Row]) -> list[Row]:
-    """The undefended model first, the denoiser last."""
+    """The rows, with the undefended model first and the denoiser last."""
     order = [*pags_jax.recipes.RECIPES, DENOISER]
     return sorted(table, key=lambda row: order.index(row["loss"]))
 
@@ -172,10 +172,10 @@ def section(results: Results) -> list[report.Block]:
         for row in in_order(report.where(results.rows, task=task))
     ]
     return [
-        "Images that the gradients of classifiers draw, within a radius of where they begin. Judged right: the share "
-        "that a classifier of another training run takes for the class they were led to. PSNR (decibel) and LPIPS "
-        "against the true image; that of in-painting's PSNR inside the square alone. Diversity: LPIPS between results "
-        "for one class. The denoiser was trained for this, and is the ceiling.",
+        "Images that the gradients of classifiers draw, within a radius of where they begin. 'Judged right' is the "
+        "share that a classifier of another training run takes for the class they were led to. PSNR (in decibel) and "
+        "LPIPS compare with the true image; in-painting's PSNR counts the square alone. Diversity is the LPIPS between "
+        "results for one class. The denoiser was trained for this, and is the ceiling.",
         report.Table(lines, "What gradients can draw.", digits=3),
         *(
             figure

@@ -1,4 +1,4 @@
-"""What training a denoiser and training an autoencoder share: flags, a training that resumes, panels of images."""
+"""What training a denoiser and training an autoencoder share: flags, training that resumes, and panels of images."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ class Config(cli.Common):
     """Flags of both experiments."""
 
     dataset: names.Unlabelled = "fashion_mnist"
-    """Images; fashion_mnist is a balanced part of it that comes with the package."""
+    """Data set; fashion_mnist is a balanced subset that comes with the package."""
     folder: Path | None = None
     """Where the data set's files are; by default they are downloaded where that is possible."""
     epochs: cli.Count = 20
-    """Passes over the training images."""
+    """Number of passes over the training images."""
     batch_size: cli.Count = 128
-    """Images in a step."""
+    """Number of images in a step."""
     learning_rate: cli.Positive = 2e-3
     """Adam's highest learning rate."""
     warm_up: cli.Count = 200
-    """Steps in which the learning rate rises to its highest."""
+    """Number of steps in which the learning rate rises to its highest value."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """How the learning rate changes after that; the cosine ends at zero with the last epoch."""
+    """How the learning rate changes after the warm-up; the cosine ends at zero with the last epoch."""
     decay: cli.Probability = 0.999
-    """Decay of the moving average of the parameters, which is what is measured and saved."""
+    """Decay of the moving average of the parameters; the average is measured and saved."""
     augment: Literal["auto", "none", "flip"] = "auto"
-    """Whether training images are flipped at random; auto: for CIFAR and ImageNet."""
+    """Whether training images are flipped at random; auto flips those of CIFAR and ImageNet."""
     train_rows: cli.Count | None = None
-    """Train on so many images, the first; by default on all."""
+    """Number of training images, counted from the first; by default all."""
     measured_rows: cli.Count = 2000
-    """Measure on so many training and so many test images, the first."""
+    """Number of training and of test images to measure on, counted from the first."""
     storage: Literal["float32", "float16"] = "float32"
-    """The type that weights are saved in; the saved ones are measured."""
+    """The type that weights are saved in; the saved weights are those measured."""
     driver: names.Driver = "auto"
-    """Drive steps one by one, or make an epoch one program; auto: steps on CPUs."""
+    """Whether Python drives single steps or an epoch is one program; auto drives steps on CPUs."""
     save_minutes: cli.NonNegative = 5.0
-    """Time between checkpoints."""
+    """Minutes between checkpoints."""
 
 
 def plan(config: Config) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ def train(config: Config, data: datasets.Images, model: Any, loss: Callable[...,
 
 
 def known(row: rows.Row) -> rows.Row:
-    """What a row says that another training would say again."""
+    """What a row says that another run of the same training would repeat."""
     return {name: value for name, value in row.items() if name not in ("epoch_loss", "train_s", "images_per_s")}
 
 

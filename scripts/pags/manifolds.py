@@ -1,4 +1,4 @@
-"""Tangent spaces of a data set at test images, and its denoisers: from files, or those that come with the package."""
+"""Tangent spaces of a data set at test images, and its denoisers, from files or from what comes with the package."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class ManifoldConfig(measuring.MeasuringConfig):
     """Flags of the experiments that need a manifold."""
 
     manifold: Literal["autoencoder", "local_pca", "denoiser"] = "autoencoder"
-    """Where tangent spaces come from: an autoencoder's Jacobian, near training images, or a denoiser's Jacobian."""
+    """Source of tangent spaces: an autoencoder's Jacobian, nearby training images, or a denoiser's Jacobian."""
     autoencoder: Path | None = None
     """File of scripts.pags.autoencoder; by default the one for Fashion-MNIST that comes with the package."""
     denoiser: Path | None = None
     """File of scripts.pags.score; by default the one for Fashion-MNIST that comes with the package."""
     rank: cli.Count = 16
-    """Dimensions of tangent spaces from local_pca and denoiser; an autoencoder's have those of its code."""
+    """Number of dimensions of tangent spaces from local_pca and denoiser; an autoencoder has those of its code."""
     neighbours: cli.Count = 64
-    """Training images around each, for local_pca and for --pixels varying."""
+    """Number of training images around each test image, for local_pca and for --pixels varying."""
     pixels: Literal["all", "varying"] = "all"
-    """Measure on all pixels, or on those alone that vary by more than 0.1 among an image's neighbours: half of
-    Fashion-MNIST is black background, and what a model does with noise there says nothing of the data."""
+    """Whether to measure on all pixels or only on those that vary by more than 0.1 among an image's neighbours: half of
+    Fashion-MNIST is black background, where a model's response to noise says nothing about the data."""
     tangent_sigma_pm1: cli.Positive = 0.2
     """Noise level of the denoiser's Jacobian, for images in [-1, 1]."""
 
@@ -87,10 +87,10 @@ def _neighbours(config: ManifoldConfig, sample: measuring.Sample) -> jax.Array:
 
 
 def bases_at(decode: Any, codes: jax.Array) -> jax.Array:
-    """`tangent_basis` of one code after the other: convolutions inside of loops are slow on CPUs.
+    """`tangent_basis` of one code after the other, because convolutions inside loops are slow on CPUs.
 
-    JAX calls SciPy's LAPACK there. Done with one factorisation, its threads wait for the next by spinning, and take
-    the cores from XLA's: it gets one.
+    JAX calls SciPy's LAPACK there. After a factorisation LAPACK's threads spin until the next one, and take the cores
+    from XLA's threads, so LAPACK gets one thread.
     """
     import scipy.linalg  # noqa: F401 - loads that library, which is else not there to be limited
     import threadpoolctl
@@ -118,7 +118,7 @@ def files_of(config: ManifoldConfig, table: list[measuring.Row], *, scores: bool
 
 
 def _check_same_images(name: str, path: Path, trained: Path, dataset: str) -> None:
-    """A file that does not say what it was trained on is taken, and that is said."""
+    """Raises ValueError if a file is for other images; prints a note if it does not say for which."""
     known = pags_jax.models.files.about(path).get("config", {}).get("dataset")
     if known is None:
         print(f"note: --{name}: {path} does not say what images it is for; it must be {dataset}", file=sys.stderr)

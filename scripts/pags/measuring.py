@@ -27,7 +27,7 @@ class MeasuringConfig(cli.Common):
     trained: Path = Path("runs/pags_train")
     """Finished run folder of scripts.pags.train, whose models are measured."""
     images: cli.Count = 200
-    """Test images, drawn by --seed, the same for every model."""
+    """Number of test images, drawn by --seed; every model gets the same ones."""
 
 
 class Sample(NamedTuple):
@@ -81,7 +81,7 @@ def model_of(folder: Path, table: list[Row], unit: dict[str, Any]) -> tuple[Row,
 
 
 def digests(config: MeasuringConfig, table: list[Row], files: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 of what a run measures, and with what: paths alone do not say that it is the same when it resumes.
+    """SHA-256 of what a run measures and with what, because paths alone do not show that it has not changed.
 
     Raises:
         ValueError: If a file is missing.

@@ -24,7 +24,7 @@ def shade(panel: Any, found: Any) -> None:
 
 
 def median(panel: Any, strengths: np.ndarray, values: np.ndarray, name: str) -> None:
-    """Draw the median over seeds of ``(strengths, seeds)`` values; strengths on a logarithmic axis, perhaps from 0."""
+    """Draw the median over seeds of ``(strengths, seeds)`` values, on a logarithmic axis that may also hold 0."""
     plot.median_line(panel, strengths, values.T, name)
     positive = strengths[strengths > 0]
     if len(positive) == len(strengths):

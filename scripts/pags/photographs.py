@@ -6,8 +6,8 @@
 Srinivas et al. (2023), section 5.2. Images are read at the classifiers' size, and averaged down to the denoiser's,
 where scores are computed. Gradients are resized to the scores' size as the authors do (bilinearly, without a filter;
 --antialias filters before); vectors of tangent spaces are resized to the classifiers' size and made orthonormal again.
-Nothing is held but one batch, whose tangent spaces are computed once for all classifiers. A row for each batch and
-classifier, with the values of all images in ``values/``.
+Only one batch is held at a time, and its tangent spaces are computed once for all classifiers. There is a row for each
+batch and classifier, with the values of all images in ``values/``.
 """
 
 from __future__ import annotations
@@ -41,33 +41,33 @@ class Config(cli.Common):
     classifiers: tuple[str, ...] = ()
     """Files of classifiers, ours or their publishers', or names of `pags_jax.models.catalogue`."""
     denoiser: str = "edm-imagenet-64x64-cond-adm.pkl"
-    """File of the denoiser that scores come from, likewise."""
+    """File of the denoiser that scores come from, ours or its publisher's, or a name of the catalogue."""
     autoencoder: Path | None = None
-    """File of scripts.pags.autoencoder for tangent spaces; by default they are of the denoiser's Jacobian."""
+    """File of scripts.pags.autoencoder for tangent spaces; by default they come from the denoiser's Jacobian."""
     size: cli.Count = 224
     """Height and width of the images that the classifiers see, in pixels."""
     score_size: cli.Count = 64
-    """Those of the images that the denoiser and the autoencoder see."""
+    """Height and width of the images that the denoiser and the autoencoder see, in pixels."""
     images: cli.Count = 1000
-    """Images in all."""
+    """Number of images in all."""
     batch_size: cli.Count = 8
-    """Images that are held at once, with their tangent spaces."""
+    """Number of images that are held at once, with their tangent spaces."""
     sigma_pm1: cli.Positive = 1.2
     """Noise level of the score, for images in [-1, 1]; the paper's is 1.2."""
     target: names.Target = "logit"
-    """Gradient that is compared with its score."""
+    """The gradient that is compared with its score."""
     antialias: bool = False
-    """Filter gradients before they are made smaller; the authors do not."""
+    """Whether gradients are filtered before they are made smaller; the authors do not filter."""
     eps: cli.Positive = 2.637
     """Length (L2) of steps on and off the manifold, for images in [0, 1]."""
     rank: cli.Count = 16
-    """Dimensions of tangent spaces from the denoiser; an autoencoder's have those of its code."""
+    """Number of dimensions of tangent spaces from the denoiser; an autoencoder has those of its code."""
     tangent_sigma_pm1: cli.Positive = 0.2
     """Noise level of the denoiser's Jacobian, for images in [-1, 1]."""
 
 
 class Ready(NamedTuple):
-    """What every batch meets: the classifiers by name, the denoiser, and a function from images to tangent spaces."""
+    """What every batch is measured with: classifiers by name, the denoiser, and the source of tangent spaces."""
 
     found: Any
     classifiers: dict[str, Any]
@@ -135,21 +135,21 @@ def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]
     basis = _enlarged(ready.tangents(small, [key for key, _ in keys]), size=config.size)
     noise = jnp.stack([jax.random.normal(key, x.shape[1:], x.dtype) for _, key in keys])[None]
     weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
-    table, kept = [], {}
+    table, by_name = [], {}
     gradient_of = compiling.jitted(pags_jax.gradients.input_gradients, "target")
     deviations = compiling.jitted(pags_jax.robustness.manifold_robustness)
     for name, apply_fn in ready.classifiers.items():
         gradient = gradient_of(apply_fn, x, y, target=config.target)
-        seen = _resized(gradient, size=config.score_size, antialias=config.antialias)
-        cosine, similarity = _compare(seen, score, weights)
+        resized = _resized(gradient, size=config.score_size, antialias=config.antialias)
+        cosine, similarity = _compare(resized, score, weights)
         share = _share(gradient, basis)
         on, off = deviations(apply_fn, x, basis, noise=noise, eps_l2=jnp.float32(config.eps))
         found = (_right(apply_fn, x, y).astype(x.dtype), on, off, share, cosine, similarity)
         values: Row = dict(zip(MEASURES, map(np.asarray, placement.on_host(found)), strict=True))
-        kept[name] = values
+        by_name[name] = values
         rank = float(pags_jax.manifold.rank(basis).mean())
         table.append({"classifier": name, "rank": rank, "images": len(x)} | measuring.means_of({**values}))
-    stacked = {name: np.stack([values[name] for values in kept.values()]) for name in MEASURES}
+    stacked = {name: np.stack([values[name] for values in by_name.values()]) for name in MEASURES}
     stacked["image"] = np.array([f"{path.parent.name}/{path.name}" for path in part.paths])
     measuring.save_arrays(config.out / "values" / f"{store.unit_name({'batch': batch, 'seed': seed})}.npz", stacked)
     return table
@@ -198,7 +198,7 @@ def _right(apply_fn, x, y):
 
 
 def section(results: Results) -> list[report.Block]:
-    """Means over all images, each batch by its number of images that have every measure."""
+    """Means over all images, where each batch weighs as many images as have every measure."""
     lines = []
     for name in dict.fromkeys(row["classifier"] for row in results.rows):
         part = report.where(results.rows, classifier=name)

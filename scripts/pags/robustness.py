@@ -3,7 +3,7 @@
     python -m scripts.pags.robustness --trained runs/pags_train --out runs/pags_robustness
 
 Srinivas et al. (2023), the models of section 5: how far a step of a given length, along the data manifold or off it,
-moves the class probabilities. One row for each model and length, with the values of all images in ``values/``.
+moves the class probabilities. There is one row for each model and length, with the values of all images in ``values/``.
 ``noise.npz`` keeps a few images and their two noises.
 """
 
@@ -36,13 +36,13 @@ class Config(manifolds.ManifoldConfig):
     eps: tuple[cli.Positive, ...] = REFERENCE_EPS
     """Lengths (L2) of the steps, for images in [0, 1]; by default the paper's twenty."""
     draws: cli.Count = 2
-    """Noises an image; their mean is taken."""
+    """Number of noise draws for each image, whose mean is taken."""
     shown: cli.Count = 4
-    """Images in noise.npz."""
+    """Number of images in noise.npz."""
 
 
 class Ready(NamedTuple):
-    """What all models are measured with."""
+    """Images, tangent spaces and noise that all models are measured with."""
 
     x: jax.Array
     basis: jax.Array
@@ -116,10 +116,11 @@ def section(results: Results) -> list[report.Block]:
         "A model is off-manifold robust where less than half of its gradient's squared length is off the data manifold "
         "(energy), or where a step off it moves the probabilities less than an equally long one along it (unit steps): "
         "the manifold has few dimensions and the rest many, so that a gradient without any direction passes the second "
-        "rule. Pixels that vary: without those that are constant among an image's neighbours, such as a black "
-        "background. Weak: before that holds. Aligned: it holds, and accuracy is within "
-        f"{explain.SHOWN.tolerance:g} of the sweep's best. Excessive: accuracy has fallen for good. A sweep whose "
-        "best accuracy is not above chance by more than that has no regimes. The undefended model is strength 0.",
+        "rule. 'Pixels that vary' leaves out those that are constant among an image's neighbours, such as a black "
+        "background. A strength is weak before a model is off-manifold robust, aligned where it is and its accuracy "
+        f"is within {explain.SHOWN.tolerance:g} of the sweep's best, and excessive once accuracy has fallen for good. "
+        "A sweep whose best accuracy is not above chance by more than that has no regimes. The undefended model has "
+        "strength 0.",
         report.Table(lines, "Strengths of each regime.", digits=3),
         *results.figures("regimes_*.png", "Accuracy, deviation on and off the manifold, and alignment against strength",
                          "Shades, by energy: weak (sand), aligned (blue), excessive (grey). The dotted line marks the "

@@ -1,4 +1,4 @@
-"""Train a denoiser, whose scores robust models' gradients are compared with.
+"""Train a denoiser, with whose scores the gradients of robust models are compared.
 
     python -m scripts.pags.score --dataset fashion_mnist --out runs/denoiser
 
@@ -43,9 +43,9 @@ class Config(generative.Config):
     }  # fmt: skip
 
     widths: tuple[cli.Count, ...] = (32, 96)
-    """Channels at half, a quarter, ... of the images' resolution."""
+    """Numbers of channels at half, a quarter, ... of the images' resolution."""
     blocks: cli.Count = 2
-    """Residual blocks at each of them, down and up."""
+    """Number of residual blocks at each resolution, on the way down and on the way up."""
     unlabelled: cli.Probability = 0.15
     """Share of the labels that are hidden in training."""
     sigma_data: cli.Positive | None = None
@@ -53,9 +53,9 @@ class Config(generative.Config):
     sigmas: tuple[cli.Positive, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0)
     """Noise levels, for images in [-1, 1], at which losses are measured."""
     sample_steps: cli.Count = 18
-    """Noise levels that samples pass through, at least 2."""
+    """Number of noise levels that samples pass through, at least 2."""
     sample_sigma: cli.Positive = 20.0
-    """The largest of these noise levels."""
+    """The largest noise level that samples pass through."""
 
 
 def setup(config: Config) -> datasets.Images:

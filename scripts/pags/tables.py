@@ -15,8 +15,8 @@ def read(path: Path, flag: str, script: str) -> list[Row]:
 
     Args:
         path: The folder, or the file.
-        flag: That named it, for errors.
-        script: Whose rows they must be, such as "pags_robustness".
+        flag: The flag that named it, for errors.
+        script: The script whose rows they must be, such as "pags_robustness".
 
     Raises:
         ValueError: If there is no finished run, it is damaged, or its rows are of another script.

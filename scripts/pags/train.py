@@ -2,7 +2,7 @@
 
     python -m scripts.pags.train --loss gradient_norm --strengths 1e-5:1e2:30 --out runs/gradient_norm
 
-Srinivas et al. (2023), the models of section 5. Each model is one row, and its weights a file in ``models/`` of the run
+Srinivas et al. (2023), the models of section 5. Each model has one row, and a file of weights in ``models/`` of the run
 folder (`scripts.pags.models.load_model`). Attacked accuracy counts images that are right both as they are and under
 attacks within [0, 1]; images on which no attack had a gradient are counted by themselves. Test images serve to measure
 alone; the strengths that the figure shows are chosen on held-out training images.
@@ -56,69 +56,69 @@ class Config(cli.Common):
     }  # fmt: skip
 
     dataset: names.Images = "fashion_mnist"
-    """Images; fashion_mnist is a balanced part of it that comes with the package, distractor puts letters beside it."""
+    """Data set; fashion_mnist is a balanced subset that the package holds, distractor puts letters beside images."""
     folder: Path | None = None
     """Where the data set's files are; by default they are downloaded where that is possible."""
     distractor_of: names.BesideDistractor = "fashion_mnist"
-    """Images of the data set distractor; the paper's are mnist."""
+    """The data set whose images distractor puts letters beside; the paper takes mnist."""
     model: names.Model = "lenet"
-    """Architecture."""
+    """Architecture of the classifiers."""
     activation: names.Activation = "softplus"
     """Nonlinearity; the softplus has beta 20. With a ReLU, deviations off the manifold measure the kinks that it has at
     pixels that never vary."""
     stem: Literal[2, 3, 7] = 3
     """First layer of residual networks: 2 x 2 patches, a 3 x 3 convolution, or a 7 x 7 one for large images."""
     width: cli.Positive = 1.0
-    """Multiplies the numbers of channels."""
+    """Factor that multiplies every number of channels."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What layers compute in; parameters stay float32."""
+    """The type that layers compute in; parameters stay float32."""
     start: Path | None = None
-    """Model file of this architecture that every model starts from; by default parameters are drawn."""
+    """Model file of this architecture that every model starts from; by default parameters are drawn at random."""
     loss: tuple[names.Loss, ...] = get_args(names.Loss)
     """Losses to train with."""
     strengths: Strengths = ()
     """Strengths of every loss but the cross-entropy, which has none; by default each loss has its own."""
     strength_unit: names.StrengthUnit = "own"
-    """Whether strengths are this project's, or the reference's constants: its gradient norm hides 1e5 / batch^2, and
-    its attacks have one ball for a batch. The default strengths of "reference" are the paper's 30."""
+    """Whether strengths are this project's or the reference's constants, which hide a factor 1e5 / batch^2 in the
+    gradient norm and attack with one ball for a batch. The default strengths of "reference" are the paper's 30."""
     epochs: cli.Count = 20
-    """Passes over the training images."""
+    """Number of passes over the training images."""
     schedule: Literal["drops", "linear"] = "drops"
-    """How the learning rate changes: it drops tenfold after 75 % and after 87.5 % of the epochs, or rises for a fifth
-    of the steps and then falls to zero, linearly, which needs fewer epochs."""
+    """How the learning rate changes: drops lowers it tenfold after 75 % and after 87.5 % of the epochs; linear raises
+    it for a fifth of the steps and then lowers it to zero, which needs fewer epochs."""
     batch_size: cli.Count = 64
-    """Images in a step."""
+    """Number of images in a step."""
     learning_rate: cli.Positive = 0.05
-    """The highest learning rate. With --strength-unit reference it falls for large strengths, as there."""
+    """Highest learning rate. With --strength-unit reference it is lower for large strengths, as in the reference."""
     clip: cli.Positive | None = 1.0
-    """Longest gradient of the loss; longer ones are shortened, or large strengths need small rates. None: no limit."""
+    """Length that the loss's gradient is cut to, so that large strengths need no small rates; None sets no limit."""
     weight_decay: cli.NonNegative = 5e-4
     """Weight decay of all parameters."""
     steps: cli.Count = 10
-    """Steps of the attack in adversarial training."""
+    """Number of steps of the attack in adversarial training."""
     augment: names.Augment = "auto"
-    """How training images are augmented: by random crops (padded by 4) and flips; auto: both for CIFAR and ImageNet,
-    else not at all."""
+    """How training images are augmented, by random crops (padded by 4) and flips; auto does both for CIFAR and
+    ImageNet, and nothing for other images."""
     validation: cli.Probability = 0.1
     """Share of the training images that is held out."""
     train_rows: cli.Count | None = None
-    """Train on so many of the other images; by default on all."""
+    """Number of the remaining images to train on; by default all."""
     norm: names.Norm = "l2"
-    """What radii are measured in, those of adversarial training and of --attack-eps; published linf ones are 8/255."""
+    """Norm of the radii of adversarial training and of --attack-eps; published linf radii are 8/255."""
     attack: names.Attack = "pgd"
-    """How trained models are attacked: PGD from two starts, or that with APGD-CE and APGD-T."""
+    """Attack on trained models: pgd is PGD from two starts, ensemble adds APGD-CE and APGD-T."""
     attack_eps: tuple[cli.Positive, ...] = (0.25, 0.5, 1.0, 1.5, 2.0)
     """Radii at which trained models are attacked, for pixels in [0, 1]."""
     attack_steps: cli.Count = 20
-    """Steps of each of those attacks."""
+    """Number of steps of each attack on trained models."""
     attack_rows: cli.Count | None = None
-    """Attack so many held-out and so many test images; by default all."""
+    """Number of held-out and of test images that are attacked; by default all."""
     repeats: cli.Count = 1
-    """Seeds, counted from --seed: each draws a split, parameters and the training."""
+    """Number of seeds, counted from --seed; each draws a split, the parameters and the training."""
     driver: names.Driver = "auto"
-    """Drive steps one by one, or make an epoch one program; auto: steps on CPUs."""
+    """Whether Python drives single steps or an epoch is one program; auto drives steps on CPUs."""
     save_minutes: cli.NonNegative = 5.0
-    """Time between checkpoints of a model."""
+    """Minutes between checkpoints of a model."""
 
 
 def plan(config: Config) -> list[dict[str, Any]]:
@@ -176,7 +176,7 @@ def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
 
 
 def variables_of(config: Config, model: Any) -> dict[str, Any] | None:
-    """What training starts from, if a file says.
+    """The variables of the file that training starts from; None if there is no file.
 
     Raises:
         ValueError: The file holds a network of another architecture.
@@ -190,7 +190,7 @@ def variables_of(config: Config, model: Any) -> dict[str, Any] | None:
 
 
 def inputs(config: Config) -> dict[str, str]:
-    """Digest of the file that training starts from."""
+    """Digest of the file that training starts from, if there is one."""
     return {} if config.start is None else {"start_sha256": measuring.digest_of([config.start])}
 
 
@@ -201,7 +201,7 @@ def folder_of(config: Config, unit: dict[str, Any]) -> Path:
 
 @functools.cache
 def task_of(config: Config, loss: names.Loss, classes: int) -> training.Task:
-    """What is compiled, one object for all strengths of a loss."""
+    """The training task, which is compiled once for all strengths of a loss."""
     recipes, architecture = pags_jax.recipes, {name: getattr(config, name) for name in _ARCHITECTURE}
     loss_of = recipes.loss_function(
         loss, steps=config.steps, unit=config.strength_unit, norm=config.norm, unroll=fit.is_stepwise(config.driver)
