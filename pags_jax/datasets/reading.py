@@ -38,7 +38,7 @@ def check_size(path: Path, most_bytes: int) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     if not 0 < (size := path.stat().st_size) <= most_bytes:
-        raise ValueError(f"{path} has {size} bytes, expected 1 to {most_bytes}")
+        raise ValueError(f"{path} has {size} bytes, expected 1 to {most_bytes}: it is damaged, or too large")
 
 
 def gunzip(content: bytes, *, source: str) -> bytes:

@@ -511,7 +511,15 @@ TABLE = [
 #: reads files, ``deletion`` is a program that keeps a store of them, ``forget_sets`` draws rows by their values.
 HOST = {"audit.one_run", "stream.take", "datasets", "deletion", "forget_sets"}
 #: A search that stops at a tolerance: jitted and mapped (``tests/fmu/test_calibration.py``), no derivative in reverse.
-HOST |= {"calibration.calibrate_noise"}
+HOST |= {"calibration.calibrate_noise", "calibration.calibrate_draws"}
+#: They make columns of a table of results, in plain numbers.
+HOST |= {f"audit.{name}" for name in ("attack_columns", "attack_table", "epsilon_table")}
+HOST |= {f"metrics.{name}" for name in ("columns", "metrics_of_models", "metrics_of_classes", "score_gaps")}
+#: Accountants of a schedule that is fixed beforehand: float64 on the host.
+HOST |= {f"noisy_finetuning.{name}" for name in ("contraction_delta", "guarantee", "iteration_mu", "noise_for")}
+#: Of them it is not tested yet what they do under transformations.
+HOST |= {f"noisy_finetuning.{name}" for name in ("finetune", "finetune_blocks", "langevin", "rewind")}
+HOST |= {"releases.noise_shape", "releases.release_many", "stream.serve_batches"}
 #: They move arrays between devices, processes and the host, which is no computation.
 HOST |= {f"sharding.{name}" for name in ("place_rows", "place_process_rows", "first_row", "gather", "on_host")}
 
