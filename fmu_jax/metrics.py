@@ -98,7 +98,16 @@ def columns(metrics: GroupMetrics) -> dict[str, float]:
 
 @jax.jit
 def metrics_of_models(objective: Objective, models: Float[Array, "models d"], data: Data) -> GroupMetrics:
-    """``group_metrics`` of the labels that each of many linear models predicts, by one program."""
+    """``group_metrics`` of the labels that each of many linear models predicts, by one program.
+
+    Args:
+      objective: says what is predicted.
+      models: parameters, ``(models, d)``.
+      data: ``n`` rows to predict; they are not checked, as nothing under ``jit`` is.
+
+    Returns:
+      ``GroupMetrics`` with a leading axis of models.
+    """
     return jax.lax.map(lambda params: group_metrics(predict_labels(objective, params, data.x), data), models)
 
 
@@ -106,18 +115,40 @@ def metrics_of_classes(label: Any, data: Data) -> dict[str, float]:
     """Accuracy of a classifier of many classes, and the means over the classes, each against the rest, of the gaps.
 
     Args:
-      label: ``(n,)`` predicted classes.
-      data: ``n`` rows whose labels are ``(classes, n)``, as ``heads.one_vs_rest`` makes them.
+      label: ``(n,)`` predicted classes, 0 to classes - 1.
+      data: ``n`` rows whose labels are ``(classes, n)``, as ``heads.one_vs_rest`` makes them; weights count.
+
+    Returns:
+      Plain numbers by name.
+
+    Raises:
+      ValueError: a class out of range, or another number of rows.
     """
+    label, classes = as_codes(label, "label"), len(data.y)
+    if label.shape != data.group.shape:
+        raise ValueError(f"`label` must be of shape {data.group.shape}, got {label.shape}")
+    if label.size and not 0 <= int(label.min()) <= int(label.max()) < classes:
+        raise ValueError(
+            f"`label` must hold classes from 0 to {classes - 1}, got {int(label.min())}..{int(label.max())}"
+        )
     of_class = jax.vmap(lambda c, y: group_metrics((label == c).astype(jnp.int32), data._replace(y=y)))
     each = of_class(jnp.arange(len(data.y), dtype=label.dtype), data.y)
     names = ("equalized_odds", "equalized_odds_mean", "demographic_parity", "equal_opportunity")
-    right = data.y[label, jnp.arange(len(label))].mean()
+    right = jnp.average(data.y[label, jnp.arange(len(label))].astype(data.weight.dtype), weights=data.weight)
     return {"accuracy": float(right)} | {name: float(getattr(each, name).mean()) for name in names}
 
 
 def score_gaps(objective: Objective, scores: Float[Array, " n"], data: Data) -> Float[Array, " pairs"]:
-    """What the penalty sees of each pair of groups, without its square, in standard deviations of the scores."""
+    """What the penalty sees of each pair of groups, without its square, in standard deviations of the scores.
+
+    Args:
+      objective: whose penalty is meant.
+      scores: ``(n,)`` of the rows.
+      data: ``n`` rows; all count for the standard deviation.
+
+    Returns:
+      ``(pairs,)``, without unit.
+    """
     alpha, _ = coefficients(objective.penalty, counts(data))
     return jnp.abs(gaps(alpha, scores, data) / jnp.std(scores))
 

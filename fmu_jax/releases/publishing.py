@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -236,13 +236,23 @@ def _fits(xp, distance, admitted):
 
 
 def release_many(params: Any, distance: Scalar, *, keys: Array, **options: Any) -> Float[Array, "k d"]:
-    """The parameters of independent releases of one model, one for each key; ``options`` as for ``release``."""
+    """The parameters of independent releases of one model, one for each key; all together cost ``sqrt(k)`` times one.
+
+    For experiments that average over the noise.
+
+    Args:
+      params: as for ``release``.
+      distance: as there.
+      keys: ``(k,)`` PRNG keys.
+      **options: as there.
+
+    Returns:
+      ``(k, d)``; NaN where ``release`` would refuse.
+    """
     return jax.vmap(lambda key: release(params, distance, key=key, **options).params)(keys)
 
 
-def noise_shape(
-    objective: Objective, data: Data, kind: Literal["isotropic", "scores", "objective"]
-) -> Float[Array, "d d"] | None:
+def noise_shape(objective: Objective, data: Data, kind: str) -> Float[Array, "d d"] | None:
     """What shapes the noise of a release, from the remaining rows alone, so that both worlds share it.
 
     Args:
@@ -250,7 +260,15 @@ def noise_shape(
       data: the remaining rows.
       kind: "isotropic" (None, the identity), "scores" (``X'X / 4`` and the ridge), or "objective" (``X'X / 4``, the
         ridge and the penalty's quadratic form).
+
+    Returns:
+      ``A`` for ``release`` and ``distance_to_retrained``.
+
+    Raises:
+      ValueError: another kind.
     """
+    if kind not in ("isotropic", "scores", "objective"):
+        raise ValueError(f"`kind` must be isotropic, scores or objective, got {kind!r}")
     return None if kind == "isotropic" else _shape(objective, data, kind == "objective")
 
 

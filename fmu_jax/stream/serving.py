@@ -145,15 +145,21 @@ def serve_batches(
     Args:
       state: at the rows of ``data``.
       data: the rows.
-      batches: ``(count, size)`` row indices, none twice.
+      batches: row indices, a sequence of sequences; no row twice.
       stale: whether a state must be solved anew, given the remaining rows too.
-      clock: such as ``time.perf_counter``.
+      clock: such as ``time.perf_counter``; checks of a batch are not in its time.
+
+    Returns:
+      What each batch left, in order.
+
+    Raises:
+      ValueError: as ``take``.
     """
     found = []
-    for batch in np.asarray(batches):
+    for batch in batches:
+        rows, data = take(data, batch)
         begin = clock()
-        state = delete(state, jax.tree.map(lambda leaf, at=batch: leaf[at], data))
-        data = without(data, jnp.zeros(data.y.shape, bool).at[batch].set(True))
+        state = delete(state, rows)
         renewed = bool(stale(state, data))
         if renewed:
             state = refresh(state, data)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from fmu_jax import datasets, make_data
+from fmu_jax import Objective, datasets, heads, make_data, metrics
 from fmu_jax.metrics import group_metrics
 from tests import oracles
 
@@ -111,3 +111,32 @@ def test_a_rate_of_no_rows_is_nan_and_the_others_are_not():
 def test_as_many_predictions_as_rows(n):
     with pytest.raises(ValueError, match=r"`prediction` must have shape \(5,\), one label a row; got"):
         group_metrics(jnp.zeros(n, jnp.int32), rows([0, 1, 0, 1, 1], [0, 0, 1, 1, 1], np.ones(5)))
+
+
+def test_many_models_many_classes_and_gaps_of_scores_are_those_of_the_definition():
+    rng = np.random.default_rng(0)
+    x, group = rng.normal(size=(40, 3)), rng.integers(0, 2, 40)
+    weight = (np.arange(40) % 5 > 0).astype(float)
+    data = make_data(x, rng.integers(0, 2, 40), group, weight)
+    models = rng.normal(size=(4, 3))
+    found = metrics.metrics_of_models(Objective(l2=1e-2), jnp.asarray(models), data)
+    for k, theta in enumerate(models):
+        np.testing.assert_allclose(found.equalized_odds[k], group_metrics(x @ theta > 0, data).equalized_odds)
+    assert metrics.columns(group_metrics(x @ models[0] > 0, data))["selection_rate_1"] == pytest.approx(
+        (x @ models[0] > 0)[(group == 1) & (weight > 0)].mean()
+    )
+    labels, label = rng.integers(0, 3, 40), rng.integers(0, 3, 40)
+    many = heads.one_vs_rest(jnp.asarray(x), labels, jnp.asarray(group), classes=3, groups=2)._replace(
+        weight=data.weight
+    )
+    row = metrics.metrics_of_classes(label, many)
+    assert row["accuracy"] == pytest.approx((labels == label)[weight > 0].mean())
+    alone = [group_metrics((label == c).astype(int), many._replace(y=many.y[c])).demographic_parity for c in range(3)]
+    assert row["demographic_parity"] == pytest.approx(np.mean(alone))
+    for wrong in (label + 1, label[:5]):
+        with pytest.raises(ValueError, match="`label` must"):
+            metrics.metrics_of_classes(wrong, many)
+    scores = x @ models[0]
+    of_group = [scores[(group == g) & (weight > 0)].mean() for g in (0, 1)]
+    gap = metrics.score_gaps(Objective(l2=1e-2, fairness=1.0, penalty="demographic_parity"), jnp.asarray(scores), data)
+    np.testing.assert_allclose(gap, [abs(of_group[0] - of_group[1]) / scores.std()], rtol=1e-9)

@@ -11,6 +11,7 @@ import scipy.stats
 
 from fmu_jax import NotConvergedError, Objective, datasets, fit, heads, privacy, releases, remove, stream
 from fmu_jax.audit.binomial import clopper_pearson
+from fmu_jax.objective import value as value_of
 from fmu_jax.stream import factor
 from tests.fmu.test_tails import WAYS, call, delta_of
 
@@ -386,3 +387,30 @@ def test_ten_adaptive_releases_cost_what_the_series_was_planned_for():
         alpha = np.asarray(clopper_pearson(false, size, confidence=0.9999)[1])
         most = np.asarray(clopper_pearson(size - seen, size, confidence=0.9999)[1])
         assert bool((most >= np.asarray(releases.trade_off(1.0, alpha))).all()) == holds
+
+
+def test_many_releases_are_single_ones_and_shapes_are_those_of_the_definition():
+    data = datasets.synthetic(60, 3, seed=1).train
+    data = data._replace(weight=data.weight.at[jnp.array([3, 7])].set(0))
+    x, n = np.asarray(data.x)[np.asarray(data.weight) > 0], int(data.weight.sum())
+    objective = Objective(l2=1e-2, fairness=2.0)
+    assert releases.noise_shape(objective, data, "isotropic") is None
+    ridge = n * 1e-2 * np.eye(x.shape[1])
+    np.testing.assert_allclose(releases.noise_shape(objective, data, "scores"), x.T @ x / 4 + ridge, rtol=1e-12)
+    # All scores alike, so that no penalty is felt; and the penalty as a sum over rows, along a direction.
+    shape, v = releases.noise_shape(objective, data, "objective"), jnp.arange(1.0, x.shape[1] + 1)
+
+    def value(t):
+        return value_of(objective, t * v, data) - value_of(Objective(l2=1e-2), t * v, data)
+
+    penalty = float(value(1.0)) * 2
+    np.testing.assert_allclose(v @ shape @ v, v @ (x.T @ x / 4 + ridge) @ v + penalty, rtol=1e-9)
+    with pytest.raises(ValueError, match="isotropic, scores or objective, got 'shaped'"):
+        releases.noise_shape(objective, data, "shaped")
+    params, keys = jnp.arange(float(x.shape[1])), jax.random.split(jax.random.key(0), 3)
+    how = {"scale": 0.1, "admitted": 0.01, "shape": shape}
+    many = releases.release_many(params, 0.005, keys=keys, **how)
+    np.testing.assert_allclose(
+        many, [releases.release(params, 0.005, key=key, **how).params for key in keys], atol=1e-6
+    )
+    assert np.isnan(releases.release_many(params, jnp.nan, keys=keys, **how)).all()

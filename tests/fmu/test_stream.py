@@ -376,3 +376,25 @@ def test_rows_that_cannot_be_rows_are_not_deleted(field, value, message):
     bad = chosen._replace(**{field: jnp.full_like(getattr(chosen, field), value)})
     with pytest.raises(ValueError, match=message):
         stream.delete(state, bad)
+
+
+def test_batches_are_deleted_as_one_by_one_and_refreshed_when_told():
+    state, data, rows, *_ = started()
+    asked = []
+
+    def stale(state, data):
+        asked.append(np.asarray(data.weight).copy())
+        return len(asked) == 2
+
+    first, second, third = stream.serve_batches(state, data, [rows[:3], rows[3:4], rows[4:6]], stale=stale)
+    assert [batch.refreshed for batch in (first, second, third)] == [False, True, False]
+    for batch, gone, seen in zip((first, second, third), (rows[:3], rows[:4], rows[:6]), asked, strict=True):
+        np.testing.assert_array_equal(batch.data.weight, left(data, gone))
+        np.testing.assert_array_equal(seen, left(data, gone))
+    once = stream.delete(state, pick(data, rows[:3]))
+    np.testing.assert_allclose(first.state.params, once.params, rtol=1e-12)
+    anew = stream.refresh(stream.delete(once, pick(data, rows[3:4])), data._replace(weight=left(data, rows[:4])))
+    np.testing.assert_allclose(second.state.params, anew.params, rtol=1e-12)
+    for batches in ([rows[:2], rows[1:3]], [[N]], [[rows[0], rows[0]]]):
+        with pytest.raises(ValueError, match="forget"):
+            stream.serve_batches(state, data, batches, stale=lambda *at: False)
