@@ -247,7 +247,10 @@ def release_many(params: Any, distance: Scalar, *, keys: Array, **options: Any) 
       **options: as there.
 
     Returns:
-      ``(k, d)``; NaN where ``release`` would refuse.
+      ``(k, d)``; NaN where ``release`` would refuse them.
+
+    Raises:
+      ValueError: a number out of range.
     """
     return jax.vmap(lambda key: release(params, distance, key=key, **options).params)(keys)
 
