@@ -28,7 +28,7 @@ from fmu_jax.data import Data, as_data, check_data, without
 from fmu_jax.noisy_finetuning.accounting import iteration_mu
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import check_norm, check_positive, gaussian_epsilon
-from fmu_jax.releases.publishing import Release, add_noise
+from fmu_jax.releases.publishing import Release, add_noise, distance_to_retrained
 from fmu_jax.removal import Removal
 from fmu_jax.removal.methods import check_forget
 from fmu_jax.rounding import gradient_with_error
@@ -139,8 +139,8 @@ def langevin(
     Args:
       objective: for the linear model.
       removal: what was unlearned; ``removal.data`` is what remains.
-      distance: certified bound on its distance to the retrained model that was fixed beforehand, as ``admitted`` is for
-        ``releases.release``; ``distance_to_retrained`` must not exceed it.
+      distance: largest distance to the retrained model that is admitted, fixed beforehand, as ``admitted`` is for
+        ``releases.release``.
       key: PRNG key, required; secret, never used twice.
       noise: standard deviation of each step, > 0.
       steps: at least 1.
@@ -152,13 +152,19 @@ def langevin(
       The ``Release``; its scale is that of all the noise that is left at the end.
 
     Raises:
-      ValueError: a model that is not linear, a number out of range, steps that do not contract, more rounding than
-        admitted, or noise too small for the dtype.
+      ValueError: a model that is not linear, a number out of range, a removal that is not certified within
+        ``distance``, steps that do not contract, more rounding than admitted, or noise too small for the dtype.
     """
     _check_linear(objective)
     check_positive(noise=noise, step_size=step_size, steps=steps, rounding=rounding)
     check_norm(distance=distance)
     data, params = removal.data, jnp.asarray(removal.params)
+    apart = float(distance_to_retrained(objective, removal))
+    if not apart <= float(distance):
+        raise ValueError(
+            f"the removal is certified within {apart:.3g} of the retrained model, not within `distance` "
+            f"{float(distance):.3g}; plan with a larger one, or retrain"
+        )
     rate = contraction(objective, data, jnp.asarray(step_size, params.dtype) / cells.size(data))[2]
     _check_rate(rate)
     rate = float(rate)

@@ -344,6 +344,8 @@ def test_langevin_agrees_with_the_clipped_theory_and_beats_it():
     fitted = remove(LINEAR, START, DATA, [], method="retrain").params
     removal = remove(LINEAR, fitted, DATA, ROWS)
     distance = releases.distance_to_retrained(LINEAR, removal)
+    with pytest.raises(ValueError, match="not within `distance` 1e-09; plan with a larger one"):
+        tuning.langevin(LINEAR, removal, 1e-9, key=jax.random.key(0), noise=0.5, steps=5, step_size=0.3)
     made = tuning.langevin(LINEAR, removal, 1.0, key=jax.random.key(0), noise=0.5, steps=5, step_size=0.3)
     assert float(distance) < 1.0
     assert float(made.mu) < 2.0

@@ -363,7 +363,10 @@ def test_a_file_that_does_not_say_is_taken_if_its_shape_fits(images, tmp_path, c
 # -------------------------------------------------------------------------------------------- what is not finite
 def test_images_without_a_finite_change_are_left_out_and_counted(monkeypatch):
     changes = {True: jnp.array([1.0, jnp.nan, 3.0, 5.0]), False: jnp.array([1.0, 1.0, 1.0, jnp.inf])}
-    measure = lambda apply_fn, x, mask, *, noise, sigma: changes[bool(mask[0, 0, 0])]  # noqa: E731
+
+    def measure(apply_fn, x, mask, *, noise, sigma):
+        return changes[bool(mask[0, 0, 0])]
+
     monkeypatch.setattr(distractor.compiling, "jitted", lambda function: measure)
     config = distractor.Config(sigmas=(0.5,))
     ready = distractor.Ready(jnp.zeros((4, 2, 2, 1)), jnp.ones((4, 2, 2), bool), jnp.zeros((1, 4, 2, 2, 1)))
