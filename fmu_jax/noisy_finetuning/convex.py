@@ -145,7 +145,8 @@ def langevin(
       noise: standard deviation of each step, > 0.
       steps: at least 1.
       step_size: of the mean objective, > 0.
-      rounding: admitted rounding of a step, > 0; checked at every model visited.
+      rounding: admitted rounding of a step, > 0; checked at every model visited, and assumed of those between the
+        two worlds' that the proof passes through.
       delta: at which ``epsilon`` is given.
 
     Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -92,9 +93,9 @@ def bases_at(decode: Any, codes: jax.Array) -> jax.Array:
     JAX calls SciPy's LAPACK there. After a factorisation LAPACK's threads spin until the next one, and take the cores
     from XLA's threads, so LAPACK gets one thread.
     """
-    import scipy.linalg  # noqa: F401 - loads that library, which is else not there to be limited
     import threadpoolctl
 
+    importlib.import_module("scipy.linalg")  # Loads the library, which is else not there to be limited.
     tangent_basis = jitted(pags_jax.manifold.tangent_basis)
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         bases = [tangent_basis(decode, codes[k : k + 1]) for k in range(len(codes))]
