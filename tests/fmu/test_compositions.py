@@ -517,8 +517,12 @@ HOST |= {f"audit.{name}" for name in ("attack_columns", "attack_table", "epsilon
 HOST |= {f"metrics.{name}" for name in ("columns", "metrics_of_models", "metrics_of_classes", "score_gaps")}
 #: Accountants of a schedule that is fixed beforehand: float64 on the host.
 HOST |= {f"noisy_finetuning.{name}" for name in ("contraction_delta", "guarantee", "iteration_mu", "noise_for")}
+#: They look at a rate of contraction to answer.
+HOST |= {"noisy_finetuning.langevin", "noisy_finetuning.rewind"}
+#: Jitted and mapped over models, requests and keys in ``tests/fmu/test_noisy_finetuning.py``.
+HOST |= {"noisy_finetuning.finetune"}
 #: Of them it is not tested yet what they do under transformations.
-HOST |= {f"noisy_finetuning.{name}" for name in ("finetune", "finetune_blocks", "langevin", "rewind")}
+HOST |= {"noisy_finetuning.finetune_blocks"}
 HOST |= {"releases.noise_shape", "releases.release_many", "stream.serve_batches"}
 #: They move arrays between devices, processes and the host, which is no computation.
 HOST |= {f"sharding.{name}" for name in ("place_rows", "place_process_rows", "first_row", "gather", "on_host")}

@@ -222,6 +222,17 @@ def test_keys_and_seeds_map():
     np.testing.assert_array_equal(alone.params, call(key=jax.random.split(jax.random.key(1), 3)[1]).params)
 
 
+def test_requests_and_models_map():
+    masks = jnp.stack([jnp.asarray(REMOVED), jnp.zeros_like(jnp.asarray(REMOVED)).at[ROWS[0]].set(True)])
+    starts = jnp.stack([START, -START])
+    many = jax.jit(jax.vmap(lambda params, mask: call(params, rows=mask)))(starts, masks)
+    for k, rows in enumerate((ROWS, ROWS[:1])):
+        alone = call(starts[k], rows=rows)
+        np.testing.assert_allclose(many.params[k], alone.params, atol=1e-12)
+        np.testing.assert_array_equal(many.data.weight[k], alone.data.weight)
+        assert float(many.mu[k]) == float(alone.mu)
+
+
 class Mlp(linen.Module):
     @linen.compact
     def __call__(self, x):
