@@ -80,14 +80,21 @@ def attack_table(
 
 
 def attack_columns(
-    margins: Float[Array, "..."], member: Bool[Array, "..."], oracle: Float[Array, "..."]
+    margins: Float[Array, "pairs 2 rows"], member: Bool[Array, "pairs 2 rows"], oracle: Float[Array, "oracles rows"]
 ) -> dict[str, float]:
     """What U-LiRA and KLoM find in the margins of shadow models on planted rows.
 
     Args:
-      margins: as ``by_membership`` takes them.
-      member: which pairs were trained on which rows.
+      margins: of each pair's two models, after the removal.
+      member: which of the two was trained on which rows; of each pair one was.
       oracle: margins of the retrained models.
+
+    Returns:
+      ``lira_auc``, ``lira_auc_worst`` (over rows), ``lira_advantage``, ``lira_true_positive_rate``, ``klom`` (mean over
+      rows) and ``klom_quantile_95``.
+
+    Raises:
+      ValueError: as ``lira`` and ``klom``.
     """
     unlearned, outside = by_membership(margins, member)
     likelihood, divergence = lira(unlearned, outside, paired=True), np.asarray(klom(unlearned, oracle))

@@ -180,3 +180,21 @@ def test_empirical_mu_catches_too_little_noise_and_no_removal():
         found = float(audit.empirical_mu(far, near, key=split).mu)
         assert (found > 0.5) == caught
         assert found > 0.75 * unlearned / scale
+
+
+def test_attacks_find_who_was_a_member_and_nothing_where_nobody_differs():
+    rng = np.random.default_rng(0)
+    inside = rng.integers(0, 2, (400, 1, 3)).astype(bool)
+    member, noise = np.concatenate([inside, ~inside], axis=1), rng.normal(size=(400, 2, 3))
+    oracle = jnp.asarray(rng.normal(size=(400, 3)))
+    found, wrong, alike = (
+        audit.attack_columns(jnp.asarray(noise + shift * member), jnp.asarray(who), oracle)
+        for shift, who in ((3.0, member), (3.0, ~member), (0.0, member))
+    )
+    # Two Gaussians 3 apart: the area is Phi(3 / sqrt 2), the divergence 9 / 2 of densities, of bins somewhat less.
+    assert found["lira_auc"] == pytest.approx(0.983, abs=0.01)
+    assert found["klom"] > 3
+    assert wrong["klom"] < 0.2  # Non-members are as the retrained ones.
+    assert alike["lira_auc"] == pytest.approx(0.5, abs=0.04)
+    assert alike["klom"] <= alike["klom_quantile_95"] < 0.2
+    assert found["lira_auc_worst"] >= found["lira_auc"]
