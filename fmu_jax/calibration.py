@@ -125,6 +125,19 @@ def _calibrate(objective, data, mask, direction, epsilon, delta, init, tolerance
 def calibrate_draws(
     objective: Objective, data: Data, forget: Any, directions: Any, *, epsilon: Scalar, delta: Scalar, init: Any = None
 ) -> Calibration:
-    """``calibrate_noise`` for each of many directions, one after the other in one program; ``forget`` is a mask."""
+    """``calibrate_noise`` for each of many directions, one after the other in one program.
+
+    Args:
+      objective: as there, as ``data``, ``epsilon``, ``delta`` and ``init``.
+      data: the rows.
+      forget: mask ``(n,)`` of the rows to remove.
+      directions: ``(k, ...)``, directions of the noise, each like the parameters.
+      epsilon: to reach.
+      delta: at which.
+      init: where fits start.
+
+    Returns:
+      The ``Calibration`` with a leading axis ``k``.
+    """
     options = {"epsilon": epsilon, "delta": delta, "init": init}
     return jax.lax.map(lambda direction: calibrate_noise(objective, data, forget, direction, **options), directions)

@@ -5,12 +5,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array
 
 from fmu_jax.data import Data
 from fmu_jax.fitting import fit
-from fmu_jax.objective import Objective, value
+from fmu_jax.objective import Objective
+from fmu_jax.removal.first_order import finetune
 
 
 class Mlp(nn.Module):
@@ -67,27 +67,47 @@ class LeNet(nn.Module):
 def train_adam(
     objective: Objective, model: nn.Module, rows: Data, key: Array, *, steps: int, learning_rate: float
 ) -> Any:
-    """Parameters after some steps of Adam on the mean objective, from the initialisation that ``key`` draws."""
-    params, optimizer = model.init(key, rows.x[:1]), optax.adam(learning_rate)
-    n = jnp.sum(rows.weight)
+    """Parameters after some steps of Adam on the mean objective, from the initialisation that ``key`` draws.
 
-    def step(carry, _):
-        params, moments = carry
-        grad = jax.grad(lambda p: value(objective, p, rows) / n)(params)
-        updates, moments = optimizer.update(grad, moments)
-        return (optax.apply_updates(params, updates), moments), None
+    Args:
+      objective: its ``predict`` takes what ``model`` has.
+      model: a flax linen network.
+      rows: to train on.
+      key: PRNG key.
+      steps: of all rows.
+      learning_rate: Adam's.
 
-    return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0][0]
+    Returns:
+      The model's variables.
+    """
+    start = model.init(key, rows.x[:1])
+    return finetune(objective, start, rows, rows, steps=steps, learning_rate=learning_rate).params
 
 
 def frozen_features(model: Mlp, data: Data, *, l2: float, init: Any) -> Any:
-    """Parameters of an extractor trained plainly, by L-BFGS, on rows that nobody asks to remove."""
+    """Parameters of an extractor trained plainly, by L-BFGS, on rows that nobody asks to remove.
+
+    Args:
+      model: the network, whose last layer is the head.
+      data: those rows.
+      l2: ridge.
+      init: its variables at the start.
+    """
     plain = Objective(l2=l2, predict=model.apply)
     return fit(plain, data, init=init, max_steps=300, throw=False).params
 
 
 def private_features(model: Mlp, data: Data, *, init: Any, key: Array, epsilon: float, delta: float, steps: int) -> Any:
     """An extractor trained by DP-SGD on the head's own rows, with the price of one of them (extra ``private``).
+
+    Args:
+      model: the network, whose last layer is the head.
+      data: the rows.
+      init: its variables at the start.
+      key: PRNG key, secret.
+      epsilon: of the training, > 0.
+      delta: of the training, in (0, 1).
+      steps: of DP-SGD.
 
     Returns:
       What ``private_training.train_private`` does: ``params``, ``epsilon`` and ``delta``.

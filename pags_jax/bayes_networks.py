@@ -83,7 +83,14 @@ class Truth(NamedTuple):
 
 @partial(jax.jit, static_argnames=("train_rows", "test_rows"))
 def images_of(problem: bayes.Problem, *, key: Array, train_rows: int, test_rows: int) -> tuple[bayes.Sample, Truth]:
-    """Training images, and other images with their truth to measure on."""
+    """Training images, and other images with their truth to measure on.
+
+    Args:
+      problem: draws them.
+      key: PRNG key.
+      train_rows: number of training images.
+      test_rows: number of the others.
+    """
     images = bayes.sample(problem, train_rows + test_rows, key=key)
     train = bayes.Sample(*(array[:train_rows] for array in images))
     x, y = images.x[train_rows:], images.y[train_rows:]
@@ -95,7 +102,19 @@ def images_of(problem: bayes.Problem, *, key: Array, train_rows: int, test_rows:
 def fit(
     model: Any, train: bayes.Sample, strengths: Float[Array, " k"], learning_rate: Any, *, key: Array, steps: int
 ) -> Any:
-    """Variables of one network for each strength of the gradient norm, all trained from the same initial variables."""
+    """Variables of one network for each strength of the gradient norm, all trained from the same initial variables.
+
+    Args:
+      model: a flax classifier.
+      train: images and labels.
+      strengths: ``(k,)``.
+      learning_rate: Adam's.
+      key: PRNG key, of the initialisation; each step reads all images.
+      steps: of training.
+
+    Returns:
+      Variables with a leading axis ``k``.
+    """
     optimizer = optax.adam(learning_rate)
     start = model.init(key, train.x[:1])
 
@@ -117,6 +136,16 @@ def fit(
 @partial(jax.jit, static_argnames="model")
 def compare(model: Any, networks: Any, truth: Truth, eps_l2: Any, *, key: Array) -> dict[str, Float[Array, " k"]]:
     """Means over images, one for each network; all see the same images and directions.
+
+    Args:
+      model: the flax classifier.
+      networks: variables with a leading axis ``k``, from ``fit``.
+      truth: images and what is known of them.
+      eps_l2: length of the steps on and off the manifold.
+      key: PRNG key, of the directions.
+
+    Returns:
+      By name, ``(k,)``.
 
     ``posterior_gap`` is the total variation distance from the posterior, ``cosine`` that between the gradients of the
     label's log-probability and the Bayes-optimal model's, ``unusable_gradients`` the share of images without one.

@@ -84,6 +84,12 @@ def latest(folder: Path) -> int | None:
 def restore(folder: Path, like: Tree, *, fingerprint: Mapping[str, Any], step: int | None = None) -> Tree:
     """Read a checkpoint.
 
+    Args:
+      folder: of the run's checkpoints.
+      like: a pytree of arrays of the shapes and types that are expected.
+      fingerprint: as `save` was given.
+      step: which; by default the newest.
+
     Raises:
       FileNotFoundError: if there is no such checkpoint.
       CheckpointError: if it was saved with another fingerprint or another tree of arrays (the message says what

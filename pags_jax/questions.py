@@ -122,7 +122,14 @@ def explained(place: Place, robust: Sequence[Row], aligned: Sequence[Row]) -> Ro
 
 
 def peak_before_fall(place: Place, aligned: Sequence[Row], similarity: Values, loss: str) -> Row:
-    """Question 5: the strength of the peak, and as ``beside`` the first excessive one, None if accuracy never falls."""
+    """Question 5: the strength of the peak, and as ``beside`` the first excessive one, None if accuracy never falls.
+
+    Args:
+      place: where in the grid of measures.
+      aligned: rows of the sweep's models.
+      similarity: values of the images by model.
+      loss: whose sweep.
+    """
     strengths, values = sweep_of(similarity, loss)
     means = np.nanmean(values, axis=0) if np.isfinite(values).any() else np.full(len(strengths), np.nan)
     found = sweeps.share_regimes_of(aligned, loss, target=place.target, tolerance=place.tolerance)

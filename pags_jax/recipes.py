@@ -76,6 +76,12 @@ RECIPES: dict[Loss, Recipe] = {
 def strengths_of(loss: Loss, given: tuple[float, ...], unit: str, dataset: str) -> tuple[float, ...]:
     """The strengths to sweep: those given, or the recipe's in that unit; the cross-entropy has none but 0.
 
+    Args:
+      loss: its name.
+      given: strengths, or none.
+      unit: "own" or "reference".
+      dataset: name of the images; photographs in colour have strengths of their own.
+
     >>> strengths_of("adversarial", (), "own", "mnist")
     (0.25, 0.5, 1.0, 1.5, 2.0, 2.5)
     """
@@ -87,6 +93,12 @@ def strengths_of(loss: Loss, given: tuple[float, ...], unit: str, dataset: str) 
 
 def sweep(losses: Sequence[Loss], given: tuple[float, ...], unit: str, dataset: str) -> list[tuple[Loss, float]]:
     """Losses and strengths in the order in which to train: of all losses the first strength, of all the second, ...
+
+    Args:
+      losses: their names.
+      given: as for ``strengths_of``, as ``unit`` and ``dataset``.
+      unit: as there.
+      dataset: as there.
 
     >>> sweep(["cross_entropy", "smoothness"], (1.0, 2.0), "own", "mnist")
     [('cross_entropy', 0.0), ('smoothness', 1.0), ('smoothness', 2.0)]

@@ -83,6 +83,18 @@ def epochs_of(
 ) -> Iterator[Fit]:  # fmt: skip
     """Train on from `start`, and yield the run after each epoch; a checkpoint every ``save_s`` seconds and at the end.
 
+    Args:
+      task: what is trained.
+      hyper: as for ``training.step``.
+      x: all images.
+      y: their labels.
+      done: the run so far, from `start`.
+      driver: how steps are driven.
+      folder: of the checkpoints.
+      fingerprint: what the run is.
+      save_s: seconds between checkpoints.
+      trainer: as for `start`.
+
     Raises:
       FloatingPointError: at the first metric that is not finite; the message names it and the step.
     """

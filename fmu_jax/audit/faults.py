@@ -83,7 +83,15 @@ def caught_by(found: dict[str, float]) -> list[str]:
 
 
 def false_alarms(scheme: str, draw: Callable[..., Samples], key: jax.Array, *, models: int, repeats: int) -> int:
-    """How many of so many audits flag."""
+    """How many of so many audits of a mechanism flag.
+
+    Args:
+      scheme: whose claim is audited, "release" or the paper's.
+      draw: draws models of both worlds, given a key.
+      key: of all draws.
+      models: of each world, in each audit.
+      repeats: number of audits.
+    """
     flags = 0
     for again in jax.random.split(key, repeats):
         found = bounds(scheme, draw(again, models), jax.random.fold_in(again, 1))

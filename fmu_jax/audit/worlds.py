@@ -60,7 +60,17 @@ def shifted(exact: jax.Array, admitted: float, shape: jax.Array | None = None) -
 
 
 def series(unlearned, exact, scale, shape) -> Callable[[jax.Array, bool], jax.Array]:
-    """Ratios of releases of fixed models, ``(k, d)`` in either world."""
+    """Ratios of a series of releases of fixed models.
+
+    Args:
+      unlearned: models of the one world, ``(k, d)``.
+      exact: of the other, ``(k, d)``.
+      scale: standard deviation of the noise.
+      shape: as for ``releases.release``.
+
+    Returns:
+      A function of a key and of the world that draws the series: its log-likelihood ratio.
+    """
     return lambda key, world: _of_series()(key, unlearned if world else exact, unlearned, exact, scale, shape)
 
 

@@ -166,6 +166,15 @@ def contraction_delta(diameter: Scalar, noise: Scalar, steps: int, epsilon: Any)
     ``delta_{t+1} = delta_t theta(log(1 + (e^epsilon - 1) / delta_t))`` from ``delta_0 = 1``, ``theta`` that of two
     Gaussians ``diameter / noise`` apart. Absolute accuracy 1e-12.
 
+    Args:
+      diameter: of the images of a step, > 0.
+      noise: standard deviation, > 0.
+      steps: at least 1.
+      epsilon: >= 0, of any shape.
+
+    Returns:
+      Of the shape of ``epsilon``.
+
     Source: Balle et al. (2019), Theorem 1; Koloskova et al. (2025), model clipping.
 
     >>> [round(float(contraction_delta(2.0, 1.0, steps, 0.0)), 4) for steps in (1, 2)]
@@ -194,6 +203,12 @@ def contraction_mu(diameter: Scalar, noise: Scalar, steps: int, *, failure: Scal
 
     The curve is compared on a grid of epsilons, each cell by its worse ends; beyond the grid ``failure`` covers it.
     Infinite without a diameter, or where that curve is beyond the accuracy of the comparison (mu above 20).
+
+    Args:
+      diameter: as for ``contraction_delta``, as ``noise`` and ``steps``.
+      noise: as there.
+      steps: as there.
+      failure: probability that the curve may leave out, > 0.
     """
     nothing = math.inf, failure
     if math.isinf(diameter):
