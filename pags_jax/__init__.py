@@ -44,6 +44,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     questions: what the paper claims of a sweep, as questions with a test each.
     statistics: paired bootstrap over images, rank correlations over models.
     generation: synthesis, counterfactuals, denoising and in-painting by a classifier's gradient.
+    drawing: tasks of drawing, how a classifier and a denoiser do them, and how well.
     gaussians: a Gaussian for each class of images, where synthesis starts.
 """
 
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
         binomial,
         checkpoints,
         datasets,
+        drawing,
         evaluation,
         gaussians,
         generation,
@@ -103,6 +105,7 @@ __all__ = [
     "binomial",
     "checkpoints",
     "datasets",
+    "drawing",
     "evaluation",
     "gaussians",
     "generation",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pags_jax.checkpoints
     import pags_jax.datasets.lpips_weights
     import pags_jax.datasets.pretrained
+    import pags_jax.drawing
     import pags_jax.models.files
     import pags_jax.recipes
     import pags_jax.resuming
