@@ -34,7 +34,7 @@ import numpy as np
 from fmu_jax.deletion import files
 from scripts import registry
 from scripts.harness import cli, mesh, progress, report, rows, store
-from scripts.harness.experiment import Claim, Experiment, Part, Results
+from scripts.harness.experiment import Experiment, Part, Results
 from scripts.harness.lazy import jax
 
 TITLES = {"cifar10": "Perceptually-aligned gradients on CIFAR-10"}
@@ -224,7 +224,9 @@ def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Sect
         shown = [name] if experiment.rows_of else reads
         links = {f"{run}/rows.csv": f"{run}/rows.csv" for run in shown}
         sections.append(report.Section(experiment.heading, experiment.section(results), links))
-        claims += [claim_line(claim) for claim in (experiment.claims(results) if experiment.claims else [])]
+        for claim in experiment.claims(results) if experiment.claims else []:
+            line = {"paper": PAPERS[name.partition("_")[0]], "claim": claim.text}
+            claims.append(line | {"verdict": claim.verdict, "number": claim.number})
     if claims:
         sections.insert(0, report.Section("Summary: what the papers claim, and what these rows show", [
             "Every verdict is computed from the rows by a rule that the claim or its section states: shown everywhere "
@@ -233,11 +235,6 @@ def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Sect
         ]))  # fmt: skip
         sections.insert(1, report.Section("Terms", [report.Terms(TERMS)]))
     return sections, claims
-
-
-def claim_line(claim: Claim) -> dict[str, Any]:
-    """A line of the summary."""
-    return {"paper": PAPERS[claim.paper], "claim": claim.text, "verdict": claim.verdict, "number": claim.number}
 
 
 def publish(config: Config, every: dict[str, Run], title: str, sections: Sequence[report.Section], lead: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, names, plot, report
-from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jax
 
 #: Title, axis label and chance level of each attack.
@@ -126,8 +126,8 @@ def claims(results: Results) -> list[Claim]:
     holds = [row["empirical_epsilon"] <= row["certified_epsilon"] for row in can_fail]
     caught = [other["empirical_epsilon"] > ours["certified_epsilon"] for ours, other in zip(fair, none, strict=True)]
     return [
-        Claim("fmu", "The certificate holds in fact: no audit shows more than is certified, and the same audit finds a "
-              "removal that was left out.", verdict_of([*holds, *caught]),
+        Claim("The certificate holds in fact: no audit shows more than is certified, and the same audit finds a "
+              "removal that was left out.", [*holds, *caught],
               f"shown {max(row['empirical_epsilon'] for row in fair):.3g} of certified "
               f"{min(row['certified_epsilon'] for row in fair):.3g}; without removal "
               f"{max(row['empirical_epsilon'] for row in none):.3g}"),

@@ -17,7 +17,7 @@ import numpy as np
 from scripts.fmu import problems
 from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, names, plot, report
-from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jnp
 
 #: Intervention -> overrides of the objective; thresholds act on a plain model.
@@ -150,8 +150,8 @@ def claims(results: Results) -> list[Claim]:
             others += rest
             holds.append(min(rest) > fair)
     return [
-        Claim("fmu", "Existing efficient methods do not unlearn from fair models: Newton, projective and sharded "
-              "change more test predictions than fair Newton does, under every penalty.", verdict_of(holds),
+        Claim("Existing efficient methods do not unlearn from fair models: Newton, projective and sharded "
+              "change more test predictions than fair Newton does, under every penalty.", holds,
               f"{sum(holds)} of {len(holds)} data sets and penalties; predictions that differ from retraining: "
               f"{np.median(others):.2%} in the median (up to {max(others):.1%}), after fair Newton at most "
               f"{max(ours):.2%}"),

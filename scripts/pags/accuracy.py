@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scripts.harness import compiling, plot, report
-from scripts.harness.experiment import Claim, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Results, Row
 from scripts.harness.lazy import jax, pags_jax
 from scripts.pags import explain
 
@@ -113,4 +113,4 @@ def claims(results: Results) -> list[Claim]:
     base = last.pop(explain.BASELINE, 0.0)
     text = f"Robust losses raise accuracy under attack (largest radius, {trained[0]['attack_eps'][-1]:g})."
     number = ", ".join(f"{loss.replace('_', ' ')} {value:.0%}" for loss, value in last.items())
-    return [Claim("pags", text, verdict_of([v > base for v in last.values()]), f"{number}; undefended {base:.0%}")]
+    return [Claim(text, [v > base for v in last.values()], f"{number}; undefended {base:.0%}")]

@@ -106,8 +106,8 @@ def within(mask: jax.Array | None, maps: Any) -> Any:
 def row_of(gradient: jax.Array, target: Any, sigma: float, scores: dict[str, jax.Array], basis: jax.Array) -> Row:
     """Values of the images; they are NaN where a map is zero or infinite."""
     kind = pags_jax.alignment.PAIRINGS[target]
-    weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
-    cosine, similarity, share = placement.on_host(compare(gradient, scores[kind], basis, weights))
+    share = compiling.jitted(pags_jax.robustness.off_manifold_share, images=False)(gradient, basis)
+    cosine, similarity, share = placement.on_host((*manifolds.compare(gradient, scores[kind]), share))
     place = {"target": target, "sigma_pm1": sigma, "score": kind}
     return place | {"cosine": cosine, "similarity": similarity, "off_share": share}
 
@@ -115,14 +115,6 @@ def row_of(gradient: jax.Array, target: Any, sigma: float, scores: dict[str, jax
 def noise_levels(table: list[Row]) -> list[float]:
     """The noise levels that models were trained under, for images in [-1, 1]."""
     return sorted({2 * row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
-
-
-@compiling.compiled(images=False)
-def compare(gradient, score, basis, weights):
-    """Cosine, 1 - LPIPS and off-manifold share of a batch of maps."""
-    similarity = pags_jax.alignment.perceptual_similarity(gradient, score, weights=weights)
-    share = pags_jax.robustness.off_manifold_share(gradient, basis)
-    return pags_jax.alignment.cosine(gradient, score), similarity, share
 
 
 def save_first(path: Path, arrays: Any, count: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from scripts.harness import cli, plot, report
-from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import panels
 
@@ -148,7 +148,7 @@ def claims(results: Results) -> list[Claim]:
     text = (
         "Where the truth is known, regularised gradients move onto the manifold and towards the Bayes-optimal model's."
     )
-    return [Claim("pags", text, verdict_of(holds), "; ".join(numbers))]
+    return [Claim(text, holds, "; ".join(numbers))]
 
 
 EXPERIMENT = Experiment(

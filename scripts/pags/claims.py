@@ -3,7 +3,7 @@
 import numpy as np
 
 from scripts.harness import plot, report
-from scripts.harness.experiment import Claim, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Results, Row
 from scripts.harness.lazy import pags_jax
 from scripts.pags import explain
 
@@ -75,7 +75,7 @@ def claims(results: Results) -> list[Claim]:
         holds = [all(line[column].startswith("yes") for column in columns) for line in lines]
         names_ = [line["loss"] for line, held in zip(lines, holds, strict=True) if held]
         number = f"{sum(holds)} of {len(lines)} losses" + (f": {', '.join(names_)}" if names_ else "")
-        return Claim("pags", text, verdict_of(holds), number)
+        return Claim(text, holds, number)
 
     (row,) = (
         row
@@ -85,12 +85,11 @@ def claims(results: Results) -> list[Claim]:
     known = row["rho"] is not None and row["rho"] < 0
     text = "Off-manifold robustness explains which accurate models have aligned gradients (1 - LPIPS falls as the "
     text += "deviation off the manifold grows; shown: p < 0.05)."
-    verdict = "shown" if known and row["p"] < 0.05 else "partly" if known else "not shown"
     return [
         count("Models become robust off the manifold before their accuracy falls.",
               "off falls below on while accurate"),
         count("Gradients look most like the score at a middle strength (1 - LPIPS).", "1 - LPIPS peaks inside"),
         count("Excessive robustness gives up accuracy and sensitivity along the manifold.",
               "the strongest loses accuracy", "and on-manifold sensitivity"),
-        Claim("pags", text, verdict, f"rank correlation {explain.with_p(row, 'rho', 'p')}, {row['n']} models"),
+        Claim(text, [known, known and row["p"] < 0.05], f"rank correlation {explain.with_p(row, 'rho', 'p')}, {row['n']} models"),
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from scripts.harness import cli, compiling, placement, report
-from scripts.harness.experiment import Claim, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import explain, measuring
 
@@ -99,7 +99,7 @@ def claims(results: Results) -> list[Claim]:
     number = ", ".join(f"{loss.replace('_', ' ')} {value:.2f}" for loss, value in known.items())
     holds = [base is not None and value > base for value in known.values()]
     beside = "none" if base is None else f"{base:.2f}"
-    return [Claim("pags", text, verdict_of(holds), f"ratio at sigma {sigma:g}: {number}; undefended {beside}")]
+    return [Claim(text, holds, f"ratio at sigma {sigma:g}: {number}; undefended {beside}")]
 
 
 EXPERIMENT = measuring.experiment(

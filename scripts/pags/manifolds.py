@@ -49,13 +49,8 @@ def basis_of(config: ManifoldConfig, sample: measuring.Sample) -> jax.Array:
     if config.manifold == "denoiser":
         unconditional, _ = denoisers(config, sample)
         keys = jax.random.split(jax.random.key(config.seed), len(sample.x))
-        basis_at = jitted(pags_jax.manifold.denoiser_basis, "rank", "iterations", "unroll")
-        options = {"sigma_pm1": jnp.float32(config.tangent_sigma_pm1), "rank": config.rank, "iterations": 8}
-        # At one image after the other: convolutions inside of loops are slow on CPUs.
-        bases = [
-            basis_at(unconditional, sample.x[k : k + 1], key=key, unroll=True, **options) for k, key in enumerate(keys)
-        ]
-        return jnp.concatenate(bases)
+        options = {"sigma_pm1": config.tangent_sigma_pm1, "rank": config.rank}
+        return denoiser_bases(unconditional, sample.x, keys, **options)
     model, variables = _autoencoder(config, sample)
     encode, decode = pags_jax.models.encoder(model, variables), pags_jax.models.decoder(model, variables)
     return bases_at(decode, compiling.applied(encode, sample.x))
@@ -100,6 +95,22 @@ def bases_at(decode: Any, codes: jax.Array) -> jax.Array:
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         bases = [tangent_basis(decode, codes[k : k + 1]) for k in range(len(codes))]
         return jax.block_until_ready(jnp.concatenate(bases))
+
+
+def denoiser_bases(denoise: Any, x: jax.Array, keys: Any, *, sigma_pm1: float, rank: int) -> jax.Array:
+    """`denoiser_basis` of one image after the other, each with its key; see `bases_at`."""
+    basis_at = jitted(pags_jax.manifold.denoiser_basis, "rank", "iterations", "unroll")
+    options = {"sigma_pm1": jnp.float32(sigma_pm1), "rank": rank, "iterations": 8, "unroll": True}
+    return jnp.concatenate([basis_at(denoise, x[k : k + 1], key=key, **options) for k, key in enumerate(keys)])
+
+
+def compare(gradient: jax.Array, score: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosine and 1 - LPIPS of each image's gradient and score."""
+    weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
+    similarity = jitted(pags_jax.alignment.perceptual_similarity, images=False)
+    return jitted(pags_jax.alignment.cosine, images=False)(gradient, score), similarity(
+        gradient, score, weights=weights
+    )
 
 
 def files_of(config: ManifoldConfig, table: list[measuring.Row], *, scores: bool = False) -> dict[str, Path]:

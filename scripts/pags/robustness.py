@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from scripts.harness import cli, compiling, placement, plot, report
-from scripts.harness.experiment import Claim, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import explain, manifolds, measuring
 
@@ -137,7 +137,7 @@ def claims(results: Results) -> list[Claim]:
     counts = [sum(r.span(label) is not None for label in pags_jax.regimes.LABELS) if r else 0 for r in found.values()]
     each = ", ".join(f"{plot.look(loss).label} {n}" for loss, n in zip(found, counts, strict=True))
     text = "Robustness has three regimes: weak, aligned with the Bayes-optimal model, excessive (by the energy of "
-    return [Claim("pags", text + "gradients).", verdict_of([n == 3 for n in counts]), f"regimes found: {each}")]
+    return [Claim(text + "gradients).", [n == 3 for n in counts], f"regimes found: {each}")]
 
 
 NAMED = {"trained": "pags_train"}
