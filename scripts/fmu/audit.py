@@ -89,7 +89,7 @@ def draw_epsilon(panel: Any, part: list[Row]) -> None:
     for name in ("certified_epsilon", "empirical_epsilon"):
         named = [row | {"method": plot.look(row["method"]).label, "bound": name} for row in part]
         plot.points(panel, named, x="method", y=name, by="bound")
-    claim = report.median(report.where(part, method="fair_newton"), "certified_epsilon")
+    claim = report.median(part, "certified_epsilon", method="fair_newton")
     panel.axhline(claim, color=looks.VERMILION, linewidth=0.8, label="certified by fair Newton")
     ceiling = max(row["largest_bound"] for row in part)
     panel.axhline(ceiling, color=looks.GREY, linewidth=0.8, linestyle=":", label="most that so many models can show")

@@ -146,8 +146,7 @@ def measured(params: Any, test: Any) -> Row:
 
 def draw(config: HeadsConfig, table: list[Row]) -> None:
     """Draw two figures a data set: measures by features against the number of rows removed."""
-    for dataset in dict.fromkeys(row["dataset"] for row in table):
-        part = report.where(table, dataset=dataset)
+    for dataset, part in report.groups(table, "dataset").items():
         part = [row if row["method"] != "retrain" else row | {"distance": None} for row in part]
         for name, shown in FIGURES.items():
             plot.grid(

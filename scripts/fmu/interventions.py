@@ -117,9 +117,8 @@ def summary(table: list[Row], dataset: str) -> list[Row]:
     for measure, (label, _) in MEASURES.items():
         for intervention in INTERVENTIONS:
             line: Row = {"measure": label, "intervention": intervention.replace("_", " ")}
-            for method in dict.fromkeys(row["method"] for row in part):
-                chosen = report.where(part, intervention=intervention, method=method)
-                line[plot.look(method).label] = report.median(chosen, measure)
+            chosen = report.groups(report.where(part, intervention=intervention), "method")
+            line |= {plot.look(method).label: report.median(found, measure) for method, found in chosen.items()}
             lines.append(line)
     return lines
 
@@ -141,14 +140,13 @@ def section(results: Results) -> list[report.Block]:
 def claims(results: Results) -> list[Claim]:
     """Under a fair objective, do other methods change more predictions than the fair step?"""
     others, ours, holds = [], [], []
-    for dataset in dict.fromkeys(row["dataset"] for row in results.rows):
-        for penalty in ("equalized_odds", "demographic_parity", "equal_opportunity", "individual"):
-            part = report.where(results.rows, dataset=dataset, intervention=penalty)
-            methods = ("fair_newton", "newton", "projective", "sharded")
-            fair, *rest = (report.median(report.where(part, method=m), "disagreement") or 0.0 for m in methods)
-            ours.append(fair)
-            others += rest
-            holds.append(min(rest) > fair)
+    fair_objectives = [row for row in results.rows if INTERVENTIONS[row["intervention"]].get("penalty")]
+    for part in report.groups(fair_objectives, "dataset", "intervention").values():
+        methods = ("fair_newton", "newton", "projective", "sharded")
+        fair, *rest = (report.median(part, "disagreement", method=method) or 0.0 for method in methods)
+        ours.append(fair)
+        others += rest
+        holds.append(min(rest) > fair)
     return [
         Claim("Existing efficient methods do not unlearn from fair models: Newton, projective and sharded "
               "change more test predictions than fair Newton does, under every penalty.", holds,

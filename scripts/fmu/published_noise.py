@@ -153,10 +153,9 @@ def section(results: Results) -> list[report.Block]:
 def claims(results: Results) -> list[Claim]:
     """At equal epsilon, is noise on the objective better than noise on the published model?"""
     ours, theirs = [], []
-    for dataset in dict.fromkeys(row["dataset"] for row in results.rows):
-        part = report.where(shown(results), dataset=dataset)
-        target = report.median(report.where(part, method="retrain"), "accuracy")
-        found = report.median(report.where(part, method="fair_newton", noise="objective"), "accuracy")
+    for part in report.groups(shown(results), "dataset").values():
+        target = report.median(part, "accuracy", method="retrain")
+        found = report.median(part, "accuracy", method="fair_newton", noise="objective")
         ours.append(target - found if found is not None else float("inf"))
         theirs.append(min(target - row["accuracy"] for row in report.where(part, method="descent")))
     return [

@@ -88,8 +88,7 @@ def one_removal(config: Config, problem: problems.Problem, method: str, forget, 
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw two figures a data set and penalty: measures by subset against the fraction."""
-    for dataset, penalty in dict.fromkeys((row["dataset"], row["penalty"]) for row in table):
-        chosen = report.where(table, dataset=dataset, penalty=penalty)
+    for (dataset, penalty), chosen in report.groups(table, "dataset", "penalty").items():
         chosen = [row if row["method"] != "retrain" else row | {"distance": None} for row in chosen]
         for name, shown in FIGURES.items():
             plot.grid(
@@ -133,14 +132,12 @@ def section(results: Results) -> list[report.Block]:
 def claims(results: Results) -> list[Claim]:
     """Is the fair step nearest to retraining, does it keep fairness and accuracy, and is it faster?"""
     table, nearer, fair, accurate, fast = at_five_percent(results), [], [], [], []
-    for dataset, subset in dict.fromkeys((row["dataset"], row["subset"]) for row in table):
-        part = report.where(table, dataset=dataset, subset=subset)
-        of = {m: report.where(part, method=m) for m in dict.fromkeys(row["method"] for row in part)}
+    for part in report.groups(table, "dataset", "subset").values():
+        of = report.groups(part, "method")
         others = [report.median(of[m], "distance") for m in of if m not in ("retrain", "fair_newton", "sharded")]
         nearer.append(min(others) / max(report.median(of["fair_newton"], "distance"), 1e-300))
-        for column, found in (("equalized_odds_mean", fair), ("accuracy", accurate)):
-            pairs = zip(of["fair_newton"], of["retrain"], strict=True)
-            found.append(max(abs(ours[column] - theirs[column]) for ours, theirs in pairs))
+        fair.append(problems.largest_difference(part, "equalized_odds_mean"))
+        accurate.append(problems.largest_difference(part, "accuracy"))
         fast.append(report.median(of["retrain"], "time_ms") / report.median(of["fair_newton"], "time_ms"))
     return [
         Claim("Fair unlearning ends nearer to the retrained model than every other efficient method, wherever "

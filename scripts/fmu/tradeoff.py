@@ -76,16 +76,12 @@ def draw(config: Config, table: list[Row]) -> None:
 
 def differences(results: Results) -> list[Row]:
     """The largest difference between the unlearned and the retrained model over weights and seeds."""
-    lines = []
-    for dataset, penalty in dict.fromkeys((row["dataset"], row["penalty"]) for row in results.rows):
-        part = report.where(results.rows, dataset=dataset, penalty=penalty)
-        pairs = list(zip(report.where(part, method="fair_newton"), report.where(part, method="retrain"), strict=True))
-        line: Row = {"data set": plot.look(dataset).label, "penalty": plot.look(penalty).label}
-        for column in ("accuracy", gap_of(penalty)):
-            label = "accuracy" if column == "accuracy" else "penalised gap"
-            line[label] = max(abs(ours[column] - theirs[column]) for ours, theirs in pairs)
-        lines.append(line)
-    return lines
+    return [
+        {"data set": plot.look(dataset).label, "penalty": plot.look(penalty).label}
+        | {"accuracy": problems.largest_difference(part, "accuracy")}
+        | {"penalised gap": problems.largest_difference(part, gap_of(penalty))}
+        for (dataset, penalty), part in report.groups(results.rows, "dataset", "penalty").items()
+    ]
 
 
 def section(results: Results) -> list[report.Block]:

@@ -91,5 +91,6 @@ def claims(results: Results) -> list[Claim]:
         count("Gradients look most like the score at a middle strength (1 - LPIPS).", "1 - LPIPS peaks inside"),
         count("Excessive robustness gives up accuracy and sensitivity along the manifold.",
               "the strongest loses accuracy", "and on-manifold sensitivity"),
-        Claim(text, [known, known and row["p"] < 0.05], f"rank correlation {explain.with_p(row, 'rho', 'p')}, {row['n']} models"),
+        Claim(text, [known, known and row["p"] < 0.05],
+              f"rank correlation {explain.with_p(row, 'rho', 'p')}, {row['n']} models"),
     ]  # fmt: skip
