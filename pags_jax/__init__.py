@@ -42,6 +42,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     regimes: weak, aligned and excessive robustness, read off a sweep.
     sweeps: a table of trained models as curves, regimes and correlations.
     questions: what the paper claims of a sweep, as questions with a test each.
+    explanation: which measure of a model goes with alignment, told to readers.
     statistics: paired bootstrap over images, rank correlations over models.
     generation: synthesis, counterfactuals, denoising and in-painting by a classifier's gradient.
     drawing: tasks of drawing, how a classifier and a denoiser do them, and how well.
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         datasets,
         drawing,
         evaluation,
+        explanation,
         gaussians,
         generation,
         generative,
@@ -107,6 +109,7 @@ __all__ = [
     "datasets",
     "drawing",
     "evaluation",
+    "explanation",
     "gaussians",
     "generation",
     "generative",

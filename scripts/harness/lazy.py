@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pags_jax.datasets.lpips_weights
     import pags_jax.datasets.pretrained
     import pags_jax.drawing
+    import pags_jax.explanation
     import pags_jax.models.files
     import pags_jax.recipes
     import pags_jax.resuming

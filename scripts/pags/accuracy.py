@@ -12,7 +12,7 @@ import numpy as np
 from scripts.harness import compiling, plot, report
 from scripts.harness.experiment import Claim, Results, Row
 from scripts.harness.lazy import jax, pags_jax
-from scripts.pags import explain
+from scripts.pags.sweeps import BASELINE
 
 BATCH_SIZE = 250
 """Images in one call."""
@@ -109,8 +109,8 @@ def claims(results: Results) -> list[Claim]:
     trained = [row for row in results.rows if row["failure"] is None]
     chosen = best(trained)
     last = {loss: np.median([row["test_attacked"][-1] for row in report.where(chosen, loss=loss)])
-            for loss in (explain.BASELINE, *pags_jax.sweeps.swept(chosen))}  # fmt: skip
-    base = last.pop(explain.BASELINE, 0.0)
+            for loss in (BASELINE, *pags_jax.sweeps.swept(chosen))}  # fmt: skip
+    base = last.pop(BASELINE, 0.0)
     text = f"Robust losses raise accuracy under attack (largest radius, {trained[0]['attack_eps'][-1]:g})."
     number = ", ".join(f"{loss.replace('_', ' ')} {value:.0%}" for loss, value in last.items())
     return [Claim(text, [v > base for v in last.values()], f"{number}; undefended {base:.0%}")]

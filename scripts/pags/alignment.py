@@ -20,11 +20,9 @@ import numpy as np
 from scripts.harness import cli, compiling, names, placement, plot, report, store
 from scripts.harness.experiment import Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import explain, manifolds, measuring
+from scripts.pags import manifolds, measuring
 from scripts.pags.robustness import FILES, NAMED
-
-#: The loss whose strength is a noise level.
-SMOOTHED = "randomized_smoothing"
+from scripts.pags.sweeps import SHOWN, SMOOTHED
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def peaks(table: list[Row]) -> list[Row]:
 def section(results: Results) -> list[report.Block]:
     """Where alignment peaks, and the figures."""
     lines = peaks(results.rows)
-    shown = explain.SHOWN
+    shown = SHOWN
     level = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / shown.sigma_pm1)), default=None)
     main = [line for line in lines if line["gradient of"] == shown.target and line["sigma"] == level]
     return [

@@ -19,9 +19,9 @@ import numpy as np
 from scripts.harness import cli, compiling, placement, plot, report
 from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import explain, manifolds, measuring
-from scripts.pags.alignment import SMOOTHED
+from scripts.pags import manifolds, measuring
 from scripts.pags.robustness import NAMED
+from scripts.pags.sweeps import BASELINE, SMOOTHED
 
 DENOISED, UNDEFENDED = "undefended, denoised", "undefended"
 
@@ -65,7 +65,7 @@ def plan(config: Config) -> list[dict[str, Any]]:
     table = measuring.trained_rows(config.trained)
     trained = sorted({row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
     sigmas = config.sigmas or [strength for strength in trained if strength <= 1]
-    has_base = any(row["loss"] == explain.BASELINE for row in table)
+    has_base = any(row["loss"] == BASELINE for row in table)
     if not sigmas or not (has_base or trained):
         raise ValueError(f"--trained: {config.trained} holds no model of {SMOOTHED}; name noise levels by --sigmas")
     seed = min(row["seed"] for row in table)
@@ -99,7 +99,7 @@ def setup(config: Config) -> Ready:
 def rows_of(config: Config, ready: Ready, *, classifier: str, sigma: float, seed: int) -> list[Row]:
     """Certified accuracy of one smoothed classifier, a row for each radius."""
     smoothed = classifier == SMOOTHED
-    unit = {"loss": SMOOTHED if smoothed else explain.BASELINE, "strength": sigma if smoothed else 0.0, "seed": seed}
+    unit = {"loss": SMOOTHED if smoothed else BASELINE, "strength": sigma if smoothed else 0.0, "seed": seed}
     _, apply_fn = measuring.model_of(config.trained, measuring.trained_rows(config.trained), unit)
     samples = config.samples
     if classifier == DENOISED:

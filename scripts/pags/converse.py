@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from scripts.harness import cli, compiling, plot, report, store
 from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import accuracy, explain, fit, manifolds, measuring, train
+from scripts.pags import accuracy, fit, manifolds, measuring, sweeps, train
 from scripts.pags.robustness import NAMED
 
 ALIGNED = "score_alignment"
@@ -163,11 +163,6 @@ def loss_of(network: tuple[Any, Any], sigma: float) -> Any:
     return functools.partial(pags_jax.losses.score_alignment, score=score)
 
 
-def label_of(row: Row) -> str:
-    """A model's name."""
-    return "undefended" if row["loss"] == explain.BASELINE else f"{plot.look(row['loss']).label} {row['strength']:g}"
-
-
 def draw(config: Config, table: list[Row]) -> None:
     """Draw accuracy, clean and attacked, against the cosine of gradient and score; each marker is one model."""
     made, axes = plot.figure(1, 2, titles=("As they are", f"Under APGD, radius {config.eps:g}"), share_y=True)
@@ -175,7 +170,7 @@ def draw(config: Config, table: list[Row]) -> None:
         for row in (row for row in table if row["failure"] is None):
             look = plot.look(row["loss"])
             options = {"linestyle": "none", "marker": look.marker, "color": look.color}
-            panel.plot([row["cosine"]], [row[column]], label=label_of(row), **options)
+            panel.plot([row["cosine"]], [row[column]], label=sweeps.label_of(row), **options)
         panel.set(xlabel="cosine of the logit's gradient and the score", ylabel="accuracy", ylim=(0, 1))
     plot.draw_legend(made, columns=3)
     plot.save(made, config.out / "converse.png")
@@ -185,7 +180,8 @@ def section(results: Results) -> list[report.Block]:
     """Each model's accuracies and its gradient's cosine with the score."""
     columns = {"test_accuracy": "clean", "pgd": "PGD", "ensemble": "PGD and APGD", "cosine": "cosine with the score"}
     lines = [
-        {"model": label_of(row)} | {title: row.get(name) for name, title in columns.items()} for row in results.rows
+        {"model": sweeps.label_of(row)} | {title: row.get(name) for name, title in columns.items()}
+        for row in results.rows
     ]
     return [
         "Models with score alignment pull the gradient of the label's logit towards the conditional score, and are "

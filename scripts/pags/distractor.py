@@ -17,7 +17,8 @@ import numpy as np
 from scripts.harness import cli, compiling, placement, report
 from scripts.harness.experiment import Claim, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import explain, measuring
+from scripts.pags import measuring
+from scripts.pags.sweeps import BASELINE
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def claims(results: Results) -> list[Claim]:
     """Does robust training turn the model from the distractor to the signal?"""
     sigma = sorted({row["sigma"] for row in results.rows})[len({row["sigma"] for row in results.rows}) // 2]
     table = report.where(results.rows, sigma=sigma)
-    base = report.median(report.where(table, loss=explain.BASELINE), "ratio")
+    base = report.median(report.where(table, loss=BASELINE), "ratio")
     ratio = {loss: report.median(report.where(table, loss=loss), "ratio") for loss in pags_jax.sweeps.swept(table)}
     known = {loss: value for loss, value in ratio.items() if value is not None}
     text = "Robust models react to the signal more than to a distractor beside it, compared with an undefended model."

@@ -18,10 +18,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from scripts.harness import cli, compiling, names, placement, plot, report, store
+from scripts.harness import cli, compiling, names, placement, report, store
 from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import accuracy, explain, generative, manifolds, measuring
+from scripts.pags import accuracy, generative, manifolds, measuring, sweeps
 from scripts.pags.robustness import FILES, NAMED
 
 DENOISER = "denoiser"
@@ -188,9 +188,7 @@ def in_order(table: list[Row]) -> list[Row]:
 
 def label_of(row: Row) -> str:
     """A model's name in figures and tables."""
-    if row["loss"] in (DENOISER, explain.BASELINE):
-        return DENOISER if row["loss"] == DENOISER else "undefended"
-    return f"{plot.look(row['loss']).label} {row['strength']:g}"
+    return DENOISER if row["loss"] == DENOISER else sweeps.label_of(row)
 
 
 COLUMNS = {

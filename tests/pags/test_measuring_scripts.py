@@ -16,7 +16,7 @@ from pags_jax.images import to_float
 from scripts import registry
 from scripts.harness import cli, report, rows, store
 from scripts.harness.experiment import Results
-from scripts.pags import alignment, distractor, manifolds, measuring, tables
+from scripts.pags import alignment, distractor, manifolds, measuring, sweeps
 from scripts.pags import robustness as pags_robustness
 from tests.pags.test_train_script import sample
 
@@ -421,7 +421,7 @@ def test_figures_of_published_rows(folders, tmp_path):
     for name in ("robustness", "alignment"):
         content = (folders / name / "rows.csv").read_bytes()
         (tmp_path / f"{name}.csv.gz").write_bytes(gzip.compress(content))
-        again = tables.read(tmp_path / f"{name}.csv.gz", f"--{name}", f"pags_{name}")
+        again = sweeps.read(tmp_path / f"{name}.csv.gz", f"--{name}", f"pags_{name}")
         for one, other in zip(again, store.read_rows(folders / name), strict=True):
             assert {key: value for key, value in one.items() if not key.startswith("env.")} == {
                 key: value for key, value in other.items() if not key.startswith("env.")
