@@ -42,8 +42,8 @@ def lines(table: Sequence[Row]) -> list[Row]:
     for row, given in itertools.product(table, (False, True)):
         if given and "rho_given" not in row:
             continue
-        group = {ALL: "all losses", ACCURATE: "accurate, all losses"}.get(row["models"], row["models"])
-        group = group.replace("_", " ") + (", given on" if given else "")
+        group = {ALL: "all losses", ACCURATE: "accurate, all losses"}.get(row["models"])
+        group = (group or row["models"].replace("_", " ")) + (", given on" if given else "")
         line = shown.setdefault(
             (group, row["alignment"], given),
             {"models": group, "alignment": ALIGNMENTS[row["alignment"]], "n": row["n"]},

@@ -39,7 +39,6 @@ class Config(ProblemConfig):
     datasets: tuple[names.DataSet, ...] = ("compas",)
     """Data sets; hsls needs --hsls, and larger ones take minutes."""
     repeats: cli.Count = 1
-    """Number of seeds, counted from --seed; each draws a split, the rows to forget and all perturbations."""
     sigma: cli.Positive = 1.0
     """Standard deviation of the objective perturbation."""
     delta: cli.Probability = 1e-5

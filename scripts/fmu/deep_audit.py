@@ -68,9 +68,7 @@ class Config(ProblemConfig):
     methods: tuple[Method, ...] = get_args(Method)
     """Methods to audit beside retraining and no removal."""
     repeats: cli.Count = 1
-    """Number of seeds, counted from --seed."""
     l2: cli.Positive = 1e-3
-    """Ridge strength per row."""
     pairs: cli.Count = 48
     """Number of pairs of networks."""
     rows: cli.Count = 1000

@@ -54,7 +54,6 @@ class Config(HeadsConfig):
     AXES: ClassVar = {"dataset": "datasets", "features": "features"}
 
     repeats: cli.Count = 1
-    """Number of seeds, counted from --seed."""
     features: tuple[Features, ...] = ("raw", "frozen", "private")
     """Features that the head is trained on."""
     width: cli.Count = 16

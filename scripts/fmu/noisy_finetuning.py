@@ -42,7 +42,6 @@ class Config(ProblemConfig):
     datasets: tuple[Literal["compas", "adult", "hsls", "fashion_mnist"], ...] = ("compas", "adult", "fashion_mnist")  # pyright: ignore[reportIncompatibleVariableOverride]
     """Data sets; hsls needs --hsls."""
     l2: cli.Positive = 1e-3
-    """Ridge strength per row."""
     mus: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
     """Gaussian-DP parameters of the guarantees."""
     clips: tuple[cli.Positive, ...] = (0.1, 1.0)

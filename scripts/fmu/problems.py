@@ -36,7 +36,6 @@ class ProblemConfig(cli.Repeated):
     sigma: cli.NonNegative = 1.0
     """Standard deviation of the objective perturbation."""
     repeats: cli.Count = 5
-    """Number of seeds, counted from --seed; each draws a split, a perturbation and the rows to forget."""
 
     def units(self) -> list[dict[str, Any]]:
         """As of every experiment; a data set that needs a file must have one."""

@@ -53,7 +53,6 @@ class Config(ProblemConfig):
     draws: cli.Count = 20
     """Number of noise draws to average over."""
     repeats: cli.Count = 3
-    """Number of seeds, counted from --seed; each draws a split, the rows to forget and the noise."""
 
 
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:

@@ -31,7 +31,6 @@ class Config(ProblemConfig):
     AXES: ClassVar = {"dataset": "datasets", "subset": "subsets"}
 
     repeats: cli.Count = 3
-    """Number of seeds, counted from --seed; each draws a split, a perturbation and the order of the requests."""
     subsets: tuple[names.Subset, ...] = ("random", "minority")
     """Which rows the deletion requests are for."""
     share: cli.Share = 0.4

@@ -81,7 +81,7 @@ class Section:
 
 
 def medians(
-    table: Sequence[Mapping[str, Any]],
+    table: Sequence[rows.Row],
     by: Sequence[str] | Mapping[str, str],
     columns: Sequence[str] | Mapping[str, str],
 ) -> list[rows.Row]:
@@ -248,7 +248,8 @@ def _blocks(block: Block) -> list[dict[str, Any]]:
     if isinstance(block, Table):
         return [_table(block)]
     if isinstance(block, Terms):
-        return [{"kind": "terms", "definitions": block.definitions}]
+        definitions = {term: " ".join(text.split()) for term, text in block.definitions.items()}
+        return [{"kind": "terms", "definitions": definitions}]
     content = block.path.read_bytes()
     if not content.startswith(_PNG):
         raise ValueError(f"{block.path} is no PNG file")

@@ -35,7 +35,6 @@ class Config(cli.Repeated):
     strengths: tuple[cli.NonNegative, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     """Weights of the squared norm of the input gradient."""
     repeats: cli.Count = 5
-    """Number of seeds, counted from --seed; each draws a manifold, images and networks."""
     pixels: cli.Count = 64
     """Number of pixels in an image."""
     distractors: cli.Count = 22

@@ -57,8 +57,8 @@ def section(results: Results) -> list[report.Block]:
         "best accuracy, " + pags_jax.explanation.sentence(table),
         "Each entry is Spearman's rank correlation, and in brackets the p-value (two-sided) from "
         f"{pags_jax.explanation.SHUFFLES} permutations of the models within their loss. 'Given on' means that the "
-        "deviation on the manifold is partialled out. The share is measured on the very gradients whose alignment it predicts; the "
-        "deviations are measured without them.",
+        "deviation on the manifold is partialled out. The share is measured on the very gradients whose alignment it "
+        "predicts; the deviations are measured without them.",
         report.Table(pags_jax.explanation.lines(table), "Alignment of the logit's gradient, and what predicts it.",
                      fold=True),
         *results.figures("alignment_by_robustness.png", "Alignment against deviation off the manifold",

@@ -37,7 +37,6 @@ class Config(manifolds.ManifoldConfig):
 
     PRESETS: ClassVar = {"quick": {"images": 20, "strengths": (1.0,), "steps": 2}, "paper": {"images": 1000}}
 
-    out: Path = Path("runs/pags_converse")
     strengths: tuple[cli.Positive, ...] = (1.0, 10.0)
     """Weights of one minus the cosine of gradient and score."""
     sigma_pm1: cli.Positive = 0.5
@@ -165,15 +164,13 @@ def loss_of(network: tuple[Any, Any], sigma: float) -> Any:
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw accuracy, clean and attacked, against the cosine of gradient and score; each marker is one model."""
-    made, axes = plot.figure(1, 2, titles=("As they are", f"Under APGD, radius {config.eps:g}"), share_y=True)
-    for panel, column in zip(axes[0], ("test_accuracy", "ensemble"), strict=True):
-        for row in (row for row in table if row["failure"] is None):
-            look = plot.look(row["loss"])
-            options = {"linestyle": "none", "marker": look.marker, "color": look.color}
-            panel.plot([row["cosine"]], [row[column]], label=sweeps.label_of(row), **options)
-        panel.set(xlabel="cosine of the logit's gradient and the score", ylabel="accuracy", ylim=(0, 1))
-    plot.draw_legend(made, columns=3)
-    plot.save(made, config.out / "converse.png")
+    titles = ("As they are", f"Under APGD, radius {config.eps:g}")
+    with plot.panels(config.out / "converse.png", titles, legend=3, share_y=True) as axes:
+        for panel, column in zip(axes, ("test_accuracy", "ensemble"), strict=True):
+            for row in report.where(table, failure=None):
+                look = plot.look(row["loss"])._replace(label=sweeps.label_of(row))
+                plot.line(panel, [row["cosine"]], [row[column]], look, linestyle="none")
+            panel.set(xlabel="cosine of the logit's gradient and the score", ylabel="accuracy", ylim=(0, 1))
 
 
 def section(results: Results) -> list[report.Block]:

@@ -28,7 +28,6 @@ class Config(measuring.MeasuringConfig):
     PRESETS: ClassVar = {"quick": {"images": 100, "draws": 1, "sigmas": (0.1, 0.5)}, "paper": {"images": 1000}}
 
     images: cli.Count = 500
-    """Number of test images, drawn by --seed; every model gets the same ones."""
     sigmas: tuple[cli.Positive, ...] = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
     """Standard deviations of the noise, for images in [0, 1]; both halves are equally large."""
     draws: cli.Count = 4

@@ -43,7 +43,6 @@ class Config(manifolds.ManifoldConfig):
         },
     }  # fmt: skip
 
-    out: Path = Path("runs/pags_generation")
     judge: Path | None = None
     """Finished run of scripts.pags.train with another --seed, whose first model judges; by default none does."""
     losses: tuple[names.Loss, ...] = ("cross_entropy", "gradient_norm", "randomized_smoothing", "adversarial")

@@ -33,7 +33,6 @@ class Config(cli.Common):
 
     PRESETS: ClassVar = {"quick": {"images": 16, "rank": 4}, "paper": {"images": 1000, "rank": 128}}
 
-    out: Path = Path("runs/pags_photographs")
     folder: Path = Path("data/imagenet/val")
     """Class folders of the images that are measured, drawn by --seed."""
     training: Path | None = None
