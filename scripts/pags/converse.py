@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from scripts.harness import cli, compiling, plot, report, store
 from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import accuracy, fit, manifolds, measuring, sweeps, train
+from scripts.pags import accuracy, manifolds, measuring, sweeps, train
 from scripts.pags.robustness import NAMED
 
 ALIGNED = "score_alignment"
@@ -27,8 +27,6 @@ _AS_THERE = (
     "learning_rate", "clip", "weight_decay", "augment", "validation", "train_rows",
 )  # fmt: skip
 """Fields of the sweep's configuration that the new models are trained by."""
-_HYPER = ("epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip")
-"""Those of them that vary over a sweep or its length."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def inputs(config: Config) -> dict[str, str]:
 def setup(config: Config) -> Ready:
     """Images, the denoiser, and how the sweep was trained."""
     table = measuring.trained_rows(config.trained)
-    how = train.Config(**{name: table[0][f"config.{name}"] for name in _AS_THERE})
+    how = train.Config(out=config.out, **{name: table[0][f"config.{name}"] for name in _AS_THERE})
     network = pags_jax.models.load(_file(config), kind="denoiser")[:2]
     return Ready(how, measuring.sample(config, table), network, loss_of(network, config.sigma_pm1))
 
@@ -96,8 +94,13 @@ def setup(config: Config) -> Ready:
 def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
     """Attack one model, after it was trained if it is not of the sweep."""
     if unit["loss"] == ALIGNED:
+        how, data = ready.how, ready.sample.data
+        split = pags_jax.recipes.hold_out(data, how.validation, seed=unit["seed"], train_rows=how.train_rows)
+        task = train.task_with(how, ready.loss, len(data.classes))
+        hyper = train.hyper_of(how, "cross_entropy", unit["strength"], task, split)
+        model = task.model
         try:
-            model, variables = trained(config, ready, unit)
+            _, _, variables, _ = train.trained(how, task, hyper, split, unit)
         except FloatingPointError as error:
             print(f"{store.unit_name(unit)}: {error}", file=sys.stderr)
             return [{"failure": str(error)}]
@@ -122,35 +125,6 @@ def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
     row: Row = {"failure": None, "test_accuracy": clean, "eps_l2": config.eps, "cosine": float(jnp.nanmean(cosine))}
     row |= {attack: found["few_attacked"][0] for attack, found in attacked.items()}
     return [row | {f"{attack}_no_gradient": found["few_no_gradient"][0] for attack, found in attacked.items()}]
-
-
-def trained(config: Config, ready: Ready, unit: dict[str, Any]) -> tuple[Any, Any]:
-    """Train a model towards the score, as the sweep's were trained, and save it."""
-    how, data = ready.how, ready.sample.data
-    split = pags_jax.recipes.hold_out(data, how.validation, seed=unit["seed"], train_rows=how.train_rows)
-    architecture = {name: getattr(how, name) for name in ("activation", "stem", "width", "dtype")}
-    task = pags_jax.training.Task(
-        pags_jax.models.create(how.model, classes=len(data.classes), **architecture),
-        ready.loss,
-        pags_jax.recipes.augmentation_of(how.augment, how.dataset),
-        how.batch_size,
-    )
-    per_epoch = pags_jax.training.steps_per_epoch(task, len(split.train[0]))
-    hyper = pags_jax.recipes.hyper(
-        "cross_entropy", unit["strength"], steps_per_epoch=per_epoch, unit="own",
-        **{name: getattr(how, name) for name in _HYPER},
-    )  # fmt: skip
-    key, _ = jax.random.split(jax.random.key(unit["seed"]))  # As in `train.row_of`.
-    done, _ = fit.fit(
-        task, hyper, *split.train, key=key, epochs=how.epochs, fingerprint=unit, save_minutes=how.save_minutes,
-        folder=config.out / "checkpoints" / str(unit["strength"]), driver=how.driver, label=store.unit_name(unit),
-    )  # fmt: skip
-    pags_jax.training.check_all_finite(done.state)
-    statistics = {"batch_stats": done.state.statistics} if done.state.statistics else {}
-    variables = {"params": done.state.params, **statistics}
-    path = config.out / "models" / f"{store.unit_name(unit)}.safetensors"
-    pags_jax.models.save(path, task.model, variables, {"config": unit}, image_shape=data.train_x.shape[1:])
-    return task.model, variables
 
 
 def loss_of(network: tuple[Any, Any], sigma: float) -> Any:
