@@ -31,6 +31,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     sampling: Euler's step, and in-painting by a denoiser.
     generative: training of denoisers and autoencoders.
     manifold: tangent spaces of the data, from a decoder, from neighbours, or from a denoiser.
+    tangents: tangent spaces of many images, one after the other.
     bases: projections, ranks and angles of these.
     linalg: factorisations that are mapped over images.
     robustness: how far predictions move on and off the manifold, and under noise on a part.
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
         statistics,
         steps,
         sweeps,
+        tangents,
         training,
         wrappers,
     )
@@ -133,6 +135,7 @@ __all__ = [
     "statistics",
     "steps",
     "sweeps",
+    "tangents",
     "training",
     "wrappers",
 ]

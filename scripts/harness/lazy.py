@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pags_jax.recipes
     import pags_jax.resuming
     import pags_jax.sweeps
+    import pags_jax.tangents
 else:
 
     class _Later:

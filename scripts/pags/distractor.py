@@ -66,7 +66,9 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
             for part in (mask, ~mask)
         )
         valid = np.isfinite(signal) & np.isfinite(distractor)
-        means = measuring.summary("signal", signal, valid) | measuring.summary("distractor", distractor, valid)
+        means = pags_jax.statistics.mean_and_error("signal", signal, valid) | pags_jax.statistics.mean_and_error(
+            "distractor", distractor, valid
+        )
         ratio = means["signal"] / means["distractor"] if means["distractor"] else None
         table.append({"sigma": sigma, **means, "ratio": ratio, "invalid": int((~valid).sum())})
     return table

@@ -158,7 +158,7 @@ def measures(ready: Ready, task: str, drawn: Any) -> Row:
     )
     found = placement.on_host(pags_jax.drawing.quality(ready.tasks, task, drawn, lpips=lpips))
     for name, values in found.items():
-        row |= measuring.summary(name, values, np.isfinite(values))
+        row |= pags_jax.statistics.mean_and_error(name, values, np.isfinite(values))
     return row
 
 

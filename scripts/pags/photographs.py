@@ -109,7 +109,7 @@ def tangents_of(config: Config, denoise: Any) -> Any:
     if config.autoencoder is not None:
         model, variables, _ = pags_jax.models.load(config.autoencoder, kind="autoencoder")
         encode, decode = pags_jax.models.encoder(model, variables), pags_jax.models.decoder(model, variables)
-        return lambda x, keys: manifolds.bases_at(decode, encode(x))
+        return lambda x, keys: manifolds.decoder_bases(decode, encode(x))
     options = {"sigma_pm1": config.tangent_sigma_pm1, "rank": config.rank}
     return lambda x, keys: manifolds.denoiser_bases(denoise, x, keys, **options)
 
@@ -142,7 +142,7 @@ def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]
         found = (right(apply_fn, x, y).astype(x.dtype), on, off, share, cosine, similarity)
         values: Row = dict(zip(MEASURES, map(np.asarray, placement.on_host(found)), strict=True))
         by_name[name] = values
-        table.append({"classifier": name, "rank": rank, "images": len(x)} | measuring.means_of({**values}))
+        table.append({"classifier": name, "rank": rank, "images": len(x)} | pags_jax.statistics.means_of({**values}))
     stacked = {name: np.stack([values[name] for values in by_name.values()]) for name in MEASURES}
     stacked["image"] = np.array([f"{path.parent.name}/{path.name}" for path in part.paths])
     measuring.save_arrays(config.out / "values" / f"{store.unit_name({'batch': batch, 'seed': seed})}.npz", stacked)

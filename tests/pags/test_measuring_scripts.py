@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import datasets, models, robustness, scores
+from pags_jax import datasets, models, robustness, scores, statistics
 from pags_jax.gradients import input_gradients
 from pags_jax.images import to_float
 from scripts import registry
@@ -209,8 +209,8 @@ def test_the_report_shows_every_run(folders, tmp_path):
 
 def test_what_no_image_has_is_none():
     values, valid = np.array([1.0, 3.0, np.nan]), np.array([True, True, False])
-    assert measuring.summary("on", values, valid) == {"on": 2.0, "on_error": pytest.approx(1 / np.sqrt(2))}
-    assert measuring.summary("on", values, np.zeros(3, bool)) == {"on": None, "on_error": None}
+    assert statistics.mean_and_error("on", values, valid) == {"on": 2.0, "on_error": pytest.approx(1 / np.sqrt(2))}
+    assert statistics.mean_and_error("on", values, np.zeros(3, bool)) == {"on": None, "on_error": None}
 
 
 @pytest.mark.parametrize(
