@@ -102,19 +102,14 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, **other
     7
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    config = _parse_with(config_type, words, config_type(**other))
+    config = tyro.cli(config_type, args=words, default=config_type(**other), config=TYRO)
     if config.preset != "none":
         if config.preset not in config_type.PRESETS:
             known = ", ".join(["none", *config_type.PRESETS])
             refuse(f"--preset: this script has no preset {config.preset!r}, only {known}")
         changed = {**other, **config_type.PRESETS[config.preset], "preset": config.preset}
-        config = _parse_with(config_type, words, config_type(**changed))
+        config = tyro.cli(config_type, args=words, default=config_type(**changed), config=TYRO)
     return checked(config)
-
-
-def describe(config: Any) -> dict[str, Any]:
-    """A configuration as plain values by name, to show or to store; see `rows.flatten`."""
-    return rows.flatten(config)
 
 
 def run(
@@ -157,13 +152,9 @@ def run(
     return 0
 
 
-def _parse_with(config_type: type[ConfigT], words: list[str], default: ConfigT) -> ConfigT:
-    return tyro.cli(config_type, args=words, default=default, config=TYRO)
-
-
 def _show_plan(config: Common, units: list[str | Mapping[str, Any]]) -> None:
     print("configuration")
-    for name, value in describe(config).items():
+    for name, value in rows.flatten(config).items():
         print(f"  {name} = {value}")
     print(f"units of work: {len(units)}")
     for unit in units:
