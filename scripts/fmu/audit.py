@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jax
@@ -27,7 +26,7 @@ ATTACKS = {
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.CertifiedConfig):
     """Audit every removal method."""
 
     PRESETS: ClassVar = {
@@ -41,8 +40,6 @@ class Config(ProblemConfig):
     repeats: cli.Count = 1
     sigma: cli.Positive = 1.0
     """Standard deviation of the objective perturbation."""
-    delta: cli.Probability = 1e-5
-    """Failure probability of the certificates."""
     models: cli.Count = 10_000
     """Number of perturbations drawn for the empirical epsilon."""
     subset: names.Subset = "minority"

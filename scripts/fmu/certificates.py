@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax
@@ -22,7 +21,7 @@ COLUMNS |= {"epsilon_residual_norm": "epsilon", "epsilon_paper_data_dependent": 
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.ProblemConfig):
     """Certify random removals under many noise levels and failure probabilities."""
 
     PRESETS: ClassVar = {

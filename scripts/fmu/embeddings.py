@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jax, jnp
@@ -32,15 +31,13 @@ Features = Literal["raw", "frozen", "private"]
 
 
 @dataclass(frozen=True)
-class HeadsConfig(ProblemConfig):
+class HeadsConfig(problems.CertifiedConfig):
     """Flags of every script on certified heads."""
 
     counts: tuple[cli.Count, ...] = (1, 10, 100, 1000)
     """Numbers of rows to remove at once."""
     public: cli.Share = 0.3
     """Share of the training rows that are public; the frozen extractor is trained on them."""
-    delta: cli.Probability = 1e-5
-    """Failure probability of the head's certificate, and of a private extractor's guarantee for one row."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.fmu.tradeoff import gap_of
 from scripts.harness import cli, looks, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
@@ -28,7 +27,7 @@ NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.CertifiedConfig):
     """Train with penalties on attributes and on their intersections, and forget rows of one intersection."""
 
     PRESETS: ClassVar = {"quick": {"repeats": 1, "fractions": (0.05,)}, "paper": {"repeats": 20}}
@@ -41,8 +40,6 @@ class Config(ProblemConfig):
     """Weight of the fairness penalty."""
     fractions: tuple[cli.Share, ...] = (0.01, 0.05)
     """Shares of all training rows to forget, from the smallest intersection that keeps half of its rows."""
-    delta: cli.Probability = 1e-5
-    """Failure probability of the certificates."""
 
     @property
     def groupings(self) -> dict[str, tuple[str, ...]]:

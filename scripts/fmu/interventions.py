@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jnp
@@ -39,7 +38,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.ProblemConfig):
     """Forget minority rows from models trained with each fairness intervention."""
 
     PRESETS: ClassVar = {"quick": {"repeats": 1}, "paper": {}}

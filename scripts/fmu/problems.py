@@ -45,6 +45,14 @@ class ProblemConfig(cli.Repeated):
 
 
 @dataclasses.dataclass(frozen=True)
+class CertifiedConfig(ProblemConfig):
+    """Flags of the experiments whose guarantees are at one failure probability."""
+
+    delta: cli.Probability = 1e-5
+    """Failure probability of every certificate and guarantee."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Problem:
     """A split, an objective, its perturbation, and the parameters trained on them."""
 

@@ -28,7 +28,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import Problem, ProblemConfig
 from scripts.harness import cli, looks, report
 from scripts.harness.experiment import Claim, Experiment, Results, Row
 from scripts.harness.lazy import fmu_jax, jax, jnp
@@ -45,7 +44,7 @@ LOOKS = {
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.CertifiedConfig):
     """Compare releases with the paper's scheme and with retraining; --sigma is not used, each mu has its own."""
 
     PRESETS: ClassVar = {
@@ -57,8 +56,6 @@ class Config(ProblemConfig):
     """Gaussian-DP parameters of whole series."""
     lengths: tuple[cli.Count, ...] = (1, 10, 100)
     """Numbers of releases in a series."""
-    delta: cli.Probability = 1e-5
-    """Failure probability at which the paper's scheme is given the same epsilon."""
     fraction: cli.Share = 0.001
     """Share of the training rows that each release deletes."""
     endurance: cli.Count = 10
@@ -93,7 +90,7 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     return table + [row for mu in config.mus for row in perturbed(config, problem, mu, batches, rehearsed, key)]
 
 
-def released(config: Config, problem: Problem, kind: str, batches, rehearsed, key: jax.Array) -> list[Row]:
+def released(config: Config, problem: problems.Problem, kind: str, batches, rehearsed, key: jax.Array) -> list[Row]:
     """Releases with noise of one shape, at every mu and length."""
     stream, options = fmu_jax.stream, {"kind": kind, "slack": config.slack, "clock": time.perf_counter}
     series = stream.serve_for_releases(problem.objective, problem.train, batches, rehearsed, **options)
@@ -121,7 +118,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return result, 1e3 * (time.perf_counter() - begin)
 
 
-def perturbed(config: Config, problem: Problem, mu: float, batches, rehearsed, key: jax.Array) -> list[Row]:
+def perturbed(config: Config, problem: problems.Problem, mu: float, batches, rehearsed, key: jax.Array) -> list[Row]:
     """The paper's scheme at one epsilon: noise in training, refreshed when the epsilon of a model passes the budget."""
     keys = jax.random.split(key, config.perturbations)
     options = {"mu": mu, "delta": config.delta, "slack": config.slack, "keys": keys}
@@ -136,7 +133,7 @@ def perturbed(config: Config, problem: Problem, mu: float, batches, rehearsed, k
     return table
 
 
-def measure(problem: Problem, models: Any) -> dict[str, float]:
+def measure(problem: problems.Problem, models: Any) -> dict[str, float]:
     """Mean test metrics of ``(draws, d)`` models, and the spread of accuracy over them."""
     accuracy = fmu_jax.metrics.metrics_of_models(problem.objective, models, problem.test).accuracy
     return problems.mean_metrics(problem, models, MEASURES) | {"accuracy_spread": float(accuracy.std())}

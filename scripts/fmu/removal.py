@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jax
@@ -28,7 +27,7 @@ CERTIFIED = (
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.CertifiedConfig):
     """Forget rows by every method, and see what it does to fairness, accuracy and parameters."""
 
     PRESETS: ClassVar = {"quick": {"repeats": 1, "fractions": (0.01, 0.05)}, "paper": {"repeats": 5}}
@@ -44,8 +43,6 @@ class Config(ProblemConfig):
     """Whether a share is of all training rows or of the subset."""
     shards: cli.Count = 5
     """Number of shards of the sharded baseline."""
-    delta: cli.Probability = 1e-5
-    """Failure probability of the certificates."""
 
 
 def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Row]:

@@ -12,7 +12,6 @@ from typing import ClassVar
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jnp
@@ -24,7 +23,7 @@ SERIES = {
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.CertifiedConfig):
     """Serve a stream of deletion requests under a budget."""
 
     PRESETS: ClassVar = {"quick": {"repeats": 1, "share": 0.2}, "paper": {"repeats": 5}}
@@ -37,8 +36,6 @@ class Config(ProblemConfig):
     """Number of requests, as a share of all training rows."""
     epsilon: cli.Positive = 1.0
     """Budget: the largest epsilon of a published model."""
-    delta: cli.Probability = 1e-5
-    """Failure probability."""
     checkpoints: cli.Count = 80
     """Number of requests after which the exact residual is computed."""
 

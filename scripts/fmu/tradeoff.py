@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax
@@ -26,7 +25,7 @@ def gap_of(penalty: str) -> str:
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.ProblemConfig):
     """Sweep the fairness weight; the sweep compiles once."""
 
     PRESETS: ClassVar = {
