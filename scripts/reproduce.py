@@ -205,10 +205,7 @@ def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Sect
             "that was measured, partly, or not shown. At this scale a claim that is not shown is not thereby refuted.",
             report.Table(claims, fold=False),
         ]))  # fmt: skip
-        sections.insert(
-            1,
-            report.Section("Terms", [report.Terms(TEXTS["terms"])]),
-        )
+        sections.insert(1, report.Section("Terms", [report.Terms(TEXTS["terms"])]))
     return sections, claims
 
 

@@ -135,9 +135,8 @@ def peaks(table: list[Row]) -> list[Row]:
 def section(results: Results) -> list[report.Block]:
     """Where alignment peaks, and the figures."""
     lines = peaks(results.rows)
-    shown = SHOWN
-    level = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / shown.sigma_pm1)), default=None)
-    main = [line for line in lines if line["gradient of"] == shown.target and line["sigma"] == level]
+    level = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / SHOWN.sigma_pm1)), default=None)
+    main = [line for line in lines if line["gradient of"] == SHOWN.target and line["sigma"] == level]
     return [
         "Gradients are compared with scores of the same images: that of the sum of logits with the unconditional "
         "score, of the class's logit with the conditional one, and of the log-probability with their difference. "

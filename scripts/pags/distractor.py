@@ -66,9 +66,8 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
             for part in (mask, ~mask)
         )
         valid = np.isfinite(signal) & np.isfinite(distractor)
-        means = pags_jax.statistics.mean_and_error("signal", signal, valid) | pags_jax.statistics.mean_and_error(
-            "distractor", distractor, valid
-        )
+        mean_of = pags_jax.statistics.mean_and_error
+        means = mean_of("signal", signal, valid) | mean_of("distractor", distractor, valid)
         ratio = means["signal"] / means["distractor"] if means["distractor"] else None
         table.append({"sigma": sigma, **means, "ratio": ratio, "invalid": int((~valid).sum())})
     return table
@@ -94,8 +93,8 @@ def claims(results: Results) -> list[Claim]:
     """Does robust training turn the model from the distractor to the signal?"""
     sigma = sorted({row["sigma"] for row in results.rows})[len({row["sigma"] for row in results.rows}) // 2]
     table = report.where(results.rows, sigma=sigma)
-    base = report.median(report.where(table, loss=BASELINE), "ratio")
-    ratio = {loss: report.median(report.where(table, loss=loss), "ratio") for loss in pags_jax.sweeps.swept(table)}
+    base = report.median(table, "ratio", loss=BASELINE)
+    ratio = {loss: report.median(table, "ratio", loss=loss) for loss in pags_jax.sweeps.swept(table)}
     known = {loss: value for loss, value in ratio.items() if value is not None}
     text = "Robust models react to the signal more than to a distractor beside it, compared with an undefended model."
     number = ", ".join(f"{loss.replace('_', ' ')} {value:.2f}" for loss, value in known.items())

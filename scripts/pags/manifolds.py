@@ -94,11 +94,10 @@ def denoiser_bases(denoise: Any, x: jax.Array, keys: Any, **options: Any) -> jax
 
 def compare(gradient: jax.Array, score: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cosine and 1 - LPIPS of each image's gradient and score."""
+    cosine_of = jitted(pags_jax.alignment.cosine, images=False)
+    similarity_of = jitted(pags_jax.alignment.perceptual_similarity, images=False)
     weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
-    similarity = jitted(pags_jax.alignment.perceptual_similarity, images=False)
-    return jitted(pags_jax.alignment.cosine, images=False)(gradient, score), similarity(
-        gradient, score, weights=weights
-    )
+    return cosine_of(gradient, score), similarity_of(gradient, score, weights=weights)
 
 
 def files_of(config: ManifoldConfig, table: list[measuring.Row], *, scores: bool = False) -> dict[str, Path]:

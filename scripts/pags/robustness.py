@@ -88,7 +88,6 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
 
 def regimes(results: Results) -> dict[tuple[str, str], Any]:
     """The regimes of each loss by each rule that was measured; None where no model could be."""
-    config = SHOWN
     rules = {"energy": results.of("pags_alignment"), "unit steps": results.rows}
     rules["unit steps, pixels that vary"] = results.of("pags_robustness_varying")
     found = {}
@@ -96,10 +95,10 @@ def regimes(results: Results) -> dict[tuple[str, str], Any]:
         if not table:
             continue
         if rule == "energy":
-            options = {"target": config.target, "tolerance": config.tolerance}
+            options = {"target": SHOWN.target, "tolerance": SHOWN.tolerance}
             found[loss, rule] = pags_jax.sweeps.share_regimes_of(table, loss, **options)
         else:
-            found[loss, rule] = pags_jax.sweeps.regimes_of(table, loss, eps=config.eps, tolerance=config.tolerance)
+            found[loss, rule] = pags_jax.sweeps.regimes_of(table, loss, eps=SHOWN.eps, tolerance=SHOWN.tolerance)
     return found
 
 
