@@ -29,20 +29,15 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from fmu_jax.deletion.cli import INTERRUPTED, TYRO, checked, refuse, show_error
-from fmu_jax.deletion.cli import Base as Base
-from fmu_jax.deletion.cli import check as check
-from fmu_jax.deletion.cli import run_command as run_command
-from fmu_jax.deletion.ranges import Count as Count
-from fmu_jax.deletion.ranges import NonNegative as NonNegative
-from fmu_jax.deletion.ranges import Positive as Positive
-from fmu_jax.deletion.ranges import Probability as Probability
-from fmu_jax.deletion.ranges import Range as Range
-from fmu_jax.deletion.ranges import Seed as Seed
-from fmu_jax.deletion.ranges import Share as Share
-from fmu_jax.deletion.ranges import number as number
+from fmu_jax.deletion.cli import INTERRUPTED, TYRO, Base, check, checked, refuse, run_command, show_error
+from fmu_jax.deletion.ranges import Count, NonNegative, Positive, Probability, Range, Seed, Share, number
 from scripts.harness import mesh, rows, store
 from scripts.harness.lazy import jax
+
+__all__ = [
+    "Base", "Common", "Count", "NonNegative", "Positive", "Probability", "Range", "Repeated", "Seed", "Share", "check",
+    "number", "parse", "run", "run_command",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

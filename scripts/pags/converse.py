@@ -56,16 +56,6 @@ class Ready(NamedTuple):
     loss: Any
 
 
-class Attacked(NamedTuple):
-    """How models are attacked, as `accuracy.columns` reads it."""
-
-    attack_eps: tuple[float, ...]
-    attack_steps: int
-    norm: str = "l2"
-    attack: str = "pgd"
-    attack_rows: int | None = None
-
-
 def plan(config: Config) -> list[dict[str, Any]]:
     """One unit for the best model of each loss of the sweep, and one for each strength."""
     table = measuring.trained_rows(config.trained)
@@ -109,22 +99,17 @@ def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
         model, variables, _ = pags_jax.models.load(config.trained / row["weights"], kind="classifier")
     data, apply_fn = ready.sample.data, pags_jax.models.evaluator(model, variables)
     x, y = ready.sample.x, ready.sample.y
-    few = {"few": (jnp.asarray(jnp.rint(255 * x), jnp.uint8), y)}
-    whole = {"test": (jnp.asarray(data.test_x), jnp.asarray(data.test_y))}
-    how = Attacked((config.eps,), config.steps)
-    key = jax.random.key(config.seed)
-    clean = accuracy.columns(how._replace(attack_eps=()), model, variables, whole, key=key)["test_accuracy"]
-    attacked = {
-        attack: accuracy.columns(how._replace(attack=attack), model, variables, few, key=key)
-        for attack in ("pgd", "ensemble")
-    }
+    key, bytes_ = jax.random.key(config.seed), jnp.asarray(jnp.rint(255 * x), jnp.uint8)
+    clean = accuracy.measured(apply_fn, jnp.asarray(data.test_x), jnp.asarray(data.test_y), key=key).clean
+    how = {"key": key, "radii": (config.eps,), "steps": config.steps}
+    attacked = {name: accuracy.measured(apply_fn, bytes_, y, attack=name, **how) for name in ("pgd", "ensemble")}
     denoise, sigma = pags_jax.scores.denoiser(*ready.network, y), jnp.float32(config.sigma_pm1)
     score = compiling.jitted(pags_jax.scores.score)(denoise, x, sigma_pm1=sigma)
     gradient = compiling.jitted(pags_jax.gradients.input_gradients, "target")(apply_fn, x, y, target="logit")
     cosine = pags_jax.alignment.cosine(gradient, score)
     row: Row = {"failure": None, "test_accuracy": clean, "eps_l2": config.eps, "cosine": float(jnp.nanmean(cosine))}
-    row |= {attack: found["few_attacked"][0] for attack, found in attacked.items()}
-    return [row | {f"{attack}_no_gradient": found["few_no_gradient"][0] for attack, found in attacked.items()}]
+    row |= {attack: found.robust[0] for attack, found in attacked.items()}
+    return [row | {f"{attack}_no_gradient": found.no_gradient[0] for attack, found in attacked.items()}]
 
 
 def loss_of(network: tuple[Any, Any], sigma: float) -> Any:

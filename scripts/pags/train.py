@@ -156,7 +156,8 @@ def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
     row |= {"failure": None, "parameters": pags_jax.models.count_parameters(variables)}
     row |= {"train_loss": epochs[-1, 0], "train_accuracy": epochs[-1, 1]}
     _, for_attacks = keys_of(unit)
-    row |= accuracy.columns(config, task.model, variables, parts, key=for_attacks)
+    apply_fn = pags_jax.models.evaluator(task.model, variables)
+    row |= accuracy.columns(config, apply_fn, parts, key=for_attacks)
     row |= {"epoch_loss": epochs[:, 0].tolist(), "train_s": float(done.train_s), "images_per_s": images_per_s}
     return [row | {"weights": str(weights.relative_to(config.out))}]
 
