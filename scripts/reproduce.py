@@ -197,7 +197,8 @@ def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Sect
         links = {f"{run}/rows.csv": f"{run}/rows.csv" for run in shown}
         sections.append(report.Section(experiment.heading, experiment.section(results), links))
         for claim in experiment.claims(results) if experiment.claims else []:
-            line = {"paper": PAPERS[name.partition("_")[0]], "claim": claim.text}
+            paper = name.partition("_")[0]
+            line = {"paper": PAPERS.get(paper, paper), "claim": claim.text}
             claims.append(line | {"verdict": claim.verdict, "number": claim.number})
     if claims:
         sections.insert(0, report.Section("Summary: what the papers claim, and what these rows show", [

@@ -180,7 +180,10 @@ def _rendered(template: str, title: str, sections: Sequence[Section], lead: str,
         keep_trailing_newline=markup, trim_blocks=not markup, lstrip_blocks=not markup,
     )  # fmt: skip
     shown = [
-        {"heading": section.heading, "blocks": [made for block in section.blocks for made in _blocks(block)]}
+        {
+            "heading": section.heading,
+            "blocks": [made for block in section.blocks for made in _blocks(block, embed=markup)],
+        }
         | {"links": section.links}
         for section in sections
     ]
@@ -242,7 +245,7 @@ def _paragraphs(text: str) -> list[str]:
     return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 
 
-def _blocks(block: Block) -> list[dict[str, Any]]:
+def _blocks(block: Block, *, embed: bool) -> list[dict[str, Any]]:
     if isinstance(block, str):
         return [{"kind": "paragraph", "text": text} for text in _paragraphs(block)]
     if isinstance(block, Table):
@@ -250,11 +253,13 @@ def _blocks(block: Block) -> list[dict[str, Any]]:
     if isinstance(block, Terms):
         definitions = {term: " ".join(text.split()) for term, text in block.definitions.items()}
         return [{"kind": "terms", "definitions": definitions}]
+    figure = {"kind": "figure", "name": block.path.name, "alt": block.alt, "caption": block.caption}
+    if not embed:
+        return [figure]
     content = block.path.read_bytes()
     if not content.startswith(_PNG):
         raise ValueError(f"{block.path} is no PNG file")
-    data = base64.b64encode(content).decode("ascii")
-    return [{"kind": "figure", "name": block.path.name, "data": data, "alt": block.alt, "caption": block.caption}]
+    return [figure | {"data": base64.b64encode(content).decode("ascii")}]
 
 
 def _table(table: Table) -> dict[str, Any]:

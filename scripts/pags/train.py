@@ -3,7 +3,7 @@
     python -m scripts.pags.train --loss gradient_norm --strengths 1e-5:1e2:30 --out runs/gradient_norm
 
 Srinivas et al. (2023), the models of section 5. Each model has one row, and a file of weights in ``models/`` of the run
-folder (`scripts.pags.models.load_model`). Attacked accuracy counts images that are right both as they are and under
+folder (`pags_jax.models.load`). Attacked accuracy counts images that are right both as they are and under
 attacks within [0, 1]; images on which no attack had a gradient are counted by themselves. Test images serve to measure
 alone; the strengths that the figure shows are chosen on held-out training images.
 """
