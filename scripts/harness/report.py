@@ -183,8 +183,8 @@ def _rendered(template: str, title: str, sections: Sequence[Section], lead: str,
         {
             "heading": section.heading,
             "blocks": [made for block in section.blocks for made in _blocks(block, embed=markup)],
+            "links": section.links,
         }
-        | {"links": section.links}
         for section in sections
     ]
     return environment.get_template(template).render(title=title, lead=_paragraphs(lead), sections=shown, **other)
