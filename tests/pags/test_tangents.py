@@ -31,12 +31,12 @@ def test_a_denoisers_hands_each_image_its_key_and_the_options():
     seen = []
 
     def basis(denoise, x, *, key, sigma_pm1, rank, iterations, unroll):
-        seen.append((denoise, key, float(sigma_pm1), rank, iterations, unroll))
+        seen.append((denoise, jax.random.key_data(key).tolist(), float(sigma_pm1), rank, iterations, unroll))
         return jnp.repeat(x[:, None], rank, 1)
 
-    x = jnp.arange(3.0).reshape(3, 1, 1, 1)
-    found = tangents.of_denoiser(abs, x, ["a", "b", "c"], sigma_pm1=0.5, rank=2, iterations=3, basis=basis)
-    assert seen == [(abs, key, 0.5, 2, 3, True) for key in ("a", "b", "c")]
+    x, keys = jnp.arange(3.0).reshape(3, 1, 1, 1), jax.random.split(jax.random.key(0), 3)
+    found = tangents.of_denoiser(abs, x, keys, sigma_pm1=0.5, rank=2, iterations=3, basis=basis)
+    assert seen == [(abs, key, 0.5, 2, 3, True) for key in jax.random.key_data(keys).tolist()]
     np.testing.assert_array_equal(found[:, :, 0, 0, 0], [[0, 0], [1, 1], [2, 2]])
 
 
