@@ -322,8 +322,13 @@ def test_a_zip_bomb_and_names_that_occur_twice_are_refused():
 def test_an_overlapping_zip_is_refused():
     content = writer.zipped(ARRAY)
     central = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 1)
-    with pytest.raises(ValueError, match=r"begins within|no entry where"):
+    with pytest.raises(ValueError, match=r"the entry listed as 'archive/byteorder' has another name"):
         torch_files.load(content[: central + 42] + b"\0" * 4 + content[central + 46 :], source="model.pt")
+    first = content.index(b"PK\x01\x02")
+    size = int.from_bytes(content[first + 20 : first + 24], "little") + 40
+    longer = content[: first + 20] + size.to_bytes(4, "little") * 2 + content[first + 28 :]
+    with pytest.raises(ValueError, match=r"'archive/byteorder' begins within 'archive/data\.pkl'"):
+        torch_files.load(longer, source="model.pt")
 
 
 def test_files_within_files_have_a_limit_and_are_read_once():
