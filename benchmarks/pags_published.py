@@ -17,9 +17,11 @@ Weights are random, since published ones need a download; sizes are the publishe
 
 ``--check`` writes each classifier by ``torch.save`` and loads it here, in both containers and four types of numbers:
 ``stored_differences`` counts the tensors that differ from PyTorch's, ``logits`` and ``gradients`` are distances over
-PyTorch's norms, image by image. Where rounding moves a ReLU or a maximum across its edge, an image's gradient jumps, in
-either framework: ``jax_from_float64`` and ``torch_from_float64`` say how far; ``float64`` is the distance without it.
-Every side runs in a process of its own.
+PyTorch's norms, image by image. Where rounding moves the input of a ReLU across zero, an image's gradient jumps, in
+either framework: ``jax_from_float64`` and ``torch_from_float64`` say how far, ``jax_flipped`` and ``torch_flipped`` how
+many of the inputs of ``relus`` have another sign than in float64. ``same_signs`` is the distance in float32 where both
+take the signs of float64, ``float64`` that of both in float64. It fails where one of these, but for those that jump, is
+above its limit (``MOST``). Every side runs in a process of its own.
 """
 
 import sys
@@ -65,9 +67,11 @@ COLUMNS = {
     ),
     "check": (
         *("model", "batch_size", "stored_differences", "logits", "gradients", "gradients_largest", "float64"),
-        *("jax_from_float64", "torch_from_float64"),
+        *("jax_from_float64", "torch_from_float64", "relus", "jax_flipped", "torch_flipped", "same_signs"),
     ),
 }
+#: What ``--check`` finds at most.
+MOST = {"stored_differences": 0, "logits": 1e-4, "gradients": 1e-4, "float64": 1e-9, "same_signs": 1e-4}
 SIZES = {"resnet50": 224, "edm-imagenet64": 64}
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True)
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), True)
@@ -140,6 +144,9 @@ def main(config: Config) -> None:
     for work, table in tables.items():
         name, command = f"pags_published_{work}", measure.command(MODULE)
         measure.publish(name, table, COLUMNS[work], command=command, out=config.out, case=("model", "batch_size"))
+    for row in tables.get("check", ()):
+        if wrong := {name: row[name] for name, most in MOST.items() if not row[name] <= most}:
+            raise ValueError(f"--check: {row['model']} differs from PyTorch: {wrong}, at most {MOST}")
 
 
 def network(name: Model) -> nn.Module:

@@ -60,6 +60,7 @@ def find_state(value: Any, *, source: str, entry: str | None = None) -> State:
       ValueError: there is no model, or not that entry.
     """
     path: tuple[str, ...] = ()
+    value = _as_dict(value)
     if entry is not None:
         if not isinstance(value, dict) or entry not in value:
             raise ValueError(f"{source} has no entry {entry!r}; it has {_listed(value)}")
@@ -182,7 +183,7 @@ def _without_prefixes(arrays: dict[str, np.ndarray], source: str) -> dict[str, n
     """Names without what wrappers put before them, without counters, and without second copies of the same weights."""
     for name in arrays:
         if not name.isascii() or not name.isprintable() or len(name) > _NAME:
-            raise ValueError(f"{source} has a tensor of the name {described(name)}, expected up to {_NAME} characters")
+            raise ValueError(f"{source} has a tensor of the name {described(name)}, expected up to {_NAME} ASCII ones")
     arrays = {name: array for name, array in arrays.items() if name.rpartition(".")[2] not in _COUNTERS}
     aside = {name for pair in NORMALISERS for name in pair}
     for _ in range(_DEPTH):
