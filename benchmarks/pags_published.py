@@ -19,9 +19,8 @@ Weights are random, since published ones need a download; sizes are the publishe
 ``stored_differences`` counts the tensors that differ from PyTorch's, ``logits`` and ``gradients`` are distances over
 PyTorch's norms, image by image. Where rounding moves the input of a ReLU across zero, an image's gradient jumps, in
 either framework: ``jax_from_float64`` and ``torch_from_float64`` say how far, ``jax_flipped`` and ``torch_flipped`` how
-many of the inputs of ``relus`` have another sign than in float64. ``same_signs`` is the distance in float32 where both
-take the signs of float64, ``float64`` that of both in float64. It fails where one of these, but for those that jump, is
-above its limit (``MOST``). Every side runs in a process of its own.
+many inputs of ``relus`` have another sign than in float64. ``same_signs`` is the distance in float32 where both take the
+signs of float64, ``float64`` that in float64. One above its limit in ``MOST`` fails. Every side has its own process.
 """
 
 import sys
@@ -281,9 +280,9 @@ def alignment_side(case: Case) -> dict[str, Any]:
 
 def check_side(case: Case) -> dict[str, Any]:
     """What PyTorch wrote and computes, beside what we read and compute."""
-    from benchmarks import torch_published
+    from benchmarks import torch_check
 
-    return torch_published.check(case.model, *images_of(case)[:2], seed=case.seed, folder=Path(case.file).parent)
+    return torch_check.check(case.model, *images_of(case)[:2], seed=case.seed, folder=Path(case.file).parent)
 
 
 SIDES: dict[str, Callable[[Any], dict[str, Any]]] = {
