@@ -18,9 +18,9 @@ Weights are random, since published ones need a download; sizes are the publishe
 ``--check`` writes each classifier by ``torch.save`` and loads it here, in both containers and four types of numbers:
 ``stored_differences`` counts the tensors that differ from PyTorch's, ``logits`` and ``gradients`` are distances over
 PyTorch's norms, image by image. Where rounding moves the input of a ReLU across zero, an image's gradient jumps, in
-either framework: ``jax_from_float64`` and ``torch_from_float64`` say how far, ``jax_flipped`` and ``torch_flipped`` how
-many inputs of ``relus`` have another sign than in float64. ``same_signs`` is the distance in float32 where both take the
-signs of float64, ``float64`` that in float64. One above its limit in ``MOST`` fails. Every side has its own process.
+either framework: ``jax_from_float64`` and ``torch_from_float64`` say how far, ``flipped`` at how many ``relus``;
+``same_signs`` is the distance in float32 where both take the signs of float64, ``float64`` that in float64. It fails
+where one is above its limit in ``MOST``. Every side runs in a process of its own.
 """
 
 import sys
@@ -69,7 +69,6 @@ COLUMNS = {
         *("jax_from_float64", "torch_from_float64", "relus", "jax_flipped", "torch_flipped", "same_signs"),
     ),
 }
-#: What ``--check`` finds at most.
 MOST = {"stored_differences": 0, "logits": 1e-4, "gradients": 1e-4, "float64": 1e-9, "same_signs": 1e-4}
 SIZES = {"resnet50": 224, "edm-imagenet64": 64}
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True)

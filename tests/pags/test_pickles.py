@@ -269,7 +269,8 @@ STORAGE = Call(Named("torch.storage", "_load_from_bytes"), (writer.legacy_storag
 
 @pytest.mark.parametrize(
     ("offset", "shape", "strides"),
-    [(0, (7,), (1,)), (1, (6,), (1,)), (0, (2, 6), (0, 1)), (0, (2, 3), (4, 1)), (0, (6,), (0,) * 2), (-1, (2,), (1,)), (0, (2,), (-1,)),
+    [(0, (2, 6), (0, 1)), (0, (7,), (1,)), (1, (6,), (1,)), (0, (2, 3), (4, 1)), (0, (6,), (0,) * 2), (-1, (2,), (1,)),
+     (0, (2,), (-1,)),
      (0, (2**40, 2**40), (0, 0)), (0, (9,), (0,)), (0, (2.0,), (1,)), (True, (2,), (1,)), (7, (0,), (1,)),
      (0, (1,) * 9, (1,) * 9), (0, 3, 1), (0, (-1,), (1,)), (0, (2**70,), (1,))],
 )  # fmt: skip
@@ -322,8 +323,14 @@ def changed(content, old, new):
         (lambda: writer.pickled(writer.Outside(("storage", 1, 2, 3, 4))), "points outside of itself"),
         (lambda: b"x" * 257 + b"ustar" + b"x" * 300, "tar archive"),
         (lambda: b"PK\x03\x04" + b"x" * 100, "no whole zip archive"),
-        (lambda: b"<!DOCTYPE html>", r"byte 0 is 0x3c, no instruction; it begins with b'<!DOCTYPE html>', is it the file"),
-        (lambda: b"version https://git-lfs.github.com/spec/v1", "it begins with b'version https://git-l', is it the file"),
+        (
+            lambda: b"<!DOCTYPE html>",
+            r"byte 0 is 0x3c, no instruction; it begins with b'<!DOCTYPE html>', is it the file",
+        ),
+        (
+            lambda: b"version https://git-lfs.github.com/spec/v1",
+            "it begins with b'version https://git-l', is it the file",
+        ),
     ],
 )
 def test_containers_that_lie_are_refused(content, said):
