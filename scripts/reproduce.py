@@ -1,9 +1,10 @@
 """The main job: both papers' experiments on bundled real data, at laptop scale, in one report.
 
-Four sizes, all ending in runs/reproduce/report.html:
+Five sizes, all ending in runs/reproduce/report.html:
 
-    python -m scripts.reproduce                     # 15 CPU minutes, on two cores
+    python -m scripts.reproduce                     # 12 CPU minutes, on two cores
     python -m scripts.reproduce --preset quick      # a smoke run
+    python -m scripts.reproduce --preset medium     # a second seed, more images: 15 CPU minutes
     python -m scripts.reproduce --preset full       # more seeds, noise levels and strengths: about fifteen minutes
     python -m scripts.reproduce --preset paper      # the papers' grids
 
