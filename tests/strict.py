@@ -4,7 +4,6 @@ Loaded by ``-ptests.strict`` (pyproject.toml), so that a single file or doctest 
 whole suite.
 """
 
-import functools
 import gc
 import os
 from importlib.metadata import version
@@ -34,13 +33,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax  # noqa: E402 - after what it reads from the environment
-from jax._src.interpreters import mlir  # noqa: E402 - likewise
 
-# JAX makes an MLIR context for each program that it lowers, and MLIR looks through all that live whenever it makes one:
-# after 600 programs lowering one takes five times as long as the first, after thousands a second. Here they share one.
-if hasattr(mlir, "make_ir_context"):
-    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+from scripts.harness import compiling  # noqa: E402
 
+compiling.share_context()
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -60,7 +56,7 @@ def pytest_runtest_teardown(item, nextitem):
     """Drops compiled programs between modules once a worker has grown large."""
     if nextitem is None or nextitem.path == item.path or not Path("/proc/self/statm").exists():
         return
-    getattr(mlir.make_ir_context, "cache_clear", int)()  # A context keeps the constants of its programs.
+    compiling.share_context()  # A new one, without the constants of the programs so far.
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     if pages * os.sysconf("SC_PAGE_SIZE") > _PLENTY:
         jax.clear_caches()
