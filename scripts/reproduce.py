@@ -2,7 +2,7 @@
 
 Four sizes, all ending in runs/reproduce/report.html:
 
-    python -m scripts.reproduce                     # 12 CPU minutes, on two cores; --repeats 2 adds a seed, and 3
+    python -m scripts.reproduce                     # 15 CPU minutes at most, on two cores; --repeats 2: another seed
     python -m scripts.reproduce --preset quick      # a smoke run
     python -m scripts.reproduce --preset full       # more seeds, noise levels and strengths: about fifteen minutes
     python -m scripts.reproduce --preset paper      # the papers' grids
@@ -202,6 +202,7 @@ def share(programs: Path) -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
 
 def run_part(name: str, config: Any) -> float:
     """Run an experiment, and return how many seconds it took."""
