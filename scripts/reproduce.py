@@ -2,7 +2,7 @@
 
 Four sizes, all ending in runs/reproduce/report.html:
 
-    python -m scripts.reproduce                     # 15 CPU minutes, on two cores
+    python -m scripts.reproduce                     # 15 CPU minutes at most, on two cores; --repeats 2: another seed
     python -m scripts.reproduce --preset quick      # a smoke run
     python -m scripts.reproduce --preset full       # more seeds, noise levels and strengths: about fifteen minutes
     python -m scripts.reproduce --preset paper      # the papers' grids
@@ -34,7 +34,7 @@ import numpy as np
 
 from fmu_jax.deletion import files
 from scripts import registry
-from scripts.harness import cli, mesh, progress, report, rows, store
+from scripts.harness import cli, compiling, mesh, progress, report, rows, store
 from scripts.harness.experiment import Experiment, Part, Results
 from scripts.harness.lazy import jax
 
@@ -52,7 +52,7 @@ class Config(cli.Common):
     }  # fmt: skip
 
     out: Path = Path("runs/reproduce")
-    repeats: cli.Count = 2
+    repeats: cli.Count = 1
     """Number of seeds of every experiment on fair unlearning."""
     sweeps: cli.Count = 1
     """Number of seeds of the sweeps of robust models, each of which takes minutes."""
@@ -179,6 +179,7 @@ def share(programs: Path) -> None:
 def run_part(name: str, config: Any) -> float:
     """Run an experiment, and return how many seconds it took."""
     experiment, begin = registry.experiment(name), time.perf_counter()
+    compiling.share_context()
     jax.config.update("jax_enable_x64", experiment.x64)  # Certificates want float64, images float32.
     experiment.draw_all(config, experiment.measure(config))
     return time.perf_counter() - begin

@@ -68,7 +68,8 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
         valid = np.isfinite(signal) & np.isfinite(distractor)
         mean_of = pags_jax.statistics.mean_and_error
         means = mean_of("signal", signal, valid) | mean_of("distractor", distractor, valid)
-        ratio = means["signal"] / means["distractor"] if means["distractor"] else None
+        on, off = means["signal"], means["distractor"]
+        ratio = on / off if on is not None and off else None
         table.append({"sigma": sigma, **means, "ratio": ratio, "invalid": int((~valid).sum())})
     return table
 

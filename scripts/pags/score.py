@@ -39,7 +39,7 @@ class Config(generative.Config):
             "dataset": "cifar10", "epochs": 200, "batch_size": 256, "learning_rate": 5e-4, "decay": 0.9998,
             "widths": (128, 256, 256), "blocks": 3,
         },
-        "cifar10": {"dataset": "cifar10", "epochs": 12, "batch_size": 64, "widths": (64, 128), "storage": "float16"},
+        "cifar10": {"dataset": "cifar10", "epochs": 6, "batch_size": 64, "storage": "float16"},
     }  # fmt: skip
 
     widths: tuple[cli.Count, ...] = (32, 96)

@@ -51,7 +51,7 @@ class Config(cli.Common):
             "dataset": "cifar10", "model": "resnet14", "activation": "softplus", "stem": 2, "width": 0.5,
             "loss": ("cross_entropy", "gradient_norm", "adversarial", "randomized_smoothing", "smoothness"),
             "epochs": 1, "schedule": "linear", "learning_rate": 0.05, "steps": 3, "validation": 0.04,
-            "attack_eps": (0.25, 0.5, 1.0), "attack_rows": 200,
+            "train_rows": 24_000, "attack_eps": (0.25, 0.5, 1.0), "attack_rows": 200,
         },
     }  # fmt: skip
 
@@ -271,7 +271,7 @@ BESIDE = {
     "attack_eps": (0.5,),
 }  # fmt: skip
 #: Of CIFAR-10 one model is trained from its beginning, and the sweep goes on from it.
-UNDEFENDED = {"loss": ("cross_entropy",), "epochs": 5, "learning_rate": 0.1}
+UNDEFENDED = {"loss": ("cross_entropy",), "epochs": 5, "learning_rate": 0.1, "train_rows": None}
 FROM = ("pags_undefended", "models/dataset=cifar10,model=resnet14,loss=cross_entropy,strength=0.0,seed=0.safetensors")
 EXPERIMENT = Experiment(
     "pags_train", Config, rows_of, plan, setup=images_of, inputs=inputs, finished=finished, draw=draw,
