@@ -329,7 +329,7 @@ def changed(content, old, new):
         ),
         (
             lambda: b"version https://git-lfs.github.com/spec/v1",
-            "it begins with b'version https://git-l', is it the file",
+            "it begins with b'version https://git-', is it the file",
         ),
     ],
 )
