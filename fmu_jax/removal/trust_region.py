@@ -1,9 +1,9 @@
 r"""Newton steps within a trust region, for deletions so biased that a single step goes astray.
 
 Each step minimises the quadratic model along the Newton direction within a ball of radius ``r`` around the present
-point, ``p = min(1, r / |s|) s`` with ``s = -H'^{-1} grad F'``. It is taken where the objective falls by at least a tenth
-of what the model promised; the radius is quartered where it falls by less than a quarter of that, and doubled where
-the ball held the step back and it falls by more than three quarters (Nocedal & Wright 2006, Algorithm 4.1).
+point, ``p = min(1, r / |s|) s`` with ``s = -H'^{-1} grad F'``. It is taken where the objective falls by a tenth
+or more of what the model promised; the radius is quartered where it falls by less than a quarter of that, and doubled
+where the ball held the step back and it falls by more than three quarters (Nocedal & Wright 2006, Algorithm 4.1).
 
 Certified unlearning by such steps, for deletions that are no random sample, is the proposal of Guo & Cao (2026,
 arXiv 2601.06967), who state a bound on the final gradient that is known before the run, from Lipschitz constants within

@@ -18,9 +18,9 @@ FAIR = Objective(l2=0.01, fairness=2.0)
 TAIL = (0.01, 2.0, "equalized_odds")
 
 
-def walked(weight, start=np.zeros(3)):
+def walked(weight):
     """Gradient descent on the rows of ``weight``, each step divided by the number of rows that all of ``W`` has."""
-    x, visited = start, []
+    x, visited = np.zeros(3), []
     for t in range(STEPS):
         drawn = np.asarray(jax.random.randint(jax.random.fold_in(KEY, t), (BATCH,), 0, 40))
         visited.append((x, drawn))
@@ -130,3 +130,20 @@ def test_trust_region_ends_at_the_retrained_model_where_newton_flies_off():
         remove(FAIR, start, DATA, ROWS, method="trust_region", max_steps=1)
     with pytest.raises(ValueError, match="radius"):
         remove(FAIR, start, DATA, ROWS, method="trust_region", radius=0.0)
+
+
+def test_row_distances_bound_the_truth_for_every_row():
+    """Each row left out, retrained in NumPy."""
+    best = oracles.minimise(X, Y, S, W, *TAIL)
+    found = releases.row_distances(FAIR, jnp.asarray(best), DATA, batch_size=8)
+    assert found.shape == (int(W.sum()),)
+    for bound, row in zip(found, np.flatnonzero(W), strict=True):
+        left = W.copy()
+        left[row] = 0
+        step = oracles.newton_step_fair(best, X, Y, S, left, *TAIL)
+        truth = np.linalg.norm(step - oracles.minimise(X, Y, S, left, *TAIL))
+        assert truth <= bound <= 20 * truth + 1e-9
+    np.testing.assert_allclose(releases.row_distances(FAIR, jnp.asarray(best), DATA, ROWS[:2]), found[np.isin(
+        np.flatnonzero(W), ROWS[:2])], rtol=1e-6)  # fmt: skip
+    with pytest.raises(ValueError, match="only the linear model"):
+        releases.row_distances(Objective(l2=0.1, predict=lambda p, x: x @ p), jnp.zeros(3), DATA)
