@@ -76,7 +76,8 @@ def recollect(
       key: PRNG key of the batches, required with ``batch``.
 
     Returns:
-      The ``Recollection``: ``n`` times the memory of the model. Time: ``n`` Hessian-vector products a step.
+      The ``Recollection``: ``n`` times the memory of the model. Time: ``n`` Hessian-vector products a step, all at
+      once, which also takes ``n`` times the memory of one (for the linear model its Hessian instead).
 
     Raises:
       ValueError: a number out of range, bad rows, or batches without a key.
@@ -111,7 +112,10 @@ def _path(objective, init, data, step_size, key, *, steps, batch):
         drawn = jnp.arange(n) if batch is None else jax.random.randint(jax.random.fold_in(key, t), (batch,), 0, n)
         rows = jax.tree.map(lambda leaf: leaf[drawn], data)
         share = step_size / jnp.maximum(cells.size(rows), 1)
-        bent = jax.vmap(lambda v: objectives.hessian_vector_product(objective, x, rows, v))(vectors)
+        if objective.linear:
+            bent = vectors @ objectives.hessian(objective, x, rows)
+        else:
+            bent = jax.vmap(lambda v: objectives.hessian_vector_product(objective, x, rows, v))(vectors)
         pulls = jax.vmap(lambda row: of_row(x, row))(rows)
         vectors = jax.tree.map(lambda a, b, pull: (a - share * b).at[drawn].add(share * pull), vectors, bent, pulls)
         return (optax.tree.add_scale(x, -share, objectives.gradient(objective, x, rows)), vectors), None

@@ -6,11 +6,11 @@ A network with a fair loss is trained on all rows, forgets some of them, and is 
 without noise. Compared at an equal number of steps: certified fine-tuning around the initialisation ("init"), or
 around one that was trained on public rows ("public"); retraining and uncertified fine-tuning from the same places;
 and the release of a certified fair head on the public network's features. Routes: "output" only adds noise to the
-clipped model; "gradient" takes noisy clipped steps, "model" steps of clipped models, "blocks" adds the noise to one layer
-after the other and repairs those still to come in between. Tables: an MLP of one hidden
-layer; Fashion-MNIST: a small LeNet on 14 x 14 pixels, the task of ``fmu_deep_audit``. A minute for a seed and data
-set on a busy core. Rows: one for each data set, seed, method and number of repair steps; ``gradients`` counts the
-rows whose gradients were taken.
+clipped model; "gradient" takes noisy clipped steps, "model" steps of clipped models; "blocks" adds the noise to one
+layer after the other and repairs those still to come in between. Tables: an MLP of one hidden layer; Fashion-MNIST: a
+small LeNet on 14 x 14 pixels, the task of ``fmu_deep_audit``. A minute for a seed and data set on a busy core.
+Rows: one for each data set, seed, method and number of repair steps; ``gradients`` counts the rows whose gradients were
+taken.
 """
 
 import itertools
