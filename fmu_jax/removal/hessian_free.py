@@ -16,8 +16,8 @@ they lead to (``certify``, ``releases.distance_to_retrained``) holds as for any 
 minimiser, not to the end of training without the rows.
 
 Source: Qiao, Zhang, Tang & Wei (2025), "Hessian-free online certified unlearning", ICLR (arXiv 2404.01712). Differs
-from the authors' code: D16 a step's gradient is added after the step's own factor, as the difference of two paths has
-it, not before; gradients are not clipped; rows are told apart within a batch that holds one twice.
+from the authors' code: a step's gradient is added after the step's own factor, as the difference of two paths has it,
+not before; gradients are not clipped.
 """
 
 from functools import partial
