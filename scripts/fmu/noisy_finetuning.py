@@ -123,7 +123,7 @@ def certified(config: Config, objective, train, forget, whole, centers: dict[str
         for route in config.routes:
             for clip in config.clips:
                 steps = {"gradient": config.noisy_steps, "model": 3}.get(route, 1)
-                moves = {} if steps == 1 else {"step_size": 0.05, "batch": 256, "decay": 1.0}
+                moves = {} if route in ("output", "blocks") else {"step_size": 0.05, "batch": 256, "decay": 1.0}
                 relative = {name: factor * clip for name, factor in ROUTES[route].items()}
                 shape = tuning.Schedule(start_clip=clip, noise=1.0, steps=steps, **moves, **relative)
                 for mu in config.mus:
@@ -132,7 +132,8 @@ def certified(config: Config, objective, train, forget, whole, centers: dict[str
                     shared = {"key": own, "center": center}
                     if route == "blocks":
                         names = list(whole["params"])
-                        shared |= {"blocks": names, "start_clip": clip / len(names) ** 0.5, "noise": schedule.noise}
+                        noise = schedule.noise * (1 + 1e-5)  # Their mu is composed in the rows' precision.
+                        shared |= {"blocks": names, "start_clip": clip / len(names) ** 0.5, "noise": noise}
                         shared |= {"repair_steps": config.block_steps, "learning_rate": config.learning_rate}
                         found = tuning.finetune_blocks(objective, whole, train, forget, **shared)
                     else:
