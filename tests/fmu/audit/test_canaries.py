@@ -25,7 +25,7 @@ def train(rows, key):
     del key
     seen = rows.x * rows.weight[:, None]
     gram = seen @ seen.T + 1e-3 * jnp.eye(len(rows.y))
-    return seen.T @ jnp.linalg.solve(gram, rows.weight * (2.0 * rows.y - 1))
+    return seen.T @ jnp.linalg.solve(gram, rows.weight * (2.0 * rows.y.astype(float) - 1))
 
 
 ROWS, HELD = random_rows(30), random_rows(40)
