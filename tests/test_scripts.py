@@ -111,7 +111,7 @@ def test_noisy_finetuning_keeps_its_guarantee_and_repairs(tmp_path):
     table = store.read_rows(tmp_path / "run")
     certified = [row for row in table if str(row["method"]).startswith("noisy_")]
     assert {(row["method"], row["start"]) for row in certified} == {
-        (f"noisy_{route}", start) for route in ("output", "gradient", "model") for start in ("init", "public")
+        (f"noisy_{route}", start) for route in ("output", "gradient", "model", "blocks") for start in ("init", "public")
     }
     assert all(0.99 < row["certified_mu"] <= row["mu"] == 1 for row in certified)
     (head,) = (row for row in table if row["method"] == "head")

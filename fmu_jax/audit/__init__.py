@@ -9,6 +9,7 @@
 | ``shadow`` | ``plant``, ``shadow_models``: planted rows, and pairs of models with and without them |
 | ``networks`` | ``twins``, ``shadow_networks``: the same for any model that a function trains |
 | ``one_run`` | ``one_run``: lower bounds from a single published model and many canaries |
+| ``canaries`` | ``mislabelled``, ``score_canaries``: canaries in one network, and their scores for ``one_run`` |
 | ``relative`` | ``relative_test``: are unlearned models nearer to retrained ones than untouched ones are? |
 | ``likelihood_ratio`` | ``lira``: the per-example likelihood-ratio attack U-LiRA |
 | ``margin_divergence`` | ``klom``: divergence of margins from those of retrained models |
@@ -18,6 +19,7 @@
 | ``loss_threshold``, ``roc`` | ``membership``: the loss-threshold attack; areas under the ROC curve |
 """
 
+from fmu_jax.audit.canaries import Canaries, mislabelled, score_canaries
 from fmu_jax.audit.draws import AUDITED, NO_REMOVAL, PERTURBED, Draws, draw_models
 from fmu_jax.audit.epsilon import EmpiricalEpsilon, empirical_epsilon, largest_bound
 from fmu_jax.audit.gaussian import EmpiricalMu, empirical_mu
@@ -34,6 +36,7 @@ __all__ = [
     "AUDITED",
     "NO_REMOVAL",
     "PERTURBED",
+    "Canaries",
     "Draws",
     "EmpiricalEpsilon",
     "EmpiricalMu",
@@ -54,9 +57,11 @@ __all__ = [
     "largest_bound",
     "lira",
     "membership",
+    "mislabelled",
     "one_run",
     "plant",
     "relative_test",
+    "score_canaries",
     "shadow_models",
     "shadow_networks",
     "twins",

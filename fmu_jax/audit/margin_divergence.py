@@ -1,7 +1,14 @@
 """KLoM: how far the margins of unlearned models are from those of retrained ones, example by example.
 
 Source: Georgiev et al. (2024), "Attribute-to-Delete: machine unlearning via datamodel matching", section 2 and
-appendix E: the Kullback-Leibler divergence of binned margins, with their 20 bins, clipping and floor.
+appendix E: the Kullback-Leibler divergence of binned margins, with their 20 bins, clipping and floor. Margins are the
+log-odds of the label: its logit less the log of the sum of the other classes' exponentials.
+
+The benchmark of the protocol (RoyRin/data-unlearning-bench, ``unlearning_bench/eval.py``) computes the same but for a
+slip: ``numpy.digitize`` puts the largest of all margins beyond the last bin, so that it counts nowhere.
+``closed=False`` does as that code does. Its ``run.py`` passes retrained margins first, which gives the divergence
+``KL(retrained | unlearned)``: to compare with its stored results, swap the arguments. ``datasets.load_margins`` reads
+the margins that it stores.
 """
 
 from functools import partial
@@ -19,7 +26,7 @@ CLIP = 100.0
 FLOOR = 1e-5
 
 
-def klom(unlearned: Any, oracle: Any, *, bins: int = 20) -> Float[Array, " rows"]:
+def klom(unlearned: Any, oracle: Any, *, bins: int = 20, closed: bool = True) -> Float[Array, " rows"]:
     """Divergence ``KL(unlearned | retrained)`` of the binned margins of each example.
 
     Bins divide the joint range of both samples evenly. Two samples of one distribution do not give 0 but about
@@ -29,6 +36,7 @@ def klom(unlearned: Any, oracle: Any, *, bins: int = 20) -> Float[Array, " rows"
       unlearned: margins ``(models, rows)`` of unlearned models, on examples that they were trained on and unlearned.
       oracle: margins ``(oracles, rows)`` of retrained models.
       bins: number of bins, at least 2.
+      closed: whether the last bin holds its right end; False leaves out the largest margin, as the benchmark's code.
 
     Returns:
       ``(rows,)``, >= 0; summarise by mean and quantiles.
@@ -49,19 +57,25 @@ def klom(unlearned: Any, oracle: Any, *, bins: int = 20) -> Float[Array, " rows"
         raise ValueError(f"KLoM compares distributions over models and needs at least 2, got {shapes[0]}, {shapes[1]}")
     if bins < 2:
         raise ValueError(f"`bins` must be at least 2, got {bins}")
-    return _divergence(unlearned, oracle, bins)
+    return _divergence(unlearned, oracle, bins, closed)
 
 
-@partial(jax.jit, static_argnames="bins")
-@partial(jax.vmap, in_axes=(1, 1, None))
-def _divergence(p, q, bins):
+@partial(jax.jit, static_argnames=("bins", "closed"))
+def _divergence(p, q, bins, closed):
+    return jax.vmap(partial(_of_row, bins=bins, closed=closed), in_axes=1)(p, q)
+
+
+def _of_row(p, q, bins, closed):
     p, q = jnp.clip(p, -CLIP, CLIP), jnp.clip(q, -CLIP, CLIP)
     low, high = jnp.minimum(p.min(), q.min()), jnp.maximum(p.max(), q.max())
     edges = jnp.linspace(low, jnp.where(high > low, high, low + 1), bins + 1)
 
     def shares(values):
         counts = jnp.histogram(values, edges)[0]
-        return counts.astype(values.dtype) / values.shape[0]
+        if not closed:
+            counts = counts.at[-1].add(-jnp.sum(values == edges[-1]).astype(counts.dtype))
+        counts = counts.astype(values.dtype)
+        return counts / jnp.maximum(counts.sum(), 1)
 
     p, q = shares(p), shares(q)
     q = jnp.where(p > 0, jnp.maximum(q, FLOOR), q)

@@ -10,9 +10,10 @@ whatever is done to the other blocks on remaining rows, block ``i`` enters its c
 adaptively (Dong, Roth & Su 2022, Theorem 3.2). The last block ends it: all of the model is then noisy, and what follows
 is free. A block must not move again before that: its gradient would carry the secret of those not yet noised.
 
-Equal to one noise for all at ``sum C_i^2 = C_0^2``. The idea of orthogonal subspaces is of Dolgova & Stich (2026,
-arXiv 2601.05134); the proof is this one, of full clips between blocks, so that repairs of blocks still to come are
-free.
+Equal to one noise for all at ``sum C_i^2 = C_0^2``, so that it hides no more for the same noise: what it can gain is
+accuracy, by the repairs in between. The idea of orthogonal subspaces is of Dolgova & Stich (2026, arXiv 2601.05134),
+whose code gives each of ``k`` blocks a ``k``-th of the Renyi divergence, the same sum; they take noisy clipped steps
+within a block. The proof is this one, of full clips between blocks, so that repairs of blocks still to come are free.
 """
 
 from collections.abc import Sequence

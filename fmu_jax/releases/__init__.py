@@ -33,6 +33,7 @@ grid points are right up to the rounding of the dtype.
 
 from fmu_jax.releases.accounting import budget, compose, scale_for, trade_off
 from fmu_jax.releases.publishing import Release, distance_to_retrained, noise_shape, release, release_many
+from fmu_jax.releases.rows import row_distances
 
 __all__ = [
     "Release",
@@ -42,6 +43,7 @@ __all__ = [
     "noise_shape",
     "release",
     "release_many",
+    "row_distances",
     "scale_for",
     "trade_off",
 ]

@@ -15,9 +15,11 @@ from fmu_jax.fitting import NotConvergedError, check_params, fit
 from fmu_jax.objective import Objective, Params, Scalar, predict_labels
 from fmu_jax.removal.descent import descent
 from fmu_jax.removal.first_order import finetune, gradient_ascent, scrub
+from fmu_jax.removal.hessian_free import hessian_free
 from fmu_jax.removal.newton import fair_newton, influence, newton
 from fmu_jax.removal.projective import projective
 from fmu_jax.removal.sharded import check_shards, predict_shards, sharded
+from fmu_jax.removal.trust_region import trust_region
 from fmu_jax.removal.update import Update
 from fmu_jax.showing import one_line
 from fmu_jax.subsets import restrict, select
@@ -120,11 +122,14 @@ METHODS: dict[str, Method] = {
         predict=lambda objective, params, x: predict_shards(params, x),
     ),
 }
-#: Baselines of deep unlearning that nothing certifies; ``remove`` takes them too, experiments name them themselves.
+#: ``remove`` takes them too, experiments name them themselves: baselines of deep unlearning that nothing certifies, and
+#: theory rows of the linear model that run on any (``certify`` applies to the linear model whatever the method was).
 BASELINES: dict[str, Method] = {
     "finetune": Method(finetune, fair=True),
     "gradient_ascent": Method(gradient_ascent, fair=True),
     "scrub": Method(scrub, fair=True),
+    "trust_region": Method(trust_region, fair=True),
+    "hessian_free": Method(hessian_free, fair=False, needs={"vectors": "what recollect kept from training"}),
 }
 
 

@@ -178,6 +178,12 @@ def _step(objective, params, rows, grad, *, solver, damping, gauss_newton, toler
     return Update(optax.tree.sub(params, unravel(step)), params, converged, residual, one, damping)
 
 
+def newton_direction(objective: Objective, params: Params, *, rows: Data, grad: Params, **options) -> Params:
+    """``-(H + n damping I)^{-1} grad`` at ``params``; options as for ``influence``, less its last two."""
+    update = _step(objective, params, rows, grad, tolerance=None, max_steps=1000, **options)
+    return optax.tree.sub(update.params, params)
+
+
 def chosen_damping(objective: Objective, product, grad, n) -> Float[Array, ""]:
     """What ``damping=None`` stands for: nothing for the linear model, else what ``damping_for`` asks for.
 

@@ -5,7 +5,9 @@
 What a Newton step or a baseline leaves is certified by nothing, so that attacks are all the evidence there is; noisy
 fine-tuning (mu = 0.5 around a fixed initialisation, by noise alone) has a certificate, which no attack may beat: an
 AUC of ``Phi(mu / sqrt 2)`` for each row. It is measured as published, and repaired by the steps of ``finetune``;
-``fake`` claims the same with a thousandth of the noise around a model that it does not clip, and must be caught.
+``noisy_blocks`` has its noise in one layer after the other; ``fake`` claims the same with a thousandth of the noise
+around a model that it does not clip, and must be caught. Each is audited once more from a single network that learnt
+and deleted half of some mislabelled canaries (``one_run``).
 Adult: income from all columns, protected attribute as configured. Fashion-MNIST (the bundled subset, averaged to 14 x
 14): one task of two labels, garments for the upper body (T-shirt, pullover, coat, shirt, dress) or not; its group is
 made up, whether an image is brighter than the median, so that there is a fairness penalty to keep. Networks have one
@@ -43,7 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 Method = Literal[
     "fair_newton", "gauss_newton", "last_layer", "influence", "descent", "finetune", "gradient_ascent", "scrub",
-    "noisy", "noisy_repaired", "fake",
+    "noisy", "noisy_repaired", "noisy_blocks", "fake",
 ]  # fmt: skip
 SHOWN = {
     "lira_auc": ("U-LiRA", "area under the curve", 0.5),
@@ -58,7 +60,7 @@ class Config(problems.ProblemConfig):
     """Audit removal from networks."""
 
     PRESETS: ClassVar = {
-        "quick": {"datasets": ("adult",), "pairs": 8, "rows": 600, "train_steps": 100},
+        "quick": {"datasets": ("adult",), "pairs": 8, "rows": 600, "train_steps": 100, "canaries": 40},
         "paper": {"pairs": 512, "rows": 8000, "repeats": 3},
     }
 
@@ -74,6 +76,8 @@ class Config(problems.ProblemConfig):
     """Number of rows; each pair of networks is trained on a half of them."""
     planted: cli.Count = 10
     """Number of planted rows that each network is trained on and unlearns."""
+    canaries: cli.Count = 200
+    """Number of mislabelled rows of the audit of one network, each of which it was trained on with probability 1/2."""
     width: cli.Count = 16
     """Number of hidden units."""
     train_steps: cli.Count = 200
@@ -100,13 +104,18 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
         name: partial(noisy_network, objective, center, schedule=schedule, steps=steps)
         for name, schedule, steps in (("noisy", honest, 0), ("noisy_repaired", honest, 50), ("fake", fake, 0))
     }
+    noisy["noisy_blocks"] = partial(noisy_blocks, objective, center, schedule=honest)
     # Sum form: a step of 1 / n is one of the mean objective.
     descent = METHODS["descent"] | {"step_size": 0.5 / (config.rows / 2)}
     every = METHODS | {"descent": descent} | noisy
+    chosen = {name: every[name] for name in config.methods}
     shadow = audit.shadow_networks(
-        objective, train_rows, planted, test, train=train, methods={name: every[name] for name in config.methods},
-        key=for_models, pairs=config.pairs,
-    )  # fmt: skip
+        objective, train_rows, planted, test, train=train, methods=chosen, key=for_models, pairs=config.pairs
+    )
+    canaries = audit.mislabelled(test, config.canaries, key=jax.random.fold_in(for_rows, 1))
+    scored = audit.score_canaries(
+        objective, train_rows, canaries, train=train, methods=chosen, key=jax.random.fold_in(for_models, 1)
+    )
     table = []
     for method, margins in shadow.margins.items():
         row = audit.attack_columns(margins, shadow.member, shadow.oracle)
@@ -115,6 +124,9 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
         if method in noisy:
             bound = float(jax.scipy.stats.norm.cdf(MU / 2**0.5))
             row |= {"certified_auc": bound, "beyond": row["lira_auc"] > bound}
+        if method in scored.scores:  # Retraining never saw a canary.
+            once = audit.one_run(scored.scores[method], scored.inside, delta=1e-5)
+            row |= {f"one_run_{name}": value for name, value in once._asdict().items()}
         row |= {"converged": shadow.converged[method].astype(jnp.float32).mean()}
         table.append({"method": method} | {name: float(value) for name, value in row.items()})
     return table
@@ -128,6 +140,15 @@ def noisy_network(objective, center, params, rows: Any, forget, key, *, schedule
     if steps == 0:
         return found.params
     return fmu_jax.remove(objective, found.params, rows, forget, method="finetune", steps=steps).params
+
+
+def noisy_blocks(objective, center, params, rows: Any, forget, key, *, schedule) -> Any:
+    """The same noise in one layer after the other, the rest repaired in between."""
+    names = list(center["params"])
+    return fmu_jax.noisy_finetuning.finetune_blocks(
+        objective, params, rows, forget, blocks=names, start_clip=schedule.start_clip / len(names) ** 0.5,
+        noise=schedule.noise, key=key, center=center,
+    ).params  # fmt: skip
 
 
 def load(config: Any, dataset: str, seed: int) -> tuple[Any, Any]:

@@ -6,10 +6,11 @@ A network with a fair loss is trained on all rows, forgets some of them, and is 
 without noise. Compared at an equal number of steps: certified fine-tuning around the initialisation ("init"), or
 around one that was trained on public rows ("public"); retraining and uncertified fine-tuning from the same places;
 and the release of a certified fair head on the public network's features. Routes: "output" only adds noise to the
-clipped model; "gradient" takes noisy clipped steps, "model" steps of clipped models. Tables: an MLP of one hidden
-layer; Fashion-MNIST: a small LeNet on 14 x 14 pixels, the task of ``fmu_deep_audit``. A minute for a seed and data
-set on a busy core. Rows: one for each data set, seed, method and number of repair steps; ``gradients`` counts the
-rows whose gradients were taken.
+clipped model; "gradient" takes noisy clipped steps, "model" steps of clipped models; "blocks" adds the noise to one
+layer after the other and repairs those still to come in between. Tables: an MLP of one hidden layer; Fashion-MNIST: a
+small LeNet on 14 x 14 pixels, the task of ``fmu_deep_audit``. A minute for a seed and data set on a busy core.
+Rows: one for each data set, seed, method and number of repair steps; ``gradients`` counts the rows whose gradients were
+taken.
 """
 
 import itertools
@@ -26,7 +27,9 @@ from scripts.harness.lazy import fmu_jax, jax, jnp
 COLORS = (looks.BLACK, looks.GREY, looks.VERMILION, looks.BLUE, looks.ORANGE, looks.SKY)
 CENTERS = ("init", "public")
 #: What a schedule has besides its clip: step size 0.05, gradients and models clipped to multiples of the start's clip.
-ROUTES: dict[str, dict[str, float]] = {"output": {}, "gradient": {"gradient_clip": 0.5}, "model": {"model_clip": 1.0}}
+ROUTES: dict[str, dict[str, float]] = {
+    "output": {}, "gradient": {"gradient_clip": 0.5}, "model": {"model_clip": 1.0}, "blocks": {},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Config(problems.ProblemConfig):
     """Radii that the trained network is clipped to."""
     checkpoints: tuple[cli.Count, ...] = (10, 30, 100)
     """Numbers of repair steps at which models are measured, ascending; before the first step they always are."""
+    routes: tuple[Literal["output", "gradient", "model", "blocks"], ...] = ("output", "gradient", "model", "blocks")
+    """Routes to certified networks."""
+    block_steps: cli.Count = 50
+    """Number of repair steps after each block but the last."""
     noisy_steps: cli.Count = 20
     """Number of noisy steps of the routes that take several."""
     rows: cli.Count = 2000
@@ -111,20 +118,30 @@ def certified(config: Config, objective, train, forget, whole, centers: dict[str
     tuning, made = fmu_jax.noisy_finetuning, []
     size = sum(leaf.size for leaf in jax.tree.leaves(whole))
     for start, center in centers.items():
-        for route, clips in ROUTES.items():
+        for route in config.routes:
             for clip in config.clips:
-                steps = 1 if route == "output" else config.noisy_steps if route == "gradient" else 3
-                moves = {} if route == "output" else {"step_size": 0.05, "batch": 256, "decay": 1.0}
-                relative = {name: factor * clip for name, factor in clips.items()}
+                steps = {"gradient": config.noisy_steps, "model": 3}.get(route, 1)
+                moves = {} if route in ("output", "blocks") else {"step_size": 0.05, "batch": 256, "decay": 1.0}
+                relative = {name: factor * clip for name, factor in ROUTES[route].items()}
                 shape = tuning.Schedule(start_clip=clip, noise=1.0, steps=steps, **moves, **relative)
                 for mu in config.mus:
                     schedule = tuning.noise_for(shape, mu=mu, size=size, dtype=train.x.dtype)
                     own = jax.random.fold_in(key, len(made))
-                    found = tuning.finetune(objective, whole, train, forget, schedule=schedule, key=own, center=center)
+                    shared = {"key": own, "center": center}
+                    if route == "blocks":
+                        names = list(whole["params"])
+                        noise = schedule.noise * (1 + 1e-5)  # Their mu is composed in the rows' precision.
+                        shared |= {"blocks": names, "start_clip": clip / len(names) ** 0.5, "noise": noise}
+                        shared |= {"repair_steps": config.block_steps, "learning_rate": config.learning_rate}
+                        found = tuning.finetune_blocks(objective, whole, train, forget, **shared)
+                    else:
+                        found = tuning.finetune(objective, whole, train, forget, schedule=schedule, **shared)
                     about = {"method": f"noisy_{route}", "start": start, "clip": clip, "mu": mu}
                     about |= {"certified_mu": float(found.mu), "epsilon": float(found.epsilon)}
                     about |= {"noise": schedule.noise, "parameters": size}
-                    made.append((about | {"gradients": 256 * steps if moves else 0}, found.params))
+                    between = (len(whole["params"]) - 1) * config.block_steps * (len(train.y) - len(forget))
+                    cost = between if route == "blocks" else 256 * steps if moves else 0
+                    made.append((about | {"gradients": cost}, found.params))
     return made
 
 

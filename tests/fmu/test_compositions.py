@@ -27,6 +27,7 @@ from fmu_jax import (
     heads,
     intervals,
     metrics,
+    noisy_finetuning,
     output_perturbation,
     privacy,
     releases,
@@ -59,6 +60,7 @@ MATRIX = jnp.diag(jnp.arange(1.0, 6.0)) + 0.1
 DRAWN = jax.random.normal(jax.random.key(3), (64, 3))
 SHARD = removals.make_shards(N, 2, key=KEY)
 MARGINS = jax.random.normal(jax.random.key(2), (8, 3))
+SCHEDULE = noisy_finetuning.Schedule(start_clip=0.5, noise=0.8, steps=2, step_size=0.1, gradient_clip=1.0, batch=4)
 MODEL = nn.Sequential([nn.Dense(2, param_dtype=float), nn.tanh, nn.Dense(1, param_dtype=float)])
 WEIGHTS = MODEL.init(KEY, DATA.x)
 
@@ -140,6 +142,11 @@ def network_fitted(data, l2, params):
 def network_removed(data, params, damping, l2, x, **more):
     objective = linear(l2, predict=network)
     return fmu_jax.remove(objective, params, moved(data, x), FORGET, damping=damping, throw=False, **more)
+
+
+def network_descended(data, method, params, l2, x, learning_rate):
+    objective, options = linear(l2, predict=network), {"steps": 2, "learning_rate": learning_rate}
+    return fmu_jax.remove(objective, params, moved(data, x), FORGET, method=method, **options).params
 
 
 class Row(NamedTuple):
@@ -418,6 +425,52 @@ TABLE = [
         lambda data, params: removals.predict_shards(params, data.x),
         {"params": HEAD["params"]},
     ),
+    *[
+        Row(
+            f"remove.{name}",
+            lambda data, name=name, **at: network_descended(data, name, **at),
+            {"params": WEIGHTS, "l2": 0.1, "x": DATA.x, "learning_rate": 0.01},
+            traced_only=True,
+        )
+        for name in ("finetune", "gradient_ascent", "scrub")
+    ],
+    Row(
+        "removal.recollect",
+        lambda data, init, l2, x, step_size: removals.recollect(
+            linear(l2), init, moved(data, x), steps=2, step_size=step_size, batch=4, key=KEY
+        ),
+        {"init": PARAMS, "l2": 0.1, "x": DATA.x, "step_size": 0.2},
+        slow=True,
+    ),
+    # Rounded to a grid, as releases are.
+    Row(
+        "noisy_finetuning.finetune",
+        lambda data, params, l2, x: (
+            noisy_finetuning.finetune(
+                linear(l2, predict=network), params, moved(data, x), FORGET, schedule=SCHEDULE, key=KEY
+            ).params
+        ),
+        {"params": WEIGHTS, "l2": 0.1, "x": DATA.x},
+        traced_only=True,
+    ),
+    Row(
+        "noisy_finetuning.finetune_blocks",
+        lambda data, params, l2, x: (
+            noisy_finetuning.finetune_blocks(
+                linear(l2, predict=network),
+                params,
+                moved(data, x),
+                FORGET,
+                blocks=["layers_0", "layers_2"],
+                start_clip=0.5,
+                noise=0.8,
+                repair_steps=2,
+                key=KEY,
+            ).params
+        ),
+        {"params": WEIGHTS, "l2": 0.1, "x": DATA.x},
+        traced_only=True,
+    ),
     Row("spectrum.extreme_eigenvalues", eigenvalues, {"matrix": MATRIX}),
     Row(
         "spectrum.damping_for",
@@ -519,10 +572,9 @@ HOST |= {f"metrics.{name}" for name in ("columns", "metrics_of_models", "metrics
 HOST |= {f"noisy_finetuning.{name}" for name in ("contraction_delta", "guarantee", "iteration_mu", "noise_for")}
 #: They look at a rate of contraction to answer.
 HOST |= {"noisy_finetuning.langevin", "noisy_finetuning.rewind"}
-#: Jitted and mapped over models, requests and keys in ``tests/fmu/test_noisy_finetuning.py``.
-HOST |= {"noisy_finetuning.finetune"}
+#: Canaries are scored by a program that is compiled as a whole; distances of rows come as NumPy arrays.
+HOST |= {"audit.mislabelled", "audit.score_canaries", "releases.row_distances"}
 #: Of them it is not tested yet what they do under transformations.
-HOST |= {"noisy_finetuning.finetune_blocks"}
 HOST |= {"releases.noise_shape", "releases.release_many", "stream.serve_batches"}
 #: They move arrays between devices, processes and the host, which is no computation.
 HOST |= {f"sharding.{name}" for name in ("place_rows", "place_process_rows", "first_row", "gather", "on_host")}

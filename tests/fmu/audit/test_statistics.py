@@ -114,6 +114,23 @@ def test_klom_equals_scipy_entropy():
         assert float(found[i]) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("shift", [0.5, 0.0, 300.0])
+def test_klom_is_that_of_the_benchmark(shift):
+    """Its protocol by ``numpy.digitize``, which leaves the largest margin out; clipped, and constant, too."""
+    rng = np.random.default_rng(1)
+    p, q = rng.normal(shift, 1.0, (50, 3)), rng.normal(0.0, 1.3, (40, 3))
+    p[:, 2] = q[:, 2] = 2.0
+    found = audit.klom(jnp.asarray(p), jnp.asarray(q), closed=False)
+    for i in range(3):
+        a, b = np.clip(p[:, i], -100, 100), np.clip(q[:, i], -100, 100)
+        low, high = min(a.min(), b.min()), max(a.max(), b.max())
+        edges = np.linspace(low, high if high > low else low + 1, 21)
+        a, b = ([np.sum(np.digitize(v, edges) == k) for k in range(1, 21)] for v in (a, b))
+        a, b = np.array(a) / max(np.sum(a), 1), np.array(b) / np.sum(b)
+        expected = scipy.stats.entropy(a, np.where(a > 0, np.maximum(b, 1e-5), b)) if a.any() else 0.0
+        assert float(found[i]) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
 def test_lira_equals_a_slow_attack():
     rng = np.random.default_rng(0)
     seen, unseen = rng.normal(0.8, 1.0, (60, 3)), rng.normal(0.0, 1.4, (60, 3))
