@@ -151,23 +151,23 @@ def check_data(data: Data, *, what: str = "the data") -> None:
         neither 0 nor 1, or a group code out of range; a group is empty or only one label is left among rows of weight
         one.
     """
-    check_values(data, what=what)
-    _check_cells_of(data, what)
+    check_shapes(data)
+    _check_rows(data, what)
 
 
 @when_concrete
-def _check_cells_of(data, what):
-    check_cells(np.asarray(cell_counts(data)), what=what)
+def _check_rows(data, what):
+    check_cells(_check_entries(data, what).counts, what=what)
 
 
 def check_values(data: Data, *, what: str = "the data") -> None:
     """As ``check_data``, for rows that need not be of every group and label."""
     check_shapes(data)
-    _check_entries(data, what)
+    when_concrete(_check_entries)(data, what)
 
 
-@when_concrete
-def _check_entries(data, what):
+def _check_entries(data: Data, what: str) -> DataSummary:
+    """The summary of rows whose entries can be used; ValueError where one cannot."""
     summary = jax.device_get(summarise(data))
     codes = "neither 0 nor 1" if data.groups == 2 else f"not between 0 and {data.groups - 1}"
     bad_features = 0 if summary.finite else int(jnp.sum(~jnp.isfinite(data.x), dtype=jnp.int32))
@@ -179,6 +179,7 @@ def _check_entries(data, what):
     ):
         if count:
             raise ValueError(f"{count} {name} in {what}; {fix}")
+    return summary
 
 
 def check_shapes(data: Data) -> None:

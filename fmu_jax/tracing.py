@@ -33,10 +33,17 @@ def at_once(function: Callable[..., Any], *args, **kwargs):
 
 def as_arrays(tree: Any) -> Any:
     """The tree with NumPy arrays and numbers as JAX arrays; what is concrete stays concrete."""
-    return jax.tree.map(lambda leaf: at_once(jnp.asarray, leaf), tree)
+    return jax.tree.map(lambda leaf: at_once(_as_array, leaf), tree)
 
 
-def when_concrete(check: Callable[..., None]) -> Callable[..., None]:
+def _as_array(leaf):
+    if isinstance(leaf, np.ndarray) and leaf.dtype == jnp.result_type(leaf):
+        # JAX compiles a program for each shape that it is not told the dtype of. Told, it may keep the caller's memory.
+        return jnp.asarray(leaf.copy(), leaf.dtype)
+    return jnp.asarray(leaf)
+
+
+def when_concrete(check: Callable[..., Any]) -> Callable[..., None]:
     """Makes a check do nothing if an argument is traced, and else run at once.
 
     >>> @when_concrete

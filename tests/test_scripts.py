@@ -1,5 +1,7 @@
 """Each experiment on fair unlearning at its smallest, and what its rows must show; `test_registry` has the rest."""
 
+import functools
+
 import jax
 import pytest
 
@@ -8,25 +10,10 @@ from scripts.harness import store
 
 NETWORKS = ("fmu_embeddings", "fmu_deep_audit", "fmu_noisy_finetuning")
 COMPAS = ("--datasets", "compas", "--repeats", "1")
+#: Of experiments whose rows are checked here; `.ci/run` runs all others in `scripts.reproduce --preset quick`.
 SMALL = {
     "fmu_removal": [*COMPAS, "--fractions", "0.05", "--subsets", "random", "minority"],
-    "fmu_certificates": [
-        *COMPAS,
-        "--fractions",
-        "0.05",
-        "--shown-fraction",
-        "0.05",
-        "--sigmas",
-        "1",
-        "--deltas",
-        "1e-5",
-    ],
-    "fmu_tradeoff": [*COMPAS, "--weights", "0", "1", "--penalties", "equalized_odds"],
-    "fmu_interventions": COMPAS,
-    "fmu_stream": [*COMPAS, "--share", "0.2", "--checkpoints", "10"],
     "fmu_groups": [*COMPAS, "--fractions", "0.05", "--penalties", "equalized_odds"],
-    "fmu_audit": [*COMPAS, "--models", "200", "--pairs", "8"],
-    "fmu_embeddings": [*COMPAS, "--counts", "1", "50", "--features", "raw", "frozen"],
 }
 
 
@@ -36,15 +23,27 @@ def call(name, *words):
         return registry.experiment(name).run(list(words))
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The folder of an experiment's small run, made once."""
+
+    @functools.cache
+    def folder(name):
+        out = tmp_path_factory.mktemp(name) / "run"
+        assert call(name, *SMALL[name], "--out", str(out)) == 0
+        return out
+
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
-def test_a_small_run(name, tmp_path):
-    assert call(name, *SMALL[name], "--out", str(tmp_path / "run")) == 0
-    table = store.read_rows(tmp_path / "run")
+def test_a_small_run(name, small):
+    table = store.read_rows(small(name))
     assert {row["dataset"] for row in table} == {"compas"}
     assert all(row["env.x64"] for row in table)
-    assert list((tmp_path / "run").glob("*.png"))
-    {"fmu_removal": check_removal, "fmu_groups": check_groups}.get(name, lambda table: None)(table)
+    assert list(small(name).glob("*.png"))
+    {"fmu_removal": check_removal, "fmu_groups": check_groups}[name](table)
 
 
 def check_removal(table):
@@ -61,11 +60,10 @@ def check_removal(table):
 
 
 @pytest.mark.slow
-def test_rows_on_a_mesh_give_the_same_answers(tmp_path):
-    words = ["--datasets", "compas", "--repeats", "1", "--penalties", "equalized_odds", "--fractions", "0.05"]
-    for layout, folder in (("", "one"), ("data=4,sweep=2", "eight")):
-        assert call("fmu_removal", *words, "--mesh", layout, "--out", str(tmp_path / folder)) == 0
-    alone, spread = (store.read_rows(tmp_path / name) for name in ("one", "eight"))
+def test_rows_on_a_mesh_give_the_same_answers(small, tmp_path):
+    words = [*SMALL["fmu_removal"], "--mesh", "data=4,sweep=2", "--out", str(tmp_path / "eight")]
+    assert call("fmu_removal", *words) == 0
+    alone, spread = store.read_rows(small("fmu_removal")), store.read_rows(tmp_path / "eight")
     for row, other in zip(alone, spread, strict=True):
         assert row.keys() == other.keys()
         assert row["unit"] == other["unit"]
