@@ -5,8 +5,8 @@
 
 Needs the extra ``aot``. For each kernel (`kernels_fmu`, `kernels_pags`) and target (`targets`) one row, written when it
 ends: whether it compiles, or the compiler's reason; memory of one chip for arguments, temporaries and outputs, beside
-what the chip has; collectives and the bytes that they hand over; arithmetic and traffic as XLA counts them, where it does
-(not for GPUs), and the products and convolutions of the program itself; what the target may lack; the array that tiles
+what the chip has; collectives and the bytes that they hand over; arithmetic and traffic as XLA counts them, where it
+does, not for GPUs, and products and convolutions of the program itself; what the target may lack; the array that tiles
 widen most. Not known from this: what the numbers come out as there, and how long it takes.
 """
 
@@ -55,7 +55,7 @@ def plan(config: Config) -> list[str]:
 def main(config: Config) -> None:
     """Compiles what is missing, the targets in their order, and writes each row as it ends.
 
-    A row says that it did not end until it has: where a compiler takes the process with it, the next run goes on after it.
+    A row says that it did not end until it has: where a compiler takes the process with it, the next run goes on.
     """
     plan(config)
     path = config.out / "compiled.jsonl"

@@ -1,4 +1,4 @@
-"""What stands in a compiled program: collectives, types, calls out of it, layouts; and the arithmetic of a traced one."""
+"""What stands in a compiled program: collectives, types, calls, layouts; and the arithmetic of a traced one."""
 
 import collections
 import math
@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 WIDTH = {"pred": 1, "s4": 1, "u4": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2}
 WIDTH |= {"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16}
 _KINDS = "all-reduce|all-gather|collective-permute|all-to-all|reduce-scatter|ragged-all-to-all|collective-broadcast"
 _COLLECTIVE = re.compile(rf"= (.*?) ({_KINDS})(-start)?\(")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](?:\{([\d,]*)(?::T\((\d+)(?:,(\d+))?\))?)?")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
+)
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 #: Of the three primitives of `pags_jax.convolution`: where images, kernel and outputs are among operands and result.
 _CONVOLUTIONS = {"convolve": (0, 1, 2), "convolve_by_image": (2, 1, 0), "convolve_by_kernel": (0, 2, 1)}
@@ -55,9 +55,9 @@ def repetitions(text: str) -> tuple[dict[str, int], dict[str, list[str]]]:
 
 
 def collectives(text: str) -> tuple[int, float]:
-    """How many collectives a call of a program makes on each device, and the bytes that they hand over.
+    r"""How many collectives a call of a program makes on each device, and the bytes that they hand over.
 
-    >>> collectives("ENTRY %m (p: f32[8]) -> f32[8] {\\n  %a = f32[8]{0} all-reduce(%p), to_apply=%add\\n}")
+    >>> collectives("ENTRY %m (p: f32[8]) -> f32[8] {\n  %a = f32[8]{0} all-reduce(%p), to_apply=%add\n}")
     (1, 32.0)
     """
     times, found = repetitions(text)

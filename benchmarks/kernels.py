@@ -25,9 +25,7 @@ class Place(NamedTuple):
         """Arrays that lie on every device, of the shapes of ``tree``; a tuple of whole numbers is one of float32."""
         if isinstance(tree, tuple) and all(isinstance(size, int) for size in tree):
             tree = jax.ShapeDtypeStruct(tree, jnp.float32)
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._on(jax.P())), tree
-        )
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._on(jax.P())), tree)
 
     def key(self) -> Any:
         """A PRNG key."""

@@ -132,6 +132,11 @@ def _delete(state, data, rows):
     return stream.delete(state, jax.tree.map(lambda leaf: leaf[rows], data))
 
 
+def _refresh(state, data, rows):
+    del rows
+    return stream.refresh(state, data)
+
+
 def _serve_releases(state, data, rows):
     return stream.serve_releases(state, data, rows, key=jax.random.key(0), scale=1.0, admitted=1.0)
 
@@ -173,9 +178,7 @@ def _of_network(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _finetune(objective, params, data, forget):
-    plan = noisy_finetuning.Schedule(
-        start_clip=1.0, noise=1.0, steps=100, step_size=0.1, gradient_clip=1.0, batch=1024
-    )
+    plan = noisy_finetuning.Schedule(start_clip=1.0, noise=1.0, steps=100, step_size=0.1, gradient_clip=1.0, batch=1024)
     return noisy_finetuning.finetune(objective, params, data, forget, schedule=plan, key=jax.random.key(0))
 
 
@@ -199,9 +202,7 @@ def _of_samples(function: Callable[..., Any], *shapes: tuple[int, ...]) -> Calla
 
 def _draw_models(params, data, forget, noise):
     del params, noise
-    return audit.draw_models(
-        OBJECTIVE, data, forget, key=jax.random.key(0), sigma=1.0, models=1024, batch_size=64
-    )
+    return audit.draw_models(OBJECTIVE, data, forget, key=jax.random.key(0), sigma=1.0, models=1024, batch_size=64)
 
 
 _MODELS = (1024, 16)
@@ -222,7 +223,7 @@ KERNELS = [
     Kernel("calibrate_noise", "960,000 x 64", _of_table(_calibrate, n=960_000)),
     Kernel("stream start", SIZE, _of_table(_start), 2 * _GRAM + 3 * _PASS),
     Kernel("stream delete", f"{SIZE}, 1,000 rows", _of_stream(_delete)),
-    Kernel("stream refresh", SIZE, _of_stream(lambda state, data, rows: stream.refresh(state, data)), 3 * _GRAM + 9 * _PASS),
+    Kernel("stream refresh", SIZE, _of_stream(_refresh), 3 * _GRAM + 9 * _PASS),
     Kernel("stream serve", f"{SIZE}, 1,000 requests", _of_stream(stream.serve)),
     Kernel("stream serve_releases", f"{SIZE}, 1,000 requests", _of_stream(_serve_releases)),
     Kernel("moments", SIZE, _of_table(lambda p, data, f, b: moments(OBJECTIVE, p, data)), 2 * _GRAM + 2 * _PASS),

@@ -139,9 +139,7 @@ def _nearest(place: Place) -> Any:
 
 def _denoiser_basis(denoise: Any, x: Any, y: Any) -> Any:
     del y
-    return manifold.denoiser_basis(
-        denoise(), x, sigma_pm1=0.1, rank=RANK, key=_key(), iterations=4, chunk_size=64
-    )
+    return manifold.denoiser_basis(denoise(), x, sigma_pm1=0.1, rank=RANK, key=_key(), iterations=4, chunk_size=64)
 
 
 def _bayes_gradient(denoise: Any, x: Any, y: Any) -> Any:

@@ -58,7 +58,7 @@ def split(a: Any) -> list[Any]:
 
 
 def emulated(function: Callable[..., Any], precision: str) -> Callable[..., Any]:
-    """The function with every float32 product taken in the passes of a precision, or of what each asks for (``asked``)."""
+    """The function with each float32 product taken in the passes of a precision, or in what it asks for (``asked``)."""
 
     def run(*args):
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
@@ -159,9 +159,7 @@ def certificates(config: Config) -> list[dict[str, Any]]:
     for precision in ("exact", "highest", "high", "default", "asked"):
         params, weight, certificate = jax.jit(emulated(pipeline, precision))(data, noise)
         remaining = exact._replace(weight=weight.astype(jnp.float64), x=data.x.astype(jnp.float64))
-        grad = fmu_jax.objective.gradient(
-            objective, params.astype(jnp.float64), remaining, noise.astype(jnp.float64)
-        )
+        grad = fmu_jax.objective.gradient(objective, params.astype(jnp.float64), remaining, noise.astype(jnp.float64))
         true = float(jnp.linalg.norm(grad))
         certified = float(certificate.residual_norm)
         found.append(

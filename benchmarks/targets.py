@@ -80,4 +80,5 @@ def mesh(name: str) -> jax.sharding.Mesh:
         options = {"topology_name": "h200", "target_config": H200, "topology": target.topology}
     found = topologies.get_topology_desc(platform=target.platform, **options)
     axes = (jax.sharding.AxisType.Auto,)
-    return jax.sharding.Mesh(topologies.make_mesh(found, (target.chips,), ("data",)).devices, ("data",), axis_types=axes)
+    devices = topologies.make_mesh(found, (target.chips,), ("data",)).devices
+    return jax.sharding.Mesh(devices, ("data",), axis_types=axes)

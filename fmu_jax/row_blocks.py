@@ -1,9 +1,9 @@
-"""Sums and maxima over rows, in blocks where the rows are many: what is computed of all of them at once fits beside them.
+"""Sums and maxima over rows, in blocks where the rows are many, so that no copy of them is made.
 
-A product such as ``x * q[:, None]`` is as large as the rows; compilers make one copy for each, or more. So a function of
+A product such as ``x * q[:, None]`` is as large as the rows, and compilers may make one copy for each. So a function of
 rows is called with one block after another, and only what it returns of a block is kept. A block has some rows of every
-piece (``rounding.pieces``): rows which lie on several devices are worked on where they lie. Few rows are one block, so
-that nothing changes for them. Derivatives of both modes compute each block anew, and keep no copy either.
+piece (``pieces``): rows which lie on several devices are worked on where they lie. Few rows are one block, so that
+nothing changes for them. Derivatives of both modes compute each block anew, and keep no copy either.
 """
 
 from collections.abc import Callable
@@ -120,4 +120,3 @@ def gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d 
     """``X' diag(weight) X`` by matrix products; ``rounding.block_gram`` is the one whose error is bounded."""
     found = each_block(lambda x, w: (x * w[:, None]).T @ x, (x, weight), block_rows(*x.shape))
     return sum((each.sum(axis=0) for each in found[1:]), found[0].sum(axis=0))
-

@@ -46,9 +46,7 @@ def test_derivatives_of_both_modes_are_those_of_all_rows(n, in_blocks):
         return lambda x, w: jnp.vdot(c, gram(x, w))
 
     plain = value(lambda x, w: (x * w[:, None]).T @ x)
-    for ours, theirs in zip(
-        jax.grad(value(row_blocks.gram), (0, 1))(x, w), jax.grad(plain, (0, 1))(x, w), strict=True
-    ):
+    for ours, theirs in zip(jax.grad(value(row_blocks.gram), (0, 1))(x, w), jax.grad(plain, (0, 1))(x, w), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
     tangent = jax.jvp(value(row_blocks.gram), (x, w), (x, w))[1]
     np.testing.assert_allclose(tangent, jax.jvp(plain, (x, w), (x, w))[1], rtol=1e-10)
@@ -69,7 +67,7 @@ def test_certificates_are_those_of_all_rows_and_of_the_oracle(monkeypatch, penal
     whole = everything(1200, penalty)
     jax.clear_caches()
     monkeypatch.setattr(row_blocks, "LEAST", 1)
-    data, objective, noise, removal, certificate, interval = everything(1200, penalty)
+    _, objective, noise, removal, certificate, interval = everything(1200, penalty)
     jax.clear_caches()
     for mine, theirs in zip(jax.tree.leaves((certificate, interval)), jax.tree.leaves(whole[4:]), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-12)
@@ -78,7 +76,8 @@ def test_certificates_are_those_of_all_rows_and_of_the_oracle(monkeypatch, penal
     problem = (kept.x, kept.y, kept.group, kept.weight, objective.l2, objective.fairness, penalty)
     problem = [np.asarray(part) if isinstance(part, jax.Array) else part for part in problem]
     residual = oracles.residual_norm(np.asarray(removal.params), *problem, noise=np.asarray(noise), fast=True)
-    assert residual <= float(certificate.residual_norm) <= residual * (1 + 1e-6) + 2 * float(certificate.rounding_margin)
+    margin = float(certificate.rounding_margin)
+    assert residual <= float(certificate.residual_norm) <= residual * (1 + 1e-6) + 2 * margin
 
 
 @pytest.mark.parametrize("n", [1005, 960 * 65])
