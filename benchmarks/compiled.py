@@ -69,6 +69,30 @@ def main(config: Config) -> None:
             write(path, begun | row)
             said = row.get("error") or f"{row['temporary_gb']:.3g} GB of temporaries"
             print(f"{name} on {target}: {row['compile_s']:.0f} s, {said}"[:200], flush=True)
+    print(table(read(path)))
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """The rows in Markdown, a line for each kernel: GB of a chip for arguments, temporaries; collectives; seconds."""
+    at = {(row["kernel"], row["target"]): row for row in found}
+    known = [target for target in targets.TARGETS if any(target == row["target"] for row in found)]
+    lines = ["| kernel | size | arithmetic | " + " | ".join(known) + " |", "|---" * (3 + len(known)) + "|"]
+    for name, kernel in KERNELS.items():
+        cells = [at.get((name, target)) for target in known]
+        if any(cells):
+            first = next(cell for cell in cells if cell)
+            share = f"{first['of_formula']:.2f}" if "of_formula" in first else ""
+            lines.append(f"| {name} | {kernel.size} | {share} | " + " | ".join(map(_cell, cells)) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    if not row["compiles"]:
+        return "no: " + row["error"][:60].replace("|", " ")
+    told = f"; {row['collectives']} of {row['collective_mb']:.3g} MB" if row["collectives"] else ""
+    return f"{row['argument_gb']:.3g} + {row['temporary_gb']:.3g}{told}; {row['compile_s']:.0f} s"
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -93,7 +93,7 @@ def _equation(eqn: Any, values: list[Any], precision: str) -> list[Any]:
     if name in ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call"):
         closed = next(params[key] for key in ("jaxpr", "call_jaxpr") if key in params)
         return inner(closed)(*values)
-    if name == "remat" or name == "checkpoint":
+    if name in ("remat", "remat2", "checkpoint"):
         return _evaluate(params["jaxpr"], (), values, precision)
     if name == "custom_linear_solve":
         sizes, end = params["const_lengths"], 0

@@ -19,7 +19,7 @@ from fmu_jax import cells, linalg, penalties
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data
 from fmu_jax.objective import Objective
-from fmu_jax.row_blocks import block_rows, each_block, piece_count, pieces
+from fmu_jax.row_blocks import block_of, block_rows, each_block, piece_count, pieces
 
 _BLOCK = 32
 #: Roundings in one row's terms besides the sums: logistic function, products, cell coefficients.
@@ -71,8 +71,7 @@ def row_sum(function: Callable[..., Any], *rows: Any) -> Any:
     Returns:
       The tree of sums ``(k,)``, with the error of ``block_sum``.
     """
-    size = block_rows(rows[0].shape[0], rows[0][0].size)
-    found = each_block(lambda *part: jax.tree.map(block_sum, function(*part)), rows, size)
+    found = each_block(lambda *part: jax.tree.map(block_sum, function(*part)), rows, block_of(rows[0]))
     return jax.tree.map(lambda *parts: _halved(jnp.concatenate(parts)[None], axis=1)[0, 0], *found)
 
 

@@ -6,6 +6,7 @@ piece (``pieces``): rows which lie on several devices are worked on where they l
 nothing changes for them. Derivatives of both modes compute each block anew, and keep no copy either.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,11 @@ def block_rows(n: int, columns: int) -> int:
         return n
     number = piece_count(n)
     return number * max(-(-n // (number * MOST_BLOCKS)), 1)
+
+
+def block_of(x: Shaped[Array, "n ..."]) -> int:
+    """``block_rows`` of an array."""
+    return block_rows(x.shape[0], math.prod(x.shape[1:]))
 
 
 def each_block(function: Callable[..., Any], rows: Any, size: int) -> list[Any]:
@@ -93,14 +99,13 @@ def fold(function: Callable[..., Any], rows: Any, size: int, plus: Callable[[Any
 
 def largest(function: Callable[..., Float[Array, " n"]], *rows: Any) -> Float[Array, ""]:
     """The largest number that ``function`` gives any row."""
-    x = rows[0]
-    found = each_block(lambda *part: jnp.max(function(*part)), rows, block_rows(x.shape[0], x[0].size))
+    found = each_block(lambda *part: jnp.max(function(*part)), rows, block_of(rows[0]))
     return jnp.max(jnp.stack([jnp.max(each) for each in found]))
 
 
 def by_row(function: Callable[..., Any], *rows: Any) -> Any:
     """Numbers of each row, in the order of the rows, of a function that works on rows one by one."""
-    n, size = rows[0].shape[0], block_rows(rows[0].shape[0], rows[0][0].size)
+    n, size = rows[0].shape[0], block_of(rows[0])
     if size >= n:
         return function(*rows)
     number = piece_count(n)
