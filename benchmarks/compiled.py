@@ -148,7 +148,9 @@ def described(compiled: Any, chips: int, arithmetic: float, logical: float) -> d
 
 
 def _bytes_of_chip(leaf: Any) -> float:
-    """Bytes of a chip's part of an argument, without any layout; a PRNG key is two words."""
+    """Bytes of a chip's part of an argument, without any layout. A PRNG key is two words."""
+    if not hasattr(leaf, "sharding"):
+        return 4.0  # A Python number.
     width = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
     return float(math.prod(leaf.sharding.shard_shape(leaf.shape)) * width)
 

@@ -15,6 +15,7 @@ import jax
 from jax.experimental import topologies
 
 jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_enable_compilation_cache", False)  # No program of another machine can be read back here.
 
 #: What XLA must know of an H200 SXM to compile for it: NVIDIA's data sheet, and CUDA's tables of capability 9.0.
 H200 = """

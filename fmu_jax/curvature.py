@@ -164,7 +164,8 @@ def mapped_norm(matrix: Float[Array, "k d"], vectors: Float[Array, "*n d"]) -> F
     """Upper bound of ``|matrix v|`` for each vector, rounding included."""
     slack = roundings(matrix.shape[1] + 2, matrix.dtype)
     # A sum of products, not a matrix product: it is fused, and no copy of |v| is made.
-    return norm_bound(vectors @ matrix.T) + slack * jnp.sum(jnp.abs(vectors) * norm_bound(matrix.T), axis=-1)
+    columns = jnp.expand_dims(norm_bound(matrix.T), tuple(range(vectors.ndim - 1)))
+    return norm_bound(vectors @ matrix.T) + slack * jnp.sum(jnp.abs(vectors) * columns, axis=-1)
 
 
 def spectral_norm_bound(matrix: Float[Array, "k d"]) -> Float[Array, ""]:
