@@ -167,7 +167,7 @@ def tangent_basis(case: Case, side: str, items: int) -> Callable[[], Any]:
     if side == "jax":
         decode = models.decoder(model, jax.tree.map(jnp.asarray, variables))
         codes = jnp.asarray(z)
-        return lambda: manifolds.bases_at(decode, codes)
+        return lambda: manifolds.decoder_bases(decode, codes)
     from benchmarks import torch_measures
 
     params = variables["params"]["decoder"]

@@ -17,9 +17,10 @@ Weights are random, since published ones need a download; sizes are the publishe
 
 ``--check`` writes each classifier by ``torch.save`` and loads it here, in both containers and four types of numbers:
 ``stored_differences`` counts the tensors that differ from PyTorch's, ``logits`` and ``gradients`` are distances over
-PyTorch's norms, image by image. Where rounding moves a ReLU or a maximum across its edge, an image's gradient jumps, in
-either framework: ``jax_from_float64`` and ``torch_from_float64`` say how far; ``float64`` is the distance without it.
-Every side runs in a process of its own.
+PyTorch's norms, image by image. Where rounding moves the input of a ReLU across zero, an image's gradient jumps, in
+either framework: ``jax_from_float64`` and ``torch_from_float64`` say how far, ``flipped`` at how many ``relus``;
+``same_signs`` is the distance in float32 where both take the signs of float64, ``float64`` that in float64. It fails
+where one is above its limit in ``MOST``. Every side runs in a process of its own.
 """
 
 import sys
@@ -65,9 +66,10 @@ COLUMNS = {
     ),
     "check": (
         *("model", "batch_size", "stored_differences", "logits", "gradients", "gradients_largest", "float64"),
-        *("jax_from_float64", "torch_from_float64"),
+        *("jax_from_float64", "torch_from_float64", "relus", "jax_flipped", "torch_flipped", "same_signs"),
     ),
 }
+MOST = {"stored_differences": 0, "logits": 1e-4, "gradients": 1e-4, "float64": 1e-9, "same_signs": 1e-4}
 SIZES = {"resnet50": 224, "edm-imagenet64": 64}
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True)
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), True)
@@ -140,6 +142,9 @@ def main(config: Config) -> None:
     for work, table in tables.items():
         name, command = f"pags_published_{work}", measure.command(MODULE)
         measure.publish(name, table, COLUMNS[work], command=command, out=config.out, case=("model", "batch_size"))
+    for row in tables.get("check", ()):
+        if wrong := {name: row[name] for name, most in MOST.items() if not row[name] <= most}:
+            raise ValueError(f"--check: {row['model']} differs from PyTorch: {wrong}, at most {MOST}")
 
 
 def network(name: Model) -> nn.Module:
@@ -274,9 +279,9 @@ def alignment_side(case: Case) -> dict[str, Any]:
 
 def check_side(case: Case) -> dict[str, Any]:
     """What PyTorch wrote and computes, beside what we read and compute."""
-    from benchmarks import torch_published
+    from benchmarks import torch_check
 
-    return torch_published.check(case.model, *images_of(case)[:2], seed=case.seed, folder=Path(case.file).parent)
+    return torch_check.check(case.model, *images_of(case)[:2], seed=case.seed, folder=Path(case.file).parent)
 
 
 SIDES: dict[str, Callable[[Any], dict[str, Any]]] = {

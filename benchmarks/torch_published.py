@@ -6,20 +6,14 @@ PyTorch.
 """
 
 from collections import OrderedDict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 
-from benchmarks.torch_peer import DEVICE, images, labels
-from pags_jax import gradients, models
-from scripts.harness.compiling import compiler_options
+from benchmarks.torch_peer import DEVICE
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
@@ -194,83 +188,3 @@ def save(model: nn.Module, path: Path, *, dtype: Any = None, zipped: bool = True
     content = {entry: state, "epoch": 7, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}, "amp": None}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     return state
-
-
-def check(name: str, x: np.ndarray, y: np.ndarray, *, seed: int, folder: Path) -> dict[str, Any]:
-    """Writes a network as its publisher does, and compares what ``load_pretrained`` makes of the files.
-
-    Args:
-      name: as for ``create``.
-      x: images, uint8.
-      y: labels.
-      seed: of the weights.
-      folder: for the files.
-
-    Returns:
-      ``stored_differences``, tensors that differ from what was written, over five files; and distances over PyTorch's
-      norms, image by image: the largest of the ``logits``; the median and the largest of the ``gradients``, and what is
-      left of the largest in ``float64``; and how far either is in float32 from PyTorch in float64, at most.
-    """
-    jax.config.update("jax_enable_x64", True)
-    model, different = create(name, seed=seed), 0
-    kinds = [(None, True), (None, False), (torch.float16, True), (torch.bfloat16, False), (torch.float64, True)]
-    for number, (dtype, zipped) in enumerate(kinds):
-        path = folder / f"{number}.pt"
-        written = save(model, path, dtype=dtype, zipped=zipped)
-        read = models.read_pretrained(path).variables
-        expected = sorted(_flat(tensor) for n, tensor in written.items() if _is_used(n))
-        found = sorted(_flat(leaf) for leaf in jax.tree.leaves(read))
-        different += abs(len(found) - len(expected))
-        different += sum(one != other for one, other in zip(found, expected, strict=False))
-    ours = {dtype: _ours(folder / "0.pt", x, y, dtype) for dtype in (np.float32, np.float64)}
-    theirs: dict[Any, Any] = {np.float32: _theirs(model, x, y, np.float32)}
-    theirs[np.float64] = _theirs(model.double(), x, y, np.float64)
-    (logits, gradient), (_, exact) = (
-        [_distances(*pair) for pair in zip(ours[dtype], theirs[dtype], strict=True)] for dtype in ours
-    )
-    truth = theirs[np.float64][1]
-    return {
-        "stored_differences": different,
-        "logits": float(logits.max()),
-        "gradients": float(np.median(gradient)),
-        "gradients_largest": float(gradient.max()),
-        "float64": float(exact.max()),
-        "jax_from_float64": float(_distances(ours[np.float32][1], truth).max()),
-        "torch_from_float64": float(_distances(theirs[np.float32][1], truth).max()),
-    }
-
-
-def _ours(path: Path, x: np.ndarray, y: np.ndarray, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and gradients of the labels' logits, by the image in [0, 1]."""
-    apply_fn, _ = models.load_pretrained(path, dtype=dtype)
-
-    @partial(jax.jit, compiler_options=compiler_options())
-    def both(apply_fn, x, y):
-        return apply_fn(x), gradients.input_gradients(apply_fn, x, y, target="logit")
-
-    logits, gradient = both(apply_fn, jnp.asarray(x.astype(dtype) / dtype(255)), jnp.asarray(y))
-    return np.asarray(logits), np.asarray(gradient)
-
-
-def _theirs(model: nn.Module, x: np.ndarray, y: np.ndarray, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    pictures = images(x.astype(dtype) / dtype(255)).requires_grad_()
-    logits = model(pictures)
-    (gradient,) = torch.autograd.grad(logits.gather(1, labels(y)[:, None]).sum(), pictures)
-    return logits.detach().cpu().numpy(), gradient.permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Of each image, over the norm of ``theirs``."""
-    ours, theirs = (values.reshape(len(values), -1) for values in (ours, theirs))
-    return np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
-
-
-def _is_used(name: str) -> bool:
-    return not name.endswith("num_batches_tracked") and not name.startswith(("module.attacker.", "module.normalizer."))
-
-
-def _flat(tensor: Any) -> tuple[int, bytes]:
-    """Number of elements and their sorted bytes in float32: the same for all orders of axes."""
-    values = tensor.float().cpu().numpy() if isinstance(tensor, torch.Tensor) else np.asarray(tensor)
-    values = values.astype(np.float32).ravel() + np.float32(0)  # Without zeros below zero, which sort anyhow.
-    return values.size, np.sort(values).tobytes()

@@ -19,7 +19,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent; deep baselines |
 | ``forget_sets`` | which rows an experiment forgets: draws, and orders of requests |
 | ``calibration`` | objective noise as small as certifies given removals |
-| ``sharding`` | rows over devices and processes: fill up, place, gather |
+| ``sharding`` | rows over devices and processes: fill up, place, gather; work on meshes side by side |
 | ``stream``, ``moments`` | deletions one by one, certified at a cost independent of the number of rows |
 | ``row_blocks`` | sums over many rows in blocks, so that no copy of them is made |
 | ``certificates``, ``rounding`` | ``certify``: residual bounds, widened by their own rounding error |

@@ -1,4 +1,4 @@
-"""Rows over devices: filled up, placed on a sharding, and joined from the processes that hold them.
+"""Rows over devices: filled up, placed on a sharding, and joined from the processes that hold them; work side by side.
 
 A sharding says over which devices an array's first axis lies, such as
 
@@ -9,8 +9,12 @@ Everything in this package computes where its rows are, as they are: ``fit``, ``
 the metrics take ``place_rows(data, sharding)`` in place of ``data``.
 """
 
+import concurrent.futures
 import json
 import math
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -22,6 +26,7 @@ from jax.sharding import Sharding
 from fmu_jax.row_blocks import PIECES
 
 Tree = TypeVar("Tree")
+Item = TypeVar("Item")
 
 
 def pad_rows(tree: Tree, count: int) -> Tree:
@@ -131,6 +136,53 @@ def on_host(tree: Any) -> Any:
         return np.asarray(leaf)
 
     return jax.tree.map(whole, tree)
+
+
+def each(items: Sequence[Item], work: Callable[[Item], Any], meshes: Sequence[jax.sharding.Mesh]) -> Iterator[Item]:
+    """Does independent work on several meshes side by side, such as the fits of a sweep; one item at a time on each.
+
+    Args:
+      items: what is to do.
+      work: called with an item, in a thread of its own, where its mesh is the one that ``jax.set_mesh`` sets.
+      meshes: of disjoint devices of this process.
+
+    Yields:
+      Each item, when it is done.
+
+    Raises:
+      Exception: the first that ``work`` raised; what has begun is finished, and nothing else begun.
+
+    >>> mesh = jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    >>> sorted(each([1.0, 2.0], lambda item: jnp.sqrt(item).block_until_ready(), [mesh]))
+    [1.0, 2.0]
+    """
+    free: queue.SimpleQueue[jax.sharding.Mesh] = queue.SimpleQueue()
+    for mesh in meshes:
+        free.put(mesh)
+    stop = threading.Event()
+
+    def do(item: Item) -> bool:
+        if stop.is_set():
+            return False
+        mesh = free.get()
+        try:
+            with jax.set_mesh(mesh):
+                work(item)
+            return True
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            free.put(mesh)
+
+    with concurrent.futures.ThreadPoolExecutor(len(meshes)) as pool:
+        items_of = {pool.submit(do, item): item for item in items}
+        try:
+            for done in concurrent.futures.as_completed(items_of):
+                if done.result():
+                    yield items_of[done]
+        finally:
+            stop.set()
 
 
 def _pieces(sharding: Sharding) -> int:

@@ -31,6 +31,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     sampling: Euler's step, and in-painting by a denoiser.
     generative: training of denoisers and autoencoders.
     manifold: tangent spaces of the data, from a decoder, from neighbours, or from a denoiser.
+    tangents: tangent spaces of many images, one after the other.
     bases: projections, ranks and angles of these.
     linalg: factorisations that are mapped over images.
     robustness: how far predictions move on and off the manifold, and under noise on a part.
@@ -42,8 +43,10 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     regimes: weak, aligned and excessive robustness, read off a sweep.
     sweeps: a table of trained models as curves, regimes and correlations.
     questions: what the paper claims of a sweep, as questions with a test each.
+    explanation: which measure of a model goes with alignment, told to readers.
     statistics: paired bootstrap over images, rank correlations over models.
     generation: synthesis, counterfactuals, denoising and in-painting by a classifier's gradient.
+    drawing: tasks of drawing, how a classifier and a denoiser do them, and how well.
     gaussians: a Gaussian for each class of images, where synthesis starts.
 """
 
@@ -64,7 +67,9 @@ if TYPE_CHECKING:
         binomial,
         checkpoints,
         datasets,
+        drawing,
         evaluation,
+        explanation,
         gaussians,
         generation,
         generative,
@@ -88,6 +93,7 @@ if TYPE_CHECKING:
         statistics,
         steps,
         sweeps,
+        tangents,
         training,
         wrappers,
     )
@@ -103,7 +109,9 @@ __all__ = [
     "binomial",
     "checkpoints",
     "datasets",
+    "drawing",
     "evaluation",
+    "explanation",
     "gaussians",
     "generation",
     "generative",
@@ -127,6 +135,7 @@ __all__ = [
     "statistics",
     "steps",
     "sweeps",
+    "tangents",
     "training",
     "wrappers",
 ]

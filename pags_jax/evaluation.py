@@ -5,7 +5,8 @@ judgement over a data set in batches of one size, so that a jitted one compiles 
 program, hand the model over as a pytree, ``jax.tree_util.Partial(model.apply, variables)``, and ``jit`` the judgement.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -15,8 +16,9 @@ from jaxtyping import Array, Bool, Float, Integer, Shaped
 
 from pags_jax.apgd import apgd, apgd_targeted
 from pags_jax.attacks import pgd
+from pags_jax.balls import Norm
 from pags_jax.chunks import check_counts
-from pags_jax.images import as_images, as_labels, as_wide, check_classes, check_labels
+from pags_jax.images import as_images, as_labels, as_wide, check_classes, check_labels, to_float
 from pags_jax.margins import correct_logits
 from pags_jax.per_example import check_alone, check_classifier, in_evaluation
 
@@ -207,6 +209,67 @@ def accuracy(
         batch = np.where(rows < len(x), rows, 0)
         judged.append(judge(x[batch], y[batch], jax.random.fold_in(key, number)))
     return jax.tree.map(lambda *parts: float(np.concatenate(parts)[: len(x)].mean()), *judged)
+
+
+class Accuracies(NamedTuple):
+    """How often a classifier is right.
+
+    Attributes:
+      clean: share of the images that are classified rightly as they are.
+      robust: for each radius, the share of the attacked images that stays right.
+      no_gradient: for each radius, the number of images that stayed right though no attack on them had a gradient all
+        the way, so that nothing is known of them; they are not among the former.
+    """
+
+    clean: float
+    robust: list[float]
+    no_gradient: list[int]
+
+
+def judge_as_is(apply_fn: Callable[[Any], Any], x: Any, y: Any, key: Any) -> Bool[Array, " n"]:
+    """``correct``, of images in [0, 1] or bytes, as ``accuracies`` calls it; the key is not used."""
+    del key
+    return correct(apply_fn, to_float(x), y)
+
+
+def judge_within(
+    apply_fn: Callable[[Any], Any], radius: Any, x: Any, y: Any, key: Any, *, norm: Norm, **options: Any
+) -> Verdict:
+    """``under_attack`` within a radius in a norm, of images in [0, 1] or bytes, as ``accuracies`` calls it."""
+    return under_attack(apply_fn, to_float(x), y, key=key, **{f"eps_{norm}": radius}, **options)
+
+
+def accuracies(
+    apply_fn: Callable[[Any], Any], x: Shaped[Array, "n ..."], y: Integer[Array, " n"], *, key: Array,
+    radii: Sequence[float] = (), rows: int | None = None, batch_size: int = 250,
+    as_is: Callable[..., Any] = judge_as_is, within: Callable[..., Any] = judge_within, **attack: Any,
+) -> Accuracies:  # fmt: skip
+    """Accuracy on images as they are, and under attack within several radii.
+
+    Args:
+      apply_fn: maps images to logits; a pytree, if the judgements are jitted.
+      x: images in [0, 1], or bytes.
+      y: labels.
+      key: PRNG key.
+      radii: of the attacks, for pixels in [0, 1].
+      rows: how many images are attacked, counted from the first; by default all.
+      batch_size: as for ``accuracy``.
+      as_is: ``judge_as_is``, best under a ``jit`` of your own.
+      within: ``judge_within``, likewise, with the options of the attack static.
+      **attack: ``norm`` ("l2" or "linf"), ``steps`` and other options of ``under_attack``.
+
+    >>> found = accuracies(lambda x: x, jnp.eye(4), jnp.array([0, 1, 1, 3]), key=jax.random.key(0))
+    >>> found.clean, found.robust
+    (0.75, [])
+    """
+
+    def share(judge: Any, x: Any, y: Any) -> Any:
+        return accuracy(judge, x, y, key=key, batch_size=min(batch_size, len(x)))
+
+    clean = share(partial(as_is, apply_fn), x, y)
+    x, y = x[:rows], y[:rows]
+    found = [share(partial(within, apply_fn, radius, **attack), x, y) for radius in radii]
+    return Accuracies(clean, [one.robust for one in found], [round(one.no_gradient * len(x)) for one in found])
 
 
 def _spread(logits: Array) -> Array:

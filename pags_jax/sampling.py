@@ -1,4 +1,7 @@
-"""More ways down the noise levels than ``scores.sample`` with Heun's step: Euler's step, and in-painting."""
+"""More ways down the noise levels than ``scores.sample`` with Heun's step: Euler's step, and in-painting.
+
+``checkerboard`` says whether a network's layers show in what it draws.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -79,3 +82,28 @@ def inpaint(
         current = jnp.where(known, x + sigma * over, current)
         current, last = step(denoise, current, sigma, following), following
     return jnp.where(known, x, current)
+
+
+def checkerboard(maps: Float[np.ndarray, "n h w c"]) -> float | None:
+    """Mean power of maps at the highest frequency along both axes, over that one below: far above 1 for a checkerboard.
+
+    A network whose layers overlap unevenly draws such patterns (Odena, Dumoulin and Olah, *Deconvolution and
+    Checkerboard Artifacts*, 2016).
+
+    Args:
+      maps: scores or images; each weighs alike, whatever its scale.
+
+    Returns:
+      The ratio; None if there is no power below.
+
+    >>> noise = np.random.default_rng(0).normal(size=(500, 8, 8, 1))
+    >>> round(checkerboard(noise))
+    1
+    >>> checkerboard(noise + np.indices((8, 8)).sum(0)[None, :, :, None] % 2) > 10
+    True
+    """
+    size = np.sqrt((maps**2).mean((1, 2, 3), keepdims=True))
+    power = (np.abs(np.fft.fft2(maps / np.where(size > 0, size, 1), axes=(1, 2))) ** 2).mean((0, 3))
+    top, across = (length // 2 for length in power.shape)
+    below = power[top - 1, across - 1]
+    return float(power[top, across] / below) if below else None

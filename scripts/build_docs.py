@@ -14,6 +14,7 @@ import os
 import pkgutil
 import re
 import shutil
+import string
 import sys
 import warnings
 from pathlib import Path
@@ -37,19 +38,7 @@ GUIDE = {
     "CHANGELOG.md": "Changes",
 }
 """Pages and their titles; a README becomes its folder's index.html."""
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: auto; padding: 1rem; color: #222; }
-nav a { margin-right: 1rem; } a { color: #0b62a4; } img { max-width: 100%; }
-pre { background: #f5f5f5; padding: .75rem; overflow-x: auto; } code { font-size: .9em; }
-table { display: block; overflow-x: auto; border-collapse: collapse; }
-td, th { border: 1px solid #ddd; padding: .3rem .6rem; }
-"""
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><nav>{nav}</nav>
-{body}</body></html>
-"""
+PAGE = string.Template(Path(__file__).with_name("guide.html").read_text(encoding="utf-8"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,7 +112,7 @@ def written(source: str, folder: Path) -> str:
     extras = ["tables", "fenced-code-blocks", "header-ids", "code-friendly"]
     text = markdown2.markdown((ROOT / source).read_text(encoding="utf-8"), extras=extras)
     body = re.sub(r'(href|src)="([^"]*)"', lambda found: linked(found[1], found[2], source, folder), text)
-    return PAGE.format(title=html.escape(GUIDE[source]), style=STYLE, nav=nav, body=body)
+    return PAGE.substitute(title=html.escape(GUIDE[source]), nav=nav, body=body)
 
 
 def page_of(source: str) -> str:

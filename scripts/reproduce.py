@@ -2,7 +2,7 @@
 
 Four sizes, all ending in runs/reproduce/report.html:
 
-    python -m scripts.reproduce                     # 15 CPU minutes, on two cores
+    python -m scripts.reproduce                     # 15 CPU minutes at most, on two cores; --repeats 2: another seed
     python -m scripts.reproduce --preset quick      # a smoke run
     python -m scripts.reproduce --preset full       # more seeds, noise levels and strengths: about fifteen minutes
     python -m scripts.reproduce --preset paper      # the papers' grids
@@ -24,7 +24,8 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -33,42 +34,13 @@ import numpy as np
 
 from fmu_jax.deletion import files
 from scripts import registry
-from scripts.harness import cli, mesh, progress, report, rows, store
-from scripts.harness.experiment import Claim, Experiment, Part, Results
+from scripts.harness import cli, compiling, mesh, progress, report, rows, store
+from scripts.harness.experiment import Experiment, Part, Results
 from scripts.harness.lazy import jax
 
-TITLES = {"cifar10": "Perceptually-aligned gradients on CIFAR-10"}
-TITLE = "Fair machine unlearning and perceptually-aligned gradients, reproduced"
-LEAD = """
-Fair machine unlearning (Oesterling et al. 2024) on real data: train on a fair objective, forget rows, certify the
-removal, see what happened to fairness. Perceptually-aligned gradients (Srinivas et al. 2023) on real images: train
-classifiers to be robust, and see which robustness makes their gradients look like the data. Bands span the smallest to
-the largest of the seeds.
-"""
-LEADS = {
-    "cifar10": """
-Robust classifiers of CIFAR-10 (Srinivas et al. 2023): from which strength are their gradients on the data manifold, and
-where do they look most like the score of the data? Questions and tests were fixed beforehand, in benchmarks/README.md.
-"""
-}
+TEXTS = tomllib.loads(Path(__file__).with_name("report.toml").read_text(encoding="utf-8"))
+"""Titles and first words of the report by preset, and its terms."""
 PAPERS = {"fmu": "Fair unlearning", "pags": "Aligned gradients"}
-TERMS = {
-    "average odds gap": "Mean of the gaps between groups in true and in false positive rate; 0 is fair. Demographic "
-    "parity gap: the gap in the rate of positive predictions; equal opportunity gap: that in the true positive rate.",
-    "minority, majority": "The smallest and the largest protected group; random: rows of any group.",
-    "fair Newton": "One Newton step of the fair objective on the remaining rows: the first paper's method. Newton: the "
-    "same on the objective without its fairness penalty. Retrain: the exact solution on the remaining rows.",
-    "distance to retrained": "L2 distance between the parameters after removal and those of retraining.",
-    "sigma, epsilon, delta": "A removal is certified (epsilon, delta) if an observer can hardly tell it from "
-    "retraining, thanks to noise of standard deviation sigma in the training objective. Smaller epsilon is stronger.",
-    "residual": "Norm of the gradient of the remaining objective at the unlearned parameters: zero after retraining.",
-    "on, off the manifold": "Along directions in which the data vary around an image, and across them.",
-    "score": "Gradient of the log-density of noisy images, from a denoiser; sigma: its noise level, pixels in [-1, 1].",
-    "1 - LPIPS, cosine": "How alike a gradient and the score look, by a perceptual distance and by angle.",
-    "strength": "The weight or radius of a robust loss; each loss has its own unit.",
-    "weak, aligned, excessive": "Regimes of robustness over a sweep of strengths: gradients off the manifold; "
-    "gradients on it at full accuracy; accuracy lost.",
-}
 
 
 @dataclass(frozen=True)
@@ -80,7 +52,7 @@ class Config(cli.Common):
     }  # fmt: skip
 
     out: Path = Path("runs/reproduce")
-    repeats: cli.Count = 2
+    repeats: cli.Count = 1
     """Number of seeds of every experiment on fair unlearning."""
     sweeps: cli.Count = 1
     """Number of seeds of the sweeps of robust models, each of which takes minutes."""
@@ -153,10 +125,10 @@ def main(config: Config) -> None:
         return
     sections, claims = sections_of(config, every)
     about = {"config": config, "environment": rows.environment(), "timing_s": timing}
-    title, lead = TITLES.get(config.preset, TITLE), LEADS.get(config.preset, LEAD)
-    path = report.write(config.out / "report.html", title, sections, lead=lead, **about)
+    texts = TEXTS.get(config.preset, TEXTS["default"])
+    path = report.write(config.out / "report.html", **texts, sections=sections, **about)
     if config.publish is not None:
-        publish(config, every, title, sections, lead)
+        publish(config.publish, config.out, every, texts, sections)
     print(report.as_text(report.Table(claims), limit=len(claims)))
     print(f"report: {path}")
 
@@ -207,6 +179,7 @@ def share(programs: Path) -> None:
 def run_part(name: str, config: Any) -> float:
     """Run an experiment, and return how many seconds it took."""
     experiment, begin = registry.experiment(name), time.perf_counter()
+    compiling.share_context()
     jax.config.update("jax_enable_x64", experiment.x64)  # Certificates want float64, images float32.
     experiment.draw_all(config, experiment.measure(config))
     return time.perf_counter() - begin
@@ -224,36 +197,36 @@ def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Sect
         shown = [name] if experiment.rows_of else reads
         links = {f"{run}/rows.csv": f"{run}/rows.csv" for run in shown}
         sections.append(report.Section(experiment.heading, experiment.section(results), links))
-        claims += [claim_line(claim) for claim in (experiment.claims(results) if experiment.claims else [])]
+        for claim in experiment.claims(results) if experiment.claims else []:
+            paper = name.partition("_")[0]
+            line = {"paper": PAPERS.get(paper, paper), "claim": claim.text}
+            claims.append(line | {"verdict": claim.verdict, "number": claim.number})
     if claims:
         sections.insert(0, report.Section("Summary: what the papers claim, and what these rows show", [
             "Every verdict is computed from the rows by a rule that the claim or its section states: shown everywhere "
             "that was measured, partly, or not shown. At this scale a claim that is not shown is not thereby refuted.",
             report.Table(claims, fold=False),
         ]))  # fmt: skip
-        sections.insert(1, report.Section("Terms", [report.Terms(TERMS)]))
+        sections.insert(1, report.Section("Terms", [report.Terms(TEXTS["terms"])]))
     return sections, claims
 
 
-def claim_line(claim: Claim) -> dict[str, Any]:
-    """A line of the summary."""
-    return {"paper": PAPERS[claim.paper], "claim": claim.text, "verdict": claim.verdict, "number": claim.number}
-
-
-def publish(config: Config, every: dict[str, Run], title: str, sections: Sequence[report.Section], lead: str) -> None:
+def publish(
+    folder: Path, out: Path, every: dict[str, Run], texts: Mapping[str, str], sections: Sequence[report.Section]
+) -> None:
     """Copy every part's rows, as reproducible ``.csv.gz``, and figures, and write the report as a page with these.
 
     Where an earlier part has a figure of the same name, the part's name goes in front.
     """
-    folder, names = config.publish or Path(), dict[Path, Path]()
+    names: dict[Path, Path] = {}
     for name in every:
-        table = config.out / name / "rows.csv"
+        table = out / name / "rows.csv"
         if table.exists():
             files.write_bytes(folder / f"{name}.csv.gz", gzip.compress(table.read_bytes(), mtime=0))
-        values = sorted((config.out / name / "values").glob("*.npz"))
+        values = sorted((out / name / "values").glob("*.npz"))
         if values:
             files.write_bytes(folder / f"{name}_values.npz", gathered(values))
-        for figure in sorted((config.out / name).glob("*.png")):
+        for figure in sorted((out / name).glob("*.png")):
             taken = {path.name for path in names.values()}
             names[figure] = folder / (f"{name}_{figure.name}" if figure.name in taken else figure.name)
             files.write_bytes(names[figure], figure.read_bytes())
@@ -269,7 +242,7 @@ def publish(config: Config, every: dict[str, Run], title: str, sections: Sequenc
         )
         for section in sections
     ]
-    report.write_markdown(folder / "README.md", title, page, lead=lead)
+    report.write_markdown(folder / "README.md", **texts, sections=page)
 
 
 def gathered(paths: Sequence[Path]) -> bytes:

@@ -34,6 +34,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import jax  # noqa: E402 - after what it reads from the environment
 
+from scripts.harness import compiling  # noqa: E402
+
+compiling.share_context()
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -53,6 +56,7 @@ def pytest_runtest_teardown(item, nextitem):
     """Drops compiled programs between modules once a worker has grown large."""
     if nextitem is None or nextitem.path == item.path or not Path("/proc/self/statm").exists():
         return
+    compiling.share_context()  # A new one, without the constants of the programs so far.
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     if pages * os.sysconf("SC_PAGE_SIZE") > _PLENTY:
         jax.clear_caches()

@@ -156,7 +156,7 @@ def toy():
     found = experiment.Experiment(
         "toy", Toy, rows_of, lambda config: [{"number": number} for number in config.numbers], setup=setup, draw=draw,
         finished=lambda config, unit: calls.append(f"finished {unit['number']}"), heading="Powers", section=section,
-        claims=lambda results: [experiment.Claim("fmu", "Powers grow.", "shown", "1 to 9")],
+        claims=lambda results: [experiment.Claim("Powers grow.", [True], "1 to 9")],
     )  # fmt: skip
     return found, calls
 

@@ -3,11 +3,23 @@
 from fmu_jax.stream.exact import exact_residuals
 from fmu_jax.stream.publishing import distance_to_retrained, serve_releases
 from fmu_jax.stream.retrained import fairness_interval, retrained_region
+from fmu_jax.stream.series import (
+    Perturbed,
+    Published,
+    Series,
+    published_after,
+    refreshes_of,
+    serve_for_releases,
+    serve_perturbed,
+)
 from fmu_jax.stream.serving import Batch, Served, serve, serve_batches, take
 from fmu_jax.stream.state import State, delete, needs_refresh, refresh, start
 
 __all__ = [
     "Batch",
+    "Perturbed",
+    "Published",
+    "Series",
     "Served",
     "State",
     "delete",
@@ -15,10 +27,14 @@ __all__ = [
     "exact_residuals",
     "fairness_interval",
     "needs_refresh",
+    "published_after",
     "refresh",
+    "refreshes_of",
     "retrained_region",
     "serve",
     "serve_batches",
+    "serve_for_releases",
+    "serve_perturbed",
     "serve_releases",
     "start",
     "take",

@@ -98,6 +98,17 @@ def built(network: str, attributes: Mapping[str, Any]) -> nn.Module:
     return NETWORKS[network](**attributes)
 
 
+def check_extent(model: nn.Module, arrays: int) -> None:
+    """Raises ValueError if a network has more stages or blocks than arrays: nothing is built of so many."""
+    inner: Any = model.network if isinstance(model, Normalised) else model
+    blocks = getattr(inner, "blocks", ())
+    counts = [sum(blocks) if isinstance(blocks, tuple) else blocks]
+    values = (getattr(inner, name) for name in _fields(inner))
+    counts += [len(jax.tree.leaves(value)) for value in values if isinstance(value, tuple)]
+    if max(counts) > arrays:
+        raise ValueError(f"{max(counts)} stages or blocks, and {arrays} arrays")
+
+
 def _tuples(value: Any) -> Any:
     """JSON has lists where modules, which can be hashed, have tuples."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

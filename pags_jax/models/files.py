@@ -114,21 +114,26 @@ def load(path: str | Path, *, kind: Kind | None = None) -> Pretrained:
     """
     path = Path(path)
     arrays, metadata, _ = _read(path)
-    network, attributes = metadata["kind"], json.loads(metadata["architecture"])
+    network = metadata["kind"]
+    attributes, said = (_parsed(path, name, metadata) for name in ("architecture", "about"))
+    image_shape = _parsed(path, "image_shape", {"image_shape": "null", **metadata})
     if network not in architectures.NETWORKS:
         raise ValueError(f"{path} holds a network of a class that this version does not know: {network!r}")
     try:
         model = architectures.built(network, attributes)
-        expected = architectures.shapes_of(model, arrays, json.loads(metadata.get("image_shape", "null")))
-    except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError) as error:
-        raise ValueError(f"{path} holds a {network} that this version cannot build: {attributes} ({error})") from error
+        architectures.check_extent(model, len(arrays))
+        expected = architectures.shapes_of(model, arrays, image_shape)
+    except Exception as error:  # Whatever flax and JAX make of attributes that no network has.
+        raise ValueError(
+            f"{path} holds a {network} that this version cannot build: {str(attributes)[:500]} ({error})"
+        ) from error
     if kind is not None and architectures.kind_of(model) != kind:
         raise ValueError(f"{path} holds a network of another kind: expected {kind}, got {architectures.kind_of(model)}")
     paths = architectures.by_path(expected)
     architectures.check_shapes(str(path), paths, arrays)
     leaves = [jnp.asarray(arrays[name], jnp.float32) for name in paths]
     variables = jax.tree.unflatten(jax.tree.structure(expected), leaves)
-    return Pretrained(model, variables, json.loads(metadata["about"]))
+    return Pretrained(model, variables, said)
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
@@ -147,7 +152,7 @@ def about(path: str | Path) -> dict[str, Any]:
     Raises:
       FileNotFoundError, ValueError: as ``load``.
     """
-    return json.loads(_read(Path(path))[1]["about"])
+    return _parsed(Path(path), "about", _read(Path(path))[1])
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], str]:
@@ -158,16 +163,28 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], str]:
         try:
             with safe_open(path, framework="numpy") as file:
                 entries = file.metadata() or {}
-                metadata = dict(json.loads(entries[_METADATA])) if _METADATA in entries else {}
+                metadata = dict(_parsed(path, _METADATA, entries)) if _METADATA in entries else {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
         stated = metadata.pop("sha256", None)
         if stated is None or not {"kind", "architecture", "about"} <= set(metadata):
-            raise ValueError(f"{path} is no network that this package saved: it lacks the metadata")
+            raise ValueError(
+                f"{path} is no network that this package saved: it lacks the metadata; publishers' files are read as "
+                "they are, .pt, .ckpt or .pkl"
+            )
+        if any(not isinstance(text, str) for text in (stated, *metadata.values())):
+            raise ValueError(f"{path} is damaged: its metadata are no texts")
         if stated != _digest(arrays, metadata):
             raise ValueError(f"{path} is damaged: its contents have not the SHA-256 {stated} that it says")
     return arrays, metadata, stated
+
+
+def _parsed(path: Path, name: str, metadata: Mapping[str, str]) -> Any:
+    try:
+        return json.loads(metadata[name])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: its {name} is no JSON ({error})") from error
 
 
 def write(path: Path, fill: Callable[[Path], Any]) -> None:
@@ -209,7 +226,8 @@ def flush(path: Path) -> None:
 def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(dict(sorted(metadata.items()))).encode())
     for name in sorted(arrays):
-        digest.update(f"\0{name} {arrays[name].dtype} {arrays[name].shape}\0".encode() + arrays[name].tobytes())
+        digest.update(f"\0{name} {arrays[name].dtype} {arrays[name].shape}\0".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 

@@ -130,7 +130,7 @@ def read_pretrained(
         "unused": unused,
         "entry": list(state.entry),
         "recorded": {
-            name: value for name, value in state.recorded.items() if isinstance(value, int | float | str | list)
+            name: list(value) if isinstance(value, tuple) else value for name, value in state.recorded.items()
         },
         "source": path.name,
         "sha256": found_sha256,

@@ -171,6 +171,8 @@ class _Machine:
         name = str(what) if isinstance(what, Global) else ""
         if is_harmful(what):
             raise Refused(f"it asks to call {what}, which no weights need")
+        if handed := next(filter(is_harmful, args), None):  # As functools.partial, map or getattr would call it.
+            raise Refused(f"it hands {handed} to {described(what)}, which no weights need")
         made = self.constructors.get(name)
         try:
             value = Record(what, args, kwargs or {}) if made is None or kwargs else made(*args)

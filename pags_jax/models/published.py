@@ -93,7 +93,10 @@ def fill(
     Raises:
       ValueError: a tensor that is missing, left over, of another shape or type, or not finite.
     """
-    expected = tensor_shapes(model, family, channels)
+    try:
+        expected = tensor_shapes(model, family, channels)
+    except Exception as error:  # Whatever flax and JAX make of shapes that no network has.
+        raise ValueError(f"{source}: no {_title(model)} has tensors of these shapes ({error})") from error
     if missing := expected.keys() - arrays.keys():
         raise ValueError(f"{source} lacks {_some(missing)} of the {len(expected)} tensors of this {_title(model)}")
     if more := arrays.keys() - expected.keys():

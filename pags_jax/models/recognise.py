@@ -178,8 +178,8 @@ def _edm(state: State, shapes: Shapes, source: str) -> SongUNet | DhariwalUNet:
 
 def _sigma_data(state: State, source: str) -> float:
     sigma = state.settings.get("sigma_data", 0.5)
-    if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 < sigma < np.inf:
-        raise ValueError(f"{source}: sigma_data must be a number above 0, got {described(sigma)}")
+    if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 < sigma < 1e6:
+        raise ValueError(f"{source}: sigma_data must be a number above 0 and below 10^6, got {described(sigma)}")
     return float(sigma)
 
 
@@ -189,8 +189,6 @@ def _check_recorded(model: SongUNet | DhariwalUNet, state: State, source: str) -
         raise ValueError(f"{source} says {state.classes[0]}, and its tensors are those of a {type(model).__name__}")
     for name, recorded in state.recorded.items():
         actual = getattr(model, _RECORDED.get(name, ""), None)
-        if isinstance(recorded, list | tuple):
-            recorded = tuple(recorded)
         if name == "attn_resolutions" and isinstance(recorded, tuple) and isinstance(actual, tuple):
             levels = {model.resolution >> level for level in range(len(model.multipliers))}
             recorded, actual = {*recorded} & levels, {*actual}

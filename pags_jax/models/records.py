@@ -17,7 +17,7 @@ class Global(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.name}"[:120]
+        return printable(f"{self.module}.{self.name}"[:120])
 
 
 @dataclass(eq=False, repr=False)
@@ -44,10 +44,17 @@ class Record:
         return f"Record({described(self.what)})"
 
 
+def printable(text: str) -> str:
+    """A text of a file without what a terminal would act on: such characters as Python writes them in its code."""
+    return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
+
+
 def described(value: Any) -> str:
     """A short name of a value for messages, whatever it is."""
     if isinstance(value, Global | int | float | str | None):
-        return str(value)[:80]
+        return printable(str(value)[:80])
+    if isinstance(value, Record) and isinstance(value.what, Global):
+        return f"what {value.what} makes"
     return f"a {type(value).__name__}"
 
 
@@ -130,9 +137,12 @@ CONSTRUCTORS: dict[str, Callable[..., Any]] = {
 _HARMFUL = frozenset(
     {
         *("os", "posix", "nt", "sys", "subprocess", "pty", "socket", "shutil", "runpy", "importlib", "ctypes"),
-        *("webbrowser", "marshal", "pickle", "_pickle", "builtins.exec", "builtins.eval", "builtins.compile"),
+        *("webbrowser", "marshal", "pickle", "_pickle", "cloudpickle", "commands", "platform", "pip", "asyncio"),
+        *("code", "codeop", "bdb", "pdb", "profile", "cProfile", "trace", "timeit", "urllib", "requests", "http"),
+        *("httplib", "ftplib", "smtplib", "builtins.exec", "builtins.eval", "builtins.compile", "builtins.execfile"),
         *("builtins.__import__", "builtins.open", "builtins.input", "builtins.breakpoint", "io.open", "_io.open"),
-        *("timeit.timeit", "pdb.run", "code.interact", "operator.methodcaller"),
+        *("operator.methodcaller", "operator.attrgetter", "dill.load", "dill.loads", "joblib.load", "numpy.load"),
+        *("torch.load", "torch.hub", "torch.utils.cpp_extension", "doctest.debug_script", "pydoc.pipepager"),
     }
 )
 
@@ -143,4 +153,5 @@ def is_harmful(what: Any) -> bool:
         return False
     module = what.module.replace("__builtin__", "builtins")
     path = what.name.split(".")  # Since protocol 4 a name can lead through modules, as "path.os.system" would.
-    return module.split(".")[0] in _HARMFUL or f"{module}.{path[0]}" in _HARMFUL or bool(_HARMFUL & {*path[:-1]})
+    parents = [".".join(module.split(".")[:i]) for i in range(1, 1 + len(module.split(".")))]
+    return bool(_HARMFUL & {*parents, f"{module}.{path[0]}", *path[:-1]})

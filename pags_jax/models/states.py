@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pags_jax.models.records import Global, Record, described
-from pags_jax.models.torch_files import Tensor
+from pags_jax.models.tensors import Tensor
 
 #: Entries in which a model is looked for, in this order: averaged weights before those that training ends with. Without
 #: any of them it is the only entry that holds tensors alone, or one of them.
@@ -17,6 +17,7 @@ ENTRIES = (
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 _PERSISTENT = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
 _DEPTH = 50
+_NAME = 500
 
 #: Mean and standard deviation of the images' channels, as publishers name them; the last clamps to [0, 1] before.
 NORMALISERS = (
@@ -59,11 +60,13 @@ def find_state(value: Any, *, source: str, entry: str | None = None) -> State:
       ValueError: there is no model, or not that entry.
     """
     path: tuple[str, ...] = ()
+    value = _as_dict(value)
     if entry is not None:
         if not isinstance(value, dict) or entry not in value:
             raise ValueError(f"{source} has no entry {entry!r}; it has {_listed(value)}")
         value, path = value[entry], (entry,)
     for _ in range(_DEPTH):
+        value = _as_dict(value)
         if isinstance(value, Record):
             return _of_module(value, path, source)
         if not isinstance(value, dict):
@@ -73,11 +76,14 @@ def find_state(value: Any, *, source: str, entry: str | None = None) -> State:
             return State(_without_prefixes(arrays, source), path)
         name = next((name for name in ENTRIES if isinstance(value.get(name), dict | Record)), None)
         if name is None:
-            alone = [name for name, item in value.items() if isinstance(item, dict) and _is_model(item)]
+            alone = [name for name, item in value.items() if _is_model(_as_dict(item))]
             if len(alone) != 1:
                 break
             (name,) = alone
         value, path = value[name], (*path, name)
+    if (other := _other_than_tensors(value)) is not None:
+        raise ValueError(f"{source}: {described(other)}, among tensors by name, is {described(value[other])}, no dense "
+                         "tensor: leave it out, or save it as one, and the file again")  # fmt: skip
     raise ValueError(f"{source} holds no model that is known: {' in '.join(map(repr, reversed(path))) or 'it'} "
                      f"is {_listed(value)}")  # fmt: skip
 
@@ -88,17 +94,34 @@ def _listed(value: Any) -> str:
     return f"a dict of {', '.join(described(key) for key in list(value)[:8]) or 'nothing'}"
 
 
-def _is_model(value: dict[Any, Any]) -> bool:
-    """Whether it holds tensors alone, or an entry that is looked into."""
-    return _are_tensors(value) or any(isinstance(value.get(name), dict | Record) for name in ENTRIES)
+def _as_dict(value: Any) -> Any:
+    """What a file sets by key in an object of a class of its own, such as a subclass of ``OrderedDict``, as a dict."""
+    return value.entries if isinstance(value, Record) and value.entries else value
+
+
+def _is_model(value: Any) -> bool:
+    """Whether it is a module, or a dict of tensors alone, or has an entry that is looked into."""
+    if isinstance(value, Record):
+        return value.what == _PERSISTENT or (isinstance(value.state, dict) and "_modules" in value.state)
+    return isinstance(value, dict) and (
+        _are_tensors(value) or any(isinstance(value.get(name), dict | Record) for name in ENTRIES)
+    )
 
 
 def _are_tensors(value: dict[Any, Any]) -> bool:
     """Whether it holds tensors by name alone, but for settings of modules, such as ``_extra_state``."""
-    return bool(value) and all(
-        isinstance(name, str) and (isinstance(item, Tensor) or name.endswith("_extra_state"))
-        for name, item in value.items()
-    )
+    return bool(value) and all(_is_tensor(name, item) for name, item in value.items())
+
+
+def _is_tensor(name: Any, item: Any) -> bool:
+    return isinstance(name, str) and (isinstance(item, Tensor) or name.endswith("_extra_state"))
+
+
+def _other_than_tensors(value: Any) -> Any:
+    """The first name of what is no tensor, in a dict that holds tensors more than anything else."""
+    items = value.items() if isinstance(value, dict) else ()
+    others = [name for name, item in items if not _is_tensor(name, item)]
+    return others[0] if others and len(others) < len(items) / 2 else None
 
 
 # -------------------------------------------------------------------------------------------- whole modules
@@ -125,7 +148,15 @@ def _of_module(module: Record, path: tuple[str, ...], source: str) -> State:
     recorded = network.get("_init_kwargs")
     plain = {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
     recorded = recorded if isinstance(recorded, dict) else {}
+    recorded = {name: _plain(value) for name, value in recorded.items() if isinstance(name, str)}
     return State(_without_prefixes(arrays, source), path, classes, plain, recorded)
+
+
+def _plain(value: Any) -> Any:
+    """Plain values and tuples of them as they are; of all others, which comparing could take long, a description."""
+    if isinstance(value, list | tuple) and len(value) <= _DEPTH:
+        return tuple(item if isinstance(item, int | float | str | None) else described(item) for item in value)
+    return value if isinstance(value, int | float | str | None) else described(value)
 
 
 def _tensors(module: Any, name: str, source: str, above: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
@@ -150,6 +181,9 @@ def _tensors(module: Any, name: str, source: str, above: tuple[int, ...]) -> Ite
 # -------------------------------------------------------------------------------------------------- names
 def _without_prefixes(arrays: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
     """Names without what wrappers put before them, without counters, and without second copies of the same weights."""
+    for name in arrays:
+        if not name.isascii() or not name.isprintable() or len(name) > _NAME:
+            raise ValueError(f"{source} has a tensor of the name {described(name)}, expected up to {_NAME} ASCII ones")
     arrays = {name: array for name, array in arrays.items() if name.rpartition(".")[2] not in _COUNTERS}
     aside = {name for pair in NORMALISERS for name in pair}
     for _ in range(_DEPTH):

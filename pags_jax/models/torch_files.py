@@ -7,77 +7,21 @@ views of storages, checked to lie within them; storages are views of the file, w
 
 import mmap
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from pags_jax.datasets import reading
 from pags_jax.models import pickles, zips
 from pags_jax.models.records import Global, described
+from pags_jax.models.tensors import CONSTRUCTORS, Storage, dtype_of
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 _NESTED = 4
-_AXES = 8
-_DTYPES = {
-    "Double": np.dtype("<f8"), "Float": np.dtype("<f4"), "Half": np.dtype("<f2"), "BFloat16": np.dtype(jnp.bfloat16),
-    "Long": np.dtype("<i8"), "Int": np.dtype("<i4"), "Short": np.dtype("<i2"), "Char": np.dtype("i1"),
-    "Byte": np.dtype("u1"), "Bool": np.dtype("?"), "Untyped": np.dtype("u1"),
-}  # fmt: skip
-_NAMED = {
-    "float64": "Double", "float32": "Float", "float16": "Half", "bfloat16": "BFloat16", "int64": "Long",
-    "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte", "bool": "Bool",
-}  # fmt: skip
-
 #: Largest file that is read, bytes.
 MOST_BYTES = 2**34
-
-
-@dataclass(eq=False)
-class Storage:
-    """Numbers of one type in a row: where tensors keep their elements.
-
-    Attributes:
-      dtype: of the numbers.
-      count: how many there are.
-      data: their bytes; a legacy file names its storages before it has them.
-    """
-
-    dtype: np.dtype
-    count: int
-    data: memoryview | None = None
-
-
-@dataclass(eq=False)
-class Tensor:
-    """Elements of a storage, which are known to lie within it.
-
-    Attributes:
-      storage: where they are.
-      offset: number of the first one.
-      shape: numbers of elements along each axis.
-      strides: steps along each axis, in elements.
-      dtype: of an element.
-    """
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: np.dtype
-
-    def array(self) -> np.ndarray:
-        """The elements as an array that cannot be written to, a view of the file."""
-        size = self.dtype.itemsize
-        strides = tuple(size * stride for stride in self.strides)
-        if 0 in self.shape:
-            return np.frombuffer(b"", self.dtype).reshape(self.shape)
-        return np.ndarray(self.shape, self.dtype, self.storage.data, self.offset * size, strides)
 
 
 def load_file(path: str | Path, *, most_bytes: int = MOST_BYTES) -> Any:
@@ -119,7 +63,7 @@ def load(content: Any, *, source: str, depth: int = 0) -> Any:
         return _load_zip(view, source)
     if bytes(view[257:262]) == b"ustar":
         raise ValueError(f"{source} is a tar archive, as PyTorch wrote before 2017; save it again with a later version")
-    constructors = {**_CONSTRUCTORS, "torch.storage._load_from_bytes": _Within(source, depth + 1)}
+    constructors = {**CONSTRUCTORS, "torch.storage._load_from_bytes": _Within(source, depth + 1)}
     value, end = pickles.load(view, source=source, constructors=constructors)
     if value == _MAGIC and isinstance(value, int):
         value, end = _load_legacy(view, end, source)
@@ -153,11 +97,14 @@ class _Outside:
             case ("module", Global() as kind, *_):
                 return kind
             case ("storage", Global() as kind, str() | int() as name, _, int() as count, *rest) if len(rest) < 2:
+                name = str(name)
+                if not (name.isascii() and name.isalnum()) or len(name) > 80:
+                    raise ValueError(f"a storage has the name {described(name)}, expected up to 80 letters and digits")
                 if isinstance(count, bool) or not 0 <= count < 2**60:
-                    raise ValueError(f"storage {described(name)} has {described(count)} numbers")
+                    raise ValueError(f"storage {name} has {described(count)} numbers")
                 if rest and rest[0] is not None:
-                    raise ValueError(f"storage {described(name)} is a part of another one, which is not supported")
-                return self.storage(_dtype(kind), described(name), count)
+                    raise ValueError(f"storage {name} is a part of another one, which is not supported")
+                return self.storage(dtype_of(kind), name, count)
         raise ValueError("an identifier of something else than a storage")
 
     def storage(self, dtype: np.dtype, key: str, count: int) -> Storage:
@@ -205,7 +152,7 @@ def _load_legacy(view: memoryview, at: int, source: str) -> tuple[Any, int]:
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError(f"{source} does not say that its numbers are little-endian")
     outside = _Legacy()
-    value, at = pickles.load(view, source=source, start=at, persistent=outside, constructors=_CONSTRUCTORS)
+    value, at = pickles.load(view, source=source, start=at, persistent=outside, constructors=CONSTRUCTORS)
     keys, at = pickles.load(view, source=source, start=at)
     if not isinstance(keys, list) or sorted(map(described, keys)) != sorted(outside.storages):
         raise ValueError(
@@ -239,61 +186,7 @@ def _load_zip(view: memoryview, source: str) -> Any:
     content = entries[found[0]].read()
     source = f"{found[0]} in {source}"
     outside = _Zip(entries, folder)
-    value, end = pickles.load(content, source=source, persistent=outside, constructors=_CONSTRUCTORS)
+    value, end = pickles.load(content, source=source, persistent=outside, constructors=CONSTRUCTORS)
     if end != len(content):
         raise ValueError(f"{source} has {len(content) - end} bytes after its end")
     return value
-
-
-# ---------------------------------------------------------------------------------------- what is done by hand
-def _dtype(kind: Any) -> np.dtype:
-    name = kind.name if isinstance(kind, Global) and kind.module in _MODULES else ""
-    name = _NAMED.get(name, name.removesuffix("Storage").removeprefix("_"))
-    if name not in _DTYPES:
-        raise ValueError(f"numbers of the type {described(kind)} are not read")
-    return _DTYPES[name]
-
-
-_MODULES = ("torch", "torch.cuda", "torch.storage")
-
-
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_, dtype: np.dtype | None = None) -> Tensor:
-    if not isinstance(storage, Storage):
-        raise ValueError(f"a tensor needs a storage, got {described(storage)}")
-    dtype = dtype or storage.dtype
-    numbers = (offset, *shape, *strides)
-    if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in numbers):
-        raise ValueError("offset, shape and strides of a tensor must be whole numbers of at least 0")
-    if len(shape) != len(strides) or len(shape) > _AXES:
-        raise ValueError(f"a tensor of {len(shape)} axes with {len(strides)} strides, expected as many, up to {_AXES}")
-    count = storage.count * storage.dtype.itemsize // dtype.itemsize
-    elements = prod(shape)
-    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if elements > count or (elements and last >= count) or offset > count:
-        raise ValueError(f"a tensor of the shape {shape[:_AXES]} reaches element {last} of a storage of {count}")
-    return Tensor(storage, offset, tuple(shape), tuple(strides), dtype)
-
-
-def _tensor_v3(storage: Any, offset: Any, shape: Any, strides: Any, _, __, dtype: Any, *___) -> Tensor:
-    return _tensor(storage, offset, shape, strides, dtype=_dtype(dtype))
-
-
-def _of_type(function: Any, _: Any, args: Any, __: Any) -> Tensor:
-    """A tensor with attributes of its own, which are left out."""
-    if str(function) not in _REBUILDERS or not isinstance(args, tuple):
-        raise ValueError(f"tensors made by {described(function)} are not read")
-    return _REBUILDERS[str(function)](*args)
-
-
-_REBUILDERS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_v3,
-    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-    "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
-}
-_CONSTRUCTORS: dict[str, Callable[..., Any]] = {
-    **_REBUILDERS,
-    "torch._tensor._rebuild_from_type_v2": _of_type,
-    "torch.Size": lambda sizes=(): tuple(sizes),
-}

@@ -8,6 +8,7 @@ import zlib
 from typing import NamedTuple
 
 _MOST_ENTRIES = 100_000
+_MOST_LISTED = 2**25
 _HEADER = 30
 
 
@@ -33,7 +34,10 @@ class Entry(NamedTuple):
           ValueError: they are not those that were written.
         """
         if zlib.crc32(self.data) != self.crc:
-            raise ValueError(f"{self.source} is damaged: {self.name} does not have its checksum")
+            raise ValueError(
+                f"{self.source} is damaged: {self.name} does not have its checksum, unless it was saved without "
+                "(torch.serialization.set_crc32_options): get it again, or save it with checksums"
+            )
         return self.data
 
 
@@ -67,12 +71,19 @@ def entries(view: memoryview, *, source: str) -> dict[str, Entry]:
         if name in found:
             raise ValueError(f"{source} is refused: two entries are named {name[:80]!r}")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
-            raise ValueError(f"{source} is refused: {name[:80]!r} is compressed or encrypted; PyTorch stores plainly")
+            raise ValueError(
+                f"{source} is refused: {name[:80]!r} is compressed or encrypted, as no file of torch.save is; "
+                "of a TorchScript archive, save the state_dict"
+            )
         begin = info.header_offset
         header = bytes(view[max(begin, 0) : begin + _HEADER])
         if len(header) < _HEADER or header[:4] != b"PK\x03\x04":
             raise ValueError(f"{source} is damaged: no entry where {name[:80]!r} should be")
-        start = begin + _HEADER + sum(struct.unpack_from("<HH", header, 26))
+        size, extra = struct.unpack_from("<HH", header, 26)
+        start = begin + _HEADER + size + extra
+        encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
+        if bytes(view[begin + _HEADER : begin + _HEADER + size]) != info.orig_filename.encode(encoding):
+            raise ValueError(f"{source} is refused: the entry listed as {name[:80]!r} has another name")
         end = start + info.file_size
         if end > len(view):
             raise ValueError(f"{source} is cut off: {name[:80]!r} ends at byte {end} of {len(view)}")
@@ -89,7 +100,7 @@ class _View(io.RawIOBase):
     """A view as a file to read, without copying it."""
 
     def __init__(self, view: memoryview):
-        self._view, self._at = view, 0
+        self._view, self._at, self._read = view, 0, 0
 
     def readable(self) -> bool:
         return True
@@ -105,6 +116,9 @@ class _View(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         part = self._view[self._at : self._at + len(buffer)]
+        self._read += len(part)
+        if self._read > _MOST_LISTED:
+            raise OSError(f"its list of entries takes more than {_MOST_LISTED} bytes")
         buffer[: len(part)] = part
         self._at += len(part)
         return len(part)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, names, plot, report
-from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jax
 
 #: Title, axis label and chance level of each attack.
@@ -27,7 +26,7 @@ ATTACKS = {
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.CertifiedConfig):
     """Audit every removal method."""
 
     PRESETS: ClassVar = {
@@ -39,11 +38,8 @@ class Config(ProblemConfig):
     datasets: tuple[names.DataSet, ...] = ("compas",)
     """Data sets; hsls needs --hsls, and larger ones take minutes."""
     repeats: cli.Count = 1
-    """Number of seeds, counted from --seed; each draws a split, the rows to forget and all perturbations."""
     sigma: cli.Positive = 1.0
     """Standard deviation of the objective perturbation."""
-    delta: cli.Probability = 1e-5
-    """Failure probability of the certificates."""
     models: cli.Count = 10_000
     """Number of perturbations drawn for the empirical epsilon."""
     subset: names.Subset = "minority"
@@ -89,7 +85,7 @@ def draw_epsilon(panel: Any, part: list[Row]) -> None:
     for name in ("certified_epsilon", "empirical_epsilon"):
         named = [row | {"method": plot.look(row["method"]).label, "bound": name} for row in part]
         plot.points(panel, named, x="method", y=name, by="bound")
-    claim = report.median(report.where(part, method="fair_newton"), "certified_epsilon")
+    claim = report.median(part, "certified_epsilon", method="fair_newton")
     panel.axhline(claim, color=looks.VERMILION, linewidth=0.8, label="certified by fair Newton")
     ceiling = max(row["largest_bound"] for row in part)
     panel.axhline(ceiling, color=looks.GREY, linewidth=0.8, linestyle=":", label="most that so many models can show")
@@ -126,8 +122,8 @@ def claims(results: Results) -> list[Claim]:
     holds = [row["empirical_epsilon"] <= row["certified_epsilon"] for row in can_fail]
     caught = [other["empirical_epsilon"] > ours["certified_epsilon"] for ours, other in zip(fair, none, strict=True)]
     return [
-        Claim("fmu", "The certificate holds in fact: no audit shows more than is certified, and the same audit finds a "
-              "removal that was left out.", verdict_of([*holds, *caught]),
+        Claim("The certificate holds in fact: no audit shows more than is certified, and the same audit finds a "
+              "removal that was left out.", [*holds, *caught],
               f"shown {max(row['empirical_epsilon'] for row in fair):.3g} of certified "
               f"{min(row['certified_epsilon'] for row in fair):.3g}; without removal "
               f"{max(row['empirical_epsilon'] for row in none):.3g}"),

@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, plot, report
-from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax
 
 BOUNDS = ("residual_norm", "row_bound", "gram_bound", "paper_data_dependent", "paper_worst_case")
@@ -22,7 +21,7 @@ COLUMNS |= {"epsilon_residual_norm": "epsilon", "epsilon_paper_data_dependent": 
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.ProblemConfig):
     """Certify random removals under many noise levels and failure probabilities."""
 
     PRESETS: ClassVar = {
@@ -126,8 +125,8 @@ def claims(results: Results) -> list[Claim]:
     small = [row["epsilon_residual_norm"] for row in table]
     ratio = [row["paper_data_dependent"] / max(row["residual_norm"], 1e-300) for row in table]
     return [
-        Claim("fmu", f"Unlearning is certified at a useful epsilon (shown: below 1 at sigma = {table[0]['sigma']:g} "
-              f"when {share} of the rows are forgotten).", verdict_of([epsilon < 1 for epsilon in small]),
+        Claim(f"Unlearning is certified at a useful epsilon (shown: below 1 at sigma = {table[0]['sigma']:g} "
+              f"when {share} of the rows are forgotten).", [epsilon < 1 for epsilon in small],
               f"epsilon at most {max(small):.1e}; the paper's data-dependent bound is {min(ratio):.0f} to "
               f"{max(ratio):.0f} times the exact residual"),
     ]  # fmt: skip

@@ -22,7 +22,6 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, plot, report
 from scripts.harness.experiment import Experiment, Results, Row
 from scripts.harness.lazy import fmu_jax, jax, jnp, pags_jax
@@ -55,7 +54,7 @@ SHOWN = {
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.ProblemConfig):
     """Audit removal from networks."""
 
     PRESETS: ClassVar = {
@@ -68,9 +67,7 @@ class Config(ProblemConfig):
     methods: tuple[Method, ...] = get_args(Method)
     """Methods to audit beside retraining and no removal."""
     repeats: cli.Count = 1
-    """Number of seeds, counted from --seed."""
     l2: cli.Positive = 1e-3
-    """Ridge strength per row."""
     pairs: cli.Count = 48
     """Number of pairs of networks."""
     rows: cli.Count = 1000

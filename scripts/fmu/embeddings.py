@@ -17,9 +17,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, plot, report
-from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jax, jnp
 
 METHODS = ("retrain", "no_removal", "fair_newton", "newton", "influence")
@@ -32,15 +31,13 @@ Features = Literal["raw", "frozen", "private"]
 
 
 @dataclass(frozen=True)
-class HeadsConfig(ProblemConfig):
+class HeadsConfig(problems.CertifiedConfig):
     """Flags of every script on certified heads."""
 
     counts: tuple[cli.Count, ...] = (1, 10, 100, 1000)
     """Numbers of rows to remove at once."""
     public: cli.Share = 0.3
     """Share of the training rows that are public; the frozen extractor is trained on them."""
-    delta: cli.Probability = 1e-5
-    """Failure probability of the head's certificate, and of a private extractor's guarantee for one row."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,6 @@ class Config(HeadsConfig):
     AXES: ClassVar = {"dataset": "datasets", "features": "features"}
 
     repeats: cli.Count = 1
-    """Number of seeds, counted from --seed."""
     features: tuple[Features, ...] = ("raw", "frozen", "private")
     """Features that the head is trained on."""
     width: cli.Count = 16
@@ -146,8 +142,7 @@ def measured(params: Any, test: Any) -> Row:
 
 def draw(config: HeadsConfig, table: list[Row]) -> None:
     """Draw two figures a data set: measures by features against the number of rows removed."""
-    for dataset in dict.fromkeys(row["dataset"] for row in table):
-        part = report.where(table, dataset=dataset)
+    for dataset, part in report.groups(table, "dataset").items():
         part = [row if row["method"] != "retrain" else row | {"distance": None} for row in part]
         for name, shown in FIGURES.items():
             plot.grid(
@@ -183,8 +178,8 @@ def section(results: Results) -> list[report.Block]:
 def claims(results: Results) -> list[Claim]:
     """Are deletions from heads on features certified?"""
     epsilons = [row["total_epsilon"] for row in most_removed(results) if row["features"] in ("raw", "frozen")]
-    return [Claim("fmu", "Deep models: deletions from fair heads on frozen features are certified (shown: epsilon "
-                  "below 1).", verdict_of([e < 1 for e in epsilons]),
+    return [Claim("Deep models: deletions from fair heads on frozen features are certified (shown: epsilon "
+                  "below 1).", [e < 1 for e in epsilons],
                   f"epsilon at most {max(epsilons):.2g}")]  # fmt: skip
 
 

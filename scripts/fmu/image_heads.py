@@ -37,7 +37,6 @@ class Config(embeddings.HeadsConfig):
     datasets: tuple[Literal["fashion_mnist"], ...] = ("fashion_mnist",)  # pyright: ignore[reportIncompatibleVariableOverride]
     """Data sets."""
     repeats: cli.Count = 1
-    """Number of seeds, counted from --seed."""
     features: tuple[Literal["raw", "standard", "robust"], ...] = ("raw", "standard", "robust")
     """Features that the heads are trained on."""
     width: cli.Count = 64

@@ -15,9 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, names, plot, report
-from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jnp
 
 #: Intervention -> overrides of the objective; thresholds act on a plain model.
@@ -39,7 +38,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.ProblemConfig):
     """Forget minority rows from models trained with each fairness intervention."""
 
     PRESETS: ClassVar = {"quick": {"repeats": 1}, "paper": {}}
@@ -117,9 +116,8 @@ def summary(table: list[Row], dataset: str) -> list[Row]:
     for measure, (label, _) in MEASURES.items():
         for intervention in INTERVENTIONS:
             line: Row = {"measure": label, "intervention": intervention.replace("_", " ")}
-            for method in dict.fromkeys(row["method"] for row in part):
-                chosen = report.where(part, intervention=intervention, method=method)
-                line[plot.look(method).label] = report.median(chosen, measure)
+            chosen = report.groups(report.where(part, intervention=intervention), "method")
+            line |= {plot.look(method).label: report.median(found, measure) for method, found in chosen.items()}
             lines.append(line)
     return lines
 
@@ -141,17 +139,16 @@ def section(results: Results) -> list[report.Block]:
 def claims(results: Results) -> list[Claim]:
     """Under a fair objective, do other methods change more predictions than the fair step?"""
     others, ours, holds = [], [], []
-    for dataset in dict.fromkeys(row["dataset"] for row in results.rows):
-        for penalty in ("equalized_odds", "demographic_parity", "equal_opportunity", "individual"):
-            part = report.where(results.rows, dataset=dataset, intervention=penalty)
-            methods = ("fair_newton", "newton", "projective", "sharded")
-            fair, *rest = (report.median(report.where(part, method=m), "disagreement") or 0.0 for m in methods)
-            ours.append(fair)
-            others += rest
-            holds.append(min(rest) > fair)
+    fair_objectives = [row for row in results.rows if INTERVENTIONS[row["intervention"]].get("penalty")]
+    for part in report.groups(fair_objectives, "dataset", "intervention").values():
+        methods = ("fair_newton", "newton", "projective", "sharded")
+        fair, *rest = (report.median(part, "disagreement", method=method) or 0.0 for method in methods)
+        ours.append(fair)
+        others += rest
+        holds.append(min(rest) > fair)
     return [
-        Claim("fmu", "Existing efficient methods do not unlearn from fair models: Newton, projective and sharded "
-              "change more test predictions than fair Newton does, under every penalty.", verdict_of(holds),
+        Claim("Existing efficient methods do not unlearn from fair models: Newton, projective and sharded "
+              "change more test predictions than fair Newton does, under every penalty.", holds,
               f"{sum(holds)} of {len(holds)} data sets and penalties; predictions that differ from retraining: "
               f"{np.median(others):.2%} in the median (up to {max(others):.1%}), after fair Newton at most "
               f"{max(ours):.2%}"),

@@ -18,8 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from scripts.fmu import deep_audit
-from scripts.fmu.problems import ProblemConfig
+from scripts.fmu import deep_audit, problems
 from scripts.harness import cli, looks, plot, report
 from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jax, jnp
@@ -31,7 +30,7 @@ ROUTES: dict[str, dict[str, float]] = {"output": {}, "gradient": {"gradient_clip
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.ProblemConfig):
     """Certified deep models beside retraining and heads."""
 
     PRESETS: ClassVar = {
@@ -42,7 +41,6 @@ class Config(ProblemConfig):
     datasets: tuple[Literal["compas", "adult", "hsls", "fashion_mnist"], ...] = ("compas", "adult", "fashion_mnist")  # pyright: ignore[reportIncompatibleVariableOverride]
     """Data sets; hsls needs --hsls."""
     l2: cli.Positive = 1e-3
-    """Ridge strength per row."""
     mus: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
     """Gaussian-DP parameters of the guarantees."""
     clips: tuple[cli.Positive, ...] = (0.1, 1.0)
@@ -177,21 +175,20 @@ def measured(objective, params, test) -> Row:
 def draw(config: Config, table: list[Row]) -> None:
     """Accuracy and odds gap against repair steps: the frontier, a column for each data set."""
     names = list(dict.fromkeys(row["dataset"] for row in table))
-    made, axes = plot.figure(2, len(names), titles=[plot.look(name).label for name in names])
-    ends = (min(config.mus), max(config.mus))
+    ends = dict.fromkeys((min(config.mus), max(config.mus)))
     series: dict[str, Row] = {f"retrain from {start}": {"method": "retrain", "start": start} for start in CENTERS}
-    for mu, start in itertools.product(dict.fromkeys(ends), CENTERS):
+    for mu, start in itertools.product(ends, CENTERS):
         shown = {"method": "noisy_output", "start": start, "mu": mu, "clip": min(config.clips)}
         series[f"certified, mu {mu:g}, {start}"] = shown
-    for column, name in enumerate(names):
-        for line, measure in enumerate(("accuracy", "equalized_odds_mean")):
+    cells = [(measure, name) for measure in ("accuracy", "equalized_odds_mean") for name in names]
+    titles = [plot.look(name).label for name in names] + [""] * len(names)
+    with plot.panels(config.out / "frontier.png", titles, len(names)) as axes:
+        for panel, (measure, name) in zip(axes, cells, strict=True):
             for color, (label, values) in zip(COLORS, series.items(), strict=False):
                 own = report.where(table, dataset=name, **values)
                 own = [row for row in own if row["repair_steps"] in (0, *config.checkpoints)]
-                plot.curve(axes[line][column], own, looks.Look(label, color, "o"), x="repair_steps", y=measure)
-            axes[line][column].set(xlabel="repair steps", ylabel=measure.replace("_", " "))
-    plot.draw_legend(made)
-    plot.save(made, config.out / "frontier.png")
+                plot.curve(panel, own, looks.Look(label, color, "o"), x="repair_steps", y=measure)
+            panel.set(xlabel="repair steps", ylabel=measure.replace("_", " "))
 
 
 def section(results: Results) -> list[report.Block]:

@@ -36,13 +36,20 @@ class ProblemConfig(cli.Repeated):
     sigma: cli.NonNegative = 1.0
     """Standard deviation of the objective perturbation."""
     repeats: cli.Count = 5
-    """Number of seeds, counted from --seed; each draws a split, a perturbation and the rows to forget."""
 
     def units(self) -> list[dict[str, Any]]:
         """As of every experiment; a data set that needs a file must have one."""
         if "hsls" in self.datasets and self.hsls is None:
             raise ValueError("--datasets hsls needs --hsls, the path of your HSLS:09 public-use file")
         return super().units()
+
+
+@dataclasses.dataclass(frozen=True)
+class CertifiedConfig(ProblemConfig):
+    """Flags of the experiments whose guarantees are at one failure probability."""
+
+    delta: cli.Probability = 1e-5
+    """Failure probability of every certificate and guarantee."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +171,12 @@ def mean_metrics(problem: Problem, models: Any, measures: Sequence[str]) -> dict
     return {name: float(getattr(every, name).mean()) for name in measures}
 
 
+def largest_difference(table: list[rows.Row], column: str) -> float:
+    """The largest difference in a column between the unlearned model and the retrained one, over seeds and settings."""
+    ours, theirs = (report.where(table, method=method) for method in ("fair_newton", "retrain"))
+    return max(abs(one[column] - other[column]) for one, other in zip(ours, theirs, strict=True))
+
+
 def draw_costs(
     path: Path, table: list[rows.Row], datasets: Sequence[str], curves: Sequence[tuple[looks.Look, list[rows.Row]]], *,
     x: str, xlabel: str,
@@ -177,7 +190,7 @@ def draw_costs(
     titles = [f"{looks.look(name).label}, {looks.titled(column)[column]}" for name, column in cells]
     with plot.panels(path, titles, 2, legend=3, width=4.2, height=2.7) as axes:
         for panel, (dataset, column) in zip(axes, cells, strict=True):
-            target = report.median(report.where(table, dataset=dataset, method="retrain"), column)
+            target = report.median(table, column, dataset=dataset, method="retrain")
             panel.axhline(target, color=looks.BLACK, linestyle="--", linewidth=0.9, label="retrained, no noise")
             for look, chosen in curves:
                 plot.curve(panel, report.where(chosen, dataset=dataset), look, x=x, y=column)

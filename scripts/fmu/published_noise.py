@@ -20,9 +20,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import Problem, ProblemConfig
 from scripts.harness import cli, looks, report
-from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jax, jnp
 
 MEASURES = ("accuracy", "equalized_odds_mean", "demographic_parity", "equal_opportunity")
@@ -31,7 +30,7 @@ DASHES = ((0, (1.0, 1.5)), (0, (4.0, 2.0)), "-", (0, (5.0, 1.0, 1.0, 1.0)))
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.CertifiedConfig):
     """Compare the two places for noise at equal epsilon; --sigma is not used, each epsilon has its own."""
 
     PRESETS: ClassVar = {
@@ -44,8 +43,6 @@ class Config(ProblemConfig):
 
     epsilons: tuple[cli.Positive, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     """The epsilons that every method has to certify."""
-    delta: cli.Probability = 1e-5
-    """Failure probability."""
     fraction: cli.Share = 0.01
     """Share of the training rows to forget at random."""
     steps: tuple[cli.Count, ...] = (10, 50, 200)
@@ -53,7 +50,6 @@ class Config(ProblemConfig):
     draws: cli.Count = 20
     """Number of noise draws to average over."""
     repeats: cli.Count = 3
-    """Number of seeds, counted from --seed; each draws a split, the rows to forget and the noise."""
 
 
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
@@ -77,7 +73,7 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     return table
 
 
-def published(config: Config, problem: Problem, forget: np.ndarray) -> list[tuple[Row, Any, float, Any]]:
+def published(config: Config, problem: problems.Problem, forget: np.ndarray) -> list[tuple[Row, Any, float, Any]]:
     """What noise can be added to: a description, parameters, a bound on their distance, and the rule for its level."""
     objective, before, train = problem.objective, problem.params, problem.train
     noise_on = fmu_jax.output_perturbation
@@ -98,7 +94,7 @@ def published(config: Config, problem: Problem, forget: np.ndarray) -> list[tupl
     return found
 
 
-def perturbed(config: Config, problem: Problem, forget: np.ndarray, unit: Any, epsilon: float) -> Row:
+def perturbed(config: Config, problem: problems.Problem, forget: np.ndarray, unit: Any, epsilon: float) -> Row:
     """Our row at one epsilon: a noise level, a model and its removal for each draw; None where no level suffices."""
     mask = jnp.zeros(problem.train.y.shape, bool).at[forget].set(True)
     options = {"epsilon": epsilon, "delta": config.delta, "init": problem.params}
@@ -153,15 +149,14 @@ def section(results: Results) -> list[report.Block]:
 def claims(results: Results) -> list[Claim]:
     """At equal epsilon, is noise on the objective better than noise on the published model?"""
     ours, theirs = [], []
-    for dataset in dict.fromkeys(row["dataset"] for row in results.rows):
-        part = report.where(shown(results), dataset=dataset)
-        target = report.median(report.where(part, method="retrain"), "accuracy")
-        found = report.median(report.where(part, method="fair_newton", noise="objective"), "accuracy")
+    for part in report.groups(shown(results), "dataset").values():
+        target = report.median(part, "accuracy", method="retrain")
+        found = report.median(part, "accuracy", method="fair_newton", noise="objective")
         ours.append(target - found if found is not None else float("inf"))
         theirs.append(min(target - row["accuracy"] for row in report.where(part, method="descent")))
     return [
-        Claim("fmu", "At equal epsilon, noise on the training objective costs less accuracy than descent-to-delete's "
-              "noise on the published model.", verdict_of([a < b for a, b in zip(ours, theirs, strict=True)]),
+        Claim("At equal epsilon, noise on the training objective costs less accuracy than descent-to-delete's "
+              "noise on the published model.", [a < b for a, b in zip(ours, theirs, strict=True)],
               f"accuracy lost: at most {max(ours):.3f}, against at least {min(theirs):.3f}"),
     ]  # fmt: skip
 

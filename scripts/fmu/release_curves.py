@@ -8,6 +8,7 @@ with bounds that hold for all of them at 99.9 %; ``beaten`` where even the bound
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -63,19 +64,15 @@ def draw(config: Config, table: list[Row]) -> None:
 
 def section(results: Results) -> list[report.Block]:
     """Where the curve was beaten, and how near it was come."""
-    parts = [
-        (setting, variant, report.where(results.rows, setting=setting, variant=variant))
-        for setting in get_args(Setting)
-        for variant in COLORS
-    ]
+    parts = report.groups(results.rows, "setting", "variant")
     lines = [
         {
             "setting": setting, "worlds": variant, "series": part[0]["draws"], "refreshed": part[0]["refreshed"],
             "nearest": min(row["misses"] - row["certified"] for row in part),
             "points below the curve": f"{sum(row['beaten'] for row in part)} of {len(part)}",
         }
-        for setting, variant, part in parts
-        if part
+        for setting, variant in itertools.product(get_args(Setting), COLORS)
+        if (part := parts.get((setting, variant)))
     ]  # fmt: skip
     return [
         "An adversary who knows everything but the noise of the releases, and tests with the best statistic there is, "

@@ -28,9 +28,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import Problem, ProblemConfig
 from scripts.harness import cli, looks, report
-from scripts.harness.experiment import Claim, Experiment, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Experiment, Results, Row
 from scripts.harness.lazy import fmu_jax, jax, jnp
 
 MEASURES = ("accuracy", "equalized_odds_mean")
@@ -45,7 +44,7 @@ LOOKS = {
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.CertifiedConfig):
     """Compare releases with the paper's scheme and with retraining; --sigma is not used, each mu has its own."""
 
     PRESETS: ClassVar = {
@@ -57,8 +56,6 @@ class Config(ProblemConfig):
     """Gaussian-DP parameters of whole series."""
     lengths: tuple[cli.Count, ...] = (1, 10, 100)
     """Numbers of releases in a series."""
-    delta: cli.Probability = 1e-5
-    """Failure probability at which the paper's scheme is given the same epsilon."""
     fraction: cli.Share = 0.001
     """Share of the training rows that each release deletes."""
     endurance: cli.Count = 10
@@ -74,8 +71,11 @@ class Config(ProblemConfig):
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     """Every method at every mu and length, on one split."""
     problem = problems.train_problem(config, dataset, seed, sigma=0.0)
-    batches = draw_batches(config, problem.train, max(config.lengths), seed=seed)
-    rehearsed = draw_batches(config, problem.train, config.endurance, seed=seed + 1000)
+    size = max(1, round(config.fraction * fmu_jax.forget_sets.count_rows(problem.train)))
+    batches, rehearsed = (
+        fmu_jax.forget_sets.draw_batches(problem.train, count, size, seed=own)
+        for count, own in ((max(config.lengths), seed), (config.endurance, seed + 1000))
+    )
     key = jax.random.fold_in(jax.random.key(seed), 1)
     table = []
     for length in config.lengths:
@@ -90,52 +90,21 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     return table + [row for mu in config.mus for row in perturbed(config, problem, mu, batches, rehearsed, key)]
 
 
-def draw_batches(config: Config, data: Any, count: int, *, seed: int) -> np.ndarray:
-    """Rows that each release deletes, ``(count, batch)``."""
-    size = max(1, round(config.fraction * fmu_jax.forget_sets.count_rows(data)))
-    return fmu_jax.forget_sets.draw_batches(data, count, size, seed=seed)
-
-
-def start(problem: Problem, fitted: Any, noise: jax.Array | None, sigma: float, budget: float, delta: float) -> Any:
-    """A stream at a fit."""
-    return fmu_jax.stream.start(
-        problem.objective, fitted, problem.train, noise=noise, sigma=sigma, delta=delta, budget=budget
-    )
-
-
-def released(config: Config, problem: Problem, kind: Any, batches, rehearsed, key: jax.Array) -> list[Row]:
+def released(config: Config, problem: problems.Problem, kind: str, batches, rehearsed, key: jax.Array) -> list[Row]:
     """Releases with noise of one shape, at every mu and length."""
-    fitted = fmu_jax.fit(problem.objective, problem.train)
-    state = start(problem, fitted, None, 1.0, 1.0, config.delta)
-
-    def shape_of(data: Any) -> Any:
-        return fmu_jax.releases.noise_shape(problem.objective, data, kind)
-
-    def distance(state: Any, data: Any) -> float:
-        return float(fmu_jax.stream.distance_to_retrained(state, shape=shape_of(data)))
-
-    serve = partial(fmu_jax.stream.serve_batches, clock=time.perf_counter)
-    last = serve(state, problem.train, rehearsed, stale=lambda *at: False)[-1]
-    admitted = config.slack * distance(last.state, last.data)
-    served = serve(state, problem.train, batches, stale=lambda *at: not distance(*at) <= admitted)
+    stream, options = fmu_jax.stream, {"kind": kind, "slack": config.slack, "clock": time.perf_counter}
+    series = stream.serve_for_releases(problem.objective, problem.train, batches, rehearsed, **options)
     table = []
     for length in config.lengths:
-        state, data = served[length - 1].state, served[length - 1].data
-        shape, bound = shape_of(data), distance(state, data)
-        exact = fmu_jax.stream.refresh(state, data).params
-        apart = state.params - exact
-        about = {
-            "method": "release", "shape": kind, "releases": length, "admitted": admitted, "distance": bound,
-            "true_distance": float(jnp.sqrt(apart @ (apart if shape is None else shape @ apart))),
-            "refreshes": sum(batch.refreshed for batch in served[:length]),
-            "ms": 1e3 * float(np.median([batch.seconds for batch in served[:length]])),
-        }  # fmt: skip
+        at = stream.published_after(problem.objective, series, length)
+        about = {"method": "release", "shape": kind, "releases": length, "admitted": series.admitted}
+        about |= {"distance": at.distance, "true_distance": at.true_distance, "refreshes": at.refreshes}
+        about |= {"ms": 1e3 * at.seconds}
+        keys = jax.random.split(jax.random.fold_in(key, length), config.draws)
         for mu in config.mus:
-            scale = fmu_jax.releases.scale_for(admitted, mu=mu, releases=length)
-            keys = jax.random.split(jax.random.fold_in(key, length), config.draws)
-            how = {"scale": scale, "admitted": admitted, "shape": shape, "keys": keys}
-            publish = partial(fmu_jax.releases.release_many, state.params, bound, **how)
-            models, publish_ms = timed(publish)
+            scale = fmu_jax.releases.scale_for(series.admitted, mu=mu, releases=length)
+            how = {"scale": scale, "admitted": series.admitted, "shape": at.shape, "keys": keys}
+            models, publish_ms = timed(partial(fmu_jax.releases.release_many, at.params, at.distance, **how))
             row = {"mu": mu, "scale": float(scale), "publish_ms": publish_ms / config.draws}
             table.append(about | row | measure(problem, models))
     return table
@@ -149,34 +118,22 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return result, 1e3 * (time.perf_counter() - begin)
 
 
-def perturbed(config: Config, problem: Problem, mu: float, batches, rehearsed, key: jax.Array) -> list[Row]:
+def perturbed(config: Config, problem: problems.Problem, mu: float, batches, rehearsed, key: jax.Array) -> list[Row]:
     """The paper's scheme at one epsilon: noise in training, refreshed when the epsilon of a model passes the budget."""
-    epsilon = float(fmu_jax.privacy.gaussian_epsilon(mu, 1.0, config.delta))
-    plain = start(problem, fmu_jax.fit(problem.objective, problem.train), None, 1.0, epsilon, config.delta)
-    serve = fmu_jax.stream.serve_batches
-    rehearsal = serve(plain, problem.train, rehearsed, stale=lambda *at: False)
-    admitted = config.slack * float(rehearsal[-1].state.residual_bound)
-    sigma = admitted / float(fmu_jax.privacy.residual_from(epsilon, 1.0, config.delta))
-    found = []
-    for draw_key in jax.random.split(key, config.perturbations):
-        noise = fmu_jax.sample_noise(problem.params, key=draw_key, sigma=sigma)
-        fitted = fmu_jax.fit(problem.objective, problem.train, noise=noise, init=problem.params)
-        state = start(problem, fitted, noise, sigma, epsilon, config.delta)
-        found.append(
-            serve(state, problem.train, batches, stale=lambda state, data: bool(fmu_jax.stream.needs_refresh(state)))
-        )
+    keys = jax.random.split(key, config.perturbations)
+    options = {"mu": mu, "delta": config.delta, "slack": config.slack, "keys": keys}
+    found = fmu_jax.stream.serve_perturbed(problem.objective, problem.train, batches, rehearsed, **options)
     table = []
     for length in config.lengths:
-        models = jnp.stack([served[length - 1].state.params for served in found])
-        row = {
-            "method": "objective_noise", "releases": length, "mu": mu, "epsilon": epsilon, "scale": sigma,
-            "refreshes": float(np.mean([sum(batch.refreshed for batch in served[:length]) for served in found])),
-        }  # fmt: skip
+        models = jnp.stack([served[length - 1].state.params for served in found.draws])
+        refreshes = [fmu_jax.stream.refreshes_of(served[:length]) for served in found.draws]
+        row = {"method": "objective_noise", "releases": length, "mu": mu, "epsilon": found.epsilon}
+        row |= {"scale": found.sigma, "refreshes": float(np.mean(refreshes))}
         table.append(row | measure(problem, models))
     return table
 
 
-def measure(problem: Problem, models: Any) -> dict[str, float]:
+def measure(problem: problems.Problem, models: Any) -> dict[str, float]:
     """Mean test metrics of ``(draws, d)`` models, and the spread of accuracy over them."""
     accuracy = fmu_jax.metrics.metrics_of_models(problem.objective, models, problem.test).accuracy
     return problems.mean_metrics(problem, models, MEASURES) | {"accuracy_spread": float(accuracy.std())}
@@ -217,15 +174,12 @@ def claims(results: Results) -> list[Claim]:
     """Does a series of releases at mu = 1 cost little accuracy?"""
     mu = max(row["mu"] for row in results.rows if row.get("shape"))
     length, lost = max(row["releases"] for row in results.rows), []
-    for dataset in dict.fromkeys(row["dataset"] for row in results.rows):
-        part = report.where(results.rows, dataset=dataset, releases=length)
-        target = report.median(report.where(part, method="retrain"), "accuracy")
-        shaped = [report.median(report.where(part, mu=mu, shape=shape), "accuracy") for shape in SHAPES]
+    for part in report.groups(report.where(results.rows, releases=length), "dataset").values():
+        target = report.median(part, "accuracy", method="retrain")
+        shaped = [report.median(part, "accuracy", mu=mu, shape=shape) for shape in SHAPES]
         lost.append(target - max(value for value in shaped if value is not None))
     text = f"A series of {length} releases with mu = {mu:g} in all (ours) costs little accuracy (shown: at most 0.01)."
-    return [
-        Claim("fmu", text, verdict_of([value <= 0.01 for value in lost]), f"accuracy lost: at most {max(lost):.3f}")
-    ]
+    return [Claim(text, [value <= 0.01 for value in lost], f"accuracy lost: at most {max(lost):.3f}")]
 
 
 EXPERIMENT = Experiment(

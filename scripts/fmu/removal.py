@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, names, plot, report
-from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jax
 
 #: The measures of each figure, with what they are called.
@@ -28,7 +27,7 @@ CERTIFIED = (
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.CertifiedConfig):
     """Forget rows by every method, and see what it does to fairness, accuracy and parameters."""
 
     PRESETS: ClassVar = {"quick": {"repeats": 1, "fractions": (0.01, 0.05)}, "paper": {"repeats": 5}}
@@ -44,8 +43,6 @@ class Config(ProblemConfig):
     """Whether a share is of all training rows or of the subset."""
     shards: cli.Count = 5
     """Number of shards of the sharded baseline."""
-    delta: cli.Probability = 1e-5
-    """Failure probability of the certificates."""
 
 
 def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Row]:
@@ -88,8 +85,7 @@ def one_removal(config: Config, problem: problems.Problem, method: str, forget, 
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw two figures a data set and penalty: measures by subset against the fraction."""
-    for dataset, penalty in dict.fromkeys((row["dataset"], row["penalty"]) for row in table):
-        chosen = report.where(table, dataset=dataset, penalty=penalty)
+    for (dataset, penalty), chosen in report.groups(table, "dataset", "penalty").items():
         chosen = [row if row["method"] != "retrain" else row | {"distance": None} for row in chosen]
         for name, shown in FIGURES.items():
             plot.grid(
@@ -133,24 +129,22 @@ def section(results: Results) -> list[report.Block]:
 def claims(results: Results) -> list[Claim]:
     """Is the fair step nearest to retraining, does it keep fairness and accuracy, and is it faster?"""
     table, nearer, fair, accurate, fast = at_five_percent(results), [], [], [], []
-    for dataset, subset in dict.fromkeys((row["dataset"], row["subset"]) for row in table):
-        part = report.where(table, dataset=dataset, subset=subset)
-        of = {m: report.where(part, method=m) for m in dict.fromkeys(row["method"] for row in part)}
+    for part in report.groups(table, "dataset", "subset").values():
+        of = report.groups(part, "method")
         others = [report.median(of[m], "distance") for m in of if m not in ("retrain", "fair_newton", "sharded")]
         nearer.append(min(others) / max(report.median(of["fair_newton"], "distance"), 1e-300))
-        for column, found in (("equalized_odds_mean", fair), ("accuracy", accurate)):
-            pairs = zip(of["fair_newton"], of["retrain"], strict=True)
-            found.append(max(abs(ours[column] - theirs[column]) for ours, theirs in pairs))
+        fair.append(problems.largest_difference(part, "equalized_odds_mean"))
+        accurate.append(problems.largest_difference(part, "accuracy"))
         fast.append(report.median(of["retrain"], "time_ms") / report.median(of["fair_newton"], "time_ms"))
     return [
-        Claim("fmu", "Fair unlearning ends nearer to the retrained model than every other efficient method, wherever "
-              "the rows come from.", verdict_of([n > 1 for n in nearer]),
+        Claim("Fair unlearning ends nearer to the retrained model than every other efficient method, wherever "
+              "the rows come from.", [n > 1 for n in nearer],
               f"{min(nearer):.0f} to {max(nearer):.0f} times nearer"),
-        Claim("fmu", "It keeps the fairness and the accuracy of retraining, also when minority rows are forgotten "
+        Claim("It keeps the fairness and the accuracy of retraining, also when minority rows are forgotten "
               "(shown: both within 0.005).",
-              verdict_of([max(pair) <= 0.005 for pair in zip(fair, accurate, strict=True)]),
+              [max(pair) <= 0.005 for pair in zip(fair, accurate, strict=True)],
               f"odds gap within {max(fair):.2g}, accuracy within {max(accurate):.2g} in every seed"),
-        Claim("fmu", "It is faster than retraining.", verdict_of([f > 1 for f in fast]),
+        Claim("It is faster than retraining.", [f > 1 for f in fast],
               f"{min(fast):.1f} to {max(fast):.1f} times"),
     ]  # fmt: skip
 

@@ -12,9 +12,8 @@ from typing import ClassVar
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.problems import ProblemConfig
 from scripts.harness import cli, looks, names, plot, report
-from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jnp
 
 SERIES = {
@@ -24,22 +23,19 @@ SERIES = {
 
 
 @dataclass(frozen=True)
-class Config(ProblemConfig):
+class Config(problems.CertifiedConfig):
     """Serve a stream of deletion requests under a budget."""
 
     PRESETS: ClassVar = {"quick": {"repeats": 1, "share": 0.2}, "paper": {"repeats": 5}}
     AXES: ClassVar = {"dataset": "datasets", "subset": "subsets"}
 
     repeats: cli.Count = 3
-    """Number of seeds, counted from --seed; each draws a split, a perturbation and the order of the requests."""
     subsets: tuple[names.Subset, ...] = ("random", "minority")
     """Which rows the deletion requests are for."""
     share: cli.Share = 0.4
     """Number of requests, as a share of all training rows."""
     epsilon: cli.Positive = 1.0
     """Budget: the largest epsilon of a published model."""
-    delta: cli.Probability = 1e-5
-    """Failure probability."""
     checkpoints: cli.Count = 80
     """Number of requests after which the exact residual is computed."""
 
@@ -118,8 +114,8 @@ def claims(results: Results) -> list[Claim]:
     holds = [row["epsilon"] <= budget and row["exact_epsilon"] <= row["epsilon"] for row in results.rows]
     count = sum(row["request"] for row in results.rows if row.get("distance") is not None)
     return [
-        Claim("fmu", f"Requests are served one by one, and every published model stays within its budget (epsilon "
-              f"{budget:g}) by a bound that holds.", verdict_of(holds),
+        Claim(f"Requests are served one by one, and every published model stays within its budget (epsilon "
+              f"{budget:g}) by a bound that holds.", holds,
               f"{count} requests, largest epsilon {max(epsilon):.2f}; exact below certified at {len(holds)} checks"),
     ]  # fmt: skip
 

@@ -29,20 +29,15 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from fmu_jax.deletion.cli import INTERRUPTED, TYRO, checked, refuse, show_error
-from fmu_jax.deletion.cli import Base as Base
-from fmu_jax.deletion.cli import check as check
-from fmu_jax.deletion.cli import run_command as run_command
-from fmu_jax.deletion.ranges import Count as Count
-from fmu_jax.deletion.ranges import NonNegative as NonNegative
-from fmu_jax.deletion.ranges import Positive as Positive
-from fmu_jax.deletion.ranges import Probability as Probability
-from fmu_jax.deletion.ranges import Range as Range
-from fmu_jax.deletion.ranges import Seed as Seed
-from fmu_jax.deletion.ranges import Share as Share
-from fmu_jax.deletion.ranges import number as number
+from fmu_jax.deletion.cli import INTERRUPTED, TYRO, Base, check, checked, refuse, run_command, show_error
+from fmu_jax.deletion.ranges import Count, NonNegative, Positive, Probability, Range, Seed, Share, number
 from scripts.harness import mesh, rows, store
 from scripts.harness.lazy import jax
+
+__all__ = [
+    "Base", "Common", "Count", "NonNegative", "Positive", "Probability", "Range", "Repeated", "Seed", "Share", "check",
+    "number", "parse", "run", "run_command",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,19 +98,14 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, **other
     7
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    config = _parse_with(config_type, words, config_type(**other))
+    config = tyro.cli(config_type, args=words, default=config_type(**other), config=TYRO)
     if config.preset != "none":
         if config.preset not in config_type.PRESETS:
             known = ", ".join(["none", *config_type.PRESETS])
             refuse(f"--preset: this script has no preset {config.preset!r}, only {known}")
         changed = {**other, **config_type.PRESETS[config.preset], "preset": config.preset}
-        config = _parse_with(config_type, words, config_type(**changed))
+        config = tyro.cli(config_type, args=words, default=config_type(**changed), config=TYRO)
     return checked(config)
-
-
-def describe(config: Any) -> dict[str, Any]:
-    """A configuration as plain values by name, to show or to store; see `rows.flatten`."""
-    return rows.flatten(config)
 
 
 def run(
@@ -158,13 +148,9 @@ def run(
     return 0
 
 
-def _parse_with(config_type: type[ConfigT], words: list[str], default: ConfigT) -> ConfigT:
-    return tyro.cli(config_type, args=words, default=default, config=TYRO)
-
-
 def _show_plan(config: Common, units: list[str | Mapping[str, Any]]) -> None:
     print("configuration")
-    for name, value in describe(config).items():
+    for name, value in rows.flatten(config).items():
         print(f"  {name} = {value}")
     print(f"units of work: {len(units)}")
     for unit in units:

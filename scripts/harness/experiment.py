@@ -20,7 +20,6 @@ from scripts.harness import cli, mesh, report, store
 from scripts.harness.lazy import jax
 
 Row = dict[str, Any]
-Verdict = Literal["shown", "partly", "not shown"]
 PRESETS = ("none", "quick", "full", "paper", "cifar10")
 """Presets of `scripts.reproduce`; ``none`` is its default."""
 
@@ -29,25 +28,23 @@ class Claim(NamedTuple):
     """What a paper claims, and what the rows say.
 
     Attributes:
-        paper: ``fmu`` or ``pags``.
         text: The claim.
-        verdict: Whether the rows show it.
-        number: The numbers that the verdict is from.
+        holds: Whether it holds, for everything that it is about.
+        number: The numbers that this is from.
     """
 
-    paper: Literal["fmu", "pags"]
     text: str
-    verdict: Verdict
+    holds: Sequence[bool]
     number: str
 
+    @property
+    def verdict(self) -> Literal["shown", "partly", "not shown"]:
+        """Shown if it holds everywhere, partly if it holds somewhere.
 
-def verdict_of(holds: Sequence[bool]) -> Verdict:
-    """Shown if it holds everywhere, partly if it holds somewhere.
-
-    >>> verdict_of([True, False])
-    'partly'
-    """
-    return "shown" if holds and all(holds) else "partly" if any(holds) else "not shown"
+        >>> Claim("All swans are white.", [True, False], "1 of 2").verdict
+        'partly'
+        """
+        return "shown" if self.holds and all(self.holds) else "partly" if any(self.holds) else "not shown"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     import pags_jax.checkpoints
     import pags_jax.datasets.lpips_weights
     import pags_jax.datasets.pretrained
+    import pags_jax.drawing
+    import pags_jax.explanation
     import pags_jax.models.files
     import pags_jax.recipes
     import pags_jax.resuming
     import pags_jax.sweeps
+    import pags_jax.tangents
 else:
 
     class _Later:

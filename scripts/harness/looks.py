@@ -1,5 +1,7 @@
 """How each known series is drawn, the same in every figure: label, colour, marker and dashes."""
 
+import tomllib
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -14,58 +16,20 @@ class Look(NamedTuple):
 
 GREY, BLACK, VERMILION, BLUE = "#7f7f7f", "#000000", "#d55e00", "#0072b2"
 SKY, GREEN, PURPLE, ORANGE = "#56b4e9", "#009e73", "#cc79a7", "#e69f00"
+COLORS = {"grey": GREY, "black": BLACK, "vermilion": VERMILION, "blue": BLUE, "sky": SKY, "green": GREEN}
+COLORS |= {"purple": PURPLE, "orange": ORANGE}
 
-LOOKS: dict[str, Look] = {
-    # Removal methods.
-    "no_removal": Look("no removal", GREY, "x", (0, (1.0, 1.5))),
-    "retrain": Look("retrain", BLACK, "s", (0, (4.0, 2.0))),
-    "fair_newton": Look("fair Newton", VERMILION, "o"),
-    "newton": Look("Newton", BLUE, "^"),
-    "influence": Look("influence", SKY, "v"),
-    "projective": Look("projective", GREEN, "D"),
-    "sharded": Look("sharded", PURPLE, "P"),
-    "descent": Look("descent", ORANGE, "X"),
-    "gauss_newton": Look("fair Newton, Gauss-Newton", BLUE, "D"),
-    "last_layer": Look("fair Newton, last layer", GREEN, "^"),
-    "finetune": Look("fine-tuning", SKY, "D"),
-    "gradient_ascent": Look("gradient ascent", ORANGE, "P"),
-    "scrub": Look("SCRUB-like", PURPLE, "X"),
-    "noisy": Look("noise, certified", VERMILION, "P"),
-    "noisy_repaired": Look("noise and repair, certified", VERMILION, "*"),
-    "fake": Look("noise, fake", GREY, "D"),
-    # Bounds on the residual gradient.
-    "residual_norm": Look("exact residual", BLACK, "s", (0, (4.0, 2.0))),
-    "row_bound": Look("row-wise bound", VERMILION, "o"),
-    "gram_bound": Look("Gram bound", ORANGE, "X"),
-    "paper_data_dependent": Look("paper, data-dependent", BLUE, "^"),
-    "paper_worst_case": Look("paper, worst case", SKY, "v"),
-    # Audits.
-    "certified_epsilon": Look("certified from the residual", VERMILION, "o"),
-    "empirical_epsilon": Look("shown by the audit (lower bound, 95 %)", BLACK, "s"),
-    # Robust losses.
-    "cross_entropy": Look("cross-entropy", BLACK, "s"),
-    "gradient_norm": Look("gradient norm", BLUE, "^"),
-    "smoothness": Look("smoothness", GREEN, "D"),
-    "randomized_smoothing": Look("randomized smoothing", PURPLE, "P"),
-    "adversarial": Look("adversarial", VERMILION, "o"),
-    # Sides of the data manifold.
-    "on_manifold": Look("on-manifold", GREEN, "D"),
-    "off_manifold": Look("off-manifold", VERMILION, "o"),
-    "accuracy": Look("accuracy", BLACK, "s"),
-    "similarity": Look("1 - LPIPS", PURPLE, "P"),
-    # Penalties.
-    "equalized_odds": Look("equalized odds", VERMILION, "o"),
-    "demographic_parity": Look("demographic parity", BLUE, "^"),
-    "equal_opportunity": Look("equal opportunity", GREEN, "D"),
-    "individual": Look("individual", PURPLE, "P"),
-    # Data sets.
-    "compas": Look("COMPAS", VERMILION, "o"),
-    "adult": Look("Adult", BLUE, "^"),
-    "hsls": Look("HSLS", GREEN, "D"),
-    "synthetic": Look("synthetic", GREY, "x"),
-    "fashion_mnist": Look("Fashion-MNIST", ORANGE, "^"),
-}
-"""The look of each known series; within a figure that compares one kind of thing, no two are alike."""
+
+def _known() -> dict[str, Look]:
+    table = tomllib.loads(Path(__file__).with_name("looks.toml").read_text(encoding="utf-8"))
+    return {
+        name: Look(row["label"], COLORS[row["color"]], row["marker"], (0, tuple(row["dash"])) if "dash" in row else "-")
+        for name, row in table.items()
+    }
+
+
+LOOKS = _known()
+"""The look of each known series, in the order in which they are drawn; `looks.toml` has them."""
 
 
 def look(name: str) -> Look:

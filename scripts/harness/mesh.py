@@ -17,20 +17,17 @@ Without a layout nothing here does anything: one device, one unit after the othe
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 import os
-import queue
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from scripts.harness.lazy import jax, multihost_utils
+from scripts.harness.lazy import fmu_jax, jax, multihost_utils
 
 DATA = "data"
 SWEEP = "sweep"
@@ -168,33 +165,7 @@ def each(items: Sequence[Item], work: Callable[[Item], Any]) -> Iterator[Item]:
             yield item
         return
     mine = [item for number, item in enumerate(items) if number % len(_session.slices) in _session.own]
-    free: queue.SimpleQueue[jax.sharding.Mesh] = queue.SimpleQueue()
-    for index in _session.own:
-        free.put(_session.slices[index])
-    stop = threading.Event()
-
-    def do(item: Item) -> bool:
-        if stop.is_set():
-            return False
-        slice_ = free.get()
-        try:
-            with jax.set_mesh(slice_):
-                work(item)
-            return True
-        except BaseException:
-            stop.set()
-            raise
-        finally:
-            free.put(slice_)
-
-    with concurrent.futures.ThreadPoolExecutor(len(_session.own)) as pool:
-        items_of = {pool.submit(do, item): item for item in mine}
-        try:
-            for done in concurrent.futures.as_completed(items_of):
-                if done.result():
-                    yield items_of[done]
-        finally:
-            stop.set()
+    yield from fmu_jax.sharding.each(mine, work, [_session.slices[index] for index in _session.own])
 
 
 def current() -> jax.sharding.Mesh | None:

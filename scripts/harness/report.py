@@ -2,7 +2,7 @@
 
 Everything shown is escaped by the template engine; a report holds no script and no address but links to the rows that
 lie beside it. It follows the reader's light or dark setting, folds long tables, turns the rows of wide ones into cards
-on a phone, and prints. `write_markdown` writes the same sections as a page for a code host.
+on a phone, and prints. `write_markdown` writes the same sections for a code host. Both are templates beside this file.
 """
 
 import base64
@@ -81,7 +81,7 @@ class Section:
 
 
 def medians(
-    table: Sequence[Mapping[str, Any]],
+    table: Sequence[rows.Row],
     by: Sequence[str] | Mapping[str, str],
     columns: Sequence[str] | Mapping[str, str],
 ) -> list[rows.Row]:
@@ -94,14 +94,11 @@ def medians(
     [{'method': 'Newton', 'average odds gap': 0.2}]
     """
     by, columns = (names if isinstance(names, Mapping) else looks.titled(*names) for names in (by, columns))
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in table:
-        groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
     return [
         {title: looks.look(value).label if isinstance(value, str) else value for title, value in named}
         | {title: median(part, column) for column, title in columns.items()}
-        for key, part in groups.items()
-        for named in [list(zip(by.values(), key, strict=True))]
+        for part in groups(table, *by).values()
+        for named in [[(title, part[0].get(name)) for name, title in by.items()]]
     ]
 
 
@@ -114,9 +111,26 @@ def where(table: Sequence[rows.Row], **values: Any) -> list[rows.Row]:
     return [row for row in table if all(name in row and row[name] == value for name, value in values.items())]
 
 
-def median(part: Sequence[Mapping[str, Any]], column: str) -> Any:
-    """Median of a column over the rows that have it, or None; whole numbers stay whole."""
-    values = [row[column] for row in part if row.get(column) is not None]
+def groups(table: Sequence[rows.Row], *columns: str) -> dict[Any, list[rows.Row]]:
+    """The rows by their values in some columns, in order: by one value, or by a tuple if there are several columns.
+
+    >>> groups([{"k": 1, "x": 2}, {"k": 2, "x": 3}, {"k": 1, "x": 4}], "k")[1]
+    [{'k': 1, 'x': 2}, {'k': 1, 'x': 4}]
+    """
+    found: dict[Any, list[rows.Row]] = {}
+    for row in table:
+        key = tuple(row.get(name) for name in columns)
+        found.setdefault(key if len(columns) > 1 else key[0], []).append(row)
+    return found
+
+
+def median(table: Sequence[rows.Row], column: str, **chosen: Any) -> Any:
+    """Median of a column over the rows that have it, or None; whole numbers stay whole.
+
+    >>> median([{"k": 1, "x": 2}, {"k": 1, "x": 4}, {"k": 2, "x": 9}], "x", k=1)
+    3
+    """
+    values = [row[column] for row in where(table, **chosen) if row.get(column) is not None]
     middle = float(np.median(values)) if values else None
     return int(middle) if middle is not None and all(isinstance(value, int) for value in values) else middle
 
@@ -147,56 +161,33 @@ def write(
     if timing_s:
         pairs = [(name, seconds(value)) for name, value in {**timing_s, "in all": sum(timing_s.values())}.items()]
         appendix.append(("timing", "Timing", pairs))
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    ).get_template("report.html.j2")
-    page = template.render(
-        title=title,
-        lead=_paragraphs(lead),
-        sections=[
-            {
-                "heading": section.heading,
-                "blocks": [made for block in section.blocks for made in _blocks(block)],
-                "links": section.links,
-            }
-            for section in sections
-        ],
-        appendix=appendix,
-        footer="One self-contained page; the rows and figures lie beside it.",
-    )
-    files.write_text(path, page)
+    footer = "One self-contained page; the rows and figures lie beside it."
+    files.write_text(path, _rendered("report.html.j2", title, sections, lead, appendix=appendix, footer=footer))
     return path
 
 
 def write_markdown(path: Path, title: str, sections: Sequence[Section], *, lead: str = "") -> Path:
     """Write the sections as Markdown, for a page that a code host renders; figures are linked by their file's name."""
-    lines = [f"# {title}", *_paragraphs(lead)]
-    for section in sections:
-        lines.append(f"## {section.heading}")
-        for block in section.blocks:
-            if isinstance(block, str):
-                lines += _paragraphs(block)
-            elif isinstance(block, Terms):
-                lines += [f"- **{term}**: {definition}" for term, definition in block.definitions.items()]
-            elif isinstance(block, Figure):
-                lines += [f"![{block.alt}]({block.path.name})", *([block.caption] if block.caption else [])]
-            else:
-                lines += [*([block.caption] if block.caption else []), _markdown_table(block)]
-        if section.links:
-            lines.append("Rows: " + ", ".join(f"[{text}]({link})" for text, link in section.links.items()) + ".")
-    files.write_text(path, "\n\n".join(lines) + "\n")
+    files.write_text(path, _rendered("report.md.j2", title, sections, lead))
     return path
 
 
-def _markdown_table(table: Table) -> str:
-    made = _table(table)
-    head = [[column["name"] for column in made["columns"]], ["--:" if c["number"] else "---" for c in made["columns"]]]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in head + made["rows"]
-    )
+def _rendered(template: str, title: str, sections: Sequence[Section], lead: str, **other: Any) -> str:
+    """What a template makes of the sections."""
+    markup = "html" in template
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, autoescape=markup,
+        keep_trailing_newline=markup, trim_blocks=not markup, lstrip_blocks=not markup,
+    )  # fmt: skip
+    shown = [
+        {
+            "heading": section.heading,
+            "blocks": [made for block in section.blocks for made in _blocks(block, embed=markup)],
+            "links": section.links,
+        }
+        for section in sections
+    ]
+    return environment.get_template(template).render(title=title, lead=_paragraphs(lead), sections=shown, **other)
 
 
 def as_text(table: Table, *, limit: int = 16) -> str:
@@ -254,18 +245,21 @@ def _paragraphs(text: str) -> list[str]:
     return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 
 
-def _blocks(block: Block) -> list[dict[str, Any]]:
+def _blocks(block: Block, *, embed: bool) -> list[dict[str, Any]]:
     if isinstance(block, str):
         return [{"kind": "paragraph", "text": text} for text in _paragraphs(block)]
     if isinstance(block, Table):
         return [_table(block)]
     if isinstance(block, Terms):
-        return [{"kind": "terms", "definitions": block.definitions}]
+        definitions = {term: " ".join(text.split()) for term, text in block.definitions.items()}
+        return [{"kind": "terms", "definitions": definitions}]
+    figure = {"kind": "figure", "name": block.path.name, "alt": block.alt, "caption": block.caption}
+    if not embed:
+        return [figure]
     content = block.path.read_bytes()
     if not content.startswith(_PNG):
         raise ValueError(f"{block.path} is no PNG file")
-    data = base64.b64encode(content).decode("ascii")
-    return [{"kind": "figure", "data": data, "alt": block.alt, "caption": block.caption}]
+    return [figure | {"data": base64.b64encode(content).decode("ascii")}]
 
 
 def _table(table: Table) -> dict[str, Any]:

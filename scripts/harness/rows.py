@@ -5,9 +5,11 @@ and ``"-Infinity"`` (so a row may not hold those three words as text). CSV is th
 ``-inf``, an empty cell for None or for a column that the row lacks, and a list as its JSON text.
 """
 
+import contextlib
 import csv
 import dataclasses
 import functools
+import gzip
 import hashlib
 import importlib.metadata
 import json
@@ -134,6 +136,30 @@ def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows({name: cell(value) for name, value in row.items()} for row in table)
     return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+def read_published(path: Path) -> list[Row]:
+    """The rows of a ``.csv.gz`` as `scripts.reproduce` publishes them; cells get the types that they look like.
+
+    Raises:
+        ValueError: If it is no such file.
+    """
+
+    def value(text: str) -> Any:
+        if text in ("", "True", "False"):
+            return {"": None, "True": True, "False": False}[text]
+        if text.startswith("["):
+            return json.loads(text)
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(text)
+        return text
+
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+            return [{name: value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+    except (OSError, EOFError, ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} is no .csv.gz of rows, or is damaged ({error}); name a run folder instead") from error
 
 
 class _Lines(list[str]):

@@ -3,57 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scripts.harness import compiling, plot, report
-from scripts.harness.experiment import Claim, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Results, Row
 from scripts.harness.lazy import jax, pags_jax
-from scripts.pags import explain
-
-BATCH_SIZE = 250
-"""Images in one call."""
+from scripts.pags.sweeps import BASELINE
 
 
-def columns(
-    config: Any, model: Any, variables: Any, parts: Mapping[str, tuple[jax.Array, jax.Array]], *, key: jax.Array
-) -> Row:
-    """What a row says of a model's accuracies on parts of the data.
-
-    ``PART_accuracy`` is the share of images classified rightly as they are, ``PART_attacked`` the share that stays
-    right, for each radius, and ``PART_no_gradient``, for each radius, the number of images that stayed right though no
-    attack on them had a gradient all the way, so that nothing is known of them; they are not among the former.
-    """
-    apply_fn = pags_jax.models.evaluator(model, variables)
-    options = {"steps": config.attack_steps, "norm": config.norm, "attack": config.attack}
+def measured(
+    apply_fn: Any, x: jax.Array, y: jax.Array, *, key: jax.Array, radii: Sequence[float] = (), norm: str = "l2",
+    steps: int = 1, attack: str = "pgd", rows: int | None = None,
+) -> Any:  # fmt: skip
+    """See `pags_jax.evaluation.accuracies`; all models of an architecture share its programs."""
+    evaluation, options = pags_jax.evaluation, {"steps": steps, "norm": norm, "attack": attack}
     options["unroll"] = jax.default_backend() == "cpu"
+    judges = {"as_is": compiling.jitted(evaluation.judge_as_is)}
+    judges |= {"within": compiling.jitted(evaluation.judge_within, "steps", "norm", "attack", "unroll")}
+    return evaluation.accuracies(apply_fn, x, y, key=key, radii=radii, rows=rows, **judges, **options)
+
+
+def columns(config: Any, apply_fn: Any, parts: Mapping[str, tuple[jax.Array, jax.Array]], *, key: jax.Array) -> Row:
+    """What a row says of a model's accuracies on parts of the data: each of the three, by part."""
+    options = {"norm": config.norm, "steps": config.attack_steps, "attack": config.attack, "rows": config.attack_rows}
     row: Row = {"attack_eps": config.attack_eps, "attack_norm": config.norm}
     for part, (x, y) in parts.items():
-
-        def share(judge: Any, x: Any, y: Any) -> Any:
-            return pags_jax.evaluation.accuracy(judge, x, y, key=key, batch_size=min(BATCH_SIZE, len(x)))
-
-        row[f"{part}_accuracy"] = share(partial(_as_is, apply_fn), x, y)
-        x, y = x[: config.attack_rows], y[: config.attack_rows]
-        found = [share(partial(_under_attack, apply_fn, radius, **options), x, y) for radius in config.attack_eps]
-        row[f"{part}_attacked"] = [one.robust for one in found]
-        row[f"{part}_no_gradient"] = [round(one.no_gradient * len(x)) for one in found]
+        found = measured(apply_fn, x, y, key=key, radii=config.attack_eps, **options)
+        row |= {f"{part}_accuracy": found.clean, f"{part}_attacked": found.robust}
+        row |= {f"{part}_no_gradient": found.no_gradient}
     return row
-
-
-@compiling.compiled()
-def _as_is(apply_fn, x, y, key):
-    del key
-    return pags_jax.evaluation.correct(apply_fn, pags_jax.images.to_float(x), y)
-
-
-@compiling.compiled("steps", "norm", "attack", "unroll")
-def _under_attack(apply_fn, radius, x, y, key, *, norm, **options):
-    x = pags_jax.images.to_float(x)
-    return pags_jax.evaluation.under_attack(apply_fn, x, y, key=key, **{f"eps_{norm}": radius}, **options)
 
 
 def draw_accuracy(path: Path, table: Sequence[Row]) -> None:
@@ -109,8 +90,8 @@ def claims(results: Results) -> list[Claim]:
     trained = [row for row in results.rows if row["failure"] is None]
     chosen = best(trained)
     last = {loss: np.median([row["test_attacked"][-1] for row in report.where(chosen, loss=loss)])
-            for loss in (explain.BASELINE, *pags_jax.sweeps.swept(chosen))}  # fmt: skip
-    base = last.pop(explain.BASELINE, 0.0)
+            for loss in (BASELINE, *pags_jax.sweeps.swept(chosen))}  # fmt: skip
+    base = last.pop(BASELINE, 0.0)
     text = f"Robust losses raise accuracy under attack (largest radius, {trained[0]['attack_eps'][-1]:g})."
     number = ", ".join(f"{loss.replace('_', ' ')} {value:.0%}" for loss, value in last.items())
-    return [Claim("pags", text, verdict_of([v > base for v in last.values()]), f"{number}; undefended {base:.0%}")]
+    return [Claim(text, [v > base for v in last.values()], f"{number}; undefended {base:.0%}")]

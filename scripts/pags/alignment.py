@@ -20,11 +20,9 @@ import numpy as np
 from scripts.harness import cli, compiling, names, placement, plot, report, store
 from scripts.harness.experiment import Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import explain, manifolds, measuring
+from scripts.pags import manifolds, measuring
 from scripts.pags.robustness import FILES, NAMED
-
-#: The loss whose strength is a noise level.
-SMOOTHED = "randomized_smoothing"
+from scripts.pags.sweeps import SHOWN, SMOOTHED
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,8 @@ def within(mask: jax.Array | None, maps: Any) -> Any:
 def row_of(gradient: jax.Array, target: Any, sigma: float, scores: dict[str, jax.Array], basis: jax.Array) -> Row:
     """Values of the images; they are NaN where a map is zero or infinite."""
     kind = pags_jax.alignment.PAIRINGS[target]
-    weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
-    cosine, similarity, share = placement.on_host(compare(gradient, scores[kind], basis, weights))
+    share = compiling.jitted(pags_jax.robustness.off_manifold_share, images=False)(gradient, basis)
+    cosine, similarity, share = placement.on_host((*manifolds.compare(gradient, scores[kind]), share))
     place = {"target": target, "sigma_pm1": sigma, "score": kind}
     return place | {"cosine": cosine, "similarity": similarity, "off_share": share}
 
@@ -115,14 +113,6 @@ def row_of(gradient: jax.Array, target: Any, sigma: float, scores: dict[str, jax
 def noise_levels(table: list[Row]) -> list[float]:
     """The noise levels that models were trained under, for images in [-1, 1]."""
     return sorted({2 * row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
-
-
-@compiling.compiled(images=False)
-def compare(gradient, score, basis, weights):
-    """Cosine, 1 - LPIPS and off-manifold share of a batch of maps."""
-    similarity = pags_jax.alignment.perceptual_similarity(gradient, score, weights=weights)
-    share = pags_jax.robustness.off_manifold_share(gradient, basis)
-    return pags_jax.alignment.cosine(gradient, score), similarity, share
 
 
 def save_first(path: Path, arrays: Any, count: int) -> None:
@@ -145,9 +135,8 @@ def peaks(table: list[Row]) -> list[Row]:
 def section(results: Results) -> list[report.Block]:
     """Where alignment peaks, and the figures."""
     lines = peaks(results.rows)
-    shown = explain.SHOWN
-    level = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / shown.sigma_pm1)), default=None)
-    main = [line for line in lines if line["gradient of"] == shown.target and line["sigma"] == level]
+    level = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / SHOWN.sigma_pm1)), default=None)
+    main = [line for line in lines if line["gradient of"] == SHOWN.target and line["sigma"] == level]
     return [
         "Gradients are compared with scores of the same images: that of the sum of logits with the unconditional "
         "score, of the class's logit with the conditional one, and of the log-probability with their difference. "

@@ -17,28 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from scripts.harness import cli, names, report
+from scripts.harness import report
 from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, pags_jax
-from scripts.pags import explain, tables
+from scripts.pags import sweeps
 
 
 @dataclass(frozen=True)
-class Config(cli.Common):
+class Config(sweeps.PlaceConfig):
     """Answer the questions fixed beforehand."""
 
     robustness: Path = Path("runs/pags_robustness")
     """Finished run of scripts.pags.robustness."""
     alignment: Path = Path("runs/pags_alignment")
     """Finished run of scripts.pags.alignment, on the same models."""
-    target: names.Target = "logit"
-    """The gradient that is compared with its score."""
-    sigma_pm1: cli.Positive = 0.5
-    """Noise level of the score; the nearest one that was measured is taken."""
-    eps: cli.Positive = 2.637
-    """Length of the steps on and off the manifold; the nearest one that was measured is taken."""
-    tolerance: cli.Probability = 0.02
-    """How far below a sweep's best accuracy a model may lie before its strength is called excessive."""
 
 
 def plan(config: Config) -> list[dict[str, Any]]:
@@ -48,12 +40,13 @@ def plan(config: Config) -> list[dict[str, Any]]:
 
 def rows_of(config: Config, *, target: str, seed: int) -> list[Row]:
     """The answers to all questions."""
-    robust = tables.read(config.robustness, "--robustness", "pags_robustness")
-    aligned = tables.read(config.alignment, "--alignment", "pags_alignment")
-    explain.check_same_models(robust, aligned)
-    place = pags_jax.questions.Place(config.eps, target, config.sigma_pm1, config.tolerance)
+    robust = sweeps.read(config.robustness, "--robustness", "pags_robustness")
+    aligned = sweeps.read(config.alignment, "--alignment", "pags_alignment")
+    sweeps.check_same_models(robust, aligned)
     values = partial(values_of, config.alignment, aligned)
-    return pags_jax.questions.answers(robust, aligned, values, place, key=jax.random.key(seed))
+    return pags_jax.questions.answers(
+        robust, aligned, values, config.place._replace(target=target), key=jax.random.key(seed)
+    )
 
 
 def values_of(folder: Path, table: Sequence[Row], column: str, **place: Any) -> dict[tuple[str, float], np.ndarray]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from scripts.harness import cli, plot, report
-from scripts.harness.experiment import Claim, Experiment, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import panels
 
@@ -35,7 +35,6 @@ class Config(cli.Repeated):
     strengths: tuple[cli.NonNegative, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     """Weights of the squared norm of the input gradient."""
     repeats: cli.Count = 5
-    """Number of seeds, counted from --seed; each draws a manifold, images and networks."""
     pixels: cli.Count = 64
     """Number of pixels in an image."""
     distractors: cli.Count = 22
@@ -148,7 +147,7 @@ def claims(results: Results) -> list[Claim]:
     text = (
         "Where the truth is known, regularised gradients move onto the manifold and towards the Bayes-optimal model's."
     )
-    return [Claim("pags", text, verdict_of(holds), "; ".join(numbers))]
+    return [Claim(text, holds, "; ".join(numbers))]
 
 
 EXPERIMENT = Experiment(

@@ -19,9 +19,9 @@ import numpy as np
 from scripts.harness import cli, compiling, placement, plot, report
 from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import explain, manifolds, measuring
-from scripts.pags.alignment import SMOOTHED
+from scripts.pags import manifolds, measuring
 from scripts.pags.robustness import NAMED
+from scripts.pags.sweeps import BASELINE, SMOOTHED
 
 DENOISED, UNDEFENDED = "undefended, denoised", "undefended"
 
@@ -36,11 +36,9 @@ class Config(manifolds.ManifoldConfig):
         "cifar10": {"images": 100, "samples": 500, "denoised_samples": 200},
     }
 
-    out: Path = Path("runs/pags_certify")
     sigmas: tuple[cli.Positive, ...] = ()
     """Noise levels, for images in [0, 1]; by default those of at most 1 that models were trained under."""
     images: cli.Count = 100
-    """Number of test images, drawn by --seed; every model gets the same ones."""
     samples: cli.Count = 1000
     """Number of noise draws that are counted for each image; the largest radius is sigma Phi^-1(alpha^(1/samples))."""
     denoised_samples: cli.Count = 200
@@ -65,7 +63,7 @@ def plan(config: Config) -> list[dict[str, Any]]:
     table = measuring.trained_rows(config.trained)
     trained = sorted({row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
     sigmas = config.sigmas or [strength for strength in trained if strength <= 1]
-    has_base = any(row["loss"] == explain.BASELINE for row in table)
+    has_base = any(row["loss"] == BASELINE for row in table)
     if not sigmas or not (has_base or trained):
         raise ValueError(f"--trained: {config.trained} holds no model of {SMOOTHED}; name noise levels by --sigmas")
     seed = min(row["seed"] for row in table)
@@ -99,7 +97,7 @@ def setup(config: Config) -> Ready:
 def rows_of(config: Config, ready: Ready, *, classifier: str, sigma: float, seed: int) -> list[Row]:
     """Certified accuracy of one smoothed classifier, a row for each radius."""
     smoothed = classifier == SMOOTHED
-    unit = {"loss": SMOOTHED if smoothed else explain.BASELINE, "strength": sigma if smoothed else 0.0, "seed": seed}
+    unit = {"loss": SMOOTHED if smoothed else BASELINE, "strength": sigma if smoothed else 0.0, "seed": seed}
     _, apply_fn = measuring.model_of(config.trained, measuring.trained_rows(config.trained), unit)
     samples = config.samples
     if classifier == DENOISED:
@@ -107,7 +105,8 @@ def rows_of(config: Config, ready: Ready, *, classifier: str, sigma: float, seed
         samples = config.denoised_samples
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     options = {"samples": samples, "selection_samples": config.selection_samples, "alpha": config.alpha}
-    found = _certify(apply_fn, ready.sample.x, key, jnp.float32(sigma), **options)
+    certify = compiling.jitted(pags_jax.smoothing.certify, *options)
+    found = certify(apply_fn, ready.sample.x, key=key, sigma=jnp.float32(sigma), **options)
     curve = pags_jax.smoothing.certified_accuracy(found, ready.sample.y, jnp.asarray(config.radii, jnp.float32))
     radius, error = np.asarray(placement.on_host(found.radius)), len(ready.sample.y)
     row = {"samples": samples, "abstained": float(curve.abstained), "mean_radius": float(radius.mean())}
@@ -117,21 +116,14 @@ def rows_of(config: Config, ready: Ready, *, classifier: str, sigma: float, seed
     ]
 
 
-@compiling.compiled("samples", "selection_samples", "alpha")
-def _certify(apply_fn, x, key, sigma, *, samples, selection_samples, alpha):
-    options = {"samples": samples, "selection_samples": selection_samples, "alpha": alpha}
-    return pags_jax.smoothing.certify(apply_fn, x, key=key, sigma=sigma, **options)
-
-
 def draw(config: Config, table: list[Row]) -> None:
     """Draw certified accuracy against the radius, a panel for each noise level."""
     sigmas = sorted({row["sigma"] for row in table})
-    made, axes = plot.figure(1, len(sigmas), titles=[f"noise {sigma:g}" for sigma in sigmas], share_y=True, width=2.6)
-    for panel, sigma in zip(axes[0], sigmas, strict=True):
-        plot.lines(panel, report.where(table, sigma=sigma), x="radius", y="accuracy", by="classifier")
-        panel.set(xlabel="L2 radius, pixels in [0, 1]", ylabel="certified accuracy", ylim=(0, 1))
-    plot.draw_legend(made, columns=3)
-    plot.save(made, config.out / "certified.png")
+    titles = [f"noise {sigma:g}" for sigma in sigmas]
+    with plot.panels(config.out / "certified.png", titles, legend=3, share_y=True, width=2.6) as axes:
+        for panel, sigma in zip(axes, sigmas, strict=True):
+            plot.lines(panel, report.where(table, sigma=sigma), x="radius", y="accuracy", by="classifier")
+            panel.set(xlabel="L2 radius, pixels in [0, 1]", ylabel="certified accuracy", ylim=(0, 1))
 
 
 def section(results: Results) -> list[report.Block]:

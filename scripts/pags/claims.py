@@ -3,14 +3,14 @@
 import numpy as np
 
 from scripts.harness import plot, report
-from scripts.harness.experiment import Claim, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Results, Row
 from scripts.harness.lazy import pags_jax
-from scripts.pags import explain
+from scripts.pags import sweeps
 
 
 def both(results: Results) -> tuple[list[Row], list[Row]]:
     """The rows of `pags_robustness` and `pags_alignment` at the place that figures show."""
-    config = explain.SHOWN
+    config = sweeps.SHOWN
     aligned = report.where(results.of("pags_alignment"), target=config.target)
     robust = pags_jax.sweeps.nearest(results.of("pags_robustness"), "eps_l2", config.eps)
     return robust, pags_jax.sweeps.nearest(aligned, "sigma_pm1", config.sigma_pm1)
@@ -19,9 +19,8 @@ def both(results: Results) -> tuple[list[Row], list[Row]]:
 def lines_of(results: Results) -> list[Row]:
     """A line for each loss: whether it shows what the paper says of a sweep, with the numbers."""
     robust, aligned = both(results)
-    place = pags_jax.questions.Place(*explain.SHOWN)
     return [
-        {"loss": plot.look(loss).label} | pags_jax.questions.claims_of(loss, robust, aligned, place)
+        {"loss": plot.look(loss).label} | pags_jax.questions.claims_of(loss, robust, aligned, sweeps.SHOWN.place)
         for loss in pags_jax.sweeps.swept(robust)
     ]
 
@@ -33,9 +32,8 @@ def largest(table: list[Row], column: str) -> float | None:
 
 def correlations(results: Results) -> list[Row]:
     """How alignment goes with each measure over the models."""
-    place = {"eps": explain.SHOWN.eps, "target": explain.SHOWN.target, "sigma_pm1": explain.SHOWN.sigma_pm1}
-    models = explain.joined(results.of("pags_robustness"), results.of("pags_alignment"), **place)
-    return explain.correlations(models)
+    models = sweeps.SHOWN.joined(results.of("pags_robustness"), results.of("pags_alignment"))
+    return pags_jax.explanation.correlations(models)
 
 
 def section(results: Results) -> list[report.Block]:
@@ -56,12 +54,13 @@ def section(results: Results) -> list[report.Block]:
         report.Table(lines, "Does each sweep show it?"),
         "The paper's claim across models: off-manifold robustness explains which of them have aligned gradients, so "
         "that alignment should fall as the deviation off the manifold grows. Over the models within 5 points of the "
-        "best accuracy, " + explain.sentence(table),
+        "best accuracy, " + pags_jax.explanation.sentence(table),
         "Each entry is Spearman's rank correlation, and in brackets the p-value (two-sided) from "
-        f"{explain.SHUFFLES} permutations of the models within their loss. 'Given on' means that the deviation on "
-        "the manifold is partialled out. The share is measured on the very gradients whose alignment it predicts; the "
-        "deviations are measured without them.",
-        report.Table(explain.lines(table), "Alignment of the logit's gradient, and what predicts it.", fold=True),
+        f"{pags_jax.explanation.SHUFFLES} permutations of the models within their loss. 'Given on' means that the "
+        "deviation on the manifold is partialled out. The share is measured on the very gradients whose alignment it "
+        "predicts; the deviations are measured without them.",
+        report.Table(pags_jax.explanation.lines(table), "Alignment of the logit's gradient, and what predicts it.",
+                     fold=True),
         *results.figures("alignment_by_robustness.png", "Alignment against deviation off the manifold",
                          "Each marker is one model."),
     ]  # fmt: skip
@@ -75,22 +74,22 @@ def claims(results: Results) -> list[Claim]:
         holds = [all(line[column].startswith("yes") for column in columns) for line in lines]
         names_ = [line["loss"] for line, held in zip(lines, holds, strict=True) if held]
         number = f"{sum(holds)} of {len(lines)} losses" + (f": {', '.join(names_)}" if names_ else "")
-        return Claim("pags", text, verdict_of(holds), number)
+        return Claim(text, holds, number)
 
     (row,) = (
         row
         for row in correlations(results)
-        if (row["models"], row["alignment"], row["measure"]) == (explain.ACCURATE, "similarity", "off")
+        if (row["models"], row["alignment"], row["measure"]) == (pags_jax.sweeps.ACCURATE, "similarity", "off")
     )
     known = row["rho"] is not None and row["rho"] < 0
     text = "Off-manifold robustness explains which accurate models have aligned gradients (1 - LPIPS falls as the "
     text += "deviation off the manifold grows; shown: p < 0.05)."
-    verdict = "shown" if known and row["p"] < 0.05 else "partly" if known else "not shown"
     return [
         count("Models become robust off the manifold before their accuracy falls.",
               "off falls below on while accurate"),
         count("Gradients look most like the score at a middle strength (1 - LPIPS).", "1 - LPIPS peaks inside"),
         count("Excessive robustness gives up accuracy and sensitivity along the manifold.",
               "the strongest loses accuracy", "and on-manifold sensitivity"),
-        Claim("pags", text, verdict, f"rank correlation {explain.with_p(row, 'rho', 'p')}, {row['n']} models"),
+        Claim(text, [known, known and row["p"] < 0.05],
+              f"rank correlation {pags_jax.questions.with_p(row['rho'], row['p'])}, {row['n']} models"),
     ]  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from scripts.harness import cli, compiling, plot, report, store
 from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import accuracy, explain, fit, manifolds, measuring, train
+from scripts.pags import accuracy, manifolds, measuring, sweeps, train
 from scripts.pags.robustness import NAMED
 
 ALIGNED = "score_alignment"
@@ -27,8 +27,6 @@ _AS_THERE = (
     "learning_rate", "clip", "weight_decay", "augment", "validation", "train_rows",
 )  # fmt: skip
 """Fields of the sweep's configuration that the new models are trained by."""
-_HYPER = ("epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip")
-"""Those of them that vary over a sweep or its length."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,6 @@ class Config(manifolds.ManifoldConfig):
 
     PRESETS: ClassVar = {"quick": {"images": 20, "strengths": (1.0,), "steps": 2}, "paper": {"images": 1000}}
 
-    out: Path = Path("runs/pags_converse")
     strengths: tuple[cli.Positive, ...] = (1.0, 10.0)
     """Weights of one minus the cosine of gradient and score."""
     sigma_pm1: cli.Positive = 0.5
@@ -57,16 +54,6 @@ class Ready(NamedTuple):
     sample: measuring.Sample
     network: tuple[Any, Any]
     loss: Any
-
-
-class Attacked(NamedTuple):
-    """How models are attacked, as `accuracy.columns` reads it."""
-
-    attack_eps: tuple[float, ...]
-    attack_steps: int
-    norm: str = "l2"
-    attack: str = "pgd"
-    attack_rows: int | None = None
 
 
 def plan(config: Config) -> list[dict[str, Any]]:
@@ -89,7 +76,7 @@ def inputs(config: Config) -> dict[str, str]:
 def setup(config: Config) -> Ready:
     """Images, the denoiser, and how the sweep was trained."""
     table = measuring.trained_rows(config.trained)
-    how = train.Config(**{name: table[0][f"config.{name}"] for name in _AS_THERE})
+    how = train.Config(out=config.out, **{name: table[0][f"config.{name}"] for name in _AS_THERE})
     network = pags_jax.models.load(_file(config), kind="denoiser")[:2]
     return Ready(how, measuring.sample(config, table), network, loss_of(network, config.sigma_pm1))
 
@@ -97,8 +84,13 @@ def setup(config: Config) -> Ready:
 def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
     """Attack one model, after it was trained if it is not of the sweep."""
     if unit["loss"] == ALIGNED:
+        how, data = ready.how, ready.sample.data
+        split = pags_jax.recipes.hold_out(data, how.validation, seed=unit["seed"], train_rows=how.train_rows)
+        task = train.task_with(how, ready.loss, len(data.classes))
+        hyper = train.hyper_of(how, "cross_entropy", unit["strength"], task, split)
+        model = task.model
         try:
-            model, variables = trained(config, ready, unit)
+            _, _, variables, _ = train.trained(how, task, hyper, split, unit)
         except FloatingPointError as error:
             print(f"{store.unit_name(unit)}: {error}", file=sys.stderr)
             return [{"failure": str(error)}]
@@ -107,51 +99,17 @@ def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
         model, variables, _ = pags_jax.models.load(config.trained / row["weights"], kind="classifier")
     data, apply_fn = ready.sample.data, pags_jax.models.evaluator(model, variables)
     x, y = ready.sample.x, ready.sample.y
-    few = {"few": (jnp.asarray(jnp.rint(255 * x), jnp.uint8), y)}
-    whole = {"test": (jnp.asarray(data.test_x), jnp.asarray(data.test_y))}
-    how = Attacked((config.eps,), config.steps)
-    key = jax.random.key(config.seed)
-    clean = accuracy.columns(how._replace(attack_eps=()), model, variables, whole, key=key)["test_accuracy"]
-    attacked = {
-        attack: accuracy.columns(how._replace(attack=attack), model, variables, few, key=key)
-        for attack in ("pgd", "ensemble")
-    }
+    key, bytes_ = jax.random.key(config.seed), jnp.asarray(jnp.rint(255 * x), jnp.uint8)
+    clean = accuracy.measured(apply_fn, jnp.asarray(data.test_x), jnp.asarray(data.test_y), key=key).clean
+    how = {"key": key, "radii": (config.eps,), "steps": config.steps}
+    attacked = {name: accuracy.measured(apply_fn, bytes_, y, attack=name, **how) for name in ("pgd", "ensemble")}
     denoise, sigma = pags_jax.scores.denoiser(*ready.network, y), jnp.float32(config.sigma_pm1)
     score = compiling.jitted(pags_jax.scores.score)(denoise, x, sigma_pm1=sigma)
     gradient = compiling.jitted(pags_jax.gradients.input_gradients, "target")(apply_fn, x, y, target="logit")
     cosine = pags_jax.alignment.cosine(gradient, score)
     row: Row = {"failure": None, "test_accuracy": clean, "eps_l2": config.eps, "cosine": float(jnp.nanmean(cosine))}
-    row |= {attack: found["few_attacked"][0] for attack, found in attacked.items()}
-    return [row | {f"{attack}_no_gradient": found["few_no_gradient"][0] for attack, found in attacked.items()}]
-
-
-def trained(config: Config, ready: Ready, unit: dict[str, Any]) -> tuple[Any, Any]:
-    """Train a model towards the score, as the sweep's were trained, and save it."""
-    how, data = ready.how, ready.sample.data
-    split = pags_jax.recipes.hold_out(data, how.validation, seed=unit["seed"], train_rows=how.train_rows)
-    architecture = {name: getattr(how, name) for name in ("activation", "stem", "width", "dtype")}
-    task = pags_jax.training.Task(
-        pags_jax.models.create(how.model, classes=len(data.classes), **architecture),
-        ready.loss,
-        pags_jax.recipes.augmentation_of(how.augment, how.dataset),
-        how.batch_size,
-    )
-    per_epoch = pags_jax.training.steps_per_epoch(task, len(split.train[0]))
-    hyper = pags_jax.recipes.hyper(
-        "cross_entropy", unit["strength"], steps_per_epoch=per_epoch, unit="own",
-        **{name: getattr(how, name) for name in _HYPER},
-    )  # fmt: skip
-    key, _ = jax.random.split(jax.random.key(unit["seed"]))  # As in `train.row_of`.
-    done, _ = fit.fit(
-        task, hyper, *split.train, key=key, epochs=how.epochs, fingerprint=unit, save_minutes=how.save_minutes,
-        folder=config.out / "checkpoints" / str(unit["strength"]), driver=how.driver, label=store.unit_name(unit),
-    )  # fmt: skip
-    pags_jax.training.check_all_finite(done.state)
-    statistics = {"batch_stats": done.state.statistics} if done.state.statistics else {}
-    variables = {"params": done.state.params, **statistics}
-    path = config.out / "models" / f"{store.unit_name(unit)}.safetensors"
-    pags_jax.models.save(path, task.model, variables, {"config": unit}, image_shape=data.train_x.shape[1:])
-    return task.model, variables
+    row |= {attack: found.robust[0] for attack, found in attacked.items()}
+    return [row | {f"{attack}_no_gradient": found.no_gradient[0] for attack, found in attacked.items()}]
 
 
 def loss_of(network: tuple[Any, Any], sigma: float) -> Any:
@@ -163,29 +121,23 @@ def loss_of(network: tuple[Any, Any], sigma: float) -> Any:
     return functools.partial(pags_jax.losses.score_alignment, score=score)
 
 
-def label_of(row: Row) -> str:
-    """A model's name."""
-    return "undefended" if row["loss"] == explain.BASELINE else f"{plot.look(row['loss']).label} {row['strength']:g}"
-
-
 def draw(config: Config, table: list[Row]) -> None:
     """Draw accuracy, clean and attacked, against the cosine of gradient and score; each marker is one model."""
-    made, axes = plot.figure(1, 2, titles=("As they are", f"Under APGD, radius {config.eps:g}"), share_y=True)
-    for panel, column in zip(axes[0], ("test_accuracy", "ensemble"), strict=True):
-        for row in (row for row in table if row["failure"] is None):
-            look = plot.look(row["loss"])
-            options = {"linestyle": "none", "marker": look.marker, "color": look.color}
-            panel.plot([row["cosine"]], [row[column]], label=label_of(row), **options)
-        panel.set(xlabel="cosine of the logit's gradient and the score", ylabel="accuracy", ylim=(0, 1))
-    plot.draw_legend(made, columns=3)
-    plot.save(made, config.out / "converse.png")
+    titles = ("As they are", f"Under APGD, radius {config.eps:g}")
+    with plot.panels(config.out / "converse.png", titles, legend=3, share_y=True) as axes:
+        for panel, column in zip(axes, ("test_accuracy", "ensemble"), strict=True):
+            for row in report.where(table, failure=None):
+                look = plot.look(row["loss"])._replace(label=sweeps.label_of(row))
+                plot.line(panel, [row["cosine"]], [row[column]], look, linestyle="none")
+            panel.set(xlabel="cosine of the logit's gradient and the score", ylabel="accuracy", ylim=(0, 1))
 
 
 def section(results: Results) -> list[report.Block]:
     """Each model's accuracies and its gradient's cosine with the score."""
     columns = {"test_accuracy": "clean", "pgd": "PGD", "ensemble": "PGD and APGD", "cosine": "cosine with the score"}
     lines = [
-        {"model": label_of(row)} | {title: row.get(name) for name, title in columns.items()} for row in results.rows
+        {"model": sweeps.label_of(row)} | {title: row.get(name) for name, title in columns.items()}
+        for row in results.rows
     ]
     return [
         "Models with score alignment pull the gradient of the label's logit towards the conditional score, and are "

@@ -15,9 +15,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from scripts.harness import cli, compiling, placement, report
-from scripts.harness.experiment import Claim, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import explain, measuring
+from scripts.pags import measuring
+from scripts.pags.sweeps import BASELINE
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,6 @@ class Config(measuring.MeasuringConfig):
     PRESETS: ClassVar = {"quick": {"images": 100, "draws": 1, "sigmas": (0.1, 0.5)}, "paper": {"images": 1000}}
 
     images: cli.Count = 500
-    """Number of test images, drawn by --seed; every model gets the same ones."""
     sigmas: tuple[cli.Positive, ...] = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
     """Standard deviations of the noise, for images in [0, 1]; both halves are equally large."""
     draws: cli.Count = 4
@@ -66,7 +66,8 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
             for part in (mask, ~mask)
         )
         valid = np.isfinite(signal) & np.isfinite(distractor)
-        means = measuring.summary("signal", signal, valid) | measuring.summary("distractor", distractor, valid)
+        mean_of = pags_jax.statistics.mean_and_error
+        means = mean_of("signal", signal, valid) | mean_of("distractor", distractor, valid)
         ratio = means["signal"] / means["distractor"] if means["distractor"] else None
         table.append({"sigma": sigma, **means, "ratio": ratio, "invalid": int((~valid).sum())})
     return table
@@ -92,14 +93,14 @@ def claims(results: Results) -> list[Claim]:
     """Does robust training turn the model from the distractor to the signal?"""
     sigma = sorted({row["sigma"] for row in results.rows})[len({row["sigma"] for row in results.rows}) // 2]
     table = report.where(results.rows, sigma=sigma)
-    base = report.median(report.where(table, loss=explain.BASELINE), "ratio")
-    ratio = {loss: report.median(report.where(table, loss=loss), "ratio") for loss in pags_jax.sweeps.swept(table)}
+    base = report.median(table, "ratio", loss=BASELINE)
+    ratio = {loss: report.median(table, "ratio", loss=loss) for loss in pags_jax.sweeps.swept(table)}
     known = {loss: value for loss, value in ratio.items() if value is not None}
     text = "Robust models react to the signal more than to a distractor beside it, compared with an undefended model."
     number = ", ".join(f"{loss.replace('_', ' ')} {value:.2f}" for loss, value in known.items())
     holds = [base is not None and value > base for value in known.values()]
     beside = "none" if base is None else f"{base:.2f}"
-    return [Claim("pags", text, verdict_of(holds), f"ratio at sigma {sigma:g}: {number}; undefended {beside}")]
+    return [Claim(text, holds, f"ratio at sigma {sigma:g}: {number}; undefended {beside}")]
 
 
 EXPERIMENT = measuring.experiment(

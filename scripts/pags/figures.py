@@ -10,6 +10,7 @@ nothing else:
         --alignment benchmarks/results/reproduce/pags_alignment.csv.gz --out runs/published
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,15 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from scripts.harness import cli, names, plot, store
+from scripts.harness import plot, store
 from scripts.harness.experiment import PRESETS, Experiment, Part, Row
 from scripts.harness.lazy import pags_jax
-from scripts.pags import accuracy, claims, explain, panels, tables
-from scripts.pags.explain import BASELINE
+from scripts.pags import accuracy, claims, panels, sweeps
+from scripts.pags.sweeps import BASELINE, PlaceConfig
 
 
 @dataclass(frozen=True)
-class Config(cli.Common):
+class Config(PlaceConfig):
     """Draw the figures."""
 
     trained: Path | None = None
@@ -37,18 +38,8 @@ class Config(cli.Common):
     """Finished run of scripts.pags.alignment, or its published rows, a .csv.gz."""
     distractor: Path | None = None
     """Finished run of scripts.pags.distractor, or its published rows, a .csv.gz."""
-    eps: cli.Positive = explain.SHOWN.eps
-    """Length of the steps on and off the manifold; the nearest one measured is taken. The paper shows 2.637."""
-    target: names.Target = explain.SHOWN.target
-    """The gradient that is compared with its score: logit, the label's, is compared with the conditional score as in
-    the paper's figure 3. That of logit_sum cannot align: a softmax loss has no gradient along the sum of the last
-    layer's weights."""
-    sigma_pm1: cli.Positive = explain.SHOWN.sigma_pm1
-    """Noise level of the score that gradients are compared with, of those measured the nearest; the paper's is 0.5."""
     loss: str = "adversarial"
     """The loss whose gradients are shown from weak to excessive."""
-    tolerance: cli.Probability = explain.SHOWN.tolerance
-    """How far below a sweep's best accuracy a model may lie before its strength is called excessive."""
 
 
 def plan(config: Config) -> list[str]:
@@ -70,7 +61,7 @@ def draw(config: Config, table: list[Row]) -> None:
 def read(config: Config, run: Literal["trained", "robustness", "alignment", "distractor"]) -> list[Row]:
     """The rows of one of the named runs."""
     script = "pags_train" if run == "trained" else f"pags_{run}"
-    return tables.read(getattr(config, run), f"--{run}", script)
+    return sweeps.read(getattr(config, run), f"--{run}", script)
 
 
 def strengths_in(config: Config, run: Literal["robustness", "alignment"]) -> list[str]:
@@ -101,20 +92,22 @@ def draw_regimes(config: Config, path: Path) -> None:
 
 def draw_regimes_of(config: Config, path: Path, losses: Sequence[str]) -> None:
     """Draw a column of panels for each loss."""
-    table, sweeps = read(config, "robustness"), pags_jax.sweeps
-    part = sweeps.nearest(table, "eps_l2", config.eps)
+    table, nearest = read(config, "robustness"), pags_jax.sweeps.nearest
+    part = nearest(table, "eps_l2", config.eps)
     aligned = [] if config.alignment is None else read(config, "alignment")
-    at = sweeps.nearest([row for row in aligned if row["target"] == config.target], "sigma_pm1", config.sigma_pm1)
+    at = nearest([row for row in aligned if row["target"] == config.target], "sigma_pm1", config.sigma_pm1)
     labels = ["accuracy (test)", f"deviation, L2 step {part[0]['eps_l2']:.3g}"]
     labels += [f"1 - LPIPS, sigma {at[0]['sigma_pm1']:g}"] if at else []
     titles = [plot.look(name).label for name in losses] + [""] * (len(losses) * (len(labels) - 1))
     with plot.panels(path, titles, len(losses), share_y=True, height=2.2) as axes:
         for column, name in enumerate(losses):
             mine = axes[column :: len(losses)]
-            found = sweeps.regimes_of(table, name, eps=config.eps, tolerance=config.tolerance)
+            found = pags_jax.sweeps.regimes_of(table, name, eps=config.eps, tolerance=config.tolerance)
             if at:
-                found = sweeps.share_regimes_of(aligned, name, target=config.target, tolerance=config.tolerance)
-                strengths, (similarity,) = sweeps.curves(at, name, "similarity")
+                found = pags_jax.sweeps.share_regimes_of(
+                    aligned, name, target=config.target, tolerance=config.tolerance
+                )
+                strengths, (similarity,) = pags_jax.sweeps.curves(at, name, "similarity")
                 panels.median(mine[2], strengths, similarity, "similarity")
                 known = ~np.isnan(similarity).all(axis=1)
                 if known.any():
@@ -122,7 +115,7 @@ def draw_regimes_of(config: Config, path: Path, losses: Sequence[str]) -> None:
                     color = plot.look("similarity").color
                     for panel in mine:
                         panel.axvline(best, color=color, linestyle=":", label="most like the score")
-            strengths, values = sweeps.curves(part, name, "test_accuracy", "on", "off")
+            strengths, values = pags_jax.sweeps.curves(part, name, "test_accuracy", "on", "off")
             sides = zip((0, 1, 1), values, ("accuracy", "on_manifold", "off_manifold"), strict=True)
             for place, curve, side in sides:
                 panels.median(mine[place], strengths, curve, side)
@@ -151,12 +144,23 @@ def draw_alignment(config: Config, path: Path) -> None:
 
 
 def draw_explanation(config: Config, path: Path) -> None:
-    """Alignment against robustness off the manifold, over all models."""
-    place = {"eps": config.eps, "sigma_pm1": config.sigma_pm1}
-    models = explain.joined(read(config, "robustness"), read(config, "alignment"), target=config.target, **place)
+    """Alignment against the off-manifold deviation and against the gradient's off-manifold share, by model."""
+    models = config.joined(read(config, "robustness"), read(config, "alignment"))
     if not models:
         raise ValueError("--robustness and --alignment have no model in common; measure the same --trained")
-    explain.draw(path, models)
+    names_, sigma = pags_jax.explanation, models[0]["sigma_pm1"]
+    across = {"off": f"{names_.MEASURES['off']}, L2 step {models[0]['eps_l2']:.3g}"}
+    across |= {"off_share": names_.MEASURES["off_share"]}
+    up = {"cosine": f"cosine with the score, sigma {sigma:g}", "similarity": names_.ALIGNMENTS["similarity"]}
+    titles = ("Off-manifold robustness", "Off-manifold share", "", "")
+    with plot.panels(path, titles, 2, legend=3, share_y=True) as axes:
+        for panel, (y, x) in zip(axes, itertools.product(up, across), strict=True):
+            for loss in (BASELINE, *pags_jax.sweeps.swept(models)):
+                part = [row for row in models if row["loss"] == loss and None not in (row[x], row[y])]
+                if part:
+                    xs, ys = ([row[column] for row in part] for column in (x, y))
+                    plot.line(panel, xs, ys, plot.look(loss), linestyle="none")
+            panel.set(xlabel=across[x] if y == "similarity" else "", ylabel=up[y] if x == "off" else "")
 
 
 def draw_gradients(config: Config, path: Path) -> None:

@@ -12,15 +12,16 @@ how much results for one class differ, as LPIPS between pairs. A radius bounds e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from scripts.harness import cli, names, plot, report, store
+from scripts.harness import cli, compiling, names, placement, report, store
 from scripts.harness.experiment import Experiment, Part, Results, Row
-from scripts.harness.lazy import jnp, pags_jax
-from scripts.pags import accuracy, drawing, explain, generative, manifolds, measuring
+from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.pags import accuracy, generative, manifolds, measuring, sweeps
 from scripts.pags.robustness import FILES, NAMED
 
 DENOISER = "denoiser"
@@ -42,7 +43,6 @@ class Config(manifolds.ManifoldConfig):
         },
     }  # fmt: skip
 
-    out: Path = Path("runs/pags_generation")
     judge: Path | None = None
     """Finished run of scripts.pags.train with another --seed, whose first model judges; by default none does."""
     losses: tuple[names.Loss, ...] = ("cross_entropy", "gradient_norm", "randomized_smoothing", "adversarial")
@@ -96,35 +96,70 @@ def inputs(config: Config) -> dict[str, str]:
     return measuring.digests(config, measuring.trained_rows(config.trained), files_of(config))
 
 
-def setup(config: Config) -> drawing.Ready:
+class Ready(NamedTuple):
+    """What all models begin with, the names of the classes, the denoiser's network, and the judge if there is one."""
+
+    tasks: pags_jax.drawing.Tasks
+    classes: tuple[str, ...]
+    denoiser: tuple[Any, Any]
+    judge: Any
+
+
+def setup(config: Config) -> Ready:
     """The starts of all tasks, the denoiser and the judge."""
     pags_jax.scores.noise_schedule(config.sample_steps)  # Refuses what cannot be drawn.
     files, judge = files_of(config), None
     denoiser = pags_jax.models.load(files[DENOISER], kind="denoiser")[:2]
     if "judge" in files:
         judge = pags_jax.models.evaluator(*pags_jax.models.load(files["judge"], kind="classifier")[:2])
-    return drawing.ready_of(config, measuring.sample(config, measuring.trained_rows(config.trained)), denoiser, judge)
+    sample = measuring.sample(config, measuring.trained_rows(config.trained))
+    train = pags_jax.images.to_float(sample.data.train_x), jnp.asarray(sample.data.train_y)
+    how = {name: getattr(config, name) for name in ("noise", "square", "shrink")}
+    how |= {"key": jax.random.key(config.seed), "classes": len(sample.data.classes)}
+    return Ready(pags_jax.drawing.tasks_of(sample.x, sample.y, *train, **how), sample.data.classes, denoiser, judge)
 
 
-def keep(config: Config, ready: drawing.Ready) -> None:
+def keep(config: Config, ready: Ready) -> None:
     """Keep the first images, as they are and where the tasks begin, and the names of the classes to lead to."""
-    arrays = {task: jnp.clip(start, 0, 1)[:SHOWN] for task, (start, _) in ready.starts.items()}
-    names_ = {f"{task} to": np.array(ready.classes)[np.asarray(y[:SHOWN])] for task, (_, y) in ready.starts.items()}
-    measuring.save_arrays(config.out / "images" / "start.npz", {"truth": ready.truth[:SHOWN], **arrays, **names_})
+    starts = ready.tasks.starts.items()
+    arrays = {task: jnp.clip(start, 0, 1)[:SHOWN] for task, (start, _) in starts}
+    names_ = {f"{task} to": np.array(ready.classes)[np.asarray(y[:SHOWN])] for task, (_, y) in starts}
+    measuring.save_arrays(config.out / "images" / "start.npz", {"truth": ready.tasks.truth[:SHOWN], **arrays, **names_})
 
 
-def rows_of(config: Config, ready: drawing.Ready, **unit: Any) -> list[Row]:
+def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
     """A model's rows, one for each task; its first images are kept."""
-    known: Row = {}
+    drawing, known = pags_jax.drawing, {}
     if unit["loss"] == DENOISER:
-        made = drawing.drawn(config, ready)
+        how = {"step": compiling.jitted(pags_jax.scores.heun_step), "apply": compiling.applied}
+        denoiser, key = partial(pags_jax.scores.denoiser, *ready.denoiser), jax.random.key(config.seed + 1)
+        made = drawing.by_denoiser(denoiser, ready.tasks, key=key, steps=config.sample_steps, **how)
     else:
         trained, apply_fn = measuring.model_of(config.trained, measuring.trained_rows(config.trained), unit)
         known = {name: trained[name] for name in ("test_accuracy", "loss_strength")}
-        made = drawing.ascended(config, ready, apply_fn)
+        radii = {task: getattr(config, f"eps_{task.replace('-', '')}") for task in pags_jax.drawing.TASKS}
+        how = {"steps": config.steps, "ascend": compiling.jitted(drawing.ascend, "task", "steps")}
+        made = drawing.by_classifier(apply_fn, ready.tasks, radii, key=jax.random.key(config.seed), **how)
     first = {task: found.images[:SHOWN] for task, found in made.items()}
     measuring.save_arrays(config.out / "images" / f"{store.unit_name(unit)}.npz", first)
-    return [known | {"task": task} | drawing.measures(ready, task, found) for task, found in made.items()]
+    return [known | {"task": task} | measures(ready, task, found) for task, found in made.items()]
+
+
+def measures(ready: Ready, task: str, drawn: Any) -> Row:
+    """How well a task was done: means over images with their standard errors."""
+    row: Row = {"reached": None if drawn.reached is None else float(drawn.reached.mean())}
+    right = compiling.jitted(pags_jax.evaluation.correct)
+    for name, images in (("judged", drawn.images), ("judged_start", drawn.start)):
+        known = ready.judge is not None and images is not None
+        row[name] = float(right(ready.judge, images, ready.tasks.starts[task][1]).mean()) if known else None
+    lpips = partial(
+        compiling.jitted(pags_jax.alignment.lpips, images=False),
+        weights=pags_jax.datasets.lpips_weights.load_lpips_weights(),
+    )
+    found = placement.on_host(pags_jax.drawing.quality(ready.tasks, task, drawn, lpips=lpips))
+    for name, values in found.items():
+        row |= pags_jax.statistics.mean_and_error(name, values, np.isfinite(values))
+    return row
 
 
 def draw(config: Config, table: list[Row]) -> None:
@@ -132,7 +167,7 @@ def draw(config: Config, table: list[Row]) -> None:
     folder = config.out / "images"
     with np.load(folder / "start.npz", allow_pickle=False) as file:
         starts = dict(file)
-    for task in drawing.TASKS:
+    for task in pags_jax.drawing.TASKS:
         lines = {} if task == "synthesis" else {"image": starts["truth"]}
         lines |= {"start": starts[task]} if task in ("denoising", "in-painting") else {}
         for row in in_order(report.where(table, task=task)):
@@ -152,9 +187,7 @@ def in_order(table: list[Row]) -> list[Row]:
 
 def label_of(row: Row) -> str:
     """A model's name in figures and tables."""
-    if row["loss"] in (DENOISER, explain.BASELINE):
-        return DENOISER if row["loss"] == DENOISER else "undefended"
-    return f"{plot.look(row['loss']).label} {row['strength']:g}"
+    return DENOISER if row["loss"] == DENOISER else sweeps.label_of(row)
 
 
 COLUMNS = {
@@ -168,7 +201,7 @@ def section(results: Results) -> list[report.Block]:
     """What each model can draw: a table, and a figure for each task."""
     lines = [
         {"task": task, "model": label_of(row)} | {title: row.get(column) for column, title in COLUMNS.items()}
-        for task in drawing.TASKS
+        for task in pags_jax.drawing.TASKS
         for row in in_order(report.where(results.rows, task=task))
     ]
     return [
@@ -179,7 +212,7 @@ def section(results: Results) -> list[report.Block]:
         report.Table(lines, "What gradients can draw.", digits=3),
         *(
             figure
-            for task in drawing.TASKS
+            for task in pags_jax.drawing.TASKS
             for figure in results.figures(f"{task.replace('-', '')}.png", f"{task.capitalize()}, a line for each model")
         ),
     ]

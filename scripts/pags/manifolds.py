@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,7 +10,7 @@ from typing import Any, Literal, get_args
 from scripts.harness import cli, compiling, names
 from scripts.harness.compiling import jitted
 from scripts.harness.experiment import Row
-from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.harness.lazy import jax, pags_jax
 from scripts.pags import measuring
 
 SCRIPTS = {"autoencoder": "autoencoder", "denoiser": "score"}
@@ -49,16 +48,11 @@ def basis_of(config: ManifoldConfig, sample: measuring.Sample) -> jax.Array:
     if config.manifold == "denoiser":
         unconditional, _ = denoisers(config, sample)
         keys = jax.random.split(jax.random.key(config.seed), len(sample.x))
-        basis_at = jitted(pags_jax.manifold.denoiser_basis, "rank", "iterations", "unroll")
-        options = {"sigma_pm1": jnp.float32(config.tangent_sigma_pm1), "rank": config.rank, "iterations": 8}
-        # At one image after the other: convolutions inside of loops are slow on CPUs.
-        bases = [
-            basis_at(unconditional, sample.x[k : k + 1], key=key, unroll=True, **options) for k, key in enumerate(keys)
-        ]
-        return jnp.concatenate(bases)
+        options = {"sigma_pm1": config.tangent_sigma_pm1, "rank": config.rank}
+        return denoiser_bases(unconditional, sample.x, keys, **options)
     model, variables = _autoencoder(config, sample)
     encode, decode = pags_jax.models.encoder(model, variables), pags_jax.models.decoder(model, variables)
-    return bases_at(decode, compiling.applied(encode, sample.x))
+    return decoder_bases(decode, compiling.applied(encode, sample.x))
 
 
 def mask_of(config: ManifoldConfig, sample: measuring.Sample) -> jax.Array | None:
@@ -82,24 +76,28 @@ def ranks_of(basis: jax.Array, mask: jax.Array | None) -> Row:
 
 def _neighbours(config: ManifoldConfig, sample: measuring.Sample) -> jax.Array:
     """The training images around each image."""
-    data = pags_jax.images.to_float(sample.data.train_x)
     nearest = jitted(pags_jax.manifold.nearest, "count", "itself", "chunk_size")
-    return data[nearest(sample.x, data, count=config.neighbours, itself=None, chunk_size=1)]
+    data = pags_jax.images.to_float(sample.data.train_x)
+    return pags_jax.tangents.of_neighbours(sample.x, data, config.neighbours, nearest=nearest)
 
 
-def bases_at(decode: Any, codes: jax.Array) -> jax.Array:
-    """`tangent_basis` of one code after the other, because convolutions inside loops are slow on CPUs.
+def decoder_bases(decode: Any, codes: jax.Array) -> jax.Array:
+    """See `pags_jax.tangents.of_decoder`."""
+    return pags_jax.tangents.of_decoder(decode, codes, basis=jitted(pags_jax.manifold.tangent_basis))
 
-    JAX calls SciPy's LAPACK there. After a factorisation LAPACK's threads spin until the next one, and take the cores
-    from XLA's threads, so LAPACK gets one thread.
-    """
-    import threadpoolctl
 
-    importlib.import_module("scipy.linalg")  # Loads the library, which is else not there to be limited.
-    tangent_basis = jitted(pags_jax.manifold.tangent_basis)
-    with threadpoolctl.threadpool_limits(1, user_api="blas"):
-        bases = [tangent_basis(decode, codes[k : k + 1]) for k in range(len(codes))]
-        return jax.block_until_ready(jnp.concatenate(bases))
+def denoiser_bases(denoise: Any, x: jax.Array, keys: Any, **options: Any) -> jax.Array:
+    """See `pags_jax.tangents.of_denoiser`."""
+    basis = jitted(pags_jax.manifold.denoiser_basis, "rank", "iterations", "unroll")
+    return pags_jax.tangents.of_denoiser(denoise, x, keys, basis=basis, **options)
+
+
+def compare(gradient: jax.Array, score: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosine and 1 - LPIPS of each image's gradient and score."""
+    cosine_of = jitted(pags_jax.alignment.cosine, images=False)
+    similarity_of = jitted(pags_jax.alignment.perceptual_similarity, images=False)
+    weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
+    return cosine_of(gradient, score), similarity_of(gradient, score, weights=weights)
 
 
 def files_of(config: ManifoldConfig, table: list[measuring.Row], *, scores: bool = False) -> dict[str, Path]:

@@ -129,7 +129,7 @@ def experiment(
         if arrays:
             values = {name: np.stack([row[name] for row in found]) for name in arrays}
             save_arrays(config.out / "values" / f"{store.unit_name(unit)}.npz", values)
-        return [known | means_of(row) for row in found]
+        return [known | pags_jax.statistics.means_of(row) for row in found]
 
     def inputs(config: MeasuringConfig) -> dict[str, str]:
         table = trained_rows(config.trained)
@@ -155,16 +155,6 @@ def sample(config: MeasuringConfig, table: list[Row]) -> Sample:
     return Sample(pags_jax.images.to_float(data.test_x[chosen]), jnp.asarray(data.test_y[chosen]), mask, data)
 
 
-def means_of(row: Row) -> Row:
-    """A row with means for arrays, over the images of which all of them are finite, and the number of the others."""
-    arrays = {name: value for name, value in row.items() if isinstance(value, np.ndarray)}
-    if not arrays:
-        return row
-    valid = np.all([np.isfinite(values) for values in arrays.values()], axis=0)
-    means = {key: value for name in arrays for key, value in summary(name, arrays[name], valid).items()}
-    return {name: value for name, value in row.items() if name not in arrays} | means | {"invalid": int((~valid).sum())}
-
-
 def save_arrays(path: Path, arrays: Mapping[Any, Any]) -> None:
     """Write arrays as a compressed npz, atomically."""
     found = placement.on_host(dict(arrays))
@@ -172,11 +162,3 @@ def save_arrays(path: Path, arrays: Mapping[Any, Any]) -> None:
         content = io.BytesIO()
         np.savez_compressed(content, allow_pickle=False, **found)
         files.write_bytes(path, content.getvalue())
-
-
-def summary(name: str, values: Any, valid: Any) -> Row:
-    """Mean and standard error of a measure over the images that have it, as two columns; None where none has it."""
-    chosen = np.asarray(values)[np.asarray(valid)]
-    if not chosen.size:
-        return {name: None, f"{name}_error": None}
-    return {name: chosen.mean(), f"{name}_error": chosen.std() / np.sqrt(chosen.size)}

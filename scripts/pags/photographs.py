@@ -33,7 +33,6 @@ class Config(cli.Common):
 
     PRESETS: ClassVar = {"quick": {"images": 16, "rank": 4}, "paper": {"images": 1000, "rank": 128}}
 
-    out: Path = Path("runs/pags_photographs")
     folder: Path = Path("data/imagenet/val")
     """Class folders of the images that are measured, drawn by --seed."""
     training: Path | None = None
@@ -110,14 +109,9 @@ def tangents_of(config: Config, denoise: Any) -> Any:
     if config.autoencoder is not None:
         model, variables, _ = pags_jax.models.load(config.autoencoder, kind="autoencoder")
         encode, decode = pags_jax.models.encoder(model, variables), pags_jax.models.decoder(model, variables)
-        return lambda x, keys: manifolds.bases_at(decode, encode(x))
-    sigma = jnp.float32(config.tangent_sigma_pm1)
-
-    def one_by_one(x, keys):
-        bases = [_denoiser_basis(denoise, x[k : k + 1], key, sigma, rank=config.rank) for k, key in enumerate(keys)]
-        return jnp.concatenate(bases)
-
-    return one_by_one
+        return lambda x, keys: manifolds.decoder_bases(decode, encode(x))
+    options = {"sigma_pm1": config.tangent_sigma_pm1, "rank": config.rank}
+    return lambda x, keys: manifolds.denoiser_bases(denoise, x, keys, **options)
 
 
 def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]:
@@ -127,74 +121,41 @@ def rows_of(config: Config, ready: Ready, *, batch: int, seed: int) -> list[Row]
     options = {"batch_size": len(part.paths), "seed": None, "size": config.size, "epochs": 1}
     (read,) = pags_jax.datasets.image_batches(part, **options)
     x, y = pags_jax.images.to_float(jnp.asarray(read.x)), jnp.asarray(read.y)
-    small = _resized(x, size=config.score_size, antialias=True)
-    kind = pags_jax.alignment.PAIRINGS[config.target]
-    score = _score(ready.denoise, small, y, jnp.float32(config.sigma_pm1), kind=kind)
+    resize = compiling.jitted(pags_jax.alignment.resize, "size", "antialias")
+    small = resize(x, size=config.score_size, antialias=True)
+    score = score_of(config, ready.denoise, small, y)
     # Of each image, whatever batch it is in.
     keys = [jax.random.split(jax.random.fold_in(jax.random.key(seed), images.start + k)) for k in range(len(x))]
-    basis = _enlarged(ready.tangents(small, [key for key, _ in keys]), size=config.size)
+    basis = ready.tangents(small, [key for key, _ in keys])
+    basis = compiling.jitted(pags_jax.bases.resize, "size")(basis, size=config.size)
     noise = jnp.stack([jax.random.normal(key, x.shape[1:], x.dtype) for _, key in keys])[None]
-    weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
-    table, by_name = [], {}
+    rank, table, by_name = float(pags_jax.manifold.rank(basis).mean()), [], {}
     gradient_of = compiling.jitted(pags_jax.gradients.input_gradients, "target")
     deviations = compiling.jitted(pags_jax.robustness.manifold_robustness)
+    right = compiling.jitted(pags_jax.evaluation.correct)
     for name, apply_fn in ready.classifiers.items():
         gradient = gradient_of(apply_fn, x, y, target=config.target)
-        resized = _resized(gradient, size=config.score_size, antialias=config.antialias)
-        cosine, similarity = _compare(resized, score, weights)
-        share = _share(gradient, basis)
+        resized = resize(gradient, size=config.score_size, antialias=config.antialias)
+        cosine, similarity = manifolds.compare(resized, score)
+        share = compiling.jitted(pags_jax.robustness.off_manifold_share, images=False)(gradient, basis)
         on, off = deviations(apply_fn, x, basis, noise=noise, eps_l2=jnp.float32(config.eps))
-        found = (_right(apply_fn, x, y).astype(x.dtype), on, off, share, cosine, similarity)
+        found = (right(apply_fn, x, y).astype(x.dtype), on, off, share, cosine, similarity)
         values: Row = dict(zip(MEASURES, map(np.asarray, placement.on_host(found)), strict=True))
         by_name[name] = values
-        rank = float(pags_jax.manifold.rank(basis).mean())
-        table.append({"classifier": name, "rank": rank, "images": len(x)} | measuring.means_of({**values}))
+        table.append({"classifier": name, "rank": rank, "images": len(x)} | pags_jax.statistics.means_of({**values}))
     stacked = {name: np.stack([values[name] for values in by_name.values()]) for name in MEASURES}
     stacked["image"] = np.array([f"{path.parent.name}/{path.name}" for path in part.paths])
     measuring.save_arrays(config.out / "values" / f"{store.unit_name({'batch': batch, 'seed': seed})}.npz", stacked)
     return table
 
 
-@compiling.compiled("rank")
-def _denoiser_basis(denoise, x, key, sigma, rank):
-    options = {"rank": rank, "key": key, "iterations": 8, "unroll": True}
-    return pags_jax.manifold.denoiser_basis(denoise, x, sigma_pm1=sigma, **options)
-
-
-@compiling.compiled("size", "antialias")
-def _resized(maps, size, antialias):
-    return pags_jax.alignment.resize(maps, size, antialias=antialias)
-
-
-@compiling.compiled("size")
-def _enlarged(basis, size):
-    return pags_jax.bases.resize(basis, size)
-
-
-@compiling.compiled("kind")
-def _score(denoise, x, y, sigma, *, kind):
-    def of(denoiser):
-        return pags_jax.scores.score(denoiser, x, sigma_pm1=sigma)
-
-    if kind == "unconditional":
-        return of(denoise)
-    return of(denoise.of(y)) - (of(denoise) if kind == "bayes" else 0)
-
-
-@compiling.compiled(images=False)
-def _compare(gradient, score, weights):
-    similarity = pags_jax.alignment.perceptual_similarity(gradient, score, weights=weights)
-    return pags_jax.alignment.cosine(gradient, score), similarity
-
-
-@compiling.compiled(images=False)
-def _share(gradient, basis):
-    return pags_jax.robustness.off_manifold_share(gradient, basis)
-
-
-@compiling.compiled()
-def _right(apply_fn, x, y):
-    return pags_jax.evaluation.correct(apply_fn, x, y)
+def score_of(config: Config, denoise: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    """The score that gradients are compared with."""
+    kind, scores = pags_jax.alignment.PAIRINGS[config.target], pags_jax.scores
+    of_class = denoise if kind == "unconditional" else denoise.of(y)
+    given = (of_class, denoise) if kind == "bayes" else (of_class,)
+    function = scores.bayes_gradient if kind == "bayes" else scores.score
+    return compiling.jitted(function)(*given, x, sigma_pm1=jnp.float32(config.sigma_pm1))
 
 
 def section(results: Results) -> list[report.Block]:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from scripts.harness import cli, compiling, placement, plot, report
-from scripts.harness.experiment import Claim, Part, Results, Row, verdict_of
+from scripts.harness.experiment import Claim, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import explain, manifolds, measuring
+from scripts.pags import manifolds, measuring
+from scripts.pags.sweeps import SHOWN
 
 #: The paper's twenty lengths, those of `pags_jax.robustness.REFERENCE_EPS` to six digits.
 REFERENCE_EPS = tuple(float(f"{10 ** (-3 + 5 * k / 19):.6g}") for k in range(20))
@@ -87,7 +88,6 @@ def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -
 
 def regimes(results: Results) -> dict[tuple[str, str], Any]:
     """The regimes of each loss by each rule that was measured; None where no model could be."""
-    config = explain.SHOWN
     rules = {"energy": results.of("pags_alignment"), "unit steps": results.rows}
     rules["unit steps, pixels that vary"] = results.of("pags_robustness_varying")
     found = {}
@@ -95,10 +95,10 @@ def regimes(results: Results) -> dict[tuple[str, str], Any]:
         if not table:
             continue
         if rule == "energy":
-            options = {"target": config.target, "tolerance": config.tolerance}
+            options = {"target": SHOWN.target, "tolerance": SHOWN.tolerance}
             found[loss, rule] = pags_jax.sweeps.share_regimes_of(table, loss, **options)
         else:
-            found[loss, rule] = pags_jax.sweeps.regimes_of(table, loss, eps=config.eps, tolerance=config.tolerance)
+            found[loss, rule] = pags_jax.sweeps.regimes_of(table, loss, eps=SHOWN.eps, tolerance=SHOWN.tolerance)
     return found
 
 
@@ -118,7 +118,7 @@ def section(results: Results) -> list[report.Block]:
         "the manifold has few dimensions and the rest many, so that a gradient without any direction passes the second "
         "rule. 'Pixels that vary' leaves out those that are constant among an image's neighbours, such as a black "
         "background. A strength is weak before a model is off-manifold robust, aligned where it is and its accuracy "
-        f"is within {explain.SHOWN.tolerance:g} of the sweep's best, and excessive once accuracy has fallen for good. "
+        f"is within {SHOWN.tolerance:g} of the sweep's best, and excessive once accuracy has fallen for good. "
         "A sweep whose best accuracy is not above chance by more than that has no regimes. The undefended model has "
         "strength 0.",
         report.Table(lines, "Strengths of each regime.", digits=3),
@@ -137,7 +137,7 @@ def claims(results: Results) -> list[Claim]:
     counts = [sum(r.span(label) is not None for label in pags_jax.regimes.LABELS) if r else 0 for r in found.values()]
     each = ", ".join(f"{plot.look(loss).label} {n}" for loss, n in zip(found, counts, strict=True))
     text = "Robustness has three regimes: weak, aligned with the Bayes-optimal model, excessive (by the energy of "
-    return [Claim("pags", text + "gradients).", verdict_of([n == 3 for n in counts]), f"regimes found: {each}")]
+    return [Claim(text + "gradients).", [n == 3 for n in counts], f"regimes found: {each}")]
 
 
 NAMED = {"trained": "pags_train"}

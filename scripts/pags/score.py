@@ -39,7 +39,7 @@ class Config(generative.Config):
             "dataset": "cifar10", "epochs": 200, "batch_size": 256, "learning_rate": 5e-4, "decay": 0.9998,
             "widths": (128, 256, 256), "blocks": 3,
         },
-        "cifar10": {"dataset": "cifar10", "epochs": 12, "batch_size": 64, "widths": (64, 128), "storage": "float16"},
+        "cifar10": {"dataset": "cifar10", "epochs": 6, "batch_size": 64, "storage": "float16"},
     }  # fmt: skip
 
     widths: tuple[cli.Count, ...] = (32, 96)
@@ -102,35 +102,15 @@ def losses_at(config: Config, data: datasets.Images, model: Any, variables: Any,
 
     unlabelled = loss(data.test_x, data.test_y, False)
     clean = pags_jax.images.to_float(jnp.asarray(data.test_x[: min(config.measured_rows, 200)]))
-    score = _score(pags_jax.scores.denoiser(model, variables), clean, jnp.float32(sigma))
+    denoise, score_of = pags_jax.scores.denoiser(model, variables), compiling.jitted(pags_jax.scores.score)
+    score = score_of(denoise, clean, sigma_pm1=jnp.float32(sigma))
     return {
         "train_loss": loss(data.train_x, data.train_y, False),
         "test_loss": unlabelled,
         "test_loss_labelled": loss(data.test_x, data.test_y, True),
         "test_rms_error": float(np.sqrt(unlabelled / weight)),
-        "checkerboard": checkerboard(np.asarray(score, np.float64)),
+        "checkerboard": pags_jax.sampling.checkerboard(np.asarray(score, np.float64)),
     }
-
-
-def checkerboard(maps: np.ndarray) -> float | None:
-    """Mean power of maps at the highest frequency along both axes, over that one below: far above 1 for a checkerboard.
-
-    >>> noise = np.random.default_rng(0).normal(size=(500, 8, 8, 1))
-    >>> round(checkerboard(noise))
-    1
-    >>> checkerboard(noise + np.indices((8, 8)).sum(0)[None, :, :, None] % 2) > 10
-    True
-    """
-    size = np.sqrt((maps**2).mean((1, 2, 3), keepdims=True))
-    power = (np.abs(np.fft.fft2(maps / np.where(size > 0, size, 1), axes=(1, 2))) ** 2).mean((0, 3))
-    top, across = (length // 2 for length in power.shape)
-    below = power[top - 1, across - 1]
-    return float(power[top, across] / below) if below else None
-
-
-@compiling.compiled()
-def _score(denoise, x, sigma):
-    return pags_jax.scores.score(denoise, x, sigma_pm1=sigma)
 
 
 @compiling.compiled()

@@ -3,7 +3,7 @@
     python -m scripts.pags.train --loss gradient_norm --strengths 1e-5:1e2:30 --out runs/gradient_norm
 
 Srinivas et al. (2023), the models of section 5. Each model has one row, and a file of weights in ``models/`` of the run
-folder (`scripts.pags.models.load_model`). Attacked accuracy counts images that are right both as they are and under
+folder (`pags_jax.models.load`). Attacked accuracy counts images that are right both as they are and under
 attacks within [0, 1]; images on which no attack had a gradient are counted by themselves. Test images serve to measure
 alone; the strengths that the figure shows are chosen on held-out training images.
 """
@@ -51,7 +51,7 @@ class Config(cli.Common):
             "dataset": "cifar10", "model": "resnet14", "activation": "softplus", "stem": 2, "width": 0.5,
             "loss": ("cross_entropy", "gradient_norm", "adversarial", "randomized_smoothing", "smoothness"),
             "epochs": 1, "schedule": "linear", "learning_rate": 0.05, "steps": 3, "validation": 0.04,
-            "attack_eps": (0.25, 0.5, 1.0), "attack_rows": 200,
+            "train_rows": 24_000, "attack_eps": (0.25, 0.5, 1.0), "attack_rows": 200,
         },
     }  # fmt: skip
 
@@ -141,51 +141,76 @@ def images_of(config: Config) -> datasets.Images:
 
 def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
     """Train, save and measure one model; one that diverges becomes a row that says so."""
-    training, name = pags_jax.training, store.unit_name(unit)
     split = pags_jax.recipes.hold_out(data, config.validation, seed=unit["seed"], train_rows=config.train_rows)
     task = task_of(config, unit["loss"], len(data.classes))
-    hyper = pags_jax.recipes.hyper(
-        unit["loss"], unit["strength"], steps_per_epoch=training.steps_per_epoch(task, len(split.train[0])),
-        unit=config.strength_unit, **{name: getattr(config, name) for name in _HYPER},
-    )  # fmt: skip
-    for_training, for_attacks = jax.random.split(jax.random.key(unit["seed"]))
+    hyper = hyper_of(config, unit["loss"], unit["strength"], task, split)
     row = {"loss_strength": float(hyper.strength), "learning_rate": float(hyper.learning_rate)}
     row |= {"train_rows": len(split.train[0])}
     try:
-        done, images_per_s = fit.fit(
-            task, hyper, *split.train, key=for_training, epochs=config.epochs, folder=folder_of(config, unit),
-            fingerprint=rows.flatten(config, without=store.RUN_FIELDS) | unit, save_minutes=config.save_minutes,
-            driver=config.driver, label=name, variables=variables_of(config, task.model),
-        )  # fmt: skip
-        training.check_all_finite(done.state)
+        done, images_per_s, variables, weights = trained(config, task, hyper, split, unit, config.start)
     except FloatingPointError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{store.unit_name(unit)}: {error}", file=sys.stderr)
         return [row | {"failure": str(error)}]
-    statistics = {"batch_stats": done.state.statistics} if done.state.statistics else {}
-    variables = {"params": done.state.params, **statistics}
-    about = {"config": rows.flatten(config, without=_HOW) | unit} | inputs(config)
-    weights = config.out / "models" / f"{name}.safetensors"
-    pags_jax.models.save(weights, task.model, variables, about, image_shape=data.train_x.shape[1:])
     parts = {"validation": split.validation, "test": split.test}
     epochs = done.metrics.reshape(config.epochs, -1, 3).mean(1, dtype=np.float64)
     row |= {"failure": None, "parameters": pags_jax.models.count_parameters(variables)}
     row |= {"train_loss": epochs[-1, 0], "train_accuracy": epochs[-1, 1]}
-    row |= accuracy.columns(config, task.model, variables, parts, key=for_attacks)
+    _, for_attacks = keys_of(unit)
+    apply_fn = pags_jax.models.evaluator(task.model, variables)
+    row |= accuracy.columns(config, apply_fn, parts, key=for_attacks)
     row |= {"epoch_loss": epochs[:, 0].tolist(), "train_s": float(done.train_s), "images_per_s": images_per_s}
     return [row | {"weights": str(weights.relative_to(config.out))}]
 
 
-def variables_of(config: Config, model: Any) -> dict[str, Any] | None:
+def keys_of(unit: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
+    """The keys of a model's training and of the attacks on it."""
+    for_training, for_attacks = jax.random.split(jax.random.key(unit["seed"]))
+    return for_training, for_attacks
+
+
+def hyper_of(config: Config, loss: names.Loss, strength: float, task: training.Task, split: Any) -> training.Hyper:
+    """The hyper-parameters of a model's training."""
+    per_epoch = pags_jax.training.steps_per_epoch(task, len(split.train[0]))
+    given = {name: getattr(config, name) for name in _HYPER}
+    return pags_jax.recipes.hyper(loss, strength, steps_per_epoch=per_epoch, unit=config.strength_unit, **given)
+
+
+def trained(
+    config: Config, task: training.Task, hyper: training.Hyper, split: Any, unit: dict[str, Any],
+    start: Path | None = None,
+) -> tuple[Any, float | None, dict[str, Any], Path]:  # fmt: skip
+    """Train a model and save it: the training run, images per second, the variables and their file.
+
+    Raises:
+        FloatingPointError: The training diverges.
+        ValueError: The file that it is to start from holds a network of another architecture.
+    """
+    key, _ = keys_of(unit)
+    done, images_per_s = fit.fit(
+        task, hyper, *split.train, key=key, epochs=config.epochs, folder=folder_of(config, unit),
+        fingerprint=rows.flatten(config, without=store.RUN_FIELDS) | unit, save_minutes=config.save_minutes,
+        driver=config.driver, label=store.unit_name(unit), variables=variables_of(start, task.model),
+    )  # fmt: skip
+    pags_jax.training.check_all_finite(done.state)
+    statistics = {"batch_stats": done.state.statistics} if done.state.statistics else {}
+    variables = {"params": done.state.params, **statistics}
+    about = {"config": rows.flatten(config, without=_HOW) | unit} | inputs(config)
+    weights = config.out / "models" / f"{store.unit_name(unit)}.safetensors"
+    pags_jax.models.save(weights, task.model, variables, about, image_shape=split.train[0].shape[1:])
+    return done, images_per_s, variables, weights
+
+
+def variables_of(start: Path | None, model: Any) -> dict[str, Any] | None:
     """The variables of the file that training starts from; None if there is no file.
 
     Raises:
         ValueError: The file holds a network of another architecture.
     """
-    if config.start is None:
+    if start is None:
         return None
-    stored, variables, _ = pags_jax.models.load(config.start, kind="classifier")
+    stored, variables, _ = pags_jax.models.load(start, kind="classifier")
     if stored != model:
-        raise ValueError(f"--start: {config.start} holds {stored}, and the flags ask for {model}")
+        raise ValueError(f"--start: {start} holds {stored}, and the flags ask for {model}")
     return variables
 
 
@@ -202,14 +227,16 @@ def folder_of(config: Config, unit: dict[str, Any]) -> Path:
 @functools.cache
 def task_of(config: Config, loss: names.Loss, classes: int) -> training.Task:
     """The training task, which is compiled once for all strengths of a loss."""
-    recipes, architecture = pags_jax.recipes, {name: getattr(config, name) for name in _ARCHITECTURE}
-    loss_of = recipes.loss_function(
-        loss, steps=config.steps, unit=config.strength_unit, norm=config.norm, unroll=fit.is_stepwise(config.driver)
-    )
+    options = {"unit": config.strength_unit, "norm": config.norm, "unroll": fit.is_stepwise(config.driver)}
+    return task_with(config, pags_jax.recipes.loss_function(loss, steps=config.steps, **options), classes)
+
+
+def task_with(config: Config, loss: Any, classes: int) -> training.Task:
+    """The training task of a loss function."""
+    architecture = {name: getattr(config, name) for name in _ARCHITECTURE}
     model = pags_jax.models.create(config.model, classes=classes, **architecture)
-    return pags_jax.training.Task(
-        model, loss_of, recipes.augmentation_of(config.augment, config.dataset), config.batch_size
-    )
+    augmentation = pags_jax.recipes.augmentation_of(config.augment, config.dataset)
+    return pags_jax.training.Task(model, loss, augmentation, config.batch_size)
 
 
 def finished(config: Config, unit: dict[str, Any]) -> None:
@@ -244,7 +271,7 @@ BESIDE = {
     "attack_eps": (0.5,),
 }  # fmt: skip
 #: Of CIFAR-10 one model is trained from its beginning, and the sweep goes on from it.
-UNDEFENDED = {"loss": ("cross_entropy",), "epochs": 5, "learning_rate": 0.1}
+UNDEFENDED = {"loss": ("cross_entropy",), "epochs": 5, "learning_rate": 0.1, "train_rows": None}
 FROM = ("pags_undefended", "models/dataset=cifar10,model=resnet14,loss=cross_entropy,strength=0.0,seed=0.safetensors")
 EXPERIMENT = Experiment(
     "pags_train", Config, rows_of, plan, setup=images_of, inputs=inputs, finished=finished, draw=draw,

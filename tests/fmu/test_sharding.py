@@ -196,3 +196,20 @@ def test_one_axis_of_a_mesh_is_as_many_pieces_as_it_is_long():
     assert sharding.gather(["own"]) == [["own"]]
     with pytest.raises(ValueError, match="`count` must be at least 1, the number of devices, got 0"):
         sharding.pad_rows(np.arange(5), 0)
+
+
+def test_work_is_done_side_by_side_each_item_on_a_mesh_of_its_own():
+    meshes = [jax.sharding.Mesh(np.array(jax.devices()[2 * k : 2 * k + 2]), ("rows",)) for k in range(2)]
+    used = {}
+
+    def work(item):
+        used[item] = jax.sharding.get_mesh()
+
+    assert sorted(sharding.each(range(6), work, meshes)) == list(range(6))
+    assert set(used.values()) <= set(meshes)
+
+    def fail(item):
+        raise OSError(f"item {item}")
+
+    with pytest.raises(OSError, match="item"):
+        list(sharding.each(range(6), fail, meshes))

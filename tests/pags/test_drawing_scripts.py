@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import datasets, generation, models, smoothing
+from pags_jax import datasets, drawing, generation, models, smoothing
 from pags_jax.images import to_float
 from scripts.harness import report, store
 from scripts.harness.experiment import Results
-from scripts.pags import certify, converse, drawing, measuring, train
+from scripts.pags import certify, converse, measuring, train
 from scripts.pags import generation as generation_script
 from tests.pags.test_train_script import sample
 

@@ -299,3 +299,20 @@ def test_logits_that_are_not_finite_are_wrong_without_a_warning(bad):
     x, y = jnp.full((3, 2), 0.5), jnp.zeros(3, int)
     found = evaluation.correct(lambda x: jnp.stack([x[:, 0] + bad, x[:, 1]], 1), x, y)
     assert found.tolist() == [False] * 3
+
+
+def test_accuracies_are_those_of_each_judgement_and_attacks_are_on_the_first_rows():
+    """Half of the images are bytes of class 0 above one half; a radius of 0.2 moves those that are near."""
+
+    def apply_fn(x):
+        return jnp.stack([x[:, 0], 1 - x[:, 0]], axis=1)
+
+    def flat(x):
+        return jax.lax.stop_gradient(apply_fn(x))
+
+    x, y = jnp.array([[153], [230], [102], [26]], jnp.uint8), jnp.array([0, 0, 1, 0])  # 0.6, 0.9, 0.4, 0.1
+    attack = {"key": jax.random.key(0), "steps": 5, "norm": "linf"}
+    found = evaluation.accuracies(apply_fn, x, y, radii=(0.05, 0.2), batch_size=3, **attack)
+    assert (found.clean, found.robust, found.no_gradient) == (0.75, [0.75, 0.25], [0, 0])
+    assert evaluation.accuracies(apply_fn, x, y, radii=(0.2,), rows=2, **attack).robust == [0.5]
+    assert evaluation.accuracies(flat, x, y, radii=(0.2,), **attack).no_gradient == [3]

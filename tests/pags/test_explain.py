@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pags_jax import sweeps
-from scripts.pags import explain, tables
+from pags_jax import explanation, sweeps
+from scripts.pags import sweeps as runs_of
 from tests.pags.test_sweeps import runs
 
-PLACE = {"eps": 1.9, "target": "log_prob", "sigma_pm1": 2.0}
+PLACE = runs_of.PlaceConfig(eps=1.9, target="log_prob", sigma_pm1=2.0)
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "reproduce"
 
 
@@ -16,17 +16,17 @@ def test_models_of_different_trainings_are_not_joined():
     robust, aligned = runs()
     robust = [row | {"config.trained_sha256": "a"} for row in robust]
     with pytest.raises(ValueError, match="--robustness and --alignment are of different trained models"):
-        explain.joined(robust, [row | {"config.trained_sha256": "b"} for row in aligned], **PLACE)
-    assert len(explain.joined(robust, aligned, **PLACE)) == 3
+        PLACE.joined(robust, [row | {"config.trained_sha256": "b"} for row in aligned])
+    assert len(PLACE.joined(robust, aligned)) == 3
 
 
 def test_the_sentence_names_the_best_and_the_papers():
     robust, aligned = runs(shares=(0.6, 0.2, 0.4))
-    table = explain.correlations(explain.joined(robust, aligned, **PLACE))
-    said = explain.sentence(table)
+    table = explanation.correlations(PLACE.joined(robust, aligned))
+    said = explanation.sentence(table)
     assert "cosine: gradient's off-manifold share predicts it best (rank correlation -1.00, p = 0.3" in said
     assert "3 models); off-manifold deviation has +0.50 (p = 1), given that on the manifold +0.50 (p = 1)" in said
-    lines = explain.lines(table)
+    lines = explanation.lines(table)
     assert [(line["models"], line["alignment"], line["n"]) for line in lines] == [
         (group + given, alignment, 3)
         for group, several in (("all losses", True), ("accurate, all losses", True), ("smoothness", False))
@@ -40,21 +40,21 @@ def test_the_sentence_names_the_best_and_the_papers():
 def test_models_without_values_are_left_out():
     robust, aligned = runs(cosine=None)
     aligned[1] |= {"similarity": float("nan")}
-    table = explain.correlations(explain.joined(robust, aligned, **PLACE))
+    table = explanation.correlations(PLACE.joined(robust, aligned))
     assert {(row["alignment"], row["n"], row["rho"]) for row in table} == {("cosine", 0, None), ("similarity", 2, None)}
-    assert explain.sentence(table) == "cosine: too few models to tell; 1 - LPIPS: too few models to tell."
+    assert explanation.sentence(table) == "cosine: too few models to tell; 1 - LPIPS: too few models to tell."
 
 
 def test_the_committed_models_are_explained_as_the_readme_says():
     robust, aligned = (
-        tables.read(RESULTS / f"pags_{name}.csv.gz", f"--{name}", f"pags_{name}")
+        runs_of.read(RESULTS / f"pags_{name}.csv.gz", f"--{name}", f"pags_{name}")
         for name in ("robustness", "alignment")
     )
-    models = explain.joined(robust, aligned, eps=2.637, target="log_prob", sigma_pm1=2.0)
+    models = runs_of.PlaceConfig(target="log_prob", sigma_pm1=2.0).joined(robust, aligned)
     assert len(models) == 25
     table = {
         (row["alignment"], row["measure"]): round(row["rho"], 2)
-        for row in explain.correlations(models)
+        for row in explanation.correlations(models)
         if row["models"] == sweeps.ALL
     }
     assert table == {

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import datasets, models, robustness, scores
+from pags_jax import datasets, models, robustness, scores, statistics
 from pags_jax.gradients import input_gradients
 from pags_jax.images import to_float
 from scripts import registry
 from scripts.harness import cli, report, rows, store
 from scripts.harness.experiment import Results
-from scripts.pags import alignment, distractor, manifolds, measuring, tables
+from scripts.pags import alignment, distractor, manifolds, measuring, sweeps
 from scripts.pags import robustness as pags_robustness
 from tests.pags.test_train_script import sample
 
@@ -209,8 +209,8 @@ def test_the_report_shows_every_run(folders, tmp_path):
 
 def test_what_no_image_has_is_none():
     values, valid = np.array([1.0, 3.0, np.nan]), np.array([True, True, False])
-    assert measuring.summary("on", values, valid) == {"on": 2.0, "on_error": pytest.approx(1 / np.sqrt(2))}
-    assert measuring.summary("on", values, np.zeros(3, bool)) == {"on": None, "on_error": None}
+    assert statistics.mean_and_error("on", values, valid) == {"on": 2.0, "on_error": pytest.approx(1 / np.sqrt(2))}
+    assert statistics.mean_and_error("on", values, np.zeros(3, bool)) == {"on": None, "on_error": None}
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ def test_figures_of_published_rows(folders, tmp_path):
     for name in ("robustness", "alignment"):
         content = (folders / name / "rows.csv").read_bytes()
         (tmp_path / f"{name}.csv.gz").write_bytes(gzip.compress(content))
-        again = tables.read(tmp_path / f"{name}.csv.gz", f"--{name}", f"pags_{name}")
+        again = sweeps.read(tmp_path / f"{name}.csv.gz", f"--{name}", f"pags_{name}")
         for one, other in zip(again, store.read_rows(folders / name), strict=True):
             assert {key: value for key, value in one.items() if not key.startswith("env.")} == {
                 key: value for key, value in other.items() if not key.startswith("env.")

@@ -114,6 +114,18 @@ def test_harmful_functions_are_refused_by_every_instruction_that_calls(name):
     ):  # fmt: skip
         with pytest.raises(ValueError, match=f"it asks to call {'' if module[0] == '_' else module}"):
             load(content)
+    for caller in ("functools partial", "builtins map", "builtins getattr", "copyreg __newobj__", "a.b C"):
+        calling = "c{}\n{}\n".format(*caller.split()).encode()
+        with pytest.raises(ValueError, match=f"it hands .* to {caller.replace(' ', '.')}, which no weights need"):
+            load(calling + named + text + b"\x86R.")
+
+
+def test_names_of_a_file_cannot_reach_a_terminal():
+    shown = "X\x0a\0\0\0a\x1b[2J\nb\xc3\xa9\x07".encode("latin-1")
+    for content in (shown + b"\x8c\x01f\x93K\x01K\x02s.", shown + b"Q.", shown + b"\x8c\x01f\x93K\x01R."):
+        with pytest.raises(ValueError) as refused:
+            load(content)
+        assert str(refused.value).isprintable()
 
 
 LIMITS = pickles.Limits(steps=5_000, stack=300, marks=50, memo=200, text=5_000)
@@ -257,7 +269,8 @@ STORAGE = Call(Named("torch.storage", "_load_from_bytes"), (writer.legacy_storag
 
 @pytest.mark.parametrize(
     ("offset", "shape", "strides"),
-    [(0, (7,), (1,)), (1, (6,), (1,)), (0, (2, 3), (4, 1)), (0, (6,), (0,) * 2), (-1, (2,), (1,)), (0, (2,), (-1,)),
+    [(0, (2, 6), (0, 1)), (0, (7,), (1,)), (1, (6,), (1,)), (0, (2, 3), (4, 1)), (0, (6,), (0,) * 2), (-1, (2,), (1,)),
+     (0, (2,), (-1,)),
      (0, (2**40, 2**40), (0, 0)), (0, (9,), (0,)), (0, (2.0,), (1,)), (True, (2,), (1,)), (7, (0,), (1,)),
      (0, (1,) * 9, (1,) * 9), (0, 3, 1), (0, (-1,), (1,)), (0, (2**70,), (1,))],
 )  # fmt: skip
@@ -266,6 +279,19 @@ def test_a_tensor_outside_of_its_storage_is_refused(offset, shape, strides):
         torch_files.load(writer.pickled({"w": tensor_of(STORAGE, offset, shape, strides)}), source="model.pt")
     good = writer.pickled(tensor_of(STORAGE, 1, (2, 2), (3, 1)))
     np.testing.assert_array_equal(torch_files.load(good, source="x").array(), [[1, 2], [4, 5]])
+
+
+def test_a_tensor_that_torch_would_change_or_repeat_is_refused_with_what_to_save():
+    """PyTorch negates and conjugates lazily: what the storage holds is not yet the tensor."""
+    for metadata, said in (({"neg": True}, "negated"), ({"conj": True, "neg": False}, "conjugated"), (3, "negated")):
+        call = writer.rebuilt(ARRAY, writer.within(ARRAY).args[0], metadata)
+        with pytest.raises(ValueError, match=rf"model\.pt is refused: .*{said}.*: save its resolve_neg"):
+            torch_files.load(writer.pickled({"w": call}), source="model.pt")
+    call = writer.rebuilt(ARRAY, writer.within(ARRAY).args[0], {"neg": False})
+    np.testing.assert_array_equal(torch_files.load(writer.pickled(call), source="x").array(), ARRAY)
+    expanded = tensor_of(STORAGE, 0, (4, 6), (0, 1))
+    with pytest.raises(ValueError, match=r"the shape \(4, 6\) repeats the 6 elements of its storage: save its contig"):
+        torch_files.load(writer.pickled(expanded), source="model.pt")
 
 
 OUTSIDE = tensor_of(writer.Outside(("storage", Named("torch", "FloatStorage"), "0", "cpu", 7)), 0, (7,), (1,))
@@ -297,6 +323,14 @@ def changed(content, old, new):
         (lambda: writer.pickled(writer.Outside(("storage", 1, 2, 3, 4))), "points outside of itself"),
         (lambda: b"x" * 257 + b"ustar" + b"x" * 300, "tar archive"),
         (lambda: b"PK\x03\x04" + b"x" * 100, "no whole zip archive"),
+        (
+            lambda: b"<!DOCTYPE html>",
+            r"byte 0 is 0x3c, no instruction; it begins with b'<!DOCTYPE html>', is it the file",
+        ),
+        (
+            lambda: b"version https://git-lfs.github.com/spec/v1",
+            "it begins with b'version https://git-l', is it the file",
+        ),
     ],
 )
 def test_containers_that_lie_are_refused(content, said):
@@ -322,8 +356,13 @@ def test_a_zip_bomb_and_names_that_occur_twice_are_refused():
 def test_an_overlapping_zip_is_refused():
     content = writer.zipped(ARRAY)
     central = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 1)
-    with pytest.raises(ValueError, match=r"begins within|no entry where"):
+    with pytest.raises(ValueError, match=r"the entry listed as 'archive/byteorder' has another name"):
         torch_files.load(content[: central + 42] + b"\0" * 4 + content[central + 46 :], source="model.pt")
+    first = content.index(b"PK\x01\x02")
+    size = int.from_bytes(content[first + 20 : first + 24], "little") + 40
+    longer = content[: first + 20] + size.to_bytes(4, "little") * 2 + content[first + 28 :]
+    with pytest.raises(ValueError, match=r"'archive/byteorder' begins within 'archive/data\.pkl'"):
+        torch_files.load(longer, source="model.pt")
 
 
 def test_files_within_files_have_a_limit_and_are_read_once():

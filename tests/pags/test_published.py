@@ -409,6 +409,10 @@ def test_files_without_a_model_and_wrong_options_are_refused(wide, tmp_path):
     refuse(tmp_path, writer.legacy(twice), "attacker.linear.bias is not the same|is not the same as the model's own")
 
 
+#: A tuple in a tuple, and so on: hashing one ends the process, comparing and printing one raises.
+DEEP = writer.Raw(b")" + b"\x85" * 300_000)
+
+
 @pytest.mark.parametrize(
     ("made", "said"),
     [
@@ -418,6 +422,9 @@ def test_files_without_a_model_and_wrong_options_are_refused(wide, tmp_path):
         ({"channel_mult": [1, 1]}, r"was made with channel_mult=\(1, 1\), and its tensors have \(1, 2\)"),
         ({"attn_resolutions": [8]}, "was made with attn_resolutions="),
         ({"label_dim": 0}, "was made with label_dim=0, and its tensors have 3"),
+        ({"attn_resolutions": [DEEP]}, "was made with attn_resolutions="),
+        ({"channel_mult": DEEP}, "was made with channel_mult="),
+        ({"num_blocks": [[1]]}, "was made with num_blocks="),
     ],
 )
 def test_networks_that_are_not_what_the_file_says_are_refused(made, said, tmp_path):
@@ -428,6 +435,10 @@ def test_networks_that_are_not_what_the_file_says_are_refused(made, said, tmp_pa
 WRAPPED = {
     "an entry of another name": lambda state, more: {"weights": state, "epoch": 3, "more": {"x": 1}},
     "prefixes that nobody listed": lambda state, more: {f"backbone.encoder.{name}": v for name, v in state.items()},
+    "a dict of a class of its own": lambda state, more: Call(
+        Named("training", "Snapshot"), (), None,
+        {"state_dict": Call(Named("training", "OrderedWeights"), (), {"_metadata": 1}, state), "epoch": 3},
+    ),
     "entries within entries": lambda state, more: {"checkpoint": {"model": {"state_dict": state, "lr": 0.1}}, "n": [1]},
     "a sequence of normaliser and network": lambda state, more: {
         "0.mean": more, "0.std": more, **{f"module.1.{name}".removeprefix("module."): v for name, v in state.items()}
@@ -443,6 +454,20 @@ def test_weights_are_found_in_what_others_wrap_them_in(name, wide, tmp_path):
     np.testing.assert_array_equal(variables["params"]["network"]["dense"]["bias"], wide["logits.bias"])
     if "normaliser" in name:
         assert about["normaliser"]["std"] == (0.5, 0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (Call(Named("torch._utils", "_rebuild_sparse_tensor"), (Named("torch", "sparse_coo"), ())),
+         r"epoch, among tensors by name, is what torch\._utils\._rebuild_sparse_tensor makes, no dense tensor"),
+        (3, "epoch, among tensors by name, is 3, no dense tensor"),
+        (None, "epoch, among tensors by name, is None"),
+    ],
+)  # fmt: skip
+def test_what_is_no_tensor_among_tensors_is_named(other, said, wide, tmp_path):
+    refuse(tmp_path, writer.zipped({"state_dict": {**wide, "epoch": other}}), said)
+    refuse(tmp_path, writer.zipped({"state_dict": {**wide, "a\x1b[2J": np.ones(2, "f4")}}), r"the name a\\x1b\[2J")
 
 
 def test_two_entries_with_weights_are_not_guessed_between(wide, tmp_path):

@@ -134,10 +134,10 @@ def test_figures_of_one_name_are_published_apart(tmp_path):
     for name in ("pags_train", "pags_distractor_train"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "accuracy.png").write_bytes(name.encode())
-    config = reproduce.Config(out=tmp_path, publish=tmp_path / "published")
+    every, texts = dict.fromkeys(("pags_train", "pags_distractor_train")), {"title": "Title", "lead": "Lead."}
     second = report.Figure(tmp_path / "pags_distractor_train" / "accuracy.png", "accuracy")
     sections = [report.Section("Beside", [second], {"pags_train/rows.csv": "pags_train/rows.csv"})]
-    reproduce.publish(config, {"pags_train": None, "pags_distractor_train": None}, "Title", sections, "Lead.")
+    reproduce.publish(tmp_path / "published", tmp_path, every, texts, sections)
     page = (tmp_path / "published" / "README.md").read_text()
     assert "![accuracy](pags_distractor_train_accuracy.png)" in page
     assert "[pags_train.csv.gz](pags_train.csv.gz)" in page

@@ -153,3 +153,13 @@ def test_chance_alone_gives_uniform_p_values_within_groups():
 def test_what_cannot_be_used_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_means_are_over_the_images_that_have_every_measure():
+    row = {"eps": 0.5, "on": np.array([1.0, 3.0, np.nan, 8.0]), "off": np.array([2.0, 4.0, 6.0, np.inf])}
+    found = statistics.means_of(row)
+    error = pytest.approx(1 / np.sqrt(2))
+    assert found == {"eps": 0.5, "on": 2.0, "on_error": error, "off": 3.0, "off_error": error, "invalid": 2}
+    assert statistics.means_of({"eps": 0.5}) == {"eps": 0.5}
+    none = statistics.means_of({"on": np.array([np.nan])})
+    assert none == {"on": None, "on_error": None, "invalid": 1}

@@ -28,11 +28,12 @@ class Named(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What REDUCE makes, and what BUILD puts into it."""
+    """What REDUCE makes, what BUILD puts into it, and what SETITEMS sets in it."""
 
     what: Any
     args: tuple
     state: Any = None
+    entries: Any = None
 
 
 class Outside(NamedTuple):
@@ -65,8 +66,9 @@ def instructions(value: Any, tensor=None) -> bytes:
             return f"c{module}\n{name}\n".encode()
         case Outside(key):
             return write(key) + b"Q"
-        case Call(what, args, state):
-            return write(what) + write(tuple(args)) + b"R" + (b"" if state is None else write(state) + b"b")
+        case Call(what, args, state, entries):
+            more = b"" if entries is None else write(entries).removeprefix(b"}")
+            return write(what) + write(tuple(args)) + b"R" + more + (b"" if state is None else write(state) + b"b")
         case np.ndarray():
             return write(tensor(value))
         case int() if 0 <= value < 256:
@@ -112,10 +114,11 @@ class Storages:
     more: tuple = ()
 
 
-def rebuilt(array: np.ndarray, storage: Any) -> Call:
+def rebuilt(array: np.ndarray, storage: Any, *more: Any) -> Call:
     """The call that makes a tensor; an array in Fortran's order stays in it, as ``channels_last`` does."""
     strides = tuple(step // array.itemsize for step in array.strides)
-    return Call(Named("torch._utils", "_rebuild_tensor_v2"), (storage, 0, array.shape, strides, False, ORDERED))
+    args = (storage, 0, array.shape, strides, False, ORDERED, *more)
+    return Call(Named("torch._utils", "_rebuild_tensor_v2"), args)
 
 
 def flat(array: np.ndarray) -> bytes:

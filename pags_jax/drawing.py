@@ -1,0 +1,201 @@
+"""Tasks of drawing: where each begins, what a classifier's gradient or a denoiser makes of it, and how well.
+
+Synthesis, denoising, in-painting and counterfactuals as in Santurkar et al., *Image Synthesis with a Single (Robust)
+Classifier* (2019); see `generation` for the classifier and `scores` for the denoiser, which was trained for this and
+sets the ceiling. Images are in [0, 1].
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from pags_jax import alignment, gaussians, generation, sampling, scores
+
+TASKS = ("synthesis", "denoising", "in-painting", "counterfactual")
+SAMPLE_SIGMA, REDRAWN_SIGMA = 20.0, 3.0
+"""Noise levels, for images in [-1, 1], that samples and counterfactuals of a denoiser begin with."""
+
+
+class Tasks(NamedTuple):
+    """What all models begin with; see ``tasks_of``.
+
+    Attributes:
+      truth: ``(n, h, w, c)`` images.
+      starts: for each task, the images that it begins with and the classes to lead to.
+      known: mask of the pixels that in-painting leaves as they are.
+      gaussians: of the classes, from which synthesis draws its first images.
+      noise: standard deviation of the noise that denoising begins with.
+      classes: their number.
+    """
+
+    truth: Array
+    starts: Mapping[str, tuple[Array, Array]]
+    known: Array
+    gaussians: gaussians.ClassGaussians
+    noise: float
+    classes: int
+
+
+class Drawn(NamedTuple):
+    """Results of a task.
+
+    Attributes:
+      images: the results.
+      start: the images that they began as; None if that was noise.
+      reached: whether their classifier sees the class to lead to; None where no classifier drew them.
+    """
+
+    images: Array
+    start: Any = None
+    reached: Any = None
+
+
+def tasks_of(
+    x: Float[Array, "n h w c"], y: Array, train_x: Float[Array, "m h w c"], train_y: Array, *, classes: int,
+    key: Array, noise: float, square: int, shrink: int,
+) -> Tasks:  # fmt: skip
+    """Where the tasks begin: at draws, at noisy images, at images without a square, and at those of another class.
+
+    Args:
+      x: images to draw again.
+      y: their labels.
+      train_x: images that the classes' Gaussians and the mean image are of.
+      train_y: their labels.
+      classes: number of classes.
+      key: draws squares and noise.
+      noise: standard deviation of the noise that is removed.
+      square: side of the square that is filled in, in pixels.
+      shrink: side of the blocks of pixels whose means have a full covariance, see ``gaussians.fit``.
+
+    Raises:
+      ValueError: a square or blocks that do not fit the images.
+    """
+    for_square, for_noise = jax.random.split(key, 2)
+    n, height, width, channels = x.shape
+    known = generation.outside_square(for_square, (n, height, width, channels), square)
+    starts = {
+        "synthesis": (x, jnp.arange(len(x), dtype=jnp.int32) % classes),
+        "denoising": (x + noise * jax.random.normal(for_noise, x.shape, x.dtype), y),
+        "in-painting": (jnp.where(known, x, train_x.mean(0, keepdims=True)), y),
+        "counterfactual": (x, (y + 1) % classes),
+    }
+    fitted = gaussians.fit(train_x, train_y, classes=classes, shrink=shrink)
+    return Tasks(x, starts, known, fitted, noise, classes)
+
+
+def ascend(
+    apply_fn: Callable[[Any], Any], start: Array, y: Array, eps_l2: Any, key: Array, given: Any, *, task: str,
+    steps: int,
+) -> generation.Generated:  # fmt: skip
+    """One task by a classifier's gradient; best under a ``jit`` of your own, with ``task`` and ``steps`` static.
+
+    Args:
+      apply_fn: maps images to logits.
+      start: images that the task begins with.
+      y: classes to lead to.
+      eps_l2: radius of the ascent.
+      key: draws the first images of synthesis.
+      given: the Gaussians for synthesis, the mask for in-painting, else None.
+      task: one of ``TASKS``.
+      steps: of the ascent.
+    """
+    ascent: dict[str, Any] = {"eps_l2": eps_l2, "steps": steps}
+    if task == "synthesis":
+        return generation.synthesize(apply_fn, given, y, key=key, **ascent)
+    if task == "denoising":  # Towards what the model takes it for; noise leaves the range of pixels.
+        return generation.denoise(apply_fn, start, bounds=None, **ascent)
+    if task == "in-painting":
+        return generation.inpaint(apply_fn, start, given, y, fill=start, **ascent)
+    return generation.counterfactual(apply_fn, start, y, **ascent)
+
+
+def by_classifier(
+    apply_fn: Callable[[Any], Any], tasks: Tasks, eps_l2: Mapping[str, float], *, key: Array, steps: int,
+    ascend: Callable[..., generation.Generated] = ascend,
+) -> dict[str, Drawn]:  # fmt: skip
+    """What a classifier's gradient makes of each task.
+
+    Args:
+      apply_fn: maps images to logits.
+      tasks: from ``tasks_of``.
+      eps_l2: radius of each task's ascent.
+      key: draws the first images of synthesis.
+      steps: of each ascent.
+      ascend: ``ascend``, best under a ``jit`` of your own.
+    """
+    made = {}
+    for task, (start, y) in tasks.starts.items():
+        given = {"synthesis": tasks.gaussians, "in-painting": tasks.known}.get(task)
+        found = ascend(apply_fn, start, y, jnp.float32(eps_l2[task]), key, given, task=task, steps=steps)
+        made[task] = Drawn(jnp.clip(found.images, 0, 1), jnp.clip(found.start, 0, 1), found.reached)
+    return made
+
+
+def by_denoiser(
+    denoiser: Callable[..., scores.Denoiser], tasks: Tasks, *, key: Array, steps: int,
+    step: Callable[..., Any] = scores.heun_step, apply: Callable[..., Any] = scores.denoised,
+) -> dict[str, Drawn]:  # fmt: skip
+    """What a denoiser makes of each task; counterfactuals are images under noise, drawn anew.
+
+    Args:
+      denoiser: ``denoiser(labels)`` gives that of these classes, and of all images without labels.
+      tasks: from ``tasks_of``.
+      key: draws noise.
+      steps: noise levels that samples pass through, at least 2.
+      step: ``scores.heun_step``, best under a ``jit`` of your own.
+      apply: calls a denoiser, likewise.
+    """
+    made = {}
+    levels, low = (scores.noise_schedule(steps, sigma_max=sigma) for sigma in (SAMPLE_SIGMA, REDRAWN_SIGMA))
+    for task, (start, y) in tasks.starts.items():
+        of_class, x = denoiser(y), 2 * start - 1
+        noise = jax.random.normal(key, x.shape, x.dtype)
+        if task == "synthesis":
+            images = scores.sample(of_class, noise, levels, step=step)
+        elif task == "denoising":
+            images = apply(denoiser(), x, jnp.float32(2 * tasks.noise))
+        elif task == "in-painting":
+            images = sampling.inpaint(of_class, x, tasks.known, levels, key=key, step=step)
+        else:
+            images = scores.sample(of_class, x / REDRAWN_SIGMA + noise, low, step=step)
+        began = None if task == "synthesis" else jnp.clip(start, 0, 1)
+        made[task] = Drawn(jnp.clip((images + 1) / 2, 0, 1), began)
+    return made
+
+
+def quality(
+    tasks: Tasks, task: str, drawn: Drawn, *, lpips: Callable[..., Array] = alignment.lpips
+) -> dict[str, Float[Array, " n"]]:
+    """How well a task was done, by measure: values of the images.
+
+    Of synthesis ``diversity``: LPIPS between results for one class. Of denoising and in-painting ``psnr_start`` and
+    ``psnr_result`` in decibel (in-painting's inside the square alone), ``lpips_start`` and ``lpips_result``, before
+    and after, all against the true images. Of counterfactuals, which have no true image, nothing.
+
+    Args:
+      tasks: from ``tasks_of``.
+      task: its name.
+      drawn: its results.
+      lpips: ``alignment.lpips``, best under a ``jit`` of your own.
+    """
+    if task == "synthesis":  # Beside the next image of the same class.
+        return {"diversity": lpips(2 * drawn.images - 1, 2 * jnp.roll(drawn.images, tasks.classes, 0) - 1)}
+    if task == "counterfactual":
+        return {}
+    mask, found = ~tasks.known if task == "in-painting" else jnp.ones(tasks.truth.shape, bool), {}
+    for name, images in (("start", drawn.start), ("result", drawn.images)):
+        found[f"psnr_{name}"] = psnr(images, tasks.truth, mask)
+        found[f"lpips_{name}"] = lpips(2 * images - 1, 2 * tasks.truth - 1)
+    return found
+
+
+def psnr(a: Float[Array, "n h w c"], b: Float[Array, "n h w c"], mask: Bool[Array, "..."]) -> Float[Array, " n"]:
+    """Peak signal-to-noise ratio of pairs of images in [0, 1] inside a mask, in decibel.
+
+    >>> psnr(jnp.full((1, 2, 2, 1), 0.1), jnp.zeros((1, 2, 2, 1)), jnp.ones((1, 2, 2, 1), bool)).round(3).tolist()
+    [20.0]
+    """
+    return -10 * jnp.log10(jnp.mean((a - b) ** 2, (1, 2, 3), where=jnp.broadcast_to(mask, a.shape)))

@@ -1,0 +1,85 @@
+"""Tangent spaces of many images, one image after the other, because convolutions inside loops are slow on CPUs.
+
+`manifold` has the estimators; these drive them, each as a function that you may hand over under a ``jit`` of your own,
+and look at every image as it would be looked at alone.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pags_jax import manifold
+from pags_jax.scores import Denoiser
+
+
+def of_decoder(
+    decode: Callable[[Any], Any], codes: Float[Array, "n d"], *, basis: Callable[..., Array] = manifold.tangent_basis
+) -> Float[Array, "n k ..."]:
+    """``manifold.tangent_basis`` at each code.
+
+    JAX calls SciPy's LAPACK on CPUs. After a factorisation LAPACK's threads spin until the next one, and take the cores
+    from XLA's threads, so LAPACK gets one thread where the package threadpoolctl is installed.
+
+    Args:
+      decode: maps codes to images.
+      codes: of the images.
+      basis: ``manifold.tangent_basis``, best under a ``jit`` of your own.
+
+    Returns:
+      A basis for each code.
+    """
+    with _one_blas_thread():
+        bases = [basis(decode, codes[k : k + 1]) for k in range(len(codes))]
+        return jax.block_until_ready(jnp.concatenate(bases))
+
+
+def of_denoiser(
+    denoise: Denoiser, x: Float[Array, "n ..."], keys: Sequence[Array] | Array, *, sigma_pm1: float, rank: int,
+    iterations: int = 8, basis: Callable[..., Array] = manifold.denoiser_basis,
+) -> Float[Array, "n k ..."]:  # fmt: skip
+    """``manifold.denoiser_basis`` at each image.
+
+    Args:
+      denoise: a denoiser of images in [-1, 1].
+      x: images in [0, 1].
+      keys: one for each image.
+      sigma_pm1: noise level for images in [-1, 1].
+      rank: dimensions of the tangent spaces.
+      iterations: of the subspace iteration.
+      basis: ``manifold.denoiser_basis``, best under a ``jit`` of your own with ``rank``, ``iterations`` and ``unroll``
+        static.
+
+    Returns:
+      A basis for each image.
+    """
+    options = {"sigma_pm1": jnp.float32(sigma_pm1), "rank": rank, "iterations": iterations, "unroll": True}
+    return jnp.concatenate([basis(denoise, x[k : k + 1], key=key, **options) for k, key in enumerate(keys)])
+
+
+def of_neighbours(
+    x: Float[Array, "n ..."], data: Float[Array, "m ..."], count: int, *,
+    nearest: Callable[..., Array] = manifold.nearest,
+) -> Float[Array, "n count ..."]:  # fmt: skip
+    """The nearest images of a data set around each image, for ``manifold.local_pca`` and ``manifold.varying``.
+
+    Args:
+      x: images.
+      data: others, which hold none of ``x``.
+      count: how many.
+      nearest: ``manifold.nearest``, best under a ``jit`` of your own with ``count``, ``itself`` and ``chunk_size``
+        static.
+    """
+    return data[nearest(x, data, count=count, itself=None, chunk_size=1)]
+
+
+def _one_blas_thread() -> contextlib.AbstractContextManager[Any]:
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return contextlib.nullcontext()
+    importlib.import_module("scipy.linalg")  # Loads the library, which is else not there to be limited.
+    return importlib.import_module("threadpoolctl").threadpool_limits(1, user_api="blas")

@@ -1,0 +1,50 @@
+"""Series whose guarantee is fixed beforehand: never beyond what is admitted, and refreshed when they would be."""
+
+import jax
+import numpy as np
+import pytest
+
+from fmu_jax import Objective, datasets, fit, forget_sets, privacy, remove, stream
+
+OBJECTIVE = Objective(l2=1e-2, fairness=1.0)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    data = datasets.synthetic(300, 4, seed=0).train
+    batches = forget_sets.draw_batches(data, 6, 4, seed=0)
+    return data, batches, forget_sets.draw_batches(data, 2, 4, seed=1)
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "objective"])
+def test_no_state_is_further_than_admitted_and_each_distance_is_a_bound(rows, kind):
+    data, batches, rehearsed = rows
+    series = stream.serve_for_releases(OBJECTIVE, data, batches, rehearsed[:1], kind=kind, slack=2.0)
+    assert len(series.batches) == len(batches)
+    for count in (1, 4, 6):
+        at = stream.published_after(OBJECTIVE, series, count)
+        assert at.true_distance <= at.distance <= series.admitted
+        retrained = remove(OBJECTIVE, fit(OBJECTIVE, data).params, data, batches[:count].ravel(), method="retrain")
+        apart = np.asarray(at.params - retrained.params)
+        shape = np.eye(len(apart)) if at.shape is None else np.asarray(at.shape)
+        assert at.true_distance == pytest.approx(np.sqrt(apart @ shape @ apart), rel=1e-4, abs=1e-12)
+        assert at.refreshes == sum(batch.refreshed for batch in series.batches[:count])
+    assert 0 < at.refreshes < len(batches)
+
+
+def test_noise_in_training_keeps_each_model_within_its_epsilon(rows):
+    data, batches, rehearsed = rows
+    keys = jax.random.split(jax.random.key(0), 2)
+    found = stream.serve_perturbed(OBJECTIVE, data, batches, rehearsed, mu=1.0, delta=1e-5, slack=1.5, keys=keys)
+    assert found.epsilon == pytest.approx(float(privacy.gaussian_epsilon(1.0, 1.0, 1e-5)))
+    assert len(found.draws) == 2
+    for served in found.draws:
+        assert all(float(batch.state.epsilon) <= found.epsilon for batch in served)
+    assert not np.allclose(found.draws[0][-1].state.params, found.draws[1][-1].state.params)
+
+
+@pytest.mark.parametrize("slack", [0.0, float("nan"), float("inf")])
+def test_a_slack_that_admits_nothing_or_all_is_refused(rows, slack):
+    data, batches, rehearsed = rows
+    with pytest.raises(ValueError, match="`slack` must be"):
+        stream.serve_for_releases(OBJECTIVE, data, batches, rehearsed, kind="isotropic", slack=slack)
