@@ -1,17 +1,11 @@
-"""What devices tell each other when rows lie on several, and what that says of larger machines.
+"""What devices tell each other when rows lie on several, counted in the programs of this machine's compiler.
 
     python -m benchmarks.scaling
 
 Speed on fake devices means nothing, so nothing is timed here. Counted, in the compiled program of each device: the
 collective operations and the bytes that they hand over, at two numbers of rows, and XLA's own estimate of arithmetic
-and memory traffic. From these, under the assumptions in ``MACHINES``, follows a predicted time at ``--rows`` rows:
-
-    compute  arithmetic / peak                 memory   bytes read and written / bandwidth
-    network  collectives x latency + 2 (N - 1) / N x bytes / link
-    time     max(compute, memory) + network
-
-Nothing overlaps the network, and arithmetic and traffic are those of the program that XLA makes for CPUs: a prediction,
-not a measurement. `fmu_jax` programs are in float32; the training step is ResNet-18 on 32 x 32 x 3 images.
+and memory traffic. `benchmarks.compiled` counts the same in the programs of TPUs and GPUs. `fmu_jax` programs are in
+float32; the training step is ResNet-18 on 32 x 32 x 3 images.
 """
 
 import json
@@ -22,7 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,33 +29,8 @@ from pags_jax import losses, models, training
 from scripts.harness import cli, mesh, placement
 
 COLUMNS = ("program", "devices", "rows", "collectives", "kilobytes", "flops_per_row", "bytes_per_row")
-PREDICTED = ("program", "machine", "rows", "compute_ms", "memory_ms", "network_ms", "time_ms", "network_share")
 COLLECTIVE = re.compile(r"= (.*?) (?:all-reduce|all-gather|collective-permute|all-to-all|reduce-scatter)(?:-start)?\(")
 WIDTH = {"pred": 1, "u8": 1, "s32": 4, "u32": 4, "f32": 4, "f64": 8, "bf16": 2}
-
-
-class Machine(NamedTuple):
-    """A machine, by its makers' data sheets; latency is an assumption.
-
-    Attributes:
-        devices: How many.
-        flops: Of one, in float32 (TPU: bfloat16 peak over 6, the passes of full float32 precision).
-        memory: Bytes a second of one.
-        link: Bytes a second that one sends to the others.
-        latency: Seconds that a collective takes whatever it hands over.
-    """
-
-    devices: int
-    flops: float
-    memory: float
-    link: float
-    latency: float
-
-
-MACHINES = {
-    "TPU v5e-16": Machine(16, 197e12 / 6, 819e9, 200e9, 10e-6),
-    "8 x H200": Machine(8, 67e12, 4.8e12, 450e9, 20e-6),
-}
 
 
 @dataclass(frozen=True)
@@ -77,8 +46,6 @@ class Config(cli.Common):
     """Numbers of fake devices."""
     columns: cli.Count = 64
     """Columns of a table, the bias among them."""
-    rows: cli.Count = 100_000_000
-    """Rows at which times are predicted; of a training step, a batch of 1024 a device."""
 
 
 def plan(config: Config) -> list[str]:
@@ -89,7 +56,7 @@ def plan(config: Config) -> list[str]:
 
 
 def main(config: Config) -> None:
-    """Counts in processes of their own, each with so many fake devices, and predicts."""
+    """Counts in processes of their own, each with so many fake devices."""
     plan(config)
     table = []
     before = os.environ.get("XLA_FLAGS", "")
@@ -101,28 +68,6 @@ def main(config: Config) -> None:
     os.environ["XLA_FLAGS"] = before
     command = measure.command("benchmarks.scaling")
     measure.publish("scaling", table, COLUMNS, command=command, out=config.out)
-    measure.publish("scaling_predicted", predictions(config, table), PREDICTED, command=command, out=config.out)
-
-
-def predictions(config: Config, table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Times on each machine, from the counts at the most devices."""
-    found = []
-    for name in config.programs:
-        row = [row for row in table if row["program"] == name][-1]
-        for machine, (devices, flops, memory, link, latency) in MACHINES.items():
-            count = 1024 * devices if name == "training_step" else config.rows
-            compute = row["flops_per_row"] * count / devices / flops
-            traffic = row["bytes_per_row"] * count / devices / memory
-            network = row["collectives"] * latency + 2 * (devices - 1) / devices * 1e3 * row["kilobytes"] / link
-            time = max(compute, traffic) + network
-            numbers = (compute, traffic, network, time)
-            names = ("compute_ms", "memory_ms", "network_ms", "time_ms")
-            found.append(
-                {"program": name, "machine": machine, "rows": count}
-                | {column: 1e3 * number for column, number in zip(names, numbers, strict=True)}
-                | {"network_share": network / time}
-            )
-    return found
 
 
 def counted(name: str, devices: int, columns: int) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``calibration`` | objective noise as small as certifies given removals |
 | ``sharding`` | rows over devices and processes: fill up, place, gather; work on meshes side by side |
 | ``stream``, ``moments`` | deletions one by one, certified at a cost independent of the number of rows |
+| ``row_blocks`` | sums over many rows in blocks, so that no copy of them is made |
 | ``certificates``, ``rounding`` | ``certify``: residual bounds, widened by their own rounding error |
 | ``curvature`` | the Hessian with a bound on its rounding, and a factor that is proven after the fact |
 | ``releases`` | fresh noise on every published model: Gaussian DP, composition, budgets |

@@ -157,11 +157,12 @@ def _certify(objective, before, removal, region, sigma, delta, noise) -> Certifi
     half = LOGISTIC_CURVATURE / 2 * (1 + roundings(depth(x.shape[0]) + 16, x.dtype))
     gram = offset + half * block_sum((om * norm_bound(x) * moved)[:, None])[0]
     gram = jnp.maximum(gram, residual)
-    row = offset + half * _spectral_norm(x, om) * linalg.root(block_sum((om * moved**2)[:, None])[0])
+    wide = _spectral_norm(x, om)
+    row = offset + half * wide * linalg.root(block_sum((om * moved**2)[:, None])[0])
 
     total = before - params
     was = data._replace(weight=jnp.maximum(data.weight, removal.forgotten.astype(x.dtype)))
-    dependent = 0.25 * _spectral_norm(x, data.weight) * linalg.norm(total)
+    dependent = 0.25 * (_spectral_norm(x, data.weight) if objective.reweigh else wide) * linalg.norm(total)
     dependent *= linalg.norm(data.weight * (x @ total))
     # Theorem 1 is of the two-group penalty; nothing is claimed in its name for another.
     n_b = cells.counts(was)[1].sum() if data.groups == 2 else jnp.full((), jnp.nan, x.dtype)

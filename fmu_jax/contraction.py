@@ -72,7 +72,7 @@ def replay_descent(
     size, size_error, rate = contraction(objective, data, step_size)
     n = data.x.shape[0]
     # What a sum over rows in any order can be off by, relative to the blocked one of `gradient_with_error`.
-    any_order = max(1.0, _roundings(n, dtype) / roundings(depth(n), dtype))
+    any_order = max(1.0, _roundings(n, dtype) / roundings(depth(*data.x.shape), dtype))
 
     def step(params):
         grad, error = gradient_with_error(objective, params, data, noise)

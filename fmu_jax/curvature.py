@@ -31,7 +31,7 @@ from fmu_jax import cells, linalg, penalties
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data
 from fmu_jax.objective import Objective
-from fmu_jax.rounding import block_gram, block_sum, depth, frobenius_bound, gram_depth, norm_bound, roundings
+from fmu_jax.rounding import block_gram, depth, frobenius_bound, gram_depth, norm_bound, roundings, row_sum
 
 #: Roundings in a row's curvature besides those of its score: exponential, quotient, weight.
 _LOCAL = 32
@@ -73,7 +73,7 @@ def hessian_with_error(objective: Objective, params: Float[Array, " d"], data: D
     tail = jnp.exp(-jnp.abs(scores))
     q = objectives.row_weights(objective, data) * tail / (1 + tail) ** 2
     losses = block_gram(x, q)
-    by_row = block_sum(x**2 * (q * jnp.minimum(off + _LOCAL * unit, 1))[:, None])
+    by_row = row_sum(lambda x, wide: x**2 * wide[:, None], x, q * jnp.minimum(off + _LOCAL * unit, 1))
 
     strength = 2 * n * objective.fairness
     penalty, penalty_error = _penalty_with_error(objective.penalty, data)
@@ -85,7 +85,7 @@ def hessian_with_error(objective: Objective, params: Float[Array, " d"], data: D
     error = jnp.vdot(scale**2, by_row) + roundings(gram_depth(*x.shape) + 4, dtype) * trace + strength * of_penalty
     error += 8 * unit * (trace + strength * size + ridge * jnp.sum(scale**2))
     # The bound is rounded too.
-    return Curved(hessian, scale, (1 + roundings(8 * (depth(x.shape[0]) + d), dtype)) * error)
+    return Curved(hessian, scale, (1 + roundings(8 * (depth(*x.shape) + d), dtype)) * error)
 
 
 def balance(matrix: Float[Array, "d d"]) -> Float[Array, " d"]:
@@ -100,10 +100,11 @@ def _penalty_with_error(penalty, data: Data):
     x, dtype = data.x, data.x.dtype
     alpha, across = penalties.coefficients(penalty, cells.counts(data))
     local = roundings(_COEFFICIENT + alpha.shape[0] + alpha.shape[1] + 8, dtype)
-    share = roundings(depth(x.shape[0]) + _COEFFICIENT, dtype)
+    share = roundings(depth(*x.shape) + _COEFFICIENT, dtype)
 
     def summed(column):
-        return block_sum(x * column[:, None]), share * block_sum(jnp.abs(x) * jnp.abs(column)[:, None])
+        total, size = row_sum(lambda x, q: (x * q[:, None], jnp.abs(x * q[:, None])), x, column)
+        return total, share * size
 
     if not penalties.find(penalty).pairwise:
         c, off = (
@@ -162,7 +163,9 @@ def inverse_root(curved: Curved, floor: Float[Array, ""]) -> Float[Array, "d d"]
 def mapped_norm(matrix: Float[Array, "k d"], vectors: Float[Array, "*n d"]) -> Float[Array, "*n"]:
     """Upper bound of ``|matrix v|`` for each vector, rounding included."""
     slack = roundings(matrix.shape[1] + 2, matrix.dtype)
-    return norm_bound(vectors @ matrix.T) + slack * (jnp.abs(vectors) @ norm_bound(matrix.T))
+    # A sum of products, not a matrix product: it is fused, and no copy of |v| is made.
+    columns = jnp.expand_dims(norm_bound(matrix.T), tuple(range(vectors.ndim - 1)))
+    return norm_bound(vectors @ matrix.T) + slack * jnp.sum(jnp.abs(vectors) * columns, axis=-1)
 
 
 def spectral_norm_bound(matrix: Float[Array, "k d"]) -> Float[Array, ""]:

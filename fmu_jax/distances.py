@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fmu_jax import cells, linalg
+from fmu_jax import cells, linalg, row_blocks
 from fmu_jax.curvature import hessian_with_error, inverse_root, mapped_norm, spectral_norm_bound
 from fmu_jax.fitting import check_params
 from fmu_jax.objective import Objective
@@ -89,7 +89,7 @@ def _region(objective, removal, noise) -> Region:
     dual = inverse_root(hessian_with_error(objective, params, data), n * objective.l2)
     # |margin|_{H^-1} <= margin |dual|_2 <= margin |dual|_F.
     nu = mapped_norm(dual, grad) + margin * frobenius_bound(dual)
-    largest = jnp.max(jnp.where(data.weight > 0, mapped_norm(dual, data.x), 0))
+    largest = row_blocks.largest(lambda x, w: jnp.where(w > 0, mapped_norm(dual, x), 0), data.x, data.weight)
     residual = widened_norm(grad, margin)
     margin = residual - linalg.norm(grad)
     return Region(residual, margin, convex_distance(residual, n, objective.l2), local_radius(nu, largest), dual)
@@ -156,7 +156,7 @@ def prediction_margins(region: Region, x: Float[Array, "n d"]) -> Float[Array, "
     Returns:
       ``(n,)``.
     """
-    local = region.radius * mapped_norm(region.dual, x)
+    local = region.radius * row_blocks.by_row(lambda x: mapped_norm(region.dual, x), x)
     everywhere = region.distance * norm_bound(x)
     margins = jnp.fmin(everywhere, jnp.where(jnp.isnan(local), jnp.inf, local))
     return margins * (1 + roundings(4, x.dtype))

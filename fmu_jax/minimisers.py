@@ -14,6 +14,7 @@ from fmu_jax import cells
 from fmu_jax import objective as objectives
 from fmu_jax.conjugate_gradients import iterate
 from fmu_jax.linalg import solve_positive
+from fmu_jax.row_blocks import gram
 from fmu_jax.showing import one_line
 
 _ARMIJO = 1e-4
@@ -69,7 +70,7 @@ def damped_newton(objective, init, data, noise, tolerance, max_steps, *, dense) 
         p = jax.nn.sigmoid(x @ params)
         scale = weight * p * (1 - p)
         if quadratic is not None:
-            return -solve_positive((x * scale[:, None]).T @ x + quadratic, grad)
+            return -solve_positive(gram(x, scale) + quadratic, grad)
         forcing = jnp.minimum(0.1, jnp.sqrt(jnp.linalg.norm(grad) / n))
         return -iterate(lambda v: (scale * (x @ v)) @ x + times_quadratic(v), grad, forcing, 500).solution
 

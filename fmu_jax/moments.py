@@ -21,7 +21,8 @@ from fmu_jax import cells, penalties
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data, cell_counts
 from fmu_jax.objective import Objective
-from fmu_jax.rounding import PIECES, block_sum, depth, pieces, roundings
+from fmu_jax.rounding import block_sum, depth, roundings
+from fmu_jax.row_blocks import PIECES, fold, piece_count
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import without_derivative
 
@@ -84,23 +85,11 @@ def moments(objective: Objective, anchor: Float[Array, " d"], rows: Data) -> Mom
     """
     rows = rows._replace(weight=without_derivative(_NO_DERIVATIVE, rows.weight))
     k = rows.x.shape[0]
+    number = piece_count(k)
+    size = max(BLOCK, k // _MOST_BLOCKS) // number * number
     if k <= BLOCK:
         return _block(objective, anchor, rows)
-    side_by_side = jax.tree.map(pieces, rows)
-    number, length = side_by_side.weight.shape
-    few = max(BLOCK, k // _MOST_BLOCKS) // number
-    whole = length // few
-
-    def part(begin, size):
-        """Some rows of every piece, so that rows which lie on several devices are summed where they lie."""
-        cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, begin, size, axis=1), side_by_side)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), cut)
-
-    def add(i, total):
-        return plus(total, _block(objective, anchor, part(i * few, few)))
-
-    rest = _block(objective, anchor, part(whole * few, length - whole * few))
-    return jax.lax.fori_loop(0, whole, add, rest)
+    return fold(lambda part: _block(objective, anchor, part), (rows,), size, plus)
 
 
 def _block(objective: Objective, anchor, rows: Data) -> Moments:

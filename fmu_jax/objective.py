@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, PyTree
 from fmu_jax import cells, penalties
 from fmu_jax.arrays import as_floats, as_numbers
 from fmu_jax.data import Data
+from fmu_jax.row_blocks import gram
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import is_traced
 
@@ -240,7 +241,7 @@ def quadratic_part(objective: Objective, data: Data) -> Float[Array, "d d"]:
 def curvature(objective: Objective, params: Float[Array, " d"], data: Data) -> Float[Array, "d d"]:
     """Hessian of the weighted losses, for the linear model: ``X' diag(w r p (1 - p)) X``, ``(d, d)``."""
     p = jax.nn.sigmoid(data.x @ params)
-    return (data.x * (row_weights(objective, data) * p * (1 - p))[:, None]).T @ data.x
+    return gram(data.x, row_weights(objective, data) * p * (1 - p))
 
 
 def hessian(objective: Objective, params: Float[Array, " d"], data: Data) -> Float[Array, "d d"]:

@@ -30,6 +30,7 @@ from fmu_jax import cells
 from fmu_jax.arrays import as_numbers
 from fmu_jax.data import Data, is_traced
 from fmu_jax.penalty_forms import FORMS
+from fmu_jax.row_blocks import gram
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,7 +188,7 @@ def quadratic_form(penalty: str | Penalty, data: Data) -> Float[Array, "d d"]:
         c = gaps(alpha, data.x, data)
         return c.T @ c
     own = data.weight * cells.spread(jnp.abs(alpha).sum(axis=0), data)
-    return (data.x * own[:, None]).T @ data.x - _between(cells.sums(data.x, data), across)
+    return gram(data.x, own) - _between(cells.sums(data.x, data), across)
 
 
 def quadratic_form_of_cells(

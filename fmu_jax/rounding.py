@@ -8,19 +8,20 @@ are halved pairwise, so that ``m`` grows with ``log n`` and not with ``n``.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from fmu_jax import cells, linalg, penalties
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data
 from fmu_jax.objective import Objective
+from fmu_jax.row_blocks import block_of, block_rows, each_block, piece_count, pieces
 
 _BLOCK = 32
-#: Pieces of many rows: a multiple of every usual number of devices, 2^6 3 5.
-PIECES = 960
 #: Roundings in one row's terms besides the sums: logistic function, products, cell coefficients.
 _LOCAL = 32
 #: Roundings in a cell coefficient (counts, two divisions, a sum of two) and its product with a score.
@@ -42,15 +43,6 @@ def block_sum(values: Float[Array, "n k"]) -> Float[Array, " k"]:
     return _halved(_halved(_blocks(pieces(values)), axis=1), axis=0)[0, 0]
 
 
-def pieces(values: Shaped[Array, "n ..."]) -> Shaped[Array, "pieces rows ..."]:
-    """Rows as ``PIECES`` contiguous pieces of equal length, if they are many and divide so; else as one. No copy."""
-    return values.reshape(_pieces(values.shape[0]), -1, *values.shape[1:])
-
-
-def _pieces(n: int) -> int:
-    return PIECES if n % PIECES == 0 and n >= PIECES * _BLOCK else 1
-
-
 def _blocks(values: Float[Array, "pieces rows k"]) -> Float[Array, "pieces blocks k"]:
     """Sums of ``_BLOCK`` rows each."""
     rows, k = values.shape[1:]
@@ -69,9 +61,26 @@ def _halved(sums: Float[Array, "a b k"], *, axis: int) -> Float[Array, "c d k"]:
     return sums
 
 
-def depth(n: int) -> int:
-    """Roundings that a term goes through in ``block_sum`` of ``n`` rows."""
-    side_by_side = _pieces(n)
+def row_sum(function: Callable[..., Any], *rows: Any) -> Any:
+    """``block_sum`` of what ``function`` gives of rows, ``(n, k)`` arrays, without holding all of it at once.
+
+    Args:
+      function: of rows, to a tree of such arrays.
+      *rows: its arguments, arrays whose first axis are the rows; the first is the largest.
+
+    Returns:
+      The tree of sums ``(k,)``, with the error of ``block_sum``.
+    """
+    found = each_block(lambda *part: jax.tree.map(block_sum, function(*part)), rows, block_of(rows[0]))
+    return jax.tree.map(lambda *parts: _halved(jnp.concatenate(parts)[None], axis=1)[0, 0], *found)
+
+
+def depth(n: int, columns: int = 0) -> int:
+    """Roundings that a term goes through in ``block_sum`` of ``n`` rows, or in ``row_sum`` of rows of ``columns``."""
+    size = block_rows(n, columns)
+    if size < n:
+        return depth(size) + math.ceil(math.log2(n // size + 1))
+    side_by_side = piece_count(n)
     blocks = -(-n // (side_by_side * _BLOCK))
     return _BLOCK + math.ceil(math.log2(max(1, blocks))) + math.ceil(math.log2(side_by_side))
 
@@ -81,8 +90,14 @@ def block_gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Arra
 
     Memory is a quarter of that of the rows at most.
     """
+    found = each_block(_gram_of_block, (x, weight), block_rows(*x.shape))
+    d = x.shape[1]
+    return _halved(jnp.concatenate(found).reshape(1, -1, d * d), axis=1).reshape(d, d)
+
+
+def _gram_of_block(x, weight):
     count, rows = _gram_blocks(*x.shape)
-    side_by_side, d = _pieces(x.shape[0]) if count > 1 else 1, x.shape[1]
+    side_by_side, d = piece_count(x.shape[0]) if count > 1 else 1, x.shape[1]
 
     def cut(values):
         values = values.reshape(side_by_side, -1, d)
@@ -96,15 +111,17 @@ def block_gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Arra
 def _gram_blocks(n: int, d: int) -> tuple[int, int]:
     """Number of blocks, and rows in each."""
     rows = max(2 * _BLOCK, 4 * d)
-    if n // _pieces(n) < rows:
+    if n // piece_count(n) < rows:
         return 1, n
-    return _pieces(n) * -(-(n // _pieces(n)) // rows), rows
+    return piece_count(n) * -(-(n // piece_count(n)) // rows), rows
 
 
 def gram_depth(n: int, d: int) -> int:
     """Roundings that a term goes through in ``block_gram``."""
-    count, rows = _gram_blocks(n, d)
-    return rows + 2 + 2 * math.ceil(math.log2(max(count, 1)) + 1)
+    size = block_rows(n, d)
+    count, rows = _gram_blocks(size, d)
+    between = math.ceil(math.log2(n // size + 1)) if size < n else 0
+    return rows + 2 + 2 * math.ceil(math.log2(max(count, 1)) + 1) + between
 
 
 def norm_bound(vectors: Float[Array, "*n d"]) -> Float[Array, "*n"]:
@@ -166,9 +183,11 @@ def gradient_with_error(
     by_score_error = loss_error + strength * penalty_error
     by_score_error += 4 * unit * (jnp.abs(by_loss) + strength * jnp.abs(by_penalty))
 
-    levels = depth(x.shape[0])
-    total = block_sum(x * by_score[:, None])
-    total_error = block_sum(jnp.abs(x) * (by_score_error + gamma(levels + 2) * jnp.abs(by_score))[:, None])
+    levels = depth(*x.shape)
+    wide = by_score_error + gamma(levels + 2) * jnp.abs(by_score)
+    total, total_error = row_sum(
+        lambda x, by_score, wide: (x * by_score[:, None], jnp.abs(x) * wide[:, None]), x, by_score, wide
+    )
     ridge = n * objective.l2 * params
     grad, parts = total + ridge, jnp.abs(total) + jnp.abs(ridge)
     if noise is not None:

@@ -23,7 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-from fmu_jax.rounding import PIECES
+from fmu_jax.row_blocks import PIECES
 
 Tree = TypeVar("Tree")
 Item = TypeVar("Item")

@@ -56,6 +56,8 @@ def convolve(
         "padding": tuple((int(low), int(high)) for low, high in padding),
         "image": x.shape[1:3],
         "window": kernel.shape[:2],
+        # Read here, as the primitive is lowered when a `jax.default_matmul_precision` around this call may be over.
+        "precision": jax.config.jax_default_matmul_precision,
     }
     return _forward.bind(x, kernel, **options)
 
@@ -84,9 +86,9 @@ def conv_general_dilated(
     return convolve(x, kernel, strides=window_strides, padding=padding)
 
 
-def _convolve(x, kernel, *, strides, padding, image, window):
+def _convolve(x, kernel, *, strides, padding, image, window, precision):
     del image, window
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT, precision=precision)
 
 
 def _by_image(y, kernel, *, image, **options):
@@ -113,7 +115,8 @@ def _by_grey_image(y, kernel, *, padding, **options):
     ):
         return _by_image(y, kernel, padding=padding, **options)
     (height, width), (rows, columns) = options["image"], options["window"]
-    parts = jnp.einsum("npqk,tk->npqt", y, kernel.reshape(rows * columns, -1))
+    weights = kernel.reshape(rows * columns, -1)
+    parts = jnp.einsum("npqk,tk->npqt", y, weights, precision=options["precision"])
     shifted = (
         jnp.pad(parts[..., i * columns + j], ((0, 0), (i, rows - 1 - i), (j, columns - 1 - j)))
         for i, j in np.ndindex(rows, columns)

@@ -16,6 +16,7 @@ from fmu_jax.objective import Objective, Scalar, quadratic_part
 from fmu_jax.privacy import check_norm, check_positive, check_probability, gaussian_epsilon
 from fmu_jax.removal import Removal
 from fmu_jax.rounding import norm_bound
+from fmu_jax.row_blocks import gram
 from fmu_jax.showing import one_line
 from fmu_jax.tails import outward, round_up, unit_of
 from fmu_jax.tracing import is_traced, when_concrete
@@ -277,7 +278,7 @@ def noise_shape(objective: Objective, data: Data, kind: str) -> Float[Array, "d 
 
 @partial(jax.jit, static_argnames="penalised")
 def _shape(objective, data, penalised):
-    gram = (data.x * data.weight[:, None]).T @ data.x / 4
+    curved = gram(data.x, data.weight) / 4
     if penalised:
-        return gram + quadratic_part(objective, data)
-    return gram + data.weight.sum() * objective.l2 * jnp.eye(data.x.shape[1], dtype=data.x.dtype)
+        return curved + quadratic_part(objective, data)
+    return curved + data.weight.sum() * objective.l2 * jnp.eye(data.x.shape[1], dtype=data.x.dtype)

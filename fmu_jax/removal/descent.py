@@ -14,6 +14,7 @@ from fmu_jax import objective as objectives
 from fmu_jax.data import Data
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.removal.update import Update, exact_update
+from fmu_jax.row_blocks import gram
 from fmu_jax.tracing import is_traced
 
 
@@ -86,7 +87,7 @@ def curvature_range(objective: Objective, data: Data) -> tuple[jax.Array, jax.Ar
     """
     quadratic = objectives.quadratic_part(objective, data)
     weight = objectives.row_weights(objective, data)
-    largest = (data.x * (weight / 4)[:, None]).T @ data.x + quadratic
+    largest = gram(data.x, weight / 4) + quadratic
     return linalg.eigenvalues(largest)[-1], linalg.eigenvalues(quadratic)[0]
 
 

@@ -21,6 +21,7 @@ from fmu_jax.data import Data
 from fmu_jax.objective import Objective
 from fmu_jax.removal.newton import newton
 from fmu_jax.removal.update import Update
+from fmu_jax.row_blocks import gram
 
 
 @jax.jit
@@ -41,14 +42,14 @@ def projective(objective: Objective, params, data: Data, remaining: Data, *, noi
     """
     whole = newton(objective, params, data, remaining, noise=noise)
     removed = (data.weight > 0) & ~(remaining.weight > 0)
-    step = _project_on_rows(data.x * removed.astype(data.x.dtype)[:, None], whole.params - params)
+    step = _project_on_rows(data.x, removed.astype(data.x.dtype), whole.params - params)
     return whole._replace(params=params + step)
 
 
 @jax.custom_jvp
-def _project_on_rows(rows, vector):
-    """Orthogonal projection of ``vector`` (d,) on the span of ``rows`` (n, d), rank-revealing."""
-    values, vectors = linalg.eigh(rows.T @ rows)
+def _project_on_rows(rows, chosen, vector):
+    """Orthogonal projection of ``vector`` (d,) on the span of ``rows`` (n, d) where ``chosen`` is 1, rank-revealing."""
+    values, vectors = linalg.eigh(gram(rows, chosen))
     # Eigenvalues of the Gram matrix are squared singular values, known to about d eps of the largest.
     cut = rows.shape[1] * jnp.finfo(rows.dtype).eps * jnp.maximum(values[-1], 0)
     inside = jnp.where(values > cut, vectors.T @ vector, 0)
@@ -58,9 +59,11 @@ def _project_on_rows(rows, vector):
 @_project_on_rows.defjvp
 def _(primals, tangents):
     """``dP = M + M'`` with ``M = R^+ dR (I - P)``, at constant rank (Golub & Pereyra 1973, equation 4.2)."""
-    (rows, vector), (moved_rows, moved) = primals, tangents
-    gram = rows.T @ rows
-    inverse, inside = linalg.pseudo_inverse(gram), _project_on_rows(rows, vector)
+    (rows, chosen, vector), (moved_rows, _, moved) = primals, tangents
+    inside = _project_on_rows(rows, chosen, vector)
+    rows, moved_rows = (part * chosen[:, None] for part in (rows, moved_rows))
+    square = rows.T @ rows
+    inverse = linalg.pseudo_inverse(square)
     turned = rows.T @ (moved_rows @ (vector - inside))
     leaving = moved_rows.T @ (rows @ (inverse @ vector))
-    return inside, inverse @ (gram @ (moved - leaving) + turned) + leaving
+    return inside, inverse @ (square @ (moved - leaving) + turned) + leaving

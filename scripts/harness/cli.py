@@ -59,7 +59,7 @@ class Common(Base):
     dry_run: bool = False
     """Print the configuration and the units of work that it leads to, and write nothing."""
     coordinator: str = ""
-    """Address HOST:PORT of process 0 of several; auto takes it from Slurm, a TPU slice or Open MPI."""
+    """Address HOST:PORT of process 0 of several; auto takes it from Slurm, a TPU slice, Kubernetes or Open MPI."""
     processes: Count | None = None
     """Number of processes, unless --coordinator is auto."""
     process: Seed | None = None

@@ -120,3 +120,19 @@ def test_flax_layers_take_it():
         )
         with pytest.raises(ValueError, match="neither dilations nor groups nor a precision"):
             layer.init(jax.random.key(0), x)
+
+
+def test_precision_is_that_of_the_place_of_the_call():
+    """The context is over when the program is lowered, and is asked for all the same, by derivatives too."""
+
+    def highest(x, kernel):
+        with jax.default_matmul_precision("highest"):
+            return convolve(x, kernel).sum()
+
+    x, kernel = jnp.ones((2, 6, 6, 3)), jnp.ones((3, 3, 3, 4))
+    text = jax.jit(jax.value_and_grad(highest, (0, 1))).lower(x, kernel).as_text()
+    precisions = [line for line in text.splitlines() if "precision_config" in line or "precision HIGHEST" in line]
+    assert len(precisions) == text.count("stablehlo.convolution(")
+    assert all("HIGHEST" in line for line in precisions)
+    plain = jax.jit(lambda x, kernel: convolve(x, kernel)).lower(x, kernel).as_text()
+    assert "HIGHEST" not in plain

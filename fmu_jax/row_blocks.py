@@ -1,0 +1,127 @@
+"""Sums and maxima over rows, in blocks where the rows are many, so that no copy of them is made.
+
+A product such as ``x * q[:, None]`` is as large as the rows, and compilers may make one copy for each. So a function of
+rows is called with one block after another, and only what it returns of a block is kept. A block has some rows of every
+piece (``pieces``): rows which lie on several devices are worked on where they lie. Few rows are one block, so that
+nothing changes for them. Derivatives of both modes compute each block anew, and keep no copy either.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+#: Numbers in the rows from which they are worked on in blocks, and how many blocks at most.
+LEAST = 2**25
+MOST_BLOCKS = 64
+#: Pieces of many rows: a multiple of every usual number of devices, 2^6 3 5.
+PIECES = 960
+_PIECE_ROWS = 32
+
+
+def pieces(values: Shaped[Array, "n ..."]) -> Shaped[Array, "pieces rows ..."]:
+    """Rows as ``PIECES`` contiguous pieces of equal length, if they are many and divide so; else as one. No copy."""
+    return values.reshape(piece_count(values.shape[0]), -1, *values.shape[1:])
+
+
+def piece_count(n: int) -> int:
+    """Into how many pieces ``pieces`` cuts ``n`` rows."""
+    return PIECES if n % PIECES == 0 and n >= PIECES * _PIECE_ROWS else 1
+
+
+def block_rows(n: int, columns: int) -> int:
+    """Rows of a block: all ``n`` where they are few."""
+    if n * columns < LEAST:
+        return n
+    number = piece_count(n)
+    return number * max(-(-n // (number * MOST_BLOCKS)), 1)
+
+
+def block_of(x: Shaped[Array, "n ..."]) -> int:
+    """``block_rows`` of an array."""
+    return block_rows(x.shape[0], math.prod(x.shape[1:]))
+
+
+def each_block(function: Callable[..., Any], rows: Any, size: int) -> list[Any]:
+    """What a function returns of every block, stacked, and of what is left over; of all rows if they are one block.
+
+    Args:
+      function: of rows; arrays that it closes over are the same in every block.
+      rows: arrays whose first axis are the rows, a tuple of arguments.
+      size: rows of a block, a multiple of the number of pieces, or all rows.
+
+    Returns:
+      Trees of arrays with a first axis of blocks, one or two of them.
+    """
+    n = jax.tree.leaves(rows)[0].shape[0]
+    if size >= n:
+        return [jax.tree.map(lambda leaf: leaf[None], function(*rows))]
+    cut, whole, rest = _cut(rows, size)
+    again = jax.checkpoint(lambda begin: function(*cut(begin, size)))
+    number = piece_count(n)
+    stacked = jax.lax.map(again, jnp.arange(whole, dtype=jnp.int32) * (size // number))
+    if not rest:
+        return [stacked]
+    last = jax.checkpoint(lambda begin: function(*cut(begin, rest)))(jnp.asarray(whole * (size // number), jnp.int32))
+    return [stacked, jax.tree.map(lambda leaf: leaf[None], last)]
+
+
+def _cut(rows: Any, size: int) -> tuple[Callable[[Any, int], Any], int, int]:
+    """A function of the first row in each piece and of a size, the number of whole blocks, and the rows left over."""
+    side_by_side = jax.tree.map(pieces, rows)
+    number, length = jax.tree.leaves(side_by_side)[0].shape[:2]
+
+    def cut(begin: Any, size: int) -> Any:
+        part = jax.tree.map(
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, begin, size // number, axis=1), side_by_side
+        )
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), part)
+
+    whole = length // (size // number)
+    return cut, whole, number * length - whole * size
+
+
+def fold(function: Callable[..., Any], rows: Any, size: int, plus: Callable[[Any, Any], Any]) -> Any:
+    """``function`` of one block ``plus`` that of the next, and so on; nothing of a block is kept."""
+    cut, whole, rest = _cut(rows, size)
+    number = piece_count(jax.tree.leaves(rows)[0].shape[0])
+
+    def add(i, total):
+        return plus(total, function(*cut(i * (size // number), size)))
+
+    if rest:
+        return jax.lax.fori_loop(0, whole, add, function(*cut(whole * (size // number), rest)))
+    return jax.lax.fori_loop(1, whole, add, function(*cut(0, size)))
+
+
+def largest(function: Callable[..., Float[Array, " n"]], *rows: Any) -> Float[Array, ""]:
+    """The largest number that ``function`` gives any row."""
+    found = each_block(lambda *part: jnp.max(function(*part)), rows, block_of(rows[0]))
+    return jnp.max(jnp.stack([jnp.max(each) for each in found]))
+
+
+def by_row(function: Callable[..., Any], *rows: Any) -> Any:
+    """Numbers of each row, in the order of the rows, of a function that works on rows one by one."""
+    n, size = rows[0].shape[0], block_of(rows[0])
+    if size >= n:
+        return function(*rows)
+    number = piece_count(n)
+    found = each_block(
+        lambda *part: jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), function(*part)), rows, size
+    )
+
+    def ordered(*parts):
+        first, *others = (jnp.moveaxis(part, 0, 1) for part in parts)
+        flat = [each.reshape(number, -1, *each.shape[3:]) for each in (first, *others)]
+        return jnp.concatenate(flat, axis=1).reshape(n, *flat[0].shape[2:])
+
+    return jax.tree.map(ordered, *found)
+
+
+def gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:
+    """``X' diag(weight) X`` by matrix products; ``rounding.block_gram`` is the one whose error is bounded."""
+    found = each_block(lambda x, w: (x * w[:, None]).T @ x, (x, weight), block_rows(*x.shape))
+    return sum((each.sum(axis=0) for each in found[1:]), found[0].sum(axis=0))

@@ -1,0 +1,120 @@
+"""Many rows in blocks: the same numbers, the same derivatives, sound error bounds, and no copy of the rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmu_jax import Objective, certify, datasets, fairness_interval, fit, remove, rounding, row_blocks, sample_noise
+from fmu_jax.curvature import hessian_with_error
+from fmu_jax.data import Data
+from tests import oracles
+
+#: One row, fewer than blocks, a rest after blocks, and pieces with a rest.
+SIZES = [1, 40, 1003, 960 * 101]
+
+
+@pytest.fixture
+def in_blocks(monkeypatch):
+    """However few, rows are worked on in blocks; callers use sizes of their own, as programs are kept by shape."""
+    monkeypatch.setattr(row_blocks, "LEAST", 1)
+
+
+def table(n, d, seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d)).astype(dtype)
+    return jnp.asarray(x), jnp.asarray(rng.uniform(0, 1, n).astype(dtype))
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_sums_maxima_and_rows_are_those_of_all_rows(n, in_blocks):
+    x, w = table(n, 3)
+    assert n == 1 or row_blocks.block_rows(n, 3) < n
+    np.testing.assert_allclose(row_blocks.gram(x, w), (x * w[:, None]).T @ x, rtol=1e-11)
+    np.testing.assert_allclose(rounding.block_gram(x, w), (x * w[:, None]).T @ x, rtol=1e-11)
+    np.testing.assert_allclose(rounding.row_sum(lambda x, w: x * w[:, None], x, w), w @ x, atol=1e-10)
+    assert float(row_blocks.largest(lambda x, w: x[:, 0] * w, x, w)) == (x[:, 0] * w).max()
+    np.testing.assert_array_equal(row_blocks.by_row(lambda x, w: x[:, 1] * w, x, w), x[:, 1] * w)
+
+
+@pytest.mark.parametrize("n", [1003, 960 * 64])
+def test_derivatives_of_both_modes_are_those_of_all_rows(n, in_blocks):
+    x, w = table(n, 3)
+    c = jnp.arange(9.0).reshape(3, 3)
+
+    def value(gram):
+        return lambda x, w: jnp.vdot(c, gram(x, w))
+
+    plain = value(lambda x, w: (x * w[:, None]).T @ x)
+    for ours, theirs in zip(jax.grad(value(row_blocks.gram), (0, 1))(x, w), jax.grad(plain, (0, 1))(x, w), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+    tangent = jax.jvp(value(row_blocks.gram), (x, w), (x, w))[1]
+    np.testing.assert_allclose(tangent, jax.jvp(plain, (x, w), (x, w))[1], rtol=1e-10)
+
+
+def everything(n, penalty="equalized_odds"):
+    data = datasets.synthetic(n, 3, seed=0).train
+    objective = Objective(l2=1e-2, fairness=1.0, penalty=penalty)
+    noise = sample_noise(data.x[0], key=jax.random.key(0), sigma=1.0)
+    params = fit(objective, data, noise=noise).params
+    removal = remove(objective, params, data, [3, 14, 15], noise=noise)
+    certificate = certify(objective, params, removal, sigma=1.0, delta=1e-5, noise=noise)
+    return data, objective, noise, removal, certificate, fairness_interval(objective, removal, data, noise=noise)
+
+
+@pytest.mark.parametrize("penalty", ["equalized_odds", "individual"])
+def test_certificates_are_those_of_all_rows_and_of_the_oracle(monkeypatch, penalty):
+    whole = everything(1200, penalty)
+    jax.clear_caches()
+    monkeypatch.setattr(row_blocks, "LEAST", 1)
+    _, objective, noise, removal, certificate, interval = everything(1200, penalty)
+    jax.clear_caches()
+    for mine, theirs in zip(jax.tree.leaves((certificate, interval)), jax.tree.leaves(whole[4:]), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(removal.params, whole[3].params, rtol=1e-9)
+    kept = removal.data
+    problem = (kept.x, kept.y, kept.group, kept.weight, objective.l2, objective.fairness, penalty)
+    problem = [np.asarray(part) if isinstance(part, jax.Array) else part for part in problem]
+    residual = oracles.residual_norm(np.asarray(removal.params), *problem, noise=np.asarray(noise), fast=True)
+    margin = float(certificate.rounding_margin)
+    assert residual <= float(certificate.residual_norm) <= residual * (1 + 1e-6) + 2 * margin
+
+
+@pytest.mark.parametrize("n", [1005, 960 * 65])
+def test_bounds_on_rounding_hold_for_blocks(n, in_blocks):
+    x, w = map(np.asarray, table(n, 4, seed=1, dtype=np.float32))
+    y, group = (x[:, k] > 0 for k in (0, 1))
+    data = Data(jnp.asarray(x), y.astype(np.int32), group.astype(np.int32), jnp.asarray((w > 0.1).astype(np.float32)))
+    objective, params = Objective(l2=1e-3, fairness=1.0), jnp.asarray([0.3, -1.0, 2.0, 0.1], jnp.float32)
+    exact = data._replace(x=jnp.asarray(x, jnp.float64), weight=data.weight.astype(jnp.float64))
+    wide = params.astype(jnp.float64)
+    problem = (*map(np.asarray, (exact.x, exact.y, exact.group, exact.weight)), 1e-3, 1.0, "equalized_odds")
+    grad, margin = rounding.gradient_with_error(objective, params, data, None)
+    off = np.linalg.norm(np.asarray(grad, np.float64) - oracles.gradient(np.asarray(wide), *problem, fast=True))
+    assert 0 < off <= float(margin)
+    curved = hessian_with_error(objective, params, data)
+    scale = np.asarray(curved.scale, np.float64)
+    difference = oracles.hessian(np.asarray(wide), *problem, fast=True) - np.asarray(curved.matrix, np.float64)
+    assert np.linalg.eigvalsh(scale[:, None] * difference * scale).min() >= -float(curved.error)
+
+
+@pytest.mark.parametrize("method", ["fit", "fair_newton", "projective", "certify"])
+def test_no_copy_of_many_rows_is_made(method):
+    n, d = 960 * 1000, 64
+    rows, codes = jax.ShapeDtypeStruct((n,), jnp.float32), jax.ShapeDtypeStruct((n,), jnp.int32)
+    data = Data(jax.ShapeDtypeStruct((n, d), jnp.float32), codes, codes, rows)
+    vector, objective = jax.ShapeDtypeStruct((d,), jnp.float32), Objective(l2=1e-4, fairness=1.0)
+
+    def run(params, data, forget, noise):
+        if method == "fit":
+            return fit(objective, data, noise=noise, throw=False).params
+        plain = {"allow_unfair": True} if method == "projective" else {"noise": noise}
+        chosen = "fair_newton" if method == "certify" else method
+        removal = remove(objective, params, data, forget, method=chosen, throw=False, **plain)
+        if method != "certify":
+            return removal.params
+        return certify(objective, params, removal, sigma=1.0, delta=1e-5, noise=noise)
+
+    forget = jax.ShapeDtypeStruct((n,), bool)
+    memory = jax.jit(run).lower(vector, data, forget, vector).compile().memory_analysis()
+    assert memory.temp_size_in_bytes <= memory.argument_size_in_bytes / 2

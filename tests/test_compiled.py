@@ -1,0 +1,137 @@
+"""Kernels lower for TPUs and GPUs, and compile for them where their compilers are installed (extra ``aot``)."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import hlo, kernels, kernels_fmu, kernels_pags
+
+KERNELS = {kernel.name: kernel for kernel in (*kernels_fmu.KERNELS, *kernels_pags.KERNELS)}
+#: Quick to trace; the others are as slow as their networks are deep.
+QUICK = ("group_metrics", "remove fair_newton", "remove projective", "local_pca", "training step lenet, cross_entropy")
+
+
+def check_exports(name):
+    """Lowers for both platforms. A call of a library that the platform lacks is refused by ``export`` itself."""
+    with jax.enable_x64(False):
+        function, arguments = KERNELS[name].make(kernels.Place())
+        exported = jax.export.export(jax.jit(function), platforms=["tpu", "cuda"])(*arguments)
+    assert exported.platforms == ("tpu", "cuda")
+    text = exported.mlir_module()
+    assert "f64" not in text.replace("0xf64", "")
+    assert "callback" not in text
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_quick_kernels_lower_for_tpus_and_gpus(name):
+    check_exports(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in KERNELS if name not in QUICK])
+def test_every_kernel_lowers_for_tpus_and_gpus(name):
+    check_exports(name)
+
+
+def test_an_unlucky_kernel_does_not_pass():
+    """A host callback is seen, so that the check above can fail."""
+
+    def ask(x):
+        return jax.pure_callback(lambda x: x, x, x, vmap_method="sequential")
+
+    KERNELS["loud"] = kernels.Kernel("loud", "", lambda place: (ask, (place.rows((2,)),)))
+    try:
+        with pytest.raises((AssertionError, NotImplementedError, ValueError)):
+            check_exports("loud")
+    finally:
+        del KERNELS["loud"]
+
+
+PROGRAM = """
+%body (p: (s32[], f32[8,3])) -> (s32[], f32[8,3]) {
+  %g = f32[3]{0} all-reduce(%x), to_apply=%add
+}
+ENTRY %main (p: f32[8,3]) -> f32[8,3] {
+  %w = (s32[], f32[8,3]) while(%t), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"7"}}
+  %s = (f32[4]{0}, f32[8]{0}) all-gather-start(%q), dimensions={0}
+  %wide = f32[100,64]{1,0:T(8,128)} copy(%z)
+  %call = f32[2]{0} custom-call(%wide), custom_call_target="xla_ffi_python_gpu_callback"
+}
+"""
+
+
+def test_collectives_in_loops_count_as_often_as_they_run():
+    assert hlo.collectives(PROGRAM) == (8, 7 * 12 + 32)
+
+
+def test_padding_and_what_a_target_may_lack_are_read_off_a_program():
+    assert hlo.worst_padding(PROGRAM)["padded_mb"] == round((104 * 128 - 6400) * 4 / 1e6, 3)
+    assert hlo.refused(PROGRAM)["host"] == ["xla_ffi_python_gpu_callback"]
+    assert not hlo.refused(PROGRAM)["float64"]
+    assert hlo.refused(PROGRAM + "  %d = f64[] constant(0)")["float64"]
+
+
+def test_arithmetic_counts_scans_branches_and_our_convolutions():
+    x = jnp.ones((4, 4), jnp.float32)
+
+    def scanned(x):
+        return jax.lax.fori_loop(0, 5, lambda _, y: y @ y, x)
+
+    assert hlo.flops(jax.make_jaxpr(scanned)(x)) == 5 * 2 * 64
+    branches = jax.make_jaxpr(lambda x: jax.lax.cond(x[0, 0] > 0, lambda: x @ x, lambda: x))(x)
+    assert hlo.flops(branches) == 2 * 64
+    from pags_jax.convolution import convolve
+
+    images, kernel = jnp.ones((2, 8, 8, 3), jnp.float32), jnp.ones((3, 3, 3, 5), jnp.float32)
+    once = 2 * math.prod((2, 8, 8, 5)) * 27
+    assert hlo.flops(jax.make_jaxpr(convolve)(images, kernel)) == once
+    both = jax.make_jaxpr(jax.grad(lambda x, k: convolve(x, k).sum(), (0, 1)))(images, kernel)
+    assert hlo.flops(both) == 3 * once or hlo.flops(both) == 2 * once
+
+
+CASES = """
+import json
+from benchmarks import compiled
+print(json.dumps([compiled.case(name, target) for name, target in json.loads({cases!r})]))
+"""
+
+
+def compiled_rows(*cases):
+    """Rows of a process of its own, which has no device but the CPU."""
+    pytest.importorskip("libtpu", reason="the extra aot is not installed")
+    pytest.importorskip("jax_cuda12_plugin", reason="the extra aot is not installed")
+    script = CASES.format(cases=json.dumps(cases))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "0", "XLA_FLAGS": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_many_rows_fit_beside_what_is_computed_of_them():
+    """10^8 rows of 64 columns: arguments and temporaries take at most 1.5 times the rows."""
+    names = ("fit", "remove fair_newton", "retrained_region", "certify")
+    for row in compiled_rows(*((name, target) for name in names for target in ("1 x H200", "v5e-16"))):
+        assert row["compiles"], row
+        assert row["of_arguments"] <= 1.5, row
+        assert row["argument_gb"] + row["temporary_gb"] + row["output_gb"] < row["chip_gb"]
+        assert not row["float64"]
+        assert not row["host"]
+
+
+@pytest.mark.slow
+def test_training_and_gradients_compile_for_a_tpu_and_a_gpu():
+    names = ("training step lenet, gradient_norm", "lpips")
+    for row in compiled_rows(*((name, target) for name in names for target in ("1 x H200", "v5e-16"))):
+        assert row["compiles"], row
+        assert not row["float64"]
+        assert not row["host"]
