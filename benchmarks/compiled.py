@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks import hlo, kernels, kernels_fmu, kernels_pags, targets
 from fmu_jax.deletion import files
@@ -151,7 +152,7 @@ def _bytes_of_chip(leaf: Any) -> float:
     """Bytes of a chip's part of an argument, without any layout. A PRNG key is two words."""
     if not hasattr(leaf, "sharding"):
         return 4.0  # A Python number.
-    width = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
+    width = 8 if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
     return float(math.prod(leaf.sharding.shard_shape(leaf.shape)) * width)
 
 

@@ -17,7 +17,7 @@ class Place(NamedTuple):
 
     mesh: jax.sharding.Mesh | None = None
 
-    def rows(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    def rows(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
         """An array whose first axis lies over the devices."""
         return jax.ShapeDtypeStruct(shape, dtype, sharding=self._on(jax.P("data")))
 

@@ -108,7 +108,7 @@ def _calibrate(params, data, forget, noise):
 
 
 def _state(params, data, noise):
-    fitted = fmu_jax.FitResult(params, True, 0.0, 0)
+    fitted = fmu_jax.FitResult(params, jnp.bool_(True), jnp.float32(0), jnp.int32(0))
     return stream.start(OBJECTIVE, fitted, data, noise=noise, sigma=1.0, delta=1e-5, budget=1.0)
 
 

@@ -183,7 +183,7 @@ def _synthesize(place: Place) -> Any:
     )
 
 
-def _gradients(target: str) -> Callable[..., Any]:
+def _gradients(target: gradients.Target) -> Callable[..., Any]:
     return lambda apply_fn, x, y: gradients.input_gradients(apply_fn, x, y, target=target)
 
 

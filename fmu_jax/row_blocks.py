@@ -6,6 +6,7 @@ piece (``pieces``): rows which lie on several devices are worked on where they l
 nothing changes for them. Derivatives of both modes compute each block anew, and keep no copy either.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -124,4 +125,4 @@ def by_row(function: Callable[..., Any], *rows: Any) -> Any:
 def gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:
     """``X' diag(weight) X`` by matrix products; ``rounding.block_gram`` is the one whose error is bounded."""
     found = each_block(lambda x, w: (x * w[:, None]).T @ x, (x, weight), block_rows(*x.shape))
-    return sum((each.sum(axis=0) for each in found[1:]), found[0].sum(axis=0))
+    return functools.reduce(jnp.add, [each.sum(axis=0) for each in found])

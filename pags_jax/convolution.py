@@ -57,7 +57,7 @@ def convolve(
         "image": x.shape[1:3],
         "window": kernel.shape[:2],
         # Read here, as the primitive is lowered when a `jax.default_matmul_precision` around this call may be over.
-        "precision": jax.config.jax_default_matmul_precision,
+        "precision": jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
     }
     return _forward.bind(x, kernel, **options)
 

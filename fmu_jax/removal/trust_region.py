@@ -101,7 +101,7 @@ def _search(objective, params, remaining, noise, radius, max_steps, tolerance, *
         length = optax.tree.norm(move)
         radius = jnp.where(jnp.isinf(radius), length, radius)
         share = jnp.minimum(1, radius / jnp.where(length > 0, length, 1))
-        slope = -optax.tree.vdot(grad, move)
+        slope = jnp.negative(optax.tree.vdot(grad, move))
         promised = (share - share**2 / 2) * slope
         there = optax.tree.add_scale(x, share, move)
         new = value(there)

@@ -1,6 +1,7 @@
 """Functions that are compiled once for the whole process."""
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -33,17 +34,29 @@ def compiler_options() -> dict[str, str]:
 def share_context() -> None:
     """Make JAX lower the programs to come in one MLIR context.
 
-    By itself it makes a context for each, and MLIR looks through all that live whenever it makes one: after 600
-    programs lowering one takes five times as long as the first, after thousands a second (JAX 0.10.2). The context
-    keeps the constants of its programs until this is called again.
+    By itself it makes a context for each, and MLIR looks through all that live whenever it makes one, so that lowering
+    slows with every program that lives (JAX 0.10.2). The context keeps the constants of its programs until this is
+    called again. Each thread has its own, and so has a program that is lowered within another's lowering.
 
     >>> share_context()
     """
     from jax._src.interpreters import mlir
+    from jaxlib.mlir import ir
 
     make = getattr(mlir, "make_ir_context", None)  # Not a public name: another version may have another way.
-    if make is not None:
-        mlir.make_ir_context = functools.cache(getattr(make, "__wrapped__", make))
+    if make is None:
+        return
+    make, own = getattr(make, "__wrapped__", make), threading.local()
+
+    @functools.wraps(make)
+    def shared() -> Any:
+        if ir.Context.current is not None:
+            return make()
+        if not hasattr(own, "context"):
+            own.context = make()
+        return own.context
+
+    mlir.make_ir_context = shared
 
 
 @functools.cache
