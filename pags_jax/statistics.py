@@ -282,7 +282,7 @@ def mean_and_error(name: str, values: Any, valid: Any) -> dict[str, float | None
     chosen = np.asarray(values)[np.asarray(valid)]
     if not chosen.size:
         return {name: None, f"{name}_error": None}
-    return {name: chosen.mean(), f"{name}_error": chosen.std() / np.sqrt(chosen.size)}
+    return {name: float(chosen.mean()), f"{name}_error": float(chosen.std() / np.sqrt(chosen.size))}
 
 
 def means_of(row: Mapping[str, Any]) -> dict[str, Any]:
