@@ -105,9 +105,9 @@ def coefficients(
     """
     match = find(penalty).match
     if not isinstance(match, jax.Array):
-        # As a constant of this dtype from the start: a float64 one is another argument where float64 is off.
-        match = np.asarray(match, counts.dtype)
-    match = jnp.asarray(match).astype(counts.dtype)
+        # Of scalars: JAX 0.10 hands an array constant to the program, and was seen to hand one of another dtype.
+        match = jnp.stack([jnp.full((), float(entry), counts.dtype) for entry in np.ravel(match)]).reshape(2, 2)
+    match = match.astype(counts.dtype)
     groups = counts.shape[0]
     first, second = pairs_of(groups)
     is_first, is_second = (jnp.eye(groups, dtype=counts.dtype)[part][:, :, None] for part in (first, second))

@@ -248,7 +248,7 @@ def accuracies(
 
     Args:
       apply_fn: maps images to logits; a pytree, if the judgements are jitted.
-      x: images in [0, 1], or bytes.
+      x: images as bytes, as data sets hold them; others with judges of your own.
       y: labels.
       key: PRNG key.
       radii: of the attacks, for pixels in [0, 1].
@@ -258,7 +258,8 @@ def accuracies(
       within: ``judge_within``, likewise, with the options of the attack static.
       **attack: ``norm`` ("l2" or "linf"), ``steps`` and other options of ``under_attack``.
 
-    >>> found = accuracies(lambda x: x, jnp.eye(4), jnp.array([0, 1, 1, 3]), key=jax.random.key(0))
+    >>> x, y = jnp.eye(4, dtype=jnp.uint8), jnp.array([0, 1, 1, 3])
+    >>> found = accuracies(lambda x: x, x, y, key=jax.random.key(0))
     >>> found.clean, found.robust
     (0.75, [])
     """

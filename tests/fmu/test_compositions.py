@@ -576,8 +576,9 @@ HOST |= {"noisy_finetuning.langevin", "noisy_finetuning.rewind"}
 HOST |= {"audit.mislabelled", "audit.score_canaries", "releases.row_distances"}
 #: Of them it is not tested yet what they do under transformations.
 HOST |= {"releases.noise_shape", "releases.release_many", "stream.serve_batches"}
+HOST |= {f"stream.{name}" for name in ("serve_for_releases", "serve_perturbed", "published_after", "refreshes_of")}
 #: They move arrays between devices, processes and the host, which is no computation.
-HOST |= {f"sharding.{name}" for name in ("place_rows", "place_process_rows", "first_row", "gather", "on_host")}
+HOST |= {f"sharding.{name}" for name in ("place_rows", "place_process_rows", "first_row", "gather", "on_host", "each")}
 
 
 def public_names():

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,12 @@ from tests.pags import torch_writer as writer
 from tests.pags.torch_writer import Call, Named
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def drawn_anew(request, monkeypatch):
+    """Every test draws from its own beginning, whatever ran before it in the same worker."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(zlib.crc32(request.node.name.encode())))
 
 
 # ------------------------------------------------------------------------------------------------------- the files
