@@ -9,6 +9,7 @@ are halved pairwise, so that ``m`` grows with ``log n`` and not with ``n``.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -77,12 +78,18 @@ def row_sum(function: Callable[..., Any], *rows: Any) -> Any:
 
 def depth(n: int, columns: int = 0) -> int:
     """Roundings that a term goes through in ``block_sum`` of ``n`` rows, or in ``row_sum`` of rows of ``columns``."""
-    size = block_rows(n, columns)
-    if size < n:
-        return depth(size) + math.ceil(math.log2(n // size + 1))
+    if block_rows(n, columns) < n:
+        return _of_blocks(depth, n, columns)
     side_by_side = piece_count(n)
     blocks = -(-n // (side_by_side * _BLOCK))
     return _BLOCK + math.ceil(math.log2(max(1, blocks))) + math.ceil(math.log2(side_by_side))
+
+
+def _of_blocks(levels: Callable[[int], int], n: int, columns: int) -> int:
+    """Roundings where ``row_blocks.each_block`` cuts ``n`` rows: the most of a block's, and those between blocks."""
+    size = block_rows(n, columns)
+    most = max(levels(size), levels(n % size) if n % size else 0)
+    return most + math.ceil(math.log2(n // size + 1))
 
 
 def block_gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:
@@ -96,8 +103,8 @@ def block_gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Arra
 
 
 def _gram_of_block(x, weight):
-    count, rows = _gram_blocks(*x.shape)
-    side_by_side, d = piece_count(x.shape[0]) if count > 1 else 1, x.shape[1]
+    d = x.shape[1]
+    side_by_side, rows = _gram_pieces(*x.shape)
 
     def cut(values):
         values = values.reshape(side_by_side, -1, d)
@@ -108,20 +115,27 @@ def _gram_of_block(x, weight):
     return _halved(_halved(each, axis=1), axis=0).reshape(d, d)
 
 
-def _gram_blocks(n: int, d: int) -> tuple[int, int]:
-    """Number of blocks, and rows in each."""
-    rows = max(2 * _BLOCK, 4 * d)
-    if n // piece_count(n) < rows:
-        return 1, n
-    return piece_count(n) * -(-(n // piece_count(n)) // rows), rows
+def _gram_pieces(n: int, d: int) -> tuple[int, int]:
+    """How many pieces of equal length are worked on side by side, and the rows of each product within them.
+
+    As few of the ``piece_count`` pieces are joined as leave every piece the rows of one product.
+    """
+    rows, most = min(max(2 * _BLOCK, 4 * d), n), piece_count(n)
+    fewer = (most // k for k in range(1, most + 1) if most % k == 0)
+    return next(number for number in fewer if n // number >= rows), rows
 
 
 def gram_depth(n: int, d: int) -> int:
     """Roundings that a term goes through in ``block_gram``."""
-    size = block_rows(n, d)
-    count, rows = _gram_blocks(size, d)
-    between = math.ceil(math.log2(n // size + 1)) if size < n else 0
-    return rows + 2 + 2 * math.ceil(math.log2(max(count, 1)) + 1) + between
+    if block_rows(n, d) < n:
+        return _of_blocks(partial(_gram_depth, d=d), n, d)
+    return _gram_depth(n, d)
+
+
+def _gram_depth(n: int, d: int) -> int:
+    number, rows = _gram_pieces(n, d)
+    products = -(-(n // number) // rows)
+    return rows + 2 + math.ceil(math.log2(products)) + math.ceil(math.log2(number))
 
 
 def norm_bound(vectors: Float[Array, "*n d"]) -> Float[Array, "*n"]:

@@ -118,3 +118,28 @@ def test_no_copy_of_many_rows_is_made(method):
     forget = jax.ShapeDtypeStruct((n,), bool)
     memory = jax.jit(run).lower(vector, data, forget, vector).compile().memory_analysis()
     assert memory.temp_size_in_bytes <= memory.argument_size_in_bytes / 2
+
+
+def longest_product(jaxpr):
+    """The most numbers that one entry of a matrix product adds, anywhere in a program."""
+    found = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (axes, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            found = max(found, int(np.prod([shape[axis] for axis in axes])))
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda leaf: hasattr(leaf, "eqns")):
+            if hasattr(inner := getattr(inner, "jaxpr", inner), "eqns"):
+                found = max(found, longest_product(inner))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("n", "d"), [(20, 3), (10**4, 64), (960 * 40, 64), (960 * 33 * 65, 64), (960 * (64 * 1627 + 5), 64), (10**8, 64)]
+)
+def test_products_add_no_more_rows_than_their_bound_counts(n, d):
+    """What is left after the blocks too: it once was one product of far more rows than a block's."""
+    rows = jax.ShapeDtypeStruct((n, d), np.float32), jax.ShapeDtypeStruct((n,), np.float32)
+    longest = longest_product(jax.make_jaxpr(rounding.block_gram)(*rows).jaxpr)
+    assert 0 < longest <= max(4 * d, 64)
+    assert longest + 1 <= rounding.gram_depth(n, d) <= longest + 32
