@@ -95,7 +95,7 @@ def _flatten(objective: Objective):
     bound, static = None, objective.predict
     if isinstance(static, jax.tree_util.Partial):
         bound, static = static, None
-    numbers = objective.l2, objective.fairness, penalties.find(objective.penalty)
+    numbers = objective.l2, objective.fairness, penalties.on_device(objective.penalty)
     return (*numbers, bound), (objective.reweigh, static)
 
 

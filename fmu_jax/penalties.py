@@ -76,6 +76,22 @@ def find(penalty: Any) -> Penalty:
     )
 
 
+def on_device(penalty: Any) -> Penalty:
+    """The penalty of `find` with ``match`` as a JAX array of the default float, where it can be looked at.
+
+    For programs whose argument it is: late in a process that has used both precisions, JAX 0.10 was seen to hand a NumPy
+    argument to a program of the other one. All penalties of one form share a program, too.
+
+    Raises:
+      ValueError: see `find`.
+    """
+    penalty = find(penalty)
+    if isinstance(penalty.match, list | tuple | np.ndarray) and not is_traced(penalty.match):
+        with jax.ensure_compile_time_eval():
+            return dataclasses.replace(penalty, match=jnp.asarray(penalty.match, float))
+    return penalty
+
+
 def check(penalty: Any) -> None:
     """Raises ValueError unless the penalty is known and its ``match``, where it can be looked at, is a (2, 2) >= 0."""
     match = find(penalty).match
@@ -103,11 +119,7 @@ def coefficients(
       ``alpha`` (pairs, groups, 2), indexed [pair, group, label], zero outside the pair's two groups; and
       ``match / (n_a n_b)`` between any two cells, (groups, 2, groups, 2), symmetric, zero within a group.
     """
-    match = find(penalty).match
-    if not isinstance(match, jax.Array):
-        # Of scalars: JAX 0.10 hands an array constant to the program, and was seen to hand one of another dtype.
-        match = jnp.stack([jnp.full((), float(entry), counts.dtype) for entry in np.ravel(match)]).reshape(2, 2)
-    match = match.astype(counts.dtype)
+    match = jnp.asarray(find(penalty).match, counts.dtype)
     groups = counts.shape[0]
     first, second = pairs_of(groups)
     is_first, is_second = (jnp.eye(groups, dtype=counts.dtype)[part][:, :, None] for part in (first, second))
