@@ -5,11 +5,12 @@
     fmu-delete report --store model/
     fmu-delete verify --store model/
 
-The store is a folder that only you can read; ``model.json`` and ``certificates/`` in it are what you may hand out. The
-rest of it holds people's rows and the model without noise.
+The store is a folder that only you can read. You may hand out ``model.json`` and ``certificates/`` from it; the rest
+holds people's rows and the model without noise.
 
-Exit status: 0 done; 1 refused or failed, and nothing was changed; 2 no such command line; 3 the deletion is done and in
-the ledger, but the certificate or ``model.json`` could not be written yet.
+The exit status is 0 if the command succeeded; 1 if it was refused or failed, and nothing was changed; 2 if the command
+line is wrong; and 3 if the deletion is done and in the ledger, but the certificate or ``model.json`` could not be
+written yet.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def train(config: Train) -> None:
-    """Trains, and says what was chosen."""
+    """Trains a model, and prints what was chosen."""
     from fmu_jax import Objective, deletion
     from fmu_jax.datasets.delimited import Layout
 
@@ -54,7 +55,7 @@ def train(config: Train) -> None:
 
 
 def show_training(config: Train, done: "Trained") -> None:
-    """Prints what training has to tell."""
+    """Prints the results of a training."""
     from fmu_jax.deletion.guarantee import limit_text
 
     settings = done.settings
@@ -71,7 +72,7 @@ def show_training(config: Train, done: "Trained") -> None:
     )
     print(
         f"planned: unlearning {done.planned_people} people at random stays within {done.planned_distance:.2g} of "
-        f"retraining; admitted is {settings.admitted:.2g}, beyond which the model is retrained"
+        f"retraining; a model farther away than the admitted {settings.admitted:.2g} is retrained"
     )
     print(
         f"guarantee: {settings.releases} releases with noise of scale {settings.scale:.3g} cost mu "
@@ -88,7 +89,7 @@ def show_training(config: Train, done: "Trained") -> None:
 
 
 def _too_noisy(done: "Trained") -> str:
-    """What the noise costs, and what costs less at the same guarantee."""
+    """The text of a warning: what the noise costs, and which settings cost less at the same guarantee."""
     settings = done.settings
     enough = [number for number, (_, accuracy) in done.series.items() if done.accuracy - accuracy <= NOTICEABLE]
     fewer = [f"fewer releases: --releases {max(enough)}"] if enough else []  # More releases cost more.
@@ -105,7 +106,7 @@ def _too_noisy(done: "Trained") -> str:
 
 
 def delete(config: Delete) -> None:
-    """Deletes, and says what it cost."""
+    """Deletes people, and prints what it cost."""
     with words.outcome("nobody was deleted", OSError, ValueError):
         ids = people.read_ids(config.ids, config.encoding)
     from fmu_jax import deletion
@@ -123,7 +124,7 @@ def delete(config: Delete) -> None:
 
 @contextlib.contextmanager
 def _shown_or_not(done: str) -> Iterator[None]:
-    """What is done stays done where the terminal, or the file that the output goes to, takes no more."""
+    """Reports that a finished request stays done if the terminal, or the output file, accepts no more text."""
     try:
         yield
         sys.stdout.flush()
@@ -134,7 +135,7 @@ def _shown_or_not(done: str) -> Iterator[None]:
 
 
 def show_request(done: "Receipt") -> None:
-    """Prints what a certificate says, and what only the store's owner should see."""
+    """Prints what a certificate says, and what only the owner of the store should see."""
     from fmu_jax.deletion.guarantee import limit_text
 
     content = done.certificate
@@ -143,7 +144,7 @@ def show_request(done: "Receipt") -> None:
     print(f"request {content['number']}: {deleted['train']} training and {deleted['test']} held-out people deleted")
     if ignored:
         print("passed over: " + ", ".join(f"{count} {what}" for what, count in ignored.items()))
-    print(f"left: {remaining['train']} training and {remaining['test']} held-out people")
+    print(f"remaining: {remaining['train']} training and {remaining['test']} held-out people")
     apart = "" if done.distance is None else f", certified distance {done.distance:.2g} of {done.admitted:.2g} admitted"
     print(f"model: {done.how}{apart} (for you only: do not publish this line)")
     release, series = content["release"], content["series"]
@@ -194,10 +195,10 @@ def verify(config: Verify) -> None:
 
 COMMANDS = {"train": (Train, train), "delete": (Delete, delete), "report": (Report, report), "verify": (Verify, verify)}
 UNWRITTEN = 3
-"""Exit status of a request that is done, and must not be repeated, though not all its files could be written."""
+"""Exit status of a request that is done and must not be repeated, though some of its files could not be written."""
 NOTICEABLE = 0.02
-"""Accuracy that noise may take before `train` warns; an average over draws, of the same held-out people."""
-DESCRIPTION = "A fair model that forgets people on request, with a certificate for each request."
+"""Loss of accuracy by noise above which `train` warns; an average over draws, on the same held-out people."""
+DESCRIPTION = "Maintain a fair model that forgets people on request, with a certificate for each request."
 
 
 def _in_flags(command: Callable[[Any], None]) -> Callable[[Any], None]:

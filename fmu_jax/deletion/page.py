@@ -15,7 +15,7 @@ from fmu_jax.deletion.model import Settings
 from fmu_jax.deletion.records import parse
 
 SHOWN = 50
-"""How many requests the table shows before it folds the earlier ones away."""
+"""Number of requests that the table shows; it folds earlier ones away."""
 _GROUPS, _DASHES = 6, ("", "6 3", "2 3")
 
 
@@ -129,12 +129,12 @@ def _charts(settings: Settings, contents: Sequence[dict[str, Any]], planned: flo
 
     spent = [content["series"]["epsilon"] for content in contents]
     return [
-        draw("People deleted, in all", [Line("deleted", "ink", deleted, steps=True)], zero=True, whole=True),
+        draw("People deleted so far", [Line("deleted", "ink", deleted, steps=True)], zero=True, whole=True),
         draw(
             f"Epsilon of all releases together, at delta {settings.delta:g}",
             [
                 Line("spent", "ink", spent, steps=True),
-                Line("planned at most", "soft", [planned] * len(contents), "5 4"),
+                Line("planned limit", "soft", [planned] * len(contents), "5 4"),
             ],
             zero=True,
         ),

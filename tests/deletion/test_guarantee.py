@@ -145,7 +145,7 @@ def test_a_statement_says_the_numbers_of_its_certificate(store):
     said = json.loads((store / "certificates" / "000001.json").read_text())
     words = " ".join(said["statement"])
     assert f"epsilon {guarantee.rounded_up(said['release']['epsilon'], 3):g} at delta 1e-05" in words
-    assert "Planned is a series of 4 releases" in words
+    assert "The store plans a series of 4 releases" in words
     assert "3 of them are left" in words
     assert "All releases of this store together, 1 so far" in words
     for part in ("backups", "published before a person was deleted", "encoded and scaled", "right in at most"):
