@@ -171,7 +171,8 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
     together = (
         f"All releases of this store together, {number} so far, cost epsilon {limit_text(spent.series_epsilon)} at "
         f"{delta} (Gaussian differential privacy mu {limit_text(spent.series_mu)}), even if requests were chosen by "
-        f"looking at the models. A guess about all of them is right in at most {right_guesses(spent.series_mu):g} % of cases."
+        f"looking at the models. A guess about all of them is right in at most {right_guesses(spent.series_mu):g} % "
+        "of cases."
     )
     if not fresh:
         unchanged = (
