@@ -1,4 +1,4 @@
-"""Which measure of a model says whether its gradients are perceptually aligned: rank correlations, told to readers.
+"""Which measure of a model predicts whether its gradients are perceptually aligned: rank correlations, in words.
 
 Srinivas et al. (2023) explain alignment by off-manifold robustness. Each model of a sweep is one point, a row of
 `sweeps.join`.
@@ -23,7 +23,7 @@ MEASURES = {
 }
 ALIGNMENTS = {"cosine": "cosine", "similarity": "1 - LPIPS"}
 SHUFFLES = 9999
-"""Random orders behind a p-value."""
+"""Number of random permutations for a p-value."""
 
 
 def correlations(models: Sequence[Row]) -> list[Row]:
@@ -55,7 +55,7 @@ def lines(table: Sequence[Row]) -> list[Row]:
 
 
 def sentence(table: Sequence[Row]) -> str:
-    """A sentence on which measure predicts alignment best over the accurate models, and how the paper's does.
+    """A sentence that says which measure predicts alignment best over the accurate models, and how well the paper's does.
 
     Args:
       table: from ``correlations``.
@@ -70,7 +70,7 @@ def sentence(table: Sequence[Row]) -> str:
         top, off = max(known, key=lambda row: abs(row["rho"])), part["off"]
         parts.append(
             f"{name}: {MEASURES[top['measure']]} predicts it best (rank correlation {top['rho']:+.2f}, p = "
-            f"{top['p']:.2g}, {top['n']} models); off-manifold deviation has {with_p(off['rho'], off['p'])}, given "
-            f"that on the manifold {with_p(off['rho_given'], off['p_given'])}"
+            f"{top['p']:.2g}, {top['n']} models); off-manifold deviation has {with_p(off['rho'], off['p'])}, and "
+            f"{with_p(off['rho_given'], off['p_given'])} given the on-manifold deviation"
         )
     return "; ".join(parts) + "."

@@ -2,8 +2,8 @@
 
 Rows are those of `sweeps`; ``values(column, **place)`` gives the values of all images by loss and strength, means over
 seeds, NaN where any model has none, so that intervals are over images. Each answer is a row: ``question``, ``loss`` (or
-``ALL``), ``estimate``, its interval (``low``, ``high``) or p-value (``p``), what it stands beside (``beside``), details
-(``said``) and the ``verdict``: shown, partly or not.
+``ALL``), ``estimate``, its interval (``low``, ``high``) or p-value (``p``), the number to compare it with (``beside``),
+details (``detail``) and the ``verdict``: shown, partly or not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +94,8 @@ def three_regimes(place: Place, aligned: Sequence[Row], loss: str) -> Row:
     spans = {label: found.span(label) if found else None for label in regimes.LABELS}
     count = sum(span is not None for span in spans.values())
     detail = "; ".join(f"{label} {span[0]:g} to {span[1]:g}" for label, span in spans.items() if span is not None)
-    return {"estimate": count, "said": detail, "verdict": SHOWN if count == 3 else PARTLY if count == 2 else NOT_SHOWN}
+    verdict = SHOWN if count == 3 else PARTLY if count == 2 else NOT_SHOWN
+    return {"estimate": count, "detail": detail, "verdict": verdict}
 
 
 def rise_and_fall(similarity: Values, loss: str, *, key: jax.Array) -> Row:
@@ -105,7 +106,7 @@ def rise_and_fall(similarity: Values, loss: str, *, key: jax.Array) -> Row:
     verdict = (SHOWN if fall[1] > 0 else PARTLY) if rise[1] > 0 else NOT_SHOWN
     detail = f"peak at {strengths[int(peak.place)]:g}; fall {fall[0]:.4f} ({fall[1]:.4f} to {fall[2]:.4f})"
     row = dict(zip(("estimate", "low", "high"), rise, strict=True))
-    return row | {"beside": fall[0], "said": detail, "verdict": verdict}
+    return row | {"beside": fall[0], "detail": detail, "verdict": verdict}
 
 
 def explained(place: Place, robust: Sequence[Row], aligned: Sequence[Row]) -> Row:
@@ -118,7 +119,7 @@ def explained(place: Place, robust: Sequence[Row], aligned: Sequence[Row]) -> Ro
     )
     detail = f"{row['n']} models; given on: {with_p(row['rho_given'], row['p_given'])}"
     found = {"question": 4, "loss": ALL, "estimate": row["rho"], "p": row["p"], "beside": row["rho_given"]}
-    return found | {"said": detail, "verdict": SHOWN if alone and given else PARTLY if alone else NOT_SHOWN}
+    return found | {"detail": detail, "verdict": SHOWN if alone and given else PARTLY if alone else NOT_SHOWN}
 
 
 def peak_before_fall(place: Place, aligned: Sequence[Row], similarity: Values, loss: str) -> Row:
@@ -134,7 +135,7 @@ def peak_before_fall(place: Place, aligned: Sequence[Row], similarity: Values, l
     means = np.nanmean(values, axis=0) if np.isfinite(values).any() else np.full(len(strengths), np.nan)
     found = sweeps.share_regimes_of(aligned, loss, target=place.target, tolerance=place.tolerance)
     if found is None or np.isnan(means).any():
-        return {"estimate": None, "said": "no usable map", "verdict": NOT_SHOWN}
+        return {"estimate": None, "detail": "no usable map", "verdict": NOT_SHOWN}
     peak, span = float(strengths[means.argmax()]), found.span("excessive")
     falls = None if span is None else span[0]
     return {"estimate": peak, "beside": falls, "verdict": SHOWN if falls is None or peak < falls else NOT_SHOWN}
@@ -151,7 +152,7 @@ def own_noise(values: Callable[..., Values], aligned: Sequence[Row]) -> list[Row
         best = levels[int(np.argmax(means))]
         detail = ", ".join(f"{level:g}: {mean:.4f}" for level, mean in zip(levels, means, strict=True))
         row = {"question": 6, "loss": SMOOTHED, "strength": strength, "estimate": best, "beside": 2 * strength}
-        found.append(row | {"said": detail, "verdict": SHOWN if best == 2 * strength else NOT_SHOWN})
+        found.append(row | {"detail": detail, "verdict": SHOWN if best == 2 * strength else NOT_SHOWN})
     count = sum(row["verdict"] == SHOWN for row in found)
     verdict = SHOWN if count >= 3 else PARTLY if count == 2 else NOT_SHOWN
     return [{"question": 6, "loss": ALL, "estimate": count, "verdict": verdict}, *found]

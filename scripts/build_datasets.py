@@ -4,7 +4,7 @@
     python -m scripts.build_datasets --raw FOLDER       # from raw files in one folder
     python -m scripts.build_datasets --data fashion_mnist --raw /usr/share/datasets/fashion-mnist   # Debian's package
 
-Takes about 10 s after the downloads (40 MB); ends with a line a file, each with its SHA-256 (six files).
+Takes about 10 s after the downloads (40 MB). It ends with a line for each of the six files, with its SHA-256.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Config(cli.Common):
     data: tuple[Name, ...] = get_args(Name)
     """Which data sets to rebuild."""
     raw: Path | None = None
-    """Folder that holds the raw files; without it they are downloaded from their official addresses."""
+    """Folder of the raw files; by default they are downloaded from their official addresses."""
     check: bool = False
     """Write nothing; fail unless the bundled files equal what a rebuild gives."""
 
@@ -47,7 +47,7 @@ def contents(packed: bytes) -> bytes:
 
 
 def compare(path: Path, packed: bytes) -> str:
-    """Say how a bundled file agrees with a rebuild.
+    """Say whether a bundled file agrees with a rebuild.
 
     Raises:
       ValueError: the contents differ or are damaged, or there is no such file.

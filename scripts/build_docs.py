@@ -2,9 +2,9 @@
 
     python -m scripts.build_docs --out docs
 
-Needs the extra `docs`. ``docs/index.html`` is the project's README, each other README a page beside it, and
-``docs/api`` the reference, a page a module. A link that leads nowhere, or a docstring that pdoc cannot read, is an
-error, and nothing is then left of a build that was there before.
+Needs the extra `docs`. ``docs/index.html`` is the project's README, every other README is a page beside it, and
+``docs/api`` is the reference, with a page for each module. A link that leads nowhere, or a docstring that pdoc cannot
+read, is an error; an earlier build then stays as it was.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class Config(cli.Base):
     """Build the documentation."""
 
     out: Path = Path("docs")
-    """Folder for the pages; what an earlier build left there is replaced."""
+    """Folder for the pages; an earlier build in it is replaced."""
 
 
 def main(config: Config) -> None:

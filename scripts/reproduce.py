@@ -1,19 +1,18 @@
 """The main job: both papers' experiments on bundled real data, at laptop scale, in one report.
 
-Four sizes, all ending in runs/reproduce/report.html:
+It has four sizes, which all end in runs/reproduce/report.html:
 
     python -m scripts.reproduce                     # 15 CPU minutes at most, on two cores; --repeats 2: another seed
     python -m scripts.reproduce --preset quick      # a smoke run
     python -m scripts.reproduce --preset full       # more seeds, noise levels and strengths: about fifteen minutes
     python -m scripts.reproduce --preset paper      # the papers' grids
 
-and the sweep of robust models on CIFAR-10 that `benchmarks/README.md` fixes beforehand: hours on two cores, which may
-be stopped and resumed at any moment:
+and a fifth for the CIFAR-10 sweep of `benchmarks/README.md`, which takes hours on two cores and resumes after a stop:
 
     python -m scripts.reproduce --preset cifar10 --out runs/cifar10
 
-Parts run side by side, each in a process of its own: they share nothing but finished run folders. On an accelerator, or
-with --mesh or --coordinator, one follows the other.
+Parts run side by side, each in a process of its own; they share nothing but finished run folders. On an accelerator, or
+with --mesh or --coordinator, they run one after the other.
 """
 
 import concurrent.futures
@@ -59,11 +58,11 @@ class Config(cli.Common):
     side_by_side: cli.Count = 2
     """Number of parts that run at once, each in its own process, on a machine without accelerators."""
     hsls: Path | None = None
-    """Your HSLS:09 public-use file or folder; if given, it joins the data sets."""
+    """Your HSLS:09 public-use file or folder, to be added to the data sets."""
     cifar10: Path | None = None
     """Folder of CIFAR-10's binary version, for --preset cifar10; by default it is downloaded."""
     publish: Path | None = None
-    """Also copy all rows (compressed), figures and the report as a page to this folder."""
+    """Folder to which all rows (compressed), figures and the report as a page are copied, too."""
 
 
 class Run(NamedTuple):
@@ -203,8 +202,9 @@ def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Sect
             claims.append(line | {"verdict": claim.verdict, "number": claim.number})
     if claims:
         sections.insert(0, report.Section("Summary: what the papers claim, and what these rows show", [
-            "Every verdict is computed from the rows by a rule that the claim or its section states: shown everywhere "
-            "that was measured, partly, or not shown. At this scale a claim that is not shown is not thereby refuted.",
+            "Every verdict is computed from the rows, by a rule that the claim or its section states. A claim is "
+            "shown if it holds everywhere that it was measured, partly if it holds somewhere, and else not shown. A "
+            "claim that is not shown at this scale is not refuted.",
             report.Table(claims, fold=False),
         ]))  # fmt: skip
         sections.insert(1, report.Section("Terms", [report.Terms(TEXTS["terms"])]))

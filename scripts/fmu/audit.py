@@ -2,11 +2,11 @@
 
     python -m scripts.fmu.audit --out runs/audit
 
-Part "epsilon" draws thousands of perturbations, unlearns the same rows from each model by every method, and bounds
-epsilon from below at 95 %, beside the largest certificate over the draws. Part "attacks" unlearns planted rows from
+Part "epsilon" draws thousands of perturbations, unlearns the same rows from each model by every method, and computes a
+lower bound on epsilon at 95 %, beside the largest certificate over the draws. Part "attacks" unlearns planted rows from
 pairs of shadow models and attacks them: U-LiRA (Hayes et al. 2024), KLoM (Georgiev et al. 2024) and a loss threshold
-(Yeom et al. 2018). An audit is worth something if it can fail: "no removal" returns the parameters unchanged. About a
-minute on two cores. Rows: one for each data set, part, seed and method.
+(Yeom et al. 2018). An audit is useful only if it can fail, so "no removal" returns the parameters unchanged. It takes
+about a minute on two cores. There is one row for each data set, part, seed and method.
 """
 
 from dataclasses import dataclass
@@ -36,14 +36,14 @@ class Config(problems.CertifiedConfig):
     AXES: ClassVar = {"dataset": "datasets", "part": ("epsilon", "attacks")}
 
     datasets: tuple[names.DataSet, ...] = ("compas",)
-    """Data sets; hsls needs --hsls, and larger ones take minutes."""
+    """Data sets to audit on; hsls needs --hsls, and larger ones take minutes."""
     repeats: cli.Count = 1
     sigma: cli.Positive = 1.0
     """Standard deviation of the objective perturbation."""
     models: cli.Count = 10_000
     """Number of perturbations drawn for the empirical epsilon."""
     subset: names.Subset = "minority"
-    """Which rows the models of the empirical epsilon forget."""
+    """Subset from which the models of the empirical epsilon forget rows."""
     fraction: cli.Share = 0.05
     """Share of all training rows that these models forget."""
     pairs: cli.Count = 256
@@ -99,18 +99,19 @@ def section(results: Results) -> list[report.Block]:
     by, columns = ("dataset", "method"), looks.titled("certified_epsilon", empirical_epsilon="shown epsilon")
     columns |= looks.titled(largest_bound="most that could be shown")
     return [
-        "Thousands of models are unlearned and retrained under draws of the noise, and told apart as well as can be. "
-        "An audit is worth something if it can fail: no removal returns the parameters unchanged. Where a certificate "
-        "is above the most that so many models could show, the bound below it cannot fail and says nothing.",
+        "Thousands of models are unlearned or retrained, each under its own draw of the noise, and the audit tells "
+        "the two kinds apart as well as it can. An audit is useful only if it can fail, so one method, no removal, "
+        "returns the parameters unchanged. Where a certificate is larger than the most that so many models can show, "
+        "the audit cannot contradict it.",
         report.Table(report.medians(report.where(results.rows, part="epsilon"), by, columns),
-                     "The epsilon that the audit shows, a lower bound at 95 %, beside the largest certificate."),
+                     "The epsilon that the audit shows (a lower bound at 95 %) beside the largest certificate."),
         *results.figures("audit_epsilon.png", "Certified and shown epsilon of each method",
-                         "Doing nothing exceeds what fair Newton certifies."),
+                         "The audit shows a larger epsilon for no removal than fair Newton certifies."),
         report.Table(report.medians(report.where(results.rows, part="attacks"), by,
                                     {name: title for name, (title, _, _) in ATTACKS.items()}),
-                     "Attacks on planted rows: 0.5 is chance for areas under the curve, 0 for KLoM."),
+                     "Attacks on planted rows. At chance level, an area under the curve is 0.5 and KLoM is 0."),
         *results.figures("audit_attacks.png", "Success of three attacks on planted rows by method",
-                         "Retraining is at chance; no removal is what an attack can find."),
+                         "Retraining is at chance level; no removal shows how much an attack can find."),
     ]  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-"""What a removal costs in epsilon: our bounds beside the paper's, against the share removed, sigma and delta.
+"""The epsilon of a removal, by our bounds and the paper's, against the share removed, sigma and delta.
 
     python -m scripts.fmu.certificates --out runs/certificates
 
-Oesterling et al. (2024), figure 5 and appendix. Rows: one for each data set, seed, sigma, fraction and delta.
+See Oesterling et al. (2024), figure 5 and appendix. Each data set, seed, sigma, fraction and delta has one row.
 """
 
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ class Config(problems.ProblemConfig):
     fractions: tuple[cli.Share, ...] = (0.001, 0.01, 0.05, 0.2)
     """Shares of the training rows to forget at random."""
     shown_fraction: cli.Share = 0.01
-    """Share at which epsilon is drawn against sigma; one of the fractions."""
+    """Share removed in the figure of epsilon against sigma; one of --fractions."""
     shown_sigma: cli.Positive = 1.0
-    """Sigma at which the bounds are drawn against the share removed; one of the sigmas."""
+    """Sigma in the figure of the bounds against the share removed; one of --sigmas."""
 
     def units(self) -> list[dict[str, Any]]:
         """One unit for each data set, sigma and seed."""
@@ -104,16 +104,16 @@ def section(results: Results) -> list[report.Block]:
         "Bounds on the residual gradient (sum form) and the epsilon of the exact residual and of the paper's bound"
     )
     return [
-        "The smaller the gradient of the remaining objective at the unlearned parameters, the less noise hides the "
-        "removal. Our bounds hold from any start; the paper's hold from a converged one, and its worst case is about "
-        "one removed row. Every epsilon divides by sigma (Guo et al. 2020).",
+        "If the gradient of the remaining objective at the unlearned parameters is smaller, less noise hides the "
+        "removal. Our bounds hold from any start. The paper's bounds hold from a converged start only, and its worst "
+        "case is for one removed row. Every epsilon divides by sigma (Guo et al. 2020).",
         report.Table(
             report.medians(table, looks.titled("dataset", fraction="share removed"), COLUMNS),
             f"{caption}; sigma = {table[0]['sigma']:g}, delta = {table[0]['delta']:g}, random rows.", digits=3,
         ),
         *results.figures(
             "certificates.png", "Bounds on the residual against the share removed, and epsilon against sigma",
-            "Our bounds beside the paper's.",
+            "Our bounds and the paper's, on the same removals.",
         ),
     ]  # fmt: skip
 

@@ -2,18 +2,17 @@
 
     python -m scripts.fmu.deep_audit --out runs/deep_audit
 
-What a Newton step or a baseline leaves is certified by nothing, so that attacks are all the evidence there is; noisy
-fine-tuning (mu = 0.5 around a fixed initialisation, by noise alone) has a certificate, which no attack may beat: an
-AUC of ``Phi(mu / sqrt 2)`` for each row. It is measured as published, and repaired by the steps of ``finetune``;
-``noisy_blocks`` has its noise in one layer after the other; ``fake`` claims the same with a thousandth of the noise
-around a model that it does not clip, and must be caught. Each is audited once more from a single network that learnt
-and deleted half of some mislabelled canaries (``one_run``).
-Adult: income from all columns, protected attribute as configured. Fashion-MNIST (the bundled subset, averaged to 14 x
-14): one task of two labels, garments for the upper body (T-shirt, pullover, coat, shirt, dress) or not; its group is
-made up, whether an image is brighter than the median, so that there is a fairness penalty to keep. Networks have one
-hidden layer of tanh units and are trained by full-batch Adam for a fixed number of steps, from an initialisation of
-their own; planted rows are held-out rows with either label. Minutes on two cores. Rows: one for each data set, seed
-and method.
+Nothing certifies a Newton step or a baseline on a network, so attacks are the only evidence about them. Noisy
+fine-tuning (mu = 0.5 around a fixed initialisation, by noise alone) has a certificate: no attack may reach a larger AUC
+for a row than ``Phi(mu / sqrt 2)``. It is measured as published, and after repair by the steps of ``finetune``;
+``noisy_blocks`` adds its noise to one layer after the other; ``fake`` claims the same guarantee with a thousandth of
+the noise around a model that it does not clip, and must be caught. Each method is audited once more on a single network
+that learnt and deleted half of some mislabelled canaries (``one_run``). Adult: income from all columns, protected
+attribute as configured. Fashion-MNIST (the bundled subset, averaged to 14 x 14): the label says whether a garment is
+for the upper body (T-shirt, pullover, coat, shirt, dress); the group is artificial (whether an image is brighter than
+the median), so that there is a fairness penalty. Networks have one hidden layer of tanh units and are trained by
+full-batch Adam for a fixed number of steps, each from its own initialisation; planted rows are held-out rows with
+either label. It takes minutes on two cores. There is one row for each data set, seed and method.
 """
 
 import dataclasses
@@ -73,15 +72,15 @@ class Config(problems.ProblemConfig):
     pairs: cli.Count = 48
     """Number of pairs of networks."""
     rows: cli.Count = 1000
-    """Number of rows; each pair of networks is trained on a half of them."""
+    """Number of training rows; each pair of networks is trained on half of them."""
     planted: cli.Count = 10
     """Number of planted rows that each network is trained on and unlearns."""
     canaries: cli.Count = 200
-    """Number of mislabelled rows of the audit of one network, each of which it was trained on with probability 1/2."""
+    """Number of mislabelled rows in the audit of one network; it is trained on each with probability 1/2."""
     width: cli.Count = 16
     """Number of hidden units."""
     train_steps: cli.Count = 200
-    """Number of Adam's steps."""
+    """Number of steps of Adam."""
     learning_rate: cli.Positive = 0.02
     """Adam's learning rate."""
 
@@ -181,8 +180,8 @@ def section(results: Results) -> list[report.Block]:
     """Every method on every data set."""
     columns = {name: title for name, (title, _, _) in SHOWN.items()}
     return [
-        f"Only noisy fine-tuning has a certificate here: of mu = {MU}, which allows an AUC of 0.638. Of all other "
-        "methods what attacks find is all the evidence there is. Chance is 0.5 for U-LiRA and 0 for KLoM.",
+        f"Only noisy fine-tuning has a certificate here. Its mu = {MU} allows an AUC of 0.638. For all other methods "
+        "there is no evidence but what attacks find. Chance is 0.5 for U-LiRA and 0 for KLoM.",
         report.Table(report.medians(results.rows, ("dataset", "method"), columns),
                      "Attacks on planted rows, accuracy and odds gap (test rows)."),
         *results.figures("deep_audit.png", "Success of two attacks, accuracy and odds gap by method"),

@@ -3,12 +3,13 @@
     python -m scripts.fmu.embeddings --out runs/embeddings
 
 After the authors' embedding experiments (their loaders' ``private_embeddings``: features of an MLP trained by L-BFGS,
-whose files were not published, so that numbers cannot be compared). A part of the training rows is public: nobody asks
-to remove them. The rest are the rows that the head is trained on and forgets. Features: "raw" columns; "frozen", hidden
-units of an MLP trained by L-BFGS on the public rows; "private", of one trained by DP-SGD on the head's own rows, whose
-price, once for each removed row, is added to the head's epsilon. Differs from the original: rows are scaled one by one
-(D15), where the original divides by the largest norm of training rows (and test rows by that of rows scaled already).
-One to two minutes on two cores. Rows: one for each data set, features, seed, number of rows removed and method.
+whose files were not published, so that numbers cannot be compared). Some training rows are public: nobody asks to
+remove them. The head is trained on the others and forgets some of them. Its features are the "raw" columns, the hidden
+units of an MLP trained by L-BFGS on the public rows ("frozen"), or those of an MLP trained by DP-SGD on the head's own
+rows ("private"), whose epsilon is added to the head's for each removed row. Differs from the original:
+rows are scaled one by one (D15), where the original divides by the largest norm of training rows (and test rows by that
+of rows scaled already). It takes one to two minutes on two cores. Each data set, kind of features, seed, number of rows
+removed and method has one row.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class HeadsConfig(problems.CertifiedConfig):
     counts: tuple[cli.Count, ...] = (1, 10, 100, 1000)
     """Numbers of rows to remove at once."""
     public: cli.Share = 0.3
-    """Share of the training rows that are public; the frozen extractor is trained on them."""
+    """Share of the training rows that are public, and on which the frozen extractor is trained."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Config(HeadsConfig):
 
     repeats: cli.Count = 1
     features: tuple[Features, ...] = ("raw", "frozen", "private")
-    """Features that the head is trained on."""
+    """Features on which the head is trained."""
     width: cli.Count = 16
     """Number of hidden units."""
     extractor_epsilon: cli.Positive = 1.0
@@ -165,9 +166,9 @@ def section(results: Results) -> list[report.Block]:
     columns = looks.titled("accuracy", "equalized_odds_mean", "distance", head_epsilon="epsilon of the head")
     columns |= looks.titled(total_epsilon="epsilon in all")
     return [
-        "A network has no certificate, a linear head on its features has. Frozen features come from rows that nobody "
-        "asks to remove; private ones from the head's own rows by differentially private training, whose epsilon "
-        "counts once for every removed row.",
+        "A network has no certificate, but a linear head on its features has one. Frozen features come from rows "
+        "that nobody asks to remove. Private features come from the head's own rows, by differentially private "
+        "training, whose epsilon counts once for every removed row.",
         report.Table(report.medians(table, ("dataset", "features"), columns),
                      f"After {table[0]['rows_removed']} rows are forgotten by fair Newton (test rows)."),
         *results.figures("embeddings_*.png", "Accuracy, odds gap, distance to the retrained head and epsilon against "

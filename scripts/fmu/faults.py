@@ -2,11 +2,11 @@
 
     python -m scripts.fmu.faults --out runs/faults
 
-Mechanisms, honest and faulty, are those of ``fmu_jax.audit.faults``. Each is run many times in both worlds, with
-the rows unlearned and retrained without them, and audited: lower bounds at 95 % of what it costs (``gaussian`` looks at
-means and variances, ``histogram`` and ``kernel`` at the density, ``grid`` at the last digits), and the p-value of a
-test that it is nearer to retraining than an untouched model. ``one_run`` needs one published model, of rows with 30
-canaries. An audit flags where a bound exceeds the claim, or where the test cannot reject at 1 %.
+The mechanisms, honest and faulty, are those of ``fmu_jax.audit.faults``. Each runs many times in both worlds, with the
+rows unlearned and with the model retrained without them. Audits compute lower bounds at 95 % of its epsilon or mu
+(``gaussian`` uses means and variances, ``histogram`` and ``kernel`` the density, ``grid`` the last digits), and the
+p-value of a test that it is nearer to retraining than an untouched model. ``one_run`` needs a single published model,
+of rows with 30 canaries. An audit raises an alarm if a bound exceeds the claim, or if the test cannot reject at 1 %.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Config(cli.Repeated):
     models: cli.Count = 6000
     """Number of models of each world."""
     alarms: cli.Count = 20
-    """Number of further audits of each honest mechanism, which should raise no alarm."""
+    """Number of further audits of each honest mechanism, in which no alarm should be raised."""
 
 
 def rows_of(config: Config, *, mechanism: str, seed: int) -> list[Row]:
@@ -88,12 +88,12 @@ def section(results: Results) -> list[report.Block]:
     alarms, audits = sum(row["false_alarms"] for row in honest), len(honest) * table[0]["config.alarms"]
     return [
         f"These audits can fail. Each mechanism is run {table[0]['config.models']} times with the rows unlearned and "
-        "as often retrained without them, and the audits try to tell the two apart. A mechanism is caught where a "
-        "lower bound, at 95 %, exceeds what it claims (mu for a release of four models, epsilon for the paper's "
-        "scheme), or where the p-value, of a test that the unlearned models are nearer to the retrained ones than "
-        "untouched models are, is above 1 %.",
-        f"Caught: {sum(bool(row['caught_by']) for row in faults)} of {len(faults)} planted faults. False alarms: "
-        f"{alarms} in {audits} further audits of honest mechanisms; 5 % may be.",
+        "as often with the model retrained without them, and the audits try to tell the two apart. A mechanism is "
+        "caught in either of two cases: a lower bound, at 95 %, exceeds its claim (mu for a release of four models, "
+        "epsilon for the paper's scheme); or a test cannot show, with a p-value of at most 1 %, that unlearned "
+        "models are nearer to retrained ones than untouched models are.",
+        f"The audits catch {sum(bool(row['caught_by']) for row in faults)} of {len(faults)} planted faults. They "
+        f"raise {alarms} false alarms in {audits} further audits of honest mechanisms; up to 5 % are allowed.",
         report.Table(lines, "What each audit shows of each mechanism.", fold=False),
         report.Terms({
             "means and variances": "Compares averages and spreads along a few directions; catches what moves a model.",

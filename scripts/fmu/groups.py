@@ -1,12 +1,12 @@
-"""Intersections of groups: what a penalty on race and on gender alone leaves between race x gender, and removal there.
+"""Gaps between intersections of groups, after penalties on single attributes and on intersections, and removal there.
 
     python -m scripts.fmu.groups --out runs/groups
     python -m scripts.fmu.groups --preset quick --datasets compas
 
 Models are trained with no penalty, with one on each attribute of --group alone, and with one on their intersections;
-rows of one intersection are forgotten, and every model is measured between the intersections: worst and mean gap, of
-predicted labels and of scores, which are what a penalty sees. Rows: one for each data set, seed, penalty, penalised
-grouping, fraction and method. About a minute on two cores.
+rows of one intersection are forgotten, and every model is measured by the worst and the mean gap between intersections,
+of predicted labels and of scores, on which penalties act. There is one row for each data set, seed, penalty, penalised
+grouping, fraction and method. It takes about a minute on two cores.
 """
 
 from collections.abc import Mapping
@@ -35,11 +35,11 @@ class Config(problems.CertifiedConfig):
     group: tuple[names.Attribute, ...] = ("race", "gender")
     """Protected attributes, penalised one by one and all together, in every combination of their values."""
     penalties: tuple[names.Penalty, ...] = ("equalized_odds", "demographic_parity")
-    """Which gaps are penalised, summed over all pairs of groups."""
+    """Gaps that are penalised, each summed over all pairs of groups."""
     fairness: cli.NonNegative = 10.0
     """Weight of the fairness penalty."""
     fractions: tuple[cli.Share, ...] = (0.01, 0.05)
-    """Shares of all training rows to forget, from the smallest intersection that keeps half of its rows."""
+    """Shares of all training rows to forget; they come from the smallest intersection that keeps half of its rows."""
 
     @property
     def groupings(self) -> dict[str, tuple[str, ...]]:
@@ -157,12 +157,12 @@ def section(results: Results) -> list[report.Block]:
         found = report.medians(report.where(results.rows, method=method), by, {"distance": title})
         lines = [line | {title: other[title]} for line, other in zip(lines, found, strict=True)]
     return [
-        "A penalty on each attribute alone, and one on all pairs of their intersections. Gaps are the worst between "
-        "intersections; of scores, which a penalty sees, in standard deviations. Distances are to the retrained model, "
-        "after rows of one intersection are forgotten.",
-        report.Table(lines, "What a penalty on one attribute leaves between intersections (test rows)."),
+        "Models are trained with a penalty on each attribute alone, and with one on all pairs of intersections. "
+        "Worst gaps are between two intersections. Gaps of scores, on which the penalty acts, are in standard "
+        "deviations. Distances are to the retrained model, after rows of one intersection are forgotten.",
+        report.Table(lines, "Gaps between intersections that each penalty leaves (test rows)."),
         *results.figures("groups_*.png", "Gaps between intersections by what was penalised",
-                         "Labels do not always follow the scores."),
+                         "A smaller gap of scores does not always bring a smaller gap of labels."),
     ]  # fmt: skip
 
 

@@ -5,9 +5,9 @@
 The bundled Fashion-MNIST. A part of its training images is public: a LeNet of ``pags_jax`` is trained on them, plainly
 ("standard") or adversarially ("robust"), and its hidden units are features of all other images, beside the pixels
 themselves ("raw", averaged to 14 x 14). On these a certified fair head, one class against the rest, is trained and
-forgets. The group is made up: whether an image is brighter than the median public one. Nothing that a head's row is
-made of depends on another of them: the scale of the features and the median are of public images. Four minutes on two
-cores. Rows: as ``fmu_embeddings``; fairness gaps are means over the classes.
+forgets. The group is artificial: whether an image is brighter than the median public image. No row of a head depends on
+another row, because the scale of the features and the median come from public images. It takes four minutes on two
+cores. Rows are those of ``fmu_embeddings``; fairness gaps are means over the classes.
 """
 
 from collections import deque
@@ -38,7 +38,7 @@ class Config(embeddings.HeadsConfig):
     """Data sets."""
     repeats: cli.Count = 1
     features: tuple[Literal["raw", "standard", "robust"], ...] = ("raw", "standard", "robust")
-    """Features that the heads are trained on."""
+    """Features on which the heads are trained."""
     width: cli.Count = 64
     """Number of hidden units of the LeNet."""
     epochs: cli.Count = 10

@@ -2,11 +2,10 @@
 
     python -m scripts.fmu.interventions --out runs/interventions
 
-The negative claim of Oesterling et al. (2024), section 3, as an experiment. Interventions: in-processing (the
-penalties), pre-processing (reweighing, Kamiran & Calders 2012), post-processing (group thresholds, Hardt et al. 2016,
-refitted on what remains). For each, rows of the minority are forgotten by every efficient method and compared with
-retraining *under the same intervention*: distance of the parameters, share of test predictions that differ, change of
-the gap.
+This tests the negative claim of Oesterling et al. (2024), section 3. The interventions are in-processing (the
+penalties), pre-processing (reweighing, Kamiran & Calders 2012) and post-processing (group thresholds, Hardt et al.
+2016, refitted on what remains). For each, every efficient method forgets rows of the minority and is compared with
+retraining *under the same intervention*: distance of parameters, share of test predictions that differ, change of gap.
 """
 
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ class Config(problems.ProblemConfig):
     AXES: ClassVar = {"dataset": "datasets", "intervention": tuple(INTERVENTIONS)}
 
     subset: names.Subset = "minority"
-    """Which rows are forgotten."""
+    """Subset from which rows are forgotten."""
     fraction: cli.Share = 0.05
     """Share of the training rows to forget."""
     shards: cli.Count = 5
@@ -126,11 +125,11 @@ def section(results: Results) -> list[report.Block]:
     """Tables and figures of each data set."""
     blocks: list[report.Block] = [
         "A model is trained with each intervention, some of its minority rows are forgotten, and the result is "
-        "compared with retraining under the same intervention. Group thresholds are refitted. Shards answer by their "
-        "mean log-odds here, and are trained without noise."
+        "compared with retraining under the same intervention. Group thresholds are refitted. Here the sharded "
+        "method predicts by the mean log-odds of its shards, and trains them without noise."
     ]
     for dataset in dict.fromkeys(row["dataset"] for row in results.rows):
-        caption = f"{plot.look(dataset).label}: against the intervention's own retrained model (medians over seeds)."
+        caption = f"{plot.look(dataset).label}: compared with retraining under the intervention (medians over seeds)."
         blocks.append(report.Table(summary(results.rows, dataset), caption, digits=2))
     alt = "Distance to the retrained model, differing predictions and change of the gap, by intervention and method"
     return blocks + results.figures("interventions_*.png", alt, "Every intervention and every method, on test rows.")

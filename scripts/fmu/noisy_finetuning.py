@@ -7,10 +7,10 @@ without noise. Compared at an equal number of steps: certified fine-tuning aroun
 around one that was trained on public rows ("public"); retraining and uncertified fine-tuning from the same places;
 and the release of a certified fair head on the public network's features. Routes: "output" only adds noise to the
 clipped model; "gradient" takes noisy clipped steps, "model" steps of clipped models; "blocks" adds the noise to one
-layer after the other and repairs those still to come in between. Tables: an MLP of one hidden layer; Fashion-MNIST: a
-small LeNet on 14 x 14 pixels, the task of ``fmu_deep_audit``. A minute for a seed and data set on a busy core.
-Rows: one for each data set, seed, method and number of repair steps; ``gradients`` counts the rows whose gradients were
-taken.
+layer after the other and repairs the layers without noise in between. Tables are learnt by an MLP of one hidden layer,
+Fashion-MNIST by a small LeNet on 14 x 14 pixels (the task of ``fmu_deep_audit``). It takes a minute for a seed and data
+set on a busy core. There is one row for each data set, seed, method and number of repair steps; ``gradients`` counts
+the rows whose gradients were computed.
 """
 
 import itertools
@@ -47,19 +47,19 @@ class Config(problems.ProblemConfig):
     mus: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
     """Gaussian-DP parameters of the guarantees."""
     clips: tuple[cli.Positive, ...] = (0.1, 1.0)
-    """Radii that the trained network is clipped to."""
+    """Radii of the balls to which the trained network is clipped."""
     checkpoints: tuple[cli.Count, ...] = (10, 30, 100)
-    """Numbers of repair steps at which models are measured, ascending; before the first step they always are."""
+    """Numbers of repair steps after which models are measured, ascending; they are always measured before the first."""
     routes: tuple[Literal["output", "gradient", "model", "blocks"], ...] = ("output", "gradient", "model", "blocks")
-    """Routes to certified networks."""
+    """Routes to certified networks: noise alone (output), clipped steps with noise (gradient, model), or by layers."""
     block_steps: cli.Count = 50
-    """Number of repair steps after each block but the last."""
+    """Number of repair steps after each block except the last."""
     noisy_steps: cli.Count = 20
     """Number of noisy steps of the routes that take several."""
     rows: cli.Count = 2000
     """Number of training rows, and the largest number of test rows."""
     public: cli.Share = 0.3
-    """Share of the training rows that are public, which is never forgotten."""
+    """Share of the training rows that are public; these are never forgotten."""
     forgotten: cli.Share = 0.05
     """Share of the training rows to forget."""
     admitted: cli.Positive = 0.005
@@ -67,7 +67,7 @@ class Config(problems.ProblemConfig):
     width: cli.Count = 16
     """Number of hidden units."""
     train_steps: cli.Count = 200
-    """Number of Adam's steps in training."""
+    """Number of steps of Adam in training."""
     learning_rate: cli.Positive = 0.02
     """Adam's learning rate, in training and repair."""
 

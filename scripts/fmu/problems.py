@@ -26,9 +26,9 @@ class ProblemConfig(cli.Repeated):
     datasets: tuple[names.DataSet, ...] = ("compas", "adult")
     """Data sets; hsls needs --hsls."""
     group: tuple[names.Attribute, ...] = ("race",)
-    """Protected attribute; of several, every combination of their values is a group."""
+    """Protected attribute; if you name several, every combination of their values is a group."""
     hsls: Path | None = None
-    """Your HSLS:09 public-use file, or a folder of its parts."""
+    """Your HSLS:09 public-use file, or a folder with its parts."""
     l2: cli.Positive = 1e-4
     """Ridge strength per row."""
     fairness: cli.NonNegative = 1.0

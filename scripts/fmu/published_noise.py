@@ -1,17 +1,17 @@
-"""What hiding a removal costs: noise on the training objective (ours) or on the published model (descent-to-delete).
+"""Accuracy that hiding a removal costs, by noise on the training objective (ours) or on the published model.
 
     python -m scripts.fmu.published_noise --out runs/published_noise
 
 At equal epsilon, a share of the rows is forgotten at random and the model that is published is tested:
 
-- fair Newton with objective noise, as small as certifies that epsilon for the residual which it leaves;
-- descent with noise on the published parameters (Neel et al. 2021), as large as their a priori distance asks for by
-  their conversion, or as our a posteriori distance asks for exactly;
-- a fair Newton step with published noise, which tells the effect of the step from that of where the noise goes.
+- fair Newton with the smallest objective noise that certifies this epsilon for the residual which it leaves;
+- descent with noise on the published parameters (descent-to-delete, Neel et al. 2021), as large as their a priori
+  distance requires by their conversion, or as our a posteriori distance requires exactly;
+- a fair Newton step with published noise, which separates the effect of the step from that of the noise's place.
 
 Each noise is fitted to the deletion at hand, which shows what a guarantee needs; an operator fixes it beforehand (see
-``fmu_jax.output_perturbation``). Rows: one for each data set, seed, epsilon, method, bound and number of steps; metrics
-are means over noise draws.
+``fmu_jax.output_perturbation``). There is one row for each data set, seed, epsilon, method, bound and number of steps;
+metrics are means over noise draws.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ DASHES = ((0, (1.0, 1.5)), (0, (4.0, 2.0)), "-", (0, (5.0, 1.0, 1.0, 1.0)))
 
 @dataclass(frozen=True)
 class Config(problems.CertifiedConfig):
-    """Compare the two places for noise at equal epsilon; --sigma is not used, each epsilon has its own."""
+    """Compare the two places for noise at equal epsilon; each epsilon has its own sigma, and --sigma is not used."""
 
     PRESETS: ClassVar = {
         "quick": {"repeats": 1, "epsilons": (0.01, 0.1, 1.0, 10.0), "steps": (10, 200), "draws": 5},
@@ -137,12 +137,12 @@ def section(results: Results) -> list[report.Block]:
     at = max(row["epsilon"] for row in table)
     return [
         "Descent-to-delete hides the removal by noise on the published parameters, fair Newton by noise on the "
-        "training objective. A gap that falls along with the accuracy is no fairness: there the predictions are "
-        "guesses. Each sigma is fitted to the deletion shown.",
+        "training objective. A gap that falls together with the accuracy does not show fairness: such predictions "
+        "are guesses. Each sigma is fitted to the deletion shown.",
         report.Table(report.medians(table, by, columns), f"At epsilon = {at:g} (medians over seeds, means over noise "
                      "draws, test rows)."),
-        *results.figures("published_noise.png", "Accuracy and odds gap against epsilon", "Fair Newton stays at the "
-                         "model without noise, descent falls to chance."),
+        *results.figures("published_noise.png", "Accuracy and odds gap against epsilon", "Fair Newton stays near the "
+                         "model without noise; descent falls to chance level."),
     ]  # fmt: skip
 
 

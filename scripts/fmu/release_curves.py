@@ -2,8 +2,8 @@
 
     python -m scripts.fmu.release_curves --out runs/release_curves        # 10^6 series a world
 
-Settings, and the variants of each, are those of ``fmu_jax.audit.worlds``. Rows: misses at each share of false alarms,
-with bounds that hold for all of them at 99.9 %; ``beaten`` where even the bounds lie below the curve.
+Settings and their variants are those of ``fmu_jax.audit.worlds``. Rows hold the misses at each share of false alarms,
+with bounds that hold for all of them at 99.9 %; ``beaten`` says whether even a bound lies below the curve.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Config(cli.Repeated):
     AXES: ClassVar = {"setting": "settings", "variant": tuple(COLORS)}
 
     settings: tuple[Setting, ...] = ("one parameter", "21 columns", "adaptive", "stream")
-    """What each series publishes."""
+    """Settings, which say what each series publishes."""
     draws: cli.Count = 1_000_000
     """Number of series in each world, rounded up to chunks of 10,000."""
 
@@ -75,9 +75,9 @@ def section(results: Results) -> list[report.Block]:
         if (part := parts.get((setting, variant)))
     ]  # fmt: skip
     return [
-        "An adversary who knows everything but the noise of the releases, and tests with the best statistic there is, "
-        "must miss at least what the certified curve says. Worlds exactly the admitted distance apart attain it; with "
-        "half the noise they fall below it, or nothing could.",
+        "An adversary who knows everything but the noise of the releases, and who uses the best test, must still "
+        "miss at least as often as the certified curve says. Two worlds that are exactly the admitted distance apart "
+        "attain the curve. With half the noise they fall below it, which shows that the comparison can fail.",
         report.Table(lines, "Likelihood-ratio tests of whole series that claim mu = 1, with 99.9 % confidence."),
         *results.figures("release_curves.png", "Misses against false alarms, with the certified curve",
                          "No test beats the certified curve."),

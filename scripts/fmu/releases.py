@@ -4,17 +4,17 @@
 
 Questions, written down before the first run:
 
-1. What accuracy and which odds gap have releases at ``mu`` = 0.1, 0.3 and 1 for a whole series of 1, 10 and 100?
+1. Which accuracy and odds gap do releases have at ``mu`` = 0.1, 0.3 and 1 for a whole series of 1, 10 and 100?
 2. Does noise that is shaped by what both worlds share lose less than isotropic noise at the same ``mu``: by the scores
    (``X'X/4`` of the remaining rows and the ridge), or by the objective (the penalty's quadratic form as well)?
 3. How does that compare with the paper's scheme, noise in training and a budget on its own epsilon, which is
    ``gaussian_epsilon(mu)`` for each single model, and with retraining without noise?
 4. What does a release cost, and how often is the model refreshed?
 
-Each release deletes ``fraction`` of the rows at random. Everything that must be fixed beforehand is: the admitted
-distance is ``slack`` times what a rehearsal with other rows certifies after ``endurance`` such batches, so that a
-refresh lasts about that long; the paper's sigma comes from the same rehearsal. Metrics are of the last model of the
-series on test rows, means over noise draws. Rows: one for each data set, seed, method, shape, ``mu`` and length.
+Each release deletes ``fraction`` of the rows at random. A rehearsal with other rows fixes beforehand what must be
+fixed: the admitted distance is ``slack`` times what it certifies after ``endurance`` such batches, so that a refresh
+lasts about that long, and the paper's sigma comes from it, too. Metrics are those of the last model of the series on
+test rows, means over noise draws. There is one row for each data set, seed, method, shape, ``mu`` and length.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LOOKS = {
 
 @dataclass(frozen=True)
 class Config(problems.CertifiedConfig):
-    """Compare releases with the paper's scheme and with retraining; --sigma is not used, each mu has its own."""
+    """Compare releases with the paper's scheme and with retraining; each mu has its own sigma, --sigma is not used."""
 
     PRESETS: ClassVar = {
         "quick": {"repeats": 1, "mus": (0.3,), "lengths": (1, 10), "draws": 20, "perturbations": 2},
@@ -59,9 +59,9 @@ class Config(problems.CertifiedConfig):
     fraction: cli.Share = 0.001
     """Share of the training rows that each release deletes."""
     endurance: cli.Count = 10
-    """Batches after which a rehearsal measures what to admit."""
+    """Number of batches after which the rehearsal measures the distance to admit."""
     slack: cli.Positive = 2.0
-    """How many times what the rehearsal certified is admitted."""
+    """Factor by which the admitted distance exceeds the one that the rehearsal certified."""
     draws: cli.Count = 200
     """Number of noise draws to average over."""
     perturbations: cli.Count = 5
@@ -161,12 +161,12 @@ def section(results: Results) -> list[report.Block]:
     columns = ("accuracy", "equalized_odds_mean", "refreshes", "ms")
     return [
         "Every published model of a series carries fresh noise, and the whole series keeps its mu (Gaussian "
-        "differential privacy; smaller is stronger). The noise in training of the paper's scheme keeps its epsilon for "
-        "each model alone.",
+        "differential privacy; smaller is stronger). The paper's scheme adds noise in training and keeps its epsilon "
+        "for each model alone.",
         report.Table(report.medians(results.rows, by, columns), "The last model of each series (medians over seeds, "
                      "test rows)."),
         *results.figures("releases.png", "Accuracy and odds gap against the mu of one release, by shape of the noise",
-                         "What a release costs."),
+                         "Accuracy and odds gap that a release costs."),
     ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
     python -m scripts.fmu.removal --out runs/removal
     python -m scripts.fmu.removal --datasets compas --fractions 0.3 0.6 0.9 --fractions-of subset --subsets minority
 
-Oesterling et al. (2024), figures 2 to 4. Rows: one for each data set, penalty, seed, subset, fraction and method.
+See Oesterling et al. (2024), figures 2 to 4. Each data set, penalty, seed, subset, fraction and method has one row.
 """
 
 import time
@@ -36,11 +36,11 @@ class Config(problems.CertifiedConfig):
     penalties: tuple[names.Penalty, ...] = ("equalized_odds",)
     """Fairness penalties to train with."""
     subsets: tuple[names.Subset, ...] = ("random", "minority", "majority")
-    """Where the forgotten rows come from."""
+    """Subsets from which rows are forgotten."""
     fractions: tuple[cli.Share, ...] = (0.01, 0.05, 0.1, 0.15, 0.2)
     """Shares of rows to forget; a share that a subset cannot give is left out."""
     fractions_of: Literal["rows", "subset"] = "rows"
-    """Whether a share is of all training rows or of the subset."""
+    """Whether the shares are of all training rows or of the subset."""
     shards: cli.Count = 5
     """Number of shards of the sharded baseline."""
 

@@ -3,7 +3,7 @@
     python -m scripts.fmu.stream --out runs/stream
 
 Requests come in random order, or from one group only. At checkpoints the certified bound is set beside the exact
-residual, and the streamed model beside a retrained one. Rows: one for each data set, order, seed and checkpoint.
+residual, and the streamed model beside a retrained one. There is one row for each data set, order, seed and checkpoint.
 """
 
 from dataclasses import dataclass
@@ -31,11 +31,11 @@ class Config(problems.CertifiedConfig):
 
     repeats: cli.Count = 3
     subsets: tuple[names.Subset, ...] = ("random", "minority")
-    """Which rows the deletion requests are for."""
+    """Subset of the rows that ask to be deleted."""
     share: cli.Share = 0.4
     """Number of requests, as a share of all training rows."""
     epsilon: cli.Positive = 1.0
-    """Budget: the largest epsilon of a published model."""
+    """Budget, which is the largest epsilon of a published model."""
     checkpoints: cli.Count = 80
     """Number of requests after which the exact residual is computed."""
 
@@ -96,14 +96,14 @@ def section(results: Results) -> list[report.Block]:
         f"{model}_{what}": f"{what}, {model}" for what in ("accuracy", "odds") for model in ("streamed", "retrained")
     }
     return [
-        "Each request is served by subtracting its row's terms and solving again from the anchor, at a cost that does "
-        "not depend on the number of rows; where the certified epsilon passes the budget, the model is solved anew "
-        "before it is published.",
+        "Each request is served by subtracting its row's terms and solving again from the anchor (the last fully "
+        "solved model), at a cost that does not depend on the number of rows. If the certified epsilon would exceed "
+        "the budget, the model is solved anew before it is published.",
         report.Table(report.medians(ends, looks.titled("dataset", subset="rows"), columns),
                      "After the last request, beside retraining (medians over seeds, test rows)."),
         *results.figures("stream.png", "Certified epsilon of the published model, which rises with the deletions and "
-                         "falls at each refresh", "What published models have spent: one seed, 80 of its requests; not "
-                         "every refresh shows."),
+                         "falls at each refresh", "The epsilon that published models have spent, at 80 requests of "
+                         "one seed; the figure does not show every refresh."),
     ]  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
     python -m scripts.fmu.tradeoff --out runs/tradeoff
 
-Oesterling et al. (2024), trade-off figure of the appendix. Rows: one for each data set, penalty, seed, weight and
-model.
+See Oesterling et al. (2024), trade-off figure of the appendix. Each data set, penalty, seed, weight and model has one
+row.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Config(problems.ProblemConfig):
     penalties: tuple[names.Penalty, ...] = ("equalized_odds", "demographic_parity", "equal_opportunity", "individual")
     """Fairness penalties to train with."""
     weights: tuple[cli.NonNegative, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
-    """Weights of the penalty (they replace --fairness)."""
+    """Weights of the penalty, which replace --fairness."""
     fraction: cli.Share = 0.05
     """Share of the training rows to forget at random."""
 

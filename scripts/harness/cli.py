@@ -48,22 +48,22 @@ class Common(Base):
     """Other defaults by preset name; flags that are given win."""
 
     mesh: str = dataclasses.field(default="", kw_only=True)
-    """Devices, such as data=4,sweep=2 to spread rows over 4 devices and run 2 units side by side; empty is one."""
+    """Devices: data=4,sweep=2 divides rows among 4 devices and runs 2 units side by side; empty is one device."""
     preset: Literal["none", "quick", "full", "paper", "cifar10"] = "none"
-    """Other defaults, where a script has them: quick (a minute or less), full (twice the default or more), paper (the
-    paper's scale), cifar10 (that data set at laptop scale). Flags that are given win."""
+    """Other default values, if the script has them: quick (a minute or less), full (twice the default or more), paper
+    (the paper's scale), cifar10 (that data set at laptop scale). Flags that you give override them."""
     seed: Seed = 0
-    """All randomness of the run follows from it."""
+    """Seed of all randomness in the run."""
     out: Path = Path("runs/unnamed")
-    """Run folder, by default of the experiment's name. The same configuration resumes there; another is refused."""
+    """Run folder, by default named after the experiment. The same configuration resumes in it; another is refused."""
     dry_run: bool = False
-    """Print the configuration and the units of work that it leads to, and write nothing."""
+    """Print the configuration and its units of work, and write nothing."""
     coordinator: str = ""
-    """Address HOST:PORT of process 0 of several; auto takes it from Slurm, a TPU slice, Kubernetes or Open MPI."""
+    """Address HOST:PORT of process 0, if there are several; auto asks Slurm, the TPU slice, Kubernetes or Open MPI."""
     processes: Count | None = None
-    """Number of processes, unless --coordinator is auto."""
+    """Number of processes; not needed with --coordinator auto."""
     process: Seed | None = None
-    """Number of this process among them, counted from 0."""
+    """Number of this process, counted from 0; not needed with --coordinator auto."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Repeated(Common):
     """What a unit of work is: columns by the flag whose values they take, or by these values."""
 
     repeats: Count = 1
-    """Number of seeds, counted from --seed; each draws everything that is random anew."""
+    """Number of seeds, counted from --seed; each seed draws everything random anew."""
 
     def units(self) -> list[dict[str, Any]]:
         """One unit of work for each combination of the axes' values and each seed."""

@@ -75,9 +75,9 @@ def section(results: Results) -> list[report.Block]:
             counted = max(row["test_no_gradient"], default=0) if "test_no_gradient" in row else None
             table.append(row | under | {"no_gradient": counted})
     return [
-        "Every model sees the same training images. Attacks are projected gradient ascent (PGD) within a radius around "
-        "each image, for pixels in [0, 1], and stay within [0, 1]. Under attack an image counts as right only if an "
-        "attack on it had a gradient at every step; images without one are counted by themselves.",
+        "Every model sees the same training images. Attacks are projected gradient ascent (PGD) within a radius "
+        "around each image, for pixels in [0, 1], and stay within [0, 1]. Under attack an image counts as right only "
+        "if an attack on it had a gradient at every step; images without a gradient have a column of their own.",
         report.Table(report.medians(table, ("loss", "strength"), columns | {"no_gradient": "images without gradient"}),
                      "Accuracy on test images as they are and under attack (medians over seeds).", digits=3),
         *results.figures("accuracy.png", "Accuracy against the radius of the attack for each loss, and under attack "

@@ -36,9 +36,9 @@ class Config(manifolds.ManifoldConfig):
     }
 
     sigmas_pm1: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
-    """Noise levels of the score, for images in [-1, 1]; the paper takes 0.5 for CIFAR-10 and 1.2 for ImageNet-64."""
+    """Noise levels of the score, for images in [-1, 1]; the paper uses 0.5 for CIFAR-10 and 1.2 for ImageNet-64."""
     shown: cli.Count = 6
-    """Number of images whose maps are written, for figures."""
+    """Number of images whose gradients and scores are stored for figures."""
 
 
 class Ready(NamedTuple):
@@ -138,11 +138,11 @@ def section(results: Results) -> list[report.Block]:
     level = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / SHOWN.sigma_pm1)), default=None)
     main = [line for line in lines if line["gradient of"] == SHOWN.target and line["sigma"] == level]
     return [
-        "Gradients are compared with scores of the same images: that of the sum of logits with the unconditional "
-        "score, of the class's logit with the conditional one, and of the log-probability with their difference. "
-        "The sum of logits is no function of the classifier: adding c(x) to all logits changes it and no probability. "
-        "A softmax loss has no gradient along the sum of the last layer's weights, so training leaves that sum as it "
-        "was drawn. Noise levels sigma are for images in [-1, 1].",
+        "Each gradient is compared with a score of the same images: that of the sum of logits with the unconditional "
+        "score, that of the class's logit with the conditional score, and that of the log-probability with the "
+        "difference of the two. The sum of logits is no function of the classifier: adding c(x) to all logits "
+        "changes it and no probability. A softmax loss has no gradient along the sum of the last layer's weights, so "
+        "training leaves that sum as it was initialised. Noise levels sigma are for images in [-1, 1].",
         report.Table(main, "Where the logit's gradient looks most like the score (medians over seeds).", digits=3),
         report.Table(lines, "The same for every gradient and noise level.", digits=3),
         *results.figures("alignment.png", "Accuracy, 1 - LPIPS, cosine and off-manifold share by strength",

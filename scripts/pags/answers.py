@@ -2,9 +2,9 @@
 
     python -m scripts.pags.answers --robustness runs/pags_robustness --alignment runs/pags_alignment --out runs/answers
 
-Six questions, numbered as there. One row for each, ``loss`` being all, and one for each loss or model that it asks
-about: the number, its interval or p-value, and whether it is shown, partly or not. Nothing is measured here: intervals
-are from the values of all images that both runs keep in ``values/``.
+The six questions have the same numbers there. Each has a row for all losses, and one for each loss or model that it is
+about, with the number, its interval or p-value, and the verdict: shown, partly or not shown. Nothing is measured here:
+intervals come from the values of all images that both runs store in ``values/``.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def values_of(folder: Path, table: Sequence[Row], column: str, **place: Any) -> 
 
 def section(results: Results) -> list[report.Block]:
     """The questions that were fixed beforehand, and their answers."""
-    columns = ("question", "loss", "strength", "estimate", "low", "high", "p", "beside", "verdict", "said")
-    lines = [{name: row.get(name) for name in columns} for row in results.rows]
+    columns = ("question", "loss", "strength", "estimate", "low", "high", "p", "beside", "verdict", "detail")
+    lines = [{name.replace("beside", "compared with"): row.get(name) for name in columns} for row in results.rows]
     return [
-        "Questions, tests and what is called shown were written in benchmarks/README.md before the sweep was measured; "
-        "numbers as there. A line for all losses, and one for each.",
-        report.Table(lines, "Answers.", columns={name: name for name in columns} | {"said": "detail"}, digits=3),
+        "The questions, their tests and the rules of the verdicts were written into benchmarks/README.md before the "
+        "sweep was measured, with the same numbers. A question has a line for all losses, or one for each as well.",
+        report.Table(lines, "Answers.", digits=3),
     ]
 
 

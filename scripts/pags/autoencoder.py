@@ -1,10 +1,9 @@
-"""Train an autoencoder, whose decoder draws the manifold that models are measured on and off.
+"""Train an autoencoder, whose decoder defines the manifold on and off which models are measured.
 
     python -m scripts.pags.autoencoder --dataset fashion_mnist --out runs/autoencoder
 
-The run folder ends with ``autoencoder.safetensors`` (`pags_jax.models.load`), a row with the
-reconstruction error on training and on test images beside that of the mean image, and figures: the loss, reconstructed
-test images.
+In the end the run folder has ``autoencoder.safetensors`` (`pags_jax.models.load`), a row with the reconstruction errors
+on training and test images beside that of the mean image, and figures of the loss and of reconstructed test images.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Config(generative.Config):
     }  # fmt: skip
 
     latent: cli.Count = 32
-    """How many numbers encode an image."""
+    """Number of numbers that encode an image."""
     widths: tuple[cli.Count, ...] = (32, 64)
     """Numbers of channels at half, a quarter, ... of the images' resolution."""
 

@@ -2,8 +2,8 @@
 
     python -m scripts.pags.bayes --out runs/bayes
 
-Srinivas et al. (2023), section 3, where the paper has theorems, and section 4: which regime each strength of the
-gradient norm is in. The networks of a seed begin alike and see the same images; one program trains all strengths.
+See Srinivas et al. (2023), section 3 for the theorems and section 4 for the regimes. The networks of a seed start from
+the same parameters and see the same images; one program trains all strengths of the gradient norm.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Config(cli.Repeated):
     pixels: cli.Count = 64
     """Number of pixels in an image."""
     distractors: cli.Count = 22
-    """Number of directions of the manifold that say nothing about the label; the signal has two."""
+    """Number of directions of the manifold that are independent of the label; the signal has two directions."""
     distractor_std: cli.Positive = 0.15
-    """Standard deviation of images along each distractor; that of the signal around its means is 0.5."""
+    """Standard deviation of images along each distractor; the signal has 0.5 around its means."""
     noise: cli.NonNegative = 0.5
     """Standard deviation of images off the manifold, in every normal direction."""
     radius: cli.Positive = 3.0
@@ -48,11 +48,11 @@ class Config(cli.Repeated):
     train_rows: cli.Count = 64
     """Number of training images."""
     test_rows: cli.Count = 1000
-    """Number of other images, on which networks are measured."""
+    """Number of further images, on which networks are measured."""
     width: cli.Count = 32
     """Number of units in each of the two hidden layers."""
     steps: cli.Count = 500
-    """Number of Adam's steps, each on all images."""
+    """Number of steps of Adam, each on all images."""
     learning_rate: cli.Positive = 3e-3
     """Adam's learning rate."""
     eps_l2: cli.Positive = 0.5
@@ -122,14 +122,14 @@ def section(results: Results) -> list[report.Block]:
     columns = {"accuracy": "accuracy", "posterior_gap": "distance from the posterior", "cosine": "cosine with Bayes"}
     columns |= {"off_manifold_share": "off-manifold share", "distractor_share": "distractor share"}
     return [
-        "Synthetic data on a linear and a curved manifold whose class posterior, tangent space and score are closed "
-        "forms: the Bayes-optimal model's gradient lies in the signal's tangent space.",
+        "The synthetic images lie on a linear and on a curved manifold. Class posterior, tangent space and score are "
+        "closed forms, and the Bayes-optimal model's gradient lies in the signal's tangent space.",
         report.Table(report.medians(results.rows, {"manifold": "manifold", "strength": "strength"}, columns),
                      "Networks trained with each strength of the gradient norm (medians over seeds; the distance is "
                      "total variation).", digits=3),
         *results.figures("bayes.png", "Off-manifold share, distractor share and cosine with the Bayes gradient",
-                         "Networks against the closed form; shades are regimes by unit steps: weak (sand), aligned "
-                         "(blue), excessive (grey)."),
+                         "Networks compared with the closed form. Shades mark regimes by unit steps: weak (sand), "
+                         "aligned (blue), excessive (grey)."),
     ]  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-"""Certified accuracy by randomised smoothing: of models trained under noise, and of a denoiser before any model.
+"""Certified accuracy by randomised smoothing, of models trained under noise and of a model behind a denoiser.
 
     python -m scripts.pags.certify --trained runs/pags_train --out runs/pags_certify
 
-Cohen, Rosenfeld and Kolter (2019); Carlini et al. (2023) for the denoiser. See `pags_jax.smoothing`. For each noise
+See Cohen, Rosenfeld and Kolter (2019), Carlini et al. (2023) for the denoiser, and `pags_jax.smoothing`. For each noise
 level and radius there is a row for each classifier under that noise: the model that was trained under it, the
 undefended model, and the undefended model behind the denoiser. An image counts if its class is right and certified
 beyond the radius.
@@ -37,12 +37,12 @@ class Config(manifolds.ManifoldConfig):
     }
 
     sigmas: tuple[cli.Positive, ...] = ()
-    """Noise levels, for images in [0, 1]; by default those of at most 1 that models were trained under."""
+    """Noise levels, for images in [0, 1]; by default those up to 1 under which models were trained."""
     images: cli.Count = 100
     samples: cli.Count = 1000
-    """Number of noise draws that are counted for each image; the largest radius is sigma Phi^-1(alpha^(1/samples))."""
+    """Number of noise draws that are counted for an image; the largest radius is sigma Phi^-1(alpha^(1/samples))."""
     denoised_samples: cli.Count = 200
-    """Number of noise draws for each image behind the denoiser, where a draw costs far more."""
+    """Number of noise draws for each image behind the denoiser, which makes a draw far more expensive."""
     selection_samples: cli.Count = 50
     """Number of noise draws that choose the class of an image."""
     alpha: cli.Probability = 0.001
@@ -137,10 +137,10 @@ def section(results: Results) -> list[report.Block]:
         line |= {f"radius {radius:g}": part[radius]["accuracy"] for radius in shown}
         lines.append(line | {"abstained": part[radii[0]]["abstained"]})
     return [
-        "Certified accuracy is the share of test images whose class is right and certain within an L2 radius, whatever "
-        "the attack, with the confidence that the configuration states for each image. The smoothed classifier says "
-        "what its base says most often under noise. A denoiser in front of the undefended model makes a smoothed "
-        "classifier without training.",
+        "Certified accuracy is the share of test images whose predicted class is right and stays the same within an "
+        "L2 radius, whatever the attack; the configuration states the confidence for each image. The smoothed "
+        "classifier predicts the class that its base model predicts most often under noise. A denoiser in front of "
+        "the undefended model makes a smoothed classifier without training.",
         report.Table(lines, "Certified accuracy.", digits=3),
         *results.figures("certified.png", "Certified accuracy against the radius for each noise level"),
     ]

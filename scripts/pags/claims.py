@@ -44,22 +44,22 @@ def section(results: Results) -> list[report.Block]:
         for name, column in (("a cosine", "cosine_error"), ("1 - LPIPS", "similarity_error"))
         if (error := largest(aligned, column)) is not None
     ]
-    small = f"Standard errors over images are up to {' and '.join(errors)}: smaller falls say little." if errors else ""
+    small = f"Standard errors over images reach {' and '.join(errors)}; smaller falls say little." if errors else ""
     return [
         "The paper says that models become robust off the manifold before accuracy falls, that gradients look most "
         "like the score at a middle strength, and that excessive robustness gives up accuracy and sensitivity along "
-        "the manifold as well. Each entry is read off the rows by the rule in its column's name, from medians over "
-        "seeds; a peak gives the values at the weakest, the best and the strongest strength; a fall goes from the "
-        f"most accurate strength to the strongest. {small}",
+        "the manifold as well. The title of each column is the rule by which its entries are computed, from medians "
+        "over seeds. A peak gives the values at the weakest, the best and the strongest strength; a fall gives those "
+        f"at the most accurate and at the strongest strength. {small}",
         report.Table(lines, "Does each sweep show it?"),
-        "The paper's claim across models: off-manifold robustness explains which of them have aligned gradients, so "
-        "that alignment should fall as the deviation off the manifold grows. Over the models within 5 points of the "
-        "best accuracy, " + pags_jax.explanation.sentence(table),
-        "Each entry is Spearman's rank correlation, and in brackets the p-value (two-sided) from "
-        f"{pags_jax.explanation.SHUFFLES} permutations of the models within their loss. 'Given on' means that the "
-        "deviation on the manifold is partialled out. The share is measured on the very gradients whose alignment it "
-        "predicts; the deviations are measured without them.",
-        report.Table(pags_jax.explanation.lines(table), "Alignment of the logit's gradient, and what predicts it.",
+        "The paper claims that off-manifold robustness explains which models have aligned gradients; alignment "
+        "should then fall as the deviation off the manifold grows. Over the models within 5 points of the best "
+        "accuracy, " + pags_jax.explanation.sentence(table),
+        f"Each entry is Spearman's rank correlation, with the two-sided p-value from {pags_jax.explanation.SHUFFLES} "
+        "permutations of the models within their loss in brackets. In lines marked 'given on', the deviation on the "
+        "manifold is partialled out. The share is measured on the same gradients whose alignment it predicts; the "
+        "deviations are measured without them.",
+        report.Table(pags_jax.explanation.lines(table), "Rank correlations with the alignment of the logit's gradient.",
                      fold=True),
         *results.figures("alignment_by_robustness.png", "Alignment against deviation off the manifold",
                          "Each marker is one model."),

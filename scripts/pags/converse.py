@@ -1,10 +1,10 @@
-"""The converse: are models robust whose gradients were trained to look like scores? A sweep's models are beside them.
+"""Are models robust if their gradients were trained to look like scores? They are compared with a sweep's models.
 
     python -m scripts.pags.converse --trained runs/pags_train --out runs/pags_converse
 
-Ganz, Kawar and Elad (2023); see `pags_jax.losses.score_alignment`. Models are trained as those of the sweep were, with
-that loss, and attacked like the best model of each of the sweep's losses: by PGD alone, and by PGD with APGD-CE and
-APGD-T. There is a row for each model, with the cosine of its gradient and the score.
+See Ganz, Kawar and Elad (2023) and `pags_jax.losses.score_alignment`. Models are trained like those of the sweep, but
+with this loss. They are attacked like the best model of each loss of the sweep: by PGD alone, and by PGD with APGD-CE
+and APGD-T. There is a row for each model, with the cosine of its gradient and the score.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Config(manifolds.ManifoldConfig):
     sigma_pm1: cli.Positive = 0.5
     """Noise level of the score, for images in [-1, 1]."""
     images: cli.Count = 100
-    """Number of test images that are attacked, and whose gradients are compared."""
+    """Number of test images that are attacked and whose gradients are compared with scores."""
     eps: cli.Positive = 1.0
     """L2 radius of the attacks, for pixels in [0, 1]."""
     steps: cli.Count = 10
@@ -140,9 +140,9 @@ def section(results: Results) -> list[report.Block]:
         for row in results.rows
     ]
     return [
-        "Models with score alignment pull the gradient of the label's logit towards the conditional score, and are "
-        "otherwise trained like the sweep. Each of the sweep's losses has the strength that does best on held-out "
-        "images. Accuracy under attack is measured on fewer images than clean accuracy.",
+        "Models with score alignment are trained like those of the sweep, but their loss pulls the gradient of the "
+        "label's logit towards the conditional score. Each loss of the sweep appears at the strength that does best "
+        "on held-out images. Accuracy under attack is measured on fewer images than clean accuracy.",
         report.Table(lines, "Does robustness follow from alignment?", digits=3),
         *results.figures("converse.png", "Accuracy, clean and attacked, against the gradient's cosine with the score"),
     ]

@@ -3,8 +3,8 @@
     python -m scripts.pags.convert --source cifar10_l2_wrn28-10_cutmix_ddpm_v2.pt --to rebuffi.safetensors
     python -m scripts.pags.convert --source network.pt --to network.safetensors --licence "MIT, (c) 2024 A. Author"
 
-The result is for `pags_jax.models.load_pretrained`. Licences go where the weights go: that of a file in
-`pags_jax.models.catalogue` is known, for others it is asked for. EDM's forbids commercial use.
+`pags_jax.models.load_pretrained` reads the result. The licence is stored with the weights: for a file in
+`pags_jax.models.catalogue` it is known, for other files --licence must state it. EDM's forbids commercial use.
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ class Config(cli.Base):
     """Convert published weights to safetensors."""
 
     source: str
-    """The publisher's file, or a name in pags_jax.models.catalogue."""
+    """File of the publisher, or a name in pags_jax.models.catalogue."""
     to: Path
-    """The file to write, ending in .safetensors; a file that is there is never replaced."""
+    """File to write, ending in .safetensors; an existing file is never replaced."""
     folder: Path | None = None
-    """Folder of the file, where --source is a name of the catalogue."""
+    """Folder of the file, if --source is a name in the catalogue."""
     entry: str = ""
-    """Which of the file's models to convert where it holds several, such as ema."""
+    """Name of the model to convert, such as ema, if the file holds several."""
     licence: str = ""
-    """Licence of the weights; a file that is in no catalogue needs it."""
+    """Licence of the weights; required for a file that is not in the catalogue."""
 
 
 def main(config: Config) -> None:

@@ -3,8 +3,8 @@
     python -m scripts.pags.train --dataset distractor --loss cross_entropy gradient_norm --out runs/distractor
     python -m scripts.pags.distractor --trained runs/distractor --out runs/pags_distractor
 
-Srinivas et al. (2023), figure 5. There is one row for each model and noise: how far equally strong noise on the
-signal and on the distractor moves the class probabilities.
+See Srinivas et al. (2023), figure 5. There is one row for each model and noise level. It says how far equally strong
+noise on the signal and on the distractor moves the class probabilities.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Config(measuring.MeasuringConfig):
     sigmas: tuple[cli.Positive, ...] = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
     """Standard deviations of the noise, for images in [0, 1]; both halves are equally large."""
     draws: cli.Count = 4
-    """Number of noise draws for each image, whose mean is taken."""
+    """Number of noise draws to average over for each image."""
 
 
 class Ready(NamedTuple):
@@ -80,11 +80,11 @@ def section(results: Results) -> list[report.Block]:
     table = [row | {f"sigma {row['sigma']:g}": row["ratio"]} for row in results.rows]
     columns |= {f"sigma {sigma:g}": f"sigma {sigma:g}" for sigma in sorted({row["sigma"] for row in table})}
     return [
-        "Each image stands beside a letter that says nothing of its class. A model that uses the signal alone reacts "
-        "to noise on the image more than to equal noise on the letter.",
+        "Each image stands beside a letter that is independent of its class. A model that uses the signal alone "
+        "reacts more to noise on the image than to equal noise on the letter.",
         report.Table(report.medians(table, {"loss": "loss", "strength": "strength"}, columns),
-                     "Change of the probabilities under noise on the signal over that under noise on the distractor, "
-                     "by the noise's standard deviation for pixels in [0, 1].", digits=3),
+                     "Change of the probabilities under noise on the signal, divided by the change under noise on "
+                     "the distractor, by the noise's standard deviation for pixels in [0, 1].", digits=3),
         *results.figures("distractor.png", "Ratio of signal to distractor against the noise, and both parts",
                          "The paper's figure 5.", part="pags_figures"),
     ]  # fmt: skip

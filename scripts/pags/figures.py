@@ -3,8 +3,8 @@ r"""The figures of Srinivas et al. (2023), from the rows of finished runs alone.
     python -m scripts.pags.figures --trained runs/pags_train --robustness runs/pags_robustness \
         --alignment runs/pags_alignment --distractor runs/pags_distractor --out runs/pags_figures
 
-A run that is not named is left out, with the figures that need it. Published rows suffice for the figures that need
-nothing else:
+Figures that need a run which you do not name are left out. Published rows suffice for the figures that need nothing
+else:
 
     python -m scripts.pags.figures --robustness benchmarks/results/reproduce/pags_robustness.csv.gz \
         --alignment benchmarks/results/reproduce/pags_alignment.csv.gz --out runs/published
@@ -39,7 +39,7 @@ class Config(PlaceConfig):
     distractor: Path | None = None
     """Finished run of scripts.pags.distractor, or its published rows, a .csv.gz."""
     loss: str = "adversarial"
-    """The loss whose gradients are shown from weak to excessive."""
+    """Loss whose gradients are shown from weak to excessive robustness."""
 
 
 def plan(config: Config) -> list[str]:

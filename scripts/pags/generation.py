@@ -2,11 +2,11 @@
 
     python -m scripts.pags.generation --trained runs/pags_train --judge runs/judge --out runs/pags_generation
 
-Santurkar et al. (2019), *Image Synthesis with a Single (Robust) Classifier*; see `pags_jax.generation`. The model of
-each loss that does best on held-out images, clean and attacked, is measured; so is the denoiser, which was trained to
-do all this, as the ceiling. There is a row for each model and task, with PSNR and LPIPS against the true image, before
-and after; the share of the results that a classifier of another training run takes for the class they were led to; and
-how much results for one class differ, as LPIPS between pairs. A radius bounds each ascent, but not the denoiser.
+See Santurkar et al. (2019), *Image Synthesis with a Single (Robust) Classifier*, and `pags_jax.generation`. For each
+loss, the model that does best on held-out images, clean and attacked, is measured; so is the denoiser, which was
+trained for all these tasks and marks the ceiling. A row for each model and task has PSNR and LPIPS against the true
+image, before and after; the share of results that a classifier of another training run assigns to the intended class;
+and how much results for one class differ, as LPIPS between pairs. A radius limits each ascent, but not the denoiser.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Config(manifolds.ManifoldConfig):
     }  # fmt: skip
 
     judge: Path | None = None
-    """Finished run of scripts.pags.train with another --seed, whose first model judges; by default none does."""
+    """Finished run of scripts.pags.train with another --seed, whose first model judges results; by default no judge."""
     losses: tuple[names.Loss, ...] = ("cross_entropy", "gradient_norm", "randomized_smoothing", "adversarial")
     """Losses whose models are compared."""
     images: cli.Count = 100
@@ -54,7 +54,7 @@ class Config(manifolds.ManifoldConfig):
     eps_synthesis: cli.Positive = 10.0
     """L2 radius around a draw of the class's Gaussian, for pixels in [0, 1] like all radii."""
     eps_denoising: cli.Positive = 6.0
-    """L2 radius around a noisy image, whose noise is about --noise times the root of the number of pixels long."""
+    """L2 radius around a noisy image; the noise is about as long as --noise times the root of the number of pixels."""
     eps_inpainting: cli.Positive = 4.0
     """L2 radius around an image whose unknown square holds the mean image."""
     eps_counterfactual: cli.Positive = 5.0
@@ -205,11 +205,11 @@ def section(results: Results) -> list[report.Block]:
         for row in in_order(report.where(results.rows, task=task))
     ]
     return [
-        "Images that the gradients of classifiers draw, within a radius of where they begin. 'Judged right' is the "
-        "share that a classifier of another training run takes for the class they were led to. PSNR (in decibel) and "
-        "LPIPS compare with the true image; in-painting's PSNR counts the square alone. Diversity is the LPIPS between "
-        "results for one class. The denoiser was trained for this, and is the ceiling.",
-        report.Table(lines, "What gradients can draw.", digits=3),
+        "The gradients of classifiers draw these images within a radius of the start. 'Judged right' is the share "
+        "that a classifier of another training run assigns to the class to which they were led. PSNR (in decibel) "
+        "and LPIPS compare with the true image; in-painting's PSNR is that of the square alone. Diversity is the "
+        "LPIPS between results for one class. The denoiser was trained for these tasks and marks the ceiling.",
+        report.Table(lines, "Quality of the images that gradients draw.", digits=3),
         *(
             figure
             for task in pags_jax.drawing.TASKS

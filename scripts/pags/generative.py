@@ -28,9 +28,9 @@ class Config(cli.Common):
     """Flags of both experiments."""
 
     dataset: names.Unlabelled = "fashion_mnist"
-    """Data set; fashion_mnist is a balanced subset that comes with the package."""
+    """Data set; fashion_mnist is a balanced subset that the package contains."""
     folder: Path | None = None
-    """Where the data set's files are; by default they are downloaded where that is possible."""
+    """Folder of the data set's files; by default they are downloaded if possible."""
     epochs: cli.Count = 20
     """Number of passes over the training images."""
     batch_size: cli.Count = 128
@@ -50,9 +50,9 @@ class Config(cli.Common):
     measured_rows: cli.Count = 2000
     """Number of training and of test images to measure on, counted from the first."""
     storage: Literal["float32", "float16"] = "float32"
-    """The type that weights are saved in; the saved weights are those measured."""
+    """Type of the saved weights; the saved weights are the ones that are measured."""
     driver: names.Driver = "auto"
-    """Whether Python drives single steps or an epoch is one program; auto drives steps on CPUs."""
+    """Whether Python runs single steps or an epoch is one program; auto runs single steps on CPUs."""
     save_minutes: cli.NonNegative = 5.0
     """Minutes between checkpoints."""
 
@@ -158,6 +158,6 @@ def section(columns: Sequence[str]) -> Callable[[Results], list[report.Block]]:
 
     def shown(results: Results) -> list[report.Block]:
         lines = [{name: row[name] for name in columns} for row in results.rows]
-        return [report.Table(lines, "What was measured at the end."), *results.figures("*.png", "What it learnt")]
+        return [report.Table(lines, "Measures at the end of training."), *results.figures("*.png", "What it learnt")]
 
     return shown

@@ -23,17 +23,17 @@ class ManifoldConfig(measuring.MeasuringConfig):
     """Flags of the experiments that need a manifold."""
 
     manifold: Literal["autoencoder", "local_pca", "denoiser"] = "autoencoder"
-    """Source of tangent spaces: an autoencoder's Jacobian, nearby training images, or a denoiser's Jacobian."""
+    """Source of tangent spaces: an autoencoder's or a denoiser's Jacobian, or nearby training images (local_pca)."""
     autoencoder: Path | None = None
-    """File of scripts.pags.autoencoder; by default the one for Fashion-MNIST that comes with the package."""
+    """File of scripts.pags.autoencoder; by default the package's own file, for Fashion-MNIST."""
     denoiser: Path | None = None
-    """File of scripts.pags.score; by default the one for Fashion-MNIST that comes with the package."""
+    """File of scripts.pags.score; by default the package's own file, for Fashion-MNIST."""
     rank: cli.Count = 16
-    """Number of dimensions of tangent spaces from local_pca and denoiser; an autoencoder has those of its code."""
+    """Dimension of tangent spaces from local_pca and denoiser; an autoencoder's have the dimension of its code."""
     neighbours: cli.Count = 64
     """Number of training images around each test image, for local_pca and for --pixels varying."""
     pixels: Literal["all", "varying"] = "all"
-    """Whether to measure on all pixels or only on those that vary by more than 0.1 among an image's neighbours: half of
+    """Whether to measure on all pixels or only on those that vary by more than 0.1 among an image's neighbours. Half of
     Fashion-MNIST is black background, where a model's response to noise says nothing about the data."""
     tangent_sigma_pm1: cli.Positive = 0.2
     """Noise level of the denoiser's Jacobian, for images in [-1, 1]."""

@@ -3,11 +3,11 @@
     python -m scripts.pags.photographs --folder imagenet/val --classifiers resnet50_l2_eps3.ckpt \
         --denoiser edm-imagenet-64x64-cond-adm.pkl --out runs/pags_photographs
 
-Srinivas et al. (2023), section 5.2. Images are read at the classifiers' size, and averaged down to the denoiser's,
-where scores are computed. Gradients are resized to the scores' size as the authors do (bilinearly, without a filter;
---antialias filters before); vectors of tangent spaces are resized to the classifiers' size and made orthonormal again.
-Only one batch is held at a time, and its tangent spaces are computed once for all classifiers. There is a row for each
-batch and classifier, with the values of all images in ``values/``.
+See Srinivas et al. (2023), section 5.2. Images are read at the classifiers' size, and averaged down to the denoiser's,
+for the scores. Gradients are resized to the scores' size as the authors do (bilinearly, without a filter; --antialias
+filters first); vectors of tangent spaces are resized to the classifiers' size and made orthonormal again. One batch is
+in memory at a time; its tangent spaces are computed once for all classifiers. Each batch and classifier has one row,
+and ``values/`` has the values of all images.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Config(cli.Common):
     PRESETS: ClassVar = {"quick": {"images": 16, "rank": 4}, "paper": {"images": 1000, "rank": 128}}
 
     folder: Path = Path("data/imagenet/val")
-    """Class folders of the images that are measured, drawn by --seed."""
+    """Folder of class folders with the images to measure, which are drawn by --seed."""
     training: Path | None = None
-    """Class folders of the training images, whose order is that of the labels; by default those of --folder."""
+    """Folder of the training images' class folders, whose order is that of the labels; by default --folder."""
     classifiers: tuple[str, ...] = ()
-    """Files of classifiers, ours or their publishers', or names of `pags_jax.models.catalogue`."""
+    """Files of classifiers, ours or their publishers', or names in `pags_jax.models.catalogue`."""
     denoiser: str = "edm-imagenet-64x64-cond-adm.pkl"
-    """File of the denoiser that scores come from, ours or its publisher's, or a name of the catalogue."""
+    """File of the denoiser for scores, ours or its publisher's, or a name in the catalogue."""
     autoencoder: Path | None = None
     """File of scripts.pags.autoencoder for tangent spaces; by default they come from the denoiser's Jacobian."""
     size: cli.Count = 224
@@ -50,17 +50,17 @@ class Config(cli.Common):
     images: cli.Count = 1000
     """Number of images in all."""
     batch_size: cli.Count = 8
-    """Number of images that are held at once, with their tangent spaces."""
+    """Number of images in memory at once, with their tangent spaces."""
     sigma_pm1: cli.Positive = 1.2
     """Noise level of the score, for images in [-1, 1]; the paper's is 1.2."""
     target: names.Target = "logit"
-    """The gradient that is compared with its score."""
+    """Gradient that is compared with its score."""
     antialias: bool = False
-    """Whether gradients are filtered before they are made smaller; the authors do not filter."""
+    """Filter gradients before they are made smaller, which the authors do not do."""
     eps: cli.Positive = 2.637
     """Length (L2) of steps on and off the manifold, for images in [0, 1]."""
     rank: cli.Count = 16
-    """Number of dimensions of tangent spaces from the denoiser; an autoencoder has those of its code."""
+    """Dimension of tangent spaces from the denoiser; an autoencoder's have the dimension of its code."""
     tangent_sigma_pm1: cli.Positive = 0.2
     """Noise level of the denoiser's Jacobian, for images in [-1, 1]."""
 
@@ -173,8 +173,9 @@ def section(results: Results) -> list[report.Block]:
     columns = {"classifier": "classifier", "images": "images", "correct": "accuracy", "on": "on-manifold deviation"}
     columns |= {"off": "off-manifold deviation", "off_share": "off-manifold share", "cosine": "cosine"}
     return [
-        "Published classifiers on the same images, directions and noise: how far unit directions on and off the "
-        "manifold move the probabilities, which share of the gradient is off it, and how it compares with the score.",
+        "Published classifiers are measured on the same images, directions and noise. The table shows how far unit "
+        "directions on and off the manifold move the probabilities, which share of the gradient is off the manifold, "
+        "and how the gradient compares with the score.",
         report.Table(lines, "All measures.", columns=columns | {"similarity": "1 - LPIPS"}, digits=3),
     ]
 

@@ -2,9 +2,9 @@
 
     python -m scripts.pags.robustness --trained runs/pags_train --out runs/pags_robustness
 
-Srinivas et al. (2023), the models of section 5: how far a step of a given length, along the data manifold or off it,
-moves the class probabilities. There is one row for each model and length, with the values of all images in ``values/``.
-``noise.npz`` keeps a few images and their two noises.
+These are measures of the models of section 5 of Srinivas et al. (2023): how far a step of a given length, along the
+data manifold or off it, moves the class probabilities. There is one row for each model and length, with the values of
+all images in ``values/``. ``noise.npz`` keeps a few images and their two noises.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Config(manifolds.ManifoldConfig):
     eps: tuple[cli.Positive, ...] = REFERENCE_EPS
     """Lengths (L2) of the steps, for images in [0, 1]; by default the paper's twenty."""
     draws: cli.Count = 2
-    """Number of noise draws for each image, whose mean is taken."""
+    """Number of noise draws to average over for each image."""
     shown: cli.Count = 4
-    """Number of images in noise.npz."""
+    """Number of images to store in noise.npz, for a figure."""
 
 
 class Ready(NamedTuple):
@@ -113,18 +113,18 @@ def section(results: Results) -> list[report.Block]:
             line[label] = f"none: {why}" if span is None else f"{span[0]:g} to {span[1]:g}"
         lines.append(line | {"agreement of seeds": float(found.agreement.min()) if found else None})
     return [
-        "A model is off-manifold robust where less than half of its gradient's squared length is off the data manifold "
-        "(energy), or where a step off it moves the probabilities less than an equally long one along it (unit steps): "
-        "the manifold has few dimensions and the rest many, so that a gradient without any direction passes the second "
-        "rule. 'Pixels that vary' leaves out those that are constant among an image's neighbours, such as a black "
-        "background. A strength is weak before a model is off-manifold robust, aligned where it is and its accuracy "
-        f"is within {SHOWN.tolerance:g} of the sweep's best, and excessive once accuracy has fallen for good. "
-        "A sweep whose best accuracy is not above chance by more than that has no regimes. The undefended model has "
-        "strength 0.",
+        "Two rules say whether a model is robust off the manifold. By energy, less than half of its gradient's "
+        "squared length is off the data manifold. By unit steps, a step off the manifold moves the probabilities "
+        "less than an equally long one along it. The second rule is weaker: the manifold has few dimensions and the "
+        "rest many, so a gradient of random direction passes it. 'Pixels that vary' leaves out pixels that are "
+        "constant among an image's neighbours, such as a black background. A strength is weak before the model is "
+        f"robust off the manifold, aligned while it is and its accuracy is within {SHOWN.tolerance:g} of the sweep's "
+        "best, and excessive once accuracy has fallen for good. A sweep whose best accuracy is not above chance by "
+        "more than that has no regimes. The undefended model has strength 0.",
         report.Table(lines, "Strengths of each regime.", digits=3),
         *results.figures("regimes_*.png", "Accuracy, deviation on and off the manifold, and alignment against strength",
-                         "Shades, by energy: weak (sand), aligned (blue), excessive (grey). The dotted line marks the "
-                         "strength whose gradients look most like the score.", part="pags_figures"),
+                         "Shades mark regimes by energy: weak (sand), aligned (blue), excessive (grey). The dotted "
+                         "line marks the strength whose gradients look most like the score.", part="pags_figures"),
         *results.figures("noise.png", "Images with a step along the manifold, which keeps the garment's look, and off "
                          "it, which looks like noise", "Steps along the manifold and off it, of L2 length 1 and 4 for "
                          "pixels in [0, 1].", part="pags_figures"),

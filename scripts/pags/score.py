@@ -1,10 +1,10 @@
-"""Train a denoiser, with whose scores the gradients of robust models are compared.
+"""Train a denoiser, whose scores are compared with the gradients of robust models.
 
     python -m scripts.pags.score --dataset fashion_mnist --out runs/denoiser
 
-EDM (Karras et al. 2022) with a small U-Net, with and without classes at once; see `pags_jax.scores`. The run folder
-ends with ``denoiser.safetensors`` (`pags_jax.models.load`), a row for each noise level with the
-loss on training and on test images, and figures: these losses, denoised test images, drawn samples.
+The denoiser is a small U-Net with EDM's preconditioning (Karras et al. 2022), trained with and without classes at once;
+see `pags_jax.scores`. In the end the run folder has ``denoiser.safetensors`` (`pags_jax.models.load`), a row for each
+noise level with the loss on training and on test images, and figures of losses, denoised test images and samples.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Config(generative.Config):
     widths: tuple[cli.Count, ...] = (32, 96)
     """Numbers of channels at half, a quarter, ... of the images' resolution."""
     blocks: cli.Count = 2
-    """Number of residual blocks at each resolution, on the way down and on the way up."""
+    """Number of residual blocks at each resolution, both on the way down and on the way up."""
     unlabelled: cli.Probability = 0.15
     """Share of the labels that are hidden in training."""
     sigma_data: cli.Positive | None = None
@@ -55,7 +55,7 @@ class Config(generative.Config):
     sample_steps: cli.Count = 18
     """Number of noise levels that samples pass through, at least 2."""
     sample_sigma: cli.Positive = 20.0
-    """The largest noise level that samples pass through."""
+    """Largest noise level that samples pass through."""
 
 
 def setup(config: Config) -> datasets.Images:

@@ -19,15 +19,15 @@ class PlaceConfig(cli.Common):
     """Flags that say where a sweep is looked at."""
 
     eps: cli.Positive = 2.637
-    """Length of the steps on and off the manifold; the nearest one measured is taken. The paper shows 2.637."""
+    """Length of the steps on and off the manifold; the nearest measured length is used. The paper shows 2.637."""
     target: names.Target = "logit"
-    """The gradient that is compared with its score: logit, the label's, is compared with the conditional score as in
-    the paper's figure 3. That of logit_sum cannot align: a softmax loss has no gradient along the sum of the last
-    layer's weights."""
+    """Gradient that is compared with its score. That of the label's logit is compared with the conditional score, as in
+    the paper's figure 3. That of logit_sum cannot align, because a softmax loss has no gradient along the sum of the
+    last layer's weights."""
     sigma_pm1: cli.Positive = 0.5
-    """Noise level of the score that gradients are compared with, of those measured the nearest; the paper's is 0.5."""
+    """Noise level of the score; the nearest measured level is used. The paper uses 0.5."""
     tolerance: cli.Probability = 0.02
-    """How far below a sweep's best accuracy a model may lie before its strength is called excessive."""
+    """How far a model's accuracy may lie below the sweep's best before its strength is called excessive."""
 
     @property
     def place(self) -> pags_jax.questions.Place:

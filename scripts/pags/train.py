@@ -2,10 +2,10 @@
 
     python -m scripts.pags.train --loss gradient_norm --strengths 1e-5:1e2:30 --out runs/gradient_norm
 
-Srinivas et al. (2023), the models of section 5. Each model has one row, and a file of weights in ``models/`` of the run
-folder (`pags_jax.models.load`). Attacked accuracy counts images that are right both as they are and under
-attacks within [0, 1]; images on which no attack had a gradient are counted by themselves. Test images serve to measure
-alone; the strengths that the figure shows are chosen on held-out training images.
+These are the models of section 5 of Srinivas et al. (2023). Each model has one row, and a file of weights in
+``models/`` of the run folder (`pags_jax.models.load`). Attacked accuracy counts images that are right both without an
+attack and under attacks within [0, 1]; images on which no attack had a gradient are counted separately. Test images
+serve only to measure; the strengths in the figure are chosen on held-out training images.
 """
 
 from __future__ import annotations
@@ -56,31 +56,31 @@ class Config(cli.Common):
     }  # fmt: skip
 
     dataset: names.Images = "fashion_mnist"
-    """Data set; fashion_mnist is a balanced subset that the package holds, distractor puts letters beside images."""
+    """Data set; fashion_mnist is a balanced subset that the package contains, distractor puts letters beside images."""
     folder: Path | None = None
-    """Where the data set's files are; by default they are downloaded where that is possible."""
+    """Folder of the data set's files; by default they are downloaded if possible."""
     distractor_of: names.BesideDistractor = "fashion_mnist"
-    """The data set whose images distractor puts letters beside; the paper takes mnist."""
+    """Data set beside whose images distractor puts letters; the paper uses mnist."""
     model: names.Model = "lenet"
     """Architecture of the classifiers."""
     activation: names.Activation = "softplus"
-    """Nonlinearity; the softplus has beta 20. With a ReLU, deviations off the manifold measure the kinks that it has at
-    pixels that never vary."""
+    """Nonlinearity; the softplus has beta 20. With a ReLU, deviations off the manifold measure its kinks at pixels that
+    never vary."""
     stem: Literal[2, 3, 7] = 3
     """First layer of residual networks: 2 x 2 patches, a 3 x 3 convolution, or a 7 x 7 one for large images."""
     width: cli.Positive = 1.0
     """Factor that multiplies every number of channels."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """The type that layers compute in; parameters stay float32."""
+    """Type in which layers compute; parameters stay float32."""
     start: Path | None = None
-    """Model file of this architecture that every model starts from; by default parameters are drawn at random."""
+    """Model file of this architecture from which every model starts; by default parameters are drawn at random."""
     loss: tuple[names.Loss, ...] = get_args(names.Loss)
     """Losses to train with."""
     strengths: Strengths = ()
-    """Strengths of every loss but the cross-entropy, which has none; by default each loss has its own."""
+    """Strengths of every loss except the cross-entropy, which has none; by default each loss has its own strengths."""
     strength_unit: names.StrengthUnit = "own"
-    """Whether strengths are this project's or the reference's constants, which hide a factor 1e5 / batch^2 in the
-    gradient norm and attack with one ball for a batch. The default strengths of "reference" are the paper's 30."""
+    """Whether strengths are this project's constants (own) or the reference's, which hide a factor 1e5 / batch^2 in
+    the gradient norm and attack with one ball for a batch. The default strengths of "reference" are the paper's 30."""
     epochs: cli.Count = 20
     """Number of passes over the training images."""
     schedule: Literal["drops", "linear"] = "drops"
@@ -91,7 +91,7 @@ class Config(cli.Common):
     learning_rate: cli.Positive = 0.05
     """Highest learning rate. With --strength-unit reference it is lower for large strengths, as in the reference."""
     clip: cli.Positive | None = 1.0
-    """Length that the loss's gradient is cut to, so that large strengths need no small rates; None sets no limit."""
+    """Length to which the loss's gradient is clipped, so that large strengths need no small rates; None: no limit."""
     weight_decay: cli.NonNegative = 5e-4
     """Weight decay of all parameters."""
     steps: cli.Count = 10
@@ -100,7 +100,7 @@ class Config(cli.Common):
     """How training images are augmented, by random crops (padded by 4) and flips; auto does both for CIFAR and
     ImageNet, and nothing for other images."""
     validation: cli.Probability = 0.1
-    """Share of the training images that is held out."""
+    """Share of the training images that are held out."""
     train_rows: cli.Count | None = None
     """Number of the remaining images to train on; by default all."""
     norm: names.Norm = "l2"
@@ -116,7 +116,7 @@ class Config(cli.Common):
     repeats: cli.Count = 1
     """Number of seeds, counted from --seed; each draws a split, the parameters and the training."""
     driver: names.Driver = "auto"
-    """Whether Python drives single steps or an epoch is one program; auto drives steps on CPUs."""
+    """Whether Python runs single steps or an epoch is one program; auto runs single steps on CPUs."""
     save_minutes: cli.NonNegative = 5.0
     """Minutes between checkpoints of a model."""
 

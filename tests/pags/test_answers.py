@@ -57,7 +57,7 @@ def test_every_question_is_answered_as_it_was_fixed(config):
     (peak,) = (row for row in table if (row["question"], row["loss"]) == (3, "adversarial"))
     assert peak["estimate"] == pytest.approx(0.4, abs=0.01)
     assert peak["beside"] == pytest.approx(0.2, abs=0.01)
-    assert peak["said"].startswith("peak at 1.5;")
+    assert peak["detail"].startswith("peak at 1.5;")
     (before,) = (row for row in table if (row["question"], row["loss"]) == (5, "gradient_norm"))
     assert (before["estimate"], before["beside"]) == (3.0, 10.0)
     own = [row for row in table if row["question"] == 6 and row["loss"] != "all"]
