@@ -68,8 +68,8 @@ def main(config: Config) -> None:
             write(path, begun | {"compiles": False, "error": "the compiler did not end"})
             row = case(name, target)
             write(path, begun | row)
-            said = row.get("error") or f"{row['temporary_gb']:.3g} GB of temporaries"
-            print(f"{name} on {target}: {row['compile_s']:.0f} s, {said}"[:200], flush=True)
+            outcome = row.get("error") or f"{row['temporary_gb']:.3g} GB of temporaries"
+            print(f"{name} on {target}: {row['compile_s']:.0f} s, {outcome}"[:200], flush=True)
     print(table(read(path)))
 
 
@@ -121,8 +121,8 @@ def case(name: str, target: str) -> dict[str, Any]:
         begin = time.perf_counter()
         compiled = traced.lower().compile()
     except Exception as error:  # Whatever a compiler says is the result.
-        said = " ".join(str(error).split())[:400]
-        return row | {"compiles": False, "compile_s": time.perf_counter() - begin, "error": said}
+        message = " ".join(str(error).split())[:400]
+        return row | {"compiles": False, "compile_s": time.perf_counter() - begin, "error": message}
     row |= {"compiles": True, "compile_s": time.perf_counter() - begin, "chip_gb": targets.TARGETS[target].gigabytes}
     logical = sum(map(_bytes_of_chip, jax.tree.leaves(kernel.make(place)[1])))
     return row | described(compiled, chips, arithmetic, logical)

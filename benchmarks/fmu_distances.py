@@ -183,9 +183,9 @@ def bounds(form: Form, batch: dict[str, jax.Array], params: jax.Array):
         found = {"convex": region.distance, "local": distances.local_distance(region)}
         found["stream"] = stream.distance_to_retrained(state)
         # By the factor of before the deletions, as served releases do.
-        kept = factor.factorise(anchored, None)
-        omega = factor.weakest(factor.quadratic(state), kept)
-        found["stream_kept"] = jnp.where(omega > 0, factor.distance(state, kept, omega), jnp.inf)
+        anchor_factor = factor.factorise(anchored, None)
+        omega = factor.weakest(factor.quadratic(state), anchor_factor)
+        found["stream_kept"] = jnp.where(omega > 0, factor.distance(state, anchor_factor, omega), jnp.inf)
         for name, shape in shapes.items():
             found[name] = distances.shaped_distance(region, shape)
             found["stream_" + name] = stream.distance_to_retrained(state, shape=shape)

@@ -76,7 +76,7 @@ def measured(config: Config, dataset: str, seed: int) -> list[dict[str, Any]]:
     fair, plain = Objective(l2=config.l2, fairness=config.fairness), Objective(l2=config.l2)
     start = jnp.zeros(data.x.shape[1])
     best, simple = (fmu_jax.fit(objective, data, tolerance=1e-12).params for objective in (fair, plain))
-    kept = recollect(plain, start, data, steps=300, step_size=1.0)
+    stored = recollect(plain, start, data, steps=300, step_size=1.0)
     table = []
     for kind in KINDS:
         rows = chosen(config, fair, best, data, kind, seed)
@@ -84,9 +84,9 @@ def measured(config: Config, dataset: str, seed: int) -> list[dict[str, Any]]:
             continue
         for name, options in METHODS.items():
             table.append({"deletion": kind, "method": name} | compared(fair, best, data, rows, options))
-        vectors = {"method": "hessian_free", "vectors": kept.vectors}
+        vectors = {"method": "hessian_free", "vectors": stored.vectors}
         for name, params, options in (
-            ("plain, fair_newton", simple, METHODS["fair_newton"]), ("plain, hessian_free", kept.params, vectors)
+            ("plain, fair_newton", simple, METHODS["fair_newton"]), ("plain, hessian_free", stored.params, vectors)
         ):  # fmt: skip
             table.append({"deletion": kind, "method": name} | compared(plain, params, data, rows, options))
     alone = np.sort(np.random.default_rng([seed, 8]).permutation(len(order))[: config.alone])

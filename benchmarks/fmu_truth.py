@@ -131,15 +131,15 @@ class Truth:
 
 def reweighing(p: dict[str, np.ndarray]) -> np.ndarray:
     """Kamiran and Calders' row weights, row by row."""
-    kept = p["w"] > 0
+    remains = p["w"] > 0
     number = [
         (
-            int((kept & (p["group"] == g)).sum()) * int((kept & (p["y"] == y)).sum()),
-            kept & (p["group"] == g) & (p["y"] == y),
+            int((remains & (p["group"] == g)).sum()) * int((remains & (p["y"] == y)).sum()),
+            remains & (p["group"] == g) & (p["y"] == y),
         )
         for g, y in zip(p["group"], p["y"], strict=True)
     ]
-    return np.array([np.longdouble(many) / (int(kept.sum()) * max(int(same.sum()), 1)) for many, same in number])
+    return np.array([np.longdouble(many) / (int(remains.sum()) * max(int(same.sum()), 1)) for many, same in number])
 
 
 def norm(v):
@@ -169,10 +169,10 @@ def exact(number) -> Any:
     return np.vectorize(lambda a, b: mp.mpf(float(a)) + mp.mpf(float(b)), otypes=[object])(high, low)
 
 
-def exact_optimum(p: dict[str, np.ndarray], form: Form, near: np.ndarray) -> np.ndarray | None:
+def exact_optimum(p: dict[str, np.ndarray], form: Form, start: np.ndarray) -> np.ndarray | None:
     """The optimum to 50 digits, by Newton's method from a nearby point; None where that does not end."""
-    kept = p["w"] > 0
-    x, y, g, n = exact(p["x"][kept]), p["y"][kept], p["group"][kept], int(kept.sum())
+    remains = p["w"] > 0
+    x, y, g, n = exact(p["x"][remains]), p["y"][remains], p["group"][remains], int(remains.sum())
     om = np.array([mp.mpf(1)] * n)
     if form.reweigh:
         for i in range(n):
@@ -188,7 +188,7 @@ def exact_optimum(p: dict[str, np.ndarray], form: Form, near: np.ndarray) -> np.
             pairwise = form.penalty == "individual"
             total = apart.T @ apart if pairwise else np.outer(*2 * [apart.sum(axis=0)])
             a = a + 2 * n * mp.mpf(float(p["fairness"])) * total / mp.mpf(len(i) * len(j)) ** (1 if pairwise else 2)
-    noise, t = exact(p["noise"]), exact(near)
+    noise, t = exact(p["noise"]), exact(start)
 
     def gradient(t):
         f = x @ t

@@ -60,9 +60,9 @@ def _fit(solver: str, **options: Any) -> Callable[..., Any]:
 
 def _remove(method: str, objective: Any = OBJECTIVE, **options: Any) -> Callable[..., Any]:
     def remove(params, data, forget, noise):
-        kept = {} if method in ("projective", "newton") else {"noise": noise}
+        perturbation = {} if method in ("projective", "newton") else {"noise": noise}
         return fmu_jax.remove(
-            objective, params, data, forget, method=method, throw=False, allow_unfair=True, **kept, **options
+            objective, params, data, forget, method=method, throw=False, allow_unfair=True, **perturbation, **options
         )
 
     return remove

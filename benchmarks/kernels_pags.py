@@ -127,7 +127,7 @@ def _tangents(place: Place) -> Any:
 
 
 def _local_pca(place: Place) -> Any:
-    return (lambda near: manifold.local_pca(near, rank=RANK)), (place.rows((IMAGES, 64, *SHAPES["resnet18"])),)
+    return (lambda points: manifold.local_pca(points, rank=RANK)), (place.rows((IMAGES, 64, *SHAPES["resnet18"])),)
 
 
 def _nearest(place: Place) -> Any:

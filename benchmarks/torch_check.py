@@ -87,13 +87,13 @@ class Results(NamedTuple):
 
 
 @contextlib.contextmanager
-def _relus(where: Any, name: str, seen: list[Any], signs: Sequence[Any] | None):
+def _relus(where: Any, name: str, active: list[Any], signs: Sequence[Any] | None):
     """Notes the signs of what the ReLUs that a module calls take; they pass what ``signs`` says, where given."""
     original = getattr(where, name)
 
     def relu(x: Any, *options: Any) -> Any:
-        out = original(x, *options) if signs is None else x * signs[len(seen)]
-        seen.append(x > 0)
+        out = original(x, *options) if signs is None else x * signs[len(active)]
+        active.append(x > 0)
         return out
 
     with mock.patch.object(where, name, relu):
@@ -105,11 +105,11 @@ def _ours(path: Path, x: np.ndarray, y: np.ndarray, dtype: Any, signs: Sequence[
 
     @partial(jax.jit, compiler_options=compiler_options())
     def both(apply_fn, x, y, signs):
-        seen: list[Any] = []
-        with _relus(resnet, "activate", seen, signs):
+        active: list[Any] = []
+        with _relus(resnet, "activate", active, signs):
             logits = apply_fn(x)
         with _relus(resnet, "activate", [], signs):
-            return logits, gradients.input_gradients(apply_fn, x, y, target="logit"), seen
+            return logits, gradients.input_gradients(apply_fn, x, y, target="logit"), active
 
     given = None if signs is None else [jnp.asarray(array, dtype) for array in signs]
     found = both(apply_fn, jnp.asarray(x.astype(dtype) / dtype(255)), jnp.asarray(y), given)
@@ -119,14 +119,14 @@ def _ours(path: Path, x: np.ndarray, y: np.ndarray, dtype: Any, signs: Sequence[
 def _theirs(
     model: nn.Module, x: np.ndarray, y: np.ndarray, dtype: Any, signs: Sequence[np.ndarray] | None = None
 ) -> Results:
-    pictures, seen = images(x.astype(dtype) / dtype(255)).requires_grad_(), []
+    pictures, active = images(x.astype(dtype) / dtype(255)).requires_grad_(), []
     given = None if signs is None else [torch.from_numpy(array).to(pictures) for array in signs]
-    with _relus(F, "relu", seen, given):
+    with _relus(F, "relu", active, given):
         logits = model(pictures)
     (gradient,) = torch.autograd.grad(logits.gather(1, labels(y)[:, None]).sum(), pictures)
-    found = [logits.detach(), gradient.permute(0, 2, 3, 1), *seen]
-    logits, gradient, *seen = [tensor.cpu().numpy() for tensor in found]
-    return Results(logits, gradient, seen)
+    found = [logits.detach(), gradient.permute(0, 2, 3, 1), *active]
+    logits, gradient, *active = [tensor.cpu().numpy() for tensor in found]
+    return Results(logits, gradient, active)
 
 
 def _distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

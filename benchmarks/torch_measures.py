@@ -99,8 +99,8 @@ def tangent_basis(decode: Callable[[Any], Any], z):
         for code in z:
             q, r = torch.linalg.qr(columns(code))
             u, values, _ = torch.linalg.svd(r, full_matrices=False)
-            kept = values > torch.finfo(values.dtype).eps * max(len(q), len(r)) * values[0]
-            bases.append(((q @ u) * kept).T)
+            significant = values > torch.finfo(values.dtype).eps * max(len(q), len(r)) * values[0]
+            bases.append(((q @ u) * significant).T)
     return torch.stack(bases)
 
 

@@ -111,7 +111,7 @@ def gradient_norm(model, x, y, strength, draw=None):
 def smoothness(model, x, y, strength, draw=None):
     """Adds how far noise moves the logits; ``draw`` replaces the noise."""
     logits = model(x)
-    with _statistics_kept(model):
+    with _frozen_statistics(model):
         moved = model(x + 0.1 * (torch.randn_like(x) if draw is None else draw))
     return F.cross_entropy(logits, y) + strength * (logits - moved).square().sum() / len(x), logits
 
@@ -125,7 +125,7 @@ def adversarial(model, x, y, strength, draw=None, *, steps):
     """Cross-entropy under an L2 attack of that radius, each example by itself; ``draw`` replaces the start."""
     delta = _start(x, strength) if draw is None else draw
     model.requires_grad_(False)
-    with _statistics_kept(model):
+    with _frozen_statistics(model):
         for _ in range(steps):
             delta.requires_grad_()
             total = F.cross_entropy(model(x + delta), y, reduction="sum")
@@ -198,7 +198,7 @@ def saved(model: Classifier, variables: Any) -> Iterator[tuple[str, str, np.ndar
 def _layers(model: nn.Module, scope: tuple[str, ...] = ()) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
     """Every layer with the path of its twin in flax's variables."""
     kinds = {nn.Conv2d: "Conv", nn.BatchNorm2d: "BatchNorm", nn.Linear: "Dense", Block: "Block"}
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
 
     def visit(module):
         for child in module.children():
@@ -206,8 +206,8 @@ def _layers(model: nn.Module, scope: tuple[str, ...] = ()) -> Iterator[tuple[nn.
             if kind is None:
                 yield from visit(child)
                 continue
-            path = (*scope, f"{kind}_{seen.get(kind, 0)}")
-            seen[kind] = seen.get(kind, 0) + 1
+            path = (*scope, f"{kind}_{counts.get(kind, 0)}")
+            counts[kind] = counts.get(kind, 0) + 1
             if isinstance(child, Block):
                 yield from _layers(child, path)
             else:
@@ -233,7 +233,7 @@ def _tensors(layer: nn.Module, scope: tuple[str, ...], variables: Any) -> Iterat
 
 
 @contextlib.contextmanager
-def _statistics_kept(model: nn.Module) -> Iterator[None]:
+def _frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Batch statistics are used, running ones stay as they are."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:

@@ -55,7 +55,7 @@ def lines(table: Sequence[Row]) -> list[Row]:
 
 
 def sentence(table: Sequence[Row]) -> str:
-    """A sentence that says which measure predicts alignment best over the accurate models, and how well the paper's does.
+    """Says which measure predicts alignment best over the accurate models, and how well the paper's measure does.
 
     Args:
       table: from ``correlations``.

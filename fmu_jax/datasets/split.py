@@ -158,8 +158,8 @@ def make_split(
     values, names = values[:, ~constant], [str(name) for name in features.columns[~constant]]
     indices = tables.split_rows(len(values), test_fraction=test_fraction, seed=seed)
     for part, what in zip(indices, ("train", "test"), strict=True):
-        rows_said = f"the {len(part)} {what} rows of {source} (test_fraction={test_fraction}, seed={seed})"
-        _check_part(groups, y, part, what=rows_said, parts=parts)
+        description = f"the {len(part)} {what} rows of {source} (test_fraction={test_fraction}, seed={seed})"
+        _check_part(groups, y, part, what=description, parts=parts)
     if impute:
         means = np.nan_to_num(np.nanmean(values[indices[0]], axis=0))
         values = np.where(np.isnan(values), means, values)

@@ -115,7 +115,7 @@ def load(path: str | Path, *, kind: Kind | None = None) -> Pretrained:
     path = Path(path)
     arrays, metadata, _ = _read(path)
     network = metadata["kind"]
-    attributes, said = (_parsed(path, name, metadata) for name in ("architecture", "about"))
+    attributes, description = (_parsed(path, name, metadata) for name in ("architecture", "about"))
     image_shape = _parsed(path, "image_shape", {"image_shape": "null", **metadata})
     if network not in architectures.NETWORKS:
         raise ValueError(f"{path} holds a network of a class that this version does not know: {network!r}")
@@ -133,7 +133,7 @@ def load(path: str | Path, *, kind: Kind | None = None) -> Pretrained:
     architectures.check_shapes(str(path), paths, arrays)
     leaves = [jnp.asarray(arrays[name], jnp.float32) for name in paths]
     variables = jax.tree.unflatten(jax.tree.structure(expected), leaves)
-    return Pretrained(model, variables, said)
+    return Pretrained(model, variables, description)
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], str]:

@@ -53,10 +53,10 @@ def instructions(content: memoryview, *, source: str, start: int = 0) -> Iterato
         except (IndexError, struct.error):
             raise ValueError(f"{source} is cut off: it ends within or before the instruction at byte {at}") from None
         except KeyError:
-            said = f"{source} is no pickle: byte {at} is {content[at]:#04x}, no instruction"
+            message = f"{source} is no pickle: byte {at} is {content[at]:#04x}, no instruction"
             if at < start + 4:  # A web page, a pointer of Git LFS, or an archive of another kind.
-                said += f"; it begins with {bytes(content[start : start + 20])!r}, is it the file itself?"
-            raise ValueError(said) from None
+                message += f"; it begins with {bytes(content[start : start + 20])!r}, is it the file itself?"
+            raise ValueError(message) from None
         except ValueError as error:
             raise ValueError(f"{source} is no pickle: the instruction at byte {at} is malformed ({error})") from None
         yield Instruction(name, value, at)

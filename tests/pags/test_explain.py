@@ -25,7 +25,7 @@ def test_the_sentence_names_the_best_and_the_papers():
     table = explanation.correlations(PLACE.joined(robust, aligned))
     said = explanation.sentence(table)
     assert "cosine: gradient's off-manifold share predicts it best (rank correlation -1.00, p = 0.3" in said
-    assert "3 models); off-manifold deviation has +0.50 (p = 1), and +0.50 (p = 1) given the on-manifold deviation" in said
+    assert "off-manifold deviation has +0.50 (p = 1), and +0.50 (p = 1) given the on-manifold deviation" in said
     lines = explanation.lines(table)
     assert [(line["models"], line["alignment"], line["n"]) for line in lines] == [
         (group + given, alignment, 3)
