@@ -21,6 +21,8 @@ MOST_BLOCKS = 64
 #: Pieces of many rows: a multiple of every usual number of devices, 2^6 3 5.
 PIECES = 960
 _PIECE_ROWS = 32
+#: Rows of a tile of XLA:TPU, which lays the rows along its lanes: pieces of whole tiles are cut without a copy.
+TILE = 128
 
 
 def pieces(values: Shaped[Array, "n ..."]) -> Shaped[Array, "pieces rows ..."]:
