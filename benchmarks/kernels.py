@@ -39,12 +39,12 @@ class Kernel(NamedTuple):
     """A public function at a size.
 
     Attributes:
-      name: of the function, and of the model or loss where there are several.
-      size: in words.
+      name: Name of the function, and of the model or loss where there are several.
+      size: Size in words.
       make: ``(place) -> (function, arguments)``.
-      formula: arithmetic that the method needs, products and convolutions of all chips together; None where the
+      formula: Arithmetic that the method needs, products and convolutions of all chips together; None where the
         formula is that of a network, which is counted instead.
-      why: of more arithmetic than the formula's.
+      why: Reason of more arithmetic than the formula's.
     """
 
     name: str

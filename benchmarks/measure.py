@@ -21,8 +21,8 @@ def time_call(call: Callable[[], Any], *, repeats: int = 7) -> tuple[Any, dict[s
     """Times a call that returns JAX arrays.
 
     Args:
-      call: what to time; its result is waited for.
-      repeats: counted calls, after the first.
+      call: What to time; its result is waited for.
+      repeats: Counted calls, after the first.
 
     Returns:
       The last result, and ``first_ms`` (compilation included), ``median_ms``, ``min_ms``, ``max_ms``.
@@ -47,7 +47,7 @@ def in_own_process(module: str, arguments: Sequence[str]) -> list[dict[str, Any]
     """Runs ``python -m module arguments``, which prints rows as JSON on its last line, in a process of its own.
 
     Raises:
-      RuntimeError: the process failed; its standard error is in the message.
+      RuntimeError: The process failed; its standard error is in the message.
     """
     done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -67,12 +67,12 @@ def publish(
     """Prints a table, and writes it as JSON with hardware, versions and command.
 
     Args:
-      name: of the file, without ending.
-      table: rows.
-      columns: what to print, in order.
-      command: what made the rows.
-      out: folder of the JSON file.
-      case: columns that tell the cases apart. Given, rows that are in the file already, of other cases and from the
+      name: Name of the file, without ending.
+      table: Rows.
+      columns: What to print, in order.
+      command: What made the rows.
+      out: Folder of the JSON file.
+      case: Columns that tell the cases apart. Given, rows that are in the file already, of other cases and from the
         same machine and versions, stay; each row says which command and code made it.
     """
     widths = {c: max(len(c), *(len(report.number(row.get(c))) for row in table)) for c in columns}

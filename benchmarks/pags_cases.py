@@ -94,12 +94,12 @@ def main(
     """Measures every case, each side in its own process, and publishes the table.
 
     Args:
-      config: the flags.
-      name: of the benchmark's module.
-      works: what is timed of each model.
-      sides: names of a case's sides, in order; those of PyTorch start with "torch".
-      ours: names of the sides of which the fastest is compared with the fastest of PyTorch's.
-      differences: columns that the side "check" fills, with ``--check``.
+      config: The flags.
+      name: Name of the benchmark's module.
+      works: What is timed of each model.
+      sides: Names of a case's sides, in order; those of PyTorch start with "torch".
+      ours: Names of the sides of which the fastest is compared with the fastest of PyTorch's.
+      differences: Columns that the side "check" fills, with ``--check``.
     """
     cases = [Case(**case) for case in plan(config, works)]
     if config.check:

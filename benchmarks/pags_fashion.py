@@ -63,7 +63,7 @@ def main(config: Config) -> None:
     """Run the steps, then publish what is finished.
 
     Raises:
-        ValueError: An unknown step, or one that failed.
+      ValueError: An unknown step, or one that failed.
     """
     unknown = [name for name in config.steps if name not in STEPS]
     if unknown:

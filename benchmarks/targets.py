@@ -40,9 +40,9 @@ class Target(NamedTuple):
 
     Attributes:
       platform: ``tpu`` or ``cuda``.
-      topology: of a TPU slice, or of GPUs as processes x hosts x devices.
-      chips: devices that XLA sees; of a TPU7x chip there are two.
-      gigabytes: memory of one, in 10^9 bytes.
+      topology: Topology of a TPU slice, or of GPUs as processes x hosts x devices.
+      chips: Devices that XLA sees; of a TPU7x chip there are two.
+      gigabytes: Memory of one, in 10^9 bytes.
     """
 
     platform: str
@@ -71,7 +71,7 @@ def mesh(name: str) -> jax.sharding.Mesh:
     """The devices of a target as a mesh of one axis, ``data``.
 
     Raises:
-      ModuleNotFoundError: the extra ``aot`` is not installed.
+      ModuleNotFoundError: The extra ``aot`` is not installed.
     """
     target = TARGETS[name]
     if not compilable(target.platform):

@@ -25,11 +25,11 @@ def check(name: str, x: np.ndarray, y: np.ndarray, *, seed: int, folder: Path) -
     """Writes a network as its publisher does, and compares what ``load_pretrained`` makes of the files.
 
     Args:
-      name: as for ``torch_published.create``.
-      x: images, uint8.
-      y: labels.
-      seed: of the weights.
-      folder: for the files.
+      name: As for ``torch_published.create``.
+      x: Images, uint8.
+      y: Labels.
+      seed: Seed of the weights.
+      folder: Folder for the files.
 
     Returns:
       ``stored_differences``, tensors that differ from what was written, over five files; and distances over PyTorch's

@@ -149,8 +149,8 @@ def create(name: str, *, seed: int, channels_last: bool = False) -> nn.Module:
 
     Args:
       name: "resnet50" (ImageNet), "engstrom" (ResNet-50 for CIFAR-10) or "wrn-28-10".
-      seed: of the draws.
-      channels_last: how weights lie in memory.
+      seed: Seed of the draws.
+      channels_last: How weights lie in memory.
     """
     torch.manual_seed(seed)
     if name == "wrn-28-10":
@@ -173,9 +173,9 @@ def save(model: nn.Module, path: Path, *, dtype: Any = None, zipped: bool = True
     """Writes a checkpoint as the publishers do, with names that begin with "module." and with more than the weights.
 
     Args:
-      model: of ``create``.
-      path: of the file.
-      dtype: of the floating point tensors in the file; by default as they are.
+      model: Model made by ``create``.
+      path: Path of the file.
+      dtype: Dtype of the floating point tensors in the file; by default as they are.
       zipped: PyTorch's present container instead of that of before 1.6.
 
     Returns:

@@ -33,15 +33,15 @@ def as_numbers(values: Any, name: str) -> np.ndarray | Array:
     """Booleans, integers or floats, with the values and the precision that they came with.
 
     Args:
-      values: an array of NumPy or JAX, a tracer, a list, a DataFrame or a Series, or whatever NumPy can read. Objects
+      values: An array of NumPy or JAX, a tracer, a list, a DataFrame or a Series, or whatever NumPy can read. Objects
         that are numbers (``Decimal``, ``Fraction``, integers of any size, pandas' nullable types) become numbers.
-      name: the argument's name, for messages.
+      name: The argument's name, for messages.
 
     Returns:
       A JAX array as it is; anything else as a NumPy array.
 
     Raises:
-      ValueError: sparse, masked, ragged or missing entries, text, dates, records, complex numbers, or no array at all.
+      ValueError: Sparse, masked, ragged or missing entries, text, dates, records, complex numbers, or no array at all.
 
     >>> as_numbers([decimal.Decimal("0.5"), 2], "x").tolist()
     [0.5, 2.0]
@@ -73,14 +73,14 @@ def as_floats(values: Any, name: str, *, dtype: Any = None, finite: bool = False
     """Floats on the device: float32 and float64 as they are (as far as ``jax_enable_x64`` allows).
 
     Args:
-      values: as for ``as_numbers``. Narrower floats become float32, which holds them exactly; integers and booleans
+      values: As for ``as_numbers``. Narrower floats become float32, which holds them exactly; integers and booleans
         become the default float.
-      name: the argument's name, for messages.
-      dtype: of the result; None is as said.
-      finite: refuse NaN and infinite numbers, where they are not being traced.
+      name: The argument's name, for messages.
+      dtype: Dtype of the result; None is as said.
+      finite: Refuse NaN and infinite numbers, where they are not being traced.
 
     Raises:
-      ValueError: as ``as_numbers``; or a finite number is beyond the result's range.
+      ValueError: As ``as_numbers``; or a finite number is beyond the result's range.
     """
     array = as_numbers(values, name)
     if finite and not is_traced(array):
@@ -113,12 +113,12 @@ def as_codes(values: Any, name: str, *, rule: str = "whole numbers 0, 1, ...") -
     """Whole numbers as int32 on the device, such as labels and group codes.
 
     Args:
-      values: as for ``as_numbers``; floats must be whole.
-      name: the argument's name, for messages.
-      rule: what it must hold, for messages.
+      values: As for ``as_numbers``; floats must be whole.
+      name: The argument's name, for messages.
+      rule: What it must hold, for messages.
 
     Raises:
-      ValueError: as ``as_numbers``; or a number is not whole or beyond int32; or floats are being traced, so that
+      ValueError: As ``as_numbers``; or a number is not whole or beyond int32; or floats are being traced, so that
         nobody can see whether they are whole.
     """
     array = as_numbers(values, name)
@@ -145,7 +145,7 @@ def as_mask(values: Any, name: str) -> Bool[Array, "..."]:
     """Yes and no as booleans on the device; 0 and 1 will do.
 
     Raises:
-      ValueError: as ``as_numbers``; or another number than 0 and 1, or numbers that are being traced.
+      ValueError: As ``as_numbers``; or another number than 0 and 1, or numbers that are being traced.
     """
     array = as_numbers(values, name)
     if array.dtype != bool:

@@ -19,12 +19,12 @@ class Calibration(NamedTuple):
     """What ``calibrate_noise`` found.
 
     Attributes:
-      sigma: standard deviation of the objective noise.
-      params: the model after the removal, trained with that noise.
-      distance: bound on how far the exactly retrained parameters lie from it.
-      epsilon: what is certified at that ``sigma``.
-      converged: whether ``epsilon`` is within the tolerance of the one that was asked for.
-      steps: how often ``sigma`` was improved.
+      sigma: Standard deviation of the objective noise.
+      params: The model after the removal, trained with that noise.
+      distance: Bound on how far the exactly retrained parameters lie from it.
+      epsilon: What is certified at that ``sigma``.
+      converged: Whether ``epsilon`` is within the tolerance of the one that was asked for.
+      steps: How often ``sigma`` was improved.
     """
 
     sigma: Float[Array, ""]
@@ -58,22 +58,22 @@ def calibrate_noise(
     level that is fitted to the forgotten rows tells of them.
 
     Args:
-      objective: what is trained.
-      data: the training rows.
-      forget: rows to remove, as for ``remove``.
-      direction: a draw of ``sample_noise`` at ``sigma=1``; the noise is ``sigma`` times it.
-      epsilon: to certify, above 0.
-      delta: failure probability.
-      init: where training starts; by default zero.
-      tolerance: relative, of ``epsilon``.
-      max_steps: how often ``sigma`` is improved at most.
+      objective: What is trained.
+      data: The training rows.
+      forget: Rows to remove, as for ``remove``.
+      direction: A draw of ``sample_noise`` at ``sigma=1``; the noise is ``sigma`` times it.
+      epsilon: Epsilon to certify, above 0.
+      delta: Failure probability.
+      init: Where training starts; by default zero.
+      tolerance: Relative, of ``epsilon``.
+      max_steps: How often ``sigma`` is improved at most.
 
     Returns:
       A ``Calibration``; where no level was found ``converged`` is False. A function that can be jitted and, over
       ``direction``, mapped; its loop has no derivative in reverse mode.
 
     Raises:
-      ValueError: as ``remove``; an ``epsilon`` or ``delta`` out of range.
+      ValueError: As ``remove``; an ``epsilon`` or ``delta`` out of range.
 
     >>> from fmu_jax import datasets, sample_noise
     >>> data, objective = datasets.synthetic(400, 3, seed=0).train, Objective(l2=1e-2, fairness=1.0)
@@ -128,13 +128,13 @@ def calibrate_draws(
     """``calibrate_noise`` for each of many directions, one after the other in one program.
 
     Args:
-      objective: as there, as ``data``, ``epsilon``, ``delta`` and ``init``.
-      data: the rows.
-      forget: mask ``(n,)`` of the rows to remove.
+      objective: As there, as ``data``, ``epsilon``, ``delta`` and ``init``.
+      data: The rows.
+      forget: Mask ``(n,)`` of the rows to remove.
       directions: ``(k, ...)``, directions of the noise, each like the parameters.
-      epsilon: to reach.
-      delta: at which.
-      init: where fits start.
+      epsilon: Epsilon to certify.
+      delta: Failure probability of that epsilon.
+      init: Where fits start.
 
     Returns:
       The ``Calibration`` with a leading axis ``k``.

@@ -53,8 +53,8 @@ def sums(values: Float[Array, "n *k"], data: Data) -> Float[Array, "groups 2 *k"
     """Sum of ``weight * values`` over each cell.
 
     Args:
-      values: a number ``(n,)`` or a vector ``(n, k)`` for each row.
-      data: the rows.
+      values: A number ``(n,)`` or a vector ``(n, k)`` for each row.
+      data: The rows.
 
     Returns:
       ``(groups, 2)`` or ``(groups, 2, k)``, indexed ``[group, label]``.

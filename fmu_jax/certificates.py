@@ -58,20 +58,20 @@ class Certificate:
 
     Attributes:
       residual_norm: ``|grad F'(theta^-)|``, widened by ``rounding_margin``.
-      row_bound, gram_bound: upper bounds of the residual from the length of the step, plus ``rounding_margin``; never
+      row_bound, gram_bound: Upper bounds of the residual from the length of the step, plus ``rounding_margin``; never
         below ``residual_norm``.
-      paper_data_dependent, paper_worst_case: the originals' figures. The former is about the losses, whatever the
+      paper_data_dependent, paper_worst_case: The originals' figures. The former is about the losses, whatever the
         groups; the latter is for two groups, and NaN for more.
-      rounding_margin: bound on the rounding error in the residual.
-      objective_perturbation_epsilon: the paper's epsilon, ``certified_epsilon`` of the residual: ``(residual_norm /
+      rounding_margin: Bound on the rounding error in the residual.
+      objective_perturbation_epsilon: The paper's epsilon, ``certified_epsilon`` of the residual: ``(residual_norm /
         sigma) sqrt(2 ln(1.5/delta))`` up to about 1, more beyond; infinite when there is no noise. It assumes that the
         residual does not depend on ``b``, which it does: see ``privacy``. A guarantee without that assumption is that
         of ``releases``, from the distances below.
       distance_bound: ``residual_norm / (n_w l2) >= |theta^- - theta'|`` by strong convexity (kappa).
-      local_distance_bound: the same by the curvature at ``theta^-``; usually far smaller in float64, infinite where it
+      local_distance_bound: The same by the curvature at ``theta^-``; usually far smaller in float64, infinite where it
         is silent.
-      sigma, delta: what the epsilon was computed for.
-      dtype: in which floating-point type all of it was computed.
+      sigma, delta: What the epsilon was computed for.
+      dtype: Floating-point type in which all of it was computed.
     """
 
     residual_norm: Scalar
@@ -109,12 +109,12 @@ def certify(objective: Objective, before, removal: Removal, *, sigma: Scalar, de
     to the parameters: ``releases`` takes the distances certified here.
 
     Args:
-      objective: what was trained and removed from.
-      before: the parameters before the removal, ``(d,)``.
-      removal: from ``remove``.
-      sigma: standard deviation of the objective perturbation, > 0.
-      delta: failure probability, in (0, 1).
-      noise: the perturbation itself. None or zero gives an infinite epsilon: without noise nothing is
+      objective: What was trained and removed from.
+      before: The parameters before the removal, ``(d,)``.
+      removal: Removal from ``remove``.
+      sigma: Standard deviation of the objective perturbation, > 0.
+      delta: Failure probability, in (0, 1).
+      noise: The perturbation itself. None or zero gives an infinite epsilon: without noise nothing is
         indistinguishable.
 
     Returns:
@@ -200,9 +200,9 @@ def paper_worst_case(norm: Scalar, l2: Scalar, *, n: Scalar, n_b: Scalar) -> Arr
 
     Args:
       norm: ``|theta|`` before the removal.
-      l2: ridge strength per row.
-      n: number of rows before the removal.
-      n_b: number of rows of group 1 before the removal.
+      l2: Ridge strength per row.
+      n: Number of rows before the removal.
+      n_b: Number of rows of group 1 before the removal.
 
     Returns:
       The bound on the residual in sum form.

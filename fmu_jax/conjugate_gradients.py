@@ -17,12 +17,12 @@ class CGResult(NamedTuple):
     """Outcome of ``conjugate_gradients``.
 
     Attributes:
-      solution: pytree like the right-hand side.
-      converged: the true relative residual is within tolerance, and no negative curvature was met.
+      solution: Pytree like the right-hand side.
+      converged: The true relative residual is within tolerance, and no negative curvature was met.
       residual_norm: ``|b - A x| / |b|``, recomputed from the solution.
-      steps: iterations taken, int32.
-      indefinite: a direction with ``p' A p <= 0`` was met, so that ``A`` is not positive definite.
-      curvature: the least ``p' A p / p' p`` met, infinite before the first product; the largest eigenvalue is no less.
+      steps: Iterations taken, int32.
+      indefinite: A direction with ``p' A p <= 0`` was met, so that ``A`` is not positive definite.
+      curvature: The least ``p' A p / p' p`` met, infinite before the first product; the largest eigenvalue is no less.
     """
 
     solution: Any
@@ -42,9 +42,9 @@ def conjugate_gradients(
 
     Args:
       operator: ``v -> A v`` on pytrees like ``b``.
-      b: right-hand side, a pytree of arrays of one dtype.
-      tolerance: relative residual at which to stop; None is 1e-10 in float64 and 1e-5 in float32.
-      max_steps: largest number of products.
+      b: Right-hand side, a pytree of arrays of one dtype.
+      tolerance: Relative residual at which to stop; None is 1e-10 in float64 and 1e-5 in float32.
+      max_steps: Largest number of products.
 
     Returns:
       The solution and how it was reached. Failure is a value: nothing is raised, and the solution is then the last

@@ -32,12 +32,12 @@ class Replay(NamedTuple):
 
     Attributes:
       end: ``theta_T``, one step from ``removal.start``.
-      slack: bound on the distance between ``end`` and the last iterate as ``descent`` rounded it.
+      slack: Bound on the distance between ``end`` and the last iterate as ``descent`` rounded it.
       distance: ``>= |theta_T - theta'|``, a priori, for the iterate of ``descent`` however it was rounded.
-      contraction: the rate ``gamma``; no less than 1 where a step may diverge.
+      contraction: The rate ``gamma``; no less than 1 where a step may diverge.
       start_off: ``|removal.start - theta_{T-1}|``.
       params_off: ``|removal.params - theta_T|``: published noise, or rounding.
-      same_start: whether ``start_off`` is rounding, and nothing was solved inside, as nothing is by ``descent``.
+      same_start: Whether ``start_off`` is rounding, and nothing was solved inside, as nothing is by ``descent``.
     """
 
     end: Float[Array, " d"]
@@ -58,12 +58,12 @@ def replay_descent(
     """Repeats a descent from ``before`` on ``removal.data``, with bounds on its rounding and on where it ends.
 
     Args:
-      objective: for the linear model.
-      before: the parameters before the removal, ``(d,)``.
-      removal: what is to be recognised as the result.
-      noise: the perturbation of the training objective.
-      steps: number of steps.
-      step_size: sum form; None is that of ``descent``.
+      objective: Objective for the linear model.
+      before: The parameters before the removal, ``(d,)``.
+      removal: What is to be recognised as the result.
+      noise: The perturbation of the training objective.
+      steps: Number of steps.
+      step_size: Sum form; None is that of ``descent``.
 
     Returns:
       The ``Replay``.
@@ -102,9 +102,9 @@ def contraction(objective: Objective, data: Data, step_size: Scalar | None) -> t
     """Step size, a bound on its relative rounding error, and the rate ``gamma`` rounded up.
 
     Args:
-      objective: for the linear model.
-      data: what remains.
-      step_size: sum form; None is ``2 / (M + m)``.
+      objective: Objective for the linear model.
+      data: What remains.
+      step_size: Sum form; None is ``2 / (M + m)``.
 
     Returns:
       Three scalars.

@@ -45,9 +45,9 @@ class Curved(NamedTuple):
     """A symmetric matrix and how far it can be above the exact one.
 
     Attributes:
-      matrix: as computed, ``(d, d)``.
-      scale: powers of two, ``(d,)``.
-      error: no eigenvalue of ``diag(scale) (exact - matrix) diag(scale)`` is below minus this.
+      matrix: As computed, ``(d, d)``.
+      scale: Powers of two, ``(d,)``.
+      error: No eigenvalue of ``diag(scale) (exact - matrix) diag(scale)`` is below minus this.
     """
 
     matrix: Float[Array, "d d"]
@@ -59,7 +59,7 @@ def hessian_with_error(objective: Objective, params: Float[Array, " d"], data: D
     """The Hessian of ``F`` with a bound on its rounding error, see above.
 
     Args:
-      objective: for the linear model.
+      objective: Objective for the linear model.
       params: ``(d,)``.
       data: ``n`` rows.
 
@@ -138,8 +138,8 @@ def inverse_root(curved: Curved, floor: Float[Array, ""]) -> Float[Array, "d d"]
     """A matrix ``V`` with ``|v|_{H^-1} <= |V v|`` for every ``v`` and every ``H`` that ``curved`` admits, see above.
 
     Args:
-      curved: the Hessian.
-      floor: a number that no eigenvalue of ``H`` is below; used where the check fails.
+      curved: The Hessian.
+      floor: A number that no eigenvalue of ``H`` is below; used where the check fails.
 
     Returns:
       ``(d, d)``; infinite where the check fails and ``floor`` is zero.

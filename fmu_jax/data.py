@@ -25,11 +25,11 @@ class Data:
     groups is static, so it belongs to the shape of all that is computed by group.
 
     Attributes:
-      x: features, ``(n, d)``, floating. For the linear model the last column is the constant 1.
-      y: labels, ``(n,)`` int32, 0 or 1.
-      group: group codes, ``(n,)`` int32, 0 to ``groups - 1``.
+      x: Features, ``(n, d)``, floating. For the linear model the last column is the constant 1.
+      y: Labels, ``(n,)`` int32, 0 or 1.
+      group: Group codes, ``(n,)`` int32, 0 to ``groups - 1``.
       weight: ``(n,)``, dtype of ``x``; 1 for a row that counts, 0 for one that was removed.
-      groups: the number of groups, at least 2.
+      groups: The number of groups, at least 2.
     """
 
     x: Float[Array, "n *features"]
@@ -52,9 +52,9 @@ class DataSummary(NamedTuple):
     """What the eager checks need to know about a ``Data``, in one device pass.
 
     Attributes:
-      counts: rows of weight one by (group, label), ``(groups, 2)`` int32.
-      finite: no feature is NaN or infinite.
-      bad_labels, bad_groups, bad_weights: numbers of offending entries, int32 scalars.
+      counts: Rows of weight one by (group, label), ``(groups, 2)`` int32.
+      finite: No feature is NaN or infinite.
+      bad_labels, bad_groups, bad_weights: Numbers of offending entries, int32 scalars.
     """
 
     counts: Int[Array, "groups 2"]
@@ -73,13 +73,13 @@ def make_data(x, y, group, weight=None, *, groups: int | np.integer | None = Non
       y: ``(n,)`` labels in {0, 1} (bool, int or float).
       group: ``(n,)`` group codes 0, 1, ..., ``groups - 1``.
       weight: ``(n,)`` zeros and ones; None means all ones.
-      groups: the number of groups; None is one more than the largest code, and at least 2.
+      groups: The number of groups; None is one more than the largest code, and at least 2.
 
     Returns:
       The ``Data``; ``x`` stays on the device that it is on.
 
     Raises:
-      ValueError: shapes differ, a feature is NaN or infinite, a label or weight is neither 0 nor 1, or a group code is
+      ValueError: Shapes differ, a feature is NaN or infinite, a label or weight is neither 0 nor 1, or a group code is
         none of 0 to ``groups - 1``; or entries are no real numbers (text, dates, complex, missing, masked, sparse).
 
     >>> data = make_data([[0.5, 1.0], [0.1, 1.0], [0.2, 1.0], [0.9, 1.0]], y=[0, 1, 0, 1], group=[0, 0, 1, 1])
@@ -143,11 +143,11 @@ def check_data(data: Data, *, what: str = "the data") -> None:
     """Raises unless the rows can be trained on; does nothing under tracing, where no value can be seen.
 
     Args:
-      data: the rows to check.
-      what: what to call them in the message.
+      data: The rows to check.
+      what: What to call them in the message.
 
     Raises:
-      ValueError: shapes or dtypes differ from those of ``Data``; a feature is NaN or infinite; a label or weight is
+      ValueError: Shapes or dtypes differ from those of ``Data``; a feature is NaN or infinite; a label or weight is
         neither 0 nor 1, or a group code out of range; a group is empty or only one label is left among rows of weight
         one.
     """
@@ -206,8 +206,8 @@ def check_cells(counts, *, what: str) -> None:
     """Raises ValueError when a group is empty or only one label is left.
 
     Args:
-      counts: rows by (group, label), ``(groups, 2)``.
-      what: what to call the rows in the message.
+      counts: Rows by (group, label), ``(groups, 2)``.
+      what: What to call the rows in the message.
     """
     counts = np.asarray(counts)
     for group in np.flatnonzero(counts.sum(axis=1) == 0)[:1]:
@@ -223,14 +223,14 @@ def forget_mask(forget, n: int) -> Bool[Array, " n"]:
     """Turns row indices or a boolean mask into a boolean mask.
 
     Args:
-      forget: row indices ``(k,)`` in [0, n), each at most once, or a boolean mask ``(n,)``.
-      n: number of rows.
+      forget: Row indices ``(k,)`` in [0, n), each at most once, or a boolean mask ``(n,)``.
+      n: Number of rows.
 
     Returns:
       The mask, ``(n,)``.
 
     Raises:
-      ValueError: an index is out of range, repeated or not an integer, or the mask's length is not ``n``.
+      ValueError: An index is out of range, repeated or not an integer, or the mask's length is not ``n``.
     """
     rows = as_numbers(forget, "forget")
     if is_traced(rows):

@@ -38,10 +38,10 @@ class Region(NamedTuple):
 
     Attributes:
       residual_norm: ``|grad F'(theta^-)|``, widened by ``rounding_margin``.
-      rounding_margin: bound on the rounding error in it.
+      rounding_margin: Bound on the rounding error in it.
       distance: ``residual_norm / (n_w l2) >= |theta^- - theta'|``.
-      radius: bound on ``|theta^- - theta'|_H`` in the norm of ``H = H'(theta^-)``; infinite where no bound follows.
-      dual: inverse of the lower Cholesky factor of ``H``, rounded up, ``(d, d)``: ``|v|_{H^-1} <= |dual v|``, so that
+      radius: Bound on ``|theta^- - theta'|_H`` in the norm of ``H = H'(theta^-)``; infinite where no bound follows.
+      dual: Inverse of the lower Cholesky factor of ``H``, rounded up, ``(d, d)``: ``|v|_{H^-1} <= |dual v|``, so that
         ``|v.(theta^- - theta')| <= radius |dual v|`` for every ``v`` (see ``curvature.inverse_root``).
     """
 
@@ -66,15 +66,15 @@ def retrained_region(objective: Objective, removal: Removal, *, noise=None) -> R
         |theta^- - theta'|_H <= -ln(1 - nu R) / R.
 
     Args:
-      objective: for the linear model.
-      removal: from ``remove``.
-      noise: the perturbation of the training objective.
+      objective: Objective for the linear model.
+      removal: Removal from ``remove``.
+      noise: The perturbation of the training objective.
 
     Returns:
       The ``Region``.
 
     Raises:
-      ValueError: a model that is not one linear model, or noise that does not fit it.
+      ValueError: A model that is not one linear model, or noise that does not fit it.
     """
     check_certifiable(objective, removal)
     check_params(objective, removal.params, removal.data, noise)
@@ -150,7 +150,7 @@ def prediction_margins(region: Region, x: Float[Array, "n d"]) -> Float[Array, "
     The smaller of ``distance |x_i|`` and ``radius |x_i|_{H^-1}``.
 
     Args:
-      region: from ``retrained_region``.
+      region: Region from ``retrained_region``.
       x: ``(n, d)`` rows, of training or test data.
 
     Returns:

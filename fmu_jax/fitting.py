@@ -56,24 +56,24 @@ def fit(
     any other model L-BFGS with a zoom line search.
 
     Args:
-      objective: what to minimise.
+      objective: What to minimise.
       data: ``n`` rows.
-      noise: the objective perturbation ``b``, a pytree like the parameters; None is zero.
-      init: starting parameters; None is zero, for the linear model only.
-      tolerance: mean-form gradient norm at which to stop; None is 1e-10 in float64 and 1e-5 in float32.
-      max_steps: largest number of iterations; None is 200 for Newton and 2000 for L-BFGS.
-      solver: of the linear model's Newton steps: ``dense``, ``cg`` (matrix-free), or ``auto``: dense up to
+      noise: The objective perturbation ``b``, a pytree like the parameters; None is zero.
+      init: Starting parameters; None is zero, for the linear model only.
+      tolerance: Mean-form gradient norm at which to stop; None is 1e-10 in float64 and 1e-5 in float32.
+      max_steps: Largest number of iterations; None is 200 for Newton and 2000 for L-BFGS.
+      solver: Solver of the linear model's Newton steps: ``dense``, ``cg`` (matrix-free), or ``auto``: dense up to
         ``DENSE_LIMIT`` features.
-      only: names of the parameters to train, such as ``"Dense_1"`` for a flax model's last layer (see ``subsets``); the
+      only: Names of the parameters to train, such as ``"Dense_1"`` for a flax model's last layer (see ``subsets``); the
         rest stays as in ``init``. None is all of them.
-      throw: whether to raise when not converged (not possible under ``jit``).
+      throw: Whether to raise when not converged (not possible under ``jit``).
 
     Returns:
       A ``FitResult``.
 
     Raises:
-      ValueError: bad rows (see ``check_data``), ``init`` missing for a model that is not linear, or wrong shapes.
-      NotConvergedError: the gradient norm stayed above ``tolerance``; the message says where it ended.
+      ValueError: Bad rows (see ``check_data``), ``init`` missing for a model that is not linear, or wrong shapes.
+      NotConvergedError: The gradient norm stayed above ``tolerance``; the message says where it ended.
 
     >>> from fmu_jax.data import make_data
     >>> data = make_data([[0.5, 1.0], [0.1, 1.0], [0.2, 1.0], [0.9, 1.0]], y=[0, 1, 0, 1], group=[0, 0, 1, 1])
@@ -139,7 +139,7 @@ def use_dense(objective: Objective, params: Params, solver: str) -> bool:
     """Whether linear systems are solved densely: as ``solver`` says, and for ``auto`` if linear and small.
 
     Raises:
-      ValueError: unknown ``solver``.
+      ValueError: Unknown ``solver``.
     """
     if solver not in ("auto", "dense", "cg"):
         raise ValueError(f"unknown solver {solver!r}; known: auto, dense, cg")

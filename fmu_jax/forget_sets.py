@@ -21,12 +21,12 @@ def subset_rows(data: Data, subset: str) -> Int[np.ndarray, " k"]:
     """Indices of the rows of weight one that belong to a subset.
 
     Args:
-      data: the training rows.
+      data: The training rows.
       subset: "random" (all rows), or the smallest ("minority") or largest ("majority") group; of groups that are
         equally large the first is the smallest, the last the largest.
 
     Raises:
-      ValueError: another subset.
+      ValueError: Another subset.
     """
     if subset not in get_args(Subset):
         raise ValueError(f"unknown subset {subset!r}; known: {', '.join(get_args(Subset))}")
@@ -41,17 +41,17 @@ def draw_rows(data: Data, count: int, *, subset: str = "random", seed: int) -> I
     """Draws rows to forget, without repetition.
 
     Args:
-      data: the training rows.
-      count: how many.
-      subset: from which; see ``subset_rows``.
-      seed: of the draw; the same rows come back for the same seed and count.
+      data: The training rows.
+      count: Number of rows to draw.
+      subset: Subset from which rows are drawn; see ``subset_rows``.
+      seed: Seed of the draw; the same rows come back for the same seed and count.
 
     Returns:
       Row indices ``(count,)`` for ``remove``, or None where the subset holds no row more than that, or forgetting them
       would leave a label of a group without rows.
 
     Raises:
-      ValueError: another subset, or a negative count.
+      ValueError: Another subset, or a negative count.
 
     >>> from fmu_jax import datasets
     >>> data = datasets.synthetic(100, 3, seed=0).train
@@ -76,19 +76,19 @@ def draw_requests(
     """Draws rows in the order in which they ask to be forgotten, for ``stream.serve``.
 
     Args:
-      data: the training rows.
-      count: how many.
-      subset: from which; see ``subset_rows``.
-      seed: of the draw.
-      spared: how many rows of every label of every group stay, the last ones, so that none runs out.
-      multiple: where fewer than ``count`` rows are left to draw from, as many of them as are a multiple of this:
+      data: The training rows.
+      count: Number of rows to draw.
+      subset: Subset from which rows are drawn; see ``subset_rows``.
+      seed: Seed of the draw.
+      spared: How many rows of every label of every group stay, the last ones, so that none runs out.
+      multiple: Where fewer than ``count`` rows are left to draw from, as many of them as are a multiple of this:
         subsets of other seeds, which differ by a few rows, then share compiled programs.
 
     Returns:
       Row indices, at most ``count``.
 
     Raises:
-      ValueError: another subset.
+      ValueError: Another subset.
     """
     pool = np.random.default_rng([seed, 7]).permutation(subset_rows(data, subset))
     group, y = on_host((data.group, data.y))
@@ -103,13 +103,13 @@ def draw_batches(data: Data, count: int, size: int, *, seed: int) -> Int[np.ndar
     """Draws the rows that each of several deletions asks for; every label of every group keeps its first row.
 
     Args:
-      data: the training rows.
-      count: deletions.
-      size: rows of each.
-      seed: of the draw.
+      data: The training rows.
+      count: Deletions.
+      size: Rows of each.
+      seed: Seed of the draw.
 
     Raises:
-      ValueError: these are as many rows as may go, or more.
+      ValueError: These are as many rows as may go, or more.
     """
     group, y, weight = on_host((data.group, data.y, data.weight))
     pool, cell = np.flatnonzero(weight > 0), 2 * group + y

@@ -45,7 +45,7 @@ def as_rows(features: Any, *, radius: Scalar | None = None) -> Float[Array, "n d
 
     Args:
       features: ``(n, ...)``; half precision becomes float32, in which a head is trained and certified.
-      radius: rows up to this norm keep their proportions, longer ones are clipped to it. Choose it without looking at
+      radius: Rows up to this norm keep their proportions, longer ones are clipped to it. Choose it without looking at
         rows that may be removed: ``sqrt(width)`` suits units in [-1, 1]. None puts every row on the unit sphere.
 
     Returns:
@@ -74,13 +74,13 @@ def layer_features(model: Any, variables: Any, x: Array, *, layer: str) -> Float
     """What a named layer of a flax model puts out, flattened to ``(n, d)``.
 
     Args:
-      model: a flax module.
-      variables: its variables.
-      x: a batch of inputs.
-      layer: the submodule's name, such as ``Dense_0``.
+      model: A flax module.
+      variables: Its variables.
+      x: A batch of inputs.
+      layer: The submodule's name, such as ``Dense_0``.
 
     Raises:
-      ValueError: the model calls no layer of that name; the message lists those that it does.
+      ValueError: The model calls no layer of that name; the message lists those that it does.
     """
     _, state = model.apply(variables, x, capture_intermediates=True, mutable=["intermediates"])
     outputs = {name: value for name, value in state["intermediates"].items() if name != "__call__"}
@@ -93,15 +93,15 @@ def one_vs_rest(x, labels, group, *, classes: int, weight=None, groups: int | No
     """``Data`` whose ``y`` is ``(classes, n)``: row ``c`` is 1 where the label is ``c``.
 
     Args:
-      x: rows, from ``as_rows``.
+      x: Rows, from ``as_rows``.
       labels: ``(n,)`` integers in [0, classes).
-      group: as for ``make_data``.
-      classes: number of classes, at least 2.
-      weight: as for ``make_data``.
-      groups: as for ``make_data``.
+      group: As for ``make_data``.
+      classes: Number of classes, at least 2.
+      weight: As for ``make_data``.
+      groups: As for ``make_data``.
 
     Raises:
-      ValueError: a label out of range, or anything that ``make_data`` refuses for any class.
+      ValueError: A label out of range, or anything that ``make_data`` refuses for any class.
     """
     labels = as_codes(labels, "labels")
     if classes < 2:
@@ -122,16 +122,16 @@ def fit_head(objective: Objective, data: Data, *, noise: Array | None = None, **
     """``fit``, of one head for each class.
 
     Args:
-      objective: for the linear model.
+      objective: Objective for the linear model.
       data: ``y`` is ``(n,)``, or ``(k, n)`` from ``one_vs_rest``.
       noise: ``(d,)``, or ``(k, d)``: drawn for each class.
-      **options: of ``fit``.
+      **options: Options of ``fit``.
 
     Returns:
       A ``FitResult``; with classes each field has a leading axis of length ``k``.
 
     Raises:
-      ValueError, NotConvergedError: as ``fit``.
+      ValueError, NotConvergedError: As ``fit``.
     """
     if data.y.ndim == 1:
         return fit(objective, data, noise=noise, **options)
@@ -152,18 +152,18 @@ def remove_head(objective: Objective, params: Array, data: Data, forget, *, nois
     """``remove``, from the head of each class.
 
     Args:
-      objective: what ``params`` was trained on.
+      objective: What ``params`` was trained on.
       params: ``(d,)``, or ``(k, d)`` from ``fit_head``.
-      data: the rows it was trained on.
-      forget: as for ``remove``; a removed row leaves every class.
-      noise: what it was trained with.
-      **options: of ``remove``.
+      data: The rows it was trained on.
+      forget: As for ``remove``; a removed row leaves every class.
+      noise: What it was trained with.
+      **options: Options of ``remove``.
 
     Returns:
       A ``Removal``; with classes its parameters and solver fields have a leading axis of length ``k``.
 
     Raises:
-      ValueError, NotConvergedError: as ``remove``.
+      ValueError, NotConvergedError: As ``remove``.
     """
     if data.y.ndim == 1:
         return remove(objective, params, data, forget, noise=noise, **options)
@@ -204,7 +204,7 @@ def combine(each: Certificate) -> Certificate:
     """One certificate for heads with independent noise, from theirs: norms add in quadrature, delta is spent once.
 
     Args:
-      each: a ``Certificate`` whose fields have a leading axis, all for one ``sigma`` and ``delta``.
+      each: A ``Certificate`` whose fields have a leading axis, all for one ``sigma`` and ``delta``.
 
     Returns:
       The ``Certificate`` of the stacked parameters ``(k d,)``; its epsilon is infinite where one of them is.
@@ -223,16 +223,16 @@ def with_features(certificate: Certificate, *, epsilon: Scalar, delta: Scalar, r
     Lemma 2.2). So this route suits few removals, or features from other data, which cost nothing.
 
     Args:
-      certificate: of the head.
-      epsilon: of the extractor for one row added or removed, >= 0; zero for features from other data.
-      delta: likewise, >= 0.
-      rows: number of rows removed since the extractor was trained, at least 1.
+      certificate: Certificate of the head.
+      epsilon: Epsilon of the extractor for one row added or removed, >= 0; zero for features from other data.
+      delta: Likewise, >= 0.
+      rows: Number of rows removed since the extractor was trained, at least 1.
 
     Returns:
       The certificate of features and head: epsilons and deltas add. Where its delta reaches 1 it says nothing.
 
     Raises:
-      ValueError: a number out of range.
+      ValueError: A number out of range.
 
     Source: Guo et al. (2020), Theorem 5.
     """

@@ -26,10 +26,10 @@ class FairnessInterval(NamedTuple):
     """Each rate as ``(lowest, highest)``, shape ``(2,)``, that the retrained model can have; gaps are the worst ones.
 
     Attributes:
-      accuracy: share of rows predicted right.
-      selection_rate: share predicted 1, ``(groups, 2)`` indexed [group, end].
-      demographic_parity, equal_opportunity, equalized_odds, equalized_odds_mean: as in ``GroupMetrics``.
-      undecided: number of rows whose predicted label retraining could change, int32.
+      accuracy: Share of rows predicted right.
+      selection_rate: Share predicted 1, ``(groups, 2)`` indexed [group, end].
+      demographic_parity, equal_opportunity, equalized_odds, equalized_odds_mean: As in ``GroupMetrics``.
+      undecided: Number of rows whose predicted label retraining could change, int32.
     """
 
     accuracy: Float[Array, "2"]
@@ -48,10 +48,10 @@ def fairness_interval(objective: Objective, removal: Removal, data: Data, *, noi
     """Interval of every group rate of the retrained model on ``data``.
 
     Args:
-      objective: for the linear model.
-      removal: from ``remove``.
-      data: rows to predict, of the test set or of what remains.
-      noise: the perturbation of the training objective.
+      objective: Objective for the linear model.
+      removal: Removal from ``remove``.
+      data: Rows to predict, of the test set or of what remains.
+      noise: The perturbation of the training objective.
 
     Returns:
       A ``FairnessInterval``. Every rate of the retrained model lies inside. Upper ends, and both ends of accuracy and
@@ -59,7 +59,7 @@ def fairness_interval(objective: Objective, removal: Removal, data: Data, *, noi
       one row, as whole rows cannot always make two rates meet.
 
     Raises:
-      ValueError: a model that is not one linear model, or rows, noise or parameters that do not fit it.
+      ValueError: A model that is not one linear model, or rows, noise or parameters that do not fit it.
     """
     data = as_data(data)
     check_data(data)
@@ -82,7 +82,7 @@ def rate_intervals(positive: Any, decided: Any, data: Data) -> FairnessInterval:
     Args:
       positive: ``(n,)`` boolean, the predicted label is 1.
       decided: ``(n,)`` boolean, the prediction cannot change.
-      data: the rows; ``x`` is not read.
+      data: The rows; ``x`` is not read.
 
     Returns:
       A ``FairnessInterval``.

@@ -19,7 +19,7 @@ def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
     """Maps a function over matrices one at a time on a CPU, and at once elsewhere; it cannot be differentiated.
 
     Args:
-      function: of arrays, without options.
+      function: Function of arrays, without options.
 
     >>> factors = jax.vmap(one_by_one(jnp.linalg.cholesky))(jnp.stack([4 * jnp.eye(2), 9 * jnp.eye(2)]))
     >>> factors[:, 0, 0].tolist()

@@ -24,17 +24,17 @@ class GroupMetrics(NamedTuple):
     """Scalars unless said; NaN where some group or label they divide by has no rows.
 
     Attributes:
-      accuracy: share of rows predicted right.
-      balanced_accuracy: mean of true positive and true negative rate.
-      group_accuracy: accuracy by group, ``(groups,)``.
-      selection_rate: share predicted 1, by group, ``(groups,)``.
-      demographic_parity: worst gap of the selection rates, ``max_{g, h} |selection_rate_g - selection_rate_h|``.
-      equal_opportunity: worst gap of the true positive rates.
-      equalized_odds: the larger of the worst gaps of true and of false positive rates.
-      equalized_odds_mean: the mean of these two (AEOD between two groups, the paper's measure).
-      demographic_parity_mean_gap: mean gap of the selection rates over all pairs of groups.
-      equal_opportunity_mean_gap: the same of the true positive rates.
-      equalized_odds_mean_gap: mean gap over all pairs and both rates. All three mean gaps are at most the worst ones,
+      accuracy: Share of rows predicted right.
+      balanced_accuracy: Mean of true positive and true negative rate.
+      group_accuracy: Accuracy by group, ``(groups,)``.
+      selection_rate: Share predicted 1, by group, ``(groups,)``.
+      demographic_parity: Worst gap of the selection rates, ``max_{g, h} |selection_rate_g - selection_rate_h|``.
+      equal_opportunity: Worst gap of the true positive rates.
+      equalized_odds: The larger of the worst gaps of true and of false positive rates.
+      equalized_odds_mean: The mean of these two (AEOD between two groups, the paper's measure).
+      demographic_parity_mean_gap: Mean gap of the selection rates over all pairs of groups.
+      equal_opportunity_mean_gap: The same of the true positive rates.
+      equalized_odds_mean_gap: Mean gap over all pairs and both rates. All three mean gaps are at most the worst ones,
         and equal to ``demographic_parity``, ``equal_opportunity``, ``equalized_odds_mean`` where there are two groups.
       disparate_impact: ``selection_rate_0 / selection_rate_1``; among more than two groups the lowest selection rate
         over the highest. 1 is parity.
@@ -101,8 +101,8 @@ def metrics_of_models(objective: Objective, models: Float[Array, "models d"], da
     """``group_metrics`` of the labels that each of many linear models predicts, by one program.
 
     Args:
-      objective: says what is predicted.
-      models: parameters, ``(models, d)``.
+      objective: Says what is predicted.
+      models: Parameters, ``(models, d)``.
       data: ``n`` rows to predict; they are not checked, as nothing under ``jit`` is.
 
     Returns:
@@ -122,7 +122,7 @@ def metrics_of_classes(label: Any, data: Data) -> dict[str, float]:
       Plain numbers by name.
 
     Raises:
-      ValueError: a class out of range, or another number of rows.
+      ValueError: A class out of range, or another number of rows.
     """
     label, classes = as_codes(label, "label"), len(data.y)
     if label.shape != data.group.shape:
@@ -142,7 +142,7 @@ def score_gaps(objective: Objective, scores: Float[Array, " n"], data: Data) -> 
     """What the penalty sees of each pair of groups, without its square, in standard deviations of the scores.
 
     Args:
-      objective: whose penalty is meant.
+      objective: Whose penalty is meant.
       scores: ``(n,)`` of the rows.
       data: ``n`` rows; all count for the standard deviation.
 

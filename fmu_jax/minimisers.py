@@ -26,10 +26,10 @@ class FitResult(NamedTuple):
     """Outcome of ``fit``.
 
     Attributes:
-      params: the minimiser, ``(d,)`` for the linear model.
+      params: The minimiser, ``(d,)`` for the linear model.
       converged: ``grad_norm`` is within tolerance.
       grad_norm: ``|grad F| / n_w``, the mean-form gradient norm at ``params``.
-      steps: iterations taken, int32.
+      steps: Iterations taken, int32.
     """
 
     params: Any

@@ -39,8 +39,8 @@ class Errors(NamedTuple):
     """Bounds on the rounding errors in ``Moments``, norms summed over cells.
 
     Attributes:
-      gradient, sums: of the vectors.
-      matrices: of each of ``curvature``, ``reach`` and ``gram``, Frobenius norm.
+      gradient, sums: Errors of the vectors.
+      matrices: Error of each of ``curvature``, ``reach`` and ``gram``, Frobenius norm.
     """
 
     gradient: Float[Array, ""]
@@ -52,12 +52,12 @@ class Moments(NamedTuple):
     """Additive statistics of rows at an anchor; ``c`` is the number of cells with ``reweigh``, else 1.
 
     Attributes:
-      counts: rows by [group, label], int32.
-      sums: of the rows of each cell.
-      gradient, curvature: of the logistic losses at the anchor.
-      reach: norm-weighted Gram matrix, of which the residual bound is made.
+      counts: Rows by [group, label], int32.
+      sums: Sums of the rows of each cell.
+      gradient, curvature: Gradient and curvature of the logistic losses at the anchor.
+      reach: Norm-weighted Gram matrix, of which the residual bound is made.
       gram: Gram matrices by cell for a pairwise penalty (``g`` cells), else empty (``g`` = 0).
-      errors: of all of them.
+      errors: Rounding errors of all of them.
     """
 
     counts: Int[Array, "groups 2"]
@@ -76,7 +76,7 @@ def moments(objective: Objective, anchor: Float[Array, " d"], rows: Data) -> Mom
     """Moments of ``rows`` at ``anchor``, in one pass and O(d^2) memory beyond the rows.
 
     Args:
-      objective: says which statistics its penalty and its reweighing need.
+      objective: Says which statistics its penalty and its reweighing need.
       anchor: ``(d,)``.
       rows: ``k`` rows of ``d`` features; those of weight zero do not count.
 
@@ -157,9 +157,9 @@ class Quadratic(NamedTuple):
     """Second-order model of the remaining objective at the anchor.
 
     Attributes:
-      gradient, hessian: of ``F'`` at the anchor, ``(d,)`` and ``(d, d)``.
+      gradient, hessian: Gradient and hessian of ``F'`` at the anchor, ``(d,)`` and ``(d, d)``.
       reach: ``sum_i om_i |x_i| x_i x_i'``, ``(d, d)``.
-      gradient_error, hessian_error, reach_error: bounds on the norms of their rounding errors.
+      gradient_error, hessian_error, reach_error: Bounds on the norms of their rounding errors.
     """
 
     gradient: Float[Array, " d"]
@@ -174,10 +174,10 @@ def assemble(objective: Objective, anchor: Float[Array, " d"], noise: Float[Arra
     """Gradient and Hessian of the fair objective at the anchor, from moments.
 
     Args:
-      objective: linear model.
+      objective: Linear model.
       anchor: ``(d,)``, at which ``m`` was taken.
-      noise: the perturbation ``b``, ``(d,)``.
-      m: moments of what remains.
+      noise: The perturbation ``b``, ``(d,)``.
+      m: Moments of what remains.
 
     Returns:
       The ``Quadratic``.

@@ -17,8 +17,8 @@ class Mlp(nn.Module):
     """One hidden layer of tanh units; ``hidden`` are its features.
 
     Attributes:
-      width: hidden units.
-      dtype: of the parameters.
+      width: Hidden units.
+      dtype: Dtype of the parameters.
     """
 
     width: int
@@ -42,7 +42,7 @@ class LeNet(nn.Module):
     """Two convolutions and one hidden layer, on 14 x 14 grey images as rows of 196 pixels.
 
     Attributes:
-      width: hidden units.
+      width: Hidden units.
     """
 
     width: int
@@ -70,11 +70,11 @@ def train_adam(
     """Parameters after some steps of Adam on the mean objective, from the initialisation that ``key`` draws.
 
     Args:
-      objective: its ``predict`` takes what ``model`` has.
-      model: a flax linen network.
-      rows: to train on.
+      objective: Its ``predict`` takes what ``model`` has.
+      model: A flax linen network.
+      rows: Rows to train on.
       key: PRNG key.
-      steps: of all rows.
+      steps: Number of steps, each on all rows.
       learning_rate: Adam's.
 
     Returns:
@@ -88,10 +88,10 @@ def frozen_features(model: Mlp, data: Data, *, l2: float, init: Any) -> Any:
     """Parameters of an extractor trained plainly, by L-BFGS, on rows that nobody asks to remove.
 
     Args:
-      model: the network, whose last layer is the head.
-      data: those rows.
-      l2: ridge.
-      init: its variables at the start.
+      model: The network, whose last layer is the head.
+      data: Those rows.
+      l2: Ridge.
+      init: Its variables at the start.
     """
     plain = Objective(l2=l2, predict=model.apply)
     return fit(plain, data, init=init, max_steps=300, throw=False).params
@@ -101,13 +101,13 @@ def private_features(model: Mlp, data: Data, *, init: Any, key: Array, epsilon: 
     """An extractor trained by DP-SGD on the head's own rows, with the price of one of them (extra ``private``).
 
     Args:
-      model: the network, whose last layer is the head.
-      data: the rows.
-      init: its variables at the start.
+      model: The network, whose last layer is the head.
+      data: The rows.
+      init: Its variables at the start.
       key: PRNG key, secret.
-      epsilon: of the training, > 0.
-      delta: of the training, in (0, 1).
-      steps: of DP-SGD.
+      epsilon: Epsilon of the training, > 0.
+      delta: Failure probability of the training, in (0, 1).
+      steps: Number of steps of DP-SGD.
 
     Returns:
       What ``private_training.train_private`` does: ``params``, ``epsilon`` and ``delta``.

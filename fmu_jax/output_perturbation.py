@@ -56,17 +56,17 @@ class DescentCertificate:
     """What is known of ``theta_T`` without retraining; every field a scalar.
 
     Attributes:
-      epsilon: of the published model, from ``distance``, exact at ``delta``.
-      a_priori_epsilon: the same from ``a_priori_distance``.
+      epsilon: Epsilon of the published model, from ``distance``, exact at ``delta``.
+      a_priori_epsilon: The same from ``a_priori_distance``.
       neel_epsilon: Neel et al.'s own: ``a_priori_distance`` under their conversion.
-      distance: the least of the three bounds on ``|theta_T - theta'|`` that follow.
-      a_priori_distance: from the gradient at the start and the contraction of every step.
-      distance_bound: from the gradient at ``theta_T`` by strong convexity.
-      local_distance_bound: the same by the curvature at ``theta_T``; infinite where it is silent.
+      distance: The least of the three bounds on ``|theta_T - theta'|`` that follow.
+      a_priori_distance: Bound from the gradient at the start and the contraction of every step.
+      distance_bound: Bound from the gradient at ``theta_T`` by strong convexity.
+      local_distance_bound: The same by the curvature at ``theta_T``; infinite where it is silent.
       contraction: ``gamma``, what a step surely takes off the distance; no less than 1 where a step may diverge.
-      rounding_slack: how far the descent's last iterate may lie from the one certified, added to each bound.
-      publish_sigma, delta: what the epsilons were computed for.
-      dtype: in which floating-point type all of it was computed.
+      rounding_slack: How far the descent's last iterate may lie from the one certified, added to each bound.
+      publish_sigma, delta: What the epsilons were computed for.
+      dtype: Floating-point type in which all of it was computed.
     """
 
     epsilon: Scalar
@@ -107,21 +107,21 @@ def certify_descent(
     speaks of its end.
 
     Args:
-      objective: what was trained and removed from.
-      before: the parameters before the removal, ``(d,)``, from which the descent started.
-      removal: from ``remove(..., method="descent")``.
-      publish_sigma: standard deviation of the noise on the published parameters, > 0.
-      delta: failure probability, in (0, 1).
-      steps: as ``remove`` was given.
-      step_size: as ``remove`` was given.
-      noise: the perturbation of the training objective.
+      objective: What was trained and removed from.
+      before: The parameters before the removal, ``(d,)``, from which the descent started.
+      removal: Removal from ``remove(..., method="descent")``.
+      publish_sigma: Standard deviation of the noise on the published parameters, > 0.
+      delta: Failure probability, in (0, 1).
+      steps: As ``remove`` was given.
+      step_size: As ``remove`` was given.
+      noise: The perturbation of the training objective.
 
     Returns:
       A ``DescentCertificate``. Under ``jit``, where nothing can be raised, its distances and epsilons are infinite if
       ``removal`` is not that of such a descent.
 
     Raises:
-      ValueError: a number out of range, a model that is not one linear model, or a ``removal`` that is not where
+      ValueError: A number out of range, a model that is not one linear model, or a ``removal`` that is not where
         ``steps`` steps from ``before`` end, with noise of ``publish_sigma`` or without.
 
     >>> from fmu_jax import datasets, fit, remove, sample_noise
@@ -207,15 +207,15 @@ def publish_sigma_from(distance: Scalar, epsilon: Scalar, delta: Scalar) -> Arra
     """Noise level at which a distance costs ``epsilon``: the inverse of ``gaussian_epsilon`` in sigma, by bisection.
 
     Args:
-      distance: bound on ``|theta_T - theta'|``, >= 0.
+      distance: Bound on ``|theta_T - theta'|``, >= 0.
       epsilon: > 0.
-      delta: failure probability, in (0, 1).
+      delta: Failure probability, in (0, 1).
 
     Returns:
       The scalar standard deviation; like the functions below it broadcasts.
 
     Raises:
-      ValueError: a concrete number out of range.
+      ValueError: A concrete number out of range.
 
     >>> round(float(publish_sigma_from(1.0, 1.0, 1e-5)), 4), round(float(neel_sigma(1.0, 1.0, 1e-5)), 4)
     (3.7306, 4.9006)

@@ -8,7 +8,7 @@ class Form(NamedTuple):
 
     Attributes:
       match: ``M[y, y']``: which labels of a pair's lower and higher group are compared.
-      pairwise: the individual form in place of the group form.
+      pairwise: The individual form in place of the group form.
     """
 
     match: tuple[tuple[float, float], tuple[float, float]]

@@ -80,9 +80,9 @@ def epsilon_from(residual: Scalar, sigma: Scalar, delta: Scalar) -> Array:
     residual that does not depend on ``b``, see above.
 
     Args:
-      residual: norm of the remaining objective's gradient, sum form, >= 0.
-      sigma: standard deviation of the objective perturbation, > 0.
-      delta: failure probability, in (0, 1).
+      residual: Norm of the remaining objective's gradient, sum form, >= 0.
+      sigma: Standard deviation of the objective perturbation, > 0.
+      delta: Failure probability, in (0, 1).
 
     Returns:
       The scalar epsilon. Like its inverses below it broadcasts, and raises ValueError for a concrete number that is
@@ -181,15 +181,15 @@ def gaussian_delta(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
     ``mu = residual / sigma``, ``delta = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu)``.
 
     Args:
-      residual: distance of the means, >= 0.
-      sigma: standard deviation, > 0.
+      residual: Distance of the means, >= 0.
+      sigma: Standard deviation, > 0.
       epsilon: >= 0.
 
     Returns:
       The scalar delta, rounded up.
 
     Raises:
-      ValueError: a concrete number out of range.
+      ValueError: A concrete number out of range.
 
     Source: Balle & Wang (2018), Theorem 8.
     """
@@ -216,13 +216,13 @@ def gaussian_mu(epsilon: Scalar, delta: Scalar) -> Array:
 
     Args:
       epsilon: > 0.
-      delta: in (0, 1).
+      delta: Failure probability in (0, 1).
 
     Returns:
       The scalar ``mu``.
 
     Raises:
-      ValueError: a concrete number out of range.
+      ValueError: A concrete number out of range.
 
     >>> mu = gaussian_mu(1.0, 1e-5)
     >>> round(float(mu), 4), round(float(gaussian_epsilon(mu, 1.0, 1e-5)), 6)

@@ -24,10 +24,10 @@ class PrivateFit(NamedTuple):
     """An extractor and its price.
 
     Attributes:
-      params: the trained parameters.
-      epsilon, delta: the guarantee for one row.
-      noise_multiplier: standard deviation of the noise over the clipping norm.
-      batch_sizes: rows drawn at each step, ``(steps,)``.
+      params: The trained parameters.
+      epsilon, delta: The guarantee for one row.
+      noise_multiplier: Standard deviation of the noise over the clipping norm.
+      batch_sizes: Rows drawn at each step, ``(steps,)``.
     """
 
     params: Any
@@ -56,22 +56,22 @@ def train_private(
 
     Args:
       loss: ``loss(params, row) -> scalar`` of a single row.
-      params: initial parameters, drawn without the rows.
-      rows: a pytree of arrays whose first axis counts rows; all of them may be drawn. Their number is taken as public.
+      params: Initial parameters, drawn without the rows.
+      rows: A pytree of arrays whose first axis counts rows; all of them may be drawn. Their number is taken as public.
       key: PRNG key, required; it and the noise it makes are secret.
-      epsilon: of the guarantee to reach.
-      delta: of the guarantee to reach.
-      steps: number of steps.
-      batch: expected number of rows in one.
-      clip: largest norm of a row's gradient.
-      learning_rate: of Adam, which reads noisy gradients only and so costs nothing more.
+      epsilon: Epsilon of the guarantee to reach.
+      delta: Failure probability of the guarantee to reach.
+      steps: Number of steps.
+      batch: Expected number of rows in one.
+      clip: Largest norm of a row's gradient.
+      learning_rate: Learning rate of Adam, which reads noisy gradients only and so costs nothing more.
 
     Returns:
       A ``PrivateFit``, whose epsilon is the accountant's for the noise that was used, at most the one asked for.
 
     Raises:
-      ImportError: jax-privacy is not installed.
-      ValueError: a number out of range.
+      ImportError: Jax-privacy is not installed.
+      ValueError: A number out of range.
 
     Source: Abadi et al. (2016), "Deep learning with differential privacy", Algorithm 1.
     """

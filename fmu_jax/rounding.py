@@ -66,8 +66,8 @@ def row_sum(function: Callable[..., Any], *rows: Any) -> Any:
     """``block_sum`` of what ``function`` gives of rows, ``(n, k)`` arrays, without holding all of it at once.
 
     Args:
-      function: of rows, to a tree of such arrays.
-      *rows: its arguments, arrays whose first axis are the rows; the first is the largest.
+      function: Function of rows, to a tree of such arrays.
+      *rows: Its arguments, arrays whose first axis are the rows; the first is the largest.
 
     Returns:
       The tree of sums ``(k,)``, with the error of ``block_sum``.
@@ -170,7 +170,7 @@ def gradient_with_error(
     of the ``q_i``, carried through the sum, plus that of the sum.
 
     Args:
-      objective: for the linear model.
+      objective: Objective for the linear model.
       params: ``(d,)``.
       data: ``n`` rows.
       noise: ``(d,)`` or None.

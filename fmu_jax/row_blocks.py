@@ -52,9 +52,9 @@ def each_block(function: Callable[..., Any], rows: Any, size: int) -> list[Any]:
     """What a function returns of every block, stacked, and of what is left over; of all rows if they are one block.
 
     Args:
-      function: of rows; arrays that it closes over are the same in every block.
-      rows: arrays whose first axis are the rows, a tuple of arguments.
-      size: rows of a block, a multiple of the number of pieces, or all rows.
+      function: Function of rows; arrays that it closes over are the same in every block.
+      rows: Arrays whose first axis are the rows, a tuple of arguments.
+      size: Rows of a block, a multiple of the number of pieces, or all rows.
 
     Returns:
       Trees of arrays with a first axis of blocks, one or two of them.

@@ -36,8 +36,8 @@ def pad_rows(tree: Tree, count: int) -> Tree:
     of them to a multiple of 960 times 128, so that TPUs work on them in blocks without a copy of all.
 
     Args:
-      tree: arrays whose first axis are the rows, all as long.
-      count: number of devices, at least 1.
+      tree: Arrays whose first axis are the rows, all as long.
+      count: Number of devices, at least 1.
 
     Returns:
       The same arrays with at most ``count`` rows more, or at most 3 % more.
@@ -57,8 +57,8 @@ def place_rows(tree: Tree, sharding: Sharding) -> Tree:
     """Places rows on the devices of a sharding, filled up as ``pad_rows`` does.
 
     Args:
-      tree: arrays whose first axis are the rows, such as a ``Data``.
-      sharding: of the first axis.
+      tree: Arrays whose first axis are the rows, such as a ``Data``.
+      sharding: Sharding of the first axis.
 
     Returns:
       The same arrays, on these devices.
@@ -76,8 +76,8 @@ def place_process_rows(tree: Tree, sharding: Sharding) -> Tree:
     """As ``place_rows``, of rows that lie in several processes: each gives its own, and none sees all.
 
     Args:
-      tree: this process's rows, NumPy arrays. All processes must call this, with the same columns and types.
-      sharding: of the first axis, over the devices of all processes, as many of each.
+      tree: This process's rows, NumPy arrays. All processes must call this, with the same columns and types.
+      sharding: Sharding of the first axis, over the devices of all processes, as many of each.
 
     Returns:
       Arrays over all devices. The rows come in the order of the processes; row ``i`` of this process is row
@@ -100,7 +100,7 @@ def first_row(tree: Any) -> int:
     What is done to rows, such as a removal, must be the same in all processes: ``gather`` joins what each has to say.
 
     Args:
-      tree: what ``place_process_rows`` returned.
+      tree: What ``place_process_rows`` returned.
     """
     leaf = jax.tree.leaves(tree)[0]
     places = leaf.sharding.addressable_devices_indices_map(leaf.shape).values()
@@ -111,7 +111,7 @@ def gather(values: Any) -> list[Any]:
     """What each process passes, in the order of the processes; ``datasets.from_csv`` takes it as its ``gather``.
 
     Args:
-      values: lists, text, numbers, truth values.
+      values: Lists, text, numbers, truth values.
 
     Raises:
       TypeError: ``values`` cannot be written as JSON.
@@ -143,15 +143,15 @@ def each(items: Sequence[Item], work: Callable[[Item], Any], meshes: Sequence[ja
     """Does independent work on several meshes side by side, such as the fits of a sweep; one item at a time on each.
 
     Args:
-      items: what is to do.
-      work: called with an item, in a thread of its own, where its mesh is the one that ``jax.set_mesh`` sets.
-      meshes: of disjoint devices of this process.
+      items: What is to do.
+      work: Called with an item, in a thread of its own, where its mesh is the one that ``jax.set_mesh`` sets.
+      meshes: Meshes of disjoint devices of this process.
 
     Yields:
       Each item, when it is done.
 
     Raises:
-      Exception: the first that ``work`` raised; what has begun is finished, and nothing else begun.
+      Exception: The first that ``work`` raised; what has begun is finished, and nothing else begun.
 
     >>> mesh = jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
     >>> sorted(each([1.0, 2.0], lambda item: jnp.sqrt(item).block_until_ready(), [mesh]))

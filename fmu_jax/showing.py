@@ -14,7 +14,7 @@ def one_line(*, values: int = 0) -> Any:
     """A ``__repr__`` for a named tuple or a dataclass: every field, scalars as numbers, arrays as dtype and shape.
 
     Args:
-      values: vectors of up to so many entries are written out. Left at 0 where a field may be secret.
+      values: Vectors of up to so many entries are written out. Left at 0 where a field may be secret.
 
     >>> import typing
     >>> class Outcome(typing.NamedTuple):

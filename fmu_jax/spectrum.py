@@ -26,9 +26,9 @@ class Extremes(NamedTuple):
     """The extreme eigenvalues as far as Lanczos has found them.
 
     Attributes:
-      smallest, largest: extreme Ritz values; the true ones lie outside them, or are equal.
-      smallest_error, largest_error: an eigenvalue lies at most that far from each.
-      steps: products taken; fewer than asked for where the Krylov space was exhausted, int32.
+      smallest, largest: Extreme Ritz values; the true ones lie outside them, or are equal.
+      smallest_error, largest_error: An eigenvalue lies at most that far from each.
+      steps: Products taken; fewer than asked for where the Krylov space was exhausted, int32.
     """
 
     smallest: Float[Array, ""]
@@ -46,9 +46,9 @@ def extreme_eigenvalues(product: Callable[[Any], Any], start: Any, *, steps: int
 
     Args:
       product: ``v -> A v`` on pytrees like ``start``.
-      start: where the Krylov space begins, a pytree of arrays of one dtype; its length does not matter. A random one
+      start: Where the Krylov space begins, a pytree of arrays of one dtype; its length does not matter. A random one
         (``optax.tree.random_like(key, params)``) has a part in every eigenvector; zero becomes the vector of ones.
-      steps: largest number of products, at least 1.
+      steps: Largest number of products, at least 1.
 
     Returns:
       The ``Extremes``; NaN where the operator gives NaN. ``smallest`` and ``largest`` have the derivative
@@ -147,8 +147,8 @@ def damping_for(extremes: Extremes, *, condition: Scalar = 1e4) -> Float[Array, 
     that well conditioned as it is.
 
     Args:
-      extremes: from ``extreme_eigenvalues``.
-      condition: largest condition number, above 1.
+      extremes: Extremes from ``extreme_eigenvalues``.
+      condition: Largest condition number, above 1.
 
     Returns:
       The scalar to add to every eigenvalue, in the operator's units; NaN for an operator that is.

@@ -23,8 +23,8 @@ class Part(NamedTuple):
     """A model seen from some of its parameters.
 
     Attributes:
-      objective: the objective as a function of the part.
-      params: the part, arrays by path.
+      objective: The objective as a function of the part.
+      params: The part, arrays by path.
       merge: ``merge(part) -> params``, the whole with the part in place.
     """
 
@@ -37,15 +37,15 @@ def restrict(objective: Objective, params: Params, only: str | Sequence[str]) ->
     """The objective as a function of the parameters named by ``only``.
 
     Args:
-      objective: for a model that is not linear.
-      params: all parameters.
-      only: a name or several, see the module.
+      objective: Objective for a model that is not linear.
+      params: All parameters.
+      only: A name or several, see the module.
 
     Returns:
       The ``Part``.
 
     Raises:
-      ValueError: the linear model, or a name that no path holds; the message lists the paths.
+      ValueError: The linear model, or a name that no path holds; the message lists the paths.
 
     >>> objective = Objective(l2=0.1, predict=lambda p, x: x @ p["first"]["w"] + p["last"]["b"])
     >>> part = restrict(objective, {"first": {"w": jax.numpy.ones(2)}, "last": {"b": jax.numpy.zeros(())}}, "last")

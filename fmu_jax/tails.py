@@ -34,9 +34,10 @@ def outward(
     """Evaluates ``core(xp, *numbers)``: in float64 on the host if all are concrete, else in the dtype at hand.
 
     Args:
-      core: of a namespace, ``numpy`` or ``jax.numpy``, and arrays; its result is already rounded the right way.
-      *numbers: numbers or arrays that broadcast.
-      up: which way the result is rounded when it is put into the dtype of the arguments.
+      core: Function of a namespace, ``numpy`` or ``jax.numpy``, and arrays; its result is already rounded the right
+        way.
+      *numbers: Numbers or arrays that broadcast.
+      up: Which way the result is rounded when it is put into the dtype of the arguments.
       slopes: ``slopes(value, *numbers)``, the partial derivative in each number, for a core that searches: its steps
         have no derivative that is of use. An infinite value has the derivative zero.
 

@@ -26,14 +26,14 @@ def fit_thresholds(scores: Any, data: Data, *, rate: str = "true_positive_rate")
 
     Args:
       scores: ``(n,)`` log-odds.
-      data: the rows to fit on; rows of weight zero do not count.
-      rate: one of ``RATES``.
+      data: The rows to fit on; rows of weight zero do not count.
+      rate: One of ``RATES``.
 
     Returns:
       ``(groups,)``: a row of group g is predicted 1 when its score is above ``thresholds[g]``.
 
     Raises:
-      ValueError: unknown ``rate``; or scores that are NaN or infinite, no numbers, or not one a row.
+      ValueError: Unknown ``rate``; or scores that are NaN or infinite, no numbers, or not one a row.
 
     >>> from fmu_jax.data import make_data
     >>> data = make_data(jnp.zeros((6, 1)), y=[0, 1, 1, 0, 1, 1], group=[0, 0, 0, 1, 1, 1])
@@ -81,7 +81,7 @@ def predict_with_thresholds(scores: Any, group: Any, thresholds: Any) -> Int[Arr
       thresholds: ``(groups,)``, from ``fit_thresholds``.
 
     Raises:
-      ValueError: scores as for ``fit_thresholds``, or group codes for which there is no threshold.
+      ValueError: Scores as for ``fit_thresholds``, or group codes for which there is no threshold.
     """
     group, thresholds = as_codes(group, "group"), as_floats(thresholds, "thresholds")
     scores = _scores(scores, group.shape)

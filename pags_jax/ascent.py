@@ -24,10 +24,10 @@ class Found(NamedTuple):
     """What an attack found for each example.
 
     Attributes:
-      delta: the perturbation, shaped as the images.
-      loss: what was raised (``margins.behind``), at ``delta``.
-      fooled: whether the label's logit is not the largest at ``delta``, or a logit is not finite.
-      no_gradient: whether the gradient was zero or not finite somewhere on the way; in every restart, where there are
+      delta: The perturbation, shaped as the images.
+      loss: What was raised (``margins.behind``), at ``delta``.
+      fooled: Whether the label's logit is not the largest at ``delta``, or a logit is not finite.
+      no_gradient: Whether the gradient was zero or not finite somewhere on the way; in every restart, where there are
         several. If such an example is not fooled, the attack failed: nothing is known.
     """
 

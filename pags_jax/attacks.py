@@ -54,33 +54,33 @@ def pgd(
     """Finds perturbations in a ball that raise a loss.
 
     Args:
-      apply_fn: maps images to logits ``(n, classes)``, at least two; with batch statistics inside, examples are
+      apply_fn: Maps images to logits ``(n, classes)``, at least two; with batch statistics inside, examples are
         coupled. For models with one logit, or of standardised images, see ``wrappers``.
-      x: images in [0, 1].
-      y: labels, in any type of integers. A traced one that is no class has no gradient, and counts as fooled.
+      x: Images in [0, 1].
+      y: Labels, in any type of integers. A traced one that is no class has no gradient, and counts as fooled.
       key: PRNG key of the random start; not used, and may be None, where ``start`` is given.
-      eps_l2: radius in the Euclidean norm, traced: one, or one for each example.
-      eps_linf: radius in the largest absolute value, likewise; exactly one of the two is given.
-      steps: number of steps.
+      eps_l2: Radius in the Euclidean norm, traced: one, or one for each example.
+      eps_linf: Radius in the largest absolute value, likewise; exactly one of the two is given.
+      steps: Number of steps.
       scope: "example", or "batch" for one L2 ball around all images together, as in the reference.
-      start: where to start, shaped as ``x``; outside of the ball it is projected after the first step. By default
+      start: Where to start, shaped as ``x``; outside of the ball it is projected after the first step. By default
         uniform in the ball; for "batch" a random direction of length ``eps / 2``.
-      step_size: length of a step, one or one for each example; by default ``2 eps / steps``.
-      bounds: lowest and highest value that ``x + delta`` may take, each one number or one for each channel. By default
+      step_size: Length of a step, one or one for each example; by default ``2 eps / steps``.
+      bounds: Lowest and highest value that ``x + delta`` may take, each one number or one for each channel. By default
         images may leave [0, 1], as in the reference; to measure accuracy under attack use ``(0, 1)``.
       loss: "cross_entropy", "margin" or "dlr", see ``margins``.
-      targets: classes to lead to, instead of away from ``y`` alone.
-      restarts: number of random starts; of several the best result is kept.
-      best_step: keep the best point on the way instead of the last: one that fools the model, then of largest loss.
-      with_outcome: return ``Found`` instead of ``delta`` alone.
-      unroll: write the steps out instead of looping: twice as fast on CPUs, where convolutions inside of loops
+      targets: Classes to lead to, instead of away from ``y`` alone.
+      restarts: Number of random starts; of several the best result is kept.
+      best_step: Keep the best point on the way instead of the last: one that fools the model, then of largest loss.
+      with_outcome: Return ``Found`` instead of ``delta`` alone.
+      unroll: Write the steps out instead of looping: twice as fast on CPUs, where convolutions inside of loops
         are slow, and slower to compile.
 
     Returns:
       ``delta``, shaped as ``x``; or what was found.
 
     Raises:
-      ValueError: a radius, count, scope, loss, start, image, label, target or model that does not fit.
+      ValueError: A radius, count, scope, loss, start, image, label, target or model that does not fit.
 
     >>> x, y = jnp.zeros((2, 3)), jnp.array([0, 1])
     >>> delta = pgd(lambda x: x, x, y, key=jax.random.key(0), eps_l2=0.5, steps=10)

@@ -24,11 +24,11 @@ class Ball:
     """Where perturbations of ``x`` may lie.
 
     Attributes:
-      x: the images, in float32 at least.
-      eps: radius, broadcastable against ``x``.
+      x: The images, in float32 at least.
+      eps: Radius, broadcastable against ``x``.
       norm: "l2" or "linf".
-      scope: of the ball.
-      box: least and largest value of ``x + delta``; None where images are not bounded.
+      scope: Scope of the ball.
+      box: Least and largest value of ``x + delta``; None where images are not bounded.
     """
 
     x: Array
@@ -92,7 +92,7 @@ def ball(x: Array, *, eps_l2: Any, eps_linf: Any, bounds: Any, scope: str = "exa
     """The ball around images, from the arguments that attacks take.
 
     Raises:
-      ValueError: not one radius, or one that is negative, not finite or not for these images; unknown scopes; bounds
+      ValueError: Not one radius, or one that is negative, not finite or not for these images; unknown scopes; bounds
         that do not fit, or images outside of them.
     """
     if (eps_l2 is None) == (eps_linf is None):
@@ -123,7 +123,7 @@ def for_each(number: Any, name: str, x: Array) -> Array:
     """One number, or one for each example, broadcastable against ``x``.
 
     Raises:
-      ValueError: another shape.
+      ValueError: Another shape.
     """
     if np.shape(number) not in ((), x.shape[:1]):
         raise ValueError(
@@ -140,7 +140,7 @@ def pixel_bounds(bounds: Any, x: Array, *, inside: bool = True) -> tuple[Array, 
     Images must lie inside unless told otherwise.
 
     Raises:
-      ValueError: ends that are not one number or one for each channel, or in the wrong order; images outside of them.
+      ValueError: Ends that are not one number or one for each channel, or in the wrong order; images outside of them.
     """
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise ValueError(f"`bounds` must be (lowest, highest), got {bounds}")

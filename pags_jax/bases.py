@@ -17,7 +17,7 @@ def project(basis: Float[Array, "n k ..."], v: Float[Array, "n ..."]) -> Float[A
     """The part of each ``v`` in its image's span: ``P v = sum_j <b_j, v> b_j``. For several of each, use ``vmap``.
 
     Raises:
-      ValueError: a basis for other shapes.
+      ValueError: A basis for other shapes.
 
     >>> print(project(jnp.array([[[0.6, 0.8]]]), jnp.array([[5.0, 0.0]])))
     [[1.8 2.4]]
@@ -47,14 +47,14 @@ def principal_angles(a: Float[Array, "n k ..."], b: Float[Array, "n l ..."]) -> 
     """The angles between the spans of two bases, the smallest first, without loss of digits (Björck and Golub 1973).
 
     Args:
-      a: a basis.
-      b: another.
+      a: A basis.
+      b: Another.
 
     Returns:
       ``min(k, l)`` angles in radians; NaN beyond the smaller of the two ranks.
 
     Raises:
-      ValueError: bases for other shapes of image.
+      ValueError: Bases for other shapes of image.
 
     >>> principal_angles(jnp.array([[[1.0, 0.0]]]), jnp.array([[[0.6, 0.8]]])).round(4).tolist()
     [[0.9273]]
@@ -85,14 +85,14 @@ def restrict(basis: Float[Array, "n k ..."], mask: Bool[Array, "n ..."]) -> Floa
     Noise that is zero outside the mask, too, has parts on and off the manifold inside it alone.
 
     Args:
-      basis: of each image's tangent space.
+      basis: Basis of each image's tangent space.
       mask: true where pixels count, of the shape of the images.
 
     Returns:
       The basis, shaped as ``basis``; of rank 0 where the mask is empty.
 
     Raises:
-      ValueError: a mask for other shapes.
+      ValueError: A mask for other shapes.
 
     >>> basis = jnp.array([[[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]])
     >>> print(jnp.abs(restrict(basis, jnp.array([[True, False, False]]))))
@@ -114,14 +114,14 @@ def resize(basis: Float[Array, "n k h w c"], size: int) -> Float[Array, "n k siz
     images than those that an autoencoder or a denoiser was trained on.
 
     Args:
-      basis: of each image's tangent space.
-      size: height and width of the resized images, at least those of the images: smaller ones lose directions.
+      basis: Basis of each image's tangent space.
+      size: Height and width of the resized images, at least those of the images: smaller ones lose directions.
 
     Returns:
       The basis; ``basis`` itself, to rounding, if the size is theirs.
 
     Raises:
-      ValueError: a smaller size, or a basis of no images.
+      ValueError: A smaller size, or a basis of no images.
 
     >>> resize(jnp.full((1, 1, 2, 2, 1), 0.5), 4).shape
     (1, 1, 4, 4, 1)

@@ -46,13 +46,13 @@ class Problem(NamedTuple):
     """A distribution of labelled images, a pytree; made by ``linear`` or ``curved``.
 
     Attributes:
-      means: of the signal.
-      weights: probability of each class and mode.
-      signal_std: standard deviation of the signal around each mean.
-      distractor_std: standard deviation of the distractor.
-      noise: standard deviation off the manifold, in every normal direction.
-      frame: orthonormal images, one for each coordinate, and on circles then a second one for each.
-      radius: of the circles; None for a plane.
+      means: Means of the signal.
+      weights: Probability of each class and mode.
+      signal_std: Standard deviation of the signal around each mean.
+      distractor_std: Standard deviation of the distractor.
+      noise: Standard deviation off the manifold, in every normal direction.
+      frame: Orthonormal images, one for each coordinate, and on circles then a second one for each.
+      radius: Radius of the circles; None for a plane.
     """
 
     means: Float[Array, "classes modes signal"]
@@ -91,17 +91,17 @@ def linear(
     """Images on a plane through mid-grey.
 
     Args:
-      shape: of one image, such as ``(24,)`` or ``(8, 8, 1)``.
-      means: of the signal, ``(classes, modes, signal)``, in the units of images; they decide the dtype.
+      shape: Shape of one image, such as ``(24,)`` or ``(8, 8, 1)``.
+      means: Means of the signal, ``(classes, modes, signal)``, in the units of images; they decide the dtype.
       key: PRNG key of the frame, required.
-      distractors: dimension of the distractor.
-      signal_std: standard deviation around each mean; one for all, which bounds the gradient of the posterior.
-      distractor_std: standard deviation of the distractor.
-      noise: standard deviation off the manifold.
-      weights: of each class and mode, ``(classes, modes)``, in proportion; all alike by default.
+      distractors: Dimension of the distractor.
+      signal_std: Standard deviation around each mean; one for all, which bounds the gradient of the posterior.
+      distractor_std: Standard deviation of the distractor.
+      noise: Standard deviation off the manifold.
+      weights: Weights of each class and mode, ``(classes, modes)``, in proportion; all alike by default.
 
     Raises:
-      ValueError: shapes that do not fit, too few pixels, or a scale that is not positive.
+      ValueError: Shapes that do not fit, too few pixels, or a scale that is not positive.
 
     >>> problem = linear((4, 4, 1), [[[-1.0]], [[1.0]]], key=jax.random.key(0), distractors=2, signal_std=0.5)
     >>> x, y, t = sample(problem, 5, key=jax.random.key(1))
@@ -127,13 +127,13 @@ def curved(problem: Problem, *, radius: Any, key: Array) -> Problem:
     """Rolls the plane of a problem up to a product of circles, one for each coordinate, that touches it at mid-grey.
 
     Args:
-      problem: from ``linear``.
-      radius: of the circles. Half of one must hold the outermost mean and 6 standard deviations, so that nothing wraps
-        around; and the radius 6 times the noise, so that it does not reach an axis.
+      problem: Problem from ``linear``.
+      radius: Radius of the circles. Half of one must hold the outermost mean and 6 standard deviations, so that nothing
+        wraps around; and the radius 6 times the noise, so that it does not reach an axis.
       key: PRNG key of the directions in which circles bend, required.
 
     Raises:
-      ValueError: a problem that is curved, too few pixels, or a radius that is too small.
+      ValueError: A problem that is curved, too few pixels, or a radius that is too small.
     """
     if problem.radius is not None:
         raise ValueError(f"this problem is curved already, with the radius {problem.radius}")
@@ -224,16 +224,16 @@ def score(
     noisy images; at ``sigma = 0`` it is ``gradient``.
 
     Args:
-      problem: from ``linear``.
-      x: noisy images.
-      y: labels, for the scores of their classes; by default the score of all classes together.
-      sigma: standard deviation of the noise that is added, in the units of images in [0, 1]; traced.
+      problem: Problem from ``linear``.
+      x: Noisy images.
+      y: Labels, for the scores of their classes; by default the score of all classes together.
+      sigma: Standard deviation of the noise that is added, in the units of images in [0, 1]; traced.
 
     Returns:
       Scores, shaped as ``x``.
 
     Raises:
-      ValueError: a curved problem, images or labels that do not fit, or no noise at all, where there is no density.
+      ValueError: A curved problem, images or labels that do not fit, or no noise at all, where there is no density.
     """
     if problem.radius is not None:
         raise ValueError("the score has a closed form for `linear` problems only")

@@ -48,11 +48,11 @@ def corners(
     """Two classes in opposite corners of the signal's plane each, so that no linear model is right.
 
     Args:
-      manifold: a plane, or a product of circles of this ``radius``.
-      shape: of an image.
-      key: draws the manifold.
-      radius: of the circles.
-      signal_std: standard deviation of the signal around each corner.
+      manifold: A plane, or a product of circles of this ``radius``.
+      shape: Shape of an image.
+      key: Draws the manifold.
+      radius: Radius of the circles.
+      signal_std: Standard deviation of the signal around each corner.
       plane: ``distractors``, ``distractor_std`` and ``noise``, as for `bayes.linear`.
     """
     for_plane, for_circles = jax.random.split(key)
@@ -65,12 +65,12 @@ class Truth(NamedTuple):
     """Images to measure on, and the true quantities at them.
 
     Attributes:
-      x: images.
-      y: labels.
-      posterior: probabilities of the classes.
-      gradient: of the label's log-probability.
-      tangents: bases of the tangent spaces.
-      distractors: of the distractor's part of them.
+      x: Images.
+      y: Labels.
+      posterior: Probabilities of the classes.
+      gradient: Gradient of the label's log-probability.
+      tangents: Bases of the tangent spaces.
+      distractors: Bases of the distractor's part of them.
     """
 
     x: Array
@@ -86,10 +86,10 @@ def images_of(problem: bayes.Problem, *, key: Array, train_rows: int, test_rows:
     """Training images, and other images with their truth to measure on.
 
     Args:
-      problem: draws them.
+      problem: Draws them.
       key: PRNG key.
-      train_rows: number of training images.
-      test_rows: number of the others.
+      train_rows: Number of training images.
+      test_rows: Number of the others.
     """
     images = bayes.sample(problem, train_rows + test_rows, key=key)
     train = bayes.Sample(*(array[:train_rows] for array in images))
@@ -105,12 +105,12 @@ def fit(
     """Variables of one network for each strength of the gradient norm, all trained from the same initial variables.
 
     Args:
-      model: a flax classifier.
-      train: images and labels.
+      model: A flax classifier.
+      train: Images and labels.
       strengths: ``(k,)``.
       learning_rate: Adam's.
       key: PRNG key, of the initialisation; each step reads all images.
-      steps: of training.
+      steps: Number of steps of training.
 
     Returns:
       Variables with a leading axis ``k``.
@@ -138,10 +138,10 @@ def compare(model: Any, networks: Any, truth: Truth, eps_l2: Any, *, key: Array)
     """Means over images, one for each network; all see the same images and directions.
 
     Args:
-      model: the flax classifier.
-      networks: variables with a leading axis ``k``, from ``fit``.
-      truth: images and what is known of them.
-      eps_l2: length of the steps on and off the manifold.
+      model: The flax classifier.
+      networks: Variables with a leading axis ``k``, from ``fit``.
+      truth: Images and what is known of them.
+      eps_l2: Length of the steps on and off the manifold.
       key: PRNG key, of the directions.
 
     Returns:

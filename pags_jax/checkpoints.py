@@ -43,13 +43,13 @@ def save(folder: Path, state: Any, *, step: int, fingerprint: Mapping[str, Any])
     """Write a checkpoint, then remove all but it and the one before (`KEEP`), and any of a later step.
 
     Args:
-      folder: of the run's checkpoints; made if it is missing.
-      state: a pytree of arrays.
-      step: names the checkpoint.
-      fingerprint: what the run is, in plain values by name; `restore` asks for the same.
+      folder: Folder of the run's checkpoints; made if it is missing.
+      state: A pytree of arrays.
+      step: Names the checkpoint.
+      fingerprint: What the run is, in plain values by name; `restore` asks for the same.
 
     Raises:
-      OSError: if the folder cannot be written to.
+      OSError: If the folder cannot be written to.
 
     >>> import tempfile
     >>> import numpy as np
@@ -85,14 +85,14 @@ def restore(folder: Path, like: Tree, *, fingerprint: Mapping[str, Any], step: i
     """Read a checkpoint.
 
     Args:
-      folder: of the run's checkpoints.
-      like: a pytree of arrays of the shapes and types that are expected.
-      fingerprint: as `save` was given.
-      step: which; by default the newest.
+      folder: Folder of the run's checkpoints.
+      like: A pytree of arrays of the shapes and types that are expected.
+      fingerprint: As `save` was given.
+      step: Step of the checkpoint; by default the newest.
 
     Raises:
-      FileNotFoundError: if there is no such checkpoint.
-      CheckpointError: if it was saved with another fingerprint or another tree of arrays (the message says what
+      FileNotFoundError: If there is no such checkpoint.
+      CheckpointError: If it was saved with another fingerprint or another tree of arrays (the message says what
         differs), or is damaged.
     """
     step = latest(folder) if step is None else step

@@ -18,7 +18,7 @@ def map_chunks(
     after the other; or, where given, ``together`` is called with the rows of a chunk.
 
     Raises:
-      ValueError: a ``chunk_size`` that is no whole number of at least 1.
+      ValueError: A ``chunk_size`` that is no whole number of at least 1.
     """
     if chunk_size is not None:
         check_counts(chunk_size=chunk_size)
@@ -34,7 +34,7 @@ def map_batches(function: Callable, arrays: tuple[Array, ...], chunk_size: int |
     """``function`` of all rows of the arrays (None), or of ``chunk_size`` of them at a time, put together again.
 
     Raises:
-      ValueError: a ``chunk_size`` that is no whole number of at least 1.
+      ValueError: A ``chunk_size`` that is no whole number of at least 1.
     """
     if chunk_size is not None:
         check_counts(chunk_size=chunk_size)

@@ -38,9 +38,9 @@ def convolve(
     """Cross-correlates images with a kernel, as ``jax.lax.conv_general_dilated`` in the layout NHWC, HWIO does.
 
     Args:
-      x: images.
-      kernel: weights.
-      strides: steps of the window.
+      x: Images.
+      kernel: Weights.
+      strides: Steps of the window.
       padding: "SAME", "VALID", or zeros before and after each of the two axes.
 
     Returns:
@@ -77,7 +77,7 @@ def conv_general_dilated(
     """``convolve`` with the signature that ``flax.linen.Conv(conv_general_dilated=...)`` calls.
 
     Raises:
-      ValueError: dilations, groups or a precision, which ``convolve`` does not have.
+      ValueError: Dilations, groups or a precision, which ``convolve`` does not have.
     """
     del dimension_numbers  # flax's are those of ``LAYOUT``.
     dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))

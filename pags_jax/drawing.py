@@ -24,11 +24,11 @@ class Tasks(NamedTuple):
 
     Attributes:
       truth: ``(n, h, w, c)`` images.
-      starts: for each task, the images that it begins with and the classes to lead to.
-      known: mask of the pixels that in-painting leaves as they are.
-      gaussians: of the classes, from which synthesis draws its first images.
-      noise: standard deviation of the noise that denoising begins with.
-      classes: their number.
+      starts: For each task, the images that it begins with and the classes to lead to.
+      known: Mask of the pixels that in-painting leaves as they are.
+      gaussians: Gaussians of the classes, from which synthesis draws its first images.
+      noise: Standard deviation of the noise that denoising begins with.
+      classes: Number of classes.
     """
 
     truth: Array
@@ -43,9 +43,9 @@ class Drawn(NamedTuple):
     """Results of a task.
 
     Attributes:
-      images: the results.
-      start: the images that they began as; None if that was noise.
-      reached: whether their classifier sees the class to lead to; None where no classifier drew them.
+      images: The results.
+      start: The images that they began as; None if that was noise.
+      reached: Whether their classifier sees the class to lead to; None where no classifier drew them.
     """
 
     images: Array
@@ -60,18 +60,18 @@ def tasks_of(
     """Where the tasks begin: at draws, at noisy images, at images without a square, and at those of another class.
 
     Args:
-      x: images to draw again.
-      y: their labels.
-      train_x: images that the classes' Gaussians and the mean image are of.
-      train_y: their labels.
-      classes: number of classes.
-      key: draws squares and noise.
-      noise: standard deviation of the noise that is removed.
-      square: side of the square that is filled in, in pixels.
-      shrink: side of the blocks of pixels whose means have a full covariance, see ``gaussians.fit``.
+      x: Images to draw again.
+      y: Their labels.
+      train_x: Images that the classes' Gaussians and the mean image are of.
+      train_y: Their labels.
+      classes: Number of classes.
+      key: Draws squares and noise.
+      noise: Standard deviation of the noise that is removed.
+      square: Side of the square that is filled in, in pixels.
+      shrink: Side of the blocks of pixels whose means have a full covariance, see ``gaussians.fit``.
 
     Raises:
-      ValueError: a square or blocks that do not fit the images.
+      ValueError: A square or blocks that do not fit the images.
     """
     for_square, for_noise = jax.random.split(key, 2)
     n, height, width, channels = x.shape
@@ -93,14 +93,14 @@ def ascend(
     """One task by a classifier's gradient; best under a ``jit`` of your own, with ``task`` and ``steps`` static.
 
     Args:
-      apply_fn: maps images to logits.
-      start: images that the task begins with.
-      y: classes to lead to.
-      eps_l2: radius of the ascent.
-      key: draws the first images of synthesis.
-      given: the Gaussians for synthesis, the mask for in-painting, else None.
-      task: one of ``TASKS``.
-      steps: of the ascent.
+      apply_fn: Maps images to logits.
+      start: Images that the task begins with.
+      y: Classes to lead to.
+      eps_l2: Radius of the ascent.
+      key: Draws the first images of synthesis.
+      given: The Gaussians for synthesis, the mask for in-painting, else None.
+      task: One of ``TASKS``.
+      steps: Number of steps of the ascent.
     """
     ascent: dict[str, Any] = {"eps_l2": eps_l2, "steps": steps}
     if task == "synthesis":
@@ -119,11 +119,11 @@ def by_classifier(
     """What a classifier's gradient makes of each task.
 
     Args:
-      apply_fn: maps images to logits.
-      tasks: from ``tasks_of``.
-      eps_l2: radius of each task's ascent.
-      key: draws the first images of synthesis.
-      steps: of each ascent.
+      apply_fn: Maps images to logits.
+      tasks: Tasks from ``tasks_of``.
+      eps_l2: Radius of each task's ascent.
+      key: Draws the first images of synthesis.
+      steps: Number of steps of each ascent.
       ascend: ``ascend``, best under a ``jit`` of your own.
     """
     made = {}
@@ -142,11 +142,11 @@ def by_denoiser(
 
     Args:
       denoiser: ``denoiser(labels)`` gives that of these classes, and of all images without labels.
-      tasks: from ``tasks_of``.
-      key: draws noise.
-      steps: noise levels that samples pass through, at least 2.
+      tasks: Tasks from ``tasks_of``.
+      key: Draws noise.
+      steps: Noise levels that samples pass through, at least 2.
       step: ``scores.heun_step``, best under a ``jit`` of your own.
-      apply: calls a denoiser, likewise.
+      apply: Calls a denoiser, likewise.
     """
     made = {}
     levels, low = (scores.noise_schedule(steps, sigma_max=sigma) for sigma in (SAMPLE_SIGMA, REDRAWN_SIGMA))
@@ -176,9 +176,9 @@ def quality(
     and after, all against the true images. Of counterfactuals, which have no true image, nothing.
 
     Args:
-      tasks: from ``tasks_of``.
-      task: its name.
-      drawn: its results.
+      tasks: Tasks from ``tasks_of``.
+      task: Its name.
+      drawn: Its results.
       lpips: ``alignment.lpips``, best under a ``jit`` of your own.
     """
     if task == "synthesis":  # Beside the next image of the same class.

@@ -30,9 +30,9 @@ class Verdict(NamedTuple):
     """What is known of each example; an example that is right is robust, fooled, or in ``no_gradient``.
 
     Attributes:
-      correct: right as it is.
-      robust: right as it is and under every attack, of which one on the margin had a gradient all the way.
-      no_gradient: right so far, but every attack on the margin met a gradient that was zero or not finite: nothing is
+      correct: Right as it is.
+      robust: Right as it is and under every attack, of which one on the margin had a gradient all the way.
+      no_gradient: Right so far, but every attack on the margin met a gradient that was zero or not finite: nothing is
         known.
     """
 
@@ -48,15 +48,15 @@ def correct(apply_fn: Callable[[Any], Any], x: Float[Array, "n ..."], y: Integer
     apart. A traced label that is no class is wrong.
 
     Args:
-      apply_fn: maps images to logits ``(n, classes)``, at least two, each example by itself.
-      x: images in [0, 1].
-      y: labels.
+      apply_fn: Maps images to logits ``(n, classes)``, at least two, each example by itself.
+      x: Images in [0, 1].
+      y: Labels.
 
     Returns:
       One truth value for each example.
 
     Raises:
-      ValueError: images, labels or a model that do not fit, or one in training.
+      ValueError: Images, labels or a model that do not fit, or one in training.
 
     >>> correct(lambda x: x, jnp.eye(3), jnp.array([0, 1, 1]))
     Array([ True,  True, False], dtype=bool)
@@ -90,22 +90,22 @@ def under_attack(
     offset of all logits matters, as far as the model's own arithmetic tells classes apart.
 
     Args:
-      apply_fn: maps images to logits ``(n, classes)``, each example by itself; see ``wrappers`` for others.
-      x: images in [0, 1].
-      y: labels.
+      apply_fn: Maps images to logits ``(n, classes)``, each example by itself; see ``wrappers`` for others.
+      x: Images in [0, 1].
+      y: Labels.
       key: PRNG key of the random starts.
-      eps_l2: radius in the Euclidean norm, one or one for each example, traced.
-      eps_linf: radius in the largest absolute value; exactly one of the two is given.
-      steps: of each attack.
+      eps_l2: Radius in the Euclidean norm, one or one for each example, traced.
+      eps_linf: Radius in the largest absolute value; exactly one of the two is given.
+      steps: Number of steps of each attack.
       attack: "pgd" or "ensemble".
-      bounds: of attacked images, each one number or one for each channel.
-      unroll: as for ``attacks.pgd``.
+      bounds: Bounds of attacked images, each one number or one for each channel.
+      unroll: As for ``attacks.pgd``.
 
     Returns:
       A verdict. Attacks need not find the worst case: ``robust`` and ``no_gradient`` together are an upper bound.
 
     Raises:
-      ValueError: an unknown attack, or what ``attacks.pgd`` refuses.
+      ValueError: An unknown attack, or what ``attacks.pgd`` refuses.
 
     >>> apply_fn = lambda x: jnp.stack([x[:, 0], 1 - x[:, 0]], axis=1)  # class 0 above one half
     >>> flat = lambda x: jax.lax.stop_gradient(apply_fn(x))
@@ -185,16 +185,17 @@ def accuracy(
     Args:
       judge: ``judge(x, y, key) -> (batch_size,)`` truth values, or a tree of them such as a ``Verdict``; ``jit`` it.
         The key differs between batches.
-      x: images, as ``judge`` takes them.
-      y: labels.
+      x: Images, as ``judge`` takes them.
+      y: Labels.
       key: PRNG key.
-      batch_size: of every call; the last batch is filled up with copies of the first example, which do not count.
+      batch_size: Batch size of every call; the last batch is filled up with copies of the first example, which do not
+        count.
 
     Returns:
       A share in [0, 1], or a tree of them.
 
     Raises:
-      ValueError: no images, not as many labels, or a batch size below 1.
+      ValueError: No images, not as many labels, or a batch size below 1.
 
     >>> judge = lambda x, y, key: correct(lambda x: x, x, y)
     >>> accuracy(judge, jnp.eye(4), jnp.array([0, 1, 1, 3]), key=jax.random.key(0), batch_size=3)
@@ -215,9 +216,9 @@ class Accuracies(NamedTuple):
     """How often a classifier is right.
 
     Attributes:
-      clean: share of the images that are classified rightly as they are.
-      robust: for each radius, the share of the attacked images that stays right.
-      no_gradient: for each radius, the number of images that stayed right though no attack on them had a gradient all
+      clean: Share of the images that are classified rightly as they are.
+      robust: For each radius, the share of the attacked images that stays right.
+      no_gradient: For each radius, the number of images that stayed right though no attack on them had a gradient all
         the way, so that nothing is known of them; they are not among the former.
     """
 
@@ -247,13 +248,13 @@ def accuracies(
     """Accuracy on images as they are, and under attack within several radii.
 
     Args:
-      apply_fn: maps images to logits; a pytree, if the judgements are jitted.
-      x: images as bytes, as data sets hold them; others with judges of your own.
-      y: labels.
+      apply_fn: Maps images to logits; a pytree, if the judgements are jitted.
+      x: Images as bytes, as data sets hold them; others with judges of your own.
+      y: Labels.
       key: PRNG key.
-      radii: of the attacks, for pixels in [0, 1].
-      rows: how many images are attacked, counted from the first; by default all.
-      batch_size: as for ``accuracy``.
+      radii: Radii of the attacks, for pixels in [0, 1].
+      rows: How many images are attacked, counted from the first; by default all.
+      batch_size: As for ``accuracy``.
       as_is: ``judge_as_is``, best under a ``jit`` of your own.
       within: ``judge_within``, likewise, with the options of the attack static.
       **attack: ``norm`` ("l2" or "linf"), ``steps`` and other options of ``under_attack``.

@@ -36,7 +36,7 @@ def lines(table: Sequence[Row]) -> list[Row]:
     """Correlations for readers: a line for each group of models and alignment, a column for each measure, as rho (p).
 
     Args:
-      table: from ``correlations``.
+      table: Table from ``correlations``.
     """
     shown: dict[tuple[str, str, bool], Row] = {}
     for row, given in itertools.product(table, (False, True)):
@@ -58,7 +58,7 @@ def sentence(table: Sequence[Row]) -> str:
     """Says which measure predicts alignment best over the accurate models, and how well the paper's measure does.
 
     Args:
-      table: from ``correlations``.
+      table: Table from ``correlations``.
     """
     parts = []
     for alignment, name in ALIGNMENTS.items():

@@ -21,7 +21,7 @@ class ClassGaussians(NamedTuple):
     """Of each class the mean and a root of the covariance.
 
     Attributes:
-      mean: of the images.
+      mean: Mean of the images.
       root: ``R`` with ``R R^T`` the covariance of shrunken images of ``p`` by ``q`` blocks, ``r = p q c``.
     """
 
@@ -33,16 +33,16 @@ def fit(x: Float[Array, "n h w c"], y: Int[Array, " n"], *, classes: int, shrink
     """Fits a Gaussian to the images of each class.
 
     Args:
-      x: images.
-      y: labels.
-      classes: number of classes, each of which needs an image; of a single one the covariance is zero.
-      shrink: height and width of the blocks that are averaged; a divisor of both of the images'.
+      x: Images.
+      y: Labels.
+      classes: Number of classes, each of which needs an image; of a single one the covariance is zero.
+      shrink: Height and width of the blocks that are averaged; a divisor of both of the images'.
 
     Returns:
       Means and roots, in float32 at least. Under tracing a class without images is NaN.
 
     Raises:
-      ValueError: images, labels or a ``shrink`` that do not fit, or a class without images.
+      ValueError: Images, labels or a ``shrink`` that do not fit, or a class without images.
 
     >>> fitted = fit(jnp.ones((2, 4, 4, 1)), jnp.array([0, 1]), classes=2, shrink=2)
     >>> fitted.mean.shape, fitted.root.shape
@@ -73,15 +73,15 @@ def draw(gaussians: ClassGaussians, y: Int[Array, " n"], *, key: Array) -> Float
     """Draws an image of each class that is named.
 
     Args:
-      gaussians: by ``fit``.
-      y: the classes.
+      gaussians: By ``fit``.
+      y: The classes.
       key: PRNG key, required.
 
     Returns:
       Images, not cut to any range; NaN where a traced class has no Gaussian.
 
     Raises:
-      ValueError: classes that are no axis of integers, or without a Gaussian.
+      ValueError: Classes that are no axis of integers, or without a Gaussian.
     """
     mean, root = gaussians
     y = check_array("classes", y, "integers", jnp.integer)

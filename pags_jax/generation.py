@@ -43,12 +43,12 @@ class Generated(NamedTuple):
     """Images, and how the model sees them.
 
     Attributes:
-      images: the results, shaped as ``start``.
-      start: where they began.
-      log_prob_start: the log-probability of the class at the start.
-      log_prob: at the results; never lower.
-      reached: whether the class's logit is the largest at the results, and all are finite.
-      no_gradient: whether a gradient was zero or not finite somewhere on the way, so that the image stood still.
+      images: The results, shaped as ``start``.
+      start: Where they began.
+      log_prob_start: The log-probability of the class at the start.
+      log_prob: At the results; never lower.
+      reached: Whether the class's logit is the largest at the results, and all are finite.
+      no_gradient: Whether a gradient was zero or not finite somewhere on the way, so that the image stood still.
     """
 
     images: Float[Array, "n ..."]
@@ -71,19 +71,19 @@ def synthesize(
     """Images of given classes, from draws of their Gaussians.
 
     Args:
-      apply_fn: maps images to logits of two classes at least, each image by itself.
-      gaussians: of each class, by ``gaussians.fit``.
-      y: the classes to make images of.
+      apply_fn: Maps images to logits of two classes at least, each image by itself.
+      gaussians: Gaussians of each class, by ``gaussians.fit``.
+      y: The classes to make images of.
       key: PRNG key of the draws, required.
-      bounds: lowest and highest value of pixels, each one number or one for each channel, to which draws are cut; None
+      bounds: Lowest and highest value of pixels, each one number or one for each channel, to which draws are cut; None
         where there are none.
-      **ascent: as for ``counterfactual``.
+      **ascent: As for ``counterfactual``.
 
     Returns:
       One image for each class that was asked for.
 
     Raises:
-      ValueError: as ``counterfactual``, or classes without a Gaussian.
+      ValueError: As ``counterfactual``, or classes without a Gaussian.
 
     >>> from pags_jax import gaussians
     >>> x = jnp.concatenate([jnp.zeros((2, 2, 2, 1)), jnp.ones((2, 2, 2, 1))])
@@ -114,21 +114,21 @@ def counterfactual(
     """What images would look like if they were of other classes, within a radius.
 
     Args:
-      apply_fn: maps images to logits of two classes at least, each image by itself.
-      x: images in [0, 1].
-      y: the classes to lead to.
-      eps_l2: radius in the Euclidean norm, traced: one, or one for each image.
-      eps_linf: radius in the largest absolute value, likewise; exactly one of the two is given.
-      steps: number of steps.
-      step_size: length of a step, one or one for each image; by default ``2 eps / steps``.
-      bounds: lowest and highest value of pixels, each one number or one for each channel; None where there are none.
-      unroll: write the steps out instead of looping: twice as fast on CPUs, and slower to compile.
+      apply_fn: Maps images to logits of two classes at least, each image by itself.
+      x: Images in [0, 1].
+      y: The classes to lead to.
+      eps_l2: Radius in the Euclidean norm, traced: one, or one for each image.
+      eps_linf: Radius in the largest absolute value, likewise; exactly one of the two is given.
+      steps: Number of steps.
+      step_size: Length of a step, one or one for each image; by default ``2 eps / steps``.
+      bounds: Lowest and highest value of pixels, each one number or one for each channel; None where there are none.
+      unroll: Write the steps out instead of looping: twice as fast on CPUs, and slower to compile.
 
     Returns:
       Images within the radius of ``x``, and in the bounds.
 
     Raises:
-      ValueError: a radius, count, step, bound, image, class or model that does not fit, or a model in training.
+      ValueError: A radius, count, step, bound, image, class or model that does not fit, or a model in training.
 
     >>> model = lambda x: jnp.stack([-x[:, 0], x[:, 0]], axis=1)
     >>> made = counterfactual(model, jnp.array([[0.25, 0.5]]), jnp.array([1]), eps_l2=0.5, steps=4)
@@ -145,16 +145,16 @@ def denoise(apply_fn: ApplyFn, x: Float[Array, "n ..."], y: Int[Array, " n"] | N
     """Noisy images led towards their class; for noise of standard deviation ``s``, in a ball of about ``s sqrt(d)``.
 
     Args:
-      apply_fn: as for ``counterfactual``.
-      x: noisy images, inside of the bounds.
-      y: their labels; by default the class that the model takes each for.
-      **ascent: as for ``counterfactual``.
+      apply_fn: As for ``counterfactual``.
+      x: Noisy images, inside of the bounds.
+      y: Their labels; by default the class that the model takes each for.
+      **ascent: As for ``counterfactual``.
 
     Returns:
       Images within the radius of the noisy ones.
 
     Raises:
-      ValueError: as ``counterfactual``.
+      ValueError: As ``counterfactual``.
     """
     x = as_images(x)
     if y is None:
@@ -175,18 +175,18 @@ def inpaint(
     """Fills in pixels of images of given classes; the known ones stay as they are, bit for bit.
 
     Args:
-      apply_fn: as for ``counterfactual``.
-      x: images; what is not known in them is not looked at.
-      known: which pixels are kept: booleans of a shape that broadcasts to that of ``x``; see ``outside_square``.
-      y: their labels.
-      fill: what unknown pixels begin with: one number, or images shaped as ``x``, such as means of the classes.
-      **ascent: as for ``counterfactual``.
+      apply_fn: As for ``counterfactual``.
+      x: Images; what is not known in them is not looked at.
+      known: Which pixels are kept: booleans of a shape that broadcasts to that of ``x``; see ``outside_square``.
+      y: Their labels.
+      fill: What unknown pixels begin with: one number, or images shaped as ``x``, such as means of the classes.
+      **ascent: As for ``counterfactual``.
 
     Returns:
       Images equal to ``x`` where it is known, and within the radius of ``fill`` elsewhere.
 
     Raises:
-      ValueError: as ``counterfactual``, or a mask or a filling that does not fit.
+      ValueError: As ``counterfactual``, or a mask or a filling that does not fit.
 
     >>> model = lambda x: jnp.stack([-x.sum(1), x.sum(1)], axis=1)
     >>> x, known = jnp.array([[0.25, 9.0]]), jnp.array([[True, False]])
@@ -212,14 +212,14 @@ def outside_square(key: Array, shape: tuple[int, int, int, int], side: int) -> B
 
     Args:
       key: PRNG key, required.
-      shape: of the images, ``(n, h, w, c)``.
-      side: of the square, in pixels, from 1 to the images' own.
+      shape: Shape of the images, ``(n, h, w, c)``.
+      side: Side of the square, in pixels, from 1 to the images' own.
 
     Returns:
       True where pixels are known.
 
     Raises:
-      ValueError: another side.
+      ValueError: Another side.
 
     >>> int((~outside_square(jax.random.key(0), (1, 8, 8, 3), 3)).sum())
     9

@@ -33,10 +33,10 @@ class Hyper(NamedTuple):
     """Hyper-parameters, all traced.
 
     Attributes:
-      learning_rate: the largest.
-      warm_up: steps until it is reached.
-      total_steps: where the cosine ends at zero; infinite for a constant rate.
-      decay: of the average.
+      learning_rate: The largest.
+      warm_up: Steps until it is reached.
+      total_steps: Where the cosine ends at zero; infinite for a constant rate.
+      decay: Decay of the average.
     """
 
     learning_rate: Any
@@ -49,11 +49,11 @@ class TrainState(NamedTuple):
     """Everything that training changes, and the key that it draws from.
 
     Attributes:
-      step: steps done.
-      params: parameters.
-      average: their moving average.
+      step: Steps done.
+      params: Parameters.
+      average: Their moving average.
       first: Adam's first moment, with the bias of its start at zero.
-      second: the second one.
+      second: The second one.
       key: PRNG key, never changed.
     """
 
@@ -69,7 +69,7 @@ class Metrics(NamedTuple):
     """Measurements of one step, taken before its update.
 
     Attributes:
-      loss: of the batch.
+      loss: Loss of the batch.
       grad_norm: Euclidean norm of its gradient.
     """
 
@@ -92,12 +92,12 @@ def denoising(
     Salimans, *Classifier-Free Diffusion Guidance*, 2022).
 
     Args:
-      model: see ``scores.denoiser``.
-      variables: of it.
-      x: images in [0, 1].
-      y: labels.
+      model: See ``scores.denoiser``.
+      variables: Its variables.
+      x: Images in [0, 1].
+      y: Labels.
       key: PRNG key.
-      unlabelled: probability that a label is hidden.
+      unlabelled: Probability that a label is hidden.
 
     Returns:
       A scalar.
@@ -151,11 +151,11 @@ def step(
     """One step on a batch: augment, differentiate, update. Pure; ``jit`` it with ``task`` static.
 
     Args:
-      task: its loss is called as ``loss(model, variables, x, y, key)``.
-      state: as it is.
-      x: images.
-      y: labels.
-      hyper: what is traced.
+      task: Its loss is called as ``loss(model, variables, x, y, key)``.
+      state: As it is.
+      x: Images.
+      y: Labels.
+      hyper: What is traced.
 
     Returns:
       The state after it, and what it says of itself.

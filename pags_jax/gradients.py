@@ -54,18 +54,18 @@ def input_gradients(
     """The gradient of one number by each image; no example sees another.
 
     Args:
-      apply_fn: maps images to logits ``(n, classes)``, at least two, each by itself; called with batches of one under
+      apply_fn: Maps images to logits ``(n, classes)``, at least two, each by itself; called with batches of one under
         ``vmap``. For models with one logit see ``wrappers.two_classes``.
-      x: images.
-      y: labels; may be left out for `UNLABELLED` targets. A traced one that is no class makes NaN, for the others.
-      target: see the module.
-      chunk_size: examples that are computed at once, to bound memory; all by default.
+      x: Images.
+      y: Labels; may be left out for `UNLABELLED` targets. A traced one that is no class makes NaN, for the others.
+      target: See the module.
+      chunk_size: Examples that are computed at once, to bound memory; all by default.
 
     Returns:
       Gradients, shaped as ``x``.
 
     Raises:
-      ValueError: an unknown target, missing labels, images, labels or a model that cannot be used, or one in training.
+      ValueError: An unknown target, missing labels, images, labels or a model that cannot be used, or one in training.
 
     >>> weights = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
     >>> input_gradients(lambda x: x @ weights, jnp.zeros((1, 3)), jnp.array([1]), target="logit").tolist()
@@ -89,20 +89,20 @@ def smoothed_gradients(
     """SmoothGrad: mean input gradient over ``samples`` images with Gaussian noise added (Smilkov et al. 2017).
 
     Args:
-      apply_fn: as for ``input_gradients``, as are ``x``, ``y`` and ``target``.
-      x: images.
-      y: labels.
-      target: what to differentiate.
+      apply_fn: As for ``input_gradients``, as are ``x``, ``y`` and ``target``.
+      x: Images.
+      y: Labels.
+      target: What to differentiate.
       key: PRNG key, required.
-      sigma: standard deviation of the noise, in the units of ``x``, traced: one number.
-      samples: number of draws; computed one after the other, so that memory does not grow with them.
-      chunk_size: as for ``input_gradients``.
+      sigma: Standard deviation of the noise, in the units of ``x``, traced: one number.
+      samples: Number of draws; computed one after the other, so that memory does not grow with them.
+      chunk_size: As for ``input_gradients``.
 
     Returns:
       Gradients, shaped as ``x``; added up in float32 at least.
 
     Raises:
-      ValueError: as ``input_gradients``, ``samples`` below 1, or a ``sigma`` that is not one finite number.
+      ValueError: As ``input_gradients``, ``samples`` below 1, or a ``sigma`` that is not one finite number.
     """
     check_counts(samples=samples)
     check_number("sigma", sigma)
@@ -131,19 +131,19 @@ def integrated_gradients(
     Summed over an image they approach the difference of the target's values between image and baseline.
 
     Args:
-      apply_fn: as for ``input_gradients``, as are ``x``, ``y`` and ``target``.
-      x: images.
-      y: labels.
-      target: what to differentiate.
-      baseline: where the straight path starts: images shaped as ``x``, or one number for all pixels.
-      steps: points on the path.
-      chunk_size: as for ``input_gradients``.
+      apply_fn: As for ``input_gradients``, as are ``x``, ``y`` and ``target``.
+      x: Images.
+      y: Labels.
+      target: What to differentiate.
+      baseline: Where the straight path starts: images shaped as ``x``, or one number for all pixels.
+      steps: Points on the path.
+      chunk_size: As for ``input_gradients``.
 
     Returns:
       ``(x - baseline)`` times the mean gradient on the path, shaped as ``x``; added up in float32 at least.
 
     Raises:
-      ValueError: as ``input_gradients``, ``steps`` below 1, or a ``baseline`` of another shape or not finite.
+      ValueError: As ``input_gradients``, ``steps`` below 1, or a ``baseline`` of another shape or not finite.
     """
     check_counts(steps=steps)
     x, y = _checked(apply_fn, x, y, target)

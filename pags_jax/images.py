@@ -123,7 +123,7 @@ def check_classes(apply_fn: Callable[[Any], Any], x: Any, y: Any = None) -> int:
     Only the model's output shape for ``x`` is looked up. Traced labels cannot be seen, and are not checked.
 
     Raises:
-      ValueError: logits of another shape or type, something beside them, fewer than two classes, or a label that is
+      ValueError: Logits of another shape or type, something beside them, fewer than two classes, or a label that is
         no class.
     """
     logits = jax.eval_shape(apply_fn, x)

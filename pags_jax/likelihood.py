@@ -21,14 +21,14 @@ def log_prob(logits: Float[Array, "*n classes"], labels: Integer[Array, "*n"]) -
     """The log-probability of each label: minus its cross-entropy.
 
     Args:
-      logits: of each example, for two classes at least.
-      labels: class numbers, in any type of integers.
+      logits: Logits of each example, for two classes at least.
+      labels: Class numbers, in any type of integers.
 
     Returns:
       Values of at most 0; NaN, with gradients, where a label is no class.
 
     Raises:
-      ValueError: fewer than two classes.
+      ValueError: Fewer than two classes.
 
     >>> logits = jnp.array([40.0, 0.0], jnp.float32)
     >>> f"{log_prob(logits, jnp.array(0)):.2e}", f"{jax.nn.log_softmax(logits)[0]:.2e}"

@@ -48,12 +48,12 @@ def cross_entropy(
     """Mean cross-entropy; ``key`` and ``strength`` are there to have one signature.
 
     Args:
-      apply_fn: maps images to logits, or to ``(logits, aux)``.
-      x: images in [0, 1].
-      y: labels.
-      key: not used.
-      strength: not used.
-      has_aux: whether ``apply_fn`` and this loss return an auxiliary value too.
+      apply_fn: Maps images to logits, or to ``(logits, aux)``.
+      x: Images in [0, 1].
+      y: Labels.
+      key: Not used.
+      strength: Not used.
+      has_aux: Whether ``apply_fn`` and this loss return an auxiliary value too.
 
     Returns:
       A scalar, or ``(scalar, aux)``.
@@ -167,24 +167,24 @@ def score_alignment(
     """Cross-entropy and how far input gradients turn away from a score (Ganz, Kawar and Elad, ICML 2023, equation 3).
 
     Args:
-      apply_fn: as for ``cross_entropy``.
-      x: images.
-      y: labels.
-      key: of the classes that ``any_class`` draws; else not used.
-      strength: of the penalty, traced.
+      apply_fn: As for ``cross_entropy``.
+      x: Images.
+      y: Labels.
+      key: PRNG key of the classes that ``any_class`` draws; else not used.
+      strength: Strength of the penalty, traced.
       score: ``score(x, labels)``, shaped as ``x``, such as ``scores.score`` of a conditional denoiser; or its values
         for these images and labels. Its scale does not matter, and it is not differentiated.
-      target: whose gradient is turned, see ``gradients``; ``alignment.PAIRINGS`` names the score of each.
-      any_class: align the gradient of a class drawn uniformly for each image, whose mean is the paper's penalty, over
+      target: Whose gradient is turned, see ``gradients``; ``alignment.PAIRINGS`` names the score of each.
+      any_class: Align the gradient of a class drawn uniformly for each image, whose mean is the paper's penalty, over
         all classes, at the price of one; by default that of the label.
-      has_aux: as for ``cross_entropy``.
+      has_aux: As for ``cross_entropy``.
 
     Returns:
       A scalar, or ``(scalar, aux)``. An image whose gradient or score is zero adds ``strength / n``, with no
       derivative of the penalty.
 
     Raises:
-      ValueError: values of another shape than ``x``; ``any_class`` with values alone, or without a key.
+      ValueError: Values of another shape than ``x``; ``any_class`` with values alone, or without a key.
 
     >>> apply_fn = lambda x: jnp.stack([x[:, 0], -x[:, 0]], axis=1)
     >>> x, y = jnp.zeros((1, 2)), jnp.array([0])

@@ -51,19 +51,19 @@ def tangent_basis(
     """An orthonormal basis of the column space of the decoder's Jacobian at each code.
 
     Args:
-      decode: maps codes ``(n, d)`` to images ``(n, ...)``; called with one code, whose ``d`` tangents are one batch.
-      z: codes; bfloat16 and float16 ones are decoded in float32, in which ranks can be seen.
-      rtol: singular values of at most this share of the largest count as zero. By default the machine epsilon times
+      decode: Maps codes ``(n, d)`` to images ``(n, ...)``; called with one code, whose ``d`` tangents are one batch.
+      z: Codes; bfloat16 and float16 ones are decoded in float32, in which ranks can be seen.
+      rtol: Singular values of at most this share of the largest count as zero. By default the machine epsilon times
         the larger of ``d`` and the number of features, as for ``numpy.linalg.matrix_rank`` and the reference's
         ``scipy.linalg.orth``: 3.7e-4 in float32 for CIFAR. Latents weaker than that need a smaller one.
-      chunk_size: codes that are worked on at once; all by default.
+      chunk_size: Codes that are worked on at once; all by default.
 
     Returns:
       The basis, ``k = min(d, features)``, by falling singular value: ``basis[:, :m]`` are the ``m`` directions in which
       images change most. NaN where the Jacobian is not finite.
 
     Raises:
-      ValueError: codes, a decoder's output, ``rtol`` or ``chunk_size`` that cannot be used.
+      ValueError: Codes, a decoder's output, ``rtol`` or ``chunk_size`` that cannot be used.
 
     >>> decode = lambda z: jnp.stack([z[:, 0], 2 * z[:, 1], z[:, 0] ** 2], axis=1)
     >>> basis = tangent_basis(decode, jnp.zeros((1, 2)))
@@ -102,7 +102,7 @@ def local_pca(neighbours: Float[Array, "n m ..."], *, rank: int) -> Float[Array,
 
     Args:
       neighbours: ``m`` images near each of ``n``, as ``data[nearest(x, data, ...)]``.
-      rank: number of directions, at most ``m - 1``.
+      rank: Number of directions, at most ``m - 1``.
 
     Returns:
       The basis, by falling variance.
@@ -144,18 +144,18 @@ def nearest(
     """Numbers of the nearest images in Euclidean distance, the nearest first; ties, to rounding, in any order.
 
     Args:
-      x: images.
-      data: images to choose from.
-      count: how many for each of ``x``.
-      itself: where in ``data`` each of ``x`` is, which is then no neighbour of its own (a copy elsewhere is one); None
+      x: Images.
+      data: Images to choose from.
+      count: How many for each of ``x``.
+      itself: Where in ``data`` each of ``x`` is, which is then no neighbour of its own (a copy elsewhere is one); None
         where ``x`` is not from ``data``.
-      chunk_size: images of ``x`` whose distances to all of ``data`` are held at once; all by default.
+      chunk_size: Images of ``x`` whose distances to all of ``data`` are held at once; all by default.
 
     Returns:
       Indices into ``data``.
 
     Raises:
-      ValueError: images of different shapes, or fewer images than neighbours.
+      ValueError: Images of different shapes, or fewer images than neighbours.
 
     >>> data = jnp.array([[0.0, 0.0], [5.0, 0.0], [1.0, 1.0]])
     >>> nearest(data[:1], data, count=2, itself=jnp.array([0])).tolist()
@@ -205,19 +205,19 @@ def denoiser_basis(
 
     Args:
       denoise: ``denoise(images in [-1, 1], sigma_pm1)``, each image by itself.
-      x: images in [0, 1]; the Jacobian is taken at ``2 x - 1``, without noise.
-      sigma_pm1: noise level for images in [-1, 1], traced.
-      rank: number of vectors.
+      x: Images in [0, 1]; the Jacobian is taken at ``2 x - 1``, without noise.
+      sigma_pm1: Noise level for images in [-1, 1], traced.
+      rank: Number of vectors.
       key: PRNG key of the start.
-      iterations: products with the Jacobian, each ``rank`` forward and as many backward passes.
-      chunk_size: images that are worked on at once; all by default.
-      unroll: write the iterations out instead of looping: faster on CPUs, and slower to compile.
+      iterations: Products with the Jacobian, each ``rank`` forward and as many backward passes.
+      chunk_size: Images that are worked on at once; all by default.
+      unroll: Write the iterations out instead of looping: faster on CPUs, and slower to compile.
 
     Returns:
       The basis, by falling absolute eigenvalue.
 
     Raises:
-      ValueError: images, a noise level that is not one finite number above 0, or a count that cannot be used.
+      ValueError: Images, a noise level that is not one finite number above 0, or a count that cannot be used.
 
     >>> denoise = lambda u, sigma: u * jnp.array([[0.9, 0.1, 0.0]])
     >>> options = {"sigma_pm1": 0.5, "rank": 1, "key": jax.random.key(0), "iterations": 20}
@@ -259,7 +259,7 @@ def varying(neighbours: Float[Array, "n m ..."], *, least: Any) -> Bool[Array, "
 
     Args:
       neighbours: ``m`` images near each of ``n``, as ``data[nearest(x, data, ...)]``.
-      least: difference of the largest and the smallest value, traced.
+      least: Difference of the largest and the smallest value, traced.
 
     Returns:
       A mask, shaped as the images.

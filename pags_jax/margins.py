@@ -38,16 +38,16 @@ def behind(
     """The loss of the module's table for each example, in float32 at least.
 
     Args:
-      loss: its name.
-      logits: of each example.
-      labels: what the attack leads away from.
-      targets: what it leads to, if anything.
+      loss: Its name.
+      logits: Logits of each example.
+      labels: What the attack leads away from.
+      targets: What it leads to, if anything.
 
     Returns:
       Values that are above 0 where another class leads; "cross_entropy" may be so before.
 
     Raises:
-      ValueError: fewer than two classes.
+      ValueError: Fewer than two classes.
 
     >>> logits = jnp.array([[3.0, 2.0, 1.0]])
     >>> [float(behind(loss, logits, jnp.array([0])).round(3)[0]) for loss in ("cross_entropy", "margin", "dlr")]

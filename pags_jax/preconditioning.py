@@ -20,10 +20,10 @@ class Preconditioning(NamedTuple):
     """The coefficients around the network at a noise level (EDM, Table 1, last column).
 
     Attributes:
-      c_skip: multiplies the noisy image in the result.
-      c_out: multiplies what the network returns.
-      c_in: multiplies the noisy image that the network sees.
-      c_noise: the noise level that it sees.
+      c_skip: Multiplies the noisy image in the result.
+      c_out: Multiplies what the network returns.
+      c_in: Multiplies the noisy image that the network sees.
+      c_noise: The noise level that it sees.
     """
 
     c_skip: Float[Array, "..."]
@@ -49,14 +49,14 @@ def preconditioned(network: Callable[[Any, Any], Any], *, sigma_data: Any) -> De
 
     Args:
       network: ``network(x, c_noise)``, with ``c_noise`` of shape ``(n,)``, returns something shaped as ``x``.
-      sigma_data: standard deviation of the pixels of the data, images in [-1, 1]: one finite number above 0.
+      sigma_data: Standard deviation of the pixels of the data, images in [-1, 1]: one finite number above 0.
 
     Returns:
       ``denoise(x, sigma)``, with one ``sigma`` for all images, or one for each, ``(n,)``. If the network is a pytree
       (``jax.tree_util.Partial``), so is the denoiser, and ``jit`` can take it as an argument.
 
     Raises:
-      ValueError: another ``sigma_data``.
+      ValueError: Another ``sigma_data``.
 
     >>> denoise = preconditioned(lambda x, c_noise: jnp.zeros_like(x), sigma_data=0.5)
     >>> denoise(jnp.ones((1, 2)), 0.5).tolist()
@@ -74,7 +74,7 @@ class Preconditioned:
 
     Attributes:
       network: ``F(c_in x, c_noise)``.
-      sigma_data: standard deviation of the pixels of the data.
+      sigma_data: Standard deviation of the pixels of the data.
     """
 
     network: Callable[[Any, Any], Any]

@@ -26,10 +26,10 @@ class Place(NamedTuple):
     """Where a sweep is looked at.
 
     Attributes:
-      eps: length of the steps on and off the manifold, the nearest that was measured.
-      target: gradient that is compared with its score.
-      sigma_pm1: noise level of the score, the nearest that was measured.
-      tolerance: how far below a sweep's best accuracy a model may lie before its strength is called excessive.
+      eps: Length of the steps on and off the manifold, the nearest that was measured.
+      target: Gradient that is compared with its score.
+      sigma_pm1: Noise level of the score, the nearest that was measured.
+      tolerance: How far below a sweep's best accuracy a model may lie before its strength is called excessive.
     """
 
     eps: float = 2.637
@@ -44,11 +44,11 @@ def answers(
     """The answers to all questions, a row for each and one for each loss or model that it asks about.
 
     Args:
-      robust: rows of deviations.
-      aligned: rows of alignments, with ``rank`` and ``size`` of the tangent spaces, of the same models.
-      values: of all images, see the module.
-      place: where to look.
-      key: draws the bootstrap's images.
+      robust: Rows of deviations.
+      aligned: Rows of alignments, with ``rank`` and ``size`` of the tangent spaces, of the same models.
+      values: Values of all images, see the module.
+      place: Where to look.
+      key: Draws the bootstrap's images.
     """
     at = sweeps.nearest([row for row in aligned if row["target"] == place.target], "sigma_pm1", place.sigma_pm1)
     here = {"target": place.target, "sigma_pm1": at[0]["sigma_pm1"]}
@@ -126,10 +126,10 @@ def peak_before_fall(place: Place, aligned: Sequence[Row], similarity: Values, l
     """Question 5: the strength of the peak, and as ``beside`` the first excessive one, None if accuracy never falls.
 
     Args:
-      place: where in the grid of measures.
-      aligned: rows of the sweep's models.
-      similarity: values of the images by model.
-      loss: whose sweep.
+      place: Where in the grid of measures.
+      aligned: Rows of the sweep's models.
+      similarity: Values of the images by model.
+      loss: Loss whose sweep is judged.
     """
     strengths, values = sweep_of(similarity, loss)
     means = np.nanmean(values, axis=0) if np.isfinite(values).any() else np.full(len(strengths), np.nan)
@@ -166,10 +166,10 @@ def claims_of(loss: str, robust: Sequence[Row], aligned: Sequence[Row], place: P
     """Whether a loss shows what the paper says of a sweep, with the numbers, by claim.
 
     Args:
-      loss: whose sweep.
-      robust: rows of deviations at one length.
-      aligned: rows of alignments at one place.
-      place: the length and the tolerance.
+      loss: Loss whose sweep is judged.
+      robust: Rows of deviations at one length.
+      aligned: Rows of alignments at one place.
+      place: The length and the tolerance.
     """
     found = sweeps.regimes_of(robust, loss, eps=place.eps, tolerance=place.tolerance)
     accuracy, on = medians(robust, loss, "test_accuracy", "on")

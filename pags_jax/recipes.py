@@ -32,10 +32,10 @@ class Recipe(NamedTuple):
     """The strengths to train a loss with, and where its learning rate falls.
 
     Attributes:
-      own: six strengths from weak to excessive, for LeNet on Fashion-MNIST.
-      photographs: for `COLOUR_PHOTOGRAPHS`, those first that a sweep can least do without if it is cut short.
-      reference: the paper's sweep, in the reference's constants.
-      gentle_above: the reference's constant above which its learning rate falls in proportion.
+      own: Six strengths from weak to excessive, for LeNet on Fashion-MNIST.
+      photographs: For `COLOUR_PHOTOGRAPHS`, those first that a sweep can least do without if it is cut short.
+      reference: The paper's sweep, in the reference's constants.
+      gentle_above: The reference's constant above which its learning rate falls in proportion.
     """
 
     own: tuple[float, ...]
@@ -77,10 +77,10 @@ def strengths_of(loss: Loss, given: tuple[float, ...], unit: str, dataset: str) 
     """The strengths to sweep: those given, or the recipe's in that unit; the cross-entropy has none but 0.
 
     Args:
-      loss: its name.
-      given: strengths, or none.
+      loss: Its name.
+      given: Strengths, or none.
       unit: "own" or "reference".
-      dataset: name of the images; photographs in colour have strengths of their own.
+      dataset: Name of the images; photographs in colour have strengths of their own.
 
     >>> strengths_of("adversarial", (), "own", "mnist")
     (0.25, 0.5, 1.0, 1.5, 2.0, 2.5)
@@ -95,10 +95,10 @@ def sweep(losses: Sequence[Loss], given: tuple[float, ...], unit: str, dataset: 
     """Losses and strengths in the order in which to train: of all losses the first strength, of all the second, ...
 
     Args:
-      losses: their names.
-      given: as for ``strengths_of``, as ``unit`` and ``dataset``.
-      unit: as there.
-      dataset: as there.
+      losses: Their names.
+      given: As for ``strengths_of``, as ``unit`` and ``dataset``.
+      unit: As there.
+      dataset: As there.
 
     >>> sweep(["cross_entropy", "smoothness"], (1.0, 2.0), "own", "mnist")
     [('cross_entropy', 0.0), ('smoothness', 1.0), ('smoothness', 2.0)]
@@ -115,11 +115,11 @@ def strength_and_rate(
     """The strength to call a loss with, and its learning rate, which in the reference's unit falls with the strength.
 
     Args:
-      loss: its name.
-      strength: as the user says it.
+      loss: Its name.
+      strength: As the user says it.
       unit: "own", or "reference" if it is a constant of the reference.
-      batch_size: images in a step.
-      learning_rate: for small strengths.
+      batch_size: Images in a step.
+      learning_rate: Learning rate for small strengths.
 
     >>> strength_and_rate("gradient_norm", 1.0, unit="reference", batch_size=100, learning_rate=0.025)
     (10.0, 0.00025)
@@ -135,11 +135,11 @@ def loss_function(loss: Loss, *, steps: int, unit: str, unroll: bool, norm: Norm
     """A loss as `pags_jax.training.Task` takes it; make it once, since each is compiled anew.
 
     Args:
-      loss: its name.
-      steps: of the attack, in adversarial training.
-      unit: in the reference's, attacks share one ball among the batch.
-      unroll: write out the attack's steps instead of looping.
-      norm: of the attack's ball.
+      loss: Its name.
+      steps: Number of steps of the attack, in adversarial training.
+      unit: In the reference's, attacks share one ball among the batch.
+      unroll: Write out the attack's steps instead of looping.
+      norm: Norm of the attack's ball.
     """
     if loss != "adversarial":
         return losses.LOSSES[loss]
@@ -176,17 +176,17 @@ def hyper(
     """Hyper-parameters that vary over a sweep, as arrays, so that nothing is compiled again.
 
     Args:
-      loss: its name.
-      strength: as the user says it.
-      epochs: in all.
-      steps_per_epoch: see `training.steps_per_epoch`.
-      batch_size: images in a step.
-      unit: of the strength; in the reference's the rate falls with it.
-      learning_rate: the highest.
-      schedule: the rate drops tenfold after 75 % and 87.5 % of the epochs, or rises for a fifth of the steps and then
+      loss: Its name.
+      strength: As the user says it.
+      epochs: Number of epochs in all.
+      steps_per_epoch: See `training.steps_per_epoch`.
+      batch_size: Images in a step.
+      unit: Unit of the strength; in the reference's the rate falls with it.
+      learning_rate: The highest.
+      schedule: The rate drops tenfold after 75 % and 87.5 % of the epochs, or rises for a fifth of the steps and then
         falls to zero, linearly.
-      weight_decay: of all parameters.
-      clip: longest gradient; None for no limit.
+      weight_decay: Weight decay of all parameters.
+      clip: Longest gradient; None for no limit.
 
     >>> made = hyper("adversarial", 1.0, epochs=8, steps_per_epoch=10, batch_size=64, schedule="linear")
     >>> float(made.strength), float(made.warm_up), float(made.total_steps)
@@ -218,10 +218,10 @@ def hold_out(data: Images, share: float, *, seed: int, train_rows: int | None = 
     """Hold out a share of the training images, drawn by the seed, and move what is used to the device.
 
     Args:
-      data: an image set.
-      share: to hold out; one image at least.
-      seed: of the draw.
-      train_rows: train on so many of the others; by default on all.
+      data: An image set.
+      share: Share to hold out; one image at least.
+      seed: Seed of the draw.
+      train_rows: Train on so many of the others; by default on all.
     """
     order = np.random.default_rng(seed).permutation(len(data.train_y))
     held_out = max(1, round(share * len(order)))

@@ -45,12 +45,12 @@ class Regimes(NamedTuple):
     """The regimes that ``read`` found.
 
     Attributes:
-      strengths: of the sweep, ascending.
-      labels: of each strength; None where no label has more than half of the seeds.
-      agreement: share of the seeds that give each strength its most frequent label.
-      weak_until: for each seed, the last strength that is weak; NaN where none is.
-      excessive_from: for each seed, the first strength that is excessive; NaN where none is.
-      absent: why a regime has no strength, by its label.
+      strengths: Strengths of the sweep, ascending.
+      labels: Labels of each strength; None where no label has more than half of the seeds.
+      agreement: Share of the seeds that give each strength its most frequent label.
+      weak_until: For each seed, the last strength that is weak; NaN where none is.
+      excessive_from: For each seed, the first strength that is excessive; NaN where none is.
+      absent: Why a regime has no strength, by its label.
     """
 
     strengths: tuple[float, ...]
@@ -70,10 +70,10 @@ class Peak(NamedTuple):
     """Where a measure is largest over a sweep, see ``peak``.
 
     Attributes:
-      strength: at which the median over seeds is largest; the smallest such strength.
-      is_inner: whether that is neither the weakest nor the strongest.
-      rise: for each seed, the value there less that at the weakest strength.
-      fall: for each seed, the value there less that at the strongest.
+      strength: Strength at which the median over seeds is largest; the smallest such strength.
+      is_inner: Whether that is neither the weakest nor the strongest.
+      rise: For each seed, the value there less that at the weakest strength.
+      fall: For each seed, the value there less that at the strongest.
     """
 
     strength: float
@@ -95,19 +95,19 @@ def read(
     """Labels every strength of a sweep by the rules of the module.
 
     Args:
-      strengths: ascending, ``(k,)``.
-      accuracy: shares in [0, 1], ``(k, seeds)``; NaN here or below means that this model is missing.
-      on: on-manifold deviations, at least 0, ``(k, seeds)``.
-      off: off-manifold deviations, at least 0, ``(k, seeds)``.
-      tolerance: how far accuracy may lie below the seed's best, and how far that best must lie above ``chance``.
-      ratio: of off- to on-manifold deviation, below which a model can be aligned; may be infinite.
-      chance: accuracy of guessing, one over the number of classes; None: nothing is asked of the best.
+      strengths: Ascending, ``(k,)``.
+      accuracy: Shares in [0, 1], ``(k, seeds)``; NaN here or below means that this model is missing.
+      on: On-manifold deviations, at least 0, ``(k, seeds)``.
+      off: Off-manifold deviations, at least 0, ``(k, seeds)``.
+      tolerance: How far accuracy may lie below the seed's best, and how far that best must lie above ``chance``.
+      ratio: Ratio of off- to on-manifold deviation, below which a model can be aligned; may be infinite.
+      chance: Accuracy of guessing, one over the number of classes; None: nothing is asked of the best.
 
     Returns:
       Labels and how far the seeds agree.
 
     Raises:
-      ValueError: strengths that do not ascend, shapes that do not fit, values out of range, a seed without a model, or
+      ValueError: Strengths that do not ascend, shapes that do not fit, values out of range, a seed without a model, or
         a tolerance, ratio or chance that cannot be used.
 
     >>> found = read([0.1, 1, 10, 100], *np.array([[0.9, 0.9, 0.89, 0.6], [5, 4, 3, 1], [6, 4.5, 1, 0.5]])[..., None])
@@ -153,17 +153,18 @@ def read_shares(
     """Labels every strength of a sweep by the gradient's energy: off the manifold less than on it, where aligned.
 
     Args:
-      strengths: ascending, ``(k,)``.
-      accuracy: shares in [0, 1], ``(k, seeds)``.
-      share: of the gradient's squared length off the manifold (``robustness.off_manifold_share``), ``(k, seeds)``.
-      tolerance: as for ``read``.
-      chance: as for ``read``.
+      strengths: Ascending, ``(k,)``.
+      accuracy: Shares in [0, 1], ``(k, seeds)``.
+      share: Share of the gradient's squared length off the manifold (``robustness.off_manifold_share``), ``(k,
+        seeds)``.
+      tolerance: As for ``read``.
+      chance: As for ``read``.
 
     Returns:
       As ``read``.
 
     Raises:
-      ValueError: as ``read``; shares above 1.
+      ValueError: As ``read``; shares above 1.
 
     >>> read_shares([0, 1, 10], *np.array([[0.9, 0.9, 0.5], [0.97, 0.3, 0.1]])[..., None]).labels
     ('weak', 'aligned', 'excessive')
@@ -178,14 +179,14 @@ def isotropic_share(rank: Any, size: Any) -> Any:
     """The mean off-manifold share of a gradient without direction: ``1 - rank / size``.
 
     Args:
-      rank: dimensions of the tangent space.
-      size: values of an image; a mean of them, where each has a mask of its own.
+      rank: Dimensions of the tangent space.
+      size: Values of an image; a mean of them, where each has a mask of its own.
 
     Returns:
       Shaped as ``rank``.
 
     Raises:
-      ValueError: a rank below 0 or above ``size``.
+      ValueError: A rank below 0 or above ``size``.
 
     >>> isotropic_share(96, 3072)
     0.96875
@@ -200,15 +201,15 @@ def unit_step_ratio(share: Any, rank: Any, size: Any) -> Any:
     A random unit vector in ``k`` directions has the mean square ``|P g|^2 / k`` along ``g``.
 
     Args:
-      share: of the squared length off the manifold, in [0, 1].
-      rank: dimensions of the tangent space.
-      size: values of an image; a mean of them, where each has a mask of its own.
+      share: Share of the squared length off the manifold, in [0, 1].
+      rank: Dimensions of the tangent space.
+      size: Values of an image; a mean of them, where each has a mask of its own.
 
     Returns:
       ``sqrt(share / (1 - share) rank / (size - rank))``; infinite for a share of 1.
 
     Raises:
-      ValueError: a rank that is not between 0 and ``size``: one of the two sides has no direction.
+      ValueError: A rank that is not between 0 and ``size``: one of the two sides has no direction.
 
     >>> round(float(unit_step_ratio(0.5, 128, 3072)), 3), round(float(unit_step_ratio(1 - 128 / 3072, 128, 3072)), 3)
     (0.209, 1.0)
@@ -224,14 +225,14 @@ def peak(strengths: Any, values: Any) -> Peak:
     """Finds where a measure, such as the alignment with a score, is largest, and how clearly.
 
     Args:
-      strengths: ascending, ``(k,)``.
-      values: of the measure, ``(k, seeds)``; NaN where a model is missing.
+      strengths: Ascending, ``(k,)``.
+      values: Values of the measure, ``(k, seeds)``; NaN where a model is missing.
 
     Returns:
       The peak of the median over seeds; rises and falls are of the same seed's models, NaN where one is missing.
 
     Raises:
-      ValueError: strengths that do not ascend, a strength without a value, or shapes that do not fit.
+      ValueError: Strengths that do not ascend, a strength without a value, or shapes that do not fit.
 
     >>> peak([0, 1, 2], [[0.1, 0.2], [0.5, 0.4], [0.3, 0.1]])
     Peak(strength=1.0, is_inner=True, rise=array([0.4, 0.2]), fall=array([0.2, 0.3]))

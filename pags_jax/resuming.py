@@ -18,10 +18,10 @@ class Fit(NamedTuple):
     """A training run, finished or on the way.
 
     Attributes:
-      state: what was trained.
+      state: What was trained.
       metrics: ``(steps, k)``: the k metrics of every step, such as loss, accuracy and gradient norm; 0 where it is
         still to come.
-      train_s: seconds of training, those before a resume included.
+      train_s: Seconds of training, those before a resume included.
     """
 
     state: Any
@@ -33,12 +33,12 @@ class Driver(NamedTuple):
     """How epochs are driven.
 
     Attributes:
-      compiled_step: the trainer's step under a ``jit`` of your own, called step by step (on CPUs convolutions inside
+      compiled_step: The trainer's step under a ``jit`` of your own, called step by step (on CPUs convolutions inside
         of loops take twice as long); None makes one program of an epoch that is whole.
-      rest_step: the step for the rest of an epoch that is not, if the former is None.
-      place: as for ``training.steps``.
-      clock: seconds, such as ``time.perf_counter``.
-      writes: whether this process writes the checkpoints.
+      rest_step: The step for the rest of an epoch that is not, if the former is None.
+      place: As for ``training.steps``.
+      clock: Seconds, such as ``time.perf_counter``.
+      writes: Whether this process writes the checkpoints.
     """
 
     compiled_step: Callable[..., Any] | None
@@ -55,17 +55,17 @@ def start(
     """The run from its newest checkpoint if there is one, else from its beginning.
 
     Args:
-      task: what is trained.
-      x: all images.
-      key: draws parameters and all of the training.
-      epochs: in all.
-      folder: of the checkpoints.
-      fingerprint: what the run is; see `checkpoints.save`.
+      task: What is trained.
+      x: All images.
+      key: Draws parameters and all of the training.
+      epochs: Number of epochs in all.
+      folder: Folder of the checkpoints.
+      fingerprint: What the run is; see `checkpoints.save`.
       trainer: `training`, or a module alike, such as `generative`.
-      variables: of a trained network, to begin with; by default the key draws them.
+      variables: Variables of a trained network, to begin with; by default the key draws them.
 
     Raises:
-      CheckpointError: see `checkpoints.restore`.
+      CheckpointError: See `checkpoints.restore`.
     """
     total = epochs * training.steps_per_epoch(task, len(x))
     table = np.zeros((total, len(trainer.Metrics._fields)), np.float32)
@@ -84,19 +84,19 @@ def epochs_of(
     """Train on from `start`, and yield the run after each epoch; a checkpoint every ``save_s`` seconds and at the end.
 
     Args:
-      task: what is trained.
-      hyper: as for ``training.step``.
-      x: all images.
-      y: their labels.
-      done: the run so far, from `start`.
-      driver: how steps are driven.
-      folder: of the checkpoints.
-      fingerprint: what the run is.
-      save_s: seconds between checkpoints.
-      trainer: as for `start`.
+      task: What is trained.
+      hyper: As for ``training.step``.
+      x: All images.
+      y: Their labels.
+      done: The run so far, from `start`.
+      driver: How steps are driven.
+      folder: Folder of the checkpoints.
+      fingerprint: What the run is.
+      save_s: Seconds between checkpoints.
+      trainer: As for `start`.
 
     Raises:
-      FloatingPointError: at the first metric that is not finite; the message names it and the step.
+      FloatingPointError: At the first metric that is not finite; the message names it and the step.
     """
     per_epoch, step, clock = training.steps_per_epoch(task, len(x)), int(done.state.step), driver.clock
     total, saved = len(done.metrics), clock()

@@ -58,24 +58,24 @@ def manifold_robustness(
     reference.
 
     Args:
-      apply_fn: maps images to logits ``(n, classes)``, at least two, each by itself.
-      x: images in [0, 1].
-      basis: of each image's tangent space.
-      eps_l2: distance in the Euclidean norm, traced: one, or an axis of them such as ``REFERENCE_EPS``.
+      apply_fn: Maps images to logits ``(n, classes)``, at least two, each by itself.
+      x: Images in [0, 1].
+      basis: Basis of each image's tangent space.
+      eps_l2: Distance in the Euclidean norm, traced: one, or an axis of them such as ``REFERENCE_EPS``.
       key: PRNG key of the noise; where images come in several calls, one for each call.
-      draws: how many draws of noise the key makes.
-      noise: the noise instead, ``(draws, n, ...)`` or ``(n, ...)``; exactly one of ``key`` and ``noise`` is given.
-      bounds: lowest and highest value of a pixel, each one number or one for each channel, to which steps are cut; by
+      draws: How many draws of noise the key makes.
+      noise: The noise instead, ``(draws, n, ...)`` or ``(n, ...)``; exactly one of ``key`` and ``noise`` is given.
+      bounds: Lowest and highest value of a pixel, each one number or one for each channel, to which steps are cut; by
         default images may leave [0, 1], as in the reference. Where pixels lie at a bound, as black backgrounds do, cut
         steps are shorter than ``eps_l2``, and those on and off the manifold not by the same share: ``step_lengths``
         says how long they are.
-      chunk_size: images that are worked on at once, to bound memory; all by default.
+      chunk_size: Images that are worked on at once, to bound memory; all by default.
 
     Returns:
       Means over draws, ``(n,)`` or ``(eps, n)``; NaN where an image has no such direction.
 
     Raises:
-      ValueError: images, a basis, noise or a number that cannot be used.
+      ValueError: Images, a basis, noise or a number that cannot be used.
 
     >>> x, basis = jnp.zeros((1, 2)), jnp.array([[[1.0, 0.0]]])
     >>> apply_fn = lambda x: x * jnp.array([[2.0, 0.0]])
@@ -101,21 +101,21 @@ def step_lengths(
     """How long the steps of ``manifold_robustness`` are after they are cut to ``bounds``.
 
     Args:
-      x: as for ``manifold_robustness``, as are all others.
-      basis: of each image's tangent space.
-      eps_l2: length before the cut.
+      x: As for ``manifold_robustness``, as are all others.
+      basis: Basis of each image's tangent space.
+      eps_l2: Length before the cut.
       key: PRNG key of the noise.
-      draws: how many draws of noise the key makes.
-      noise: the noise instead.
-      bounds: lowest and highest value of a pixel.
-      chunk_size: images that are worked on at once.
+      draws: How many draws of noise the key makes.
+      noise: The noise instead.
+      bounds: Lowest and highest value of a pixel.
+      chunk_size: Images that are worked on at once.
 
     Returns:
       Mean Euclidean lengths over draws, ``(n,)`` or ``(eps, n)``, of at most ``eps_l2``; NaN where an image has no such
       direction.
 
     Raises:
-      ValueError: as ``manifold_robustness``.
+      ValueError: As ``manifold_robustness``.
 
     >>> x, basis = jnp.zeros((1, 2)), jnp.array([[[1.0, 0.0]]])
     >>> on, off = step_lengths(x, basis, eps_l2=1.0, noise=jnp.array([[1.0, -1.0]]), bounds=(0, 1))
@@ -150,21 +150,21 @@ def relative_noise_robustness(
     are where they have one size, as the halves of ``datasets.with_distractor`` have.
 
     Args:
-      apply_fn: as for ``manifold_robustness``, as are ``key``, ``draws``, ``noise`` and ``chunk_size``. With the same
+      apply_fn: As for ``manifold_robustness``, as are ``key``, ``draws``, ``noise`` and ``chunk_size``. With the same
         key or noise the parts of an image see parts of the same noise.
-      x: images in [0, 1].
+      x: Images in [0, 1].
       mask: true where the part is, shaped as ``x`` or as its leading axes, such as ``(n, h, w)``.
-      sigma: standard deviation of the noise in the units of ``x``, traced: one, or an axis of them.
+      sigma: Standard deviation of the noise in the units of ``x``, traced: one, or an axis of them.
       key: PRNG key of the noise.
-      draws: how many draws of noise the key makes.
-      noise: standard normal, instead of the key.
-      chunk_size: images that are worked on at once.
+      draws: How many draws of noise the key makes.
+      noise: Standard normal, instead of the key.
+      chunk_size: Images that are worked on at once.
 
     Returns:
       Means over draws, ``(n,)`` or ``(sigma, n)``; NaN where the part is empty.
 
     Raises:
-      ValueError: images, a mask, noise or a number that cannot be used.
+      ValueError: Images, a mask, noise or a number that cannot be used.
 
     >>> x, mask = jnp.zeros((1, 2)), jnp.array([[True, False]])
     >>> noise, apply_fn = jnp.ones((1, 2)), lambda x: x * jnp.array([[99.0, 0.0]])

@@ -21,10 +21,10 @@ def euler_step(denoise: Denoiser, x: Float[Array, "n ..."], sigma: Any, followin
     """One step of Euler's method along ``dx / dsigma = (x - D(x; sigma)) / sigma``: half of the cost of Heun's.
 
     Args:
-      denoise: the denoiser.
-      x: images at level ``sigma``, in the units of [-1, 1].
-      sigma: the level, above 0, traced.
-      following: the level to go to.
+      denoise: The denoiser.
+      x: Images at level ``sigma``, in the units of [-1, 1].
+      sigma: The level, above 0, traced.
+      following: The level to go to.
 
     Returns:
       Images at level ``following``.
@@ -52,19 +52,19 @@ def inpaint(
     known (Lugmayr et al., *RePaint*, CVPR 2022); with ``repeats=1`` it only fits roughly (Song et al. 2021).
 
     Args:
-      denoise: a denoiser of images in [-1, 1].
-      x: images in [-1, 1]; what is not known in them is not looked at.
-      known: which pixels are kept: booleans of a shape that broadcasts to that of ``x``.
-      levels: as from ``scores.noise_schedule``, the last being 0.
-      key: of the noise.
-      repeats: how often each step is made.
+      denoise: A denoiser of images in [-1, 1].
+      x: Images in [-1, 1]; what is not known in them is not looked at.
+      known: Which pixels are kept: booleans of a shape that broadcasts to that of ``x``.
+      levels: As from ``scores.noise_schedule``, the last being 0.
+      key: PRNG key of the noise.
+      repeats: How often each step is made.
       step: ``scores.heun_step`` or ``euler_step``, best under a ``jit`` of your own.
 
     Returns:
       Images in about [-1, 1], equal to ``x`` where it is known.
 
     Raises:
-      ValueError: a mask that is not boolean or of another shape, levels that do not fall to 0, or no repeats.
+      ValueError: A mask that is not boolean or of another shape, levels that do not fall to 0, or no repeats.
     """
     check_counts(repeats=repeats)
     levels, known = np.asarray(levels), as_mask("known", known, x)
@@ -91,7 +91,7 @@ def checkerboard(maps: Float[np.ndarray, "n h w c"]) -> float | None:
     Checkerboard Artifacts*, 2016).
 
     Args:
-      maps: scores or images; each weighs alike, whatever its scale.
+      maps: Scores or images; each weighs alike, whatever its scale.
 
     Returns:
       The ratio; None if there is no power below.

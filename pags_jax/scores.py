@@ -46,16 +46,16 @@ def denoiser(model: Any, variables: Any, labels: Int[Array, "..."] | int | None 
     """The denoiser of a trained network, of one class or of all.
 
     Args:
-      model: a ``models.UNet``, or another module of such a call and with ``classes`` and ``sigma_data``.
-      variables: of it.
-      labels: the class of each image, ``(n,)``, or one for all; None: whatever the class.
+      model: A ``models.UNet``, or another module of such a call and with ``classes`` and ``sigma_data``.
+      variables: Its variables.
+      labels: The class of each image, ``(n,)``, or one for all; None: whatever the class.
 
     Returns:
       ``denoise(x, sigma)``: a pytree, so that a function jitted with it as an argument compiles once for all variables
       and labels.
 
     Raises:
-      ValueError: labels that are no classes of the model. The network's own label for "none", the number of classes, is
+      ValueError: Labels that are no classes of the model. The network's own label for "none", the number of classes, is
         refused too; under tracing, where labels cannot be seen, it is left to the network.
 
     >>> from pags_jax.models import UNet
@@ -83,16 +83,16 @@ def score(denoise: Denoiser, x: Float[Array, "n ..."], *, sigma_pm1: Any) -> Flo
     Here ``x' = 2 x - 1``, and the gradient is by ``x'``; by ``x``, the image in [0, 1], it is twice that.
 
     Args:
-      denoise: a denoiser of images in [-1, 1].
-      x: images in [0, 1], or noisy ones at this level.
-      sigma_pm1: noise level for images in [-1, 1], traced; Srinivas et al. (2023) take 0.5 for CIFAR-10.
+      denoise: A denoiser of images in [-1, 1].
+      x: Images in [0, 1], or noisy ones at this level.
+      sigma_pm1: Noise level for images in [-1, 1], traced; Srinivas et al. (2023) take 0.5 for CIFAR-10.
 
     Returns:
       The score, shaped as ``x``, in float32 at least; by Vincent, *A Connection Between Score Matching and Denoising
       Autoencoders* (2011).
 
     Raises:
-      ValueError: images that cannot be used, a noise level that is not one number above 0, or one below
+      ValueError: Images that cannot be used, a noise level that is not one number above 0, or one below
         ``smallest_level`` with a denoiser that was not made by ``preconditioned``; if traced, the score is NaN.
 
     >>> of_a_normal = lambda x, sigma: x / (1 + sigma**2)  # denoises data of N(0, 1)
@@ -135,16 +135,16 @@ def bayes_gradient(
         grad log p(y | x'; sigma) = grad log p(x' | y; sigma) - grad log p(x'; sigma) = (D_y - D)(x'; sigma) / sigma^2
 
     Args:
-      conditional: a denoiser of images of the classes in question.
-      unconditional: a denoiser of all images.
-      x: images in [0, 1].
-      sigma_pm1: noise level for images in [-1, 1], traced.
+      conditional: A denoiser of images of the classes in question.
+      unconditional: A denoiser of all images.
+      x: Images in [0, 1].
+      sigma_pm1: Noise level for images in [-1, 1], traced.
 
     Returns:
       The gradient by the image in [-1, 1], shaped as ``x``; by the image in [0, 1] it is twice that.
 
     Raises:
-      ValueError: as ``score``.
+      ValueError: As ``score``.
 
     >>> one, other = (lambda x, sigma, m=m: (x + m * sigma**2) / (1 + sigma**2) for m in (1.0, 0.0))
     >>> bayes_gradient(one, other, jnp.ones((1, 2)), sigma_pm1=1.0).tolist()
@@ -174,17 +174,17 @@ def denoising_loss(
     """Each image's weighted squared error, a mean over its pixels (EDM, equation 2 and section 5).
 
     Args:
-      denoise: the denoiser.
-      x: clean images in [-1, 1].
-      sigma: noise levels, ``(n,)`` or one for all.
-      noise: draws of a standard normal.
-      sigma_data: of the preconditioning.
+      denoise: The denoiser.
+      x: Clean images in [-1, 1].
+      sigma: Noise levels, ``(n,)`` or one for all.
+      noise: Draws of a standard normal.
+      sigma_data: Parameter `sigma_data` of the preconditioning.
 
     Returns:
       One number for each image; about 1 for a fresh network.
 
     Raises:
-      ValueError: noise of another shape, which would be shared by images.
+      ValueError: Noise of another shape, which would be shared by images.
 
     >>> zero = preconditioned(lambda x, c_noise: jnp.zeros_like(x), sigma_data=0.5)
     >>> denoising_loss(zero, jnp.full((1, 4), 0.5), 1.0, jnp.zeros((1, 4)), sigma_data=0.5).round(3).item()
@@ -226,10 +226,10 @@ def heun_step(denoise: Denoiser, x: Float[Array, "n ..."], sigma: Any, following
     """One step of Heun's method along ``dx / dsigma = (x - D(x; sigma)) / sigma`` (EDM, Algorithm 1).
 
     Args:
-      denoise: the denoiser.
-      x: images at level ``sigma``, in the units of [-1, 1].
-      sigma: the level, above 0, traced.
-      following: the level to go to; 0 makes it a step of Euler's method, which ends at ``D(x; sigma)``.
+      denoise: The denoiser.
+      x: Images at level ``sigma``, in the units of [-1, 1].
+      sigma: The level, above 0, traced.
+      following: The level to go to; 0 makes it a step of Euler's method, which ends at ``D(x; sigma)``.
 
     Returns:
       Images at level ``following``.
@@ -253,16 +253,16 @@ def sample(
     """Draws images by going down the noise levels, without randomness but the first noise.
 
     Args:
-      denoise: a denoiser; the images are of its classes.
-      noise: draws of a standard normal.
-      levels: as from ``noise_schedule``.
+      denoise: A denoiser; the images are of its classes.
+      noise: Draws of a standard normal.
+      levels: As from ``noise_schedule``.
       step: ``heun_step``, best under a ``jit`` of your own; steps are driven from Python.
 
     Returns:
       Images in about [-1, 1].
 
     Raises:
-      ValueError: levels that are not finite, do not fall, or end below 0.
+      ValueError: Levels that are not finite, do not fall, or end below 0.
     """
     levels = np.asarray(levels)
     if levels.ndim != 1 or not np.all(np.diff(levels) < 0) or not (np.isfinite(levels).all() and levels[-1] >= 0):

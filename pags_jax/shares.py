@@ -18,14 +18,14 @@ def off_manifold_share(gradient: Float[Array, "n ..."], basis: Float[Array, "n k
     """The share of a gradient's squared length that is off the manifold, ``|g - P g|^2 / |g|^2``.
 
     Args:
-      gradient: one of each image, in any scale.
-      basis: of each image's tangent space.
+      gradient: One of each image, in any scale.
+      basis: Basis of each image's tangent space.
 
     Returns:
       Shares from 0 to 1; NaN where the gradient is zero or not finite.
 
     Raises:
-      ValueError: a basis for other shapes.
+      ValueError: A basis for other shapes.
 
     >>> basis = jnp.array([[[1.0, 0.0]], [[1.0, 0.0]]])
     >>> off_manifold_share(jnp.array([[3.0, 4.0], [0.0, 0.0]]), basis).round(6).tolist()
@@ -54,20 +54,20 @@ def off_manifold_share_by_noise(
     ``2 s (1 - s) / sqrt(draws)`` at the share ``s``.
 
     Args:
-      function: maps images to one number each, ``(n,)``, as ``lambda x: log_prob(apply_fn(x), y)``.
-      x: images in [0, 1].
-      basis: of each image's tangent space.
-      sigma: standard deviation of the noise in the units of ``x``, traced.
+      function: Maps images to one number each, ``(n,)``, as ``lambda x: log_prob(apply_fn(x), y)``.
+      x: Images in [0, 1].
+      basis: Basis of each image's tangent space.
+      sigma: Standard deviation of the noise in the units of ``x``, traced.
       key: PRNG key of the noise, as for ``manifold_robustness``, as are ``draws`` and ``noise``.
-      draws: how many draws of noise the key makes.
-      noise: standard normal, instead of the key.
-      chunk_size: draws, each for all images, that are worked on at once; all by default.
+      draws: How many draws of noise the key makes.
+      noise: Standard normal, instead of the key.
+      chunk_size: Draws, each for all images, that are worked on at once; all by default.
 
     Returns:
       Shares from 0 to 1; NaN where the function does not change, or is not finite.
 
     Raises:
-      ValueError: images, a basis, noise or a number that cannot be used.
+      ValueError: Images, a basis, noise or a number that cannot be used.
     """
     x = as_images(x)
     noise = draw(x, key, draws, noise)

@@ -39,9 +39,9 @@ class Certified(NamedTuple):
     """The class and radius that are certain of each image.
 
     Attributes:
-      label: the smoothed classifier's class, or `ABSTAINED`.
-      radius: within which it stays so, in the Euclidean norm; 0 where it abstained.
-      lower: the lower bound on the probability of the class that was tried, also where it abstained.
+      label: The smoothed classifier's class, or `ABSTAINED`.
+      radius: Within which it stays so, in the Euclidean norm; 0 where it abstained.
+      lower: The lower bound on the probability of the class that was tried, also where it abstained.
     """
 
     label: Int[Array, " n"]
@@ -53,8 +53,8 @@ class Curve(NamedTuple):
     """Certified accuracy.
 
     Attributes:
-      accuracy: for each radius, the share of images whose class is right and certified beyond that radius.
-      abstained: the share of images of which nothing is certain; they count as wrong.
+      accuracy: For each radius, the share of images whose class is right and certified beyond that radius.
+      abstained: The share of images of which nothing is certain; they count as wrong.
     """
 
     accuracy: Float[Array, " radii"]
@@ -73,18 +73,18 @@ def class_counts(
     """How often the classifier says each class of an image under noise.
 
     Args:
-      apply_fn: maps images to logits of two classes at least, each image by itself.
-      x: images.
+      apply_fn: Maps images to logits of two classes at least, each image by itself.
+      x: Images.
       key: PRNG key, required.
-      sigma: standard deviation of the noise, in the units of ``x``, traced: one number above 0.
-      samples: number of draws for each image.
-      draws_at_once: how many of them are computed together; it changes memory and speed, no draw.
+      sigma: Standard deviation of the noise, in the units of ``x``, traced: one number above 0.
+      samples: Number of draws for each image.
+      draws_at_once: How many of them are computed together; it changes memory and speed, no draw.
 
     Returns:
       Counts, whose sum over classes is ``samples`` less the draws that count for none.
 
     Raises:
-      ValueError: images, a model, a noise level or a count that cannot be used.
+      ValueError: Images, a model, a noise level or a count that cannot be used.
 
     >>> counts = class_counts(lambda x: x, jnp.array([[9.0, 0.0]]), key=jax.random.key(0), sigma=0.5, samples=100)
     >>> counts.tolist()
@@ -126,21 +126,21 @@ def certify(
     """The smoothed classifier's class of each image, and a radius within which it keeps it (Cohen et al., CERTIFY).
 
     Args:
-      apply_fn: as for ``class_counts``, as are ``x``, ``key``, ``sigma`` and ``draws_at_once``.
-      x: images.
+      apply_fn: As for ``class_counts``, as are ``x``, ``key``, ``sigma`` and ``draws_at_once``.
+      x: Images.
       key: PRNG key, required.
-      sigma: standard deviation of the noise.
-      samples: draws that are counted; with ``n`` of them no radius exceeds ``sigma Phi^-1(alpha^(1/n))``, which is
+      sigma: Standard deviation of the noise.
+      samples: Draws that are counted; with ``n`` of them no radius exceeds ``sigma Phi^-1(alpha^(1/n))``, which is
         3.8 ``sigma`` by default.
-      selection_samples: draws that the class is chosen by.
-      alpha: probability, at most, that an image is certified in error; not traced.
-      draws_at_once: draws computed together.
+      selection_samples: Draws that the class is chosen by.
+      alpha: Probability, at most, that an image is certified in error; not traced.
+      draws_at_once: Draws computed together.
 
     Returns:
       Classes, radii and bounds; abstentions are where the bound is at most 1/2.
 
     Raises:
-      ValueError: as ``class_counts``, or an ``alpha`` that is not between 0 and 1.
+      ValueError: As ``class_counts``, or an ``alpha`` that is not between 0 and 1.
 
     >>> found = certify(lambda x: x, jnp.array([[9.0, 0.0], [0.0, 0.0]]), key=jax.random.key(0), sigma=0.5, samples=100)
     >>> found.label.tolist(), np.asarray(found.radius).round(2).tolist()  # Phi^-1(0.001^(1/100)) / 2
@@ -161,14 +161,14 @@ def certified(
     """What is certain of images with ``count`` of ``samples`` draws in a class that other draws chose.
 
     Args:
-      count: draws in the class.
-      label: the class.
-      samples: number of draws, not traced.
-      sigma: standard deviation of the noise.
-      alpha: as for ``certify``.
+      count: Draws in the class.
+      label: The class.
+      samples: Number of draws, not traced.
+      sigma: Standard deviation of the noise.
+      alpha: As for ``certify``.
 
     Raises:
-      ValueError: counts, a noise level or an ``alpha`` that cannot be.
+      ValueError: Counts, a noise level or an ``alpha`` that cannot be.
 
     >>> found = certified(jnp.array([100, 60, 50]), jnp.array([3, 3, 3]), 100, sigma=1.0, alpha=0.05)
     >>> np.asarray(found.radius).round(3).tolist()
@@ -217,12 +217,12 @@ def certified_accuracy(found: Certified, y: Int[Array, " n"], radii: Any) -> Cur
     """The share of images that are right, and certified beyond each radius; the rest is wrong, abstentions too.
 
     Args:
-      found: by ``certify``.
-      y: labels.
-      radii: one radius or an axis of them, at least 0.
+      found: Result of ``certify``.
+      y: Labels.
+      radii: One radius or an axis of them, at least 0.
 
     Raises:
-      ValueError: labels that do not fit, or radii that are negative or not finite.
+      ValueError: Labels that do not fit, or radii that are negative or not finite.
 
     >>> found = Certified(jnp.array([0, 1, -1]), jnp.array([0.5, 1.0, 0.0]), jnp.array([0.7, 0.8, 0.4]))
     >>> certified_accuracy(found, jnp.array([0, 1, 0]), jnp.array([0.0, 0.5])).accuracy.round(3).tolist()

@@ -33,9 +33,9 @@ class Interval(NamedTuple):
     """An estimate and its interval.
 
     Attributes:
-      estimate: from all images.
-      low: lower end.
-      high: upper end.
+      estimate: Estimate from all images.
+      low: Lower end.
+      high: Upper end.
     """
 
     estimate: Float[Array, "..."]
@@ -47,9 +47,9 @@ class Peak(NamedTuple):
     """How clearly a measure rises to its peak over a sweep, and falls from it; see ``rise_and_fall``.
 
     Attributes:
-      place: index of the strength at which the mean over one half of the images is largest.
-      rise: the mean there less that at the first strength, over the other half.
-      fall: the mean there less that at the last.
+      place: Index of the strength at which the mean over one half of the images is largest.
+      rise: The mean there less that at the first strength, over the other half.
+      fall: The mean there less that at the last.
     """
 
     place: Int[Array, ""]
@@ -61,8 +61,8 @@ class Correlation(NamedTuple):
     """A rank correlation.
 
     Attributes:
-      rho: in [-1, 1]; NaN where one side has a single value, or none is left beside what is given.
-      p: two-sided, from permutations; NaN where ``rho`` is.
+      rho: Rank correlation in [-1, 1]; NaN where one side has a single value, or none is left beside what is given.
+      p: Two-sided, from permutations; NaN where ``rho`` is.
     """
 
     rho: Float[Array, ""]
@@ -73,16 +73,17 @@ def mean_interval(values: Float[Array, "n ..."], *, key: Array, resamples: int =
     """Means over images with percentile intervals; for two models paired, give the differences of their values.
 
     Args:
-      values: of each image, for one or several measures; an image with a value that is not finite counts in none.
+      values: Values of each image, for one or several measures; an image with a value that is not finite counts in
+        none.
       key: PRNG key; the same resamples serve all measures.
-      resamples: how many.
-      level: of the interval, above 0 and below 1.
+      resamples: Number of resamples.
+      level: Level of the interval, above 0 and below 1.
 
     Returns:
       Estimates and ends, shaped as ``values[0]``; NaN where no image is left.
 
     Raises:
-      ValueError: no images, or a number of resamples or a level that cannot be used.
+      ValueError: No images, or a number of resamples or a level that cannot be used.
 
     >>> mean, low, high = mean_interval(jnp.arange(100.0), key=jax.random.key(0))
     >>> mean.item(), bool((43 < low) & (low < 45)), bool((54 < high) & (high < 56))
@@ -102,16 +103,16 @@ def rise_and_fall(
     peak at an end of the sweep has a rise or a fall of exactly 0.
 
     Args:
-      values: of each image, at strengths that ascend; an image with a value that is not finite counts nowhere.
+      values: Values of each image, at strengths that ascend; an image with a value that is not finite counts nowhere.
       key: PRNG key of the halves and of the resamples.
-      resamples: how many.
-      level: of the intervals.
+      resamples: Number of resamples.
+      level: Level of the intervals.
 
     Returns:
       Where the peak is, rise and fall.
 
     Raises:
-      ValueError: as ``mean_interval``, or fewer than two images.
+      ValueError: As ``mean_interval``, or fewer than two images.
 
     >>> curve = jnp.array([[0.0, 1.0, 0.5]]) + 0.01 * jax.random.normal(jax.random.key(0), (40, 3))
     >>> place, rise, fall = rise_and_fall(curve, key=jax.random.key(1))
@@ -142,19 +143,19 @@ def rank_correlation(
     """Spearman's rank correlation over models, and whether it could be chance.
 
     Args:
-      x: a measure of each model.
-      y: another one.
+      x: A measure of each model.
+      y: Another one.
       key: PRNG key of the permutations.
-      groups: the loss of each model, as numbers: models are permuted within it alone. By default all are alike.
-      given: measures, ``(n,)`` or ``(n, measures)``, whose ranks are taken out of both sides: a partial correlation.
-      permutations: how many random ones.
+      groups: The loss of each model, as numbers: models are permuted within it alone. By default all are alike.
+      given: Measures, ``(n,)`` or ``(n, measures)``, whose ranks are taken out of both sides: a partial correlation.
+      permutations: How many random ones.
 
     Returns:
       The correlation and its p-value; the smallest p is ``1 / (permutations + 1)``, and 1 where every group has one
       model.
 
     Raises:
-      ValueError: fewer than three models, shapes that do not fit, or values that are not finite.
+      ValueError: Fewer than three models, shapes that do not fit, or values that are not finite.
 
     >>> found = rank_correlation(jnp.arange(6.0), jnp.arange(6.0) ** 2, key=jax.random.key(0))
     >>> round(found.rho.item(), 5), bool(found.p < 0.01)
@@ -272,7 +273,7 @@ def mean_and_error(name: str, values: Any, valid: Any) -> dict[str, float | None
     """Mean and standard error of a measure over the images that have it, as two columns; None where none has it.
 
     Args:
-      name: of the first column; the second is ``NAME_error``.
+      name: Name of the first column; the second is ``NAME_error``.
       values: ``(n,)``, of the images.
       valid: ``(n,)`` booleans, which images have it.
 
@@ -289,7 +290,7 @@ def means_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with means in place of arrays, over the images of which all are finite; ``invalid`` counts the others.
 
     Args:
-      row: columns, of which some are NumPy arrays ``(n,)`` of the same images.
+      row: Columns, of which some are NumPy arrays ``(n,)`` of the same images.
     """
     arrays = {name: value for name, value in row.items() if isinstance(value, np.ndarray)}
     if not arrays:

@@ -16,8 +16,8 @@ class OnOff(NamedTuple):
     """One value along the manifold and one across it, of each image.
 
     Attributes:
-      on: on the manifold.
-      off: off the manifold.
+      on: Part on the manifold.
+      off: Off the manifold.
     """
 
     on: Array
@@ -32,15 +32,15 @@ def directions(basis: Float[Array, "n k ..."], noise: Float[Array, "n ..."]) -> 
     with the machine epsilon, is the rounding of projecting, and no direction.
 
     Args:
-      basis: of each image's tangent space.
-      noise: one draw ``u`` for each image.
+      basis: Basis of each image's tangent space.
+      noise: One draw ``u`` for each image.
 
     Returns:
       Directions shaped as ``noise``. Zero where there is none: on the manifold where the basis has rank 0 or ``u`` is
       orthogonal to it, off it where the basis spans everything or ``u`` lies in its span.
 
     Raises:
-      ValueError: a basis for other shapes.
+      ValueError: A basis for other shapes.
 
     >>> on, off = directions(jnp.array([[[1.0, 0.0]]]), jnp.array([[3.0, 4.0]]))
     >>> on.tolist(), off.tolist()
@@ -69,7 +69,7 @@ def draw(x: Array, key: Any, draws: Any, noise: Any) -> Array:
     """Draws of noise, ``(draws, n, ...)``, of the key or as they were given.
 
     Raises:
-      ValueError: both or none, or a shape or a count that does not fit.
+      ValueError: Both or none, or a shape or a count that does not fit.
     """
     if (key is None) == (noise is None):
         raise ValueError("give exactly one of `key` and `noise`")
@@ -86,7 +86,7 @@ def check_scales(scales: Any, name: str, x: Array) -> Array:
     """One number, or an axis of them, in the type that is measured in.
 
     Raises:
-      ValueError: another shape, or a number that is negative or not finite.
+      ValueError: Another shape, or a number that is negative or not finite.
     """
     values = jnp.asarray(scales, wide(x.dtype))
     numbers = np.zeros(()) if is_traced(scales) else np.asarray(scales)

@@ -70,8 +70,8 @@ def best(table: Iterable[Row], columns: Sequence[str]) -> list[Row]:
     """The rows, over seeds, of each loss's strength with the largest mean accuracy.
 
     Args:
-      table: rows of trained models.
-      columns: accuracies on held-out images, numbers or lists of them (one for each radius of an attack), all of which
+      table: Rows of trained models.
+      columns: Accuracies on held-out images, numbers or lists of them (one for each radius of an attack), all of which
         the mean is over. Choose by other images than those that are then measured.
 
     >>> rows = [{"loss": "adversarial", "strength": s, "validation": v} for s, v in ((0.5, [0.9, 0.3]), (1.0, 0.7))]
@@ -97,10 +97,10 @@ def regimes_of(table: Sequence[Row], loss: str, *, eps: float, tolerance: float 
     accuracy has no regimes.
 
     Args:
-      table: rows with ``test_accuracy``, ``on``, ``off`` and ``eps_l2``.
-      loss: whose.
-      eps: length of the steps, the nearest that was measured.
-      tolerance: as for ``regimes.read``.
+      table: Rows with ``test_accuracy``, ``on``, ``off`` and ``eps_l2``.
+      loss: Loss whose regimes are read.
+      eps: Length of the steps, the nearest that was measured.
+      tolerance: As for ``regimes.read``.
     """
     columns = ("test_accuracy", "on", "off")
     return _read(regimes.read, nearest(table, "eps_l2", eps), loss, columns, tolerance)
@@ -112,10 +112,10 @@ def share_regimes_of(
     """The regimes of one loss by the share of a gradient's energy (``regimes.read_shares``); else as ``regimes_of``.
 
     Args:
-      table: rows with ``test_accuracy``, ``off_share``, ``target`` and ``sigma_pm1``.
-      loss: whose.
-      target: which gradient.
-      tolerance: as for ``regimes.read``.
+      table: Rows with ``test_accuracy``, ``off_share``, ``target`` and ``sigma_pm1``.
+      loss: Loss whose regimes are read.
+      target: Which gradient.
+      tolerance: As for ``regimes.read``.
     """
     part = [row for row in table if row["target"] == target]
     level = min((row["sigma_pm1"] for row in part), default=None)  # The share is the same at all of them.
@@ -139,11 +139,11 @@ def join(robust: Iterable[Row], aligned: Iterable[Row], *, eps_l2: float, target
     """One row for each model in both tables: its deviations at one length, and its alignment at one place.
 
     Args:
-      robust: rows with ``on`` and ``off``.
-      aligned: rows of alignments.
-      eps_l2: length of the steps, the nearest that was measured.
-      target: gradient that is compared with its score.
-      sigma_pm1: noise level of the score, the nearest that was measured.
+      robust: Rows with ``on`` and ``off``.
+      aligned: Rows of alignments.
+      eps_l2: Length of the steps, the nearest that was measured.
+      target: Gradient that is compared with its score.
+      sigma_pm1: Noise level of the score, the nearest that was measured.
 
     Returns:
       The rows of ``aligned`` there, with ``eps_l2``, ``on``, ``off`` and ``ratio``, which is off over on.
@@ -176,14 +176,14 @@ def correlations(
     """Spearman's correlations of each alignment with each measure: over all models, the accurate ones, each loss's.
 
     Args:
-      models: rows with ``test_accuracy``, such as those of ``join``.
-      measures: columns that may explain alignment.
-      alignments: columns of alignments.
+      models: Rows with ``test_accuracy``, such as those of ``join``.
+      measures: Columns that may explain alignment.
+      alignments: Columns of alignments.
       key: PRNG key of the permutations; every correlation is tested by the same ones.
-      accurate: how far below the best test accuracy an accurate model may lie: the paper itself expects gradients of
+      accurate: How far below the best test accuracy an accurate model may lie: the paper itself expects gradients of
         models that have lost theirs to be aligned with nothing.
-      given: the measure that partial correlations take out of both sides.
-      permutations: how many random ones.
+      given: The measure that partial correlations take out of both sides.
+      permutations: How many random ones.
 
     Returns:
       Rows with ``models`` (``ALL``, ``ACCURATE`` or a loss), ``alignment``, ``measure``, the number ``n`` of models,

@@ -27,8 +27,8 @@ def of_decoder(
     from XLA's threads, so LAPACK gets one thread where the package threadpoolctl is installed.
 
     Args:
-      decode: maps codes to images.
-      codes: of the images.
+      decode: Maps codes to images.
+      codes: Codes of the images.
       basis: ``manifold.tangent_basis``, best under a ``jit`` of your own.
 
     Returns:
@@ -46,12 +46,12 @@ def of_denoiser(
     """``manifold.denoiser_basis`` at each image.
 
     Args:
-      denoise: a denoiser of images in [-1, 1].
-      x: images in [0, 1].
-      keys: one for each image.
-      sigma_pm1: noise level for images in [-1, 1].
-      rank: dimensions of the tangent spaces.
-      iterations: of the subspace iteration.
+      denoise: A denoiser of images in [-1, 1].
+      x: Images in [0, 1].
+      keys: One for each image.
+      sigma_pm1: Noise level for images in [-1, 1].
+      rank: Dimensions of the tangent spaces.
+      iterations: Number of iterations of the subspace iteration.
       basis: ``manifold.denoiser_basis``, best under a ``jit`` of your own with ``rank``, ``iterations`` and ``unroll``
         static.
 
@@ -69,9 +69,9 @@ def of_neighbours(
     """The nearest images of a data set around each image, for ``manifold.local_pca`` and ``manifold.varying``.
 
     Args:
-      x: images.
-      data: others, which hold none of ``x``.
-      count: how many.
+      x: Images.
+      data: Others, which hold none of ``x``.
+      count: Number of images.
       nearest: ``manifold.nearest``, best under a ``jit`` of your own with ``count``, ``itself`` and ``chunk_size``
         static.
     """

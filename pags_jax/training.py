@@ -41,11 +41,11 @@ class Task:
     """The static part of training, which is compiled once.
 
     Attributes:
-      model: a flax.linen module called as ``model(x, train=...)``, or another name for that (``models.mode``), or
+      model: A flax.linen module called as ``model(x, train=...)``, or another name for that (``models.mode``), or
         without; running statistics are its collection ``batch_stats``, and dropout draws from the state's key.
-      loss: one of ``losses``, or of the same signature; options are bound with ``functools.partial``.
-      augment: maps ``(key, x)`` to ``x``.
-      batch_size: examples in a step.
+      loss: One of ``losses``, or of the same signature; options are bound with ``functools.partial``.
+      augment: Maps ``(key, x)`` to ``x``.
+      batch_size: Examples in a step.
     """
 
     model: nn.Module
@@ -58,14 +58,14 @@ class Hyper(NamedTuple):
     """Hyper-parameters, all traced.
 
     Attributes:
-      strength: of the loss.
-      learning_rate: at the start.
-      milestones: steps after which the rate is a tenth of what it was.
-      momentum: share of the last update that is kept.
-      weight_decay: added to the gradient, times the parameters; all of them, as in the reference.
-      clip: largest Euclidean norm of the loss's gradient; longer ones are shortened to it (Pascanu et al. 2013).
-      warm_up: steps in which the rate rises.
-      total_steps: step at which the rate has fallen to zero; infinite for a rate that only milestones lower.
+      strength: Strength of the loss.
+      learning_rate: At the start.
+      milestones: Steps after which the rate is a tenth of what it was.
+      momentum: Share of the last update that is kept.
+      weight_decay: Added to the gradient, times the parameters; all of them, as in the reference.
+      clip: Largest Euclidean norm of the loss's gradient; longer ones are shortened to it (Pascanu et al. 2013).
+      warm_up: Steps in which the rate rises.
+      total_steps: Step at which the rate has fallen to zero; infinite for a rate that only milestones lower.
     """
 
     strength: Any
@@ -82,10 +82,10 @@ class TrainState(NamedTuple):
     """Everything that training changes, and the key that it draws from.
 
     Attributes:
-      step: steps done.
-      params: parameters.
-      statistics: running statistics; empty where the model has none.
-      optimizer: the optimiser's state.
+      step: Steps done.
+      params: Parameters.
+      statistics: Running statistics; empty where the model has none.
+      optimizer: The optimiser's state.
       key: PRNG key, never changed.
     """
 
@@ -100,8 +100,8 @@ class Metrics(NamedTuple):
     """Measurements of one step, taken before its update.
 
     Attributes:
-      loss: the whole loss.
-      accuracy: of the forward pass that was trained on.
+      loss: The whole loss.
+      accuracy: Accuracy of the forward pass that was trained on.
       grad_norm: Euclidean norm of the gradient, without weight decay, before it is shortened.
     """
 
@@ -215,7 +215,7 @@ def steps_per_epoch(task: Task, rows: int) -> int:
     """Whole batches among the rows.
 
     Raises:
-      ValueError: fewer rows than a batch, or a batch size that is no whole number of at least 1.
+      ValueError: Fewer rows than a batch, or a batch size that is no whole number of at least 1.
     """
     check_counts(batch_size=task.batch_size)
     if rows < task.batch_size:
@@ -264,7 +264,7 @@ def steps(
     is as for ``scan_epoch``.
 
     Raises:
-      ValueError: not one label for each image, or labels that are no classes of the model, if it has ``classes``.
+      ValueError: Not one label for each image, or labels that are no classes of the model, if it has ``classes``.
     """
     check_examples(x, y, getattr(task.model, "classes", None) or None)
     rows = place(_order(task, state, x.shape[0]))

@@ -24,13 +24,13 @@ def two_classes(apply_fn: Callable[[Any], Any]) -> jax.tree_util.Partial:
     Its logits become ``(0, f)``, so that ``softmax`` is ``(1 - sigmoid(f), sigmoid(f))``.
 
     Args:
-      apply_fn: maps images to logits ``(n, 1)`` or ``(n,)``, before the sigmoid.
+      apply_fn: Maps images to logits ``(n, 1)`` or ``(n,)``, before the sigmoid.
 
     Returns:
       A model with logits ``(n, 2)``.
 
     Raises:
-      ValueError: when called, a model with more than one logit for each image.
+      ValueError: When called, a model with more than one logit for each image.
 
     >>> apply_fn = two_classes(lambda x: x.sum(1) - 1)
     >>> apply_fn(jnp.array([[0.25, 0.25], [1.0, 1.0]])).tolist()
@@ -47,15 +47,15 @@ def normalized(
     Radii, steps, bounds and gradients are then in the units of pixels, as published ones are.
 
     Args:
-      apply_fn: maps ``(x - mean) / std`` to logits.
-      mean: of each channel (the last axis of the images), or one number.
-      std: likewise, above 0.
+      apply_fn: Maps ``(x - mean) / std`` to logits.
+      mean: Mean of each channel (the last axis of the images), or one number.
+      std: Likewise, above 0.
 
     Returns:
       A model of ``x``.
 
     Raises:
-      ValueError: a standard deviation that is not above 0, or numbers that are not finite; when called, not as many
+      ValueError: A standard deviation that is not above 0, or numbers that are not finite; when called, not as many
         as the images have channels.
 
     >>> apply_fn = normalized(lambda x: x, mean=[0.5, 0.25], std=[0.5, 0.25])
@@ -76,15 +76,15 @@ def denoised(apply_fn: Callable[[Any], Any], denoise: Denoiser, *, sigma: Any) -
     For ``smoothing.certify`` with this same ``sigma``. Nothing is trained, and the certificate is as valid as any.
 
     Args:
-      apply_fn: a classifier of clean images in [0, 1].
-      denoise: a denoiser of images in [-1, 1], such as ``scores.denoiser``, knowing no class.
-      sigma: noise level for images in [0, 1], traced; the denoiser is called with twice that.
+      apply_fn: A classifier of clean images in [0, 1].
+      denoise: A denoiser of images in [-1, 1], such as ``scores.denoiser``, knowing no class.
+      sigma: Noise level for images in [0, 1], traced; the denoiser is called with twice that.
 
     Returns:
       A model of noisy images, to which what the denoiser returns is cut to [0, 1]; a pytree where the two are.
 
     Raises:
-      ValueError: a noise level that is not one finite number above 0; when called, a denoiser of other shapes.
+      ValueError: A noise level that is not one finite number above 0; when called, a denoiser of other shapes.
 
     >>> model = denoised(lambda x: x, lambda x, sigma: x / (1 + sigma**2), sigma=0.5)
     >>> model(jnp.array([[1.0, 0.5]])).tolist()
@@ -102,16 +102,16 @@ def smoothed(apply_fn: Callable[[Any], Any], *, key: Array, sigma: Any, samples:
     attacks and generated images are those of the smoothed classifier, up to the number of draws.
 
     Args:
-      apply_fn: the classifier.
+      apply_fn: The classifier.
       key: PRNG key of the draws.
-      sigma: standard deviation of the noise, in the units of the images, traced.
-      samples: number of draws, all of which are computed together.
+      sigma: Standard deviation of the noise, in the units of the images, traced.
+      samples: Number of draws, all of which are computed together.
 
     Returns:
       A model with logits ``log mean_j softmax(f(x + sigma u_j))``.
 
     Raises:
-      ValueError: a noise level or a count that cannot be used.
+      ValueError: A noise level or a count that cannot be used.
     """
     check_counts(samples=samples)
     _check_sigma(sigma)

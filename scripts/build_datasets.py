@@ -50,7 +50,7 @@ def compare(path: Path, packed: bytes) -> str:
     """Say whether a bundled file agrees with a rebuild.
 
     Raises:
-      ValueError: the contents differ or are damaged, or there is no such file.
+      ValueError: The contents differ or are damaged, or there is no such file.
     """
     if not path.is_file():
         raise ValueError(f"no bundled file {path}; run without --check to write it")

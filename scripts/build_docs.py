@@ -78,7 +78,7 @@ def write_reference(folder: Path) -> None:
     """A page for each module, its mathematics typeset.
 
     Raises:
-        UserWarning: If pdoc warns of anything.
+      UserWarning: If pdoc warns of anything.
     """
     named = modules()
     for module in map(importlib.import_module, pdoc.extract.walk_specs(named)):
@@ -94,7 +94,7 @@ def write_guide(folder: Path) -> None:
     """The READMEs, with the files that they link to.
 
     Raises:
-        ValueError: If a link leads nowhere.
+      ValueError: If a link leads nowhere.
     """
     for source in GUIDE:
         path = folder / page_of(source)

@@ -167,7 +167,7 @@ def share(programs: Path) -> None:
     """Make this process print lines, as another one writes to the same terminal, and share what it compiles with it.
 
     Args:
-        programs: folder of compiled programs, unless the environment names one.
+      programs: Folder of compiled programs, unless the environment names one.
     """
     os.environ[progress.PLAIN] = "1"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

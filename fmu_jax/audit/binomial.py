@@ -22,16 +22,16 @@ def clopper_pearson(successes, trials, *, confidence: Scalar) -> tuple[Float[Arr
     alone is a one-sided bound at ``(1 + confidence) / 2``.
 
     Args:
-      successes: numbers ``k`` of successes, any shape.
-      trials: numbers ``n`` of trials, >= 1, of a shape that broadcasts with ``successes``.
-      confidence: in (0, 1).
+      successes: Numbers ``k`` of successes, any shape.
+      trials: Numbers ``n`` of trials, >= 1, of a shape that broadcasts with ``successes``.
+      confidence: Confidence in (0, 1).
 
     Returns:
       Lower and upper ends, at or outside the exact ones: computed in float64 on the host, or under a trace in the
       dtype at hand (see ``tails``), by bisection.
 
     Raises:
-      ValueError: counts outside ``0 <= k <= n``, ``n < 1``, or ``confidence`` out of range.
+      ValueError: Counts outside ``0 <= k <= n``, ``n < 1``, or ``confidence`` out of range.
 
     >>> low, high = clopper_pearson(0, 100, confidence=0.95)
     >>> float(low), round(float(high), 5)

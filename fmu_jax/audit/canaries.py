@@ -24,8 +24,8 @@ class Canaries(NamedTuple):
     """Coins and scores, for ``one_run(canaries.scores[method], canaries.inside, delta=...)``.
 
     Attributes:
-      inside: which canaries were trained on and deleted, ``(canaries,)``.
-      scores: by method, ``(canaries,)``; ``no_removal`` is always there.
+      inside: Which canaries were trained on and deleted, ``(canaries,)``.
+      scores: By method, ``(canaries,)``; ``no_removal`` is always there.
     """
 
     inside: Bool[Array, " canaries"]
@@ -38,8 +38,8 @@ def mislabelled(data: Data, count: int, *, key: Array) -> Data:
     """Rows of two labels with the other label each: what a network learns of them it has learnt by heart.
 
     Args:
-      data: rows that no network is trained on otherwise, labels 0 and 1.
-      count: number of canaries.
+      data: Rows that no network is trained on otherwise, labels 0 and 1.
+      count: Number of canaries.
       key: PRNG key, required.
 
     Returns:
@@ -69,18 +69,18 @@ def score_canaries(
     """Trains one network with a random half of the canaries, unlearns those by every method, and scores all.
 
     Args:
-      objective: what the methods take the network to minimise.
-      data: real rows, all trained on.
-      canaries: from ``mislabelled``.
-      train: as for ``shadow_networks``.
-      methods: as for ``shadow_networks``.
+      objective: What the methods take the network to minimise.
+      data: Real rows, all trained on.
+      canaries: Canaries from ``mislabelled``.
+      train: As for ``shadow_networks``.
+      methods: As for ``shadow_networks``.
       key: PRNG key, required; its coins are the audit's secret.
 
     Returns:
       The ``Canaries``.
 
     Raises:
-      ValueError: bad rows.
+      ValueError: Bad rows.
     """
     rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), data, canaries)
     check_data(rows)

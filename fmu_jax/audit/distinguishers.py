@@ -41,8 +41,8 @@ class Fit(NamedTuple):
     """Two samples in units of their common spread, and their moments.
 
     Attributes:
-      centre, scale: of both together, ``(d,)``; what follows is in these units.
-      p, q: the samples, ``(n, d)`` and ``(m, d)``.
+      centre, scale: Centre and scale of both together, ``(d,)``; what follows is in these units.
+      p, q: The samples, ``(n, d)`` and ``(m, d)``.
       mean_p, mean_q: ``(d,)``.
       cov_p, cov_q: ``(d, d)``, with a ridge of ``sqrt(eps)``, so that they are positive definite.
     """

@@ -35,12 +35,12 @@ class Draws(NamedTuple):
     """Models of one removal, one noise draw a row.
 
     Attributes:
-      trained: parameters trained on all rows, ``(models, d)``.
-      unlearned: by method, the same after the removal, with the same draw of the noise, ``(models, d)``.
-      retrained: trained without the forgotten rows, with draws of their own, ``(models, d)``.
-      residual: by method, ``|grad F'|`` at the unlearned parameters, widened by its rounding error as ``certify`` does,
+      trained: Parameters trained on all rows, ``(models, d)``.
+      unlearned: By method, the same after the removal, with the same draw of the noise, ``(models, d)``.
+      retrained: Trained without the forgotten rows, with draws of their own, ``(models, d)``.
+      residual: By method, ``|grad F'|`` at the unlearned parameters, widened by its rounding error as ``certify`` does,
         ``(models,)``.
-      converged: every solver inside reached its tolerance.
+      converged: Every solver inside reached its tolerance.
     """
 
     trained: Float[Array, "models d"]
@@ -70,21 +70,21 @@ def draw_models(
     the optimum and not the optimum.
 
     Args:
-      objective: for the linear model.
-      data: the rows to train on.
-      forget: the rows to remove, as for ``remove``.
+      objective: Objective for the linear model.
+      data: The rows to train on.
+      forget: The rows to remove, as for ``remove``.
       key: PRNG key, required.
-      sigma: standard deviation of the perturbation, > 0.
-      models: number of draws.
-      methods: of ``PERTURBED``; methods that cannot honour a fairness intervention run all the same.
-      batch_size: draws that are computed at once. Few fit a CPU's cache, more fill an accelerator.
+      sigma: Standard deviation of the perturbation, > 0.
+      models: Number of draws.
+      methods: Methods of ``PERTURBED``; methods that cannot honour a fairness intervention run all the same.
+      batch_size: Draws that are computed at once. Few fit a CPU's cache, more fill an accelerator.
 
     Returns:
       The ``Draws``; what was removed is certified by ``privacy.certified_epsilon(residual, sigma, delta)``.
 
     Raises:
-      ValueError: bad rows (see ``fit`` and ``remove``), an unknown method, or a number out of range.
-      NotConvergedError: some model did not reach the tolerance of ``fit``, or a method failed on it.
+      ValueError: Bad rows (see ``fit`` and ``remove``), an unknown method, or a number out of range.
+      NotConvergedError: Some model did not reach the tolerance of ``fit``, or a method failed on it.
 
     >>> from fmu_jax import datasets
     >>> data = datasets.synthetic(200, 3, seed=0).train
@@ -119,13 +119,13 @@ def unlearn(objective: Objective, params, data: Data, forget, *, method: str, no
     """Parameters after a removal by one of ``PERTURBED``, and whether its solver converged.
 
     Args:
-      objective: what ``params`` was trained on.
-      params: the trained parameters.
-      data: the rows it was trained on.
+      objective: What ``params`` was trained on.
+      params: The trained parameters.
+      data: The rows it was trained on.
       forget: ``(n,)`` bool.
-      method: one of ``PERTURBED``; ``no_removal`` returns ``params``.
-      noise: the perturbation that ``params`` was trained with.
-      init: where retraining starts; it must not have seen the forgotten rows.
+      method: One of ``PERTURBED``; ``no_removal`` returns ``params``.
+      noise: The perturbation that ``params`` was trained with.
+      init: Where retraining starts; it must not have seen the forgotten rows.
     """
     if method == NO_REMOVAL:
         return params, jnp.ones((), bool)

@@ -38,8 +38,8 @@ class EmpiricalEpsilon(NamedTuple):
     """Lower bounds on epsilon, each >= 0, all of which hold at once with the asked confidence.
 
     Attributes:
-      epsilon: the largest.
-      by_test: each by the name of its statistic, a key of ``DISTINGUISHERS``.
+      epsilon: The largest.
+      by_test: Each by the name of its statistic, a key of ``DISTINGUISHERS``.
     """
 
     epsilon: Float[Array, ""]
@@ -62,15 +62,15 @@ def empirical_epsilon(
     Args:
       unlearned: ``(n, d)`` parameters after unlearning, one independent draw of the noise a row.
       retrained: ``(n, d)`` parameters retrained. Row ``j`` may share its noise with row ``j`` of ``unlearned``.
-      delta: in (0, 1), that of the certificate.
-      confidence: with which the bound holds, in (0, 1).
+      delta: Failure probability in (0, 1), that of the certificate.
+      confidence: Confidence with which the bound holds, in (0, 1).
       key: PRNG key, required; splits the rows into the two halves.
 
     Returns:
       An ``EmpiricalEpsilon``; never NaN.
 
     Raises:
-      ValueError: the samples differ in shape, hold fewer than ``MIN_MODELS`` rows, or are not finite; ``delta`` or
+      ValueError: The samples differ in shape, hold fewer than ``MIN_MODELS`` rows, or are not finite; ``delta`` or
         ``confidence`` out of range.
 
     >>> normal = jax.random.normal(jax.random.key(0), (2, 4000, 2))
@@ -100,9 +100,9 @@ def largest_bound(models: int, *, delta: Scalar, confidence: Scalar = 0.95) -> A
     """What ``empirical_epsilon`` returns where all models are told apart: the most that so many models can show.
 
     Args:
-      models: rows of a sample.
-      delta: in (0, 1).
-      confidence: in (0, 1).
+      models: Rows of a sample.
+      delta: Failure probability in (0, 1).
+      confidence: Confidence in (0, 1).
 
     >>> [round(float(largest_bound(models, delta=1e-5)), 2) for models in (100, 10_000, 1_000_000)]
     [2.1, 6.76, 11.37]

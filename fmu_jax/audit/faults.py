@@ -86,11 +86,11 @@ def false_alarms(scheme: str, draw: Callable[..., Samples], key: jax.Array, *, m
     """How many of so many audits of a mechanism flag.
 
     Args:
-      scheme: whose claim is audited, "release" or the paper's.
-      draw: draws models of both worlds, given a key.
-      key: of all draws.
-      models: of each world, in each audit.
-      repeats: number of audits.
+      scheme: Whose claim is audited, "release" or the paper's.
+      draw: Draws models of both worlds, given a key.
+      key: PRNG key of all draws.
+      models: Number of models of each world, in each audit.
+      repeats: Number of audits.
     """
     flags = 0
     for again in jax.random.split(key, repeats):

@@ -28,8 +28,8 @@ class EmpiricalMu(NamedTuple):
     """Lower bounds on ``mu``, each >= 0, all of which hold at once with the asked confidence.
 
     Attributes:
-      mu: the largest.
-      by_test: each by the name of its statistic, a key of ``DISTINGUISHERS``.
+      mu: The largest.
+      by_test: Each by the name of its statistic, a key of ``DISTINGUISHERS``.
     """
 
     mu: Float[Array, ""]
@@ -46,14 +46,14 @@ def empirical_mu(unlearned: Any, retrained: Any, *, confidence: Scalar = 0.95, k
       unlearned: ``(n, d)`` published parameters after unlearning, an independent draw of the noise a row; a series of
         releases is one row, side by side.
       retrained: ``(n, d)`` published parameters after retraining.
-      confidence: with which the bound holds, in (0, 1).
+      confidence: Confidence with which the bound holds, in (0, 1).
       key: PRNG key, required; splits the rows into the two halves.
 
     Returns:
       An ``EmpiricalMu``; never NaN.
 
     Raises:
-      ValueError: as ``empirical_epsilon``.
+      ValueError: As ``empirical_epsilon``.
 
     >>> normal = jax.random.normal(jax.random.key(0), (2, 4000, 2))
     >>> found = empirical_mu(normal[0].at[:, 0].add(1.0), normal[1], key=jax.random.key(1))

@@ -28,9 +28,9 @@ class LiRA(NamedTuple):
     """How well the attack tells unlearned examples from examples never seen; chance is 1/2, 0 and the false rate.
 
     Attributes:
-      auc: area under the curve of each example, ``(rows,)``.
+      auc: Area under the curve of each example, ``(rows,)``.
       advantage: true minus false positive rate at likelihood ratio 1, of each example, ``(rows,)``.
-      true_positive_rate: over the scores of all examples together, at the asked false positive rate.
+      true_positive_rate: Over the scores of all examples together, at the asked false positive rate.
     """
 
     auc: Float[Array, " rows"]
@@ -50,17 +50,17 @@ def lira(
     """Attacks each example: Gaussians from the first half of the models, scores of the second half.
 
     Args:
-      unlearned: margins ``(models, rows)`` of models that were trained on the example and unlearned it.
-      unseen: margins ``(models, rows)`` of models that never saw it.
-      false_positive_rate: at which ``true_positive_rate`` is read off, in (0, 1).
-      paired: row ``j`` of both shares its randomness (as in ``shadow_models``): ``auc`` then compares different rows
+      unlearned: Margins ``(models, rows)`` of models that were trained on the example and unlearned it.
+      unseen: Margins ``(models, rows)`` of models that never saw it.
+      false_positive_rate: False positive rate at which ``true_positive_rate`` is read off, in (0, 1).
+      paired: Row ``j`` of both shares its randomness (as in ``shadow_models``): ``auc`` then compares different rows
         only, which is unbiased, as those models are independent.
 
     Returns:
       A ``LiRA``; never NaN.
 
     Raises:
-      ValueError: the shapes differ, a margin is not finite, there are fewer than 4 models, or ``false_positive_rate``
+      ValueError: The shapes differ, a margin is not finite, there are fewer than 4 models, or ``false_positive_rate``
         is out of range.
 
     >>> margins = jax.random.normal(jax.random.key(0), (2, 400, 1))

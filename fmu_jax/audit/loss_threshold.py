@@ -25,8 +25,8 @@ class Membership(NamedTuple):
     attacker turns the answer round.
 
     Attributes:
-      auc: probability that an unlearned row has less loss than a row never seen, ``(models,)``.
-      advantage: share of unlearned rows with less loss than the threshold, minus that of rows never seen,
+      auc: Probability that an unlearned row has less loss than a row never seen, ``(models,)``.
+      advantage: Share of unlearned rows with less loss than the threshold, minus that of rows never seen,
         ``(models,)``.
     """
 
@@ -53,7 +53,7 @@ def membership(
       A ``Membership``.
 
     Raises:
-      ValueError: the shapes differ, ``threshold`` has not one entry a model, or entries are NaN or not as said.
+      ValueError: The shapes differ, ``threshold`` has not one entry a model, or entries are NaN or not as said.
 
     >>> loss, member = jnp.array([[0.1, 0.2, 0.9, 0.4]]), jnp.array([[True, True, False, False]])
     >>> membership(loss, member).auc.tolist(), membership(loss, member).advantage.tolist()

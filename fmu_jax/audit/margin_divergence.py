@@ -33,16 +33,16 @@ def klom(unlearned: Any, oracle: Any, *, bins: int = 20, closed: bool = True) ->
     ``bins / models``.
 
     Args:
-      unlearned: margins ``(models, rows)`` of unlearned models, on examples that they were trained on and unlearned.
-      oracle: margins ``(oracles, rows)`` of retrained models.
-      bins: number of bins, at least 2.
-      closed: whether the last bin holds its right end; False leaves out the largest margin, as the benchmark's code.
+      unlearned: Margins ``(models, rows)`` of unlearned models, on examples that they were trained on and unlearned.
+      oracle: Margins ``(oracles, rows)`` of retrained models.
+      bins: Number of bins, at least 2.
+      closed: Whether the last bin holds its right end; False leaves out the largest margin, as the benchmark's code.
 
     Returns:
       ``(rows,)``, >= 0; summarise by mean and quantiles.
 
     Raises:
-      ValueError: the margins are NaN, differ in their rows, hold fewer than 2 models, or ``bins`` is below 2.
+      ValueError: The margins are NaN, differ in their rows, hold fewer than 2 models, or ``bins`` is below 2.
 
     >>> margins = jnp.linspace(-1.0, 1.0, 100)[:, None]
     >>> [round(float(klom(margins + shift, margins)[0]), 1) for shift in (0.0, 0.4, 3.0)]

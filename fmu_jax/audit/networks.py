@@ -26,11 +26,11 @@ class ShadowNetworks(NamedTuple):
     """What the networks say of the planted rows; margins are ``(2 y - 1) log-odds``.
 
     Attributes:
-      member: which planted rows a network was trained on, ``(pairs, 2, rows)``.
-      margins: by method, ``(pairs, 2, rows)``; ``retrain`` and ``no_removal`` are always there.
-      oracle: of the network retrained without any planted row, ``(pairs, rows)``.
-      metrics: by method, accuracy and fairness on the test rows, each with leading axes ``(pairs, 2)``.
-      converged: by method, whether its solver reached its tolerance, ``(pairs, 2)``; nothing is left out for it.
+      member: Which planted rows a network was trained on, ``(pairs, 2, rows)``.
+      margins: By method, ``(pairs, 2, rows)``; ``retrain`` and ``no_removal`` are always there.
+      oracle: Margins of the network retrained without any planted row, ``(pairs, rows)``.
+      metrics: By method, accuracy and fairness on the test rows, each with leading axes ``(pairs, 2)``.
+      converged: By method, whether its solver reached its tolerance, ``(pairs, 2)``; nothing is left out for it.
     """
 
     member: Bool[Array, "pairs 2 rows"]
@@ -46,8 +46,8 @@ def twins(data: Data, positions: int, *, key: Array) -> Data:
     """Real rows with either label: row ``i`` has label 0, row ``positions + i`` the same features and label 1.
 
     Args:
-      data: rows that no network is trained on otherwise, of any shape.
-      positions: number of twins.
+      data: Rows that no network is trained on otherwise, of any shape.
+      positions: Number of twins.
       key: PRNG key, required.
 
     Returns:
@@ -81,24 +81,24 @@ def shadow_networks(
     """Trains pairs of networks with planted rows and unlearns those by every method.
 
     Args:
-      objective: what the methods take the networks to minimise.
-      data: real rows.
+      objective: What the methods take the networks to minimise.
+      data: Real rows.
       planted: ``2 m`` rows, from ``twins``.
-      test: rows for accuracy and fairness.
+      test: Rows for accuracy and fairness.
       train: ``train(rows, key) -> params``, pure; rows of weight zero must play no part. Compiled once for a function
         object.
-      methods: by name, the options of ``remove``, hashable: ``{"last layer": {"method": "fair_newton", "only":
+      methods: By name, the options of ``remove``, hashable: ``{"last layer": {"method": "fair_newton", "only":
         "Dense_1"}}``; or a function ``(params, data, forget, key) -> params``, pure, for methods that draw noise.
       key: PRNG key, required.
-      pairs: number of pairs.
-      share: share of the real rows that each pair is trained on, in (0, 1].
-      batch_size: pairs computed at once.
+      pairs: Number of pairs.
+      share: Share of the real rows that each pair is trained on, in (0, 1].
+      batch_size: Pairs computed at once.
 
     Returns:
       The ``ShadowNetworks``.
 
     Raises:
-      ValueError: bad rows, an odd number of planted rows, or a number out of range.
+      ValueError: Bad rows, an odd number of planted rows, or a number out of range.
     """
     if not 0 < share <= 1:
         raise ValueError(f"`share` must lie in (0, 1], got {share}")

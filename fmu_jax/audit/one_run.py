@@ -29,9 +29,9 @@ class OneRun(NamedTuple):
     """Lower bounds from one run, each with the asked confidence for itself.
 
     Attributes:
-      mu: of the release's Gaussian DP beside the retrained one, >= 0.
-      epsilon: at ``delta``, of one canary inside or outside; compare with ``gaussian_epsilon(2 mu, 1.0, delta)``.
-      auc: area under the ROC curve of the scores.
+      mu: Gaussian-DP parameter of the release's Gaussian DP beside the retrained one, >= 0.
+      epsilon: At ``delta``, of one canary inside or outside; compare with ``gaussian_epsilon(2 mu, 1.0, delta)``.
+      auc: Area under the ROC curve of the scores.
     """
 
     mu: float
@@ -46,17 +46,17 @@ def one_run(scores: Any, inside: Any, *, delta: float, confidence: float = 0.95)
     """Bounds what one published model gives away of which canaries were trained on and deleted.
 
     Args:
-      scores: one a canary, ``(m,)``, in any unit; they may use the published model and everything but the coins.
-      inside: which canaries were trained on and deleted, ``(m,)`` bool, by independent fair coins.
-      delta: in (0, 1), at which epsilon is bounded.
-      confidence: of each bound, in (0, 1).
+      scores: One a canary, ``(m,)``, in any unit; they may use the published model and everything but the coins.
+      inside: Which canaries were trained on and deleted, ``(m,)`` bool, by independent fair coins.
+      delta: Failure probability in (0, 1), at which epsilon is bounded.
+      confidence: Confidence of each bound, in (0, 1).
 
     Returns:
       A ``OneRun``.
 
     Raises:
-      ValueError: scores that have no order, other shapes, or all canaries on one side.
-      ImportError: jax-privacy is not installed.
+      ValueError: Scores that have no order, other shapes, or all canaries on one side.
+      ImportError: Jax-privacy is not installed.
 
     >>> rng = np.random.default_rng(0)
     >>> inside = rng.random(400) < 0.5

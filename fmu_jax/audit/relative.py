@@ -28,8 +28,8 @@ class Relative(NamedTuple):
     """What the test finds.
 
     Attributes:
-      p_value: small where unlearned models are shown to be the nearer ones.
-      unlearned, trained: squared discrepancy from the retrained models, without bias; it may be below zero.
+      p_value: Small where unlearned models are shown to be the nearer ones.
+      unlearned, trained: Squared discrepancy from the retrained models, without bias; it may be below zero.
     """
 
     p_value: Float[Array, ""]
@@ -52,7 +52,7 @@ def relative_test(unlearned: Any, retrained: Any, trained: Any) -> Relative:
       A ``Relative``. O(n^2 d) time and O(n) memory.
 
     Raises:
-      ValueError: the samples differ in shape, hold fewer than ``MIN_MODELS`` rows, or are not finite.
+      ValueError: The samples differ in shape, hold fewer than ``MIN_MODELS`` rows, or are not finite.
 
     >>> normal = jax.random.normal(jax.random.key(0), (3, 500, 2))
     >>> bool(relative_test(normal[0], normal[1], normal[2] + 1.0).p_value < 1e-6)

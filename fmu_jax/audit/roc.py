@@ -26,7 +26,7 @@ def auc(scores: Any, positive: Any) -> Float[Array, ""]:
       and vmap-able; under tracing a NaN among the scores makes it NaN.
 
     Raises:
-      ValueError: a score is NaN, or one of the two is no vector of such entries, or they differ in length.
+      ValueError: A score is NaN, or one of the two is no vector of such entries, or they differ in length.
 
     >>> float(auc(jnp.array([0.1, 0.4, 0.35, 0.8]), jnp.array([False, False, True, True])))
     0.75
@@ -71,13 +71,13 @@ def true_positive_rate(scores: Any, positive: Any, *, false_positive_rate: Scala
     Args:
       scores: ``(n,)``.
       positive: ``(n,)``, with at least one positive and one negative.
-      false_positive_rate: in [0, 1).
+      false_positive_rate: False positive rate in [0, 1).
 
     Returns:
       The rate in [0, 1]; jit- and vmap-able.
 
     Raises:
-      ValueError: as ``auc``.
+      ValueError: As ``auc``.
     """
     scores, positive = _checked(scores, positive)
     scores = as_floats(scores, "scores")

@@ -37,8 +37,8 @@ def plant(data: Data, positions: int, *, key: Array) -> Data:
     before the bias. It occurs twice, with label 0 and with label 1: row ``i`` and row ``positions + i`` are twins.
 
     Args:
-      data: real rows whose last column is the bias.
-      positions: number of twins.
+      data: Real rows whose last column is the bias.
+      positions: Number of twins.
       key: PRNG key, required.
 
     Returns:
@@ -77,11 +77,11 @@ class ShadowModels(NamedTuple):
     """What the shadow models say of the planted rows; margins are ``(2 y - 1) log-odds``, large where the label is fit.
 
     Attributes:
-      member: which planted rows a model was trained on, ``(pairs, 2, rows)``; the second model of a pair holds those
+      member: Which planted rows a model was trained on, ``(pairs, 2, rows)``; the second model of a pair holds those
         that the first does not.
-      margins: by method, of the unlearned models, ``(pairs, 2, rows)``.
-      oracle: by method, of the model retrained without any planted row, ``(pairs, rows)``.
-      converged: every solver inside reached its tolerance.
+      margins: By method, of the unlearned models, ``(pairs, 2, rows)``.
+      oracle: By method, of the model retrained without any planted row, ``(pairs, rows)``.
+      converged: Every solver inside reached its tolerance.
     """
 
     member: Bool[Array, "pairs 2 rows"]
@@ -118,23 +118,23 @@ def shadow_models(
     perturbation, and has its own retrained models as oracle; its margin is the mean over its shards.
 
     Args:
-      objective: for the linear model.
-      data: real rows.
+      objective: Objective for the linear model.
+      data: Real rows.
       planted: ``2 m`` rows, from ``plant`` or your own; of rows ``i`` and ``m + i`` each model is trained on one.
       key: PRNG key, required.
-      sigma: standard deviation of the perturbation, > 0.
-      pairs: number of pairs of shadow models.
-      methods: of ``AUDITED``.
-      share: share of the real rows that each pair is trained on, in (0, 1].
-      shards: shards of the ``sharded`` method.
-      batch_size: pairs that are computed at once.
+      sigma: Standard deviation of the perturbation, > 0.
+      pairs: Number of pairs of shadow models.
+      methods: Names of methods in ``AUDITED``.
+      share: Share of the real rows that each pair is trained on, in (0, 1].
+      shards: Shards of the ``sharded`` method.
+      batch_size: Pairs that are computed at once.
 
     Returns:
       The ``ShadowModels``.
 
     Raises:
-      ValueError: bad rows, an odd number of planted rows, an unknown method, or a number out of range.
-      NotConvergedError: some model did not reach the tolerance of ``fit``, or a method failed on it.
+      ValueError: Bad rows, an odd number of planted rows, an unknown method, or a number out of range.
+      NotConvergedError: Some model did not reach the tolerance of ``fit``, or a method failed on it.
     """
     check_audit(objective, methods, AUDITED, sigma=sigma, pairs=pairs, shards=shards, batch_size=batch_size)
     if not 0 < share <= 1:

@@ -23,13 +23,13 @@ def epsilon_table(
     """The empirical epsilon of each method, a lower bound at 95 %, beside the largest that its residuals certify.
 
     Args:
-      objective: what is trained.
-      train: the training rows.
-      forget: rows to remove, as for ``remove``.
-      sigma: of the objective perturbation.
-      delta: failure probability.
-      models: draws of the perturbation.
-      key: of all draws.
+      objective: What is trained.
+      train: The training rows.
+      forget: Rows to remove, as for ``remove``.
+      sigma: Standard deviation of the objective perturbation.
+      delta: Failure probability.
+      models: Draws of the perturbation.
+      key: PRNG key of all draws.
 
     Returns:
       Rows with ``method``, ``residual_norm``, ``certified_epsilon``, ``empirical_epsilon``, what each test shows
@@ -54,13 +54,13 @@ def attack_table(
     """What three attacks find of planted rows after each method: U-LiRA, KLoM and a loss threshold.
 
     Args:
-      objective: what is trained.
-      train: the training rows.
-      planted: rows that each shadow model is trained on and unlearns.
-      sigma: of the objective perturbation.
-      pairs: of shadow models.
-      shards: of the sharded baseline.
-      key: of all draws.
+      objective: What is trained.
+      train: The training rows.
+      planted: Rows that each shadow model is trained on and unlearns.
+      sigma: Standard deviation of the objective perturbation.
+      pairs: Number of pairs of shadow models.
+      shards: Number of shards of the sharded baseline.
+      key: PRNG key of all draws.
 
     Returns:
       Rows with ``method`` and the columns of ``attack_columns`` and of the loss threshold (``membership_*``).
@@ -85,16 +85,16 @@ def attack_columns(
     """What U-LiRA and KLoM find in the margins of shadow models on planted rows.
 
     Args:
-      margins: of each pair's two models, after the removal.
-      member: which of the two was trained on which rows; of each pair one was.
-      oracle: margins of the retrained models.
+      margins: Margins of each pair's two models, after the removal.
+      member: Which of the two was trained on which rows; of each pair one was.
+      oracle: Margins of the retrained models.
 
     Returns:
       ``lira_auc``, ``lira_auc_worst`` (over rows), ``lira_advantage``, ``lira_true_positive_rate``, ``klom`` (mean over
       rows) and ``klom_quantile_95``.
 
     Raises:
-      ValueError: as ``lira`` and ``klom``.
+      ValueError: As ``lira`` and ``klom``.
     """
     unlearned, outside = by_membership(margins, member)
     likelihood, divergence = lira(unlearned, outside, paired=True), np.asarray(klom(unlearned, oracle))

@@ -63,10 +63,10 @@ def series(unlearned, exact, scale, shape) -> Callable[[jax.Array, bool], jax.Ar
     """Ratios of a series of releases of fixed models.
 
     Args:
-      unlearned: models of the one world, ``(k, d)``.
-      exact: of the other, ``(k, d)``.
-      scale: standard deviation of the noise.
-      shape: as for ``releases.release``.
+      unlearned: Models of the one world, ``(k, d)``.
+      exact: Models of the other world, ``(k, d)``.
+      scale: Standard deviation of the noise.
+      shape: As for ``releases.release``.
 
     Returns:
       A function of a key and of the world that draws the series: its log-likelihood ratio.
@@ -249,12 +249,12 @@ class Curve(NamedTuple):
     """Empirical trade-off of one setting beside the certified one, at each threshold of the likelihood ratio.
 
     Attributes:
-      draws: series of each world.
-      alpha: share of false alarms.
-      misses: share of misses.
-      misses_at_most: upper bounds of the misses.
-      certified: the fewest misses that the guarantee allows at ``alpha``.
-      beaten: where even the bounds, which all hold at once at 99.9 %, lie below the certified curve.
+      draws: Series of each world.
+      alpha: Share of false alarms.
+      misses: Share of misses.
+      misses_at_most: Upper bounds of the misses.
+      certified: The fewest misses that the guarantee allows at ``alpha``.
+      beaten: Where even the bounds, which all hold at once at 99.9 %, lie below the certified curve.
     """
 
     draws: int
@@ -269,10 +269,10 @@ def curve(world: World, draws: int, *, key: jax.Array, thresholds: int = 41) -> 
     """Misses against false alarms of a setting.
 
     Args:
-      world: such as ``SETTINGS["adaptive"]("honest")``.
-      draws: series of each world, rounded up to chunks of `CHUNK`.
-      key: draws the noise.
-      thresholds: at how many values of the ratio, quantiles of draws of their own.
+      world: Such as ``SETTINGS["adaptive"]("honest")``.
+      draws: Series of each world, rounded up to chunks of `CHUNK`.
+      key: Draws the noise.
+      thresholds: At how many values of the ratio, quantiles of draws of their own.
     """
     for_pilot, for_draws = jax.random.split(key)
     cuts = np.quantile(np.asarray(world.ratios(for_pilot, False)), np.linspace(0.001, 0.999, thresholds))

@@ -38,14 +38,14 @@ def read_raw(path: str | Path) -> pd.DataFrame:
     that starts with "|" and a full stop after the income.
 
     Args:
-      path: the file.
+      path: The file.
 
     Returns:
       Columns `RAW_COLUMNS`, "?" as NaN.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: a line does not have 15 fields.
+      FileNotFoundError: There is no such file.
+      ValueError: A line does not have 15 fields.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,15 +71,15 @@ def clean(data: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     Rule: rows with unknown fields stay, because no column used here is ever unknown; repeated rows stay.
 
     Args:
-      data: the raw `adult.data`.
-      test: the raw `adult.test`.
+      data: The raw `adult.data`.
+      test: The raw `adult.test`.
 
     Returns:
       Columns age, education_num, marital_status, relationship, race, gender, capital_gain, capital_loss,
       hours_per_week, income; first the rows of `data`, then those of `test`, renumbered from 0.
 
     Raises:
-      ValueError: an income is neither ``<=50K`` nor ``>50K``.
+      ValueError: An income is neither ``<=50K`` nor ``>50K``.
     """
     raw = pd.concat([data, test], ignore_index=True)
     table = raw.rename(columns={"sex": "gender"}).rename(columns=lambda name: name.replace("-", "_"))

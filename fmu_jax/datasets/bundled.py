@@ -24,12 +24,12 @@ class Bundled:
     """One bundled data set.
 
     Attributes:
-      name: the data set's name; its file is ``{name}.csv.gz``.
-      sha256: of the CSV text in that file.
-      features: from the clean table to its feature table (float64 columns).
-      label: column of the label; label_values: its two values, of which the second is 1.
-      groups: for each protected attribute (a column) its two values, of which the second is 1.
-      scaling: the scaling that the paper's code uses for it.
+      name: The data set's name; its file is ``{name}.csv.gz``.
+      sha256: SHA-256 of the CSV text in that file.
+      features: Function from the clean table to its feature table (float64 columns).
+      label: Column of the label; label_values: its two values, of which the second is 1.
+      groups: For each protected attribute (a column) its two values, of which the second is 1.
+      scaling: The scaling that the paper's code uses for it.
     """
 
     name: str
@@ -61,8 +61,8 @@ def read_bundled(bundled: Bundled) -> pd.DataFrame:
     """Reads a bundled table.
 
     Raises:
-      FileNotFoundError: the file is missing.
-      ValueError: it is damaged: its contents do not have the recorded SHA-256.
+      FileNotFoundError: The file is missing.
+      ValueError: It is damaged: its contents do not have the recorded SHA-256.
     """
     file = FILES / f"{bundled.name}.csv.gz"
     fix = "install the package again, or rebuild the file with `python -m scripts.build_datasets` in the source tree"
@@ -97,20 +97,20 @@ def load_bundled(
     """Reads, encodes, splits and scales a bundled data set.
 
     Args:
-      bundled: which.
-      group: the protected attribute, a key of ``bundled.groups``, or several for their intersections.
-      seed: of the split.
-      test_fraction: share of test rows.
+      bundled: The data set to read.
+      group: The protected attribute, a key of ``bundled.groups``, or several for their intersections.
+      seed: Seed of the split.
+      test_fraction: Share of test rows.
       scaling: None for the paper's own choice.
-      group_feature: keep the protected attributes as features, as the paper's code does.
-      min_group_rows: fewest rows of a group where there are more than two.
+      group_feature: Keep the protected attributes as features, as the paper's code does.
+      min_group_rows: Fewest rows of a group where there are more than two.
       small_groups: "error" or "merge".
 
     Returns:
       The ``Split``.
 
     Raises:
-      ValueError: unknown group or scaling, groups of too few rows, or a damaged file.
+      ValueError: Unknown group or scaling, groups of too few rows, or a damaged file.
     """
     attributes = attributes_of(group)
     for name in attributes:

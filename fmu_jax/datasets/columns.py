@@ -36,8 +36,8 @@ class Missing(NamedTuple):
     """Which entries are missing, beside those without a value.
 
     Attributes:
-      words: text that stands for a missing value; a number among them stands for that number however it is written.
-      default: take `MISSING_WORDS` for missing too.
+      words: Text that stands for a missing value; a number among them stands for that number however it is written.
+      default: Take `MISSING_WORDS` for missing too.
     """
 
     words: tuple[str, ...] = ()
@@ -97,10 +97,10 @@ def from_text(
 
     Args:
       fields: n entries; white space around them does not count.
-      missing: which of them are missing, beside numbers or truth values.
-      read: of ``number_reader``.
-      name: of the column.
-      as_written: text, whatever it looks like.
+      missing: Which of them are missing, beside numbers or truth values.
+      read: Function made by ``number_reader``.
+      name: Name of the column.
+      as_written: Text, whatever it looks like.
 
     Returns:
       n entries as ``as_series`` makes them. Text keeps the words that stand for a missing value: ``plain`` takes them.
@@ -124,7 +124,7 @@ def as_series(values: list[Any], *, name: str = "") -> pd.Series:
       numbers (decimals too) float64; truth values; or text, as objects.
 
     Raises:
-      Unsuitable: the values are of no such kind, or of several.
+      Unsuitable: The values are of no such kind, or of several.
     """
     kinds = set(map(type, values)) - {type(None)}
 
@@ -158,13 +158,13 @@ def plain(column: pd.Series, missing: Missing) -> pd.Series:
 
     Args:
       column: n entries: NumPy's, nullable, pyarrow's, categorical, sparse or objects.
-      missing: which text is missing, and which numbers.
+      missing: Which text is missing, and which numbers.
 
     Returns:
       n entries. Text loses white space around it; what is text stays text, though it be digits.
 
     Raises:
-      Unsuitable: it holds dates, times, durations, complex numbers, bytes or lists.
+      Unsuitable: It holds dates, times, durations, complex numbers, bytes or lists.
     """
     kind, name = column.dtype, str(column.name)
     if isinstance(kind, pd.SparseDtype):

@@ -28,13 +28,13 @@ def read_raw(path: str | Path) -> pd.DataFrame:
     """Reads ProPublica's `compas-scores-two-years.csv`.
 
     Args:
-      path: the file. Two of its names occur twice; pandas renames the later column, and the first one counts.
+      path: The file. Two of its names occur twice; pandas renames the later column, and the first one counts.
 
     Returns:
       The table, with the columns that ``clean`` needs and more.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: There is no such file.
     """
     return pd.read_csv(path, low_memory=False)
 
@@ -47,13 +47,13 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
     whole days from `c_jail_in` to `c_jail_out`, rounded down (so -1 for a release recorded before the booking).
 
     Args:
-      raw: the raw table, any number of rows.
+      raw: The raw table, any number of rows.
 
     Returns:
       Columns `CLEAN_COLUMNS`, in the raw order, renumbered from 0.
 
     Raises:
-      ValueError: a column is missing.
+      ValueError: A column is missing.
     """
     require_columns(raw.columns, RAW_COLUMNS, source=RAW_FILE)
     keep = (

@@ -24,10 +24,10 @@ class Layout(NamedTuple):
     r"""How a CSV file is written.
 
     Attributes:
-      sep: what separates fields, one character; a tab may be written ``\t``.
-      decimal: the decimal mark.
-      thousands: what separates groups of three digits, or None.
-      encoding: a text encoding that Python knows; a byte order mark is read as such.
+      sep: What separates fields, one character; a tab may be written ``\t``.
+      decimal: The decimal mark.
+      thousands: What separates groups of three digits, or None.
+      encoding: A text encoding that Python knows; a byte order mark is read as such.
     """
 
     sep: str = ","
@@ -39,7 +39,7 @@ class Layout(NamedTuple):
         """The layout with a tab in place of its name.
 
         Raises:
-          ValueError: a mark is no single character, or serves two ends; or there is no such encoding.
+          ValueError: A mark is no single character, or serves two ends; or there is no such encoding.
         """
         layout = self._replace(sep="\t" if self.sep in ("\\t", "tab") else self.sep)
         for name, mark in (("sep", layout.sep), ("decimal", layout.decimal), ("thousands", layout.thousands)):
@@ -73,7 +73,7 @@ def read_names(path: Path, layout: Layout) -> list[str]:
     """The names in a CSV file's first line, without white space around them.
 
     Raises:
-      FileNotFoundError, ValueError: as ``read_columns``.
+      FileNotFoundError, ValueError: As ``read_columns``.
     """
     layout = layout.checked()
     with contextlib.closing(_records(path, layout)) as records:
@@ -84,17 +84,17 @@ def read_columns(path: Path, layout: Layout, wanted: Collection[str] | None = No
     """Reads a CSV file as text.
 
     Args:
-      path: the file, plain or compressed with gzip, bzip2, xz, or as the only member of a zip archive.
-      layout: how it is written.
-      wanted: read only those of these names that the file has; None reads all.
+      path: The file, plain or compressed with gzip, bzip2, xz, or as the only member of a zip archive.
+      layout: How it is written.
+      wanted: Read only those of these names that the file has; None reads all.
 
     Returns:
       The columns; every record has as many fields as the header has names. Lines without any character but white space
       do not count. Where header and records all end in a separator, the column that would follow it is left out.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is empty, damaged, of another encoding or no CSV; a name occurs twice; or a record has more
+      FileNotFoundError: There is no such file.
+      ValueError: The file is empty, damaged, of another encoding or no CSV; a name occurs twice; or a record has more
         or fewer fields than the header. The message says where.
     """
     layout = layout.checked()
@@ -159,10 +159,10 @@ def _swallows(field: str, place: int, width: int, sep: str) -> bool:
     """Whether the lines of a value have as many separators as if a quote had been left open across records.
 
     Args:
-      field: the value.
-      place: which of the record's fields it is, from 0.
-      width: the number of fields.
-      sep: the separator.
+      field: The value.
+      place: Which of the record's fields it is, from 0.
+      width: The number of fields.
+      sep: The separator.
     """
     first, *others = (piece.count(sep) for piece in re.split(r"[\r\n]+", field))
     return bool(others) and [first, *others] == [width - 1 - place, *[width - 1] * (len(others) - 1), place]

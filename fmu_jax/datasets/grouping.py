@@ -24,8 +24,8 @@ class Groups(NamedTuple):
 
     Attributes:
       codes: 0 to ``len(values) - 1``, ``(n,)``.
-      name: the attribute, or the attributes with " x " between them.
-      values: what each code means; for intersections the attributes' values with ", " between them.
+      name: The attribute, or the attributes with " x " between them.
+      values: What each code means; for intersections the attributes' values with ", " between them.
     """
 
     codes: Int32[np.ndarray, " n"]
@@ -37,7 +37,7 @@ def attributes_of(group: str | Sequence[str]) -> tuple[str, ...]:
     """The attributes that a caller named, one or several.
 
     Raises:
-      ValueError: none, or one of them twice.
+      ValueError: None, or one of them twice.
     """
     names = (group,) if isinstance(group, str) else tuple(group)
     if not names or len(set(names)) < len(names):
@@ -51,7 +51,7 @@ def code_values(
     """Codes all values of a column, in sorted order; with `one`, or two values, as ``code_two_values`` does.
 
     Raises:
-      ValueError: fewer than two values, `one` is none of them, or two of them hardly differ (unless `exact`).
+      ValueError: Fewer than two values, `one` is none of them, or two of them hardly differ (unless `exact`).
     """
     distinct = parts.union(list(values.unique()))
     if one is not None or len(distinct) <= 2:
@@ -68,8 +68,8 @@ def intersect(
     """One group for each combination of attribute values that occurs, in the order of the codes, first attribute first.
 
     Args:
-      attributes: by name, the codes of each row and what they mean; one attribute stays as it is.
-      parts: the parts of the table, of which these rows are one.
+      attributes: By name, the codes of each row and what they mean; one attribute stays as it is.
+      parts: The parts of the table, of which these rows are one.
 
     Returns:
       The ``Groups``.
@@ -98,16 +98,16 @@ def settle_small(
     """Refuses or merges groups of few rows where there are more than two groups; two are left as they are.
 
     Args:
-      groups: of all rows.
-      min_rows: fewest rows of a group.
+      groups: Groups of all rows.
+      min_rows: Fewest rows of a group.
       small: "error", or "merge" to put all smaller groups together as one more, "other", the last.
-      parts: the parts of the table, of which these rows are one.
+      parts: The parts of the table, of which these rows are one.
 
     Returns:
       The ``Groups``.
 
     Raises:
-      ValueError: a group has fewer rows, also after merging; fewer than two groups or more than `MOST_GROUPS` are
+      ValueError: A group has fewer rows, also after merging; fewer than two groups or more than `MOST_GROUPS` are
         left; or `small` is unknown.
     """
     if small not in SMALL_GROUPS:

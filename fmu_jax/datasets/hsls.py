@@ -63,24 +63,24 @@ def load_hsls(
     groups, whatever they code, and every other column of the base year is a feature.
 
     Args:
-      path: a CSV file, a folder of CSV files (all rows together), or several files, with the same columns.
+      path: A CSV file, a folder of CSV files (all rows together), or several files, with the same columns.
       group: "race" or "sex".
-      seed: of the split.
-      test_fraction: share of test rows.
+      seed: Seed of the split.
+      test_fraction: Share of test rows.
       scaling: "standardise", "minmax" or "maxnorm"; None for "minmax", the paper's.
-      group_feature: keep the chosen group as a feature.
-      missing: records without label or group are always left out. "drop" leaves out those that lack a feature too
+      group_feature: Keep the chosen group as a feature.
+      missing: Records without label or group are always left out. "drop" leaves out those that lack a feature too
         (the paper's code does); "mean" replaces a missing feature by its mean over the train rows, and leaves out
         records that lack more than half of the features (Jeong et al. do; they take the nearest neighbour's value).
-      features: use only these columns of the base year, instead of all of `FEATURES` that the file has.
-      min_group_rows: fewest rows of a group where there are more than two.
+      features: Use only these columns of the base year, instead of all of `FEATURES` that the file has.
+      min_group_rows: Fewest rows of a group where there are more than two.
       small_groups: "error" refuses groups of fewer rows, "merge" puts them together as "other".
 
     Returns:
       The ``Split``; `dropped_rows` counts the records left out.
 
     Raises:
-      ValueError: no path; no such group; a needed column is missing or holds unknown values; records repeat (by
+      ValueError: No path; no such group; a needed column is missing or holds unknown values; records repeat (by
         `STU_ID`); nothing is left.
       FileNotFoundError: `path` does not exist.
 
@@ -131,7 +131,7 @@ def rows_to_keep(frame: pd.DataFrame, score: pd.Series, *, group: list[str], mis
     """Marks the records that have a label, a group and (see `missing` of ``load_hsls``) enough features.
 
     Raises:
-      ValueError: no such record.
+      ValueError: No such record.
     """
     known = score.notna() & frame[group].notna().all(axis=1)
     lacking = frame.isna()
@@ -153,7 +153,7 @@ def read_files(path: str | Path | Sequence[str | Path] | None, extra: Sequence[s
       The table, and what to call it in messages.
 
     Raises:
-      ValueError: no path; no file in the folder; files of different columns; a record twice.
+      ValueError: No path; no file in the folder; files of different columns; a record twice.
       FileNotFoundError: `path` does not exist.
     """
     if path is None:

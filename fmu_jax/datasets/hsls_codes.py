@@ -62,7 +62,7 @@ def as_numbers(column: pd.Series) -> pd.Series:
     """Reads a column as numbers where it holds numbers (and reserved codes), as text otherwise; missing becomes NaN.
 
     Args:
-      column: codes, numbers or text; the text of a reserved code may stand among numbers.
+      column: Codes, numbers or text; the text of a reserved code may stand among numbers.
 
     Returns:
       float64, or text; the reserved codes of -7 and below, and their text, are NaN.
@@ -81,15 +81,15 @@ def feature_columns(present: Iterable[str], chosen: Sequence[str] | None, *, sou
     """Chooses the feature columns of a file.
 
     Args:
-      present: the file's columns.
-      chosen: the user's choice, or None for all that qualify.
-      source: what to call the file in messages.
+      present: The file's columns.
+      chosen: The user's choice, or None for all that qualify.
+      source: What to call the file in messages.
 
     Returns:
       Column names, without label, groups, record numbers and later waves.
 
     Raises:
-      ValueError: a chosen column is missing or may not be a feature; or the file has none that qualifies.
+      ValueError: A chosen column is missing or may not be a feature; or the file has none that qualifies.
     """
     present = list(present)
     if chosen is not None:
@@ -125,7 +125,7 @@ def group_bin(table: pd.DataFrame, kind: str, *, source: str) -> pd.Series | Non
     """Codes race or sex as 0 and 1 (see ``load_hsls``), NaN where missing; None if the file has no such column.
 
     Raises:
-      ValueError: the column holds an unknown value.
+      ValueError: The column holds an unknown value.
     """
     if f"{kind}bin" in table:
         return check_binary(as_numbers(table[f"{kind}bin"]), source=source)

@@ -18,16 +18,16 @@ def load_margins(folder: str | Path, *, split: str, epoch: int | None = None) ->
     """Reads the stored margins of all models in a folder; nothing is unpickled.
 
     Args:
-      folder: with the files; or one ``.npy`` file of shape (models, rows).
+      folder: Folder with the files; or one ``.npy`` file of shape (models, rows).
       split: "train" or "val", as the files have it in their names; for one file it is not read.
-      epoch: after which each model's margins are taken; None is the last one that every model has.
+      epoch: After which each model's margins are taken; None is the last one that every model has.
 
     Returns:
       ``(models, rows)`` in ascending order of models, in the files' own precision.
 
     Raises:
-      ValueError: no such margins; models of different numbers of rows; objects instead of numbers; a pickle.
-      FileNotFoundError: no such path.
+      ValueError: No such margins; models of different numbers of rows; objects instead of numbers; a pickle.
+      FileNotFoundError: No such path.
     """
     folder = Path(folder)
     if folder.is_file():

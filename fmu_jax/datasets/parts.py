@@ -19,7 +19,7 @@ class Parts:
     """All parts of a table, seen from one of them.
 
     Args:
-      gather: how to hear of the others; None if this part is the whole table.
+      gather: How to hear of the others; None if this part is the whole table.
 
     >>> apart = Parts(lambda mine: [mine, [5, 3]])
     >>> apart.union([1, 3]), apart.total(np.array([1, 2])), apart.least(np.array([4, 4])), apart.most(np.array([4, 4]))

@@ -21,7 +21,7 @@ def raw_file(name: str, folder: Path | None) -> Path:
     """Finds a raw table in a folder, or downloads it to pooch's cache, and checks it.
 
     Raises:
-      ValueError: it is not there, cannot be downloaded, or has another SHA-256.
+      ValueError: It is not there, cannot be downloaded, or has another SHA-256.
     """
     address, expected = RAW[name]
     if folder is None:
@@ -44,7 +44,7 @@ def build(name: str, folder: Path | None) -> dict[str, bytes]:
     """The bundled file of "compas" or "adult" by its name, made from the raw files of a folder or their downloads.
 
     Raises:
-      ValueError: as ``raw_file``.
+      ValueError: As ``raw_file``.
     """
     if name == "compas":
         table = compas.clean(compas.read_raw(raw_file(compas.RAW_FILE, folder)))

@@ -28,8 +28,8 @@ def read_header(path: Path, layout: Layout = STANDARD) -> list[str]:
     """Reads a CSV file's column names.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: as ``delimited.read_columns``.
+      FileNotFoundError: There is no such file.
+      ValueError: As ``delimited.read_columns``.
     """
     return read_names(path, layout)
 
@@ -46,21 +46,21 @@ def read_table(
     """Reads a CSV file (compressed or not) whose first line names its columns, or a Parquet file.
 
     Args:
-      path: the file; Parquet if it ends in ``.parquet`` or ``.pq`` or begins as such files do, else CSV.
-      columns: read only those of these names that the file has; None reads all.
-      missing: which entries of a CSV file are missing.
-      layout: how a CSV file is written.
-      text: columns to keep as text, exactly as written but for white space around it: 007 stays 007, and NA is text.
+      path: The file; Parquet if it ends in ``.parquet`` or ``.pq`` or begins as such files do, else CSV.
+      columns: Read only those of these names that the file has; None reads all.
+      missing: Which entries of a CSV file are missing.
+      layout: How a CSV file is written.
+      text: Columns to keep as text, exactly as written but for white space around it: 007 stays 007, and NA is text.
         An empty or missing entry is the empty text.
-      categorical: columns of a CSV file that stay text, missing entries missing: there 01 and 1 are two values.
+      categorical: Columns of a CSV file that stay text, missing entries missing: there 01 and 1 are two values.
 
     Returns:
       The table, one row a record: the columns of a CSV file as ``columns.from_text`` makes them, those of Parquet with
       the types that they have there.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is empty, has no records, repeats a column name, or is no such file; a record does not fit
+      FileNotFoundError: There is no such file.
+      ValueError: The file is empty, has no records, repeats a column name, or is no such file; a record does not fit
         the header; or a column of `text` holds what has no one way to be written (Parquet: anything but text and whole
         numbers).
     """
@@ -169,8 +169,8 @@ def complete_rows(
     Args:
       table: n rows, at least one.
       missing: "drop" to leave incomplete rows out, "error" to refuse them.
-      source: what to call the table in messages.
-      words: by column, the text that was taken for missing.
+      source: What to call the table in messages.
+      words: By column, the text that was taken for missing.
 
     Returns:
       Which rows to keep, ``(n,)``.

@@ -55,12 +55,12 @@ def load(
 
     Args:
       name: "compas", "adult", "hsls" or "synthetic".
-      group: the protected attribute, or a list of several for a group of each combination of their values, such as
+      group: The protected attribute, or a list of several for a group of each combination of their values, such as
         ``["race", "gender"]``; "gender" and "sex" mean the same, whichever the data set says.
-      seed: of the split, and of the draw for "synthetic" (``numpy.random.default_rng``).
-      path: for "hsls": a CSV file, a folder of CSV files, or several files.
-      test_fraction: share of test rows, in (0, 1); there are ``ceil(test_fraction n)``.
-      **options: for "compas", "adult", "hsls": `scaling` ("standardise", "minmax", "maxnorm"; without it the paper's
+      seed: Seed of the split, and of the draw for "synthetic" (``numpy.random.default_rng``).
+      path: For "hsls": a CSV file, a folder of CSV files, or several files.
+      test_fraction: Share of test rows, in (0, 1); there are ``ceil(test_fraction n)``.
+      **options: For "compas", "adult", "hsls": `scaling` ("standardise", "minmax", "maxnorm"; without it the paper's
         choice), `group_feature`, `min_group_rows` and `small_groups` (see ``from_csv``); for "hsls" also `missing` and
         `features` (see ``load_hsls``); for "synthetic": `n` (10,000), `d` (20), `group_share`, `disparity` (see
         ``synthetic``).
@@ -69,7 +69,7 @@ def load(
       The ``Split``.
 
     Raises:
-      ValueError: unknown data set, group or option; a damaged file; a bad value.
+      ValueError: Unknown data set, group or option; a damaged file; a bad value.
       FileNotFoundError: `path` does not exist, or a bundled file is missing.
 
     >>> split = load("compas", group="race", seed=0)

@@ -32,18 +32,18 @@ def synthetic(
     Memory: rows are drawn in blocks into the final arrays, so that never more than about twice their size is in use.
 
     Args:
-      n: number of rows, at least 10.
-      d: number of features without the bias, at least 1; the rows have d + 1 columns.
-      seed: of ``numpy.random.default_rng``.
-      group_share: expected share of group 1, in (0, 1).
-      disparity: difference between the groups, at least 0.
-      test_fraction: share of test rows, in (0, 1).
+      n: Number of rows, at least 10.
+      d: Number of features without the bias, at least 1; the rows have d + 1 columns.
+      seed: Seed of ``numpy.random.default_rng``.
+      group_share: Expected share of group 1, in (0, 1).
+      disparity: Difference between the groups, at least 0.
+      test_fraction: Share of test rows, in (0, 1).
 
     Returns:
       The ``Split``; features are named x0, x1, ...
 
     Raises:
-      ValueError: an argument is outside its range, or a drawn group or label is empty.
+      ValueError: An argument is outside its range, or a drawn group or label is empty.
 
     >>> split = synthetic(1000, 3, seed=0)
     >>> split.train.x.shape, split.test.x.shape, split.feature_names

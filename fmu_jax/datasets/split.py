@@ -27,16 +27,16 @@ class Split:
     at most 1 before the bias column (so at most sqrt(2) with it), while a test row may exceed that.
 
     Attributes:
-      train, test: the rows; `x` is ``(n, d)``, float64 under ``jax_enable_x64`` and float32 otherwise; weights are 1.
+      train, test: The rows; `x` is ``(n, d)``, float64 under ``jax_enable_x64`` and float32 otherwise; weights are 1.
       feature_names: d names, the last one "bias".
-      label_name, label_values: what is predicted, and what labels 0 and 1 mean.
-      group_name, group_values: the protected attribute, such as "race" or "race x gender", and what each group means.
+      label_name, label_values: What is predicted, and what labels 0 and 1 mean.
+      group_name, group_values: The protected attribute, such as "race" or "race x gender", and what each group means.
       center, scale: ``(d - 1,)`` float64, of the features without the bias.
-      scaling: how center and scale were chosen, "standardise", "minmax" or "maxnorm".
-      train_rows, test_rows: each row's number (from 0) in the table it came from, int64.
-      source: the data set's name, or the file.
-      dropped_rows: records of the table that were left out because a value was missing.
-      dropped_columns: features that were left out because they never vary.
+      scaling: How center and scale were chosen, "standardise", "minmax" or "maxnorm".
+      train_rows, test_rows: Each row's number (from 0) in the table it came from, int64.
+      source: The data set's name, or the file.
+      dropped_rows: Records of the table that were left out because a value was missing.
+      dropped_columns: Features that were left out because they never vary.
     """
 
     train: Data = dataclasses.field(repr=False)
@@ -65,7 +65,7 @@ class Split:
           ``(m, d)``, the dtype of ``train.x``.
 
         Raises:
-          ValueError: the number of columns is not ``d - 1``.
+          ValueError: The number of columns is not ``d - 1``.
         """
         raw = np.asarray(as_numbers(raw, "raw"), np.float64)
         if raw.ndim != 2 or raw.shape[1] != len(self.center):
@@ -123,22 +123,22 @@ def make_split(
 
     Args:
       features: n rows of float64 columns; finite, or with `impute` possibly NaN.
-      y: labels 0 and 1, ``(n,)``.
-      groups: of ``grouping``, the group of each row.
-      seed: of the split.
-      test_fraction: share of test rows.
+      y: Labels 0 and 1, ``(n,)``.
+      groups: Groups of ``grouping``, the group of each row.
+      seed: Seed of the split.
+      test_fraction: Share of test rows.
       scaling: "standardise", "minmax" or "maxnorm".
-      source: the data set's name or file.
-      impute: replace NaN by the mean of the train rows.
-      rows: each row's number in the table it came from; None means 0..n-1.
-      parts: the parts of the table, of which these rows are one; not with `impute`.
-      **described: further fields of ``Split`` (names, what was dropped).
+      source: The data set's name or file.
+      impute: Replace NaN by the mean of the train rows.
+      rows: Each row's number in the table it came from; None means 0..n-1.
+      parts: The parts of the table, of which these rows are one; not with `impute`.
+      **described: Further fields of ``Split`` (names, what was dropped).
 
     Returns:
       The ``Split``.
 
     Raises:
-      ValueError: two features have one name, no feature varies, a feature is not finite, or the train or test rows lack
+      ValueError: Two features have one name, no feature varies, a feature is not finite, or the train or test rows lack
         a group or a label, or, of more than two groups, a label in a group.
     """
     names = [*map(str, features.columns), BIAS]

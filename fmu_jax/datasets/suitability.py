@@ -40,7 +40,7 @@ def named(table: pd.DataFrame, wanted: Sequence[str], *, drop: Sequence[str], so
     """The table under text names, without the columns of `drop`, its rows numbered from 0.
 
     Raises:
-      ValueError: there is no row; a name is missing, occurs twice, or is none.
+      ValueError: There is no row; a name is missing, occurs twice, or is none.
     """
     names = [str(name) for name in table.columns]
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -70,13 +70,13 @@ def plain_columns(
     """The columns as ``plain`` makes them, and by column the text that was taken for missing.
 
     Args:
-      table: the columns to use.
-      words: which entries are missing.
-      most: the columns whose text is looked at, and how many categories each may have; None for a label or a group.
-      source: what to call the table in messages.
+      table: The columns to use.
+      words: Which entries are missing.
+      most: The columns whose text is looked at, and how many categories each may have; None for a label or a group.
+      source: What to call the table in messages.
 
     Raises:
-      ValueError: columns hold neither numbers nor text, or text that is probably something else; names all of them.
+      ValueError: Columns hold neither numbers nor text, or text that is probably something else; names all of them.
     """
     columns, found, taken = {}, {}, {}
     for name in map(str, table):
@@ -129,8 +129,8 @@ def doubts(values: Collection[str], *, max_categories: int | None = None) -> str
     """Why text cannot be taken as it is for categories, and what to do; None if it can.
 
     Args:
-      values: the distinct texts of a column, at least one.
-      max_categories: the most that a feature may have, and then they must differ; None for a label or a group.
+      values: The distinct texts of a column, at least one.
+      max_categories: The most that a feature may have, and then they must differ; None for a label or a group.
     """
     read = number_reader()
     as_they_are = "correct it, or name the column in categorical=(...) to take each text for a category"

@@ -25,18 +25,18 @@ def code_two_values(
 
     Args:
       values: n entries, none missing, plain (``columns.plain``).
-      one: the value, or values, to code as 1.
+      one: The value, or values, to code as 1.
       role: "label" or "group", for messages.
-      option: the caller's name for `one`, for messages.
-      exact: two texts that hardly differ, such as "yes" and "yes.", are two values; else they are refused where one
+      option: The caller's name for `one`, for messages.
+      exact: Two texts that hardly differ, such as "yes" and "yes.", are two values; else they are refused where one
         would be 0 and the other 1.
-      parts: the parts of the column, of which `values` is one.
+      parts: The parts of the column, of which `values` is one.
 
     Returns:
       The codes ``(n,)`` int32 and the names of values 0 and 1.
 
     Raises:
-      ValueError: fewer than two values; more than two and `one` is None; or `one` is no value of the column; or two
+      ValueError: Fewer than two values; more than two and `one` is None; or `one` is no value of the column; or two
         values hardly differ.
     """
     name, distinct = values.name, parts.union(list(values.unique()))
@@ -85,16 +85,16 @@ def encode(
 
     Args:
       table: n rows of plain columns (``columns.plain``), of different names.
-      nominal: numeric columns whose numbers are codes.
-      exact: columns each of whose texts is a category, whatever it looks like.
-      max_categories: the most categories that a column may have.
-      parts: the parts of the table, of which `table` is one; all have the same columns.
+      nominal: Numeric columns whose numbers are codes.
+      exact: Columns each of whose texts is a category, whatever it looks like.
+      max_categories: The most categories that a column may have.
+      parts: The parts of the table, of which `table` is one; all have the same columns.
 
     Returns:
       A table of n rows and float64 columns; a name may occur twice (``make_split`` refuses it).
 
     Raises:
-      ValueError: a column has more than `max_categories` categories, or holds text that is probably something else.
+      ValueError: A column has more than `max_categories` categories, or holds text that is probably something else.
     """
     names, columns = [], []
     for name, column in table.items():
@@ -140,9 +140,9 @@ def split_rows(n: int, *, test_fraction: float, seed: int) -> tuple[Int64[np.nda
     """Splits rows 0..n-1 at random: the first ``ceil(test_fraction n)`` of a permutation are test rows.
 
     Args:
-      n: number of rows.
-      test_fraction: share of test rows, in (0, 1).
-      seed: of ``numpy.random.default_rng``.
+      n: Number of rows.
+      test_fraction: Share of test rows, in (0, 1).
+      seed: Seed of ``numpy.random.default_rng``.
 
     Returns:
       Train rows and test rows, int64.
@@ -176,10 +176,10 @@ def fit_scaling(
     neither; then all columns are divided by the largest row norm. A constant column has spread 1.
 
     Args:
-      x: the train rows, finite.
+      x: The train rows, finite.
       how: "standardise", "minmax" or "maxnorm".
-      margin: head room for rounding when the result is stored in a narrower dtype.
-      parts: the parts of the table, of which `x` is from one.
+      margin: Head room for rounding when the result is stored in a narrower dtype.
+      parts: The parts of the table, of which `x` is from one.
 
     Returns:
       ``center`` and ``scale``, both float64 ``(d,)``.

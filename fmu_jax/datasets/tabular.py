@@ -60,32 +60,32 @@ def from_csv(
     - Dates, times, durations, lists, bytes and complex numbers are refused.
 
     Args:
-      path: the file; a CSV file may be packed by gzip, bzip2, xz or zip, Parquet (.parquet, .pq) needs pyarrow.
-      label: the column to predict.
-      group: the column of the protected attribute, each of whose values is a group; several columns give a group for
+      path: The file; a CSV file may be packed by gzip, bzip2, xz or zip, Parquet (.parquet, .pq) needs pyarrow.
+      label: The column to predict.
+      group: The column of the protected attribute, each of whose values is a group; several columns give a group for
         each combination of their values that occurs.
-      seed: of the random split (``numpy.random.default_rng``).
-      positive: the label value (or a tuple of values) that counts as 1, all others being 0. Without it the label must
+      seed: Seed of the random split (``numpy.random.default_rng``).
+      positive: The label value (or a tuple of values) that counts as 1, all others being 0. Without it the label must
         hold exactly two values, and the larger in sorted order is 1.
-      group_one: the group value (or a tuple of values) that is group 1, all others being group 0; for several columns a
+      group_one: The group value (or a tuple of values) that is group 1, all others being group 0; for several columns a
         mapping from column to that. Without it a column keeps all its values, in sorted order.
-      drop: columns to leave out, such as record numbers.
+      drop: Columns to leave out, such as record numbers.
       scaling: "standardise" (mean 0, standard deviation 1), "minmax" (to [0, 1]) or "maxnorm" (neither); then all
         features are divided by the largest train-row norm.
-      test_fraction: share of rows held out, in (0, 1).
+      test_fraction: Share of rows held out, in (0, 1).
       missing: "error" refuses missing, NaN or infinite values; "drop" leaves such rows out and counts them.
-      na_values: text that stands for a missing value, such as "?", or for a missing number, such as "-999".
-      default_na: take the usual words for missing values (NA, N/A, None, null, nan, ...; ``columns.MISSING_WORDS``).
-      categorical: columns each of whose values is a category, exactly as it stands.
-      max_categories: the most values that a text column may have to be one-hot encoded.
-      group_feature: keep the group's columns as features, two values coded 0 and 1, more as indicators.
-      min_group_rows: fewest rows of a group where there are more than two.
+      na_values: Text that stands for a missing value, such as "?", or for a missing number, such as "-999".
+      default_na: Take the usual words for missing values (NA, N/A, None, null, nan, ...; ``columns.MISSING_WORDS``).
+      categorical: Columns each of whose values is a category, exactly as it stands.
+      max_categories: The most values that a text column may have to be one-hot encoded.
+      group_feature: Keep the group's columns as features, two values coded 0 and 1, more as indicators.
+      min_group_rows: Fewest rows of a group where there are more than two.
       small_groups: "error" refuses groups of fewer rows; "merge" puts them together as "other".
-      sep: what separates the fields of a CSV file, such as ";" or a tab.
-      decimal: its decimal mark.
-      thousands: what separates groups of three digits in it, if anything does.
-      encoding: its text encoding, such as "cp1252" or "utf-16".
-      gather: for a file that holds only a part of the table, each process having its own: passes this part's values,
+      sep: What separates the fields of a CSV file, such as ";" or a tab.
+      decimal: Its decimal mark.
+      thousands: What separates groups of three digits in it, if anything does.
+      encoding: Its text encoding, such as "cp1252" or "utf-16".
+      gather: For a file that holds only a part of the table, each process having its own: passes this part's values,
         ranges and sums (never a row) and returns those of all parts in one order. All parts are then coded, grouped
         and scaled alike; each holds out its own test rows, and what the ``Split`` counts are its own rows. All must
         call this with the same options (but for the seed), and all fail where one file cannot be read.
@@ -94,8 +94,8 @@ def from_csv(
       The ``Split``. Text columns become indicators ``column=value``; columns that never vary are left out.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: an empty file, records that do not fit the header, another encoding, repeated or missing columns, a
+      FileNotFoundError: There is no such file.
+      ValueError: An empty file, records that do not fit the header, another encoding, repeated or missing columns, a
         label that is not two values, a group of one value or of too few rows, missing or infinite values, columns that
         cannot be features, or an unknown option; the message names the value, its place and what to pass.
 
@@ -165,30 +165,30 @@ def from_table(
 
     Args:
       table: n rows with named columns.
-      label: the column to predict.
-      group: the column of the protected attribute, or several.
-      seed: of the random split.
-      positive: the label value, or tuple of values, that counts as 1.
-      group_one: the group value, or tuple of values, that is group 1; a mapping by column where there are several.
-      drop: columns to leave out.
+      label: The column to predict.
+      group: The column of the protected attribute, or several.
+      seed: Seed of the random split.
+      positive: The label value, or tuple of values, that counts as 1.
+      group_one: The group value, or tuple of values, that is group 1; a mapping by column where there are several.
+      drop: Columns to leave out.
       scaling: "standardise", "minmax" or "maxnorm".
-      test_fraction: share of rows held out.
+      test_fraction: Share of rows held out.
       missing: "error" or "drop".
-      na_values: text or numbers that stand for a missing value.
-      default_na: take the usual words in text columns for missing values.
-      categorical: columns each of whose values is a category, exactly as it stands.
-      max_categories: the most values of a one-hot encoded column.
-      group_feature: keep the group's columns as features.
-      min_group_rows: fewest rows of a group where there are more than two.
+      na_values: Text or numbers that stand for a missing value.
+      default_na: Take the usual words in text columns for missing values.
+      categorical: Columns each of whose values is a category, exactly as it stands.
+      max_categories: The most values of a one-hot encoded column.
+      group_feature: Keep the group's columns as features.
+      min_group_rows: Fewest rows of a group where there are more than two.
       small_groups: "error" or "merge".
-      gather: for a part of a table, as for ``from_csv``.
-      source: what to call the table in messages and in the result.
+      gather: For a part of a table, as for ``from_csv``.
+      source: What to call the table in messages and in the result.
 
     Returns:
       The ``Split``.
 
     Raises:
-      ValueError: as ``from_csv``.
+      ValueError: As ``from_csv``.
 
     >>> people = pd.DataFrame({"age": range(400), "club": ["a", "b"] * 200, "won": [0, 0, 1, 1, 0] * 80})
     >>> split = from_table(people, label="won", group="club", seed=1)

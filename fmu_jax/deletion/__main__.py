@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-      argv: the words after the program's name; None are those of this process.
+      argv: The words after the program's name; None are those of this process.
 
     Returns:
       The exit status, as ``command.main``; 1 where a package of the extra is missing.
@@ -36,7 +36,7 @@ def keep_compiled(words: list[str], environment: MutableMapping[str, str]) -> No
     """Lets JAX keep all compiled programs in the user's cache folder, unless the user says otherwise.
 
     Args:
-      words: the command line; ``--no-compilation-cache`` in it turns the cache off.
+      words: The command line; ``--no-compilation-cache`` in it turns the cache off.
       environment: JAX's own variables, which are set before JAX reads them; those that the user has set win.
     """
     if "--no-compilation-cache" in words:

@@ -34,10 +34,10 @@ def check(config: Any) -> None:
     """Check every field of a configuration against its range, also when it was made in Python.
 
     Args:
-      config: a dataclass instance.
+      config: A dataclass instance.
 
     Raises:
-      ValueError: if a number is outside its range, or a list is empty whose default is not; the message names flag,
+      ValueError: If a number is outside its range, or a list is empty whose default is not; the message names flag,
         range and value.
     """
     hints = typing.get_type_hints(type(config), include_extras=True)
@@ -64,18 +64,18 @@ def run_command(
     """Run a program whose first word names one of several commands, and turn a user's errors into one line.
 
     Args:
-      commands: by name, the command's configuration (a frozen dataclass derived from `Base`, whose fields without a
+      commands: By name, the command's configuration (a frozen dataclass derived from `Base`, whose fields without a
         default are required) and what does its work.
-      description: what ``--help`` says of the program.
-      prog: its name there; by default what it was started as.
-      argv: the words after the program's name; by default those of this process.
+      description: What ``--help`` says of the program.
+      prog: Its name there; by default what it was started as.
+      argv: The words after the program's name; by default those of this process.
 
     Returns:
       The exit status: 0; 1 after an error (ValueError or OSError, shown as ``error: ...`` on standard error; other
       exceptions are bugs and keep their traceback); 130 after an interrupt.
 
     Raises:
-      SystemExit: with status 2 and a message on standard error if the words are no valid command line, or with
+      SystemExit: With status 2 and a message on standard error if the words are no valid command line, or with
         status 0 after ``--help``.
     """
     kinds = [
@@ -112,7 +112,7 @@ def checked(config: ConfigT) -> ConfigT:
     """The configuration, if every field is within its range.
 
     Raises:
-      SystemExit: with status 2 and a message on standard error, if one is not.
+      SystemExit: With status 2 and a message on standard error, if one is not.
     """
     try:
         check(config)

@@ -178,7 +178,7 @@ def verify(config: Verify) -> None:
     """Checks everything.
 
     Raises:
-      ValueError: something disagrees.
+      ValueError: Something disagrees.
     """
     from fmu_jax import deletion
 

@@ -16,11 +16,11 @@ class Line(NamedTuple):
     """A series.
 
     Attributes:
-      label: in the legend.
-      look: class of its colour in the page: ``ink``, ``soft``, or ``g0``, ``g1``, ... for a group.
-      values: by request; None where there is nothing to draw.
-      dash: an SVG dash pattern, empty for a solid line.
-      steps: whether the value holds until the next request, as a count does.
+      label: Label in the legend.
+      look: Class of its colour in the page: ``ink``, ``soft``, or ``g0``, ``g1``, ... for a group.
+      values: By request; None where there is nothing to draw.
+      dash: An SVG dash pattern, empty for a solid line.
+      steps: Whether the value holds until the next request, as a count does.
     """
 
     label: str
@@ -55,10 +55,10 @@ def draw(title: str, lines: Sequence[Line], *, zero: bool = False, whole: bool =
     """Lays a chart out.
 
     Args:
-      title: of the chart.
-      lines: its series, each with a value for every request from 0 on.
-      zero: the vertical axis begins at zero.
-      whole: the values are counts, so that no tick lies between two of them.
+      title: Title of the chart.
+      lines: Its series, each with a value for every request from 0 on.
+      zero: The vertical axis begins at zero.
+      whole: The values are counts, so that no tick lies between two of them.
     """
     count = max(len(line.values) for line in lines)
     numbers = [value for line in lines for value in line.values if value is not None] or [0.0]

@@ -19,14 +19,14 @@ class Evidence(NamedTuple):
     """What there is to check.
 
     Attributes:
-      folder: the store.
-      fault: what SQLite finds wrong with its file; empty if nothing.
-      meta: all that is kept by name.
-      settings, state: of the model, which has no noise.
-      released: what is published, ``(d,)``.
-      certificates: all that the ledger has, as they are stored.
-      contents: what each certificate says.
-      hashes, positions, requests: of everybody, ``(n,)``.
+      folder: The store.
+      fault: What SQLite finds wrong with its file; empty if nothing.
+      meta: All that is kept by name.
+      settings, state: Settings and state of the model, which has no noise.
+      released: What is published, ``(d,)``.
+      certificates: All that the ledger has, as they are stored.
+      contents: What each certificate says.
+      hashes, positions, requests: Hashes, positions and requests of everybody, ``(n,)``.
       rows: everybody's row, ``(n, d + 2)``, followed in ``padding`` by what else is stored.
     """
 
@@ -59,11 +59,11 @@ def look(db: Ledger, folder: Path) -> Evidence:
     """Reads a store.
 
     Args:
-      db: its ledger.
-      folder: the store.
+      db: Its ledger.
+      folder: The store.
 
     Raises:
-      ValueError: settings, state or certificates cannot be read at all.
+      ValueError: Settings, state or certificates cannot be read at all.
     """
     settings = Settings.from_json(ledger.meta(db, "settings"))
     state = model.unpack(settings, ledger.meta(db, "state"))

@@ -50,8 +50,8 @@ def building(folder: Path) -> Iterator[Path]:
     """A folder beside a new store's place, which takes that place once it is whole; what a kill left is removed.
 
     Raises:
-      ValueError: another process is making a store there.
-      OSError: nothing can be written there.
+      ValueError: Another process is making a store there.
+      OSError: Nothing can be written there.
     """
     place = folder.with_name(f"{files.TEMPORARY_PREFIX}{folder.name}")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -80,8 +80,8 @@ def catch_up(db: Ledger, folder: Path) -> None:
     """Writes what is missing, and ``model.json`` unless it is the ledger's; nobody else writes meanwhile.
 
     Raises:
-      ValueError: the ledger does not fit its seal, so that nothing of it is to be published.
-      OSError: a file cannot be written.
+      ValueError: The ledger does not fit its seal, so that nothing of it is to be published.
+      OSError: A file cannot be written.
     """
     with private(), ledger.exclusive(db):
         seal.check_books(db)

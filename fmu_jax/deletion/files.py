@@ -14,11 +14,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     a rename; then the folder itself is flushed, so that the rename outlives a power cut.
 
     Args:
-      path: where the file goes; missing parent folders are made.
-      content: the whole content.
+      path: Where the file goes; missing parent folders are made.
+      content: The whole content.
 
     Raises:
-      OSError: if the folder cannot be written to, or the disk is full; ``path`` is then as it was.
+      OSError: If the folder cannot be written to, or the disk is full; ``path`` is then as it was.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -50,7 +50,7 @@ def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to the disk.
 
     Args:
-      folder: an existing folder.
+      folder: An existing folder.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

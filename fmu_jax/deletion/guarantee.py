@@ -77,7 +77,7 @@ def publish(settings: "Settings", params: Any, apart: float, number: int, shape:
     """The parameters of release ``number``, with fresh noise.
 
     Raises:
-      ValueError: the distance exceeds the admitted one, or the noise would drown in rounding.
+      ValueError: The distance exceeds the admitted one, or the noise would drown in rounding.
     """
     released = releases.release(
         params,
@@ -145,9 +145,9 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
     """What a certificate promises, in sentences.
 
     Args:
-      settings: of the store.
-      number: how many releases were published so far.
-      fresh: whether the last one came with this certificate.
+      settings: Settings of the store.
+      number: How many releases were published so far.
+      fresh: Whether the last one came with this certificate.
     """
     spent, delta = cost(settings, number), f"delta {settings.delta:g}"
     planned = _epsilon(settings.mu, settings.delta)

@@ -62,13 +62,13 @@ def created(folder: Path) -> Iterator[Ledger]:
     """Makes a new ledger, readable by its owner only, and opens it.
 
     Args:
-      folder: where; it must exist and hold none.
+      folder: Folder for the ledger; it must exist and hold no ledger.
 
     Yields:
       The open ledger, without rows.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: It cannot be written.
     """
     path = folder / NAME
     os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
@@ -83,17 +83,17 @@ def opened(folder: Path, *, to_look: bool = False) -> Iterator[Ledger]:
     """Opens a store's ledger, and finishes what a killed process left: its log is copied into the database.
 
     Args:
-      folder: the store.
-      to_look: nothing is going to be written, so that a store on a read-only disk will do; see `read_only`.
+      folder: The store.
+      to_look: Nothing is going to be written, so that a store on a read-only disk will do; see `read_only`.
 
     Yields:
       The open ledger.
 
     Raises:
-      FileNotFoundError: there is no store.
-      PermissionError: the store cannot be written to, and is not only looked at, or holds an unfinished log.
-      ValueError: the file is no ledger, or of another version.
-      OSError: it cannot be read or written, another process keeps it locked, or changes it while it is looked at.
+      FileNotFoundError: There is no store.
+      PermissionError: The store cannot be written to, and is not only looked at, or holds an unfinished log.
+      ValueError: The file is no ledger, or of another version.
+      OSError: It cannot be read or written, another process keeps it locked, or changes it while it is looked at.
     """
     path = folder / NAME
     if not path.is_file():
@@ -165,7 +165,7 @@ def exclusive(db: Ledger) -> Iterator[None]:
     """One transaction, alone: what is done inside is kept as a whole, or, after an error, not at all.
 
     Raises:
-      OSError: another process keeps the store busy.
+      OSError: Another process keeps the store busy.
     """
     if read_only(db):
         db.execute("BEGIN")
@@ -184,7 +184,7 @@ def settle(db: Ledger) -> None:
     """Copies the log into the database and cuts it to nothing: no page of the past is left.
 
     Raises:
-      OSError: another process keeps the store busy, or the disk is full; the log stays until the store is next opened.
+      OSError: Another process keeps the store busy, or the disk is full; the log stays until the store is next opened.
     """
     with _errors(place(db)):
         # SQLite waits for another process's transaction, but not for its checkpoint.
@@ -234,7 +234,7 @@ def find_people(db: Ledger, hashes: Iterable[bytes]) -> np.ndarray:
     """Looks people up.
 
     Args:
-      db: the ledger.
+      db: The ledger.
       hashes: ``k`` hashes.
 
     Returns:

@@ -28,16 +28,16 @@ class Settings:
     """What a store was trained with; none of it changes later, and none of it is secret.
 
     Attributes:
-      store: the store's identity, random.
-      l2, fairness, penalty: of the objective.
+      store: The store's identity, random.
+      l2, fairness, penalty: Ridge strength, fairness weight and penalty of the objective.
       mu, delta: Gaussian-DP parameter that the planned series of releases may cost, and the delta at which epsilons are
         given.
-      releases: how many releases are planned.
-      admitted: the largest certified distance to the retrained model that is released, in the norm of the shape.
-      scale: standard deviation of each release's noise.
-      feature_names, center, scale_of_features, scaling: how a row becomes features; the last name is the constant's.
-      label_name, label_values, group_name, group_values: what labels 0 and 1 and each group mean.
-      train_rows, test_rows: how many people were trained on and held out; the held-out ones have the first positions.
+      releases: How many releases are planned.
+      admitted: The largest certified distance to the retrained model that is released, in the norm of the shape.
+      scale: Standard deviation of each release's noise.
+      feature_names, center, scale_of_features, scaling: How a row becomes features; the last name is the constant's.
+      label_name, label_values, group_name, group_values: What labels 0 and 1 and each group mean.
+      train_rows, test_rows: How many people were trained on and held out; the held-out ones have the first positions.
     """
 
     store: str
@@ -79,7 +79,7 @@ class Settings:
         """Reads what `to_json` wrote.
 
         Raises:
-          ValueError: it is damaged.
+          ValueError: It is damaged.
         """
         fields: dict[str, Any] = json.loads(content)
         values: dict[str, Any] = {
@@ -142,7 +142,7 @@ def unpack(settings: Settings, packed: bytes) -> stream.State:
     """Reads what `pack` wrote.
 
     Raises:
-      ValueError: it is damaged, or belongs to other settings.
+      ValueError: It is damaged, or belongs to other settings.
     """
     expected, structure = jax.tree.flatten(_structure(settings))
     try:
@@ -168,8 +168,8 @@ def assess(params: np.ndarray, test: Data) -> dict[str, Any]:
     """How a published model does on the held-out people.
 
     Args:
-      params: what is published, ``(d,)``: nothing else of the model may be seen in a certificate.
-      test: the held-out rows that remain.
+      params: What is published, ``(d,)``: nothing else of the model may be seen in a certificate.
+      test: The held-out rows that remain.
 
     Returns:
       Rates by name to `_PLACES` decimals, None where nobody is left to count.

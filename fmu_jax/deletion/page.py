@@ -27,14 +27,14 @@ def report(store: str | Path, out: str | Path | None = None) -> Path:
     them: each request links to its certificate's file.
 
     Args:
-      store: the store's folder.
-      out: where the page goes, a new file ``.html``; None is ``report.html`` in the store.
+      store: The store's folder.
+      out: Where the page goes, a new file ``.html``; None is ``report.html`` in the store.
 
     Returns:
       The page's path.
 
     Raises:
-      OSError: there is no store, or the page cannot be written; whatever was in its place is there still.
+      OSError: There is no store, or the page cannot be written; whatever was in its place is there still.
       ValueError: ``out`` exists or is no ``.html``, or the ledger does not fit its seal.
     """
     folder, path = Path(store), Path(store) / exports.REPORT if out is None else Path(out)
@@ -63,9 +63,9 @@ def render(settings: Settings, contents: Sequence[dict[str, Any]], certificates:
     """The page as text.
 
     Args:
-      settings: of the store.
-      contents: the certificates' contents, from the training's on.
-      certificates: where their files are, seen from the page's folder.
+      settings: Settings of the store.
+      contents: The certificates' contents, from the training's on.
+      certificates: Where their files are, seen from the page's folder.
     """
     template = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -18,15 +18,15 @@ def read_ids(path: Path, encoding: str = "utf-8") -> list[str]:
     """Reads identifiers, one a line; white space around them and blank lines do not count.
 
     Args:
-      path: a text file.
-      encoding: of the file.
+      path: A text file.
+      encoding: Encoding of the file.
 
     Returns:
       The identifiers, in order, repeated ones included.
 
     Raises:
-      OSError: the file cannot be read.
-      ValueError: it is of another encoding, or holds no identifier.
+      OSError: The file cannot be read.
+      ValueError: It is of another encoding, or holds no identifier.
     """
     try:
         lines = path.read_text(encoding=encoding).removeprefix("\ufeff").split("\n")
@@ -74,11 +74,11 @@ def check_ids(ids: Sequence[str], *, source: str) -> None:
     """Refuses a table in which a person has no identifier, two rows have the same one, or one is more than a line.
 
     Args:
-      ids: of the rows, in order.
-      source: what to call the table in messages.
+      ids: Ids of the rows, in order.
+      source: What to call the table in messages.
 
     Raises:
-      ValueError: says which.
+      ValueError: The identifiers have such a fault; the message names it.
     """
     missing = [row for row, name in enumerate(ids) if not name]
     if missing:

@@ -23,12 +23,12 @@ class Plan(NamedTuple):
 
     Attributes:
       mu: Gaussian-DP parameter of the series, > 0; or
-      epsilon: its epsilon at `delta`, > 0; 1 where neither is given.
-      delta: failure probability, in (0, 1), at which epsilons are given.
-      releases: how many requests may be served by unlearning, at least 1. Later ones retrain, at no further cost.
-      planned: share of the people, in (0, 1], whose deletion an unlearned model should withstand before it is
+      epsilon: Its epsilon at `delta`, > 0; 1 where neither is given.
+      delta: Failure probability, in (0, 1), at which epsilons are given.
+      releases: How many requests may be served by unlearning, at least 1. Later ones retrain, at no further cost.
+      planned: Share of the people, in (0, 1], whose deletion an unlearned model should withstand before it is
         retrained; it sets the admitted distance.
-      admitted: in its place, the admitted distance itself, > 0: the smaller, the less noise and the more retraining.
+      admitted: In its place, the admitted distance itself, > 0: the smaller, the less noise and the more retraining.
     """
 
     mu: float | None = None

@@ -20,10 +20,10 @@ class Range:
     """An interval of numbers, to annotate a field with through `number`.
 
     Args:
-      low: the lower end.
-      high: the upper end.
-      open_low: whether the lower end itself is outside.
-      open_high: whether the upper end itself is outside.
+      low: The lower end.
+      high: The upper end.
+      open_low: Whether the lower end itself is outside.
+      open_high: Whether the upper end itself is outside.
     """
 
     low: float | int = -math.inf
@@ -50,7 +50,7 @@ def number(kind: Any, allowed: Range) -> Any:
 
     Args:
       kind: ``int`` or ``float``.
-      allowed: the range, which `check` enforces.
+      allowed: The range, which `check` enforces.
     """
     what = "INTEGER" if kind is int else "NUMBER"
 
@@ -91,12 +91,12 @@ def check_number(flag: str, hint: Any, value: Any) -> None:
     """Check a value against the range in its annotation, if there is one.
 
     Args:
-      flag: what to call the value in the message.
-      hint: the annotation.
-      value: the value.
+      flag: What to call the value in the message.
+      hint: The annotation.
+      value: The value.
 
     Raises:
-      ValueError: if the value is no number of that kind, or outside the range.
+      ValueError: If the value is no number of that kind, or outside the range.
 
     >>> check_number("--share", Share, 2.0)
     Traceback (most recent call last):

@@ -41,15 +41,15 @@ def make(
     """Writes a certificate.
 
     Args:
-      settings: of the store.
-      params: what is published with it, ``(d,)``.
-      previous: the certificate before it; None for the training.
-      fresh: whether a release is published with it; else the model stays as it was, or is that of the training.
-      ids: hashes of the people that were deleted.
-      deleted: how many people, ``train`` and ``test``.
-      remaining: the same of who remains.
-      ignored: how many ids were passed over, by reason.
-      after: how the published model does now, from ``model.assess``; what the one before did the previous one says.
+      settings: Settings of the store.
+      params: What is published with it, ``(d,)``.
+      previous: The certificate before it; None for the training.
+      fresh: Whether a release is published with it; else the model stays as it was, or is that of the training.
+      ids: Hashes of the people that were deleted.
+      deleted: How many people, ``train`` and ``test``.
+      remaining: The same of who remains.
+      ignored: How many ids were passed over, by reason.
+      after: How the published model does now, from ``model.assess``; what the one before did the previous one says.
 
     Returns:
       The record; its number follows the previous one's.
@@ -82,9 +82,9 @@ def promise(settings: Settings, number: int, fresh: bool) -> dict[str, Any]:
     """What a certificate says of the guarantee, after so many releases: all of it follows from the settings.
 
     Args:
-      settings: of the store.
-      number: how many releases there are.
-      fresh: whether the last one came with this certificate.
+      settings: Settings of the store.
+      number: How many releases there are.
+      fresh: Whether the last one came with this certificate.
     """
     spent = guarantee.cost(settings, number)
     return {
@@ -130,7 +130,7 @@ def parse(record: Record) -> dict[str, Any]:
     """A certificate's content.
 
     Raises:
-      ValueError: it is no JSON object.
+      ValueError: It is no JSON object.
     """
     content = json.loads(record.text)
     if not isinstance(content, dict):

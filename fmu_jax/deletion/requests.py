@@ -30,11 +30,11 @@ class Receipt(NamedTuple):
     """What a request tells whoever runs the store.
 
     Attributes:
-      certificate: its content, which may be handed out.
-      path: of the certificate's file.
-      how: whether the model was unlearned, retrained or left unchanged. Do not publish it.
-      distance: certified distance to the retrained model, None where the model did not change. Do not publish it.
-      admitted: the largest distance that this release may have.
+      certificate: Its content, which may be handed out.
+      path: Path of the certificate's file.
+      how: Whether the model was unlearned, retrained or left unchanged. Do not publish it.
+      distance: Certified distance to the retrained model, None where the model did not change. Do not publish it.
+      admitted: The largest distance that this release may have.
     """
 
     certificate: dict[str, Any]
@@ -51,21 +51,21 @@ def delete(store: str | Path, ids: Sequence[str], *, ignore_missing: bool = Fals
     A process that stays compiles once: the first request takes seconds, later ones a fraction of one.
 
     Args:
-      store: the store's folder.
-      ids: whom, as in the table that the store was trained on: text, exactly. More of them in one request cost no more
-        of the guarantee than one.
-      ignore_missing: pass over ids that are unknown, repeated or already deleted, in place of refusing all.
-      refresh: retrain on who remains even where an unlearned model may be released, so that nothing in the store was
+      store: The store's folder.
+      ids: Identifiers of the people to delete, exactly as text in the table of the training. More of them in one
+        request cost no more of the guarantee than one.
+      ignore_missing: Pass over ids that are unknown, repeated or already deleted, in place of refusing all.
+      refresh: Retrain on who remains even where an unlearned model may be released, so that nothing in the store was
         computed from the deleted people's rows. Where only held-out people are deleted, it changes nothing.
 
     Returns:
       The ``Receipt``.
 
     Raises:
-      ValueError: ids are unknown, repeated or already deleted, or nobody of a group and label would be left. The
+      ValueError: Ids are unknown, repeated or already deleted, or nobody of a group and label would be left. The
         store is then as it was.
-      OSError: the store cannot be read or written; nobody was deleted.
-      UnwrittenError: the request is done, but not all its files could be written; do not repeat it.
+      OSError: The store cannot be read or written; nobody was deleted.
+      UnwrittenError: The request is done, but not all its files could be written; do not repeat it.
     """
     folder, done = Path(store), None
     with words.outcome("nobody was deleted", OSError, ValueError, ledger.Error):
@@ -132,7 +132,7 @@ def choose(db: Ledger, ids: Sequence[str], *, ignore_missing: bool) -> Chosen:
     """Looks the ids up, and refuses those that cannot be deleted.
 
     Raises:
-      ValueError: names them; or, with ``ignore_missing``, nobody is left to delete.
+      ValueError: Names them; or, with ``ignore_missing``, nobody is left to delete.
     """
     unique = list(dict.fromkeys(ids))
     hashes = people.hash_ids(ledger.meta(db, "salt"), unique)

@@ -31,10 +31,10 @@ def whole(meta: Mapping[str, bytes], people: Iterable[tuple[bytes, int, int]], r
     """The seal of everything.
 
     Args:
-      meta: all values that are kept by name.
+      meta: All values that are kept by name.
       people: everybody's hash, position and request.
       rows: everybody's row, ``(n, width)`` float64, by position.
-      last: digest of the last certificate.
+      last: Digest of the last certificate.
 
     Returns:
       ``2 * BYTES`` bytes: of the people, and of the rest.
@@ -47,11 +47,11 @@ def renew(db: Ledger, hashes: Sequence[bytes], positions: np.ndarray, rows: np.n
     """Seals a ledger again, after a request has changed all that it changes.
 
     Args:
-      db: the ledger.
-      hashes: of the people that the request deleted.
-      positions: of their rows.
-      rows: the rows as they were, ``(k, width)``.
-      request: its number.
+      db: The ledger.
+      hashes: Hashes of the people that the request deleted.
+      positions: Positions of their rows.
+      rows: The rows as they were, ``(k, width)``.
+      request: Its number.
     """
     meta, gone = ledger.all_meta(db), np.zeros(rows.shape[1])
     total = int.from_bytes(meta[NAME][:BYTES], "little")
@@ -64,7 +64,7 @@ def check_books(db: Ledger) -> None:
     """Refuses to go on from settings, state or certificates that are not as they were sealed.
 
     Raises:
-      ValueError: they are not.
+      ValueError: They are not.
     """
     meta = ledger.all_meta(db)
     if meta.get(NAME, b"")[BYTES:] != _books(meta, ledger.last_record(db).digest):
@@ -80,7 +80,7 @@ def check(db: Ledger, people: int) -> None:
     Reads everything: a deletion from swapped positions would erase one person and certify another.
 
     Raises:
-      ValueError: something is not.
+      ValueError: Something is not.
     """
     meta, rows = ledger.all_meta(db), ledger.rows_between(db, 0, people)
     try:

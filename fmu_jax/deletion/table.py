@@ -20,23 +20,23 @@ class Table(NamedTuple):
 
     Attributes:
       path: CSV, compressed or not, or Parquet (.parquet, .pq).
-      id: column of the identifiers: text or whole numbers, one for each person, exact (007 is not 7).
-      label: column to predict.
-      group: column of the protected attribute, each of whose values is a group; of several columns, each combination
+      id: Column of the identifiers: text or whole numbers, one for each person, exact (007 is not 7).
+      label: Column to predict.
+      group: Column of the protected attribute, each of whose values is a group; of several columns, each combination
         of their values that occurs. They stay features.
-      positive: label values that count as 1; not needed where the label has two values (then the larger is 1).
-      group_one: group values that make up group 1, all others being group 0; for a single column.
-      drop: columns to leave out.
-      missing: people with a missing value: "error" refuses the table, "drop" leaves them out.
-      na_values: text that stands for a missing value, beside the words that usually do.
-      default_na: whether those words (NA, null, nan and the like) are missing values.
-      categorical: columns each of whose values is a category, exactly as it stands.
-      layout: separator, decimal mark and encoding of a CSV file.
+      positive: Label values that count as 1; not needed where the label has two values (then the larger is 1).
+      group_one: Group values that make up group 1, all others being group 0; for a single column.
+      drop: Columns to leave out.
+      missing: People with a missing value: "error" refuses the table, "drop" leaves them out.
+      na_values: Text that stands for a missing value, beside the words that usually do.
+      default_na: Whether those words (NA, null, nan and the like) are missing values.
+      categorical: Columns each of whose values is a category, exactly as it stands.
+      layout: Separator, decimal mark and encoding of a CSV file.
       scaling: "standardise", "minmax" or "maxnorm", before rows are brought to norm 1.
-      max_categories: the most values that a text column may have.
-      min_group_rows: fewest people of a group, where there are more than two groups.
-      small_groups: groups of fewer people: "error" refuses the table, "merge" makes them one more group, "other".
-      test_fraction: share of people held out to measure accuracy and fairness, in (0, 1); they can be deleted too.
+      max_categories: The most values that a text column may have.
+      min_group_rows: Fewest people of a group, where there are more than two groups.
+      small_groups: Groups of fewer people: "error" refuses the table, "merge" makes them one more group, "other".
+      test_fraction: Share of people held out to measure accuracy and fairness, in (0, 1); they can be deleted too.
     """
 
     path: str | Path
@@ -62,16 +62,16 @@ def read(table: Table, *, seed: int) -> tuple[list[str], datasets.Split]:
     """Reads a table.
 
     Args:
-      table: what to read.
-      seed: of the split.
+      table: What to read.
+      seed: Seed of the split.
 
     Returns:
       The identifiers of all its records, in order; and the prepared rows, whose ``train_rows`` and ``test_rows`` count
       those records.
 
     Raises:
-      OSError: there is no such file.
-      ValueError: it cannot be used; the message says what to do.
+      OSError: There is no such file.
+      ValueError: It cannot be used; the message says what to do.
     """
     source, missing = str(table.path), Missing(tuple(table.na_values), table.default_na)
     content = read_table(

@@ -22,14 +22,14 @@ class Trained(NamedTuple):
     """What training has to tell whoever runs the store.
 
     Attributes:
-      settings: of the store.
-      dropped_people: how many lack a value and were left out.
-      planned_people: how many people the planned deletion takes.
-      planned_distance: how far it was certified from the retrained model, in the norm of the noise's shape.
-      accuracy: of the model on the held-out people; it is trained without noise.
-      secret_noise_accuracy: of models trained with secret noise in the objective, as the paper does, for the same
-        epsilon on one model: on average over five draws.
-      series: for 1, 10, 100, 1000 and as many releases as are planned, the noise's scale and the accuracy of a release
+      settings: Settings of the store.
+      dropped_people: How many lack a value and were left out.
+      planned_people: How many people the planned deletion takes.
+      planned_distance: How far it was certified from the retrained model, in the norm of the noise's shape.
+      accuracy: Accuracy of the model on the held-out people; it is trained without noise.
+      secret_noise_accuracy: Accuracy of models trained with secret noise in the objective, as the paper does, for the
+        same epsilon on one model: on average over five draws.
+      series: For 1, 10, 100, 1000 and as many releases as are planned, the noise's scale and the accuracy of a release
         on average.
     """
 
@@ -59,12 +59,12 @@ def train(
     """Trains a fair model and makes a store of it; after a kill there is either no store or a whole one.
 
     Args:
-      store: the store's folder; must not exist, or be an empty folder.
-      source: the table of people.
-      objective: ridge, fairness and the name of a penalty, which is what a store keeps of it; None is
+      store: The store's folder; must not exist, or be an empty folder.
+      source: The table of people.
+      objective: Ridge, fairness and the name of a penalty, which is what a store keeps of it; None is
         ``Objective(l2=1e-4, fairness=1.0)``.
-      plan: the series of releases and its guarantee; None is ``Plan()``: epsilon 1 at delta 1e-5 for 100 releases.
-      seed: of the split into people to train on and people held out; None takes it from the operating system. The
+      plan: The series of releases and its guarantee; None is ``Plan()``: epsilon 1 at delta 1e-5 for 100 releases.
+      seed: Seed of the split into people to train on and people held out; None takes it from the operating system. The
         noise of releases never follows from it.
 
     Returns:
@@ -72,7 +72,7 @@ def train(
 
     Raises:
       ValueError: ``store`` holds something, or the table or the plan cannot be used; the message says what to do.
-      OSError: a file cannot be read or written.
+      OSError: A file cannot be read or written.
     """
     folder, plan = Path(store), plan or Plan()
     objective = objective or Objective(l2=1e-4, fairness=1.0)

@@ -48,14 +48,14 @@ def verify(store: str | Path) -> dict[str, Outcome]:
     """Computes everything in a store anew from its rows, and compares; nobody else writes to it meanwhile.
 
     Args:
-      store: the store's folder; it may be read-only.
+      store: The store's folder; it may be read-only.
 
     Returns:
       By the name of each check, whether things agree and what was found.
 
     Raises:
-      ValueError: the ledger, or the state in it, cannot be read at all.
-      OSError: the same, or there is no store.
+      ValueError: The ledger, or the state in it, cannot be read at all.
+      OSError: The same, or there is no store.
     """
     folder, found = Path(store), {}
     with ledger.opened(folder, to_look=True) as db, ledger.exclusive(db):

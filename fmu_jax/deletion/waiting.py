@@ -21,12 +21,12 @@ def patiently(db: sqlite3.Connection, statement: str, *, most_s: float) -> None:
     """Runs a statement that waits for other processes, and says on standard error for whom.
 
     Args:
-      db: the database.
-      statement: a transaction's beginning, or a checkpoint, whose first answer is 1 while another process is busy.
-      most_s: how long to wait.
+      db: The database.
+      statement: A transaction's beginning, or a checkpoint, whose first answer is 1 while another process is busy.
+      most_s: How long to wait.
 
     Raises:
-      OSError: another process was busy all that time.
+      OSError: Another process was busy all that time.
     """
     path, begin, announced = place(db), time.monotonic(), False
     while not _done(db, statement):

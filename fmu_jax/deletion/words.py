@@ -27,7 +27,7 @@ def outcome(state: str, *kinds: type[Exception]) -> Iterator[None]:
     """Errors of these kinds say first what is the case now, such as "nobody was deleted".
 
     Raises:
-      OSError, ValueError: the same error in other words.
+      OSError, ValueError: The same error in other words.
     """
     try:
         yield
@@ -47,9 +47,9 @@ def in_flags(message: str, flags: Mapping[str, str], *, verbatim: Collection[str
     """A message of the library as the command says it.
 
     Args:
-      message: it names arguments as Python does: ``name=value``, `` `name` ``, and names that hold an underscore.
-      flags: the flag of each argument, such as ``{"missing": "--missing"}``.
-      verbatim: what the user wrote, such as the table's path; it stays as it is, as does whatever is quoted.
+      message: It names arguments as Python does: ``name=value``, `` `name` ``, and names that hold an underscore.
+      flags: The flag of each argument, such as ``{"missing": "--missing"}``.
+      verbatim: What the user wrote, such as the table's path; it stays as it is, as does whatever is quoted.
 
     Returns:
       The message with flags.

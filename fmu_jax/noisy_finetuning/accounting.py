@@ -31,10 +31,10 @@ class Guarantee(NamedTuple):
     """``mu``-Gaussian DP but for an event of probability ``failure``: ``delta(eps) <= failure + delta_mu(eps)``.
 
     Attributes:
-      mu: the parameter of Gaussian DP, the smaller one of both routes; what ``releases.compose`` takes.
-      failure: add those of a series.
-      route: the route of ``mu``: "iteration" or "contraction".
-      by_iteration, by_contraction: the mu of each; infinite where a route needs a clip that the schedule has not.
+      mu: The parameter of Gaussian DP, the smaller one of both routes; what ``releases.compose`` takes.
+      failure: Add those of a series.
+      route: The route of ``mu``: "iteration" or "contraction".
+      by_iteration, by_contraction: The mu of each; infinite where a route needs a clip that the schedule has not.
     """
 
     mu: float
@@ -57,9 +57,9 @@ def guarantee(schedule: Schedule, *, size: int, dtype: Any = jnp.float32) -> Gua
     """What a schedule guarantees between any two starting models.
 
     Args:
-      schedule: fixed beforehand.
-      size: number of parameters.
-      dtype: that the steps are computed in; its rounding is part of the bound.
+      schedule: Fixed beforehand.
+      size: Number of parameters.
+      dtype: Dtype that the steps are computed in; its rounding is part of the bound.
 
     Returns:
       The ``Guarantee``; mu is infinite where rounding alone is more than the noise hides.
@@ -118,15 +118,15 @@ def iteration_mu(
     most ``diameter``. It is ``min_k D_k / (noise sqrt(S_k))`` over the last ``k`` steps, see the package.
 
     Args:
-      distance: bound on the distance of the starts, >= 0.
-      noise: standard deviation, > 0.
-      steps: at least 1.
+      distance: Bound on the distance of the starts, >= 0.
+      noise: Standard deviation, > 0.
+      steps: Number of steps, at least 1.
       contraction: ``a``, in [0, 1].
       drift: ``s``, >= 0.
-      diameter: of the images of all ``phi_t``; infinite where nothing is known.
+      diameter: Diameter of the images of all ``phi_t``; infinite where nothing is known.
 
     Raises:
-      ValueError: a number out of range.
+      ValueError: A number out of range.
 
     >>> round(iteration_mu(1.0, 0.5, 1), 6), round(iteration_mu(1.0, 0.5, 4, contraction=0.5), 4)
     (2.0, 0.1085)
@@ -167,9 +167,9 @@ def contraction_delta(diameter: Scalar, noise: Scalar, steps: int, epsilon: Any)
     Gaussians ``diameter / noise`` apart. Absolute accuracy 1e-12.
 
     Args:
-      diameter: of the images of a step, > 0.
-      noise: standard deviation, > 0.
-      steps: at least 1.
+      diameter: Diameter of the images of a step, > 0.
+      noise: Standard deviation, > 0.
+      steps: Number of steps, at least 1.
       epsilon: >= 0, of any shape.
 
     Returns:
@@ -205,10 +205,10 @@ def contraction_mu(diameter: Scalar, noise: Scalar, steps: int, *, failure: Scal
     Infinite without a diameter, or where that curve is beyond the accuracy of the comparison (mu above 20).
 
     Args:
-      diameter: as for ``contraction_delta``, as ``noise`` and ``steps``.
-      noise: as there.
-      steps: as there.
-      failure: probability that the curve may leave out, > 0.
+      diameter: As for ``contraction_delta``, as ``noise`` and ``steps``.
+      noise: As there.
+      steps: As there.
+      failure: Probability that the curve may leave out, > 0.
     """
     nothing = math.inf, failure
     if math.isinf(diameter):
@@ -237,10 +237,10 @@ def noise_for(schedule: Schedule, *, mu: Scalar, size: int, dtype: Any = jnp.flo
     """The schedule with the least noise that keeps ``mu``, all else as it is; the noise that it has is not read.
 
     Args:
-      schedule: fixed beforehand.
+      schedule: Fixed beforehand.
       mu: Gaussian-DP parameter to keep, > 0.
-      size: number of parameters.
-      dtype: that the steps are computed in.
+      size: Number of parameters.
+      dtype: Dtype that the steps are computed in.
 
     Raises:
       ValueError: ``mu`` out of range, or no noise keeps it in this dtype.

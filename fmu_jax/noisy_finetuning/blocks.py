@@ -51,25 +51,25 @@ def finetune_blocks(
     """Forgets rows with noise in one block after another; ``mu`` as if all had it at once.
 
     Args:
-      objective: for a model that is not linear.
-      params: as for ``finetune``, as all that is not explained here.
-      data: as there.
-      forget: as there.
-      blocks: names of parameters (see ``subsets``), in the order in which they get noise; together all of them, none
+      objective: Objective for a model that is not linear.
+      params: As for ``finetune``, as all that is not explained here.
+      data: As there.
+      forget: As there.
+      blocks: Names of parameters (see ``subsets``), in the order in which they get noise; together all of them, none
         twice.
-      start_clip: radius of each block, > 0.
-      noise: standard deviation in each block, > 0.
-      repair_steps: of Adam on the blocks that follow, after each but the last.
+      start_clip: Radius of each block, > 0.
+      noise: Standard deviation in each block, > 0.
+      repair_steps: Number of steps of Adam on the blocks that follow, after each but the last.
       learning_rate: Adam's.
-      key: as for ``finetune``.
-      center: as there.
-      delta: as there.
+      key: As for ``finetune``.
+      center: As there.
+      delta: As there.
 
     Returns:
       The ``Finetuned``; its ``mu`` is that of all blocks together.
 
     Raises:
-      ValueError: as ``finetune``; blocks that overlap or leave something out.
+      ValueError: As ``finetune``; blocks that overlap or leave something out.
     """
     check_positive(start_clip=start_clip, noise=noise, repair_steps=repair_steps, learning_rate=learning_rate)
     names = [[block] if isinstance(block, str) else list(block) for block in blocks]

@@ -39,10 +39,10 @@ class Rewound(NamedTuple):
     """A rewound model.
 
     Attributes:
-      params: after the steps on what remains.
-      distance: bound on its distance to the model that all steps on what remains reach; its rounding is included.
-      data, forgotten: as for ``Removal``.
-      contraction: rate of a step, below 1.
+      params: After the steps on what remains.
+      distance: Bound on its distance to the model that all steps on what remains reach; its rounding is included.
+      data, forgotten: As for ``Removal``.
+      contraction: Rate of a step, below 1.
     """
 
     params: Float[Array, " d"]
@@ -61,19 +61,19 @@ def rewind(
     """Trains by ``steps`` gradient steps of which the last ``rewound`` leave out the rows to forget.
 
     Args:
-      objective: for the linear model.
-      init: where training started, ``(d,)``; no row had a part in it.
-      data: the rows it was trained on.
-      forget: rows to remove.
-      steps: of training.
-      rewound: how many are taken back, and taken again on what remains; 0 to ``steps``.
-      step_size: of the mean objective, > 0.
+      objective: Objective for the linear model.
+      init: Where training started, ``(d,)``; no row had a part in it.
+      data: The rows it was trained on.
+      forget: Rows to remove.
+      steps: Number of steps of training.
+      rewound: How many are taken back, and taken again on what remains; 0 to ``steps``.
+      step_size: Step size of the mean objective, > 0.
 
     Returns:
       The ``Rewound``; publish it by ``releases.release(found.params, found.distance, ...)``.
 
     Raises:
-      ValueError: a model that is not linear, a number out of range, or a step size at which steps do not contract.
+      ValueError: A model that is not linear, a number out of range, or a step size at which steps do not contract.
 
     >>> from fmu_jax import datasets
     >>> data = datasets.synthetic(500, 3, seed=0).train
@@ -137,23 +137,23 @@ def langevin(
     """Noisy gradient steps on what remains from an unlearned linear model, published at the end.
 
     Args:
-      objective: for the linear model.
-      removal: what was unlearned; ``removal.data`` is what remains.
-      distance: largest distance to the retrained model that is admitted, fixed beforehand, as ``admitted`` is for
+      objective: Objective for the linear model.
+      removal: What was unlearned; ``removal.data`` is what remains.
+      distance: Largest distance to the retrained model that is admitted, fixed beforehand, as ``admitted`` is for
         ``releases.release``.
       key: PRNG key, required; secret, never used twice.
-      noise: standard deviation of each step, > 0.
-      steps: at least 1.
-      step_size: of the mean objective, > 0.
-      rounding: admitted rounding of a step, > 0; checked at every model visited, and assumed of those between the
+      noise: Standard deviation of each step, > 0.
+      steps: Number of steps, at least 1.
+      step_size: Step size of the mean objective, > 0.
+      rounding: Admitted rounding of a step, > 0; checked at every model visited, and assumed of those between the
         two worlds' that the proof passes through.
-      delta: at which ``epsilon`` is given.
+      delta: Failure probability at which ``epsilon`` is given.
 
     Returns:
       The ``Release``; its scale is that of all the noise that is left at the end.
 
     Raises:
-      ValueError: a model that is not linear, a number out of range, a removal that is not certified within
+      ValueError: A model that is not linear, a number out of range, a removal that is not certified within
         ``distance``, steps that do not contract, more rounding than admitted, or noise too small for the dtype.
     """
     _check_linear(objective)

@@ -16,17 +16,17 @@ class Schedule:
     ``x_0 = clip(x_hat, start_clip)``; all norms are Euclidean, of all parameters together, measured from the center.
 
     Attributes:
-      start_clip: radius ``C_0`` that the trained model is clipped to, > 0.
-      noise: standard deviation of the noise of each step, > 0.
-      steps: number of noisy steps, at least 1.
+      start_clip: Radius ``C_0`` that the trained model is clipped to, > 0.
+      noise: Standard deviation of the noise of each step, > 0.
+      steps: Number of noisy steps, at least 1.
       step_size: >= 0; zero only adds noise, which is output perturbation.
-      gradient_clip: radius ``C_1`` that each gradient is clipped to, > 0; infinite for none.
-      decay: pull towards the center for each unit of step size, >= 0, with ``step_size decay <= 1``.
-      model_clip: radius ``C_2`` that the model is clipped to before each noise, > 0; infinite for none.
-      batch: rows drawn for a gradient, with replacement; None reads all that remain.
+      gradient_clip: Radius ``C_1`` that each gradient is clipped to, > 0; infinite for none.
+      decay: Pull towards the center for each unit of step size, >= 0, with ``step_size decay <= 1``.
+      model_clip: Radius ``C_2`` that the model is clipped to before each noise, > 0; infinite for none.
+      batch: Rows drawn for a gradient, with replacement; None reads all that remain.
 
     Raises:
-      ValueError: a number out of range, or neither clip where steps follow a gradient: nothing would be certified.
+      ValueError: A number out of range, or neither clip where steps follow a gradient: nothing would be certified.
 
     >>> Schedule(start_clip=0.5, noise=1.0, steps=1).step_size
     0.0

@@ -28,11 +28,11 @@ class Finetuned(NamedTuple):
     """A model that may be published, and its guarantee.
 
     Attributes:
-      params: the model; NaN where a trace could not raise what is refused.
-      data: what remains.
+      params: The model; NaN where a trace could not raise what is refused.
+      data: What remains.
       forgotten: ``(n,)`` bool, the rows that this call forgot.
       mu, failure: ``noisy_finetuning.guarantee`` of the schedule; infinite and 1 where ``params`` are NaN.
-      epsilon, delta: of this model alone.
+      epsilon, delta: Epsilon and delta of this model alone.
     """
 
     params: Any
@@ -61,23 +61,23 @@ def finetune(
     """Forgets rows from any model by noisy fine-tuning on what remains.
 
     Args:
-      objective: whose mean form the steps descend, fair or not; or any ``loss(params, rows, weight) -> scalar`` of
+      objective: Whose mean form the steps descend, fair or not; or any ``loss(params, rows, weight) -> scalar`` of
         rows of weight one (those of weight zero must play no part), for models that are no ``Objective``.
-      params: the trained model, a pytree of arrays of one floating type: a flax linen model's variables, the state of
+      params: The trained model, a pytree of arrays of one floating type: a flax linen model's variables, the state of
         an nnx model (``nnx.split``). It may be a model that was published before.
-      data: the rows it was trained on.
-      forget: rows to remove, indices or a mask, as for ``remove``.
-      schedule: fixed beforehand; ``noise_for`` finds its noise.
+      data: The rows it was trained on.
+      forget: Rows to remove, indices or a mask, as for ``remove``.
+      schedule: Fixed beforehand; ``noise_for`` finds its noise.
       key: PRNG key, required; secret, and never used twice.
-      center: a pytree like ``params`` that no forgotten row had a part in, such as the initialisation or a model of
+      center: A pytree like ``params`` that no forgotten row had a part in, such as the initialisation or a model of
         public rows; None is zero.
-      delta: at which ``epsilon`` is given, in (0, 1).
+      delta: Failure probability at which ``epsilon`` is given, in (0, 1).
 
     Returns:
       The ``Finetuned``. It may be mapped or jitted over everything but the schedule.
 
     Raises:
-      ValueError: parameters or a center of another structure, type or shape, or not finite; rows as for ``remove``;
+      ValueError: Parameters or a center of another structure, type or shape, or not finite; rows as for ``remove``;
         a schedule whose guarantee is infinite, or whose noise is too small for the dtype.
 
     Source: Koloskova et al. (2025), "Certified unlearning for neural networks".

@@ -25,10 +25,10 @@ def trade_off(mu: Scalar, alpha: Scalar) -> Array:
 
     Args:
       mu: Gaussian-DP parameter, >= 0.
-      alpha: in (0, 1).
+      alpha: Share of false alarms in (0, 1).
 
     Raises:
-      ValueError: a concrete number out of range.
+      ValueError: A concrete number out of range.
 
     >>> round(float(trade_off(1.0, 0.05)), 4)
     0.7405
@@ -45,13 +45,13 @@ def compose(mus: Any) -> Array:
     parameters that were chosen in view of what was published.
 
     Args:
-      mus: of the releases, ``(k,)``, or a sequence of numbers.
+      mus: Gaussian-DP parameters of the releases, ``(k,)``, or a sequence of numbers.
 
     Returns:
       The scalar; zero for none.
 
     Raises:
-      ValueError: a negative number or NaN.
+      ValueError: A negative number or NaN.
 
     >>> round(float(compose([0.3, 0.4])), 6)
     0.5
@@ -74,17 +74,17 @@ def scale_for(
     ``admitted sqrt(releases) / mu``, rounded up; the guarantee is of the whole series, ``mu``, or an (epsilon, delta).
 
     Args:
-      admitted: the largest distance that will be published, in the norm of the noise's shape, >= 0.
+      admitted: The largest distance that will be published, in the norm of the noise's shape, >= 0.
       mu: Gaussian-DP parameter of the series, > 0.
-      epsilon: in its place, with ``delta``: > 0.
-      delta: in (0, 1).
-      releases: how many are planned, at least 1.
+      epsilon: In its place, with ``delta``: > 0.
+      delta: Failure probability in (0, 1).
+      releases: How many are planned, at least 1.
 
     Returns:
       The scalar ``s``.
 
     Raises:
-      ValueError: a number out of range, or neither or both of ``mu`` and (``epsilon``, ``delta``).
+      ValueError: A number out of range, or neither or both of ``mu`` and (``epsilon``, ``delta``).
 
     >>> round(float(scale_for(0.01, mu=0.5)), 4), round(float(scale_for(0.01, epsilon=1.0, delta=1e-5, releases=4)), 4)
     (0.02, 0.0746)
@@ -106,14 +106,14 @@ def budget(mu: Scalar, spent: Any) -> Array:
     The next ``k`` releases cost no more if each has ``mu_i <= budget / sqrt(k)``.
 
     Args:
-      mu: of the whole series, fixed beforehand, >= 0.
-      spent: of the releases so far, ``(k,)``, or a sequence of numbers.
+      mu: Gaussian-DP parameter of the whole series, fixed beforehand, >= 0.
+      spent: Gaussian-DP parameters of the releases so far, ``(k,)``, or a sequence of numbers.
 
     Returns:
       The scalar.
 
     Raises:
-      ValueError: a negative number or NaN.
+      ValueError: A negative number or NaN.
 
     >>> round(float(budget(0.5, [0.3])), 6), float(budget(0.5, [0.3, 0.5]))
     (0.4, 0.0)

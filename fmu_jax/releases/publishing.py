@@ -33,11 +33,12 @@ class Release(NamedTuple):
     """A published model and its guarantee; everything in it may be public.
 
     Attributes:
-      params: what is published, of the shape of the parameters; NaN where a trace could not raise what is refused.
+      params: What is published, of the shape of the parameters; NaN where a trace could not raise what is refused.
       mu: Gaussian-DP parameter of this release; infinite likewise.
-      epsilon, delta: of this release alone; for any other delta, ``privacy.gaussian_epsilon(mu, 1.0, delta)``.
-      scale: standard deviation ``s``.
-      spacing: of the grid that ``params`` lie on.
+      epsilon, delta: Epsilon and delta of this release alone; for any other delta, ``privacy.gaussian_epsilon(mu, 1.0,
+        delta)``.
+      scale: Standard deviation ``s``.
+      spacing: Spacing of the grid that ``params`` lie on.
     """
 
     params: Float[Array, "*k d"]
@@ -56,16 +57,16 @@ def distance_to_retrained(
     """Certified bound on ``|theta^- - theta'|_A`` for the unlearned parameters of a linear model or head.
 
     Args:
-      objective: for the linear model, with any penalty, groups and reweighing.
-      removal: from ``remove`` or ``heads.remove_head``.
-      noise: the perturbation of the training objective, if there was one.
+      objective: Objective for the linear model, with any penalty, groups and reweighing.
+      removal: Removal from ``remove`` or ``heads.remove_head``.
+      noise: The perturbation of the training objective, if there was one.
       shape: ``A``, ``(d, d)`` positive definite; None is the identity.
 
     Returns:
       The scalar, rounding included; of all classes together for a head of several. Infinite where nothing is known.
 
     Raises:
-      ValueError: a model that is not one linear model or head, or noise or a shape that does not fit it.
+      ValueError: A model that is not one linear model or head, or noise or a shape that does not fit it.
     """
     if removal.data.y.ndim == 1:
         return _distance(retrained_region(objective, removal, noise=noise), shape)
@@ -98,15 +99,15 @@ def release(
     """Publishes parameters with fresh Gaussian noise.
 
     Args:
-      params: the unlearned parameters, ``(d,)``, or ``(k, d)`` for ``k`` classes. Secret, the release is not.
-      distance: certified bound on their distance to the retrained ones in the norm of ``shape``, >= 0; see
+      params: The unlearned parameters, ``(d,)``, or ``(k, d)`` for ``k`` classes. Secret, the release is not.
+      distance: Certified bound on their distance to the retrained ones in the norm of ``shape``, >= 0; see
         ``distance_to_retrained``. Zero for a model that is retrained exactly.
       key: PRNG key, required; secret, and never used twice.
-      scale: standard deviation ``s``, > 0, fixed beforehand: ``scale_for``.
-      admitted: the largest distance that may be published, fixed beforehand; the guarantee is that of this distance,
+      scale: Standard deviation ``s``, > 0, fixed beforehand: ``scale_for``.
+      admitted: The largest distance that may be published, fixed beforehand; the guarantee is that of this distance,
         whatever the present one is, and so composes. None takes ``distance`` itself as fixed.
       shape: ``A``, ``(d, d)`` positive definite and the same in both worlds; None is the identity.
-      delta: at which ``epsilon`` is given, in (0, 1).
+      delta: Failure probability at which ``epsilon`` is given, in (0, 1).
 
     Returns:
       The ``Release``. Under a trace, where nothing can be raised, its parameters are NaN and its mu infinite wherever
@@ -115,7 +116,7 @@ def release(
       beyond it.
 
     Raises:
-      ValueError: a number out of range; a distance beyond the admitted one; a shape that is not safely positive
+      ValueError: A number out of range; a distance beyond the admitted one; a shape that is not safely positive
         definite; a scale too small for the dtype.
 
     >>> from fmu_jax import datasets, fit, remove
@@ -242,16 +243,16 @@ def release_many(params: Any, distance: Scalar, *, keys: Array, **options: Any) 
     For experiments that average over the noise.
 
     Args:
-      params: as for ``release``.
-      distance: as there.
+      params: As for ``release``.
+      distance: As there.
       keys: ``(k,)`` PRNG keys.
-      **options: as there.
+      **options: As there.
 
     Returns:
       ``(k, d)``; NaN where ``release`` would refuse them.
 
     Raises:
-      ValueError: a number out of range.
+      ValueError: A number out of range.
     """
     return jax.vmap(lambda key: release(params, distance, key=key, **options).params)(keys)
 
@@ -260,8 +261,8 @@ def noise_shape(objective: Objective, data: Data, kind: str) -> Float[Array, "d 
     """What shapes the noise of a release, from the remaining rows alone, so that both worlds share it.
 
     Args:
-      objective: linear.
-      data: the remaining rows.
+      objective: Linear.
+      data: The remaining rows.
       kind: "isotropic" (None, the identity), "scores" (``X'X / 4`` and the ridge), or "objective" (``X'X / 4``, the
         ridge and the penalty's quadratic form).
 
@@ -269,7 +270,7 @@ def noise_shape(objective: Objective, data: Data, kind: str) -> Float[Array, "d 
       ``A`` for ``release`` and ``distance_to_retrained``.
 
     Raises:
-      ValueError: another kind.
+      ValueError: Another kind.
     """
     if kind not in ("isotropic", "scores", "objective"):
         raise ValueError(f"`kind` must be isotropic, scores or objective, got {kind!r}")

@@ -42,19 +42,19 @@ def row_distances(
     """Certified distance to the retrained model after each row alone is removed by ``fair_newton``.
 
     Args:
-      objective: for the linear model.
-      params: the trained parameters, ``(d,)``.
-      data: the rows it was trained on.
-      rows: which, indices or a mask; None is all of weight one.
-      noise: the perturbation of the training objective.
-      batch_size: rows computed at once; each takes one pass over all rows, O(n d^2).
+      objective: Objective for the linear model.
+      params: The trained parameters, ``(d,)``.
+      data: The rows it was trained on.
+      rows: Rows to remove, each alone: indices or a mask; None is all rows of weight one.
+      noise: The perturbation of the training objective.
+      batch_size: Rows computed at once; each takes one pass over all rows, O(n d^2).
 
     Returns:
       ``(k,)``, in ascending order of rows. Divided by a release's scale it is that row's mu, for
       ``privacy.gaussian_epsilon(mu, 1.0, delta)``; for neither may be published, see the module.
 
     Raises:
-      ValueError: a model that is not linear; rows as for ``remove``.
+      ValueError: A model that is not linear; rows as for ``remove``.
 
     >>> from fmu_jax import datasets, fit
     >>> data = datasets.synthetic(200, 3, seed=0).train

@@ -46,15 +46,15 @@ def descent(
     """Gradient descent on the fair objective of what remains, from the trained parameters.
 
     Args:
-      objective: what ``params`` was trained on.
-      params: the trained parameters.
-      data: the rows before removal (not read).
-      remaining: the same rows with the forgotten ones at weight zero.
-      noise: the perturbation ``b`` of the training objective.
-      steps: number of full-gradient steps.
-      step_size: sum-form step size; None is ``2 / (M + m)`` from the smoothness ``M`` and strong convexity ``m`` of
+      objective: What ``params`` was trained on.
+      params: The trained parameters.
+      data: The rows before removal (not read).
+      remaining: The same rows with the forgotten ones at weight zero.
+      noise: The perturbation ``b`` of the training objective.
+      steps: Number of full-gradient steps.
+      step_size: Sum-form step size; None is ``2 / (M + m)`` from the smoothness ``M`` and strong convexity ``m`` of
         the linear model, and is an error for any other model.
-      publish_sigma: standard deviation of the Gaussian noise added to the published parameters.
+      publish_sigma: Standard deviation of the Gaussian noise added to the published parameters.
       key: PRNG key, required when ``publish_sigma`` is positive.
 
     Returns:

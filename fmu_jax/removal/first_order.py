@@ -35,19 +35,19 @@ def finetune(
     """Adam on the fair objective of what remains.
 
     Args:
-      objective: what ``params`` was trained on.
-      params: the trained parameters.
-      data: the rows before removal (not read).
-      remaining: the same rows with the forgotten ones at weight zero.
-      noise: the perturbation of the training objective.
-      steps: full-gradient steps.
+      objective: What ``params`` was trained on.
+      params: The trained parameters.
+      data: The rows before removal (not read).
+      remaining: The same rows with the forgotten ones at weight zero.
+      noise: The perturbation of the training objective.
+      steps: Full-gradient steps.
       learning_rate: Adam's, > 0.
 
     Returns:
       The ``Update``.
 
     Raises:
-      ValueError: a number out of range.
+      ValueError: A number out of range.
     """
     del data
     check_positive(learning_rate=learning_rate)

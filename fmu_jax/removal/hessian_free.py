@@ -42,8 +42,8 @@ class Recollection(NamedTuple):
     """A trained model and what each of its rows did to it.
 
     Attributes:
-      params: the end of the path.
-      vectors: a pytree like ``params`` whose leaves have a leading axis of rows: adding a row's vector to any model of
+      params: The end of the path.
+      vectors: A pytree like ``params`` whose leaves have a leading axis of rows: adding a row's vector to any model of
         the path's end undoes that row, to first order.
     """
 
@@ -67,12 +67,13 @@ def recollect(
     """Trains by (stochastic) gradient descent on the plain objective and keeps a vector for each row.
 
     Args:
-      objective: of any model; neither its penalty nor its reweighing is seen, since they are no sums over rows.
-      init: where training starts; no row had a part in it.
-      data: the rows, n of them.
-      steps: of training.
+      objective: Objective of any model; neither its penalty nor its reweighing is seen, since they are no sums over
+        rows.
+      init: Where training starts; no row had a part in it.
+      data: The rows, n of them.
+      steps: Number of steps of training.
       step_size: ``eta`` of the mean over a batch, > 0.
-      batch: rows of a step, drawn with replacement; None takes all.
+      batch: Rows of a step, drawn with replacement; None takes all.
       key: PRNG key of the batches, required with ``batch``.
 
     Returns:
@@ -80,7 +81,7 @@ def recollect(
       once, which also takes ``n`` times the memory of one (for the linear model its Hessian instead).
 
     Raises:
-      ValueError: a number out of range, bad rows, or batches without a key.
+      ValueError: A number out of range, bad rows, or batches without a key.
 
     >>> from fmu_jax import datasets
     >>> data = datasets.synthetic(100, 3, seed=0).train
@@ -136,18 +137,18 @@ def hessian_free(
     """Adds the vectors of the rows that are removed: no gradient, no Hessian, no row.
 
     Args:
-      objective: not read.
-      params: the end of the path, or what an earlier removal made of it.
-      data: the rows before removal.
-      remaining: the same rows with the forgotten ones at weight zero.
+      objective: Not read.
+      params: The end of the path, or what an earlier removal made of it.
+      data: The rows before removal.
+      remaining: The same rows with the forgotten ones at weight zero.
       vectors: ``recollect(...).vectors``.
-      noise: refused: the path has none.
+      noise: Refused: the path has none.
 
     Returns:
       The ``Update``.
 
     Raises:
-      ValueError: noise, or vectors that are not of these parameters and rows.
+      ValueError: Noise, or vectors that are not of these parameters and rows.
     """
     del objective
     if noise is not None and not (is_traced(noise) or all(bool((leaf == 0).all()) for leaf in jax.tree.leaves(noise))):

@@ -30,15 +30,15 @@ class Removal(NamedTuple):
     """What ``remove`` returns.
 
     Attributes:
-      params: the parameters after removal.
-      data: what remains: the same arrays, forgotten rows at weight zero.
+      params: The parameters after removal.
+      data: What remains: the same arrays, forgotten rows at weight zero.
       forgotten: ``(n,)`` bool, the rows removed by this call.
-      start: the point from which the last step was taken; ``certify`` reads it.
-      converged: the solver inside reached its tolerance.
-      residual: relative residual of the linear solve, or mean-form gradient norm of a refit; 0 where neither applies.
-      steps: iterations of the solver inside.
-      damping: what a Newton-type step added to the mean-form Hessian: the ``damping`` asked for, or the one chosen.
-      curvature: least curvature of the damped mean-form Hessian that conjugate gradients met, infinite where none ran.
+      start: The point from which the last step was taken; ``certify`` reads it.
+      converged: The solver inside reached its tolerance.
+      residual: Relative residual of the linear solve, or mean-form gradient norm of a refit; 0 where neither applies.
+      steps: Iterations of the solver inside.
+      damping: What a Newton-type step added to the mean-form Hessian: the ``damping`` asked for, or the one chosen.
+      curvature: Least curvature of the damped mean-form Hessian that conjugate gradients met, infinite where none ran.
     """
 
     params: Any
@@ -69,9 +69,9 @@ class Method(NamedTuple):
 
     Attributes:
       run: ``(objective, params, data, remaining, *, noise, **options) -> Update``.
-      fair: whether it honours a fairness intervention.
-      linear_only: whether it needs the linear model.
-      needs: options that must be given, and what each is.
+      fair: Whether it honours a fairness intervention.
+      linear_only: Whether it needs the linear model.
+      needs: Options that must be given, and what each is.
       check: ``(objective, params, data, noise, options)``; raises ValueError for parameters that cannot be its own.
       predict: ``(objective, params, x)``; the labels that its parameters predict.
     """
@@ -150,17 +150,17 @@ def remove(
     """Removes rows from a trained model.
 
     Args:
-      objective: what ``params`` was trained on.
-      params: the trained parameters (for ``sharded``, the ``(shards, d)`` parameters of ``fit_shards``).
-      data: the rows it was trained on.
-      forget: rows to remove: indices ``(k,)``, or a boolean mask ``(n,)``. An empty list is allowed.
-      method: a key of ``METHODS``, or of ``BASELINES``.
-      noise: the perturbation ``b`` that ``params`` was trained with.
-      only: names of the parameters to change, such as ``"Dense_1"`` for a flax model's last layer (see ``subsets``);
+      objective: What ``params`` was trained on.
+      params: The trained parameters (for ``sharded``, the ``(shards, d)`` parameters of ``fit_shards``).
+      data: The rows it was trained on.
+      forget: Rows to remove: indices ``(k,)``, or a boolean mask ``(n,)``. An empty list is allowed.
+      method: A key of ``METHODS``, or of ``BASELINES``.
+      noise: The perturbation ``b`` that ``params`` was trained with.
+      only: Names of the parameters to change, such as ``"Dense_1"`` for a flax model's last layer (see ``subsets``);
         the rest stays as it is, with whatever it remembers. None is all of them.
-      allow_unfair: let a method that cannot honour the objective's fairness intervention run all the same.
-      throw: whether to raise when the solver inside did not converge (not possible under ``jit``).
-      **options: what the method's own function takes: ``steps``, ``solver``, ``damping``, ``gauss_newton``, ... for
+      allow_unfair: Let a method that cannot honour the objective's fairness intervention run all the same.
+      throw: Whether to raise when the solver inside did not converge (not possible under ``jit``).
+      **options: What the method's own function takes: ``steps``, ``solver``, ``damping``, ``gauss_newton``, ... for
         ``fair_newton``; ``init`` for ``retrain``, required for a model that is not linear; ``shard`` for
         ``sharded``; ``steps``, ``step_size``, ``publish_sigma``, ``key`` for ``descent``; ``steps``,
         ``learning_rate`` for the baselines.
@@ -169,9 +169,9 @@ def remove(
       A ``Removal``. Under ``jit`` and ``vmap`` values are not checked, and ``converged`` says what happened.
 
     Raises:
-      ValueError: unknown method or option; a penalty or reweighing that the method cannot honour; rows out of range,
+      ValueError: Unknown method or option; a penalty or reweighing that the method cannot honour; rows out of range,
         repeated, or removed before; nothing would remain, or a group or a label would be left empty.
-      NotConvergedError: the solver inside stopped early.
+      NotConvergedError: The solver inside stopped early.
 
     >>> from fmu_jax import datasets, fit
     >>> data = datasets.synthetic(500, 3, seed=0).train

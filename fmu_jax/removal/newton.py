@@ -54,18 +54,18 @@ def fair_newton(
     """Newton steps on the fair objective of what remains: ``theta - H'(theta)^{-1} grad F'(theta)``.
 
     Args:
-      objective: what ``params`` was trained on.
-      params: the trained parameters; they need not be converged.
-      data: the rows before removal (not read: everything is in ``remaining``).
-      remaining: the same rows with the forgotten ones at weight zero.
-      noise: the perturbation ``b`` of the training objective.
-      steps: number of Newton steps; a second one squares the error again. ``converged`` is about the last solve.
+      objective: What ``params`` was trained on.
+      params: The trained parameters; they need not be converged.
+      data: The rows before removal (not read: everything is in ``remaining``).
+      remaining: The same rows with the forgotten ones at weight zero.
+      noise: The perturbation ``b`` of the training objective.
+      steps: Number of Newton steps; a second one squares the error again. ``converged`` is about the last solve.
       solver: ``dense``, ``cg`` (matrix-free), or ``auto``: dense for a linear model of up to ``DENSE_LIMIT`` features.
-      damping: adds ``n_w damping I`` to the Hessian, >= 0. None is 0 for the linear model; for any other the least that
+      damping: Adds ``n_w damping I`` to the Hessian, >= 0. None is 0 for the linear model; for any other the least that
         bounds the condition number by ``CONDITION``, as Lanczos measures the extreme eigenvalues (``damping_for``).
-      gauss_newton: use the Gauss-Newton product in place of the Hessian; ``auto`` then means ``cg``.
-      tolerance: relative residual of the conjugate gradients; None is 1e-10 in float64 and 1e-5 in float32.
-      max_steps: their largest number.
+      gauss_newton: Use the Gauss-Newton product in place of the Hessian; ``auto`` then means ``cg``.
+      tolerance: Relative residual of the conjugate gradients; None is 1e-10 in float64 and 1e-5 in float32.
+      max_steps: Their largest number.
 
     Returns:
       The ``Update``.

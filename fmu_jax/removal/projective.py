@@ -29,11 +29,11 @@ def projective(objective: Objective, params, data: Data, remaining: Data, *, noi
     """Projective residual update; linear model only, and blind to the fairness penalty.
 
     Args:
-      objective: what ``params`` was trained on; only its ``l2`` (and fixed reweighing weights) are honoured.
-      params: trained parameters, ``(d,)``, taken as the fitted values of the IRLS problem.
-      data: the rows before removal.
-      remaining: the same rows with the forgotten ones at weight zero.
-      noise: accepted for the common signature; it cancels.
+      objective: What ``params`` was trained on; only its ``l2`` (and fixed reweighing weights) are honoured.
+      params: Trained parameters, ``(d,)``, taken as the fitted values of the IRLS problem.
+      data: The rows before removal.
+      remaining: The same rows with the forgotten ones at weight zero.
+      noise: Accepted for the common signature; it cancels.
 
     Returns:
       The ``Update``.

@@ -25,8 +25,8 @@ def make_shards(n: int, shards: int, *, key: Array) -> Int[Array, "shards size"]
     """Deals ``n`` rows at random into shards of equal size.
 
     Args:
-      n: number of rows.
-      shards: number of shards, 1 to ``n``.
+      n: Number of rows.
+      shards: Number of shards, 1 to ``n``.
       key: PRNG key, required.
 
     Returns:
@@ -52,16 +52,16 @@ def fit_shards(objective: Objective, data: Data, shard: Int[Array, "shards size"
     """Trains one linear model a shard on the plain objective (no fairness intervention, no perturbation).
 
     Args:
-      objective: its ``l2`` is used; its fairness intervention cannot be honoured by shards and is left out.
+      objective: Its ``l2`` is used; its fairness intervention cannot be honoured by shards and is left out.
       data: ``n`` rows.
-      shard: from ``make_shards``.
+      shard: Shard from ``make_shards``.
 
     Returns:
       A ``FitResult`` whose fields have a leading axis of length ``shards``; ``params`` is ``(shards, d)``.
 
     Raises:
-      ValueError: bad rows, a model that is not linear, or a ``shard`` that is no assignment of these rows.
-      NotConvergedError: a shard did not reach the tolerance of ``fit``.
+      ValueError: Bad rows, a model that is not linear, or a ``shard`` that is no assignment of these rows.
+      NotConvergedError: A shard did not reach the tolerance of ``fit``.
     """
     data = as_data(data)
     check_data(data)
@@ -96,12 +96,12 @@ def sharded(
     """Retrains, from zero, every shard that lost a row.
 
     Args:
-      objective: its ``l2`` is used.
+      objective: Its ``l2`` is used.
       params: ``(shards, d)`` from ``fit_shards``.
-      data: the rows before removal.
-      remaining: the same rows with the forgotten ones at weight zero.
-      shard: the assignment that ``params`` was trained with.
-      noise: must be None; retraining needs none.
+      data: The rows before removal.
+      remaining: The same rows with the forgotten ones at weight zero.
+      shard: The assignment that ``params`` was trained with.
+      noise: Must be None; retraining needs none.
 
     Returns:
       The ``Update``; ``params`` is ``(shards, d)``, use ``predict_shards``.
@@ -144,7 +144,7 @@ def predict_shards(
     """Labels predicted by the ensemble.
 
     Args:
-      params: one linear model a shard.
+      params: One linear model a shard.
       x: ``(n, d)`` features.
       aggregate: ``vote`` (more than half of the shards say 1) or ``mean`` (the mean log-odds are positive).
 
@@ -152,7 +152,7 @@ def predict_shards(
       ``(n,)`` int32.
 
     Raises:
-      ValueError: unknown ``aggregate``.
+      ValueError: Unknown ``aggregate``.
     """
     scores = x @ params.T
     if aggregate == "vote":

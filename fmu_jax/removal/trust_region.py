@@ -49,24 +49,24 @@ def trust_region(
     """Newton steps on the fair objective of what remains, each within a ball that follows how well the last one did.
 
     Args:
-      objective: what ``params`` was trained on; of any model.
-      params: the trained parameters.
-      data: the rows before removal (not read).
-      remaining: the same rows with the forgotten ones at weight zero.
-      noise: the perturbation of the training objective.
-      radius: of the first ball, > 0; None is the length of the first Newton step.
-      max_steps: the largest number of steps, refused ones counted.
-      tolerance: mean-form gradient norm at which to stop; None is 1e-10 in float64 and 1e-5 in float32.
-      solver: as for ``fair_newton``.
-      damping: as there.
-      gauss_newton: as there.
+      objective: What ``params`` was trained on; of any model.
+      params: The trained parameters.
+      data: The rows before removal (not read).
+      remaining: The same rows with the forgotten ones at weight zero.
+      noise: The perturbation of the training objective.
+      radius: Radius of the first ball, > 0; None is the length of the first Newton step.
+      max_steps: The largest number of steps, refused ones counted.
+      tolerance: Mean-form gradient norm at which to stop; None is 1e-10 in float64 and 1e-5 in float32.
+      solver: As for ``fair_newton``.
+      damping: As there.
+      gauss_newton: As there.
 
     Returns:
       The ``Update``: ``start`` is the point before the last step that was taken, ``residual`` the mean-form gradient
       norm at the end.
 
     Raises:
-      ValueError: a number out of range.
+      ValueError: A number out of range.
     """
     del data
     check_positive(max_steps=max_steps, radius=1.0 if radius is None else radius)

@@ -11,13 +11,13 @@ class Update(NamedTuple):
     """New parameters and how they were reached; a pytree, so that methods can be jitted and vmapped.
 
     Attributes:
-      params: the parameters after removal.
-      start: the point from which the last step was taken (what a Newton step's certificate needs).
-      converged: the solver inside reached its tolerance.
-      residual: relative residual of the linear solve, or the mean-form gradient norm of a refit; 0 if neither.
-      steps: iterations of the solver inside, int32.
-      damping: added to the mean-form Hessian by a Newton-type step; 0 for other methods.
-      curvature: least curvature of the damped mean-form Hessian that conjugate gradients met, infinite where none ran;
+      params: The parameters after removal.
+      start: The point from which the last step was taken (what a Newton step's certificate needs).
+      converged: The solver inside reached its tolerance.
+      residual: Relative residual of the linear solve, or the mean-form gradient norm of a refit; 0 if neither.
+      steps: Iterations of the solver inside, int32.
+      damping: Added to the mean-form Hessian by a Newton-type step; 0 for other methods.
+      curvature: Least curvature of the damped mean-form Hessian that conjugate gradients met, infinite where none ran;
         a step with one that is not positive has failed.
     """
 

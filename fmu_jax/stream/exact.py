@@ -24,18 +24,18 @@ def exact_residuals(
     """Norms of the remaining objective's gradient at models of a stream: ``Served.residual_bound`` bounds them.
 
     Args:
-      objective: what was trained.
-      data: the rows before the first request.
-      requests: row indices ``(requests,)`` in the order in which they were deleted.
-      params: models, each after one of the requests.
-      done: the number of the last request before each, counted from 0, ``(k,)``.
-      noise: the perturbation that was trained with.
+      objective: What was trained.
+      data: The rows before the first request.
+      requests: Row indices ``(requests,)`` in the order in which they were deleted.
+      params: Models, each after one of the requests.
+      done: The number of the last request before each, counted from 0, ``(k,)``.
+      noise: The perturbation that was trained with.
 
     Returns:
       The norms; each takes a pass over all rows.
 
     Raises:
-      ValueError: bad rows.
+      ValueError: Bad rows.
 
     >>> from fmu_jax import datasets, fit
     >>> data, objective = datasets.synthetic(200, 3, seed=0).train, Objective(l2=1e-2)

@@ -32,9 +32,9 @@ class Factor(NamedTuple):
 
     Attributes:
       dual: ``V``, ``(d, d)``.
-      size: upper bound of its Frobenius norm.
-      wide: upper bound of its spectral norm.
-      shaped, everywhere: upper bounds of ``|V A V'|_2^1/2`` and ``|A|_2^1/2`` for the shape ``A``; without a shape
+      size: Upper bound of its Frobenius norm.
+      wide: Upper bound of its spectral norm.
+      shaped, everywhere: Upper bounds of ``|V A V'|_2^1/2`` and ``|A|_2^1/2`` for the shape ``A``; without a shape
         ``wide`` and 1.
     """
 

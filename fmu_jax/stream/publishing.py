@@ -27,7 +27,7 @@ def distance_to_retrained(state: State, *, shape: Array | None = None) -> Float[
     """Certified bound on ``|theta - theta'|_A`` of the current model to the retrained one: O(d^3), no row needed.
 
     Args:
-      state: the state.
+      state: The state.
       shape: ``A``, ``(d, d)`` positive definite; None is the identity.
 
     Returns:
@@ -58,22 +58,22 @@ def serve_releases(
     """Serves deletion requests one by one in a single ``lax.scan``, and releases a model after each.
 
     Args:
-      state: from ``start``; its noise may be None, its budget is not read.
-      data: the remaining rows, as for ``refresh``.
-      rows: indices of the rows to delete, ``(k,)``, in the order of the requests.
+      state: State from ``start``; its noise may be None, its budget is not read.
+      data: The remaining rows, as for ``refresh``.
+      rows: Indices of the rows to delete, ``(k,)``, in the order of the requests.
       key: PRNG key, required; secret, and never used twice.
-      scale: standard deviation of each release's noise: ``releases.scale_for(admitted, mu=, releases=k)``.
-      admitted: the largest distance that may be published; beyond it the model is refreshed.
+      scale: Standard deviation of each release's noise: ``releases.scale_for(admitted, mu=, releases=k)``.
+      admitted: The largest distance that may be published; beyond it the model is refreshed.
       shape: ``A``, as for ``releases.release``.
-      delta: at which ``epsilon`` of each release is given.
+      delta: Failure probability at which ``epsilon`` of each release is given.
 
     Returns:
       The state after the last request, what then remains of ``data``, the ``Release`` after each request (fields with a
       leading axis of length ``k``), and whether it is of a refreshed model. The series costs ``compose(release.mu)``.
 
     Raises:
-      ValueError: as ``take``, ``data`` are not the rows that the state holds, or a number out of range.
-      NotConvergedError: a refresh did not bring the distance within the admitted one.
+      ValueError: As ``take``, ``data`` are not the rows that the state holds, or a number out of range.
+      NotConvergedError: A refresh did not bring the distance within the admitted one.
     """
     check_norm(admitted=admitted)
     check_probability(delta=delta)

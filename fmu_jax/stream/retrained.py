@@ -42,8 +42,8 @@ def fairness_interval(state: State, data: Data) -> FairnessInterval:
     """Interval of every group rate on ``data`` of the model that retraining on what remains would give.
 
     Args:
-      state: the state.
-      data: rows to predict, of the test set for instance.
+      state: The state.
+      data: Rows to predict, of the test set for instance.
 
     Returns:
       A ``FairnessInterval``, as ``fmu_jax.fairness_interval`` but without a pass over the training rows.

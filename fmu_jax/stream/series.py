@@ -30,9 +30,9 @@ class Series(NamedTuple):
     """A stream served for releases.
 
     Attributes:
-      admitted: distance from the retrained model that no state exceeds, in the norm of the noise's shape.
-      batches: what each batch left, in order.
-      kind: of the noise's shape, see ``releases.noise_shape``.
+      admitted: Distance from the retrained model that no state exceeds, in the norm of the noise's shape.
+      batches: What each batch left, in order.
+      kind: Kind of the noise's shape, see ``releases.noise_shape``.
     """
 
     admitted: float
@@ -44,12 +44,12 @@ class Published(NamedTuple):
     """What is released after some batches of a series.
 
     Attributes:
-      params: before noise.
-      shape: of the noise, None for the identity.
-      distance: certified, from the retrained parameters.
-      true_distance: the real one, which an operator need not know.
-      refreshes: so far.
-      seconds: of a batch, in the median.
+      params: Before noise.
+      shape: Shape of the noise, None for the identity.
+      distance: Certified, from the retrained parameters.
+      true_distance: The real one, which an operator need not know.
+      refreshes: So far.
+      seconds: Seconds of a batch, in the median.
     """
 
     params: Float[Array, " d"]
@@ -64,9 +64,9 @@ class Perturbed(NamedTuple):
     """Streams served under the paper's noise in training, a list of batches for each draw of it.
 
     Attributes:
-      epsilon: budget of each single model, whatever the number of models.
-      sigma: standard deviation of the noise.
-      draws: what each batch left, by draw.
+      epsilon: Budget of each single model, whatever the number of models.
+      sigma: Standard deviation of the noise.
+      draws: What each batch left, by draw.
     """
 
     epsilon: float
@@ -81,16 +81,16 @@ def serve_for_releases(
     """Serves deletions so that every state is within the admitted distance of the retrained model.
 
     Args:
-      objective: linear.
-      data: the rows, all of which are trained on first.
-      batches: rows to delete.
-      rehearsed: other rows, for the rehearsal.
-      kind: of the noise's shape, see ``releases.noise_shape``.
-      slack: how many times what the rehearsal certified is admitted, above 0.
-      clock: such as ``time.perf_counter``.
+      objective: Linear.
+      data: The rows, all of which are trained on first.
+      batches: Rows to delete.
+      rehearsed: Other rows, for the rehearsal.
+      kind: Kind of the noise's shape, see ``releases.noise_shape``.
+      slack: How many times what the rehearsal certified is admitted, above 0.
+      clock: Such as ``time.perf_counter``.
 
     Raises:
-      ValueError: another kind, a slack that is none, or as ``serve_batches``.
+      ValueError: Another kind, a slack that is none, or as ``serve_batches``.
     """
     _check_slack(slack)
     state = _begin(objective, data, None, 1.0, 1.0, 0.5)  # Noise, budget and delta are no part of a distance.
@@ -108,9 +108,9 @@ def published_after(objective: Objective, series: Series, batches: int) -> Publi
     """What is released after the first ``batches`` of a series.
 
     Args:
-      objective: that of the series.
-      series: from ``serve_for_releases``.
-      batches: at least 1.
+      objective: Objective of the series.
+      series: Series from ``serve_for_releases``.
+      batches: Number of batches, at least 1.
     """
     state, data, *_ = series.batches[batches - 1]
     shape = noise_shape(objective, data, series.kind)
@@ -135,17 +135,17 @@ def serve_perturbed(
     residual that the rehearsal certified.
 
     Args:
-      objective: linear.
-      data: the rows, all of which are trained on first.
-      batches: rows to delete.
-      rehearsed: other rows, for the rehearsal.
-      mu: of the guarantee, above 0.
-      delta: in (0, 1).
-      slack: above 0.
+      objective: Linear.
+      data: The rows, all of which are trained on first.
+      batches: Rows to delete.
+      rehearsed: Other rows, for the rehearsal.
+      mu: Gaussian-DP parameter of the guarantee, above 0.
+      delta: Failure probability in (0, 1).
+      slack: Above 0.
       keys: ``(k,)`` PRNG keys, one for each draw of the noise.
 
     Raises:
-      ValueError: a slack that is none, or as ``serve_batches``.
+      ValueError: A slack that is none, or as ``serve_batches``.
     """
     _check_slack(slack)
     epsilon = float(privacy.gaussian_epsilon(mu, 1.0, delta))

@@ -22,16 +22,16 @@ def take(data: Data, forget: Any) -> tuple[Data, Data]:
     """Picks rows to delete, refusing what a stream of deletions must never see.
 
     Args:
-      data: the ``n`` remaining rows, deleted ones at weight zero.
-      forget: row indices ``(k,)``, or a boolean mask ``(n,)``.
+      data: The ``n`` remaining rows, deleted ones at weight zero.
+      forget: Row indices ``(k,)``, or a boolean mask ``(n,)``.
 
     Returns:
       The rows to delete, ``(k, d)``, in their order in ``data``, and what remains: the same arrays, weight zero for
       the deleted.
 
     Raises:
-      ValueError: a row is out of range, repeated, deleted before, or the last of its cell.
-      TypeError: something is traced.
+      ValueError: A row is out of range, repeated, deleted before, or the last of its cell.
+      TypeError: Something is traced.
     """
     data = as_data(data)
     mask = check_forget(data, forget)
@@ -45,9 +45,9 @@ class Served(NamedTuple):
     """What ``serve`` returns for each of ``k`` requests.
 
     Attributes:
-      params: the published model after it, ``(k, d)``.
-      residual_bound, epsilon: of that model, ``(k,)``.
-      refreshed: whether it is from a refresh, ``(k,)`` bool.
+      params: The published model after it, ``(k, d)``.
+      residual_bound, epsilon: Residual bound and epsilon of that model, ``(k,)``.
+      refreshed: Whether it is from a refresh, ``(k,)`` bool.
     """
 
     params: Float[Array, "k d"]
@@ -63,16 +63,16 @@ def serve(state: State, data: Data, rows: Any) -> tuple[State, Data, Served]:
     """Serves deletion requests one by one in a single ``lax.scan``, refreshing whenever the bound passes the budget.
 
     Args:
-      state: the state.
-      data: the remaining rows, as for ``refresh``.
-      rows: indices of the rows to delete, ``(k,)``, in the order of the requests.
+      state: The state.
+      data: The remaining rows, as for ``refresh``.
+      rows: Indices of the rows to delete, ``(k,)``, in the order of the requests.
 
     Returns:
       The state after the last request, what then remains of ``data``, and what was published after each request.
 
     Raises:
-      ValueError: as ``take``, or ``data`` are not the rows that the state holds.
-      NotConvergedError: a refresh did not bring the bound within the budget.
+      ValueError: As ``take``, or ``data`` are not the rows that the state holds.
+      NotConvergedError: A refresh did not bring the bound within the budget.
     """
     data, rows = check_requests(state, data, rows)
     after, served = _serve(state, data, rows)
@@ -120,10 +120,10 @@ class Batch(NamedTuple):
     """What a stream is after one batch of deletions.
 
     Attributes:
-      state: the stream.
-      data: the remaining rows.
-      refreshed: whether it was solved anew.
-      seconds: that this took, by the caller's clock.
+      state: The stream.
+      data: The remaining rows.
+      refreshed: Whether it was solved anew.
+      seconds: Time that this took, by the caller's clock.
     """
 
     state: State
@@ -143,17 +143,17 @@ def serve_batches(
     """Serves deletions batch by batch, and refreshes where they leave a state that ``stale`` says to be none to use.
 
     Args:
-      state: at the rows of ``data``.
-      data: the rows.
-      batches: row indices, a sequence of sequences; no row twice.
-      stale: whether a state must be solved anew, given the remaining rows too.
-      clock: such as ``time.perf_counter``; checks of a batch are not in its time.
+      state: At the rows of ``data``.
+      data: The rows.
+      batches: Row indices, a sequence of sequences; no row twice.
+      stale: Whether a state must be solved anew, given the remaining rows too.
+      clock: Such as ``time.perf_counter``; checks of a batch are not in its time.
 
     Returns:
       What each batch left, in order.
 
     Raises:
-      ValueError: as ``take``.
+      ValueError: As ``take``.
     """
     found = []
     for batch in batches:

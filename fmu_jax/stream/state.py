@@ -41,17 +41,17 @@ class State(NamedTuple):
     """A deployed linear model that can forget; a pytree whose size does not depend on the number of rows.
 
     Attributes:
-      params: the current model, ``(d,)``.
-      residual_bound: bound on the norm of the remaining objective's gradient at ``params``, sum form.
-      epsilon: the paper's, of objective perturbation: ``certified_epsilon`` of the bound; infinite without noise. It
+      params: The current model, ``(d,)``.
+      residual_bound: Bound on the norm of the remaining objective's gradient at ``params``, sum form.
+      epsilon: The paper's, of objective perturbation: ``certified_epsilon`` of the bound; infinite without noise. It
         assumes a residual that does not depend on ``noise``, which a refresh on a budget violates (``privacy``).
-      objective: what is minimised.
-      noise: the perturbation ``b``, ``(d,)``. Secret, as is the anchor: publish ``params`` only.
-      anchor: where ``moments`` were taken.
-      moments: of the remaining rows.
-      row_norm: largest row norm when the anchor was set.
-      sigma, delta, budget: noise level, failure probability, and the epsilon that a published model may have.
-      deleted, refreshes: how many rows, and how many times, since ``start``, int32.
+      objective: What is minimised.
+      noise: The perturbation ``b``, ``(d,)``. Secret, as is the anchor: publish ``params`` only.
+      anchor: Where ``moments`` were taken.
+      moments: Moments of the remaining rows.
+      row_norm: Largest row norm when the anchor was set.
+      sigma, delta, budget: Noise level, failure probability, and the epsilon that a published model may have.
+      deleted, refreshes: How many rows, and how many times, since ``start``, int32.
     """
 
     params: Float[Array, " d"]
@@ -83,19 +83,19 @@ def start(
     """Anchors a stream of deletions at a fitted model.
 
     Args:
-      objective: for the linear model.
-      fit: from ``fmu_jax.fit`` with this objective, data and noise.
-      data: the ``n`` rows that it was fitted on.
-      noise: the perturbation ``b`` that it was fitted with, ``(d,)``; None or zero gives an infinite epsilon.
-      sigma: standard deviation that ``b`` was drawn with, > 0.
-      delta: failure probability, in (0, 1).
-      budget: largest epsilon of a model that may be published, > 0.
+      objective: Objective for the linear model.
+      fit: Fit from ``fmu_jax.fit`` with this objective, data and noise.
+      data: The ``n`` rows that it was fitted on.
+      noise: The perturbation ``b`` that it was fitted with, ``(d,)``; None or zero gives an infinite epsilon.
+      sigma: Standard deviation that ``b`` was drawn with, > 0.
+      delta: Failure probability, in (0, 1).
+      budget: Largest epsilon of a model that may be published, > 0.
 
     Returns:
       The ``State``.
 
     Raises:
-      ValueError: a number out of range; a model that is not linear; a fit that did not converge; bad rows.
+      ValueError: A number out of range; a model that is not linear; a fit that did not converge; bad rows.
 
     >>> import fmu_jax
     >>> data = fmu_jax.datasets.synthetic(500, 3, seed=0).train
@@ -173,14 +173,14 @@ def delete(state: State, rows: Data) -> State:
     published.
 
     Args:
-      state: from ``start``, ``delete`` or ``refresh``.
-      rows: what to remove: ``k`` rows, or one without the leading axis; rows of weight zero are padding.
+      state: State from ``start``, ``delete`` or ``refresh``.
+      rows: What to remove: ``k`` rows, or one without the leading axis; rows of weight zero are padding.
 
     Returns:
       The new ``State``; the old one is untouched.
 
     Raises:
-      ValueError: rows that do not fit the model or cannot be rows of it, or that would empty a cell (group, label).
+      ValueError: Rows that do not fit the model or cannot be rows of it, or that would empty a cell (group, label).
     """
     rows = as_data(rows)
     if rows.x.ndim == 1:
@@ -264,16 +264,16 @@ def refresh(state: State, data: Data, *, tolerance: Scalar | None = None) -> Sta
     The result is the exactly retrained model under the same noise, to solver tolerance, so its epsilon starts anew.
 
     Args:
-      state: the state.
-      data: what remains: weight zero for every deleted row.
-      tolerance: as for ``fit``.
+      state: The state.
+      data: What remains: weight zero for every deleted row.
+      tolerance: As for ``fit``.
 
     Returns:
       The new ``State``.
 
     Raises:
       ValueError: ``data`` are not the rows that the state holds.
-      NotConvergedError: the solver stopped early.
+      NotConvergedError: The solver stopped early.
     """
     data = as_data(data)
     check_params(state.objective, state.params, data, state.noise)

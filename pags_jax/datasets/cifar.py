@@ -26,14 +26,14 @@ class Layout:
     """The layout of a CIFAR set's files.
 
     Attributes:
-      name: the set's name, and its folder in the cache.
-      archive: file name of the published archive.
-      sha256: of that archive.
-      folder: folder of the files in that archive.
-      train, test: names of the files with records.
-      train_records, test_records: how many records each of these files holds; the files themselves do not say.
-      labels: for each label byte in turn, what it is called, and the file that names its classes.
-      classes: how many classes each label byte tells apart.
+      name: The set's name, and its folder in the cache.
+      archive: File name of the published archive.
+      sha256: SHA-256 of that archive.
+      folder: Folder of the files in that archive.
+      train, test: Names of the files with records.
+      train_records, test_records: How many records each of these files holds; the files themselves do not say.
+      labels: For each label byte in turn, what it is called, and the file that names its classes.
+      classes: How many classes each label byte tells apart.
     """
 
     name: str
@@ -90,16 +90,16 @@ def decode(
     """Reads records.
 
     Args:
-      content: the bytes of a file.
-      classes: for each label byte, how many classes there are.
-      records: how many records there must be.
-      source: what to call it in messages.
+      content: The bytes of a file.
+      classes: For each label byte, how many classes there are.
+      records: How many records there must be.
+      source: What to call it in messages.
 
     Returns:
       Images ``(n, 32, 32, 3)``, and labels ``(n, len(classes))``.
 
     Raises:
-      ValueError: another number of bytes, or a label out of range.
+      ValueError: Another number of bytes, or a label out of range.
     """
     width = len(classes) + PIXELS
     if len(content) != records * width:
@@ -118,7 +118,7 @@ def decode_names(content: bytes, *, count: int, source: str) -> tuple[str, ...]:
     """Reads class names, one a line.
 
     Raises:
-      ValueError: there are not ``count`` of them.
+      ValueError: There are not ``count`` of them.
     """
     names = tuple(content.decode("utf-8", errors="replace").split())
     if len(names) != count:
@@ -130,7 +130,7 @@ def read_archive(path: Path, layout: Layout) -> dict[str, bytes]:
     """Reads the files of a published archive in memory, so that nothing in it can write anywhere.
 
     Raises:
-      ValueError: the archive is damaged or lacks a file.
+      ValueError: The archive is damaged or lacks a file.
     """
     wanted = {f"{layout.folder}/{name}": name for name in layout.files}
     found = {}
@@ -157,8 +157,8 @@ def read_files(folder: Path, layout: Layout) -> tuple[Path, dict[str, bytes]]:
       The place where they lie, and the bytes of each by its name.
 
     Raises:
-      FileNotFoundError: a file is missing.
-      ValueError: one is damaged.
+      FileNotFoundError: A file is missing.
+      ValueError: One is damaged.
     """
     for place in (folder, folder / layout.folder):
         if any((place / name).is_file() for name in layout.files):
@@ -191,16 +191,16 @@ def load_cifar(layout: Layout, folder: str | Path | None, *, labels: str) -> Ima
     """Reads CIFAR-10 or CIFAR-100.
 
     Args:
-      layout: which.
-      folder: holds the files of the binary version, their folder, or the archive; None downloads the archive.
-      labels: which label byte to keep, a key of ``layout.labels``.
+      layout: Layout of the set's files.
+      folder: Holds the files of the binary version, their folder, or the archive; None downloads the archive.
+      labels: Which label byte to keep, a key of ``layout.labels``.
 
     Returns:
       The ``Images``.
 
     Raises:
-      FileNotFoundError: a file is missing.
-      ValueError: unknown ``labels``; a file is damaged, of another size, or has labels out of range.
+      FileNotFoundError: A file is missing.
+      ValueError: Unknown ``labels``; a file is damaged, of another size, or has labels out of range.
     """
     if labels not in layout.labels:
         raise ValueError(f"unknown labels={labels!r} of {layout.name!r}; available: {reading.listed(layout.labels)}")

@@ -43,14 +43,14 @@ def with_distractor(
 
     Args:
       images: uint8, ``(n, height, width, channels)``, at least 7 x 5 pixels.
-      seed: of ``numpy.random.default_rng``.
-      letters: to draw from, capital A to Z.
+      seed: Seed of ``numpy.random.default_rng``.
+      letters: Letters to draw from, capital A to Z.
 
     Returns:
       The ``Composite``.
 
     Raises:
-      ValueError: images of another type or shape, or too small for a letter; letters other than A to Z.
+      ValueError: Images of another type or shape, or too small for a letter; letters other than A to Z.
 
     >>> composite = with_distractor(np.zeros((3, 28, 28, 1), np.uint8), seed=0)
     >>> composite.x.shape, composite.mask.shape, int(composite.mask.sum()) == 3 * 28 * 28

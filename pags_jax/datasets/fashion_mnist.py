@@ -66,8 +66,8 @@ def load_bundled() -> Images:
     """Reads the subset that ships with the package: 8,000 train and 2,000 test images, as many of each class.
 
     Raises:
-      FileNotFoundError: a bundled file is missing.
-      ValueError: one is damaged.
+      FileNotFoundError: A bundled file is missing.
+      ValueError: One is damaged.
     """
     with reading.advising("install the package again, or run `python -m scripts.build_datasets` in the source tree"):
         return read_folder(BUNDLED, classes=FASHION_MNIST.classes, content_sha256=BUNDLED_SHA256)
@@ -77,8 +77,8 @@ def load_full(folder: str | Path | None) -> Images:
     """Reads all images: from a folder of the user's, else from Debian's package, else downloaded.
 
     Raises:
-      FileNotFoundError: a file is missing.
-      ValueError: one is damaged, or cannot be downloaded.
+      FileNotFoundError: A file is missing.
+      ValueError: One is damaged, or cannot be downloaded.
     """
     return load_idx_set(FASHION_MNIST, DEBIAN if folder is None and DEBIAN.is_dir() else folder)
 
@@ -87,15 +87,15 @@ def choose_balanced(labels: Int[np.ndarray, " n"], *, per_class: int, seed: int)
     """Chooses the same number of examples of every class, in random order.
 
     Args:
-      labels: class numbers.
-      per_class: how many of each.
-      seed: of ``numpy.random.default_rng``.
+      labels: Class numbers.
+      per_class: How many of each.
+      seed: Seed of ``numpy.random.default_rng``.
 
     Returns:
       Their places in ``labels``.
 
     Raises:
-      ValueError: a class has fewer.
+      ValueError: A class has fewer.
 
     >>> labels = np.array([0, 1, 0, 1, 1, 0])
     >>> sorted(labels[choose_balanced(labels, per_class=2, seed=0)].tolist())
@@ -130,8 +130,8 @@ def build_subset(folder: str | Path | None) -> dict[str, bytes]:
     """The bundled files by their names, made from the raw ones of a folder or their downloads.
 
     Raises:
-      FileNotFoundError: a raw file is missing.
-      ValueError: one is damaged, or its contents have another SHA-256.
+      FileNotFoundError: A raw file is missing.
+      ValueError: One is damaged, or its contents have another SHA-256.
     """
     raw = download_files(FASHION_MNIST) if folder is None else Path(folder)
     return pack_subset(read_folder(raw, classes=FASHION_MNIST.classes, content_sha256=RAW_SHA256))

@@ -31,7 +31,7 @@ def draw(letters: str) -> UInt8[np.ndarray, "k 7 5"]:
     """Bitmaps of capital letters, 1 where a letter is.
 
     Raises:
-      ValueError: something else than the letters A to Z, or nothing.
+      ValueError: Something else than the letters A to Z, or nothing.
 
     >>> for row in draw("L")[0]:
     ...     print("".join(".#"[pixel] for pixel in row))

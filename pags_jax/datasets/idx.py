@@ -31,15 +31,15 @@ def decode(content: bytes, *, ndim: int, source: str) -> UInt8[np.ndarray, "..."
     """Reads an idx array of unsigned bytes.
 
     Args:
-      content: the bytes, uncompressed.
-      ndim: the number of axes that it must have: 3 for images, 1 for labels.
-      source: what to call it in messages.
+      content: The bytes, uncompressed.
+      ndim: The number of axes that it must have: 3 for images, 1 for labels.
+      source: What to call it in messages.
 
     Returns:
       The array, a read-only view of ``content``.
 
     Raises:
-      ValueError: it is no idx, holds another type or number of axes, or has too few or too many bytes.
+      ValueError: It is no idx, holds another type or number of axes, or has too few or too many bytes.
     """
     start = 4 + 4 * ndim
     expected = bytes([0, 0, UNSIGNED_BYTE, ndim])
@@ -63,7 +63,7 @@ def read_content(path: Path) -> bytes:
     """Reads a file's bytes, decompressed if they are gzip.
 
     Raises:
-      ValueError: there is no such file, or it is damaged.
+      ValueError: There is no such file, or it is damaged.
     """
     content = reading.read_bytes(path)
     return reading.gunzip(content, source=str(path)) if content.startswith(GZIP_MAGIC) else content

@@ -22,10 +22,10 @@ class IdxSet:
     """A published image set of four gzipped idx files.
 
     Attributes:
-      name: the set's name, and its folder in the cache.
-      address: where the files lie, with a slash at the end.
-      sha256: of each file there, ``{stem}.gz``, as published (compressed).
-      classes: what each label means.
+      name: The set's name, and its folder in the cache.
+      address: Where the files lie, with a slash at the end.
+      sha256: SHA-256 of each file there, ``{stem}.gz``, as published (compressed).
+      classes: What each label means.
     """
 
     name: str
@@ -38,7 +38,7 @@ def find_file(folder: Path, stem: str) -> Path:
     """Finds an idx file, plain or gzipped, under its name or with a dot before "idx" as some unpackers write it.
 
     Raises:
-      FileNotFoundError: it is not there.
+      FileNotFoundError: It is not there.
     """
     names = [f"{name}{end}" for name in (stem, stem.replace("-idx", ".idx")) for end in ("", ".gz")]
     for name in names:
@@ -53,17 +53,17 @@ def read_split(
     """Reads one half of an image set.
 
     Args:
-      folder: where the files lie.
+      folder: Where the files lie.
       split: "train", or "t10k", the test images.
-      classes: number of classes.
+      classes: Number of classes.
       content_sha256: SHA-256 (hex) of each file's bytes after decompression, by stem; None checks none.
 
     Returns:
       Images ``(n, 28, 28, 1)`` and labels ``(n,)``.
 
     Raises:
-      FileNotFoundError: a file is missing.
-      ValueError: one is damaged, of another shape or checksum, or holds labels out of range.
+      FileNotFoundError: A file is missing.
+      ValueError: One is damaged, of another shape or checksum, or holds labels out of range.
     """
     arrays, sources = [], []
     for stem, ndim in ((f"{split}-images-idx3-ubyte", 3), (f"{split}-labels-idx1-ubyte", 1)):
@@ -95,7 +95,7 @@ def download_files(idx_set: IdxSet) -> Path:
     """Downloads the four files into the user's cache, or finds them there; returns their folder.
 
     Raises:
-      ValueError: a download fails.
+      ValueError: A download fails.
     """
     addresses = {stem: f"{idx_set.address}{stem}.gz" for stem in STEMS}
     paths = [reading.download(addresses[stem], sha256=idx_set.sha256[stem], to=idx_set.name) for stem in STEMS]
@@ -106,7 +106,7 @@ def load_idx_set(idx_set: IdxSet, folder: str | Path | None) -> Images:
     """Reads a published image set from a folder of the user's, or downloads it first.
 
     Raises:
-      ValueError: see ``read_split``; or a download fails.
+      ValueError: See ``read_split``; or a download fails.
     """
     folder = download_files(idx_set) if folder is None else Path(folder)
     with reading.advising(f"get the files of {idx_set.name} from {idx_set.address}"):

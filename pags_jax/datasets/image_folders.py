@@ -28,7 +28,7 @@ class FoundImages(NamedTuple):
     Attributes:
       paths: n files, by class, then sorted by path.
       labels: ``(n,)``, the place of each file's folder in ``classes``.
-      classes: names of the folders.
+      classes: Names of the folders.
     """
 
     paths: tuple[Path, ...]
@@ -50,8 +50,8 @@ def find_images(folder: str | Path, *, classes: Sequence[str] | None = None) -> 
     passed over (``._name.jpg``, which macOS adds, is no image), and so is ``__MACOSX``.
 
     Args:
-      folder: of the class folders.
-      classes: their names, in the order of the labels; by default those that are there, sorted. To read validation
+      folder: Folder of the class folders.
+      classes: Their names, in the order of the labels; by default those that are there, sorted. To read validation
         images with the labels of the training images, give ``classes=training.classes``: some of these classes may
         have no images, or no folder.
 
@@ -59,8 +59,8 @@ def find_images(folder: str | Path, *, classes: Sequence[str] | None = None) -> 
       The ``FoundImages``.
 
     Raises:
-      FileNotFoundError: there is no such folder.
-      ValueError: it has no class folders, one of these holds no image (unless ``classes`` are
+      FileNotFoundError: There is no such folder.
+      ValueError: It has no class folders, one of these holds no image (unless ``classes`` are
         given) or images of a format that is not read, or has a name that is not among ``classes``.
     """
     folder = Path(folder)
@@ -113,7 +113,7 @@ def read_image(path: Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
     becomes of 16 bits, transparency and orientation.
 
     Raises:
-      ValueError: the file is no image, or damaged, or has pixels that are transparent or of a kind that is not read.
+      ValueError: The file is no image, or damaged, or has pixels that are transparent or of a kind that is not read.
     """
     from PIL import Image, ImageOps
 
@@ -166,20 +166,20 @@ def image_batches(
     ``start=k``.
 
     Args:
-      found: which images, see ``find_images``.
-      batch_size: images in a batch.
-      seed: of the order, anew every epoch, in whole batches: the images left over sit out this epoch. None keeps the
-        order of the files and ends each epoch with a smaller batch, as for evaluation.
-      size: height and width of the images, in pixels.
-      epochs: how often to go through the images; None never ends.
-      start: number of batches to skip.
-      threads: that read ahead, a batch each.
+      found: Which images, see ``find_images``.
+      batch_size: Images in a batch.
+      seed: Seed of the order, anew every epoch, in whole batches: the images left over sit out this epoch. None keeps
+        the order of the files and ends each epoch with a smaller batch, as for evaluation.
+      size: Height and width of the images, in pixels.
+      epochs: How often to go through the images; None never ends.
+      start: Number of batches to skip.
+      threads: Number of threads that read ahead, a batch each.
 
     Returns:
       An iterator of ``Batch``.
 
     Raises:
-      ValueError: a number out of range; ``grain`` or ``pillow`` is not installed; later, from the iterator: a file is
+      ValueError: A number out of range; ``grain`` or ``pillow`` is not installed; later, from the iterator: a file is
         no image.
     """
     grain = _import_grain()

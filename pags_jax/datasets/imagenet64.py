@@ -30,8 +30,8 @@ def read_arrays(path: Path, names: Sequence[str]) -> list[np.ndarray]:
     """Reads arrays of an npz file, never a pickle.
 
     Raises:
-      FileNotFoundError: the file is missing.
-      ValueError: it is damaged, or lacks an array.
+      FileNotFoundError: The file is missing.
+      ValueError: It is damaged, or lacks an array.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
@@ -54,8 +54,8 @@ def read_batch(path: Path) -> tuple[UInt8[np.ndarray, "n 64 64 3"], Int32[np.nda
       Images ``(n, 64, 64, 3)`` and labels from 0 to 999, ``(n,)``.
 
     Raises:
-      FileNotFoundError: the file is missing.
-      ValueError: it is damaged, or holds other shapes, types or labels.
+      FileNotFoundError: The file is missing.
+      ValueError: It is damaged, or holds other shapes, types or labels.
     """
     data, labels = read_arrays(path, ("data", "labels"))
     if data.ndim != 2 or data.shape[1] != PIXELS or not len(data) or data.dtype != np.uint8:
@@ -73,7 +73,7 @@ def read_names(folder: Path) -> tuple[str, ...]:
     """Reads the names of the classes, or takes the release's labels "1" to "1000" where the file is not there.
 
     Raises:
-      ValueError: the file names other classes.
+      ValueError: The file names other classes.
     """
     path = folder / NAMES
     if not path.is_file():
@@ -89,15 +89,15 @@ def load_imagenet64(folder: str | Path | None, *, batches: Sequence[int] = BATCH
     """Reads train batches and the validation set, which becomes the test images.
 
     Args:
-      folder: holds ``train_data_batch_1.npz`` to ``_10.npz`` and ``val_data.npz``.
-      batches: which train batches; each is an arbitrary tenth of the train images, 1.6 GB in memory.
+      folder: Holds ``train_data_batch_1.npz`` to ``_10.npz`` and ``val_data.npz``.
+      batches: Which train batches; each is an arbitrary tenth of the train images, 1.6 GB in memory.
 
     Returns:
       The ``Images``.
 
     Raises:
-      FileNotFoundError: a file is missing.
-      ValueError: no folder, or unknown batches; a file is damaged, or holds other shapes, types or labels.
+      FileNotFoundError: A file is missing.
+      ValueError: No folder, or unknown batches; a file is damaged, or holds other shapes, types or labels.
     """
     if folder is None:
         raise ValueError(f"'imagenet64' needs folder=; {ADVICE}")

@@ -12,8 +12,8 @@ class Images(NamedTuple):
     Attributes:
       train_x: ``(n, height, width, channels)``, 0..255.
       train_y: ``(n,)``, from 0 to ``len(classes) - 1``.
-      test_x, test_y: the same for the test images.
-      classes: what each label means.
+      test_x, test_y: The same for the test images.
+      classes: What each label means.
       train_mask, test_mask: ``(n, height, width)``, true where an image holds its signal; None unless that is known.
     """
 

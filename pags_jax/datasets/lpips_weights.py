@@ -31,8 +31,8 @@ class LpipsLayer(NamedTuple):
     """One convolution of AlexNet, and what LPIPS makes of it.
 
     Attributes:
-      kernel, bias: of the convolution.
-      linear: weight of each output channel's squared difference, at least 0.
+      kernel, bias: Kernel and bias of the convolution.
+      linear: Weight of each output channel's squared difference, at least 0.
     """
 
     kernel: Float[Array | np.ndarray, "i j c k"]
@@ -47,14 +47,14 @@ def load_lpips_weights(path: str | Path | None = None) -> LpipsWeights:
     """Reads the weights of the five layers, once for each path.
 
     Args:
-      path: a copy of the package's ``alexnet.ckpt``; by default the installed package is looked up.
+      path: A copy of the package's ``alexnet.ckpt``; by default the installed package is looked up.
 
     Returns:
       Layers of float32 NumPy arrays that cannot be written to.
 
     Raises:
-      FileNotFoundError: the file is missing.
-      ValueError: the package is not installed, or the file is not the published one.
+      FileNotFoundError: The file is missing.
+      ValueError: The package is not installed, or the file is not the published one.
 
     >>> [layer.kernel.shape for layer in load_lpips_weights()][:2]
     [(11, 11, 3, 64), (5, 5, 64, 192)]
@@ -66,7 +66,7 @@ def find_installed() -> Path:
     """The path of the file in the installed package.
 
     Raises:
-      ValueError: the package is not installed.
+      ValueError: The package is not installed.
     """
     try:
         return Path(str(importlib.metadata.distribution(PACKAGE).locate_file(FILE)))
@@ -78,14 +78,14 @@ def decode(content: bytes, *, source: str) -> LpipsWeights:
     """Finds the arrays in the bytes of the file: kernel and bias of each layer in turn, then the linear weights.
 
     Args:
-      content: a pickle, of which no instruction is carried out.
-      source: what to call it in messages.
+      content: A pickle, of which no instruction is carried out.
+      source: What to call it in messages.
 
     Returns:
       The layers.
 
     Raises:
-      ValueError: it is cut off or no pickle, or holds other arrays.
+      ValueError: It is cut off or no pickle, or holds other arrays.
     """
     found = [value for name, value, _ in opcodes.instructions(memoryview(content), source=source) if name == "BINBYTES"]
     channels = [kernel[-1:] for kernel in KERNELS]

@@ -24,7 +24,7 @@ def load_test_images(folder: str | Path | None) -> Images:
     """Reads the 10,000 test images alone, for users without the others: every fifth is a test image, the rest train.
 
     Raises:
-      ValueError: see ``idx_folders.read_split``; or a download fails.
+      ValueError: See ``idx_folders.read_split``; or a download fails.
     """
     folder = download_files(MNIST) if folder is None else Path(folder)
     with reading.advising(f"get the files of {MNIST.name} from {MNIST.address}"):

@@ -22,8 +22,8 @@ def read_bytes(path: Path) -> bytes:
     """Reads a whole file.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it cannot be read.
+      FileNotFoundError: There is no such file.
+      ValueError: It cannot be read.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
@@ -45,7 +45,7 @@ def gunzip(content: bytes, *, source: str) -> bytes:
     """Decompresses gzip.
 
     Raises:
-      ValueError: the content is damaged or cut off.
+      ValueError: The content is damaged or cut off.
     """
     try:
         return gzip.decompress(content)
@@ -77,15 +77,15 @@ def download(address: str, *, sha256: str, to: str) -> Path:
     """Downloads a file into the user's cache, or finds it there.
 
     Args:
-      address: of the file.
-      sha256: of its bytes (hex); a file with another one is not kept.
-      to: folder inside the cache.
+      address: Address of the file.
+      sha256: SHA-256 of its bytes (hex); a file with another one is not kept.
+      to: Folder inside the cache.
 
     Returns:
       The path of the file, named as in its address.
 
     Raises:
-      ValueError: it cannot be downloaded, or has another SHA-256.
+      ValueError: It cannot be downloaded, or has another SHA-256.
     """
     name = address.rpartition("/")[2]
     try:

@@ -47,8 +47,8 @@ def load(name: str, *, folder: str | Path | None = None, **options: Any) -> Imag
     they must hold. For ImageNet in class folders, too large for memory, see ``image_batches``.
 
     Args:
-      name: one of ``NAMES``.
-      folder: where the files lie, if they are the user's.
+      name: One of ``NAMES``.
+      folder: Where the files lie, if they are the user's.
       **options: "cifar100": `labels`, "fine" (100 classes, the default) or "coarse" (20). "imagenet64": `batches`,
         which of the ten train batches to read (all). "distractor": `seed` (required), `of`, the name of the set
         ("fashion_mnist"; the paper's is "mnist"), and `letters` to draw from.
@@ -57,8 +57,8 @@ def load(name: str, *, folder: str | Path | None = None, **options: Any) -> Imag
       The ``Images``.
 
     Raises:
-      FileNotFoundError: a file is missing.
-      ValueError: unknown data set or option; a file is damaged, of another shape, or cannot be downloaded.
+      FileNotFoundError: A file is missing.
+      ValueError: Unknown data set or option; a file is damaged, of another shape, or cannot be downloaded.
 
     >>> images = load("fashion_mnist")
     >>> images.train_x.shape, images.test_x.shape, images.classes[:2]

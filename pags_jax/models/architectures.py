@@ -33,7 +33,7 @@ def kind_of(model: Any) -> Kind:
     """What a network is for.
 
     Raises:
-      ValueError: a network that no file can hold.
+      ValueError: A network that no file can hold.
     """
     if type(model) in _DENOISERS:
         return "denoiser"
@@ -88,7 +88,7 @@ def built(network: str, attributes: Mapping[str, Any]) -> nn.Module:
     """The module that ``described`` described.
 
     Raises:
-      KeyError, TypeError, ValueError: no such network, or attributes that it does not have.
+      KeyError, TypeError, ValueError: No such network, or attributes that it does not have.
     """
     attributes = {name: _tuples(value) for name, value in attributes.items()}
     if "network" in attributes:

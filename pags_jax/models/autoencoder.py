@@ -20,9 +20,9 @@ class Autoencoder(nn.Module):
     """``encode(x) -> z`` and ``decode(z) -> x``; called, it decodes what it encodes.
 
     Attributes:
-      shape: of an image, (height, width, channels).
-      latent: size of ``z``.
-      widths: channels at each level, the first at half of the images' resolution, each next one at half of the last.
+      shape: Shape of an image, (height, width, channels).
+      latent: Size of ``z``.
+      widths: Channels at each level, the first at half of the images' resolution, each next one at half of the last.
         For 32 x 32 x 3 images a latent of 128 and widths of (64, 144, 320) make a decoder of 3.2 million parameters.
     """
 
@@ -43,7 +43,7 @@ class Autoencoder(nn.Module):
         """Latent codes of images in [0, 1].
 
         Raises:
-          ValueError: images of another shape than the autoencoder's.
+          ValueError: Images of another shape than the autoencoder's.
         """
         layers.check_input(x, 1, "Autoencoder")
         if x.shape[1:] != tuple(self.shape):
@@ -54,7 +54,7 @@ class Autoencoder(nn.Module):
         """Images in [0, 1] of latent codes.
 
         Raises:
-          ValueError: codes of another size than the autoencoder's.
+          ValueError: Codes of another size than the autoencoder's.
         """
         if z.ndim != 2 or z.shape[1] != self.latent:
             raise ValueError(f"this autoencoder has latent codes of size {self.latent}, got the shape {z.shape}")

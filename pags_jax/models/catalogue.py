@@ -41,13 +41,13 @@ class Published(NamedTuple):
     """One file of published weights.
 
     Attributes:
-      file: its name.
-      where: how it is got.
-      licence: the licence of the weights, which goes where they go.
-      source: the paper.
-      trained: the data, and the attacks that it was trained against.
-      expected: entries of ``about`` that loading it must give.
-      options: of ``load_pretrained``, where the file does not say.
+      file: Its name.
+      where: How it is got.
+      licence: The licence of the weights, which goes where they go.
+      source: The paper.
+      trained: The data, and the attacks that it was trained against.
+      expected: Entries of ``about`` that loading it must give.
+      options: Options of ``load_pretrained``, where the file does not say.
     """
 
     file: str
@@ -136,13 +136,14 @@ def find(name: str, folder: str | Path | None = None, *, sha256: str | None = No
     """The file of published weights.
 
     Args:
-      name: one of ``PUBLISHED``.
-      folder: where it lies; by default the folder ``weights`` in the package's cache folder.
-      sha256: of the file, in hex: where it is not there, it is downloaded to that place, and kept if this is its own.
+      name: One of ``PUBLISHED``.
+      folder: Where it lies; by default the folder ``weights`` in the package's cache folder.
+      sha256: SHA-256 of the file, in hex: where it is not there, it is downloaded to that place, and kept if this is
+        its own.
 
     Raises:
-      FileNotFoundError: the file is not there; the message says where to get it.
-      ValueError: no such name, or a download that failed or has another SHA-256.
+      FileNotFoundError: The file is not there; the message says where to get it.
+      ValueError: No such name, or a download that failed or has another SHA-256.
     """
     if name not in PUBLISHED:
         raise ValueError(f"no file {name}, and no published weights of this name; known: {', '.join(PUBLISHED)}")
@@ -163,15 +164,15 @@ def known(name: str | None, path: Path, about: dict[str, Any]) -> dict[str, Any]
     """What the catalogue says of a file: name, licence, paper and what it was trained on.
 
     Args:
-      name: of the published weights; None: whatever has the file's name and contents.
-      path: of the file.
-      about: what loading it gave.
+      name: Name of the published weights; None: whatever has the file's name and contents.
+      path: Path of the file.
+      about: What loading it gave.
 
     Returns:
       These, or nothing of a file that is in no catalogue.
 
     Raises:
-      ValueError: the file does not hold what the name promises.
+      ValueError: The file does not hold what the name promises.
     """
     found = []
     for candidate in PUBLISHED if name is None else (name,):

@@ -41,7 +41,7 @@ class _UNet(nn.Module):
         """Denoises before preconditioning.
 
         Args:
-          x: scaled noisy images.
+          x: Scaled noisy images.
           c_noise: ``log(sigma) / 4``, ``(n,)`` or one for all.
           labels: ``(n,)`` or one for all, from 0 to ``classes - 1``; None: no class is told.
           augment: ``(n, augment)``; None: not augmented.
@@ -50,7 +50,7 @@ class _UNet(nn.Module):
           Shaped as ``x``.
 
         Raises:
-          ValueError: images of another number of channels, or of a size that cannot be halved often enough.
+          ValueError: Images of another number of channels, or of a size that cannot be halved often enough.
         """
         times = 2 ** (len(self.multipliers) - 1)
         if x.shape[-1] != self.channels or x.shape[1] % times or x.shape[2] % times:
@@ -137,10 +137,10 @@ class SongUNet(_UNet):
     The one published for CIFAR-10 has 55,733,891 parameters. Attributes beside those of ``DhariwalUNet``:
 
     Attributes:
-      noise_width: width of the embedding of noise levels in units of ``width``: 2 for NCSN++.
-      frequencies: of that embedding: "positional", or "fourier", which are random, for NCSN++.
+      noise_width: Width of the embedding of noise levels in units of ``width``: 2 for NCSN++.
+      frequencies: Frequencies of that embedding: "positional", or "fourier", which are random, for NCSN++.
       encoder: "standard", or "residual" for NCSN++, which adds downsampled images at each level.
-      taps: of the filter that resamples: (1, 3, 3, 1) for NCSN++.
+      taps: Taps of the filter that resamples: (1, 3, 3, 1) for NCSN++.
     """
 
     noise_width: int = 1
@@ -195,18 +195,18 @@ class DhariwalUNet(_UNet):
     """The network of ADM. The one published for ImageNet at 64 x 64 has 295,899,267 parameters.
 
     Attributes:
-      channels: of the images.
-      classes: number of classes; 0: the network knows none.
-      resolution: of the images that it was trained on, which says where attention is.
-      width: the unit of widths.
-      multipliers: width of each level in these units, from the finest to the coarsest, each at half of the last one's
+      channels: Number of channels of the images.
+      classes: Number of classes; 0: the network knows none.
+      resolution: Resolution of the images that it was trained on, which says where attention is.
+      width: The unit of widths.
+      multipliers: Width of each level in these units, from the finest to the coarsest, each at half of the last one's
         resolution.
-      embedding: width of the embedding in the same units.
-      blocks: residual blocks at each level on the way down; on the way up it is one more.
-      attention: resolutions whose blocks attend.
-      augment: size of the description of augmentation that training gives; 0: none.
-      sigma_data: standard deviation of the pixels of the data, images in [-1, 1] (``scores.preconditioned``).
-      dtype: what the layers compute in; by default that of images and parameters.
+      embedding: Width of the embedding in the same units.
+      blocks: Residual blocks at each level on the way down; on the way up it is one more.
+      attention: Resolutions whose blocks attend.
+      augment: Size of the description of augmentation that training gives; 0: none.
+      sigma_data: Standard deviation of the pixels of the data, images in [-1, 1] (``scores.preconditioned``).
+      dtype: What the layers compute in; by default that of images and parameters.
     """
 
     def _told(self, noise: Array, labels: Any, augment: Any) -> Array:

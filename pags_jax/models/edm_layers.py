@@ -22,8 +22,8 @@ class GroupNorm(nn.Module):
     """Group normalisation of at most 32 groups, each of at least 4 channels, in float32 at least (Wu and He 2018).
 
     Attributes:
-      epsilon: added to variances.
-      dtype: of the result; by default that of ``x``.
+      epsilon: Added to variances.
+      dtype: Dtype of the result; by default that of ``x``.
     """
 
     epsilon: float
@@ -48,15 +48,15 @@ class UNetBlock(nn.Module):
     """A residual block that the noise level moves, with resampling before and attention after it where asked for.
 
     Attributes:
-      width: channels of the result.
-      heads: of the attention; 0: none.
-      up, down: twice, or half, as high and wide.
-      taps: of the filter along an axis that resamples.
-      scale: multiplies the sum of both branches.
-      epsilon: of the group normalisations.
-      adaptive: the embedding scales and shifts what is normalised; otherwise it is added before.
-      project: the other branch is convolved where the block resamples, and not only where widths differ.
-      dtype: what to compute in.
+      width: Channels of the result.
+      heads: Number of heads of the attention; 0: none.
+      up, down: Twice, or half, as high and wide.
+      taps: Taps of the filter along an axis that resamples.
+      scale: Multiplies the sum of both branches.
+      epsilon: Epsilon of the group normalisations.
+      adaptive: The embedding scales and shifts what is normalised; otherwise it is added before.
+      project: The other branch is convolved where the block resamples, and not only where widths differ.
+      dtype: What to compute in.
     """
 
     width: int
@@ -113,9 +113,9 @@ def downsample(x: Float[Array, "n h w c"], taps: tuple[float, ...], padding: int
     """Makes maps half as high and wide: a filter along each axis, at every second place.
 
     Args:
-      x: maps.
-      taps: of the filter, scaled to the sum 1; (1, 1) takes the mean of each 2 x 2 patch.
-      padding: zeros on each side; by default those that halve an even size.
+      x: Maps.
+      taps: Taps of the filter, scaled to the sum 1; (1, 1) takes the mean of each 2 x 2 patch.
+      padding: Zeros on each side; by default those that halve an even size.
 
     >>> downsample(jnp.arange(4.0).reshape(1, 2, 2, 1), (1.0, 1.0)).item()
     1.5
@@ -153,9 +153,9 @@ def positional_embedding(noise: Float[Array, " n"], width: int, *, endpoint: boo
     """Cosines, then sines, of noise levels times ``width / 2`` frequencies from 1 down to 1e-4.
 
     Args:
-      noise: levels as the network sees them.
-      width: even.
-      endpoint: the last frequency is 1e-4; otherwise the one after it would be.
+      noise: Levels as the network sees them.
+      width: Even.
+      endpoint: The last frequency is 1e-4; otherwise the one after it would be.
     """
     half = width // 2
     # In float32, as the original's, whatever the levels are in.

@@ -39,16 +39,16 @@ def export(
     """Writes the program of a saved network and its description beside the weights.
 
     Args:
-      path: of what ``files.save`` wrote, a classifier or a denoiser.
-      image_shape: height, width and channels of the images that the program is for.
-      platforms: of the devices that it is to run on: "cpu", "cuda", "rocm", "tpu".
+      path: Path of what ``files.save`` wrote, a classifier or a denoiser.
+      image_shape: Height, width and channels of the images that the program is for.
+      platforms: Platforms of the devices that it is to run on: "cpu", "cuda", "rocm", "tpu".
 
     Returns:
       The paths of the program and of the description.
 
     Raises:
-      FileNotFoundError, ValueError: as ``files.load``; an autoencoder, or images that the network is not for.
-      ImportError: flatbuffers is not installed.
+      FileNotFoundError, ValueError: As ``files.load``; an autoencoder, or images that the network is not for.
+      ImportError: Flatbuffers is not installed.
     """
     path = Path(path)
     model, variables, about = files.load(path)
@@ -101,7 +101,7 @@ def load_exported(path: str | Path) -> tuple[Callable[..., Any], dict[str, Any]]
     """A network as the program that ``export`` wrote, and its description.
 
     Args:
-      path: of the weights, the program or the description, which lie beside each other.
+      path: Path of the weights, the program or the description, which lie beside each other.
 
     Returns:
       ``apply_fn(x)``, or ``denoise(x, sigma, labels=None)`` with ``sigma`` for each image or one for all, as
@@ -109,8 +109,8 @@ def load_exported(path: str | Path) -> tuple[Callable[..., Any], dict[str, Any]]
       and what the description says.
 
     Raises:
-      FileNotFoundError: one of the files is not there.
-      ValueError: they do not belong together, or this version of JAX cannot read the program.
+      FileNotFoundError: One of the files is not there.
+      ValueError: They do not belong together, or this version of JAX cannot read the program.
     """
     path = Path(path)
     weights, program, description = (path.with_suffix(end) for end in (files.SUFFIX, PROGRAM, DESCRIPTION))

@@ -32,9 +32,9 @@ class Pretrained(NamedTuple):
     """A trained network.
 
     Attributes:
-      model: the flax module: of images in [0, 1] for a classifier or an autoencoder, the raw network for a denoiser.
-      variables: of it.
-      about: what is known of it, in plain values.
+      model: The flax module: of images in [0, 1] for a classifier or an autoencoder, the raw network for a denoiser.
+      variables: Its variables.
+      about: What is known of it, in plain values.
     """
 
     model: Any
@@ -54,20 +54,21 @@ def save(
     """Writes a network, atomically: the file is there whole, or not at all.
 
     Args:
-      path: of the file, ending in ``.safetensors``; missing folders are made, and a file that is there is replaced.
-      model: what ``models.create`` or ``models.read_pretrained`` makes, a ``models.UNet`` or a ``models.Autoencoder``.
-      variables: of it.
-      about: what to say of it, such as how it was trained: plain values by name.
-      image_shape: height, width and channels of its images. A LeNet needs it, whose weights depend on it.
-      dtype: what to store the arrays in; float16 halves the file and rounds to three decimal digits.
+      path: Path of the file, ending in ``.safetensors``; missing folders are made, and a file that is there is
+        replaced.
+      model: What ``models.create`` or ``models.read_pretrained`` makes, a ``models.UNet`` or a ``models.Autoencoder``.
+      variables: Its variables.
+      about: What to say of it, such as how it was trained: plain values by name.
+      image_shape: Height, width and channels of its images. A LeNet needs it, whose weights depend on it.
+      dtype: What to store the arrays in; float16 halves the file and rounds to three decimal digits.
 
     Returns:
       The path.
 
     Raises:
-      ValueError: another ending, another kind of network, variables that are not its own, or values that are not finite
+      ValueError: Another ending, another kind of network, variables that are not its own, or values that are not finite
         in ``dtype``.
-      OSError: the file cannot be written; what was there before is as it was.
+      OSError: The file cannot be written; what was there before is as it was.
 
     >>> import tempfile
     >>> from pags_jax import models
@@ -102,15 +103,15 @@ def load(path: str | Path, *, kind: Kind | None = None) -> Pretrained:
     """Reads a network that ``save`` wrote.
 
     Args:
-      path: of the file.
+      path: Path of the file.
       kind: "classifier", "denoiser" or "autoencoder", if it must be one; by default it may be any.
 
     Returns:
       The module, its variables in float32, and what the file says of it.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is damaged, holds something else, or weights of another architecture than it says.
+      FileNotFoundError: There is no such file.
+      ValueError: The file is damaged, holds something else, or weights of another architecture than it says.
     """
     path = Path(path)
     arrays, metadata, _ = _read(path)
@@ -140,7 +141,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
     """The arrays of a file that ``save`` wrote, as they are stored, by name, and the SHA-256 that it says of all of it.
 
     Raises:
-      FileNotFoundError, ValueError: as ``load``.
+      FileNotFoundError, ValueError: As ``load``.
     """
     arrays, _, sha256 = _read(Path(path))
     return arrays, sha256
@@ -150,7 +151,7 @@ def about(path: str | Path) -> dict[str, Any]:
     """Reads the description that a file holds of its network.
 
     Raises:
-      FileNotFoundError, ValueError: as ``load``.
+      FileNotFoundError, ValueError: As ``load``.
     """
     return _parsed(Path(path), "about", _read(Path(path))[1])
 
@@ -191,11 +192,11 @@ def write(path: Path, fill: Callable[[Path], Any]) -> None:
     """Writes a temporary file beside it, flushes it to the disk, and renames it to its name, which is flushed as well.
 
     Args:
-      path: of the file.
-      fill: writes the temporary file, whose path it is given.
+      path: Path of the file.
+      fill: Writes the temporary file, whose path it is given.
 
     Raises:
-      OSError: the file cannot be written; what was there before is as it was.
+      OSError: The file cannot be written; what was there before is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}"[:200])

@@ -31,11 +31,11 @@ class BatchNorm(nn.Module):
     Variables are named as flax's. Statistics are computed in float32 at least; running variances are unbiased.
 
     Attributes:
-      use_running_average: normalise by running statistics; otherwise by those of the batch, which update them.
-      dtype: of the result; by default that of ``x``.
+      use_running_average: Normalise by running statistics; otherwise by those of the batch, which update them.
+      dtype: Dtype of the result; by default that of ``x``.
 
     Raises:
-      ValueError: one value a channel to take statistics of, whose variance is zero whatever it is.
+      ValueError: One value a channel to take statistics of, whose variance is zero whatever it is.
     """
 
     use_running_average: bool

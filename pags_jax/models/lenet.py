@@ -18,11 +18,11 @@ class LeNet(nn.Module):
     Images have at least 6 x 6 pixels.
 
     Attributes:
-      classes: number of classes.
-      width: multiplies the numbers of channels.
-      activation: nonlinearity.
-      beta: of the softplus.
-      dtype: what to compute in; by default that of images and parameters.
+      classes: Number of classes.
+      width: Multiplies the numbers of channels.
+      activation: Nonlinearity.
+      beta: Beta of the softplus.
+      dtype: What to compute in; by default that of images and parameters.
     """
 
     classes: int

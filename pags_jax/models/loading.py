@@ -45,15 +45,15 @@ def load_pretrained(
     once, and none may be missing.
 
     Args:
-      path: of the file, or a name in ``models.catalogue.PUBLISHED``, such as "rebuffi-wrn-28-10-l2".
-      folder: where the file of a name lies; by default ``weights`` in the package's cache folder.
-      sha256: what the SHA-256 of the file must be, in hex; with it the file of a name is downloaded, if it is not there
+      path: Path of the file, or a name in ``models.catalogue.PUBLISHED``, such as "rebuffi-wrn-28-10-l2".
+      folder: Where the file of a name lies; by default ``weights`` in the package's cache folder.
+      sha256: What the SHA-256 of the file must be, in hex; with it the file of a name is downloaded, if it is not there
         and its publisher offers it by plain HTTPS.
-      dtype: what to compute in: float32; bfloat16 or float16, with parameters in float32; float64, which needs JAX's.
-      entry: the entry of the file to take, where it holds several models; by default averaged weights before others.
-      normaliser: mean, standard deviation and whether to clip to [0, 1] before, if the file does not say, or None for
+      dtype: What to compute in: float32; bfloat16 or float16, with parameters in float32; float64, which needs JAX's.
+      entry: The entry of the file to take, where it holds several models; by default averaged weights before others.
+      normaliser: Mean, standard deviation and whether to clip to [0, 1] before, if the file does not say, or None for
         images as they are. By default what the file holds; DeepMind's networks, whose files hold none, have CIFAR's.
-      **options: attributes of the network that tensors do not show, such as ``activation="relu"``.
+      **options: Attributes of the network that tensors do not show, such as ``activation="relu"``.
 
     Returns:
       For a classifier ``apply_fn(x)``, logits ``(n, classes)`` of images ``(n, height, width, channels)`` in [0, 1].
@@ -66,8 +66,8 @@ def load_pretrained(
       entry, recorded (constructor arguments); of one in the catalogue name, trained, licence, paper.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: a damaged or harmful file, or one of another SHA-256; another network than those that are known; a
+      FileNotFoundError: No such file.
+      ValueError: A damaged or harmful file, or one of another SHA-256; another network than those that are known; a
         tensor that is missing, left over or of another shape; or an option that the network does not have.
 
     >>> from pags_jax.datasets import pretrained
@@ -170,9 +170,9 @@ class PretrainedDenoiser(Preconditioned):
     """A trained denoiser, of any class unless one is given: a pytree, so that ``jit`` can take it as an argument.
 
     Attributes:
-      network: of no class.
-      sigma_data: standard deviation of the pixels of the data.
-      model: the flax module.
+      network: Network of no class.
+      sigma_data: Standard deviation of the pixels of the data.
+      model: The flax module.
     """
 
     model: nn.Module
@@ -185,7 +185,7 @@ class PretrainedDenoiser(Preconditioned):
         """The denoiser of images of the classes ``labels``, ``(n,)`` or one for all.
 
         Raises:
-          ValueError: the network knows no classes, or not these.
+          ValueError: The network knows no classes, or not these.
         """
         if not self.model.classes:  # pyright: ignore[reportAttributeAccessIssue]
             raise ValueError("this denoiser knows no classes; call it without labels")

@@ -18,9 +18,9 @@ class Instruction(NamedTuple):
     """One step of a pickle.
 
     Attributes:
-      name: as Python's documentation spells it.
-      value: its argument: a number, a text, a view of bytes, a pair of texts (GLOBAL, INST), or None.
-      at: the position of its first byte.
+      name: As Python's documentation spells it.
+      value: Its argument: a number, a text, a view of bytes, a pair of texts (GLOBAL, INST), or None.
+      at: The position of its first byte.
     """
 
     name: str
@@ -33,14 +33,14 @@ def instructions(content: memoryview, *, source: str, start: int = 0) -> Iterato
 
     Args:
       content: bytes that hold a pickle of any protocol, 0 to 5.
-      source: what to call them in messages.
-      start: where the pickle begins.
+      source: What to call them in messages.
+      start: Where the pickle begins.
 
     Yields:
       The instructions; after the last one, ``at + 1`` is where the pickle ends.
 
     Raises:
-      ValueError: a byte that is no instruction, a number or a text that is none, or an end before STOP.
+      ValueError: A byte that is no instruction, a number or a text that is none, or an end before STOP.
 
     >>> [step.name for step in instructions(memoryview(b"K\x05."), source="five")]
     ['BININT1', 'STOP']

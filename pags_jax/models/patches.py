@@ -8,8 +8,8 @@ def to_patches(x: Float[Array, "n h w c"], *, multiple: int = 2) -> Float[Array,
     """Each 2 x 2 patch becomes one place of four times as many channels.
 
     Args:
-      x: images or maps.
-      multiple: zeros are added below and to the right until height and width are multiples of this even number.
+      x: Images or maps.
+      multiple: Zeros are added below and to the right until height and width are multiples of this even number.
 
     Returns:
       Half as high and wide.

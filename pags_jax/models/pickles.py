@@ -18,11 +18,11 @@ class Limits(NamedTuple):
     """What a pickle may take at most.
 
     Attributes:
-      steps: instructions.
-      stack: values on the stack at once, those below marks included.
-      marks: marks at once.
-      memo: values remembered.
-      text: characters of all its texts.
+      steps: Instructions.
+      stack: Values on the stack at once, those below marks included.
+      marks: Marks at once.
+      memo: Values remembered.
+      text: Characters of all its texts.
     """
 
     steps: int = 2_000_000
@@ -48,19 +48,19 @@ def load(
 
     Args:
       content: bytes, or a view of a file.
-      source: what to call them in messages.
-      start: where the pickle begins.
-      persistent: what stands for an identifier of something outside of the pickle; without it there may be none.
-      constructors: more functions, by the dotted name that a file calls, each of which checks its arguments and raises
+      source: What to call them in messages.
+      start: Where the pickle begins.
+      persistent: What stands for an identifier of something outside of the pickle; without it there may be none.
+      constructors: More functions, by the dotted name that a file calls, each of which checks its arguments and raises
         ValueError.
-      limits: what it may take.
+      limits: What it may take.
 
     Returns:
       The value: numbers, texts, tuples, lists, sets and dicts, ``memoryview`` for bytes, ``Global``, ``Record``; and
       the position after the pickle.
 
     Raises:
-      ValueError: it is cut off, malformed, over a limit, or asks for what only harmful files ask for. Nothing was run.
+      ValueError: It is cut off, malformed, over a limit, or asks for what only harmful files ask for. Nothing was run.
 
     >>> load(b"}(K\x01K\x02u.", source="an example")[0]
     {1: 2}

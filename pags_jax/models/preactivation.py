@@ -19,17 +19,18 @@ class PreActivationResNet(nn.Module):
     """A residual network of stages, each but the first of which halves height and width.
 
     Attributes:
-      classes: number of classes.
-      blocks: blocks in each stage; (n, n, n) makes a WideResNet of 6 n + 4 layers.
-      widths: channels of each stage; (160, 320, 640) is a WideResNet ten times as wide as the first one.
-      stem: channels of the first convolution.
+      classes: Number of classes.
+      blocks: Blocks in each stage; (n, n, n) makes a WideResNet of 6 n + 4 layers.
+      widths: Channels of each stage; (160, 320, 640) is a WideResNet ten times as wide as the first one.
+      stem: Channels of the first convolution.
       activation: "silu" or "relu".
-      padding: of 3 x 3 convolutions of stride 2: "same" has zeros below and to the right, "symmetric" on all sides.
-      shortcut: kernel size of the convolution beside a block that changes the shape.
-      shortcut_of: whether it sees the block's input or that after normalisation and activation.
-      final_norm: normalisation and activation before the average.
-      bias: of the last layer.
-      dtype: what to compute in; by default that of images and parameters.
+      padding: Padding of 3 x 3 convolutions of stride 2: "same" has zeros below and to the right, "symmetric" on all
+        sides.
+      shortcut: Kernel size of the convolution beside a block that changes the shape.
+      shortcut_of: Whether it sees the block's input or that after normalisation and activation.
+      final_norm: Normalisation and activation before the average.
+      bias: Bias of the last layer.
+      dtype: What to compute in; by default that of images and parameters.
     """
 
     classes: int
@@ -78,12 +79,12 @@ def wide_resnet(depth: int, factor: int, *, classes: int, **options: Any) -> Pre
 
     Args:
       depth: 6 n + 4.
-      factor: channels are 16, 32 and 64 times that.
-      classes: number of classes.
-      **options: more attributes.
+      factor: Channels are 16, 32 and 64 times that.
+      classes: Number of classes.
+      **options: More attributes.
 
     Raises:
-      ValueError: another depth.
+      ValueError: Another depth.
 
     >>> wide_resnet(28, 10, classes=10).widths
     (160, 320, 640)
@@ -99,9 +100,9 @@ class Normalised(nn.Module):
     """A classifier of images in [0, 1] whose network takes them shifted and scaled, channel by channel.
 
     Attributes:
-      network: the classifier of such images.
-      mean, std: of each channel, ``(network((x - mean) / std))``.
-      clamp: images are clipped to [0, 1] before, so that gradients vanish outside.
+      network: The classifier of such images.
+      mean, std: Mean and standard deviation of each channel, ``(network((x - mean) / std))``.
+      clamp: Images are clipped to [0, 1] before, so that gradients vanish outside.
     """
 
     network: nn.Module
@@ -114,7 +115,7 @@ class Normalised(nn.Module):
         """Logits.
 
         Raises:
-          ValueError: images of another number of channels.
+          ValueError: Images of another number of channels.
         """
         if x.shape[-1] != len(self.mean):
             raise ValueError(f"this model is for images of {len(self.mean)} channels, got the shape {x.shape}")

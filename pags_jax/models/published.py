@@ -37,9 +37,9 @@ def tensor_shapes(model: nn.Module, family: str, channels: int = 3) -> dict[str,
     """Names and shapes of the tensors that a publisher's file has for a network, but for counters of batches.
 
     Args:
-      model: a network of the family.
-      family: one of ``FAMILIES``.
-      channels: of the images.
+      model: A network of the family.
+      family: One of ``FAMILIES``.
+      channels: Number of channels of the images.
 
     >>> from pags_jax.models.preactivation import PreActivationResNet
     >>> shapes = tensor_shapes(PreActivationResNet(classes=10), "deepmind-wide")
@@ -80,18 +80,18 @@ def fill(
     """The variables of a network, from tensors of which each is used once and none is missing.
 
     Args:
-      model: the network.
-      family: whose names the tensors have.
-      arrays: the tensors.
-      channels: of the images.
-      source: what to call them in messages.
-      dtype: of the variables.
+      model: The network.
+      family: Whose names the tensors have.
+      arrays: The tensors.
+      channels: Number of channels of the images.
+      source: What to call them in messages.
+      dtype: Dtype of the variables.
 
     Returns:
       The variables: nested dicts of arrays.
 
     Raises:
-      ValueError: a tensor that is missing, left over, of another shape or type, or not finite.
+      ValueError: A tensor that is missing, left over, of another shape or type, or not finite.
     """
     try:
         expected = tensor_shapes(model, family, channels)

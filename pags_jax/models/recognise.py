@@ -26,15 +26,15 @@ def recognise(state: State, *, source: str) -> tuple[nn.Module, str, int]:
     """The network of a checkpoint.
 
     Args:
-      state: its tensors and what it says of itself.
-      source: what to call it in messages.
+      state: Its tensors and what it says of itself.
+      source: What to call it in messages.
 
     Returns:
       The module, without normalisation of images; whose names its tensors have (``published.FAMILIES``); and the number
       of the images' channels.
 
     Raises:
-      ValueError: another network than those that are known, or another one than the file says.
+      ValueError: Another network than those that are known, or another one than the file says.
     """
     shapes = {name: array.shape for name, array in state.arrays.items()}
     try:

@@ -25,12 +25,12 @@ class Record:
     """An object that a file describes, and that is not made.
 
     Attributes:
-      what: what would be called to make it.
-      args: the arguments of that call.
-      kwargs: keyword arguments of that call.
-      state: what would be put into it, or None.
-      items: what would be appended or added to it.
-      entries: what would be set by key.
+      what: What would be called to make it.
+      args: The arguments of that call.
+      kwargs: Keyword arguments of that call.
+      state: What would be put into it, or None.
+      items: What would be appended or added to it.
+      entries: What would be set by key.
     """
 
     what: Any

@@ -42,19 +42,19 @@ def create(
     """Makes a classifier by name.
 
     Args:
-      name: one of ``NAMES``.
-      classes: number of classes, at least 2.
+      name: One of ``NAMES``.
+      classes: Number of classes, at least 2.
       activation: "relu", or "softplus" with ``beta``.
-      beta: sharpness of the softplus, > 0; the reference takes 20.
-      stem: of residual networks: 2 (patches) or 3 for small images, 7 for large ones.
-      width: multiplies the numbers of channels, > 0.
-      dtype: what the layers compute in, such as ``jnp.bfloat16``; parameters and logits stay float32.
+      beta: Sharpness of the softplus, > 0; the reference takes 20.
+      stem: First layer of residual networks: 2 (patches) or 3 for small images, 7 for large ones.
+      width: Multiplies the numbers of channels, > 0.
+      dtype: What the layers compute in, such as ``jnp.bfloat16``; parameters and logits stay float32.
 
     Returns:
       The flax module.
 
     Raises:
-      ValueError: an unknown name or a value out of range.
+      ValueError: An unknown name or a value out of range.
 
     >>> model = create("resnet18", classes=10)
     >>> variables = init(model, jnp.zeros((1, 32, 32, 3)), key=jax.random.key(0))
@@ -86,7 +86,7 @@ def init(model: nn.Module, x: Shaped[Array | np.ndarray, "n h w c"], *, key: Arr
     """Fresh variables for images shaped as ``x``: ``params``, and ``batch_stats`` of batch normalisation.
 
     Raises:
-      ValueError: no flax.linen module, or images too small for it.
+      ValueError: No flax.linen module, or images too small for it.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(

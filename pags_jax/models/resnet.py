@@ -55,17 +55,17 @@ class ResNet(nn.Module):
     ResNet-18 for CIFAR-10 (stem 3) has 11,173,962 parameters.
 
     Attributes:
-      classes: number of classes.
-      blocks: blocks in each stage.
-      width: multiplies the numbers of channels.
-      bottleneck: which kind of block.
-      inner: multiplies the channels within bottlenecks: 2 for Wide ResNet-50-2 (Zagoruyko and Komodakis 2016).
-      stages: channels of each stage, for others than 64 times ``width``, doubled at each.
+      classes: Number of classes.
+      blocks: Blocks in each stage.
+      width: Multiplies the numbers of channels.
+      bottleneck: Which kind of block.
+      inner: Multiplies the channels within bottlenecks: 2 for Wide ResNet-50-2 (Zagoruyko and Komodakis 2016).
+      stages: Channels of each stage, for others than 64 times ``width``, doubled at each.
       stem: 2 for patches of 2 x 2 pixels, 3 for one 3 x 3 convolution (CIFAR), 7 for a 7 x 7 one and 3 x 3 maxima,
         stride 2 each (ImageNet).
-      activation: nonlinearity.
-      beta: of the softplus.
-      dtype: what to compute in, such as ``bfloat16``; by default that of images and parameters.
+      activation: Nonlinearity.
+      beta: Beta of the softplus.
+      dtype: What to compute in, such as ``bfloat16``; by default that of images and parameters.
     """
 
     classes: int

@@ -31,11 +31,11 @@ class State(NamedTuple):
     """A model's tensors, and what the file says of it.
 
     Attributes:
-      arrays: by name, without what all names begin with.
-      entry: the entries of the file that led to them.
-      classes: names of the classes of a network and of what surrounds it, where the file has whole modules.
-      settings: attributes of what surrounds the network, such as ``sigma_data``.
-      recorded: arguments that the network was made with.
+      arrays: By name, without what all names begin with.
+      entry: The entries of the file that led to them.
+      classes: Names of the classes of a network and of what surrounds it, where the file has whole modules.
+      settings: Attributes of what surrounds the network, such as ``sigma_data``.
+      recorded: Arguments that the network was made with.
     """
 
     arrays: dict[str, np.ndarray]
@@ -49,15 +49,15 @@ def find_state(value: Any, *, source: str, entry: str | None = None) -> State:
     """Finds a model in what ``torch_files.load_file`` returned.
 
     Args:
-      value: that.
-      source: what to call it in messages.
-      entry: the entry to take, where there are several; by default the first of ``ENTRIES``.
+      value: That.
+      source: What to call it in messages.
+      entry: The entry to take, where there are several; by default the first of ``ENTRIES``.
 
     Returns:
       The state.
 
     Raises:
-      ValueError: there is no model, or not that entry.
+      ValueError: There is no model, or not that entry.
     """
     path: tuple[str, ...] = ()
     value = _as_dict(value)

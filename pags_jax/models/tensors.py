@@ -27,9 +27,9 @@ class Storage:
     """Numbers of one type in a row: where tensors keep their elements.
 
     Attributes:
-      dtype: of the numbers.
-      count: how many there are.
-      data: their bytes; a legacy file names its storages before it has them.
+      dtype: Dtype of the numbers.
+      count: How many there are.
+      data: Their bytes; a legacy file names its storages before it has them.
     """
 
     dtype: np.dtype
@@ -42,11 +42,11 @@ class Tensor:
     """Elements of a storage, which are known to lie within it.
 
     Attributes:
-      storage: where they are.
-      offset: number of the first one.
-      shape: numbers of elements along each axis.
-      strides: steps along each axis, in elements.
-      dtype: of an element.
+      storage: Where they are.
+      offset: Number of the first one.
+      shape: Numbers of elements along each axis.
+      strides: Steps along each axis, in elements.
+      dtype: Dtype of an element.
     """
 
     storage: Storage

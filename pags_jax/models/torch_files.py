@@ -28,15 +28,15 @@ def load_file(path: str | Path, *, most_bytes: int = MOST_BYTES) -> Any:
     """Reads what ``torch.save`` or a pickle holds.
 
     Args:
-      path: of the file.
-      most_bytes: size of the largest file to read.
+      path: Path of the file.
+      most_bytes: Size of the largest file to read.
 
     Returns:
       As ``pickles.load``, with a ``Tensor`` for each tensor.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is too large, damaged, or refused; nothing was run.
+      FileNotFoundError: There is no such file.
+      ValueError: It is too large, damaged, or refused; nothing was run.
     """
     path = Path(path)
     reading.check_size(path, most_bytes)
@@ -52,9 +52,9 @@ def load(content: Any, *, source: str, depth: int = 0) -> Any:
     """As ``load_file``, of bytes or a view of them.
 
     Args:
-      content: the bytes.
-      source: what to call them in messages.
-      depth: how many files they lie in.
+      content: The bytes.
+      source: What to call them in messages.
+      depth: How many files they lie in.
     """
     view = memoryview(content).toreadonly().cast("B")
     if depth > _NESTED:

@@ -26,11 +26,11 @@ class UNet(nn.Module):
     training puts in their place now and then (``generative.denoising``; Ho and Salimans 2022).
 
     Attributes:
-      channels: of the images.
-      classes: number of classes.
-      widths: channels at each level, the first at half of the images' resolution, each next one at half of the last.
-      blocks: residual blocks at each level, on the way down and again on the way up.
-      sigma_data: standard deviation of the pixels of the data, images in [-1, 1] (``scores.preconditioned``).
+      channels: Number of channels of the images.
+      classes: Number of classes.
+      widths: Channels at each level, the first at half of the images' resolution, each next one at half of the last.
+      blocks: Residual blocks at each level, on the way down and again on the way up.
+      sigma_data: Standard deviation of the pixels of the data, images in [-1, 1] (``scores.preconditioned``).
       upsampling: "resize", or "patches" for networks that were trained before there was a choice.
     """
 
@@ -46,7 +46,7 @@ class UNet(nn.Module):
         """Denoises before preconditioning.
 
         Args:
-          x: scaled noisy images, of any height and width.
+          x: Scaled noisy images, of any height and width.
           c_noise: ``log(sigma) / 4``, ``(n,)`` or one for all.
           labels: ``(n,)`` or one for all, from 0 to ``classes``, the last being the null label; None for it alone.
 
@@ -54,7 +54,7 @@ class UNet(nn.Module):
           Shaped as ``x``; zero in a fresh network.
 
         Raises:
-          ValueError: images with another number of channels.
+          ValueError: Images with another number of channels.
         """
         check_input(x, 1, "UNet")
         n, height, width, channels = x.shape

@@ -25,12 +25,12 @@ class VGG(nn.Module):
     that images may be larger than 32 x 32, the smallest for its five halvings.
 
     Attributes:
-      classes: number of classes.
-      width: multiplies the numbers of channels.
-      stages: channels of the convolutions of each stage.
-      activation: nonlinearity.
-      beta: of the softplus.
-      dtype: what to compute in; by default that of images and parameters.
+      classes: Number of classes.
+      width: Multiplies the numbers of channels.
+      stages: Channels of the convolutions of each stage.
+      activation: Nonlinearity.
+      beta: Beta of the softplus.
+      dtype: What to compute in; by default that of images and parameters.
     """
 
     classes: int

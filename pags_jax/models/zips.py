@@ -16,10 +16,10 @@ class Entry(NamedTuple):
     """One file of an archive.
 
     Attributes:
-      name: in the archive.
-      data: a view of its bytes.
-      crc: their checksum, as the archive says it.
-      source: what to call the archive in messages.
+      name: Name in the archive.
+      data: A view of its bytes.
+      crc: Their checksum, as the archive says it.
+      source: What to call the archive in messages.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
         """The bytes.
 
         Raises:
-          ValueError: they are not those that were written.
+          ValueError: They are not those that were written.
         """
         if zlib.crc32(self.data) != self.crc:
             raise ValueError(
@@ -45,14 +45,14 @@ def entries(view: memoryview, *, source: str) -> dict[str, Entry]:
     """The files of an archive by name.
 
     Args:
-      view: the archive.
-      source: what to call it in messages.
+      view: The archive.
+      source: What to call it in messages.
 
     Returns:
       The entries; no content has been looked at.
 
     Raises:
-      ValueError: it is damaged or cut off, or has an entry that is compressed or encrypted, overlaps another one, or
+      ValueError: It is damaged or cut off, or has an entry that is compressed or encrypted, overlaps another one, or
         has a name that occurs twice or leads out of a folder.
     """
     try:

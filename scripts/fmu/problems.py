@@ -98,7 +98,7 @@ def draw_share(problem: Problem, dataset: str, subset: names.Subset, fraction: f
     """Draw a share of all training rows from a subset.
 
     Raises:
-        ValueError: The subset cannot spare so many.
+      ValueError: The subset cannot spare so many.
     """
     whole = fmu_jax.forget_sets.count_rows(problem.train)
     rows = fmu_jax.forget_sets.draw_rows(problem.train, round(fraction * whole), subset=subset, seed=seed)

@@ -90,8 +90,8 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, **other
     """Read a command line into a configuration; ``other`` are defaults in place of its own.
 
     Raises:
-        SystemExit: With status 2 and a message on standard error if the words are no valid command line, or with
-            status 0 after ``--help``.
+      SystemExit: With status 2 and a message on standard error if the words are no valid command line, or with
+        status 0 after ``--help``.
 
     >>> parse(Common, ["--seed", "7"]).seed
     7
@@ -118,7 +118,7 @@ def run(
     """Run a script: parse, then plan or do, and turn a user's errors into one line.
 
     Raises:
-        SystemExit: As `parse`.
+      SystemExit: As `parse`.
     """
     config = parse(config_type, argv, **other)
 

@@ -28,9 +28,9 @@ class Claim(NamedTuple):
     """What a paper claims, and what the rows say.
 
     Attributes:
-        text: The claim.
-        holds: Whether it holds, for everything that it is about.
-        number: The numbers that this is from.
+      text: The claim.
+      holds: Whether it holds, for everything that it is about.
+      number: The numbers that this is from.
     """
 
     text: str
@@ -52,9 +52,9 @@ class Results:
     """A finished run as its section of a report reads it.
 
     Attributes:
-        folder: The run folder.
-        rows: Its rows.
-        others: Run folders of the other parts of the report, by name.
+      folder: The run folder.
+      rows: Its rows.
+      others: Run folders of the other parts of the report, by name.
     """
 
     folder: Path
@@ -75,14 +75,14 @@ class Part(NamedTuple):
     """A run of an experiment in `scripts.reproduce`.
 
     Attributes:
-        values: What differs from the experiment's own preset of that name, by preset of reproduce. The part is left out
-            of presets that are missing here.
-        name: Of its run folder; by default the experiment's.
-        reads: For each field of the configuration that names a run, the name of the part that is meant; left out in
-            presets which have no such part.
-        files: The same for a file that a part writes: the part's name and the file's.
-        seeds: The field of reproduce's configuration that says how many seeds to take: ``repeats`` or ``sweeps``. Empty
-            for those that take as many as their own preset says.
+      values: What differs from the experiment's own preset of that name, by preset of reproduce. The part is left out
+        of presets that are missing here.
+      name: Name of its run folder; by default the experiment's.
+      reads: For each field of the configuration that names a run, the name of the part that is meant; left out in
+        presets which have no such part.
+      files: The same for a file that a part writes: the part's name and the file's.
+      seeds: The field of reproduce's configuration that says how many seeds to take: ``repeats`` or ``sweeps``. Empty
+        for those that take as many as their own preset says.
     """
 
     values: Mapping[str, Mapping[str, Any]]
@@ -97,21 +97,21 @@ class Experiment:
     """One experiment.
 
     Attributes:
-        name: Of its rows and its default folder, such as ``fmu_audit`` for ``scripts/fmu/audit.py``.
-        config: Its configuration, derived from `cli.Common`.
-        rows_of: ``rows_of(config, **unit)`` does one and returns its rows; ``rows_of(config, ready, **unit)`` if there
-            is a ``setup``. None if the experiment only draws.
-        plan: Lists the units of work, without doing any; by default those of the configuration's axes.
-        setup: ``setup(config)`` makes what all units need, before the run folder is touched.
-        inputs: ``inputs(config)``: what else than the configuration says what the run is, such as digests of files.
-        keep: ``keep(config, ready)`` writes what figures need of what ``setup`` made into the run folder.
-        finished: ``finished(config, unit)`` is called when the rows of a unit are written.
-        draw: ``draw(config, rows)`` draws the figures into ``config.out``.
-        heading: Of its section of the report.
-        section: ``section(results)``: text, tables and figures; the first table is also printed when a run ends.
-        claims: ``claims(results)``: which claims of its paper the rows show.
-        parts: Its runs in `scripts.reproduce`.
-        x64: Whether it computes in float64.
+      name: Name of its rows and its default folder, such as ``fmu_audit`` for ``scripts/fmu/audit.py``.
+      config: Its configuration, derived from `cli.Common`.
+      rows_of: ``rows_of(config, **unit)`` does one and returns its rows; ``rows_of(config, ready, **unit)`` if there
+        is a ``setup``. None if the experiment only draws.
+      plan: Lists the units of work, without doing any; by default those of the configuration's axes.
+      setup: ``setup(config)`` makes what all units need, before the run folder is touched.
+      inputs: ``inputs(config)``: what else than the configuration says what the run is, such as digests of files.
+      keep: ``keep(config, ready)`` writes what figures need of what ``setup`` made into the run folder.
+      finished: ``finished(config, unit)`` is called when the rows of a unit are written.
+      draw: ``draw(config, rows)`` draws the figures into ``config.out``.
+      heading: Heading of its section of the report.
+      section: ``section(results)``: text, tables and figures; the first table is also printed when a run ends.
+      claims: ``claims(results)``: which claims of its paper the rows show.
+      parts: Its runs in `scripts.reproduce`.
+      x64: Whether it computes in float64.
     """
 
     name: str
@@ -142,8 +142,8 @@ class Experiment:
         """Do the units that are not done yet, draw the figures, and print where the results are.
 
         Raises:
-            ValueError: The configuration asks for what cannot be done.
-            OSError: A file cannot be read or written.
+          ValueError: The configuration asks for what cannot be done.
+          OSError: A file cannot be read or written.
         """
         table = self.measure(config)
         self.draw_all(config, table)

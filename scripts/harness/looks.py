@@ -36,7 +36,7 @@ def look(name: str) -> Look:
     """How to draw a method or any other series.
 
     Args:
-        name: A key of `LOOKS`, or another name, which gets a look that depends on the name alone.
+      name: A key of `LOOKS`, or another name, which gets a look that depends on the name alone.
 
     >>> look("fair_newton").color
     '#d55e00'

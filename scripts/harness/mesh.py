@@ -48,7 +48,7 @@ def parse(text: str) -> Layout:
     """Read a layout.
 
     Raises:
-        ValueError: If it is none; the message shows one.
+      ValueError: If it is none; the message shows one.
 
     >>> parse("data=4,sweep=2")
     Layout(data=4, sweep=2)
@@ -64,8 +64,8 @@ def start(coordinator: str, processes: int | None = None, process: int | None = 
     """Join this process to the others of its run; before anything else that JAX does.
 
     Raises:
-        ValueError: If one of the three is missing, or "auto" finds nothing.
-        ConnectionError: If the processes do not find each other.
+      ValueError: If one of the three is missing, or "auto" finds nothing.
+      ConnectionError: If the processes do not find each other.
     """
     if coordinator == "auto":
         address = processes = process = None
@@ -105,7 +105,7 @@ def session(layout: str = "") -> Iterator[None]:
     """Use the devices in a layout for as long as the context lasts, in every thread of `each`.
 
     Raises:
-        ValueError: If there are fewer devices, or a slice would hold parts of several processes.
+      ValueError: If there are fewer devices, or a slice would hold parts of several processes.
     """
     global _session
     if not layout and not several_processes():
@@ -157,7 +157,7 @@ def each(items: Sequence[Item], work: Callable[[Item], Any]) -> Iterator[Item]:
     Several processes deal the items among them, and each yields its own.
 
     Raises:
-        Exception: The first that ``work`` raised; what has begun is finished, and nothing else begun.
+      Exception: The first that ``work`` raised; what has begun is finished, and nothing else begun.
     """
     if _session is None or len(_session.slices) == 1:
         for item in items:

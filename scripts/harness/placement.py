@@ -20,7 +20,7 @@ def rows(tree: Tree) -> Tree:
     """Arrays whose first axis lies over the devices of this slice.
 
     Raises:
-        ValueError: If it cannot be divided among them.
+      ValueError: If it cannot be divided among them.
     """
     slice_ = current()
     if slice_ is None:
@@ -38,7 +38,7 @@ def batches(rows: Any) -> Any:
     """As `rows`, of the second axis, ``(steps, batch)``, also inside ``jit``: each device then trains on its part.
 
     Raises:
-        ValueError: If a batch cannot be divided among the devices.
+      ValueError: If a batch cannot be divided among the devices.
     """
     slice_ = jax.sharding.get_abstract_mesh()
     if slice_.empty:

@@ -74,11 +74,11 @@ def panels(
     """The panels of a figure, one for each title, by default in a row; in the end its legend is drawn and it is saved.
 
     Args:
-        path: Of the figure, a PNG file.
-        titles: Of the panels.
-        columns: Panels beside each other.
-        legend: Labels beside each other in the legend below.
-        size: As for `figure`.
+      path: Path of the figure, a PNG file.
+      titles: Titles of the panels.
+      columns: Panels beside each other.
+      legend: Labels beside each other in the legend below.
+      size: As for `figure`.
     """
     across = columns or len(titles)
     made, axes = figure(-(-len(titles) // across), across, titles=titles, **size)
@@ -100,7 +100,7 @@ def median_line(axes: Axes, x: Any, y: Any, name: str) -> None:
     """Draw the median over repeats, ``(repeats, k)`` at k positions, as a line in a band from smallest to largest.
 
     Raises:
-        ValueError: If the shapes do not fit.
+      ValueError: If the shapes do not fit.
     """
     values = np.atleast_2d(np.asarray(y, float))
     if values.shape[1] != len(x):
@@ -245,7 +245,7 @@ def save(made: Figure, path: Path) -> Path:
     """Write a figure as PNG, atomically; the same figure gives the same bytes under the same matplotlib.
 
     Raises:
-        ValueError: If the path has another ending.
+      ValueError: If the path has another ending.
     """
     if path.suffix != ".png":
         raise ValueError(f"figures are saved as .png, got {path.name!r}")

@@ -22,14 +22,14 @@ def track(items: Iterable[T], *, total: int, finished: int = 0, label: str = "",
     item, but not more than one in `EVERY_S` seconds, and after the last.
 
     Args:
-        items: What is still to do.
-        total: How many there are in all, those finished earlier included.
-        finished: How many were finished earlier, by the run that this one resumes.
-        label: Shown first.
-        what: What the items are called.
+      items: What is still to do.
+      total: How many there are in all, those finished earlier included.
+      finished: How many were finished earlier, by the run that this one resumes.
+      label: Shown first.
+      what: What the items are called.
 
     Yields:
-        The items, in order.
+      The items, in order.
 
     >>> list(track("ab", total=3, finished=1))
     2 units to do, 1 done earlier

@@ -26,11 +26,11 @@ class Table:
     """A table from rows.
 
     Args:
-        data: A sequence of mappings from column names to values, or a pandas DataFrame (its columns, not its index).
-        caption: A sentence above it.
-        columns: Which columns, in which order; by default all. A mapping also renames them.
-        digits: Significant digits of floats.
-        fold: Whether to show the caption alone until the reader asks for more; by default if it has over twelve rows.
+      data: A sequence of mappings from column names to values, or a pandas DataFrame (its columns, not its index).
+      caption: A sentence above it.
+      columns: Which columns, in which order; by default all. A mapping also renames them.
+      digits: Significant digits of floats.
+      fold: Whether to show the caption alone until the reader asks for more; by default if it has over twelve rows.
     """
 
     data: Any
@@ -45,9 +45,9 @@ class Figure:
     """A figure from a PNG file.
 
     Args:
-        path: The file; its bytes go into the page.
-        alt: What it shows, in words, for those who do not see it.
-        caption: A sentence or two below it.
+      path: The file; its bytes go into the page.
+      alt: What it shows, in words, for those who do not see it.
+      caption: A sentence or two below it.
     """
 
     path: Path
@@ -70,9 +70,9 @@ class Section:
     """A part of a report.
 
     Args:
-        heading: Its heading, also in the table of contents.
-        blocks: What it holds, in order: text (an empty line begins a paragraph), `Table`, `Figure` and `Terms`.
-        links: Files with the rows that it is from: paths relative to the report, by the text of the link.
+      heading: Its heading, also in the table of contents.
+      blocks: What it holds, in order: text (an empty line begins a paragraph), `Table`, `Figure` and `Terms`.
+      links: Files with the rows that it is from: paths relative to the report, by the text of the link.
     """
 
     heading: str
@@ -148,8 +148,8 @@ def write(
     """Write a report, atomically.
 
     Raises:
-        FileNotFoundError: If a figure's file is missing.
-        ValueError: If a figure's file is no PNG, or a table's column is in none of its rows.
+      FileNotFoundError: If a figure's file is missing.
+      ValueError: If a figure's file is no PNG, or a table's column is in none of its rows.
     """
     appendix: list[tuple[str, str, list[tuple[str, str]]]] = []
     if config is not None:

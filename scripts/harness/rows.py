@@ -31,7 +31,7 @@ def plain(value: Any, name: str = "value") -> Any:
     """Turn a value into None, a bool, an int, a float, a string, or a list of them.
 
     Raises:
-        ValueError: If it is anything else, such as an array of several elements, or one of the three reserved words.
+      ValueError: If it is anything else, such as an array of several elements, or one of the three reserved words.
     """
     if isinstance(value, str) and value in _SPECIAL:
         raise ValueError(f"{name}: the text {value!r} is how rows spell a float; use another word")
@@ -90,7 +90,7 @@ def from_json(text: str) -> Any:
     """Read what `to_json` wrote.
 
     Raises:
-        ValueError: If the text is no JSON.
+      ValueError: If the text is no JSON.
     """
 
     def revive(item: Any) -> Any:
@@ -142,7 +142,7 @@ def read_published(path: Path) -> list[Row]:
     """The rows of a ``.csv.gz`` as `scripts.reproduce` publishes them; cells get the types that they look like.
 
     Raises:
-        ValueError: If it is no such file.
+      ValueError: If it is no such file.
     """
 
     def value(text: str) -> Any:

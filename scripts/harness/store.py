@@ -59,8 +59,8 @@ class Run:
         """Do the units that are not finished, with a progress bar; several at once on a mesh that has several slices.
 
         Raises:
-            RunError: If two units have the same name.
-            ValueError: If a column is reserved, or a value is no scalar.
+          RunError: If two units have the same name.
+          ValueError: If a column is reserved, or a value is no scalar.
         """
         names = [unit_name(unit) for unit in units]
         if len(set(names)) < len(names):
@@ -87,8 +87,8 @@ class Run:
         """Finish a unit of work: write its rows, atomically.
 
         Raises:
-            RunError: If the unit is finished already.
-            ValueError: If a column is reserved, or a value is no scalar.
+          RunError: If the unit is finished already.
+          ValueError: If a column is reserved, or a value is no scalar.
         """
         name = unit_name(unit)
         if self.done(unit):
@@ -103,7 +103,7 @@ class Run:
         """All rows of the finished units, ordered by unit name (numbers in a name count as numbers).
 
         Raises:
-            RunError: If a unit's file is damaged; the message names it.
+          RunError: If a unit's file is damaged; the message names it.
         """
         units = [self._read(path) for path in (self.folder / "units").glob("[!.]*.json")]
         units.sort(key=lambda unit: _natural(unit["unit"]))
@@ -147,8 +147,8 @@ def open_run(
     processes of one run (`mesh.start`) open the folder together; all must see it, and process 0 looks after it.
 
     Raises:
-        RunError: If the folder holds another run or other files, another process has it open, or it is damaged.
-            Nothing in it is changed then.
+      RunError: If the folder holds another run or other files, another process has it open, or it is damaged.
+        Nothing in it is changed then.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -196,8 +196,8 @@ def read_rows(folder: Path) -> list[rows.Row]:
     """Read all rows of a finished run.
 
     Raises:
-        FileNotFoundError: If the run is not finished, or there is none.
-        RunError: If the file is damaged.
+      FileNotFoundError: If the run is not finished, or there is none.
+      RunError: If the file is damaged.
     """
     path = folder / "rows.jsonl"
     if not path.exists():

@@ -39,8 +39,8 @@ def fit(
     """Train a model, from its newest checkpoint if there is one; returns the run and the images per second.
 
     Raises:
-        FloatingPointError: At the first metric that is not finite; the message names it and the step.
-        CheckpointError: See `pags_jax.checkpoints.restore`.
+      FloatingPointError: At the first metric that is not finite; the message names it and the step.
+      CheckpointError: See `pags_jax.checkpoints.restore`.
     """
     resuming, same = pags_jax.resuming, {"folder": folder, "fingerprint": fingerprint}
     trainer = trainer or pags_jax.training

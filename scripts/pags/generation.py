@@ -79,7 +79,7 @@ def files_of(config: Config) -> dict[str, Path]:
     """The denoiser's file and the judge's, by their flags.
 
     Raises:
-        ValueError: If the judge is one of those that it is to judge, or a file does not fit.
+      ValueError: If the judge is one of those that it is to judge, or a file does not fit.
     """
     table = measuring.trained_rows(config.trained)
     files = {DENOISER: manifolds.files_of(config, table, scores=True)[DENOISER]}

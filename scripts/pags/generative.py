@@ -71,7 +71,7 @@ def train(config: Config, data: datasets.Images, model: Any, loss: Callable[...,
     """Train a model to the end, from its checkpoint if there is one.
 
     Raises:
-        ValueError: If the training diverges; the message names step and number.
+      ValueError: If the training diverges; the message names step and number.
     """
     x, y = (jnp.asarray(column[: config.train_rows]) for column in (data.train_x, data.train_y))
     training, generative = pags_jax.training, pags_jax.generative

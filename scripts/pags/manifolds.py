@@ -104,7 +104,7 @@ def files_of(config: ManifoldConfig, table: list[measuring.Row], *, scores: bool
     """The files that a configuration uses, by the flag's name, each checked to be of the trained models' images.
 
     Raises:
-        ValueError: If a file is missing or damaged, or says that it was trained on images of another data set.
+      ValueError: If a file is missing or damaged, or says that it was trained on images of another data set.
     """
     named = {"autoencoder": config.autoencoder, "denoiser": config.denoiser}
     used = {name for name in named if config.manifold == name} | ({"denoiser"} if scores else set())

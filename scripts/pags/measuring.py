@@ -34,10 +34,10 @@ class Sample(NamedTuple):
     """Test images of a data set.
 
     Attributes:
-        x: ``(n, h, w, c)`` floats in [0, 1].
-        y: ``(n,)`` labels.
-        mask: ``(n, h, w)``, true where an image holds its signal; None unless that is known.
-        data: The whole data set.
+      x: ``(n, h, w, c)`` floats in [0, 1].
+      y: ``(n,)`` labels.
+      mask: ``(n, h, w)``, true where an image holds its signal; None unless that is known.
+      data: The whole data set.
     """
 
     x: jax.Array
@@ -50,7 +50,7 @@ def trained_rows(folder: Path) -> list[Row]:
     """The rows of the models that a training run has, those that diverged left out.
 
     Raises:
-        ValueError: If there is no finished run, or it has no model.
+      ValueError: If there is no finished run, or it has no model.
     """
     try:
         table = store.read_rows(folder)
@@ -84,7 +84,7 @@ def digests(config: MeasuringConfig, table: list[Row], files: Mapping[str, Path]
     """SHA-256 of what a run measures and with what, because paths alone do not show that it has not changed.
 
     Raises:
-        ValueError: If a file is missing.
+      ValueError: If a file is missing.
     """
     weights = [config.trained / row["weights"] for row in table]
     for path in weights:

@@ -12,7 +12,7 @@ def read_strengths(words: list[str]) -> tuple[float, ...]:
     """Strengths from the words of a command line: numbers, and START:STOP:COUNT for equal ratios.
 
     Raises:
-        ValueError: A word is neither, or out of range.
+      ValueError: A word is neither, or out of range.
 
     >>> read_strengths(["0", "1e-2:1:3"])
     (0.0, 0.01, 0.1, 1.0)

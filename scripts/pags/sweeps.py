@@ -61,12 +61,12 @@ def read(path: Path, flag: str, script: str) -> list[Row]:
     """The rows of a finished run folder, or of a published ``.csv.gz``, of one script.
 
     Args:
-        path: The folder, or the file.
-        flag: The flag that named it, for errors.
-        script: The script whose rows they must be, such as "pags_robustness".
+      path: The folder, or the file.
+      flag: The flag that named it, for errors.
+      script: The script whose rows they must be, such as "pags_robustness".
 
     Raises:
-        ValueError: If there is no finished run, it is damaged, or its rows are of another script.
+      ValueError: If there is no finished run, it is damaged, or its rows are of another script.
     """
     command = f"python -m scripts.{script.replace('_', '.', 1)}"
     try:

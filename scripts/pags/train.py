@@ -182,8 +182,8 @@ def trained(
     """Train a model and save it: the training run, images per second, the variables and their file.
 
     Raises:
-        FloatingPointError: The training diverges.
-        ValueError: The file that it is to start from holds a network of another architecture.
+      FloatingPointError: The training diverges.
+      ValueError: The file that it is to start from holds a network of another architecture.
     """
     key, _ = keys_of(unit)
     done, images_per_s = fit.fit(
@@ -204,7 +204,7 @@ def variables_of(start: Path | None, model: Any) -> dict[str, Any] | None:
     """The variables of the file that training starts from; None if there is no file.
 
     Raises:
-        ValueError: The file holds a network of another architecture.
+      ValueError: The file holds a network of another architecture.
     """
     if start is None:
         return None
@@ -248,7 +248,7 @@ def draw(config: Config, table: list[Row]) -> None:
     """Draw accuracy under attack.
 
     Raises:
-        ValueError: If no model could be trained.
+      ValueError: If no model could be trained.
     """
     if all(row["failure"] for row in table):
         raise ValueError(f"no model of {config.out} could be trained, see its rows; the first: {table[0]['failure']}")
