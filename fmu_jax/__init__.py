@@ -1,33 +1,33 @@
 """Fair machine unlearning in JAX.
 
-Train a model on a fair objective, forget rows by Newton steps, certify the removal, and see what it did to fairness.
+Train a model on a fair objective, forget rows by Newton steps, certify the removal, and measure its effect on fairness.
 Reference: Oesterling, Ma, Calmon, Lakkaraju, "Fair Machine Unlearning: Data Removal while Mitigating Disparities",
 AISTATS 2024, arXiv 2307.14754.
 
 | module | what is in it |
 |---|---|
 | ``data`` | ``Data``: rows, labels, any number of groups, 0/1 weights; the eager checks |
-| ``audit`` | does the guarantee hold in fact? empirical epsilon, U-LiRA, KLoM, membership attack |
+| ``audit`` | tests whether the guarantee holds: empirical epsilon, U-LiRA, KLoM, membership attack |
 | ``datasets`` | ``load``: compas, adult, hsls, synthetic; ``from_csv``, whole or in parts |
 | ``objective`` | ``Objective``: loss, ridge, fairness penalty, perturbation; value, gradient, Hessian, products |
-| ``penalties``, ``penalty_forms``, ``cells`` | the fairness penalties, by name; in O(n) from cell sums |
+| ``penalties``, ``penalty_forms``, ``cells`` | the fairness penalties, by name, in O(n) from cell sums |
 | ``fitting`` | ``fit``: damped Newton, Newton-CG, L-BFGS |
 | ``conjugate_gradients`` | the matrix-free linear solver |
 | ``linalg`` | factorisations that can be mapped over |
-| ``spectrum`` | ``extreme_eigenvalues`` by Lanczos; ``damping_for``: the damping that they ask for |
+| ``spectrum`` | ``extreme_eigenvalues`` by Lanczos; ``damping_for``: the damping that they require |
 | ``subsets`` | train or unlearn named parameters only, such as the last layer |
 | ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent; deep baselines |
-| ``forget_sets`` | which rows an experiment forgets: draws, and orders of requests |
-| ``calibration`` | objective noise as small as certifies given removals |
-| ``sharding`` | rows over devices and processes: fill up, place, gather; work on meshes side by side |
+| ``forget_sets`` | draws the rows that an experiment forgets, and orders of requests |
+| ``calibration`` | the smallest objective noise that certifies given removals |
+| ``sharding`` | rows over devices and processes: pad, place, gather; work on several meshes side by side |
 | ``stream``, ``moments`` | deletions one by one, certified at a cost independent of the number of rows |
 | ``row_blocks`` | sums over many rows in blocks, so that no copy of them is made |
 | ``certificates``, ``rounding`` | ``certify``: residual bounds, widened by their own rounding error |
-| ``curvature`` | the Hessian with a bound on its rounding, and a factor that is proven after the fact |
+| ``curvature`` | the Hessian with a bound on its rounding, and a factor that is checked afterwards |
 | ``releases`` | fresh noise on every published model: Gaussian DP, composition, budgets |
 | ``output_perturbation``, ``contraction`` | ``certify_descent``: the guarantee of noise on the published model |
 | ``privacy``, ``tails`` | from residual to (epsilon, delta) and back, rounded to the safe side |
-| ``distances`` | how far the retrained model can be, and what that does to a prediction |
+| ``distances`` | bounds on the distance to the retrained model, and on its predictions |
 | ``intervals`` | ``fairness_interval``: group rates of the retrained model, without retraining |
 | ``heads`` | a certified fair linear head on features, two classes or many; the price of private features |
 | ``noisy_finetuning`` | certified unlearning of any model, fair or not: clipped noisy steps on what remains |
@@ -35,7 +35,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``networks`` | a small network and its training, for audits and for features |
 | ``metrics`` | ``group_metrics``: accuracy and fairness by group |
 | ``thresholds`` | group thresholds, refitted on what remains |
-| ``deletion`` | deletion requests on your own table: the wing with files, a Python API, the command ``fmu-delete`` |
+| ``deletion`` | deletion requests on your own table: a store in files, a Python API, the command ``fmu-delete`` |
 """
 
 import importlib

@@ -1,7 +1,7 @@
-"""What a user passes, as an array of the numbers that it holds: the one door through which values come in.
+"""Reads whatever a user passes as an array of the numbers that it holds; all input comes through these functions.
 
-JAX wraps 64-bit integers and cuts complex numbers before anybody can look. So whatever is not a JAX array yet is read
-by NumPy, checked, and only then put on the device. Every function here names the argument in its messages.
+JAX wraps 64-bit integers and cuts complex numbers before they can be checked. So NumPy reads whatever is not a JAX
+array yet, it is checked, and only then put on the device. Every function here names the argument in its messages.
 """
 
 import decimal
@@ -30,7 +30,7 @@ _INT32 = np.iinfo(np.int32)
 
 
 def as_numbers(values: Any, name: str) -> np.ndarray | Array:
-    """Booleans, integers or floats, with the values and the precision that they came with.
+    """Reads booleans, integers or floats, and keeps their values and their precision.
 
     Args:
       values: An array of NumPy or JAX, a tracer, a list, a DataFrame or a Series, or whatever NumPy can read. Objects
@@ -70,7 +70,7 @@ def as_numbers(values: Any, name: str) -> np.ndarray | Array:
 
 
 def as_floats(values: Any, name: str, *, dtype: Any = None, finite: bool = False) -> Float[Array, "..."]:
-    """Floats on the device: float32 and float64 as they are (as far as ``jax_enable_x64`` allows).
+    """Reads floats onto the device: float32 and float64 as they are (as far as ``jax_enable_x64`` allows).
 
     Args:
       values: As for ``as_numbers``. Narrower floats become float32, which holds them exactly; integers and booleans
@@ -110,7 +110,7 @@ def dtype_as_float(array: np.ndarray | Array) -> Any:
 
 
 def as_codes(values: Any, name: str, *, rule: str = "whole numbers 0, 1, ...") -> Int[Array, "..."]:
-    """Whole numbers as int32 on the device, such as labels and group codes.
+    """Reads whole numbers, such as labels and group codes, as int32 on the device.
 
     Args:
       values: As for ``as_numbers``; floats must be whole.
@@ -142,7 +142,7 @@ def as_codes(values: Any, name: str, *, rule: str = "whole numbers 0, 1, ...") -
 
 
 def as_mask(values: Any, name: str) -> Bool[Array, "..."]:
-    """Yes and no as booleans on the device; 0 and 1 will do.
+    """Reads booleans, or zeros and ones, as booleans on the device.
 
     Raises:
       ValueError: As ``as_numbers``; or another number than 0 and 1, or numbers that are being traced.

@@ -1,4 +1,4 @@
-"""Objective noise as small as certifies the removal of given rows."""
+"""The smallest objective noise that certifies the removal of given rows."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from fmu_jax.showing import one_line
 
 
 class Calibration(NamedTuple):
-    """What ``calibrate_noise`` found.
+    """Result of ``calibrate_noise``.
 
     Attributes:
       sigma: Standard deviation of the objective noise.
@@ -51,11 +51,11 @@ def calibrate_noise(
 ) -> Calibration:
     r"""The noise level at which a fair Newton removal of these rows is certified at ``epsilon``.
 
-    A fixed point: the residual that the step leaves depends on the noise, and the noise that it asks for is
-    ``sigma = residual(sigma) / r``, with ``r`` the residual that ``(epsilon, delta)`` admits at ``sigma = 1``.
+    It solves a fixed-point equation: the residual after the step depends on the noise, and the noise that it requires
+    is ``sigma = residual(sigma) / r``, with ``r`` the residual that ``(epsilon, delta)`` admits at ``sigma = 1``.
 
-    It shows what a guarantee needs. It is none by itself: an operator fixes ``sigma`` before any request comes, since a
-    level that is fitted to the forgotten rows tells of them.
+    The result shows how much noise a guarantee needs. It gives no guarantee by itself: an operator must fix ``sigma``
+    before any request, since a noise level that is fitted to the forgotten rows reveals something about them.
 
     Args:
       objective: What is trained.

@@ -1,4 +1,4 @@
-r"""How far is the unlearned model from a retrained one? Residual bounds, (epsilon, delta), distances.
+r"""Bounds on how far the unlearned model is from a retrained one: residuals, (epsilon, delta), distances.
 
 ``theta^-`` are the unlearned parameters, ``theta'`` the exact minimiser of the remaining objective ``F'``, ``s`` the
 point from which the last step was taken, ``D = theta^- - s``, ``om_i`` the row weights of ``F'`` and
@@ -54,22 +54,22 @@ LOGISTIC_CURVATURE = 1 / (6 * 3**0.5)
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """What is known of ``theta^-`` without retraining; every field a scalar, norms in sum form.
+    """Bounds on ``theta^-`` that need no retraining; every field is a scalar, and norms are in sum form.
 
     Attributes:
       residual_norm: ``|grad F'(theta^-)|``, widened by ``rounding_margin``.
       row_bound, gram_bound: Upper bounds of the residual from the length of the step, plus ``rounding_margin``; never
         below ``residual_norm``.
-      paper_data_dependent, paper_worst_case: The originals' figures. The former is about the losses, whatever the
-        groups; the latter is for two groups, and NaN for more.
+      paper_data_dependent, paper_worst_case: The originals' figures. The former bounds the losses, for any number
+        of groups; the latter is for two groups, and NaN for more.
       rounding_margin: Bound on the rounding error in the residual.
       objective_perturbation_epsilon: The paper's epsilon, ``certified_epsilon`` of the residual: ``(residual_norm /
         sigma) sqrt(2 ln(1.5/delta))`` up to about 1, more beyond; infinite when there is no noise. It assumes that the
-        residual does not depend on ``b``, which it does: see ``privacy``. A guarantee without that assumption is that
-        of ``releases``, from the distances below.
+        residual does not depend on ``b``, although it does: see ``privacy``. ``releases`` gives a guarantee without
+        that assumption, from the distances below.
       distance_bound: ``residual_norm / (n_w l2) >= |theta^- - theta'|`` by strong convexity (kappa).
-      local_distance_bound: The same by the curvature at ``theta^-``; usually far smaller in float64, infinite where it
-        is silent.
+      local_distance_bound: The same by the curvature at ``theta^-``; usually far smaller in float64; infinite where the
+        bound does not apply.
       sigma, delta: What the epsilon was computed for.
       dtype: Floating-point type in which all of it was computed.
     """
@@ -91,7 +91,7 @@ class Certificate:
 
     @property
     def epsilon(self) -> Scalar:
-        """Short for ``objective_perturbation_epsilon``: the paper's figure, under its assumption."""
+        """The paper's figure under its assumption; a short name of ``objective_perturbation_epsilon``."""
         return self.objective_perturbation_epsilon
 
 
@@ -103,10 +103,10 @@ jax.tree_util.register_dataclass(Certificate, data_fields=_CERTIFICATE_FIELDS, m
 def certify(objective: Objective, before, removal: Removal, *, sigma: Scalar, delta: Scalar, noise=None) -> Certificate:
     """Certifies a removal from the linear model.
 
-    The exact residual and the distances hold for any method and any start; the bounds for any single step. The epsilon
-    is the paper's, of the residual under this draw of the noise ``b``; the theorem behind it takes the residual as
-    fixed, while it depends on ``b`` (``privacy`` says what that can cost). To publish with a guarantee, add fresh noise
-    to the parameters: ``releases`` takes the distances certified here.
+    The exact residual and the distances hold for any method and any start; the bounds hold for any single step. The
+    epsilon is the paper's, for the residual under this draw of the noise ``b``; its theorem takes the residual as
+    fixed, although it depends on ``b`` (``privacy`` says what that can cost). To publish with a guarantee, add fresh
+    noise to the parameters: ``releases`` takes the distances certified here.
 
     Args:
       objective: What was trained and removed from.

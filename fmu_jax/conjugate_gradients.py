@@ -1,4 +1,4 @@
-"""Conjugate gradients on pytrees that reports how it ended."""
+"""Conjugate gradients on pytrees, with a report of how the iteration ended."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,5 @@
-r"""How close gradient descent surely comes: a bound known before the first step, and the descent repeated.
+r"""Bounds on how close gradient descent comes to the minimiser: one before the first step, one by repeating the
+descent.
 
 Every curvature of the remaining objective lies between ``m = n_w l2`` and its smoothness ``M``, so a step of size
 ``eta`` brings ``theta`` closer to the minimiser ``theta'`` at the rate ``gamma = max(|1 - eta M|, |1 - eta m|)``, and

@@ -1,4 +1,4 @@
-r"""The Hessian of the linear model's objective, a bound on its rounding error, and a factor that can be trusted.
+r"""The Hessian of the linear model's objective, a bound on its rounding error, and a factor that is verified.
 
 **Rounding.** With unit roundoff ``u``, ``gamma_m = m u / (1 - m u)`` and ``S`` a diagonal of powers of two that brings
 the diagonal near one, ``hessian_with_error`` gives an ``E`` with ``S H S >= S fl(H) S - E I`` for the exact ``H`` of

@@ -21,8 +21,8 @@ MOST_GROUPS = 100
 class Data:
     """Rows of a data set; a removed row keeps its place and has weight zero.
 
-    Static shapes are the point: whatever is forgotten, nothing recompiles. A pytree of its four arrays; the number of
-    groups is static, so it belongs to the shape of all that is computed by group.
+    Shapes are static, so nothing recompiles, whatever is forgotten. ``Data`` is a pytree of its four arrays; the number
+    of groups is static and so belongs to the shape of everything that is computed by group.
 
     Attributes:
       x: Features, ``(n, d)``, floating. For the linear model the last column is the constant 1.

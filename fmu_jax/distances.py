@@ -1,4 +1,4 @@
-r"""How far the exactly retrained parameters can lie from the unlearned ones, and what that does to a prediction.
+r"""Bounds on the distance of the exactly retrained parameters from the unlearned ones, and on their predictions.
 
 Two bounds, both from the gradient that the remaining objective has left at the unlearned parameters ``theta^-``:
 strong convexity, ``|theta^- - theta'| <= residual / (n_w l2)``, the same everywhere; and the curvature that the losses
@@ -32,7 +32,7 @@ def check_certifiable(objective: Objective, removal: Removal) -> None:
 
 
 class Region(NamedTuple):
-    """Where the exactly retrained parameters ``theta'`` can lie, seen from the unlearned ones.
+    """A region around the unlearned parameters that contains the exactly retrained ones, ``theta'``.
 
     Every bound holds for the exact numbers, whatever rounding did; none is NaN.
 

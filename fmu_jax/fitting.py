@@ -1,7 +1,7 @@
-"""Minimise a fair objective: damped Newton, Newton-CG or L-BFGS, one front door.
+"""``fit`` minimises a fair objective, by damped Newton, Newton-CG or L-BFGS.
 
-``fit`` is eager at the edge (it checks its input and raises when it did not converge) and pure inside: under
-``jit`` or ``vmap`` only what is concrete can be checked, and ``FitResult.converged`` says what happened.
+Eager calls check their input and raise if they did not converge. Under ``jit`` or ``vmap`` only concrete values can be
+checked, and ``FitResult.converged`` says whether the solver converged.
 
 The parameters are differentiable, in both modes and to any order, in ``l2``, ``fairness``, the penalty, the rows, their
 weights and the noise: by the implicit function theorem at the minimiser, not through the solver's steps. ``init`` and

@@ -1,4 +1,4 @@
-"""Which rows an experiment forgets: drawn from all rows or from a group, and in an order of requests."""
+"""Draws the rows that an experiment forgets, from all rows or from a group, and orders of requests."""
 
 from typing import Literal, get_args
 

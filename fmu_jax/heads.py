@@ -9,9 +9,9 @@ The k objectives are one: ``sum_c F_c(theta_c; b_c)`` is convex in ``(theta_1 ..
 ``N(0, sigma^2 I)`` in all ``k d`` dimensions, and its gradient theirs one after another. So the residual of the whole
 is ``sqrt(sum_c r_c^2)``, and delta is spent once (Guo et al. 2020, Theorem 3, on that objective).
 
-What the certificate needs of the features: a removed row must have no part in how another is computed. Scaling must be
-a map of each row by itself (``as_rows``), not by the largest norm of the training rows, and the extractor must not have
-seen the rows: frozen, from other data, or differentially private, its price added by ``with_features``.
+The certificate holds only if no removed row has a part in the features of another row. So each row must be scaled by
+itself (``as_rows``), not by the largest norm of the training rows. The extractor must either be trained on other data
+and frozen, or be differentially private; ``with_features`` then adds its epsilon and delta.
 
 Differs from the reference: D15 rows of features are scaled one by one, training and test rows alike.
 """
@@ -216,7 +216,7 @@ def combine(each: Certificate) -> Certificate:
 
 
 def with_features(certificate: Certificate, *, epsilon: Scalar, delta: Scalar, rows: int) -> Certificate:
-    """Adds what the features know of the removed rows: a differentially private extractor's (epsilon, delta).
+    """Adds the (epsilon, delta) of a differentially private extractor, which was trained on the removed rows.
 
     The extractor's guarantee is for one row; of ``rows`` removed together it is ``rows epsilon`` and
     ``delta (e^(rows epsilon) - 1) / (e^epsilon - 1)`` (group privacy: Dwork & Roth 2014, Theorem 2.2; Vadhan 2017,

@@ -1,4 +1,4 @@
-"""What retraining could do to group rates, without retraining.
+"""Intervals for the group rates of the retrained model, without retraining.
 
 A row whose score under the unlearned model is farther from zero than retraining could move it keeps its predicted
 label. The others are undecided. Counting both, by group and label, gives an interval for every group rate of the

@@ -1,9 +1,9 @@
 """Factorisations of d x d matrices that can be mapped over: on a CPU one matrix after another.
 
-XLA for CPUs (jaxlib 0.10) can stop for ever where two independent factorisations of many matrices meet in one program:
-each waits, on a thread of a small pool, for the others' threads. A factorisation of one matrix waits for nobody, so
-``vmap`` of these functions is a loop there; elsewhere they are batched. Their derivatives, forward and reverse,
-factorise nothing but the same matrices in the same way (Giles 2008, "Collected matrix derivative results").
+XLA for CPUs (jaxlib 0.10) can hang for ever if one program has two independent factorisations of many matrices: each
+waits, on a thread of a small pool, for the others' threads. A factorisation of one matrix waits for nobody, so ``vmap``
+of these functions is a loop on CPUs; on other devices it is batched. Their derivatives, forward and reverse, factorise
+nothing but the same matrices in the same way (Giles 2008, "Collected matrix derivative results").
 """
 
 from collections.abc import Callable

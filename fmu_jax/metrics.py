@@ -21,7 +21,8 @@ from fmu_jax.tracing import is_traced
 
 
 class GroupMetrics(NamedTuple):
-    """Scalars unless said; NaN where some group or label they divide by has no rows.
+    """Metrics of predicted labels; scalars unless stated otherwise, NaN where a group or label to divide by has no
+    rows.
 
     Attributes:
       accuracy: Share of rows predicted right.
@@ -139,7 +140,7 @@ def metrics_of_classes(label: Any, data: Data) -> dict[str, float]:
 
 
 def score_gaps(objective: Objective, scores: Float[Array, " n"], data: Data) -> Float[Array, " pairs"]:
-    """What the penalty sees of each pair of groups, without its square, in standard deviations of the scores.
+    """The gap that the penalty squares, for each pair of groups, in standard deviations of the scores.
 
     Args:
       objective: Whose penalty is meant.

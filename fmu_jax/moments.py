@@ -1,4 +1,4 @@
-r"""What streaming removal keeps of the rows: sums over them at a fixed anchor ``a``, each with its rounding error.
+r"""The sums over rows that streaming removal stores, at a fixed anchor ``a``, each with its rounding error.
 
 With scores ``f_i = x_i.a``, ``p_i = sigmoid(f_i)`` and norms ``|x_i|``, over the rows of weight one and by cell
 (group, label):

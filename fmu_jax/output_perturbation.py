@@ -1,4 +1,4 @@
-r"""What noise on the published parameters hides: the guarantee of descent-to-delete (Neel et al. 2021).
+r"""The guarantee of noise on the published parameters, as in descent-to-delete (Neel et al. 2021).
 
 ``descent`` ends, after ``T`` gradient steps on what remains, at ``theta_T``; what is published is
 ``theta_T + N(0, publish_sigma^2 I)``. The reference is the exact minimiser ``theta'`` of what remains, published with
@@ -53,7 +53,7 @@ _IMPLAUSIBLE = 1e-12
 
 @dataclasses.dataclass(frozen=True)
 class DescentCertificate:
-    """What is known of ``theta_T`` without retraining; every field a scalar.
+    """Bounds on ``theta_T`` that need no retraining; every field is a scalar.
 
     Attributes:
       epsilon: Epsilon of the published model, from ``distance``, exact at ``delta``.
@@ -62,8 +62,8 @@ class DescentCertificate:
       distance: The least of the three bounds on ``|theta_T - theta'|`` that follow.
       a_priori_distance: Bound from the gradient at the start and the contraction of every step.
       distance_bound: Bound from the gradient at ``theta_T`` by strong convexity.
-      local_distance_bound: The same by the curvature at ``theta_T``; infinite where it is silent.
-      contraction: ``gamma``, what a step surely takes off the distance; no less than 1 where a step may diverge.
+      local_distance_bound: The same by the curvature at ``theta_T``; infinite where the bound does not apply.
+      contraction: ``gamma``, the factor by which a step at least shortens the distance; 1 or more where it may diverge.
       rounding_slack: How far the descent's last iterate may lie from the one certified, added to each bound.
       publish_sigma, delta: What the epsilons were computed for.
       dtype: Floating-point type in which all of it was computed.

@@ -10,8 +10,8 @@ truth ``u = u(b)``, and with ``z = b - u(b)`` the privacy loss is
 
     (|z|^2 - |b|^2) / (2 sigma^2) - log |det(I - Du(b))|.
 
-A smooth Newton step with ``|Du| << 1`` is hardly affected. A jump in ``b`` is: a refresh that starts when a bound
-passes a budget leaves a gap which retrained models reach and unlearned ones never do
+A smooth Newton step with ``|Du| << 1`` is hardly affected, but a jump in ``b`` is. A refresh that starts when a bound
+passes a budget leaves a gap that retrained models reach and unlearned ones never do
 (``tests/fmu/test_assumption.py``: 3 % of them, with every epsilon below 1), and rounded parameters lie on a grid. The
 figures are the paper's, to compare with it; they are no guarantee of a series, nor of a stream with refreshes.
 

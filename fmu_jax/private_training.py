@@ -21,7 +21,7 @@ from fmu_jax.showing import one_line
 
 
 class PrivateFit(NamedTuple):
-    """An extractor and its price.
+    """A feature extractor and its privacy guarantee.
 
     Attributes:
       params: The trained parameters.

@@ -1,4 +1,4 @@
-"""Sums and maxima over rows, in blocks where the rows are many, so that no copy of them is made.
+"""Sums and maxima over rows, in blocks if there are many rows, so that no copy of them is made.
 
 A product such as ``x * q[:, None]`` is as large as the rows, and compilers may make one copy for each. So a function of
 rows is called with one block after another, and only what it returns of a block is kept. A block has some rows of every

@@ -1,12 +1,12 @@
-"""Rows over devices: filled up, placed on a sharding, and joined from the processes that hold them; work side by side.
+"""Rows over devices: pads them, places them on a sharding, joins those of several processes; runs work side by side.
 
 A sharding says over which devices an array's first axis lies, such as
 
     mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.sharding.NamedSharding(mesh, jax.P("rows"))
 
-Everything in this package computes where its rows are, as they are: ``fit``, ``remove``, ``certify``, ``stream`` and
-the metrics take ``place_rows(data, sharding)`` in place of ``data``.
+Everything in this package computes where its rows are. ``fit``, ``remove``, ``certify``, ``stream`` and the metrics
+take ``place_rows(data, sharding)`` in place of ``data``.
 """
 
 import concurrent.futures
@@ -97,7 +97,7 @@ def place_process_rows(tree: Tree, sharding: Sharding) -> Tree:
 def first_row(tree: Any) -> int:
     """Where the rows that this process gave ``place_process_rows`` begin.
 
-    What is done to rows, such as a removal, must be the same in all processes: ``gather`` joins what each has to say.
+    An operation on rows, such as a removal, must be the same in all processes; ``gather`` joins what each contributes.
 
     Args:
       tree: What ``place_process_rows`` returned.

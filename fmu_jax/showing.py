@@ -1,4 +1,4 @@
-"""How results look when they are printed: one line of names, scalars and shapes, never the arrays themselves."""
+"""Prints results in one line of names, scalars and shapes, never the arrays themselves."""
 
 import dataclasses
 from typing import Any

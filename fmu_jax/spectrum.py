@@ -1,4 +1,4 @@
-r"""The extreme eigenvalues of a symmetric operator by Lanczos, and the damping that they ask for.
+r"""The extreme eigenvalues of a symmetric operator by Lanczos, and the damping that they require.
 
 Lanczos (1950) builds orthonormal vectors ``V = [v_1 .. v_m]`` of the Krylov space of a start, in which the operator is
 tridiagonal: ``A V = V T + beta_m v_{m+1} e_m'``. An eigenpair ``(theta, s)`` of ``T`` gives ``|A V s - theta V s| =

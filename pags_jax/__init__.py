@@ -8,46 +8,46 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
 
     datasets: Fashion-MNIST, MNIST, CIFAR, ImageNet-64; images beside a distractor.
     images: what images and labels must be.
-    per_example: what a model must be, and how one that was left in training is found out.
+    per_example: what a model must be; detects a model that was left in training mode.
     augmentation: random crops and flips inside ``jit``.
     models: LeNet, ResNets, VGG-11; trained networks in files, ours and published ones.
     recipes: how robust models are trained: strengths and rates of every loss.
-    likelihood: the log-probability of a label, also where the model is sure.
+    likelihood: the log-probability of a label, accurate even where the model is sure.
     losses: cross-entropy, gradient-norm, smoothness, randomized-smoothing, adversarial and score-aligned training.
-    wrappers: sigmoid models, models of standardised images, denoised and smoothed ones as models that everything takes.
-    margins: the losses that attacks raise.
+    wrappers: turn sigmoid models, models of standardised images, denoised and smoothed ones into ordinary models.
+    margins: the losses that attacks increase.
     attacks: projected gradient ascent, per example or per batch.
     apgd: auto-PGD, also towards targets.
     balls, ascent: what attacks share.
     training: train state, one pure step, epochs.
-    resuming: training that a kill cannot change (extra ``checkpoints``).
-    checkpoints: training states on disk, whole or not at all (extra ``checkpoints``).
+    resuming: training that gives the same result after a kill (extra ``checkpoints``).
+    checkpoints: training states on disk, written atomically (extra ``checkpoints``).
     evaluation: accuracy, clean and under attack.
     smoothing: certified radii and predictions of a classifier under noise.
-    binomial: what counts of draws say of a probability.
+    binomial: bounds on a probability from counts of draws.
     gradients: input gradients of logits, log-probabilities, losses and energies; smoothed and integrated ones.
     scores: denoisers, the score of noisy images, the Bayes classifier's gradient.
-    preconditioning: denoisers made of networks.
+    preconditioning: makes denoisers from networks.
     sampling: Euler's step, and in-painting by a denoiser.
     generative: training of denoisers and autoencoders.
     manifold: tangent spaces of the data, from a decoder, from neighbours, or from a denoiser.
     tangents: tangent spaces of many images, one after the other.
-    bases: projections, ranks and angles of these.
+    bases: projections, ranks and angles of tangent spaces.
     linalg: factorisations that are mapped over images.
     robustness: how far predictions move on and off the manifold, and under noise on a part.
     steps: noise, and unit steps along its parts on and off the manifold.
     shares: how much of a gradient, or of a response to noise, is off the manifold.
     alignment: cosine and LPIPS of gradients and scores.
     bayes: synthetic images whose posterior, gradient, tangent space and score are known.
-    bayes_networks: networks trained on them, beside the Bayes-optimal model.
-    regimes: weak, aligned and excessive robustness, read off a sweep.
+    bayes_networks: networks trained on these images, beside the Bayes-optimal model.
+    regimes: weak, aligned and excessive robustness in a sweep.
     sweeps: a table of trained models as curves, regimes and correlations.
-    questions: what the paper claims of a sweep, as questions with a test each.
-    explanation: which measure of a model goes with alignment, told to readers.
+    questions: the paper's claims about a sweep, as questions with a test for each.
+    explanation: which measure of a model predicts alignment, in words.
     statistics: paired bootstrap over images, rank correlations over models.
     generation: synthesis, counterfactuals, denoising and in-painting by a classifier's gradient.
-    drawing: tasks of drawing, how a classifier and a denoiser do them, and how well.
-    gaussians: a Gaussian for each class of images, where synthesis starts.
+    drawing: drawing tasks, their solution by a classifier or a denoiser, and its quality.
+    gaussians: a Gaussian for each class of images, from which synthesis starts.
 """
 
 import importlib

@@ -12,8 +12,8 @@ Metric*, CVPR 2018, equation 1; version 0.1 on AlexNet) compares the activations
 
 with published weights ``w >= 0`` that were fitted to human judgements of photographs.
 
-Differs from the reference: P17 a zero or non-finite map is not divided by its largest value, and what is measured of
-it is NaN, for ``isnan`` to count and ``nanmean`` to skip; there 0 / 0 spoils the mean of all. P18 all pairs at once, on
+Differs from the reference: P17 a zero or non-finite map is not divided by its largest value, and its measures are NaN,
+which ``isnan`` counts and ``nanmean`` skips; there 0 / 0 spoils the mean of all. P18 all pairs at once, on
 the device, and images below 32 pixels are resized to 32; there one pair at a time on the CPU, and 28 x 28 pixels have
 no features.
 """
@@ -121,8 +121,8 @@ def perceptual_similarity(
 def resize(maps: Float[Array, "n h w c"], size: int, *, antialias: bool = False) -> Float[Array, "n size size c"]:
     """Maps of another height and width, bilinearly, such as gradients at 224 pixels beside scores at 64.
 
-    Without ``antialias`` it is what the reference does with gradients, `torchvision`'s ``Resize`` of a tensor, which
-    takes four neighbours of each place and passes over the pixels between; with it, all pixels count.
+    Without ``antialias`` it resizes as the reference does gradients, by `torchvision`'s ``Resize`` of a tensor, which
+    uses four neighbours of each place and skips the pixels in between. With ``antialias`` all pixels count.
 
     Args:
       maps: Gradients, scores or images.
@@ -148,7 +148,7 @@ def lpips(
 ) -> Float[Array, " n"]:
     """The learned perceptual distance of images, see the module.
 
-    Call it under ``jit`` with the weights as an argument; else they are written into the program, all 10 MB.
+    Call it under ``jit`` with the weights as an argument; otherwise all 10 MB of them become part of the program.
 
     Args:
       a: Images in [-1, 1] of one channel, which is repeated, or three. A height or width below 32 is resized to 32,

@@ -69,7 +69,7 @@ def apgd(
     with_outcome: bool = False,
     unroll: bool = False,
 ) -> Any:
-    """Ascends with momentum, by steps that are halved where they stop to help.
+    """Ascends with momentum, and halves the steps of an example when they no longer help.
 
     At each of ``checkpoints(steps)`` the step of an example is halved, and its ascent goes on from its best point, if
     fewer than three in four of the steps since the last checkpoint raised the loss, or if neither the step was halved
@@ -156,7 +156,7 @@ def apgd_targeted(
     with_outcome: bool = False,
     unroll: bool = False,
 ) -> Any:
-    """APGD-T: ``apgd`` towards each of the other classes that are largest at the image; the best result is kept.
+    """APGD-T: runs ``apgd`` towards each of the other classes that are largest at the image, and keeps the best result.
 
     The loss is "dlr", or "margin" where there are fewer than four classes.
 

@@ -5,17 +5,17 @@ A perturbation ``delta`` starts inside the ball ``|delta| <= eps`` and takes ``s
     L2:   delta <- project(delta + alpha g / |g|),        g = d loss / d delta,
     Linf: delta <- project(delta + alpha sign(g)),
 
-with ``alpha = 2 eps / steps`` unless told otherwise. What rises is a loss of ``pags_jax.margins``. Nothing is
-differentiated with respect to parameters, and no running statistics are touched: an attack needs ``apply_fn`` alone.
+with ``alpha = 2 eps / steps`` unless you pass another length. The loss is one of ``pags_jax.margins``. An attack needs
+only ``apply_fn``: it takes no derivative with respect to parameters and changes no running statistics.
 ``pags_jax.apgd`` has stronger attacks at the same price.
 
-A gradient that is zero or not finite moves nothing, and such an attack proves nothing: ``with_outcome`` says where it
-happened, as ``evaluation.under_attack`` does.
+A gradient that is zero or not finite moves nothing, and an attack with such a gradient proves nothing. ``with_outcome``
+says where this happened, as ``evaluation.under_attack`` does.
 
 Differs from the reference: P2 a ball for each example; there one ball for the whole batch, so that what ``eps`` means
 depends on the batch size (``scope="batch"`` is that). P3 random starts are centred; there they brighten every image.
-P4 a zero gradient moves nothing; there it makes NaN. P19 what rises is ``gap`` for the cross-entropy ``log(1 +
-exp(gap))``: the same direction, also where the model is so sure that there the gradient is zero.
+P4 a zero gradient moves nothing; there it makes NaN. P19 for the cross-entropy ``log(1 + exp(gap))`` the
+attack increases ``gap``, which has the same direction, even where the model is so sure that their gradient is zero.
 """
 
 from typing import Any

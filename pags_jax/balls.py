@@ -1,7 +1,7 @@
 """The sets that perturbations stay in: a ball around each image, cut to the values that images may take.
 
-Lengths are taken in float32 at least, after division by the largest entry: squares of float16 leave its range, and
-those of a confident model's gradients leave float32's.
+Lengths are computed in float32 at least, after division by the largest entry, because squares of float16 numbers can
+leave its range, and squares of a confident model's gradients can leave that of float32.
 """
 
 from dataclasses import dataclass

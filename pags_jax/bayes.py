@@ -1,4 +1,4 @@
-r"""Synthetic images whose truth is known in closed form: the oracle of what this package measures.
+r"""Synthetic images whose posterior, gradient and tangent space are closed forms: the oracle of every measure here.
 
 An image has coordinates ``t = (u, v)``. Its label ``y`` decides how the *signal* ``u`` is distributed, and says nothing
 of the *distractor* ``v``:

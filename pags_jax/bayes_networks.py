@@ -45,7 +45,7 @@ def corners(
     signal_std: float = 0.5,
     **plane: Any,
 ) -> bayes.Problem:
-    """Two classes in opposite corners of the signal's plane each, so that no linear model is right.
+    """Two classes, each in two opposite corners of the signal's plane, so that no linear model is right.
 
     Args:
       manifold: A plane, or a product of circles of this ``radius``.

@@ -1,9 +1,9 @@
-"""Checkpoints: a pytree of arrays on disk, whole or not at all, refused where it does not belong.
+"""Checkpoints: a pytree of arrays on disk, written atomically, and refused by a run to which it does not belong.
 
-A folder holds one checkpoint a step, named by the step; the newest two are kept. Each holds the arrays, written by
-orbax, and ``about.json``: a *fingerprint* (what the run is, as a flat row), the type and shape of every leaf, and
-SHA-256 of the files and of itself. So another configuration or architecture is refused by name, and damage is seen
-before anything is read. Typed PRNG keys are stored as their data. Needs the extra ``checkpoints``::
+A folder holds the newest two checkpoints, each named by its step. A checkpoint holds the arrays, written by orbax, and
+``about.json``: a *fingerprint* (a flat row that identifies the run), the type and shape of every leaf, and SHA-256 of
+the files and of itself. So a checkpoint of another configuration or architecture is refused by name, and damage is
+detected before anything is read. Typed PRNG keys are stored as their data. Needs the extra ``checkpoints``::
 
     for step in ...:
         checkpoints.save(folder, state, step=step, fingerprint=fingerprint)
@@ -40,7 +40,7 @@ class CheckpointError(ValueError):
 
 
 def save(folder: Path, state: Any, *, step: int, fingerprint: Mapping[str, Any]) -> Path:
-    """Write a checkpoint, then remove all but it and the one before (`KEEP`), and any of a later step.
+    """Writes a checkpoint, then removes all others except the one before it (`KEEP`), also those of later steps.
 
     Args:
       folder: Folder of the run's checkpoints; made if it is missing.
@@ -82,7 +82,7 @@ def latest(folder: Path) -> int | None:
 
 
 def restore(folder: Path, like: Tree, *, fingerprint: Mapping[str, Any], step: int | None = None) -> Tree:
-    """Read a checkpoint.
+    """Reads a checkpoint.
 
     Args:
       folder: Folder of the run's checkpoints.

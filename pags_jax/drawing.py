@@ -1,4 +1,4 @@
-"""Tasks of drawing: where each begins, what a classifier's gradient or a denoiser makes of it, and how well.
+"""Drawing tasks: their starts, their results by a classifier's gradient or a denoiser, and the quality of these.
 
 Synthesis, denoising, in-painting and counterfactuals as in Santurkar et al., *Image Synthesis with a Single (Robust)
 Classifier* (2019); see `generation` for the classifier and `scores` for the denoiser, which was trained for this and
@@ -57,7 +57,7 @@ def tasks_of(
     x: Float[Array, "n h w c"], y: Array, train_x: Float[Array, "m h w c"], train_y: Array, *, classes: int,
     key: Array, noise: float, square: int, shrink: int,
 ) -> Tasks:  # fmt: skip
-    """Where the tasks begin: at draws, at noisy images, at images without a square, and at those of another class.
+    """The starts of all tasks: draws, noisy images, images without a square, and images of another class.
 
     Args:
       x: Images to draw again.
@@ -116,7 +116,7 @@ def by_classifier(
     apply_fn: Callable[[Any], Any], tasks: Tasks, eps_l2: Mapping[str, float], *, key: Array, steps: int,
     ascend: Callable[..., generation.Generated] = ascend,
 ) -> dict[str, Drawn]:  # fmt: skip
-    """What a classifier's gradient makes of each task.
+    """Solves each task by a classifier's gradient.
 
     Args:
       apply_fn: Maps images to logits.
@@ -138,7 +138,7 @@ def by_denoiser(
     denoiser: Callable[..., scores.Denoiser], tasks: Tasks, *, key: Array, steps: int,
     step: Callable[..., Any] = scores.heun_step, apply: Callable[..., Any] = scores.denoised,
 ) -> dict[str, Drawn]:  # fmt: skip
-    """What a denoiser makes of each task; counterfactuals are images under noise, drawn anew.
+    """Solves each task by a denoiser; counterfactuals are images under noise, drawn anew.
 
     Args:
       denoiser: ``denoiser(labels)`` gives that of these classes, and of all images without labels.
@@ -169,7 +169,7 @@ def by_denoiser(
 def quality(
     tasks: Tasks, task: str, drawn: Drawn, *, lpips: Callable[..., Array] = alignment.lpips
 ) -> dict[str, Float[Array, " n"]]:
-    """How well a task was done, by measure: values of the images.
+    """Measures how well a task was done: by the name of each measure, its values for the images.
 
     Of synthesis ``diversity``: LPIPS between results for one class. Of denoising and in-painting ``psnr_start`` and
     ``psnr_result`` in decibel (in-painting's inside the square alone), ``lpips_start`` and ``lpips_result``, before

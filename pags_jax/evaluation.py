@@ -1,8 +1,8 @@
-"""How often a classifier is right: on images as they are, and under attack.
+"""How often a classifier is right, on images without an attack and under attack.
 
 ``correct``, ``under_attack`` and ``robustly_correct`` judge each example of a batch; ``accuracy`` averages such a
 judgement over a data set in batches of one size, so that a jitted one compiles once. To judge many models with one
-program, hand the model over as a pytree, ``jax.tree_util.Partial(model.apply, variables)``, and ``jit`` the judgement.
+program, pass the model as a pytree, ``jax.tree_util.Partial(model.apply, variables)``, and ``jit`` the judgement.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,8 @@ Attack = Literal["pgd", "ensemble"]
 
 
 class Verdict(NamedTuple):
-    """What is known of each example; an example that is right is robust, fooled, or in ``no_gradient``.
+    """The verdicts on each example; an example that is right without an attack is robust, fooled, or in
+    ``no_gradient``.
 
     Attributes:
       correct: Right as it is.
@@ -82,12 +83,12 @@ def under_attack(
     bounds: tuple[Any, Any] | None = (0.0, 1.0),
     unroll: bool = False,
 ) -> Verdict:
-    """Attacks each example in several ways, and says which stay right, and which no attack could test.
+    """Attacks each example in several ways, and reports which stay right, and which no attack could test.
 
-    "pgd" is ``attacks.pgd`` on the margin, once from a random start and once from the image itself, the best point of
-    each. "ensemble" is that, then ``apgd`` on the cross-entropy and ``apgd_targeted``. An example is
-    fooled if any one of them fools it. Logits are first divided by their spread at the image, so that neither scale nor
-    offset of all logits matters, as far as the model's own arithmetic tells classes apart.
+    "pgd" is ``attacks.pgd`` on the margin, once from a random start and once from the image itself, with the best point
+    of each. "ensemble" adds ``apgd`` on the cross-entropy and ``apgd_targeted``. An example is fooled if any of them
+    fools it. Logits are first divided by their spread at the image, so that neither scale nor offset of all logits
+    matters, as far as the model's own arithmetic tells classes apart.
 
     Args:
       apply_fn: Maps images to logits ``(n, classes)``, each example by itself; see ``wrappers`` for others.
@@ -161,7 +162,7 @@ def robustly_correct(
 ) -> Bool[Array, " n"]:
     """Whether an example is classified rightly both as it is and under attacks that had a gradient.
 
-    It is ``robust`` of ``under_attack``, which has the same arguments and says also where attacks had no gradient.
+    This is the field ``robust`` of ``under_attack``, which takes the same arguments and also reports missing gradients.
 
     >>> apply_fn = lambda x: jnp.stack([x[:, 0], 1 - x[:, 0]], axis=1)  # class 0 above one half
     >>> x, y = jnp.array([[0.6], [0.9]]), jnp.array([0, 0])
@@ -245,7 +246,7 @@ def accuracies(
     radii: Sequence[float] = (), rows: int | None = None, batch_size: int = 250,
     as_is: Callable[..., Any] = judge_as_is, within: Callable[..., Any] = judge_within, **attack: Any,
 ) -> Accuracies:  # fmt: skip
-    """Accuracy on images as they are, and under attack within several radii.
+    """Accuracy on images without an attack, and under attack within several radii.
 
     Args:
       apply_fn: Maps images to logits; a pytree, if the judgements are jitted.

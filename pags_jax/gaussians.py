@@ -1,8 +1,8 @@
 """A Gaussian for each class of images, with the covariance of shrunken images: where synthesis starts.
 
-Santurkar et al., *Image Synthesis with a Single (Robust) Classifier* (NeurIPS 2019), section 3.1. The mean is of whole
-images, and the covariance, which has no room for all pairs of pixels, of what is left of deviations from it when blocks
-of pixels are averaged; draws of these are enlarged bilinearly.
+Santurkar et al., *Image Synthesis with a Single (Robust) Classifier* (NeurIPS 2019), section 3.1. The mean is that of
+whole images. A covariance of all pairs of pixels would be too large, so the covariance is that of deviations from the
+mean in which blocks of pixels are averaged; draws of these are enlarged bilinearly.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from pags_jax.linalg import left_singular_vectors
 
 
 class ClassGaussians(NamedTuple):
-    """Of each class the mean and a root of the covariance.
+    """The mean of each class and a root of its covariance.
 
     Attributes:
       mean: Mean of the images.

@@ -4,16 +4,16 @@ r"""Images by projected ascent of a classifier's log-probability (Santurkar et a
 
     x <- project(x + alpha g / |g|),    g = grad_x log p(y | x),
 
-in a ball around where it starts and in the range of pixels. It is the attack ``attacks.pgd`` towards the class: of a
-robust model the result looks like the class, of an undefended one like noise. What it is called depends on the start:
+in a ball around the start and in the range of pixels. It is the attack ``attacks.pgd`` towards the class. With a robust
+model the result looks like the class, with an undefended one like noise. The task's name depends on the start:
 
     synthesize       a draw from a Gaussian fitted to the class, whose covariance is of shrunken images
     counterfactual   an image of any class; with a drawing or a collage, the paper's image-to-image translation
-    denoise          a noisy image, towards its label or what the model takes it for
+    denoise          a noisy image, towards its label or the class that the model predicts
     inpaint          an image with pixels missing, of which only these move
 
-An image is returned where its log-probability is higher than at the start, else the start itself; both values are in
-the result, with whether the model now says the class, and whether a gradient was zero or not finite on the way. The
+An image is returned if its log-probability is higher than at the start; otherwise the start itself is. The result holds
+both values, whether the model now predicts the class, and whether a gradient was zero or not finite on the way. The
 gradient of the smoothed classifier is that of ``wrappers.smoothed(apply_fn, ...)``, passed as the model.
 
 Radii and step lengths are in the units of the images, one or one for each, and traced. All of it is pure and meant to
@@ -111,7 +111,7 @@ def counterfactual(
     bounds: tuple[Any, Any] | None = (0, 1),
     unroll: bool = False,
 ) -> Generated:
-    """What images would look like if they were of other classes, within a radius.
+    """Changes images towards other classes, within a radius.
 
     Args:
       apply_fn: Maps images to logits of two classes at least, each image by itself.
@@ -142,7 +142,7 @@ def counterfactual(
 
 
 def denoise(apply_fn: ApplyFn, x: Float[Array, "n ..."], y: Int[Array, " n"] | None = None, **ascent: Any) -> Generated:
-    """Noisy images led towards their class; for noise of standard deviation ``s``, in a ball of about ``s sqrt(d)``.
+    """Leads noisy images towards their class; for noise of standard deviation ``s``, in a ball of about ``s sqrt(d)``.
 
     Args:
       apply_fn: As for ``counterfactual``.

@@ -1,24 +1,24 @@
 r"""Input gradients of a classifier, for one example at a time, vectorised.
 
-Of example ``x`` with logits ``f``, label ``y`` and class probabilities ``p = softmax(f)``, by ``target``:
+For example ``x`` with logits ``f``, label ``y`` and class probabilities ``p = softmax(f)``, ``target`` selects:
 
     "logit_sum"    d sum_k f_k / dx      the paper's; not a function of the classifier: adding c(x) to all logits
                                          changes it, and no probability
     "logit"        d f_y / dx
-    "log_prob"     d log p_y / dx        what a score can equal
+    "log_prob"     d log p_y / dx        the one that a score can equal
     "loss"         - d log p_y / dx
     "log_sum_exp"  d log sum_k exp(f_k) / dx
 
-The last is minus the gradient of the energy of Grathwohl et al., *Your Classifier is Secretly an Energy Based Model
-and You Should Treat it Like One* (JEM, ICLR 2020). Where the logits are ``log p(x, y)`` up to a constant, it is the
-score of the images; nothing else in a classifier's training makes it so, since it changes when ``c(x)`` is added to all
-logits. "log_prob" is "logit" minus "log_sum_exp".
+``log_sum_exp`` is minus the gradient of the energy of Grathwohl et al., *Your Classifier is Secretly an Energy Based
+Model and You Should Treat it Like One* (JEM, ICLR 2020). Where the logits are ``log p(x, y)`` up to a constant, it is
+the score of the images; nothing else in a classifier's training makes it so, since it changes when ``c(x)`` is added to
+all logits. "log_prob" is "logit" minus "log_sum_exp".
 
-Images are in the units that the model takes, [0, 1] or normalised, and gradients are by these (``wrappers.normalized``
-makes a model of pixels of one of ``(x - mean) / std``). A function that sees more than one image at once, such as a
-model in training with batch statistics, is refused in eager calls (``per_example``). Each example is mapped by itself;
-of a model that JAX cannot map (``jax.pure_callback`` without ``vmap_method``) the gradient is that of the sum over a
-batch, which is the same where examples do not see each other.
+Images are in the units that the model takes, [0, 1] or normalised, and gradients are with respect to these units
+(``wrappers.normalized`` turns a model of ``(x - mean) / std`` into a model of pixels). A function that sees more than
+one image at once, such as a model in training with batch statistics, is refused in eager calls (``per_example``). Each
+example is mapped by itself. For a model that JAX cannot map (``jax.pure_callback`` without ``vmap_method``) the
+gradient is that of the sum over a batch, which is the same if examples do not influence each other.
 
 Everything here is pure and meant to be called under ``jit``; eager calls run operation by operation.
 """
@@ -51,7 +51,7 @@ def input_gradients(
     target: Target,
     chunk_size: int | None = None,
 ) -> Float[Array, "n ..."]:
-    """The gradient of one number by each image; no example sees another.
+    """The gradient of one number with respect to each image; no example influences another.
 
     Args:
       apply_fn: Maps images to logits ``(n, classes)``, at least two, each by itself; called with batches of one under
@@ -199,7 +199,7 @@ def _mean_gradient(apply_fn, point, values: Array, y: Array, target: Target, chu
 
 
 def target_value(logits: Float[Array, " classes"], label: Any, target: Target) -> Float[Array, ""]:
-    """The number that is differentiated, of one example's logits and label."""
+    """The number to differentiate, from the logits and the label of one example."""
     if target == "logit_sum":
         return logits.sum()
     if target == "log_sum_exp":

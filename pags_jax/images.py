@@ -15,7 +15,7 @@ def is_traced(*trees) -> bool:
 
 
 def wide(dtype: Any) -> Any:
-    """The dtype that sums and norms are taken in: float32 at least.
+    """The dtype in which sums and norms are computed: float32 at least.
 
     >>> wide(jnp.float16), wide(jnp.float64)
     (dtype('float32'), dtype('float64'))

@@ -1,8 +1,9 @@
 """Factorisations that are mapped over images: on a CPU one matrix after another.
 
-Mapped by XLA for CPUs (jaxlib 0.10), each matrix gets a thread of XLA's and on it threads of the library's, which is
-several times slower for tangent spaces of 3,072 pixels and 128 codes; and two programs or operations that do so side by
-side can wait for each other for ever. One at a time a factorisation has all cores. Elsewhere they are batched.
+If XLA for CPUs (jaxlib 0.10) maps a factorisation, each matrix gets a thread of XLA and, on it, threads of the library.
+That is several times slower for tangent spaces of 3,072 pixels and 128 codes, and two programs or operations that do so
+side by side can wait for each other for ever. One at a time, a factorisation has all cores. On other devices
+factorisations are batched.
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@ With ``l_i`` the cross-entropy of example ``i``, ``f`` the logits and ``u ~ N(0,
     adversarial              mean_i l_i(x_i + pgd(x_i; eps = strength)), in an L2 or Linf ball
     score_alignment          mean_i l_i + strength mean_i (1 - cos(d f_ic / d x_i, score(x_i | c)))
 
-The last needs a score beside the images, and so is not in ``LOSSES``, whose members any sweep can train with.
+``score_alignment`` needs a score beside the images, so it is not in ``LOSSES``, with whose members any sweep can train.
 ``strength`` is traced, so that a sweep compiles one step. With ``has_aux`` the model is
 ``apply_fn(x) -> (logits, aux)`` and the loss returns ``(value, aux)`` of the one forward pass that is trained on: the
 noisy one of ``randomized_smoothing``, the attacked one of ``adversarial``, else the clean one. So running statistics
@@ -106,7 +106,7 @@ def smoothness(
     sigma: Any = 0.1,
     has_aux: bool = False,
 ) -> Value:
-    """Cross-entropy and how far noise of standard deviation ``sigma`` moves the logits; other arguments as above."""
+    """Cross-entropy plus the squared change of the logits under noise of ``sigma``; other arguments as above."""
     x = as_images(x)
     check_labels(y, x)
     forward = _with_aux(apply_fn, has_aux)
@@ -164,7 +164,8 @@ def score_alignment(
     any_class: bool = False,
     has_aux: bool = False,
 ) -> Value:
-    """Cross-entropy and how far input gradients turn away from a score (Ganz, Kawar and Elad, ICML 2023, equation 3).
+    """Cross-entropy plus one minus the cosine of input gradient and score (Ganz, Kawar and Elad, ICML 2023, equation
+    3).
 
     Args:
       apply_fn: As for ``cross_entropy``.

@@ -8,12 +8,12 @@ the mask that keeps shapes static.
     local_pca         differences of neighbouring images from their mean
     denoiser_basis    leading eigenvectors of a denoiser's Jacobian d D / d u
 
-Each ends in one rank-revealing factorisation of its vectors as the columns of ``A``: ``A = Q R`` (Householder) and
-``R = U S V'`` give the left singular vectors ``Q U`` for the price of a small singular value decomposition; those whose
-singular value is at most ``rtol`` times the largest become zero.
+Each estimator ends in one rank-revealing factorisation, whose matrix ``A`` has the estimator's vectors as columns:
+``A = Q R`` (Householder) and ``R = U S V'`` give the left singular vectors ``Q U`` for the price of a small singular
+value decomposition. Vectors whose singular value is at most ``rtol`` times the largest become zero.
 
-Everything here is pure and meant to be called under ``jit``. Images are worked on all at once, or ``chunk_size`` at a
-time in a loop, to bound memory. On CPUs, where convolutions inside of loops are slow, call it on a few instead.
+Everything here is pure and meant to be called under ``jit``. It processes all images at once, or ``chunk_size`` at
+a time in a loop, to bound memory. On CPUs, where convolutions inside loops are slow, call it on a few images instead.
 
 Differs from the reference: P14 one factorisation for each image, in which a Jacobian without full rank gives fewer
 vectors; there ``scipy.linalg.orth`` anew for every model, and an IndexError. P15 the Jacobian by one forward-mode
@@ -96,9 +96,10 @@ def tangent_basis(
 def local_pca(neighbours: Float[Array, "n m ..."], *, rank: int) -> Float[Array, "n k ..."]:
     """Leading principal directions of each image's neighbours: its tangent space, if the manifold is flat among them.
 
-    A direction in which neighbours differ by no more than the rounding of their own pixels is none: singular values of
-    at most the machine epsilon times the length of all ``m`` images together count as zero, besides those at most that
-    times the larger of ``m`` and the number of features, of the largest. So equal images have rank 0 at any scale.
+    A direction in which neighbours differ by no more than the rounding of their own pixels does not count. Singular
+    values are zero up to the machine epsilon times the length of all ``m`` images together, and up to the machine
+    epsilon times the larger of ``m`` and the number of features times the largest. So equal images have rank 0 at any
+    scale.
 
     Args:
       neighbours: ``m`` images near each of ``n``, as ``data[nearest(x, data, ...)]``.
@@ -141,7 +142,7 @@ def nearest(
     itself: Int[Array, " n"] | None,
     chunk_size: int | None = None,
 ) -> Int[Array, "n count"]:
-    """Numbers of the nearest images in Euclidean distance, the nearest first; ties, to rounding, in any order.
+    """Indices of the nearest images in Euclidean distance, the nearest first; ties, up to rounding, in any order.
 
     Args:
       x: Images.
@@ -252,10 +253,11 @@ def denoiser_basis(
 
 
 def varying(neighbours: Float[Array, "n m ..."], *, least: Any) -> Bool[Array, "n ..."]:
-    """Where neighbours of an image differ by more than ``least``: its other pixels are constant near it.
+    """A mask of the pixels in which neighbours of an image differ by more than ``least``; the others are constant
+    there.
 
-    Half of the pixels of Fashion-MNIST are black background. No image near has anything else there, so that what a
-    model does with noise on them says nothing of the data.
+    Half of the pixels of Fashion-MNIST are black background. No nearby image has anything else there, so a model's
+    response to noise on them says nothing about the data.
 
     Args:
       neighbours: ``m`` images near each of ``n``, as ``data[nearest(x, data, ...)]``.

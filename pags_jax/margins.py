@@ -1,4 +1,4 @@
-r"""The losses that attacks raise: how far the label's logit lies behind the others. Negative where the label leads.
+r"""The losses that attacks increase: how far the label's logit lies behind the others; negative where it leads.
 
 With the logits ``f``, sorted ``f_(1) >= f_(2) >= ...``, a label ``y`` and a target ``t``,
 
@@ -7,10 +7,10 @@ With the logits ``f``, sorted ``f_(1) >= f_(2) >= ...``, a label ``y`` and a tar
     "margin"          max_{k != y} f_k - f_y                               f_t - max_{k != t} f_k
     "dlr"             (max_{k != y} f_k - f_y) / (f_(1) - f_(3))           (f_t - f_y) / (f_(1) - (f_(3) + f_(4)) / 2)
 
-The first has the direction of the cross-entropy's gradient, and the cross-entropy rises with it; its own gradient
-alone does not vanish where the model is sure. The second is Carlini and Wagner's (2017), the third the difference of
-logits ratio of Croce and Hein (2020): these two point the same way however logits are scaled, and all three however
-they are shifted. Where a label or a target is no class they are NaN.
+The gradient of the first has the direction of the cross-entropy's gradient, but does not vanish where the model is
+sure. The second is Carlini and Wagner's (2017), the third the difference of logits ratio of Croce and Hein (2020).
+Scaling all logits does not change the direction of the last two, and shifting them changes none of the three. All are
+NaN where a label or a target is no class.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """What a classifier must be: a function of images to logits that treats each example by itself.
 
-One that was left in training mode does not: batch normalisation by the statistics of the batch couples examples, and
-dropout makes an image's logits depend on its place in the batch. Input gradients and robustness of such a function are
-not those of the classifier that is used.
+A model that was left in training mode does not: batch normalisation by the statistics of the batch couples examples,
+and dropout makes an image's logits depend on its place in the batch. Input gradients and robustness of such a function
+are not those of the classifier that is used.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ TOLERANCE = 0.02
 def check_classifier(apply_fn: Callable[[Any], Any], x: Float[Array, "n ..."], y: Any = None) -> None:
     """Raises ValueError unless a model makes logits of two classes at least, and of each image by itself.
 
-    With labels ``y``, also unless each is a class of the model. Whether examples see each other is found by calling
-    the model twice, with the first image in other company; under tracing, where no values can be looked at, it is not.
+    With labels ``y``, it also raises unless each label is a class of the model. To find out whether examples influence
+    each other, it calls the model twice, with different images beside the first one; under tracing it cannot.
     """
     with in_evaluation():
         check_classes(apply_fn, x[:1], y)

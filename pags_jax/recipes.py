@@ -1,6 +1,6 @@
-"""How robust models are trained: which strengths, what rate for each, and what a data set's images are augmented with.
+"""How robust models are trained: strengths, the learning rate for each, and the augmentation of a data set.
 
-Strengths are this project's (see `pags_jax.losses`) or the reference's constants, which it calls differently: its
+Strengths are this project's (see `pags_jax.losses`) or the reference's constants, which mean something else: its
 gradient-norm constant hides ``1e5 / N^2`` for batches of ``N``, and its attacks share one ball among a batch, about
 ``sqrt(N)`` times as large as each image's. There the rate falls in proportion above a strength of each loss; ours
 stays, and long gradients are shortened instead (``training.Hyper.clip``), so that few epochs do for all strengths.
@@ -215,7 +215,7 @@ class HeldOut(NamedTuple):
 
 
 def hold_out(data: Images, share: float, *, seed: int, train_rows: int | None = None) -> HeldOut:
-    """Hold out a share of the training images, drawn by the seed, and move what is used to the device.
+    """Holds out a share of the training images, drawn by the seed, and moves all images that are used to the device.
 
     Args:
       data: An image set.

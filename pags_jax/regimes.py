@@ -1,8 +1,8 @@
-r"""Reads the regimes of robustness off a sweep: weak, Bayes-aligned, excessive (Srinivas et al. 2023, section 4).
+r"""Finds the regimes of robustness in a sweep: weak, Bayes-aligned, excessive (Srinivas et al. 2023, section 4).
 
-A sweep trains models at strengths ``s_0 < s_1 < ...``, for each seed. Of a model, ``a`` is the accuracy, ``on`` and
-``off`` are deviations under steps of one length on and off the manifold. With ``a*`` the best accuracy of a seed's
-models, those with ``a >= a* - tolerance`` are *accurate*. The rules, for each seed by itself:
+A sweep trains models at strengths ``s_0 < s_1 < ...``, for each seed. A model has the accuracy ``a``, and deviations
+``on`` and ``off`` under steps of one length on and off the manifold. With ``a*`` the best accuracy of a seed's models,
+those with ``a >= a* - tolerance`` are *accurate*. The rules, for each seed by itself:
 
     excessive    the strengths beyond the last one that is accurate
     aligned      the unbroken run of strengths, up to that last one, that are accurate and have off < ratio * on
@@ -12,8 +12,8 @@ where ``off < ratio * on`` never holds for ``on = 0``, whatever the ratio: a mod
 is not aligned. A seed whose best accuracy is at most ``chance + tolerance`` has learned nothing, and gives no strength
 a label.
 
-**What the deviations should be.** Steps of one length compare a sum over ``k`` directions with one over ``d - k``. Of a
-gradient ``g`` with the share ``s`` of its squared length off the manifold they compare, to first order,
+**What the deviations should be.** Steps of one length compare a sum over ``k`` directions with one over ``d - k``. If
+the share ``s`` of a gradient's squared length is off the manifold, they compare, to first order,
 ``off / on = sqrt(s / (1 - s) k / (d - k))`` (``unit_step_ratio``): below 1 as soon as ``s < 1 - k / d``, which is the
 share of a gradient without any direction (``isotropic_share``). Robustness off the manifold in the paper's sense, more
 energy on than off, is ``s < 1/2``: ``read_shares`` reads the regimes by it, with ``on = 1 - s`` and ``off = s``.
@@ -150,7 +150,8 @@ def read(
 def read_shares(
     strengths: Any, accuracy: Any, share: Any, *, tolerance: float = 0.02, chance: float | None = None
 ) -> Regimes:
-    """Labels every strength of a sweep by the gradient's energy: off the manifold less than on it, where aligned.
+    """Labels every strength of a sweep by the gradient's energy; aligned models have less of it off the manifold than
+    on it.
 
     Args:
       strengths: Ascending, ``(k,)``.

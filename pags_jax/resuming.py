@@ -1,4 +1,4 @@
-"""One training run that a kill cannot change: the epochs of a model, saved on the way (extra ``checkpoints``).
+"""A training run that gives the same result after a kill: epochs of a model, with checkpoints (extra ``checkpoints``).
 
 Metrics stay on the device until an epoch ends or the state is saved; a number that is not finite stops the run there.
 """
@@ -81,7 +81,8 @@ def epochs_of(
     task: training.Task, hyper: Any, x: Any, y: Any, done: Fit, driver: Driver, *, folder: Path,
     fingerprint: Mapping[str, Any], save_s: float, trainer: Any = training,
 ) -> Iterator[Fit]:  # fmt: skip
-    """Train on from `start`, and yield the run after each epoch; a checkpoint every ``save_s`` seconds and at the end.
+    """Trains on from `start`, and yields the run after each epoch; writes a checkpoint every ``save_s`` seconds and at
+    the end.
 
     Args:
       task: What is trained.

@@ -1,6 +1,6 @@
 r"""How far a model's prediction moves on the data manifold, and off it.
 
-Of an image ``x``, the projection ``P`` to its tangent space (``pags_jax.manifold``), and noise ``u ~ N(0, I)``:
+For an image ``x``, the projection ``P`` to its tangent space (``pags_jax.manifold``), and noise ``u ~ N(0, I)``:
 
     directions                     v_on = P u / |P u|,        v_off = (u - P u) / |u - P u|
     manifold_robustness            E |p(x + eps v) - p(x)|_1  for v = v_on and v = v_off,  p = softmax(f)
@@ -8,10 +8,10 @@ Of an image ``x``, the projection ``P`` to its tangent space (``pags_jax.manifol
     off_manifold_share             |g - P g|^2 / |g|^2        of a gradient g
     off_manifold_share_by_noise    the same from changes under noise, as sigma -> 0
 
-A measure that an image does not have is NaN: never zero, and never a division by it. Models are compared on the same
-images, directions and noise when every one gets the same ``key``, or the same ``noise``. Nothing is differentiated.
+A measure that is not defined for an image is NaN: never zero, and never a division by zero. To compare models on the
+same images, directions and noise, give each the same ``key``, or the same ``noise``. Nothing is differentiated.
 Images are in the units that the model takes, and so are distances and noise levels. A model is called with all steps
-from several images as one batch, so it must treat each example by itself; one in training is refused in eager calls.
+from several images as one batch, so it must treat each example by itself; eager calls refuse a model in training mode.
 
 Source: Srinivas, Bordt and Lakkaraju 2023, Theorem 1, figures 3 and 5. Differs from the reference: P16 the same images
 and directions for all models, any number of draws, and the change of the softmax; there fresh noise for each model, one
@@ -98,7 +98,7 @@ def step_lengths(
     bounds: tuple[Any, Any] | None = None,
     chunk_size: int | None = None,
 ) -> OnOff:
-    """How long the steps of ``manifold_robustness`` are after they are cut to ``bounds``.
+    """Lengths of the steps of ``manifold_robustness`` after clipping to ``bounds``.
 
     Args:
       x: As for ``manifold_robustness``, as are all others.

@@ -1,6 +1,6 @@
-"""More ways down the noise levels than ``scores.sample`` with Heun's step: Euler's step, and in-painting.
+"""Sampling beside ``scores.sample`` with Heun's step: Euler's step, and in-painting.
 
-``checkerboard`` says whether a network's layers show in what it draws.
+``checkerboard`` measures whether a network's layers leave a pattern in its samples.
 """
 
 import itertools
@@ -46,7 +46,7 @@ def inpaint(
     repeats: int = 1,
     step: Callable[..., Any] = heun_step,
 ) -> Float[Array, "n h w c"]:
-    """Fills in pixels of images by a denoiser: at each level the known ones are put back, under noise of that level.
+    """Fills in pixels by a denoiser: at each noise level the known pixels are put back, under noise of that level.
 
     After each step the images are noised again and the step is repeated, so that what is filled in comes to fit what is
     known (Lugmayr et al., *RePaint*, CVPR 2022); with ``repeats=1`` it only fits roughly (Song et al. 2021).

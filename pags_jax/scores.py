@@ -18,8 +18,8 @@ one. In terms of ``F`` the score has no difference of nearly equal numbers,
 
     (D(x; sigma) - x) / sigma^2 = d F(c_in x; c_noise) / (sigma sqrt(sigma^2 + d^2)) - x / (sigma^2 + d^2),
 
-so that it keeps its digits at any noise level. Of a denoiser that is known by its values alone, rounding of ``x`` and
-``D`` is divided by ``sigma^2``: such a score is given where that leaves an error of at most 0.01 (``smallest_level``).
+so that it keeps its digits at any noise level. If only the values of a denoiser are known, the rounding of ``x`` and
+``D`` is divided by ``sigma^2``; such a score is computed only if its error is at most 0.01 (``smallest_level``).
 """
 
 import itertools
@@ -80,7 +80,8 @@ def denoiser(model: Any, variables: Any, labels: Int[Array, "..."] | int | None 
 def score(denoise: Denoiser, x: Float[Array, "n ..."], *, sigma_pm1: Any) -> Float[Array, "n ..."]:
     """The gradient of the log-density of images under noise, at the images: ``(D(x'; sigma) - x') / sigma^2``.
 
-    Here ``x' = 2 x - 1``, and the gradient is by ``x'``; by ``x``, the image in [0, 1], it is twice that.
+    Here ``x' = 2 x - 1``, and the gradient is with respect to ``x'``. With respect to ``x``, the image in [0, 1], it is
+    twice as large.
 
     Args:
       denoise: A denoiser of images in [-1, 1].
@@ -250,7 +251,7 @@ def sample(
     *,
     step: Callable[..., Any] = heun_step,
 ) -> Float[Array, "n ..."]:
-    """Draws images by going down the noise levels, without randomness but the first noise.
+    """Draws images by going down the noise levels; only the first noise is random.
 
     Args:
       denoise: A denoiser; the images are of its classes.

@@ -1,14 +1,14 @@
 r"""Certified robustness by randomised smoothing (Cohen, Rosenfeld and Kolter, ICML 2019).
 
-Of a classifier ``f`` and noise of standard deviation ``sigma``, the smoothed classifier is
+For a classifier ``f`` and noise of standard deviation ``sigma``, the smoothed classifier is
 
-    g(x) = the class that f most probably says of x + sigma u,    u ~ N(0, I).
+    g(x) = the class that f most probably predicts for x + sigma u,    u ~ N(0, I).
 
-If ``f`` says class ``c`` with a probability of at least ``p > 1/2``, then ``g(x + delta) = c`` wherever ``|delta|_2 <
-sigma Phi^-1(p)``, whatever ``f`` is. The probability is known from draws: with ``k`` of ``n`` of them in class ``c``,
-``p`` is the lower end of Clopper and Pearson's interval, the ``alpha`` quantile of Beta(k, n - k + 1), which is below
-the true one with a probability of at least ``1 - alpha``. So of many certified images a share of up to ``alpha`` may be
-certified in error. The class is chosen by other draws than those that are counted.
+If ``f`` predicts class ``c`` with a probability of at least ``p > 1/2``, then ``g(x + delta) = c`` wherever ``|delta|_2
+< sigma Phi^-1(p)``, whatever ``f`` is. The probability is estimated from draws: if ``k`` of ``n`` draws are in class
+``c``, ``p`` is the lower end of Clopper and Pearson's interval, the ``alpha`` quantile of Beta(k, n - k + 1), which is
+below the true one with a probability of at least ``1 - alpha``. So of many certified images a share of up to ``alpha``
+may be certified in error. The class is chosen by other draws than those that are counted.
 
 A draw on which no logit is above all others, or one is not finite, counts for no class. Bounds are computed in float64,
 for every possible count, when ``samples`` and ``alpha`` are seen; what follows is rounded towards zero.
@@ -32,11 +32,11 @@ from pags_jax.images import as_images, as_labels, check_array, check_labels, is_
 from pags_jax.per_example import check_classifier
 
 ABSTAINED = -1
-"""The class of an image of which nothing can be said at the given confidence."""
+"""The class of an image about which nothing can be certified at the given confidence."""
 
 
 class Certified(NamedTuple):
-    """The class and radius that are certain of each image.
+    """The certified class and radius of each image.
 
     Attributes:
       label: The smoothed classifier's class, or `ABSTAINED`.
@@ -70,7 +70,7 @@ def class_counts(
     samples: int,
     draws_at_once: int = 1,
 ) -> Int[Array, "n classes"]:
-    """How often the classifier says each class of an image under noise.
+    """Counts how often the classifier predicts each class for an image under noise.
 
     Args:
       apply_fn: Maps images to logits of two classes at least, each image by itself.
@@ -123,7 +123,8 @@ def certify(
     alpha: float = 0.001,
     draws_at_once: int = 1,
 ) -> Certified:
-    """The smoothed classifier's class of each image, and a radius within which it keeps it (Cohen et al., CERTIFY).
+    """The smoothed classifier's class of each image, and a radius within which it stays the same (Cohen et al.,
+    CERTIFY).
 
     Args:
       apply_fn: As for ``class_counts``, as are ``x``, ``key``, ``sigma`` and ``draws_at_once``.
@@ -158,7 +159,7 @@ def certify(
 def certified(
     count: Int[Array, " n"], label: Int[Array, " n"], samples: int, *, sigma: Any, alpha: float = 0.001
 ) -> Certified:
-    """What is certain of images with ``count`` of ``samples`` draws in a class that other draws chose.
+    """The certificate of images with ``count`` of ``samples`` draws in a class that other draws chose.
 
     Args:
       count: Draws in the class.
@@ -201,8 +202,8 @@ def predict(
 ) -> Int[Array, " n"]:
     """The smoothed classifier's class of each image, or `ABSTAINED` (Cohen et al., PREDICT).
 
-    The two classes said most often are compared by a two-sided binomial test: another class than ``g``'s is returned
-    with a probability of at most ``alpha``. Arguments and errors as for ``certify``.
+    The two classes that are predicted most often are compared by a two-sided binomial test: another class than ``g``'s
+    is returned with a probability of at most ``alpha``. Arguments and errors as for ``certify``.
 
     >>> predict(lambda x: x, jnp.array([[9.0, 0.0], [0.0, 0.0]]), key=jax.random.key(0), sigma=0.5).tolist()
     [0, -1]
@@ -214,7 +215,7 @@ def predict(
 
 
 def certified_accuracy(found: Certified, y: Int[Array, " n"], radii: Any) -> Curve:
-    """The share of images that are right, and certified beyond each radius; the rest is wrong, abstentions too.
+    """The share of images that are right and certified beyond each radius; all others count as wrong, also abstentions.
 
     Args:
       found: Result of ``certify``.

@@ -1,14 +1,14 @@
 r"""Statistics over images and over models: intervals by a paired bootstrap, and rank correlations by permutation.
 
-Measures of several models on the same images are paired: an image that is easy for one is easy for the others, so that
-differences are far better known than their terms. A resample takes the same images for all models,
+Measures of several models on the same images are paired: an image that is easy for one model is easy for the others, so
+differences are known far more precisely than the measures themselves. A resample takes the same images for all models,
 
     mean*_k = sum_i c_i v_ik / sum_i c_i,    c ~ multinomial(n; 1/n, ..., 1/n),
 
 and an interval is that of the percentiles of what is computed from the ``mean*`` (Efron 1979).
 
-Models of one loss differ in strength alone. Whether a measure goes with another *within* losses is asked by permuting
-models within their loss; beside a third measure ``z``, by permuting residuals (Freedman and Lane 1983), on ranks:
+Models of one loss differ only in strength. To test whether two measures are correlated *within* losses, models are
+permuted within their loss; given a third measure ``z``, residuals are permuted (Freedman and Lane 1983), on ranks:
 
     rho = corr(M r_x, M r_y),    M = I - Q Q',  Q an orthonormal basis of 1 and the ranks of z
     p   = (1 + #{|rho*| >= |rho|}) / (1 + permutations)
@@ -97,7 +97,7 @@ def mean_interval(values: Float[Array, "n ..."], *, key: Array, resamples: int =
 def rise_and_fall(
     values: Float[Array, "n strengths"], *, key: Array, resamples: int = 9999, level: float = 0.95
 ) -> Peak:
-    """Tests the peak of a measure over a sweep, without choosing and measuring it on the same images.
+    """Tests the peak of a measure over a sweep; the images that choose the peak are not those that measure it.
 
     A drawn half of the images says where the peak is, the other half how far the mean rises to it and falls from it. A
     peak at an end of the sweep has a rise or a fall of exactly 0.

@@ -66,7 +66,7 @@ def _unit(v: Array, floor: Array) -> Array:
 
 
 def draw(x: Array, key: Any, draws: Any, noise: Any) -> Array:
-    """Draws of noise, ``(draws, n, ...)``, of the key or as they were given.
+    """Draws of noise, ``(draws, n, ...)``, from the key, or the given ones.
 
     Raises:
       ValueError: Both or none, or a shape or a count that does not fit.

@@ -1,7 +1,7 @@
 """Tangent spaces of many images, one image after the other, because convolutions inside loops are slow on CPUs.
 
-`manifold` has the estimators; these drive them, each as a function that you may hand over under a ``jit`` of your own,
-and look at every image as it would be looked at alone.
+`manifold` has the estimators. These functions apply them to one image after the other, with the same result as for that
+image alone; you may pass each estimator under a ``jit`` of your own.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def of_neighbours(
     Args:
       x: Images.
       data: Others, which hold none of ``x``.
-      count: Number of images.
+      count: Number of nearest images.
       nearest: ``manifold.nearest``, best under a ``jit`` of your own with ``count``, ``itself`` and ``chunk_size``
         static.
     """

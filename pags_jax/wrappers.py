@@ -1,7 +1,7 @@
-"""Models made of others, as this package takes them: ``apply_fn(x) -> logits (n, classes)`` of images in [0, 1].
+"""Wrappers that turn other models into ``apply_fn(x) -> logits (n, classes)`` of images in [0, 1].
 
-All are pytrees where the model is one (``jax.tree_util.Partial(model.apply, variables)``), so that ``jit`` takes them
-as arguments.
+If the model is a pytree (``jax.tree_util.Partial(model.apply, variables)``), so is the wrapped model, and ``jit`` takes
+it as an argument.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from pags_jax.preconditioning import denoised as denoised_by
 
 
 def two_classes(apply_fn: Callable[[Any], Any]) -> jax.tree_util.Partial:
-    """A model with one logit, of which the sigmoid is the probability of class 1, as one of two classes.
+    """Turns a model with one logit, whose sigmoid is the probability of class 1, into a model of two classes.
 
     Its logits become ``(0, f)``, so that ``softmax`` is ``(1 - sigmoid(f), sigmoid(f))``.
 
@@ -42,7 +42,7 @@ def two_classes(apply_fn: Callable[[Any], Any]) -> jax.tree_util.Partial:
 def normalized(
     apply_fn: Callable[[Any], Any], *, mean: Sequence[float] | Any, std: Sequence[float] | Any
 ) -> jax.tree_util.Partial:
-    """A model of images that were standardised by channel, as a model of images in [0, 1].
+    """Turns a model of images that are standardised by channel into a model of images in [0, 1].
 
     Radii, steps, bounds and gradients are then in the units of pixels, as published ones are.
 
@@ -73,7 +73,7 @@ def normalized(
 def denoised(apply_fn: Callable[[Any], Any], denoise: Denoiser, *, sigma: Any) -> jax.tree_util.Partial:
     """A classifier of noisy images: one step of a denoiser at the matching level, then the classifier.
 
-    For ``smoothing.certify`` with this same ``sigma``. Nothing is trained, and the certificate is as valid as any.
+    Use it with ``smoothing.certify`` and the same ``sigma``. Nothing is trained, and the certificate is fully valid.
 
     Args:
       apply_fn: A classifier of clean images in [0, 1].
@@ -98,8 +98,8 @@ def smoothed(apply_fn: Callable[[Any], Any], *, key: Array, sigma: Any, samples:
     """The smoothed classifier as a differentiable model: log of the mean probability over fixed draws of the noise.
 
     Salman et al., *Provably Robust Deep Learning via Adversarially Trained Smoothed Classifiers* (NeurIPS 2019),
-    equation 6. All images meet the same draws, so that the model treats each by itself and always alike. Its gradients,
-    attacks and generated images are those of the smoothed classifier, up to the number of draws.
+    equation 6. All images get the same draws, so that the model treats each image by itself and always in the same way.
+    Its gradients, attacks and generated images are those of the smoothed classifier, up to the number of draws.
 
     Args:
       apply_fn: The classifier.

@@ -1,4 +1,4 @@
-"""Does the guarantee hold in fact? Attacks that a certificate must withstand, and that catch a missing removal.
+"""Tests whether the guarantee holds, by attacks that a certificate must withstand and that catch a missing removal.
 
 | module | what is in it |
 |---|---|
@@ -10,12 +10,12 @@
 | ``networks`` | ``twins``, ``shadow_networks``: the same for any model that a function trains |
 | ``one_run`` | ``one_run``: lower bounds from a single published model and many canaries |
 | ``canaries`` | ``mislabelled``, ``score_canaries``: canaries in one network, and their scores for ``one_run`` |
-| ``relative`` | ``relative_test``: are unlearned models nearer to retrained ones than untouched ones are? |
+| ``relative`` | ``relative_test``: whether unlearned models are nearer to retrained ones than untouched models |
 | ``likelihood_ratio`` | ``lira``: the per-example likelihood-ratio attack U-LiRA |
 | ``margin_divergence`` | ``klom``: divergence of margins from those of retrained models |
 | ``tables`` | ``epsilon_table``, ``attack_table``: an audit of every method as rows |
-| ``worlds`` | series of releases in both worlds, honest and not: does any test beat the certified curve? |
-| ``faults`` | faults planted in releases and in the paper's scheme: which audit catches which? |
+| ``worlds`` | series of releases in both worlds, honest or not, and whether a test beats the certified curve |
+| ``faults`` | faults planted in releases and in the paper's scheme, and the audits that catch them |
 | ``loss_threshold``, ``roc`` | ``membership``: the loss-threshold attack; areas under the ROC curve |
 """
 

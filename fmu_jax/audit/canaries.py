@@ -35,7 +35,7 @@ class Canaries(NamedTuple):
 
 
 def mislabelled(data: Data, count: int, *, key: Array) -> Data:
-    """Rows of two labels with the other label each: what a network learns of them it has learnt by heart.
+    """Rows with the other of two labels: a network can fit them only by memorising them.
 
     Args:
       data: Rows that no network is trained on otherwise, labels 0 and 1.

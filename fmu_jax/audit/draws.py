@@ -1,4 +1,4 @@
-"""Many noise draws of one removal: trained, unlearned and retrained models, for the empirical epsilon.
+"""Models of one removal under many noise draws (trained, unlearned and retrained), for the empirical epsilon.
 
 The guarantee is about the distribution of the parameters over the objective perturbation ``b``. So the same rows are
 trained on, unlearned and retrained without under thousands of independent draws, in batches of vectorised fits.

@@ -1,4 +1,4 @@
-r"""An empirical lower bound on epsilon: how well can unlearned and retrained models in fact be told apart?
+r"""An empirical lower bound on epsilon: how well unlearned and retrained models can in fact be told apart.
 
 If unlearned and retrained parameters are (epsilon, delta)-indistinguishable (Guo et al. 2020, section 2), then for
 every region ``S``, with ``P`` the probability under one and ``Q`` under the other, in either order,
@@ -10,8 +10,8 @@ of the models; the other half, which the choice has not seen, gives exact confid
 (Clopper & Pearson 1934), at a confidence that holds for all statistics at once (Bonferroni), so that the largest bound
 is as valid as each. Jagielski, Ullman & Oprea (2020), "Auditing differentially private machine learning", section 3.
 
-A bound from few models is low whatever is compared (``largest_bound``): a small one means that nothing was found, not
-that there is nothing.
+A bound from few models is low, whatever is compared (``largest_bound``). A small bound means that nothing was found,
+not that there is no difference.
 """
 
 from collections.abc import Callable
@@ -97,7 +97,8 @@ def check_samples(unlearned: Any, retrained: Any) -> tuple[Array, Array]:
 
 
 def largest_bound(models: int, *, delta: Scalar, confidence: Scalar = 0.95) -> Array:
-    """What ``empirical_epsilon`` returns where all models are told apart: the most that so many models can show.
+    """The largest epsilon that so many models can show: the bound of ``empirical_epsilon`` if it tells all models
+    apart.
 
     Args:
       models: Rows of a sample.

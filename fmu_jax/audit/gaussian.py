@@ -6,7 +6,7 @@ the other, in either order (Dong, Roth & Su 2022, section 2),
     P(S) <= Phi(Phi^-1(Q(S)) + mu),   so   mu >= Phi^-1(P(S)) - Phi^-1(Q(S)).
 
 Regions are chosen and evaluated as in ``epsilon``. Between two shifted Gaussians every half-line attains the bound, so
-that it is found where samples are plenty, and not in the tails, where an epsilon at a small delta is decided.
+it is found where there are many samples, and not in the tails, which decide an epsilon at a small delta.
 """
 
 from typing import Any, NamedTuple

@@ -25,7 +25,8 @@ from fmu_jax.showing import one_line
 
 
 class LiRA(NamedTuple):
-    """How well the attack tells unlearned examples from examples never seen; chance is 1/2, 0 and the false rate.
+    """How well the attack tells unlearned examples from unseen ones; by chance the fields are 1/2, 0 and the false
+    rate.
 
     Attributes:
       auc: Area under the curve of each example, ``(rows,)``.

@@ -19,7 +19,7 @@ from fmu_jax.tracing import is_traced
 
 
 class Membership(NamedTuple):
-    """Of each model; the average over models is the attack's success. Chance is 1/2 and 0.
+    """Success of the attack on each model, to be averaged over models; by chance the fields are 1/2 and 0.
 
     An average below 1/2 is success too: unlearned rows then fit worse than rows never seen (over-unlearning), and the
     attacker turns the answer round.

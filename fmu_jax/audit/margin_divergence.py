@@ -1,4 +1,4 @@
-"""KLoM: how far the margins of unlearned models are from those of retrained ones, example by example.
+"""KLoM: the divergence of the margins of unlearned models from those of retrained ones, example by example.
 
 Source: Georgiev et al. (2024), "Attribute-to-Delete: machine unlearning via datamodel matching", section 2 and
 appendix E: the Kullback-Leibler divergence of binned margins, with their 20 bins, clipping and floor. Margins are the

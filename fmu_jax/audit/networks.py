@@ -23,7 +23,7 @@ from fmu_jax.showing import one_line
 
 
 class ShadowNetworks(NamedTuple):
-    """What the networks say of the planted rows; margins are ``(2 y - 1) log-odds``.
+    """The networks' margins on the planted rows; margins are ``(2 y - 1) log-odds``.
 
     Attributes:
       member: Which planted rows a network was trained on, ``(pairs, 2, rows)``.

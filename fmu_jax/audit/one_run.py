@@ -1,4 +1,4 @@
-r"""What one run of a mechanism shows, with many canaries at once instead of many runs.
+r"""An audit by a single run of a mechanism, with many canaries at once instead of many runs.
 
 Each canary, a row of the auditor's choice, is put by a fair coin of its own into the training rows or not. Those inside
 are deleted, the model is published once, and every canary gets a score, large where the model looks as if it had been
@@ -43,7 +43,7 @@ class OneRun(NamedTuple):
 
 @eager_only
 def one_run(scores: Any, inside: Any, *, delta: float, confidence: float = 0.95) -> OneRun:
-    """Bounds what one published model gives away of which canaries were trained on and deleted.
+    """Bounds how much one published model reveals about which canaries were trained on and deleted.
 
     Args:
       scores: One a canary, ``(m,)``, in any unit; they may use the published model and everything but the coins.

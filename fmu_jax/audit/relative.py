@@ -1,13 +1,13 @@
-r"""A relative three-sample test: are unlearned models nearer to retrained ones than models that unlearned nothing?
+r"""A relative three-sample test whether unlearned models are nearer to retrained ones than untouched models are.
 
 With the squared maximum mean discrepancy of a Gaussian kernel, estimated without bias from independent samples ``u``
 (unlearned), ``r`` (retrained) and ``t`` (trained, nothing removed),
 
     T = MMD^2(t, r) - MMD^2(u, r)
 
-is asymptotically normal, and a small p-value shows ``T > 0``: that the removal did something right. It does not say how
-near it came: a test of two samples can find a difference that no guarantee forbids, this one cannot, and it tells a
-removal that did nothing, or harm, from one that did something.
+is asymptotically normal, and a small p-value shows ``T > 0``: the removal did something right. The test does not say
+how near the removal came to retraining. A test of two samples can find a difference that no guarantee forbids; this
+test cannot, and it tells a removal that did nothing, or harm, from one that did something.
 
 Source: Bounliphone et al. (2016), "A test of relative similarity for model selection in generative models"; relative
 tests for unlearning in Ribero, Schrab & Gretton (2026), "Regularized f-divergence kernel tests".

@@ -74,7 +74,7 @@ def _check_bias(data):
 
 
 class ShadowModels(NamedTuple):
-    """What the shadow models say of the planted rows; margins are ``(2 y - 1) log-odds``, large where the label is fit.
+    """The shadow models' margins on the planted rows; margins are ``(2 y - 1) log-odds``, large where the label is fit.
 
     Attributes:
       member: Which planted rows a model was trained on, ``(pairs, 2, rows)``; the second model of a pair holds those

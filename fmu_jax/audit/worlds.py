@@ -1,4 +1,4 @@
-r"""Series of releases in two worlds, and the likelihood ratio that tells them apart: can it beat the certified curve?
+r"""Series of releases in two worlds, and whether the likelihood ratio between them beats the certified curve.
 
 A setting publishes a series that claims ``mu`` = 1, in either world: the deleted rows unlearned, or retrained without
 them. ``ratios`` tests by the likelihood ratio, the best that an adversary can do who knows everything but the noise of

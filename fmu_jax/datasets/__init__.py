@@ -2,8 +2,8 @@
 
 Modules: ``registry`` (load); ``bundled`` with ``compas`` and ``adult``; ``hsls`` with its variable names and codes in
 ``hsls_codes``; ``simulation`` (synthetic); ``tabular`` (a user's table); ``margins`` (of the KLoM benchmark).
-They stand on ``split`` (the result), ``table`` (encode, split, scale), ``grouping``, ``parts`` (of a table) and
-``reading`` (files and their errors).
+These use ``split`` (the result), ``table`` (encode, split, scale), ``grouping``, ``parts`` (of a table) and ``reading``
+(files and their errors).
 """
 
 from fmu_jax.datasets.margins import load_margins as load_margins

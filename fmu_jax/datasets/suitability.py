@@ -1,4 +1,4 @@
-"""Which columns of a user's table can be used as they are, and what to say of those that cannot."""
+"""Finds out which columns of a user's table can be used as they are, and explains why others cannot."""
 
 import re
 import unicodedata

@@ -43,11 +43,11 @@ def from_csv(
 ) -> Split:
     r"""Reads a CSV file whose first line names its columns, or a Parquet file.
 
-    What is in the file is taken as it stands, or refused:
+    The contents of the file are used as they stand, or refused:
 
-    - Every record has as many fields as the header has names; lines without text do not count. A separator may end all
-      lines, the header's too. A value with a separator, a line break or a double quote stands between double quotes,
-      and a quote inside it is doubled.
+    - Every record must have as many fields as the header has names; lines without text do not count. A separator may
+      end all lines, the header's too. A value with a separator, a line break or a double quote stands between double
+      quotes, and a quote inside it is doubled.
     - White space around names and values does not count. Each column has a name of its own; one without (row numbers,
       as pandas and R save them) must be left out by `drop`, as ``""`` or by the name that pandas gave it.
     - A column of a CSV file holds numbers if every value is one (ASCII digits, decimal mark, exponent; also inf), true

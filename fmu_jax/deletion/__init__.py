@@ -1,4 +1,4 @@
-r"""Deletion requests on one's own table: a fair model that forgets people, with a certificate for each request.
+r"""Deletion requests on your own table: a fair model that forgets people, with a certificate for each request.
 
 The Python API is `train`, `delete`, `report` and `verify`; the command ``fmu-delete`` calls the same. Both need the
 extra ``deletion``: ``pip install 'fmu-pags-jax[deletion]'``.

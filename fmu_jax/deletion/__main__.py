@@ -1,4 +1,4 @@
-"""The command ``fmu-delete``, also ``python -m fmu_jax.deletion``: sets up JAX, and says what to install if need be."""
+"""The command ``fmu-delete``, also ``python -m fmu_jax.deletion``: sets up JAX, and names a package that is missing."""
 
 import os
 import sys

@@ -31,7 +31,7 @@ ConfigT = TypeVar("ConfigT", bound=Base)
 
 
 def check(config: Any) -> None:
-    """Check every field of a configuration against its range, also when it was made in Python.
+    """Checks every field of a configuration against its range, even if it was made in Python.
 
     Args:
       config: A dataclass instance.
@@ -61,7 +61,7 @@ def run_command(
     prog: str | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Run a program whose first word names one of several commands, and turn a user's errors into one line.
+    """Runs a program whose first word names one of several commands, and turns a user's errors into one line.
 
     Args:
       commands: By name, the command's configuration (a frozen dataclass derived from `Base`, whose fields without a
@@ -102,7 +102,7 @@ TYRO = (tyro.conf.FlagCreatePairsOff,)
 
 
 def show_error(error: Exception, config: Base) -> None:
-    """Say in one line on standard error what is wrong."""
+    """Prints in one line on standard error what is wrong."""
     if config.traceback:
         traceback.print_exc()
     print(f"error: {error}", file=sys.stderr)
@@ -122,6 +122,6 @@ def checked(config: ConfigT) -> ConfigT:
 
 
 def refuse(message: str) -> NoReturn:
-    """End the program as for a bad command line: a message on standard error, and status 2."""
+    """Ends the program as for a bad command line: with a message on standard error, and status 2."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)

@@ -1,4 +1,4 @@
-"""Honour deletion requests on your own table: a fair model that forgets people, with a certificate for each request.
+"""The command ``fmu-delete``: honours deletion requests on your own table, with a certificate for each request.
 
     fmu-delete train --csv people.csv --id id --label income --positive ">50K" --group race --store model/
     fmu-delete delete --store model/ --ids ids.txt

@@ -1,4 +1,4 @@
-"""Curves over requests as SVG: where lines, ticks and labels go; the template draws them, and no library is needed."""
+"""Curves over requests as SVG: computes where lines, ticks and labels go; the template draws them without a library."""
 
 import math
 from collections.abc import Sequence

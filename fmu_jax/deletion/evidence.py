@@ -1,4 +1,4 @@
-"""What a store holds, read for verification."""
+"""The contents of a store, read for verification."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ class Disagreement(ValueError):
 
 
 class Evidence(NamedTuple):
-    """What there is to check.
+    """Everything in a store that is to be checked.
 
     Attributes:
       folder: The store.

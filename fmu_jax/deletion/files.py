@@ -1,4 +1,4 @@
-"""Atomic writes: a reader, or a run that resumes after a kill, sees the old file or the new one and nothing between."""
+"""Atomic writes: a reader, or a run that resumes after a kill, finds either the old file or the new one."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ TEMPORARY_PREFIX = ".tmp-"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole and durable, or not at all.
+    """Writes a file atomically and durably.
 
     The content goes to a temporary file in the same folder, is flushed to the disk, and takes the place of ``path`` by
     a rename; then the folder itself is flushed, so that the rename outlives a power cut.
@@ -42,12 +42,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a text file as UTF-8, as `write_bytes` does; what UTF-8 cannot hold (lone surrogates) is backslashed."""
+    """Writes a text file as UTF-8, as `write_bytes` does; lone surrogates, which UTF-8 cannot hold, are backslashed."""
     write_bytes(path, content.encode("utf-8", errors="backslashreplace"))
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk.
+    """Flushes a folder's entries to the disk.
 
     Args:
       folder: An existing folder.
@@ -60,6 +60,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a killed writer left in a folder (only call this while no other writer is on)."""
+    """Removes the temporary files that a killed writer left in a folder; call it only while nobody else writes."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)

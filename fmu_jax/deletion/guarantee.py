@@ -1,4 +1,4 @@
-"""What a store promises: the noise of its releases, what a series of them costs, and how that is said.
+"""The promise of a store: the noise of its releases, the cost of a series of them, and its wording.
 
 Every request that changes the model publishes a release (``fmu_jax.releases``): the unlearned parameters with fresh
 noise of a scale and a shape that both worlds share, ``A = X'X / (4 n) + l2 I`` of the ``n`` rows that remain. Release
@@ -8,8 +8,8 @@ beforehand, as the composition of adaptive releases asks:
     the first `releases` ones   the admitted distance: unlearned, or retrained where the certified one exceeds it
     all later ones              `RETRAINED` times it: always retrained, so that a series never ends
 
-The first ones spend all but a share `RESERVE` of ``mu^2``; that lasts for ``RESERVE / RETRAINED^2`` = 16,384 times as
-many later ones. The model of the training carries no noise: both worlds published it before anybody was deleted.
+The first ones spend all of ``mu^2`` except a share `RESERVE`, which lasts for ``RESERVE / RETRAINED^2`` = 16,384 times
+as many later ones. The model of the training carries no noise: both worlds published it before anybody was deleted.
 """
 
 import functools
@@ -35,7 +35,7 @@ DIGITS = 6
 
 
 class Cost(NamedTuple):
-    """What is spent after some releases: of the last one alone, and of all together; `left` planned ones are to come.
+    """The cost of some releases: of the last one alone and of all together; `left` planned ones are to come.
 
     Numbers are rounded up to `DIGITS` digits, so that a certificate never says too little.
     """
@@ -92,7 +92,7 @@ def publish(settings: "Settings", params: Any, apart: float, number: int, shape:
 
 
 def cost(settings: "Settings", number: int) -> Cost:
-    """What is spent after release ``number``; nothing at 0."""
+    """The cost after release ``number``; nothing at 0."""
     if not number:
         return Cost(0.0, 0.0, 0.0, 0.0, settings.releases)
     first, later = (_mu(settings.admitted * share, settings.scale) for share in (1.0, RETRAINED))
@@ -142,7 +142,7 @@ def limit_text(value: float, digits: int = 3) -> str:
 
 
 def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
-    """What a certificate promises, in sentences.
+    """The promise of a certificate, in sentences.
 
     Args:
       settings: Settings of the store.

@@ -1,6 +1,6 @@
 """Checks of a store's model: settings, accumulators, parameters, distance, release, measures, computed from the rows.
 
-Each takes what there is to see, returns what it found in words, and raises when two things disagree.
+Each check takes the evidence, returns its finding in words, and raises if two things disagree.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""The report: what was deleted, what is guaranteed, and what became of accuracy and fairness, from the certificates."""
+"""The report, from the certificates: deletions, the guarantee, and accuracy and fairness over the requests."""
 
 import itertools
 import os
@@ -21,7 +21,7 @@ _GROUPS, _DASHES = 6, ("", "6 3", "2 3")
 
 @model.in_float64
 def report(store: str | Path, out: str | Path | None = None) -> Path:
-    """Writes a page for people, and what is missing in the store; one on a read-only disk is only looked at.
+    """Writes a page for people, and files that are missing in the store; a store on a read-only disk is only read.
 
     The page is one HTML file without scripts. It is drawn from the certificates alone, so it may be handed out with
     them: each request links to its certificate's file.

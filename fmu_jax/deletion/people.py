@@ -1,4 +1,4 @@
-"""Who is meant: identifiers as exact text, and the salted hashes that stand for them in a store."""
+"""People: identifiers as exact text, and the salted hashes that stand for them in a store."""
 
 import hmac
 from collections.abc import Iterable, Sequence

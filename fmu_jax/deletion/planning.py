@@ -1,4 +1,4 @@
-"""Planning a series of releases: what it may cost, how far from retraining a release may be, and so its noise."""
+"""Planning a series of releases: its cost, the admitted distance from retraining, and the noise that follows."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ _MARGIN = 16.0
 
 
 class Plan(NamedTuple):
-    """How many releases are planned, and what they may cost together.
+    """The number of planned releases, and what they may cost together.
 
     Attributes:
       mu: Gaussian-DP parameter of the series, > 0; or

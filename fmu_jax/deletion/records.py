@@ -1,9 +1,9 @@
 """Certificates: one for the training and one for each request, each naming the digest of the one before.
 
-A certificate may be handed out, so it says nothing that depends on the deleted rows but through a release: not the
-certified distance, not whether the model was unlearned or retrained, and its rates are those of the published model.
-Rates have three decimals: more of them, before and after, would tell the group of a held-out person who was deleted,
-and whether the model was right about them.
+A certificate may be handed out, so nothing in it depends on the deleted rows except through a release. It states
+neither the certified distance nor whether the model was unlearned or retrained, and its rates are those of the
+published model. Rates have three decimals: more of them, before and after, would tell the group of a held-out person
+who was deleted, and whether the model was right about them.
 """
 
 import datetime

@@ -1,4 +1,4 @@
-"""A deletion request: wholly done, with its certificate, or not begun."""
+"""A deletion request, which is either wholly done, with its certificate, or not begun."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from fmu_jax.deletion.words import UnwrittenError
 
 
 class Chosen(NamedTuple):
-    """Whom a request deletes: their hashes, the positions of their rows, and how many ids it passes over, and why."""
+    """The people whom a request deletes: hashes, positions of rows, and how many ids it skips, by reason."""
 
     hashes: list[bytes]
     positions: np.ndarray
@@ -27,7 +27,7 @@ RETRAINED = "retrained on who remains"
 
 
 class Receipt(NamedTuple):
-    """What a request tells whoever runs the store.
+    """The result of a request, for the owner of the store.
 
     Attributes:
       certificate: Its content, which may be handed out.
@@ -48,7 +48,7 @@ class Receipt(NamedTuple):
 def delete(store: str | Path, ids: Sequence[str], *, ignore_missing: bool = False, refresh: bool = False) -> Receipt:
     """Deletes people from a store as one request, and publishes a model without them: ``model.json`` and a certificate.
 
-    A process that stays compiles once: the first request takes seconds, later ones a fraction of one.
+    A process that keeps running compiles once: its first request takes seconds, later ones a fraction of a second.
 
     Args:
       store: The store's folder.
@@ -173,7 +173,7 @@ def _check_cells(settings: Settings, state: stream.State, trained: np.ndarray) -
 
 
 class Model(NamedTuple):
-    """A model without noise, how it was reached and how far it may be from the retrained one, and what is published."""
+    """A model without noise, how it was made, its bound on the distance to the retrained one, and what is published."""
 
     state: stream.State
     how: str

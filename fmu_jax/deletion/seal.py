@@ -7,10 +7,11 @@ With ``h`` = BLAKE2b under the store's salt, the seal is two numbers of 256 bits
 where the row of a deleted person is all zeros. A request checks all of it before it begins (3 us a person), and then
 replaces its own people's terms.
 
-What it shows: that anything in the ledger is not as the last request left it, be it decay, a slip or a hand. It is no
-signature: who can write the file and knows this code can seal it anew, as the salt lies beside it, or put an older copy
-of all of it in its place. The seal never leaves the ledger and is overwritten where it stands, because from the seals
-before and after a deletion, and the salt, a guess at the deleted row could be checked.
+The seal shows whether anything in the ledger differs from what the last request wrote, by decay, by mistake or on
+purpose. It is no signature: anybody who can write the file and knows this code can seal it anew, since the salt lies
+beside it, or can put an older copy of everything in its place. The seal never leaves the ledger and is overwritten
+where it stands, because from the seals before and after a deletion, and the salt, a guess at the deleted row could be
+checked.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,7 +62,7 @@ def renew(db: Ledger, hashes: Sequence[bytes], positions: np.ndarray, rows: np.n
 
 
 def check_books(db: Ledger) -> None:
-    """Refuses to go on from settings, state or certificates that are not as they were sealed.
+    """Refuses settings, state or certificates that differ from the sealed ones.
 
     Raises:
       ValueError: They are not.
@@ -75,7 +76,7 @@ def check_books(db: Ledger) -> None:
 
 
 def check(db: Ledger, people: int) -> None:
-    """Refuses to go on from a ledger of so many people in which anything is not as it was sealed.
+    """Refuses a ledger of so many people if anything in it differs from what was sealed.
 
     Reads everything: a deletion from swapped positions would erase one person and certify another.
 

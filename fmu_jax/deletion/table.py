@@ -1,4 +1,4 @@
-"""A user's table as a store wants it: identifiers apart, rows encoded, scaled and split."""
+"""A user's table as a store needs it: identifiers, and rows that are encoded, scaled and split."""
 
 from collections.abc import Sequence
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""From a table of people to a new store: train, plan the releases, keep what later deletions need."""
+"""Makes a new store from a table of people: trains, plans the releases, stores what later deletions need."""
 
 import math
 import random
@@ -19,7 +19,7 @@ from fmu_jax.penalty_forms import FORMS
 
 
 class Trained(NamedTuple):
-    """What training has to tell whoever runs the store.
+    """The result of a training, for the owner of the store.
 
     Attributes:
       settings: Settings of the store.

@@ -1,7 +1,7 @@
-"""Does the store tell the truth? Everything is computed again from the stored rows and compared; nothing is written.
+"""Verifies a store: everything is computed again from the stored rows and compared; no export is written.
 
-That is: no export. Opening a ledger still finishes what a killed process left in SQLite's own log, unless the store
-lies on a read-only disk, where it is read without locks.
+Opening a ledger still finishes what a killed process left in SQLite's own log, unless the store lies on a read-only
+disk, where it is read without locks.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ _UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError)
 
 
 class Outcome(NamedTuple):
-    """What a check found, in words."""
+    """The finding of a check, in words."""
 
     agrees: bool
     detail: str

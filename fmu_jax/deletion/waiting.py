@@ -1,4 +1,4 @@
-"""Waiting for another process that uses a store, and saying for whom."""
+"""Waits for another process that uses a store, and names it."""
 
 import os
 import sqlite3

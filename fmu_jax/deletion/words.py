@@ -1,4 +1,4 @@
-"""What the command says when something fails: in its own flags, and what is the case now.
+"""Error messages of the command, in its own flags, with what was and what was not done.
 
 The library's messages speak Python: ``missing='drop'``, `` `l2` ``. A user of the command has flags, so every message
 that reaches the command is put into them, whatever function it comes from.
@@ -24,7 +24,7 @@ class UnwrittenError(Exception):
 
 @contextlib.contextmanager
 def outcome(state: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Errors of these kinds say first what is the case now, such as "nobody was deleted".
+    """Prefixes errors of these kinds by what is the case now, such as "nobody was deleted".
 
     Raises:
       OSError, ValueError: The same error in other words.
@@ -44,7 +44,7 @@ def outcome(state: str, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def in_flags(message: str, flags: Mapping[str, str], *, verbatim: Collection[str] = ()) -> str:
-    """A message of the library as the command says it.
+    """Turns a message of the library into the command's words.
 
     Args:
       message: It names arguments as Python does: ``name=value``, `` `name` ``, and names that hold an underscore.

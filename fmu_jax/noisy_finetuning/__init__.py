@@ -44,17 +44,18 @@ as public. **Rounding**: clips divide by an upper bound of the norm; the roundin
 models up to a norm that is exceeded with the probability ``failure``; after each noise the model is rounded to a grid
 that depends on ``sigma`` alone, as for ``releases``, whose remarks on generators hold here too.
 
-**Series.** Start each request at the model published last. What was published after a row's deletion is a function of
-the first release since then and of remaining rows, so that row's guarantee stays ``mu``, however many requests follow.
-Who starts from a model kept secret instead composes: ``releases.compose``.
+**Series.** Start each request at the model published last. Everything published after a row's deletion is then a
+function of the first release since that deletion and of remaining rows, so the row's guarantee stays ``mu``, however
+many requests follow. If a request starts from a secret model instead, guarantees must be composed
+(``releases.compose``).
 
 **Bias of a fair batch.** The penalty squares a gap estimated from the batch, so its expected gradient is that of
 the squared gap plus that of the estimate's variance, of order ``1 / batch`` in each group's share, and a batch without
 one of the groups has no penalty at all. This biases what is learnt, not what is guaranteed. ``batch=None`` has no bias.
 
-**What it costs.** Of the trained model about ``C_0`` of length is kept under noise of length ``2 C_0 sqrt(d) / mu``:
-in ``d`` dimensions nearly nothing, unless ``C_0`` is so small that training must start over anyway. A center that was
-trained on public rows is what makes this route useful; see the guide.
+**What it costs.** A part of the trained model of length ``C_0`` remains, under noise of length ``2 C_0 sqrt(d) / mu``.
+In ``d`` dimensions that is nearly nothing, unless ``C_0`` is so small that training must start over anyway. This route
+is useful with a center that was trained on public rows; see the guide.
 """
 
 from fmu_jax.noisy_finetuning.accounting import (

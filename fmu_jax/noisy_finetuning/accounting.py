@@ -1,4 +1,4 @@
-"""What noisy fine-tuning guarantees: two accountants of one schedule, rounded to the safe side, and the noise for a mu.
+"""The guarantee of noisy fine-tuning by two accountants, rounded to the safe side, and the noise for a given mu.
 
 All of it is float64 on the host, of public numbers alone. The theorems stand in ``fmu_jax.noisy_finetuning``.
 """

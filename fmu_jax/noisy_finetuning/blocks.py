@@ -1,4 +1,4 @@
-r"""Noise in one block of parameters after another, the rest repaired in between.
+r"""Noise in one block of parameters after another, with repairs of the other blocks in between.
 
 Blocks are orthogonal subspaces of coordinates. Block ``i`` is clipped to ``C_i`` around the center, gets its noise
 and is frozen; then the blocks that have no noise yet are fine-tuned on what remains, without noise, to fit the blocks

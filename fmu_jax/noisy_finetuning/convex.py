@@ -1,4 +1,4 @@
-r"""Where convexity is known: Langevin unlearning and rewind-to-delete for the linear model and heads.
+r"""Langevin unlearning and rewind-to-delete for the linear model and heads, whose convexity is known.
 
 The remaining objective of the linear model has curvatures between ``m = n_w l2`` and a computable ``M``, so a step
 contracts by ``c = max(|1 - eta M|, |1 - eta m|)`` (``contraction``). That replaces clipping:

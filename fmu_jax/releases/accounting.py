@@ -1,4 +1,4 @@
-"""What a series of releases costs, what is left, and the noise that keeps it: Gaussian DP, rounded to the safe side.
+"""The cost of a series of releases, what is left of it, and the noise for it: Gaussian DP, rounded to the safe side.
 
 Concrete numbers are computed with in float64 on the host, traced ones in their dtype (see ``tails``). What the numbers
 guarantee, and when, stands in ``fmu_jax.releases``.
@@ -101,7 +101,7 @@ def scale_for(
 
 
 def budget(mu: Scalar, spent: Any) -> Array:
-    """What is left of a series' Gaussian-DP parameter: ``sqrt(mu^2 - sum mu_i^2)``, rounded down; 0 if overdrawn.
+    """The rest of a series' Gaussian-DP parameter: ``sqrt(mu^2 - sum mu_i^2)``, rounded down; 0 if overdrawn.
 
     The next ``k`` releases cost no more if each has ``mu_i <= budget / sqrt(k)``.
 

@@ -258,7 +258,7 @@ def release_many(params: Any, distance: Scalar, *, keys: Array, **options: Any) 
 
 
 def noise_shape(objective: Objective, data: Data, kind: str) -> Float[Array, "d d"] | None:
-    """What shapes the noise of a release, from the remaining rows alone, so that both worlds share it.
+    """The shape of a release's noise, from the remaining rows alone, so that both worlds share it.
 
     Args:
       objective: Linear.

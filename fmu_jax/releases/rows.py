@@ -1,4 +1,4 @@
-r"""What one row's removal alone would take to hide: a distance, and with it a mu and an epsilon, for each row.
+r"""The distance, and with it the mu and the epsilon, that it would take to hide the removal of each row alone.
 
 A release hides a removal at ``mu = Delta* / s`` with the admitted distance ``Delta*`` and the scale ``s`` fixed
 beforehand. Most rows' removals move the model far less than that. With ``Delta_i`` the certified distance after row

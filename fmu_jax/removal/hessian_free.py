@@ -1,4 +1,4 @@
-r"""Hessian-free online removal: one vector a row, kept from training, whose sum undoes any set of rows.
+r"""Hessian-free online removal: training stores one vector for each row, and their sum undoes any set of rows.
 
 Training takes the steps ``x_{t+1} = x_t - (eta / B_t) sum_{i in batch t} grad l_i(x_t)``, ``B_t`` rows in batch ``t``.
 The same steps without row ``u``, divided by the same ``B_t``, end to first order at ``x_T + a^u_T``,
@@ -7,8 +7,8 @@ The same steps without row ``u``, divided by the same ``B_t``, end to first orde
 
 ``H_t`` the Hessian of batch ``t``'s sum at ``x_t`` and ``m_t^u`` how often the batch holds ``u``. The recursion is
 linear, so that of a set is the sum over its rows: a request costs one addition of ``d`` numbers a row and reads no row
-at all. What it costs is paid before: ``n`` Hessian-vector products a step of training (a step alone takes one
-gradient), ``n d`` numbers kept, and the vectors are the rows' secrets as much as the rows are.
+at all. The cost lies in training: each step takes ``n`` Hessian-vector products (a plain step takes one
+gradient), ``n d`` numbers are stored, and the vectors are as secret as the rows.
 
 For batches of all rows and a path that starts at the minimiser it is the ``influence`` step of a plain objective, its
 inverse Hessian by a Neumann series. Nothing certifies the vectors; for the linear model the certified distance of what
@@ -39,7 +39,7 @@ from fmu_jax.tracing import is_traced
 
 
 class Recollection(NamedTuple):
-    """A trained model and what each of its rows did to it.
+    """A trained model and the effect of each row on it.
 
     Attributes:
       params: The end of the path.
@@ -64,7 +64,7 @@ def recollect(
     batch: int | None = None,
     key: Array | None = None,
 ) -> Recollection:
-    """Trains by (stochastic) gradient descent on the plain objective and keeps a vector for each row.
+    """Trains by (stochastic) gradient descent on the plain objective and stores a vector for each row.
 
     Args:
       objective: Objective of any model; neither its penalty nor its reweighing is seen, since they are no sums over

@@ -27,7 +27,7 @@ from fmu_jax.tracing import is_traced, when_concrete
 
 
 class Removal(NamedTuple):
-    """What ``remove`` returns.
+    """Result of ``remove``.
 
     Attributes:
       params: The parameters after removal.
@@ -95,7 +95,7 @@ def retrain(
     tolerance: Scalar | None = None,
     max_steps: Scalar | None = None,
 ) -> Update:
-    """The oracle: minimises the objective of what remains from ``init`` (zero for the linear model).
+    """Minimises the objective of what remains, from ``init`` (zero for the linear model): the oracle.
 
     ``params`` is not read: retraining must not start from a model that saw the forgotten rows. Other arguments as
     for ``fit``.

@@ -1,7 +1,7 @@
-"""Sharded training and removal (SISA): a model a shard, retrain only the shards that lost a row.
+"""Sharded training and removal (SISA): each shard has a model, and only shards that lost a row are retrained.
 
-Exact by construction, no certificate needed; the price is an ensemble of models that each saw n/S rows, and a
-fairness penalty that couples rows across shards cannot be honoured (the ensemble minimises none).
+The removal is exact by construction and needs no certificate. In return, each model of the ensemble is trained on only
+n/S rows, and a fairness penalty that couples rows of different shards cannot be honoured.
 
 Differs from the reference: D7 shards are drawn at random from a key and their number and aggregation are free (the
 original splits in file order, five shards, a vote of at least three), and only touched shards are retrained.

@@ -1,4 +1,4 @@
-"""What every removal method returns inside, before ``remove`` wraps it."""
+"""The internal result of every removal method, which ``remove`` wraps."""
 
 import math
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What the bounds of a stream are bounds on, at the cost of a pass over all rows."""
+"""The exact residuals that the bounds of a stream bound, at the cost of a pass over all rows."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A stream whose every published model is a release: refreshed when its certified distance exceeds the admitted one.
+"""A stream in which every published model is a release; it is refreshed if its certified distance exceeds the admitted.
 
 The guarantee is that of ``fmu_jax.releases``: it needs no perturbation of training, holds for the whole series, and a
 refresh costs nothing, whatever it depended on.

@@ -1,4 +1,4 @@
-"""Where the retrained model can lie, and what its group rates can be, from a state alone."""
+"""Bounds on the retrained model and on its group rates, from a state alone."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Serving deletion requests: what may be deleted, and whole sequences in one scan."""
+"""Serves deletion requests: checks what may be deleted, and runs whole sequences in one scan."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from fmu_jax.tracing import eager_only, is_traced
 
 @eager_only
 def take(data: Data, forget: Any) -> tuple[Data, Data]:
-    """Picks rows to delete, refusing what a stream of deletions must never see.
+    """Picks rows to delete, and refuses those that a stream of deletions must never get.
 
     Args:
       data: The ``n`` remaining rows, deleted ones at weight zero.
@@ -140,7 +140,7 @@ def serve_batches(
     stale: Callable[[State, Data], bool],
     clock: Callable[[], float] = lambda: 0.0,
 ) -> list[Batch]:
-    """Serves deletions batch by batch, and refreshes where they leave a state that ``stale`` says to be none to use.
+    """Serves deletions batch by batch, and refreshes the state wherever ``stale`` says that it must not be used.
 
     Args:
       state: At the rows of ``data``.

@@ -1,4 +1,4 @@
-"""Images beside a letter that tells nothing: does a model look at the signal, or at the distractor too?
+"""Images beside a letter that is independent of the class: does a model use the signal, or the distractor, too?
 
 Source: Srinivas, Bordt and Lakkaraju 2023, the MNIST data set with a distractor. Differs from the reference: P13 one of
 26 letters at a random place, from a seed, beside the image; there always the same A at the same place, above or below

@@ -1,6 +1,6 @@
 """Streams images from class folders, for sets that are too large for memory: ``folder/class/**/*.jpg``.
 
-What a file means is settled while it is read, into three colours of 8 bits: of 16 bits the upper eight are kept
+Every file is converted to three colours of 8 bits while it is read: of 16 bits the upper eight are kept
 (``value // 256``); grey, palettes, bits and inks (CMYK, by Pillow's formula, without a colour profile) become colours;
 a picture is turned upright by its EXIF orientation, as viewers show it (torchvision does not); an animation gives its
 first picture. Pixels that are not opaque have no colour of their own, and such files are refused.

@@ -1,4 +1,4 @@
-"""Models in flax linen: ``create`` a classifier by name, ``init`` it, make it a function of images with ``evaluator``.
+"""Models in flax linen: ``create`` makes a classifier, ``init`` its variables, ``evaluator`` a function of images.
 
 Modules: ``registry`` (these functions), ``lenet``, ``resnet``, ``vgg``, and ``layers``, what they are made of. A
 classifier is called as ``model(x, train=...)`` on images ``(n, height, width, channels)`` and returns logits. Then

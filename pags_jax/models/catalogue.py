@@ -1,9 +1,9 @@
-"""Published weights by name: which file they lie in, where it is got, and what it must hold.
+"""Published weights by name: their file, where to get it, and what it must hold.
 
-No publisher's page that we know says the SHA-256 of these files, so none is written here, and nothing is downloaded
-unasked: a user gets a file once, and ``find`` looks for it where it is told to or in the user's cache folder. Whoever
-has the SHA-256 of a file from somewhere they trust (the Hugging Face hub shows it of each of its files) passes it, and
-the file is downloaded where its publisher offers it by plain HTTPS. What it holds must be what its name promises.
+No publisher's page that we know states the SHA-256 of these files, so this catalogue has none, and nothing is
+downloaded unasked. You get a file once, and ``find`` looks for it in a folder that you name or in your cache folder. If
+you have the SHA-256 of a file from a source that you trust (the Hugging Face hub shows it for each of its files), pass
+it, and the file is downloaded if its publisher offers it by plain HTTPS. The file must hold what its name promises.
 """
 
 from pathlib import Path

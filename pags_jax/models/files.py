@@ -1,4 +1,4 @@
-"""Networks in files: ``save`` a classifier, a denoiser or an autoencoder, and ``load`` it.
+"""Networks in files: ``save`` writes a classifier, a denoiser or an autoencoder, and ``load`` reads it.
 
 A file is safetensors: arrays by their path in the variables, in float32 or float16, and as metadata the architecture
 (the module's class and its attributes), what is known of the network, and a SHA-256 of it all. It holds no code, and
@@ -51,7 +51,7 @@ def save(
     image_shape: tuple[int, ...] | None = None,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> Path:
-    """Writes a network, atomically: the file is there whole, or not at all.
+    """Writes a network atomically: the file is complete or absent.
 
     Args:
       path: Path of the file, ending in ``.safetensors``; missing folders are made, and a file that is there is

@@ -1,4 +1,4 @@
-"""``load_pretrained``: a trained classifier or denoiser, from our file or its publisher's, of which nothing is run."""
+"""``load_pretrained``: reads a trained classifier or denoiser from our file or a publisher's, without running it."""
 
 import hashlib
 from collections.abc import Callable
@@ -41,8 +41,8 @@ def load_pretrained(
 
     Files are what ``models.save`` writes (``.safetensors``), and those of EDM (``.pkl``), of MadryLab's robustness and
     Microsoft's robust-models-transfer (``.pt``, ``.ckpt``), of RobustBench and DeepMind (``.pt``). They are read
-    without PyTorch, and no code in them is run. A publisher's network is found from the tensors; every tensor is used
-    once, and none may be missing.
+    without PyTorch, and no code in them is run. A publisher's network is recognised from its tensors; each tensor is
+    used once, and none may be missing.
 
     Args:
       path: Path of the file, or a name in ``models.catalogue.PUBLISHED``, such as "rebuffi-wrn-28-10-l2".

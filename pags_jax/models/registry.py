@@ -1,4 +1,4 @@
-"""Models by name, their variables, and the functions of images that they become."""
+"""Models by name, their variables, and functions of images made from them."""
 
 import inspect
 import math
@@ -106,7 +106,7 @@ _MODES = {"train": True, "training": True, "deterministic": False, "inference": 
 
 
 def mode(model: nn.Module, *, train: bool) -> dict[str, Any]:
-    """The argument by which a flax.linen module is told to train, if it takes one: ``train`` or one of its synonyms.
+    """The argument that puts a flax.linen module into training mode, if it has one: ``train`` or one of its synonyms.
 
     >>> mode(LeNet(classes=2), train=True)
     {'train': True}
