@@ -86,8 +86,8 @@ def recollect(
     >>> from fmu_jax import datasets
     >>> data = datasets.synthetic(100, 3, seed=0).train
     >>> init = jnp.zeros(data.x.shape[1], data.x.dtype)
-    >>> kept = recollect(Objective(l2=0.01), init, data, steps=50, step_size=0.5)
-    >>> kept.vectors.shape == (len(data.y), *kept.params.shape)
+    >>> found = recollect(Objective(l2=0.01), init, data, steps=50, step_size=0.5)
+    >>> found.vectors.shape == (len(data.y), *found.params.shape)
     True
     """
     check_positive(step_size=step_size, steps=steps)

@@ -59,7 +59,7 @@ def section(results: Results) -> list[report.Block]:
         "permutations of the models within their loss in brackets. In lines marked 'given on', the deviation on the "
         "manifold is partialled out. The share is measured on the same gradients whose alignment it predicts; the "
         "deviations are measured without them.",
-        report.Table(pags_jax.explanation.lines(table), "Rank correlations with the alignment of the logit's gradient.",
+        report.Table(pags_jax.explanation.lines(table), "The alignment of the logit's gradient, and what predicts it.",
                      fold=True),
         *results.figures("alignment_by_robustness.png", "Alignment against deviation off the manifold",
                          "Each marker is one model."),
