@@ -8,9 +8,9 @@
 The store is a folder that only you can read. You may hand out ``model.json`` and ``certificates/`` from it; the rest
 holds people's rows and the model without noise.
 
-The exit status is 0 if the command succeeded; 1 if it was refused or failed, and nothing was changed; 2 if the command
-line is wrong; and 3 if the deletion is done and in the ledger, but the certificate or ``model.json`` could not be
-written yet.
+Exit status 0 means that the command succeeded; 1 that it was refused or failed, and nothing was changed; 2 that the
+command line is wrong; 3 that the deletion is done and in the ledger, but that the certificate or ``model.json`` could
+not be written yet.
 """
 
 import contextlib

@@ -94,9 +94,9 @@ class Train(Base):
 class Delete(Base):
     """Delete people from the model and from its store: one request, one published model, one certificate.
 
-    The exit status is 0 if the request is done; 1 if it was refused and nobody was deleted; and 3 if it is done and in
-    the ledger, but the certificate or model.json could not be written: do not repeat the request, report writes these
-    files.
+    Exit status 0 means that the request is done; 1 that it was refused and nobody was deleted; 3 that it is done and in
+    the ledger, but that the certificate or model.json could not be written. In the last case do not repeat the request:
+    the command report writes these files.
     """
 
     store: Path
@@ -128,7 +128,7 @@ class Report(Base):
 class Verify(Base):
     """Recompute everything from the stored rows, and fail if a certificate, the model or the ledger disagrees.
 
-    The command writes no file. The exit status is 0 if all checks agree, and 1 if one does not; each line of the output
+    The command writes no file. Exit status 0 means that all checks agree, 1 that one does not. Each line of the output
     names a check, what it found, and what to do.
     """
 
