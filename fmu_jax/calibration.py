@@ -58,7 +58,7 @@ def calibrate_noise(
     before any request, since a noise level that is fitted to the forgotten rows reveals something about them.
 
     Args:
-      objective: What is trained.
+      objective: Objective of the training.
       data: The training rows.
       forget: Rows to remove, as for ``remove``.
       direction: A draw of ``sample_noise`` at ``sigma=1``; the noise is ``sigma`` times it.

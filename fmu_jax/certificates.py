@@ -109,7 +109,7 @@ def certify(objective: Objective, before, removal: Removal, *, sigma: Scalar, de
     noise to the parameters: ``releases`` takes the distances certified here.
 
     Args:
-      objective: What was trained and removed from.
+      objective: Objective of the training and of the removal.
       before: The parameters before the removal, ``(d,)``.
       removal: Removal from ``remove``.
       sigma: Standard deviation of the objective perturbation, > 0.

@@ -144,7 +144,7 @@ def check_data(data: Data, *, what: str = "the data") -> None:
 
     Args:
       data: The rows to check.
-      what: What to call them in the message.
+      what: Name for the message.
 
     Raises:
       ValueError: Shapes or dtypes differ from those of ``Data``; a feature is NaN or infinite; a label or weight is
@@ -207,7 +207,7 @@ def check_cells(counts, *, what: str) -> None:
 
     Args:
       counts: Rows by (group, label), ``(groups, 2)``.
-      what: What to call the rows in the message.
+      what: Name of the rows for the message.
     """
     counts = np.asarray(counts)
     for group in np.flatnonzero(counts.sum(axis=1) == 0)[:1]:

@@ -56,7 +56,7 @@ def fit(
     any other model L-BFGS with a zoom line search.
 
     Args:
-      objective: What to minimise.
+      objective: Objective to minimise.
       data: ``n`` rows.
       noise: The objective perturbation ``b``, a pytree like the parameters; None is zero.
       init: Starting parameters; None is zero, for the linear model only.

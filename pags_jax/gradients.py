@@ -92,7 +92,7 @@ def smoothed_gradients(
       apply_fn: As for ``input_gradients``, as are ``x``, ``y`` and ``target``.
       x: Images.
       y: Labels.
-      target: What to differentiate.
+      target: Number to differentiate.
       key: PRNG key, required.
       sigma: Standard deviation of the noise, in the units of ``x``, traced: one number.
       samples: Number of draws; computed one after the other, so that memory does not grow with them.
@@ -134,7 +134,7 @@ def integrated_gradients(
       apply_fn: As for ``input_gradients``, as are ``x``, ``y`` and ``target``.
       x: Images.
       y: Labels.
-      target: What to differentiate.
+      target: Number to differentiate.
       baseline: Where the straight path starts: images shaped as ``x``, or one number for all pixels.
       steps: Points on the path.
       chunk_size: As for ``input_gradients``.

@@ -59,7 +59,7 @@ class Hyper(NamedTuple):
 
     Attributes:
       strength: Strength of the loss.
-      learning_rate: At the start.
+      learning_rate: Learning rate at the start.
       milestones: Steps after which the rate is a tenth of what it was.
       momentum: Share of the last update that is kept.
       weight_decay: Added to the gradient, times the parameters; all of them, as in the reference.

@@ -119,9 +119,9 @@ def unlearn(objective: Objective, params, data: Data, forget, *, method: str, no
     """Parameters after a removal by one of ``PERTURBED``, and whether its solver converged.
 
     Args:
-      objective: What ``params`` was trained on.
+      objective: Objective on which ``params`` was trained.
       params: The trained parameters.
-      data: The rows it was trained on.
+      data: Rows on which it was trained.
       forget: ``(n,)`` bool.
       method: One of ``PERTURBED``; ``no_removal`` returns ``params``.
       noise: The perturbation that ``params`` was trained with.

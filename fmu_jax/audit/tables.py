@@ -23,7 +23,7 @@ def epsilon_table(
     """The empirical epsilon of each method, a lower bound at 95 %, beside the largest that its residuals certify.
 
     Args:
-      objective: What is trained.
+      objective: Objective of the training.
       train: The training rows.
       forget: Rows to remove, as for ``remove``.
       sigma: Standard deviation of the objective perturbation.
@@ -54,7 +54,7 @@ def attack_table(
     """What three attacks find of planted rows after each method: U-LiRA, KLoM and a loss threshold.
 
     Args:
-      objective: What is trained.
+      objective: Objective of the training.
       train: The training rows.
       planted: Rows that each shadow model is trained on and unlearns.
       sigma: Standard deviation of the objective perturbation.

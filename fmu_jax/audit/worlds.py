@@ -272,7 +272,7 @@ def curve(world: World, draws: int, *, key: jax.Array, thresholds: int = 41) -> 
       world: Such as ``SETTINGS["adaptive"]("honest")``.
       draws: Series of each world, rounded up to chunks of `CHUNK`.
       key: Draws the noise.
-      thresholds: At how many values of the ratio, quantiles of draws of their own.
+      thresholds: Number of thresholds of the ratio, which are quantiles of draws of their own.
     """
     for_pilot, for_draws = jax.random.split(key)
     cuts = np.quantile(np.asarray(world.ratios(for_pilot, False)), np.linspace(0.001, 0.999, thresholds))

@@ -169,7 +169,7 @@ def complete_rows(
     Args:
       table: n rows, at least one.
       missing: "drop" to leave incomplete rows out, "error" to refuse them.
-      source: What to call the table in messages.
+      source: Name of the table for messages.
       words: By column, the text that was taken for missing.
 
     Returns:

@@ -73,7 +73,7 @@ def plain_columns(
       table: The columns to use.
       words: Which entries are missing.
       most: The columns whose text is looked at, and how many categories each may have; None for a label or a group.
-      source: What to call the table in messages.
+      source: Name of the table for messages.
 
     Raises:
       ValueError: Columns hold neither numbers nor text, or text that is probably something else; names all of them.

@@ -75,7 +75,7 @@ def check_ids(ids: Sequence[str], *, source: str) -> None:
 
     Args:
       ids: Ids of the rows, in order.
-      source: What to call the table in messages.
+      source: Name of the table for messages.
 
     Raises:
       ValueError: The identifiers have such a fault; the message names it.

@@ -59,7 +59,7 @@ def guarantee(schedule: Schedule, *, size: int, dtype: Any = jnp.float32) -> Gua
     Args:
       schedule: Fixed beforehand.
       size: Number of parameters.
-      dtype: Dtype that the steps are computed in; its rounding is part of the bound.
+      dtype: Dtype in which the steps are computed; its rounding is part of the bound.
 
     Returns:
       The ``Guarantee``; mu is infinite where rounding alone is more than the noise hides.
@@ -240,7 +240,7 @@ def noise_for(schedule: Schedule, *, mu: Scalar, size: int, dtype: Any = jnp.flo
       schedule: Fixed beforehand.
       mu: Gaussian-DP parameter to keep, > 0.
       size: Number of parameters.
-      dtype: Dtype that the steps are computed in.
+      dtype: Dtype in which the steps are computed.
 
     Raises:
       ValueError: ``mu`` out of range, or no noise keeps it in this dtype.

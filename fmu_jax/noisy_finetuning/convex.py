@@ -63,7 +63,7 @@ def rewind(
     Args:
       objective: Objective for the linear model.
       init: Where training started, ``(d,)``; no row had a part in it.
-      data: The rows it was trained on.
+      data: Rows on which it was trained.
       forget: Rows to remove.
       steps: Number of steps of training.
       rewound: How many are taken back, and taken again on what remains; 0 to ``steps``.
@@ -147,7 +147,7 @@ def langevin(
       step_size: Step size of the mean objective, > 0.
       rounding: Admitted rounding of a step, > 0; checked at every model visited, and assumed of those between the
         two worlds' that the proof passes through.
-      delta: Failure probability at which ``epsilon`` is given.
+      delta: Failure probability of ``epsilon``.
 
     Returns:
       The ``Release``; its scale is that of all the noise that is left at the end.

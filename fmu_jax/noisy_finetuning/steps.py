@@ -65,13 +65,13 @@ def finetune(
         rows of weight one (those of weight zero must play no part), for models that are no ``Objective``.
       params: The trained model, a pytree of arrays of one floating type: a flax linen model's variables, the state of
         an nnx model (``nnx.split``). It may be a model that was published before.
-      data: The rows it was trained on.
+      data: Rows on which it was trained.
       forget: Rows to remove, indices or a mask, as for ``remove``.
       schedule: Fixed beforehand; ``noise_for`` finds its noise.
       key: PRNG key, required; secret, and never used twice.
       center: A pytree like ``params`` that no forgotten row had a part in, such as the initialisation or a model of
         public rows; None is zero.
-      delta: Failure probability at which ``epsilon`` is given, in (0, 1).
+      delta: Failure probability of ``epsilon``, in (0, 1).
 
     Returns:
       The ``Finetuned``. It may be mapped or jitted over everything but the schedule.

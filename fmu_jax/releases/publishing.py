@@ -33,12 +33,12 @@ class Release(NamedTuple):
     """A published model and its guarantee; everything in it may be public.
 
     Attributes:
-      params: What is published, of the shape of the parameters; NaN where a trace could not raise what is refused.
+      params: Published parameters; NaN where a trace could not raise what is refused.
       mu: Gaussian-DP parameter of this release; infinite likewise.
       epsilon, delta: Epsilon and delta of this release alone; for any other delta, ``privacy.gaussian_epsilon(mu, 1.0,
         delta)``.
       scale: Standard deviation ``s``.
-      spacing: Spacing of the grid that ``params`` lie on.
+      spacing: Spacing of the grid of ``params``.
     """
 
     params: Float[Array, "*k d"]
@@ -107,7 +107,7 @@ def release(
       admitted: The largest distance that may be published, fixed beforehand; the guarantee is that of this distance,
         whatever the present one is, and so composes. None takes ``distance`` itself as fixed.
       shape: ``A``, ``(d, d)`` positive definite and the same in both worlds; None is the identity.
-      delta: Failure probability at which ``epsilon`` is given, in (0, 1).
+      delta: Failure probability of ``epsilon``, in (0, 1).
 
     Returns:
       The ``Release``. Under a trace, where nothing can be raised, its parameters are NaN and its mu infinite wherever

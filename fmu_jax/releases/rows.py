@@ -44,7 +44,7 @@ def row_distances(
     Args:
       objective: Objective for the linear model.
       params: The trained parameters, ``(d,)``.
-      data: The rows it was trained on.
+      data: Rows on which it was trained.
       rows: Rows to remove, each alone: indices or a mask; None is all rows of weight one.
       noise: The perturbation of the training objective.
       batch_size: Rows computed at once; each takes one pass over all rows, O(n d^2).

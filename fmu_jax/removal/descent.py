@@ -46,7 +46,7 @@ def descent(
     """Gradient descent on the fair objective of what remains, from the trained parameters.
 
     Args:
-      objective: What ``params`` was trained on.
+      objective: Objective on which ``params`` was trained.
       params: The trained parameters.
       data: The rows before removal (not read).
       remaining: The same rows with the forgotten ones at weight zero.

@@ -35,7 +35,7 @@ def finetune(
     """Adam on the fair objective of what remains.
 
     Args:
-      objective: What ``params`` was trained on.
+      objective: Objective on which ``params`` was trained.
       params: The trained parameters.
       data: The rows before removal (not read).
       remaining: The same rows with the forgotten ones at weight zero.

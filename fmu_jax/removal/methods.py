@@ -150,12 +150,12 @@ def remove(
     """Removes rows from a trained model.
 
     Args:
-      objective: What ``params`` was trained on.
+      objective: Objective on which ``params`` was trained.
       params: The trained parameters (for ``sharded``, the ``(shards, d)`` parameters of ``fit_shards``).
-      data: The rows it was trained on.
+      data: Rows on which it was trained.
       forget: Rows to remove: indices ``(k,)``, or a boolean mask ``(n,)``. An empty list is allowed.
       method: A key of ``METHODS``, or of ``BASELINES``.
-      noise: The perturbation ``b`` that ``params`` was trained with.
+      noise: Perturbation ``b`` with which ``params`` was trained.
       only: Names of the parameters to change, such as ``"Dense_1"`` for a flax model's last layer (see ``subsets``);
         the rest stays as it is, with whatever it remembers. None is all of them.
       allow_unfair: Let a method that cannot honour the objective's fairness intervention run all the same.

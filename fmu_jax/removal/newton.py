@@ -54,7 +54,7 @@ def fair_newton(
     """Newton steps on the fair objective of what remains: ``theta - H'(theta)^{-1} grad F'(theta)``.
 
     Args:
-      objective: What ``params`` was trained on.
+      objective: Objective on which ``params`` was trained.
       params: The trained parameters; they need not be converged.
       data: The rows before removal (not read: everything is in ``remaining``).
       remaining: The same rows with the forgotten ones at weight zero.

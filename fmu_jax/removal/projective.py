@@ -29,7 +29,7 @@ def projective(objective: Objective, params, data: Data, remaining: Data, *, noi
     """Projective residual update; linear model only, and blind to the fairness penalty.
 
     Args:
-      objective: What ``params`` was trained on; only its ``l2`` (and fixed reweighing weights) are honoured.
+      objective: Objective on which ``params`` was trained; only its ``l2`` (and fixed reweighing weights) are honoured.
       params: Trained parameters, ``(d,)``, taken as the fitted values of the IRLS problem.
       data: The rows before removal.
       remaining: The same rows with the forgotten ones at weight zero.

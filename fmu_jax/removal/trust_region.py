@@ -49,7 +49,7 @@ def trust_region(
     """Newton steps on the fair objective of what remains, each within a ball that follows how well the last one did.
 
     Args:
-      objective: What ``params`` was trained on; of any model.
+      objective: Objective on which ``params`` was trained, for any model.
       params: The trained parameters.
       data: The rows before removal (not read).
       remaining: The same rows with the forgotten ones at weight zero.

@@ -24,7 +24,7 @@ def exact_residuals(
     """Norms of the remaining objective's gradient at models of a stream: ``Served.residual_bound`` bounds them.
 
     Args:
-      objective: What was trained.
+      objective: Objective of the training.
       data: The rows before the first request.
       requests: Row indices ``(requests,)`` in the order in which they were deleted.
       params: Models, each after one of the requests.

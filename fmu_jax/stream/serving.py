@@ -143,7 +143,7 @@ def serve_batches(
     """Serves deletions batch by batch, and refreshes the state wherever ``stale`` says that it must not be used.
 
     Args:
-      state: At the rows of ``data``.
+      state: State of a stream at the rows of ``data``.
       data: The rows.
       batches: Row indices, a sequence of sequences; no row twice.
       stale: Whether a state must be solved anew, given the remaining rows too.

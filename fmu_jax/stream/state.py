@@ -45,7 +45,7 @@ class State(NamedTuple):
       residual_bound: Bound on the norm of the remaining objective's gradient at ``params``, sum form.
       epsilon: The paper's, of objective perturbation: ``certified_epsilon`` of the bound; infinite without noise. It
         assumes a residual that does not depend on ``noise``, which a refresh on a budget violates (``privacy``).
-      objective: What is minimised.
+      objective: Objective to minimise.
       noise: The perturbation ``b``, ``(d,)``. Secret, as is the anchor: publish ``params`` only.
       anchor: Where ``moments`` were taken.
       moments: Moments of the remaining rows.

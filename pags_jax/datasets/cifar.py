@@ -93,7 +93,7 @@ def decode(
       content: The bytes of a file.
       classes: For each label byte, how many classes there are.
       records: How many records there must be.
-      source: What to call it in messages.
+      source: Name for messages.
 
     Returns:
       Images ``(n, 32, 32, 3)``, and labels ``(n, len(classes))``.

@@ -33,7 +33,7 @@ def decode(content: bytes, *, ndim: int, source: str) -> UInt8[np.ndarray, "..."
     Args:
       content: The bytes, uncompressed.
       ndim: The number of axes that it must have: 3 for images, 1 for labels.
-      source: What to call it in messages.
+      source: Name for messages.
 
     Returns:
       The array, a read-only view of ``content``.

@@ -166,7 +166,7 @@ def image_batches(
     ``start=k``.
 
     Args:
-      found: Which images, see ``find_images``.
+      found: Images, from ``find_images``.
       batch_size: Images in a batch.
       seed: Seed of the order, anew every epoch, in whole batches: the images left over sit out this epoch. None keeps
         the order of the files and ends each epoch with a smaller batch, as for evaluation.

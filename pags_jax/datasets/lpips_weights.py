@@ -79,7 +79,7 @@ def decode(content: bytes, *, source: str) -> LpipsWeights:
 
     Args:
       content: A pickle, of which no instruction is carried out.
-      source: What to call it in messages.
+      source: Name for messages.
 
     Returns:
       The layers.

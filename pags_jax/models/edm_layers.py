@@ -56,7 +56,7 @@ class UNetBlock(nn.Module):
       epsilon: Epsilon of the group normalisations.
       adaptive: The embedding scales and shifts what is normalised; otherwise it is added before.
       project: The other branch is convolved where the block resamples, and not only where widths differ.
-      dtype: What to compute in.
+      dtype: Type to compute in.
     """
 
     width: int

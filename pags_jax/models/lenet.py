@@ -22,7 +22,7 @@ class LeNet(nn.Module):
       width: Multiplies the numbers of channels.
       activation: Nonlinearity.
       beta: Beta of the softplus.
-      dtype: What to compute in; by default that of images and parameters.
+      dtype: Type to compute in; by default that of images and parameters.
     """
 
     classes: int

@@ -49,7 +49,7 @@ def load_pretrained(
       folder: Where the file of a name lies; by default ``weights`` in the package's cache folder.
       sha256: What the SHA-256 of the file must be, in hex; with it the file of a name is downloaded, if it is not there
         and its publisher offers it by plain HTTPS.
-      dtype: What to compute in: float32; bfloat16 or float16, with parameters in float32; float64, which needs JAX's.
+      dtype: Type to compute in: float32; bfloat16 or float16, with parameters in float32; float64, which needs JAX's.
       entry: The entry of the file to take, where it holds several models; by default averaged weights before others.
       normaliser: Mean, standard deviation and whether to clip to [0, 1] before, if the file does not say, or None for
         images as they are. By default what the file holds; DeepMind's networks, whose files hold none, have CIFAR's.

@@ -33,7 +33,7 @@ def instructions(content: memoryview, *, source: str, start: int = 0) -> Iterato
 
     Args:
       content: bytes that hold a pickle of any protocol, 0 to 5.
-      source: What to call them in messages.
+      source: Name for messages.
       start: Where the pickle begins.
 
     Yields:

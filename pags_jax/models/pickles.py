@@ -48,7 +48,7 @@ def load(
 
     Args:
       content: bytes, or a view of a file.
-      source: What to call them in messages.
+      source: Name for messages.
       start: Where the pickle begins.
       persistent: What stands for an identifier of something outside of the pickle; without it there may be none.
       constructors: More functions, by the dotted name that a file calls, each of which checks its arguments and raises

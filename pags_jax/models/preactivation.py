@@ -30,7 +30,7 @@ class PreActivationResNet(nn.Module):
       shortcut_of: Whether it sees the block's input or that after normalisation and activation.
       final_norm: Normalisation and activation before the average.
       bias: Bias of the last layer.
-      dtype: What to compute in; by default that of images and parameters.
+      dtype: Type to compute in; by default that of images and parameters.
     """
 
     classes: int

@@ -84,7 +84,7 @@ def fill(
       family: Whose names the tensors have.
       arrays: The tensors.
       channels: Number of channels of the images.
-      source: What to call them in messages.
+      source: Name for messages.
       dtype: Dtype of the variables.
 
     Returns:

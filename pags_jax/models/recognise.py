@@ -27,7 +27,7 @@ def recognise(state: State, *, source: str) -> tuple[nn.Module, str, int]:
 
     Args:
       state: Its tensors and what it says of itself.
-      source: What to call it in messages.
+      source: Name for messages.
 
     Returns:
       The module, without normalisation of images; whose names its tensors have (``published.FAMILIES``); and the number

@@ -65,7 +65,7 @@ class ResNet(nn.Module):
         stride 2 each (ImageNet).
       activation: Nonlinearity.
       beta: Beta of the softplus.
-      dtype: What to compute in, such as ``bfloat16``; by default that of images and parameters.
+      dtype: Type to compute in, such as ``bfloat16``; by default that of images and parameters.
     """
 
     classes: int

@@ -50,7 +50,7 @@ def find_state(value: Any, *, source: str, entry: str | None = None) -> State:
 
     Args:
       value: That.
-      source: What to call it in messages.
+      source: Name for messages.
       entry: The entry to take, where there are several; by default the first of ``ENTRIES``.
 
     Returns:

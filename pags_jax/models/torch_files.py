@@ -53,7 +53,7 @@ def load(content: Any, *, source: str, depth: int = 0) -> Any:
 
     Args:
       content: The bytes.
-      source: What to call them in messages.
+      source: Name for messages.
       depth: How many files they lie in.
     """
     view = memoryview(content).toreadonly().cast("B")

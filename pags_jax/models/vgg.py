@@ -30,7 +30,7 @@ class VGG(nn.Module):
       stages: Channels of the convolutions of each stage.
       activation: Nonlinearity.
       beta: Beta of the softplus.
-      dtype: What to compute in; by default that of images and parameters.
+      dtype: Type to compute in; by default that of images and parameters.
     """
 
     classes: int

@@ -46,7 +46,7 @@ def entries(view: memoryview, *, source: str) -> dict[str, Entry]:
 
     Args:
       view: The archive.
-      source: What to call it in messages.
+      source: Name for messages.
 
     Returns:
       The entries; no content has been looked at.
