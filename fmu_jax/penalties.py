@@ -53,7 +53,9 @@ class Penalty:
 
 jax.tree_util.register_dataclass(Penalty, data_fields=["match"], meta_fields=["pairwise"])
 
-PENALTIES = {name: Penalty(np.array(form.match), form.pairwise) for name, form in FORMS.items()}
+# float32 holds them exactly, and is what it is whether or not ``jax_enable_x64`` is set: JAX 0.10 was seen to hand a
+# float64 NumPy argument to a program in the other precision, late in a process that had used both.
+PENALTIES = {name: Penalty(np.array(form.match, np.float32), form.pairwise) for name, form in FORMS.items()}
 
 
 def find(penalty: Any) -> Penalty:
@@ -103,11 +105,7 @@ def coefficients(
       ``alpha`` (pairs, groups, 2), indexed [pair, group, label], zero outside the pair's two groups; and
       ``match / (n_a n_b)`` between any two cells, (groups, 2, groups, 2), symmetric, zero within a group.
     """
-    match = find(penalty).match
-    if not isinstance(match, jax.Array):
-        # Of scalars: JAX 0.10 hands an array constant to the program, and was seen to hand one of another dtype.
-        match = jnp.stack([jnp.full((), float(entry), counts.dtype) for entry in np.ravel(match)]).reshape(2, 2)
-    match = match.astype(counts.dtype)
+    match = jnp.asarray(find(penalty).match, counts.dtype)
     groups = counts.shape[0]
     first, second = pairs_of(groups)
     is_first, is_second = (jnp.eye(groups, dtype=counts.dtype)[part][:, :, None] for part in (first, second))
