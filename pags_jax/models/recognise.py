@@ -9,7 +9,7 @@ import numpy as np
 
 from pags_jax.models.edm import DhariwalUNet, SongUNet
 from pags_jax.models.preactivation import PreActivationResNet
-from pags_jax.models.records import described
+from pags_jax.models.records import described, printable
 from pags_jax.models.resnet import ResNet
 from pags_jax.models.states import State
 
@@ -134,7 +134,7 @@ def _edm(state: State, shapes: Shapes, source: str) -> SongUNet | DhariwalUNet:
     """A network of EDM: names hold resolutions, and shapes the rest."""
     for kind in state.classes:
         if kind.endswith("Precond") and kind != "EDMPrecond":
-            raise ValueError(f"{source}: the preconditioning {kind} is not supported, only EDMPrecond")
+            raise ValueError(f"{source}: the preconditioning {described(kind)} is not supported, only EDMPrecond")
     for part in ("_aux_skip", "_aux_up", "_aux_down"):
         if any(part in name for name in shapes):
             raise ValueError(f"{source}: encoders and decoders of the type 'skip' are not supported ({part})")
@@ -186,7 +186,9 @@ def _sigma_data(state: State, source: str) -> float:
 def _check_recorded(model: SongUNet | DhariwalUNet, state: State, source: str) -> None:
     """Raises ValueError unless the arguments that the file records for the constructor are those the tensors show."""
     if state.classes and state.classes[0] not in (type(model).__name__, "EDMPrecond"):
-        raise ValueError(f"{source} says {state.classes[0]}, and its tensors are those of a {type(model).__name__}")
+        raise ValueError(
+            f"{source} says {described(state.classes[0])}, and its tensors are those of a {type(model).__name__}"
+        )
     for name, recorded in state.recorded.items():
         actual = getattr(model, _RECORDED.get(name, ""), None)
         if name == "attn_resolutions" and isinstance(recorded, tuple) and isinstance(actual, tuple):
@@ -197,7 +199,8 @@ def _check_recorded(model: SongUNet | DhariwalUNet, state: State, source: str) -
                     s for s in recorded if s in actual or model.multipliers[_level(model, s)] * model.width >= 64
                 }
         if actual is not None and recorded != actual:
-            raise ValueError(f"{source} was made with {name}={recorded}, and its tensors have {actual}")
+            said = printable(str(recorded)[:80])
+            raise ValueError(f"{source} was made with {name}={said}, and its tensors have {actual}")
 
 
 def _level(model: Any, size: int) -> int:

@@ -1,5 +1,6 @@
 """What a pickle describes and what is not made of it, and the few constructors that are done by hand."""
 
+import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,17 +60,12 @@ def described(value: Any) -> str:
 
 
 def checked_key(value: Any) -> Any:
-    """A key, if hashing it takes no longer than its size: integers of one hash, and nested tuples, can be made slow."""
-    if isinstance(value, memoryview) and len(value) <= 4096:
+    """A key, if no file can make many of one hash: of large integers, and of tuples of numbers, it can."""
+    if isinstance(value, memoryview) and len(value) <= 256:
         return bytes(value)
-    parts = value if isinstance(value, tuple) else (value,)
-    if (
-        all(
-            isinstance(part, str | float | Record | None) or (isinstance(part, int) and abs(part) < 2**60)
-            for part in parts[:8]
-        )
-        and len(parts) <= 8
-    ):
+    parts, most = (value, 2**15) if isinstance(value, tuple) else ((value,), 2**60)
+    plain = str | None if isinstance(value, tuple) else str | float | Record | None
+    if len(parts) <= 4 and all(isinstance(p, plain) or (isinstance(p, int) and abs(p) < most) for p in parts):
         return value
     raise Refused(f"a key that cannot be used, {described(value)}")
 
@@ -149,8 +145,11 @@ _HARMFUL = frozenset(
 
 def is_harmful(what: Any) -> bool:
     """Whether it is a function that only a file meant to do harm asks for."""
-    if not isinstance(what, Global):
-        return False
+    return isinstance(what, Global) and _is_harmful(what)
+
+
+@functools.lru_cache(maxsize=1000)
+def _is_harmful(what: Global) -> bool:
     module = what.module.replace("__builtin__", "builtins")
     path = what.name.split(".")  # Since protocol 4 a name can lead through modules, as "path.os.system" would.
     parents = [".".join(module.split(".")[:i]) for i in range(1, 1 + len(module.split(".")))]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pags_jax.models.records import Global, Record, described
+from pags_jax.models.records import Global, Record, described, printable
 from pags_jax.models.tensors import Tensor
 
 #: Entries in which a model is looked for, in this order: averaged weights before those that training ends with. Without
@@ -18,6 +18,7 @@ _COUNTERS = ("num_batches_tracked", "n_averaged")
 _PERSISTENT = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
 _DEPTH = 50
 _NAME = 500
+_MEMBERS = 200_000
 
 #: Mean and standard deviation of the images' channels, as publishers name them; the last clamps to [0, 1] before.
 NORMALISERS = (
@@ -134,11 +135,14 @@ def _parts(module: Any, source: str) -> tuple[str, dict[str, Any]]:
     elif isinstance(module, Record) and isinstance(module.state, dict) and "_modules" in module.state:
         what = module.args[0] if module.args and isinstance(module.args[0], Global) else module.what
         return (what.name if isinstance(what, Global) else described(what)), module.state
-    raise ValueError(f"{source} holds {module!r:.120} where a module should be: nothing of it is called")
+    raise ValueError(f"{source} holds {described(module)} where a module should be: nothing of it is called")
 
 
 def _of_module(module: Record, path: tuple[str, ...], source: str) -> State:
-    arrays = dict(_tensors(module, "", source, ()))
+    arrays: dict[str, np.ndarray] = {}
+    for name, array in _tensors(module, "", source, (), iter(range(_MEMBERS))):
+        if arrays.setdefault(name, array) is not array:
+            raise ValueError(f"{source} has two tensors of the name {printable(name)}")
     kind, settings = _parts(module, source)
     classes, network = (kind,), settings
     inner = settings.get("_modules", {}).get("model")
@@ -159,23 +163,27 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str | None) else described(value)
 
 
-def _tensors(module: Any, name: str, source: str, above: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and tensors of a module and of those within it."""
+def _tensors(
+    module: Any, name: str, source: str, above: tuple[int, ...], left: Iterator[int]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and tensors of a module and of those within it; ``left`` ends where there are too many."""
     if id(module) in above or len(above) > _DEPTH:
         raise ValueError(f"{source} has modules within themselves or more than {_DEPTH} deep")
     _, state = _parts(module, source)
     for kind in ("_parameters", "_buffers", "_modules"):
         children = state.get(kind, {})
         if not isinstance(children, dict):
-            raise ValueError(f"{source}: {kind} of {name or 'the module'} is {described(children)}")
+            raise ValueError(f"{source}: {kind} of {printable(name) or 'the module'} is {described(children)}")
         for child, value in children.items():
             full = f"{name}{child}"
+            if next(left, None) is None or len(full) > _NAME:
+                raise ValueError(f"{source} has modules of more than {_MEMBERS} members, or longer names than {_NAME}")
             if kind == "_modules" and value is not None:
-                yield from _tensors(value, f"{full}.", source, (*above, id(module)))
+                yield from _tensors(value, f"{full}.", source, (*above, id(module)), left)
             elif isinstance(value, Tensor):
                 yield full, value.array()
             elif value is not None:
-                raise ValueError(f"{source}: {full} is {described(value)}, no tensor")
+                raise ValueError(f"{source}: {printable(full)} is {described(value)}, no tensor")
 
 
 # -------------------------------------------------------------------------------------------------- names

@@ -48,25 +48,26 @@ def load_file(path: str | Path, *, most_bytes: int = MOST_BYTES) -> Any:
     return load(content, source=str(path))
 
 
-def load(content: Any, *, source: str, depth: int = 0) -> Any:
+def load(content: Any, *, source: str, depth: int = 0, used: dict[str, int] | None = None) -> Any:
     """As ``load_file``, of bytes or a view of them.
 
     Args:
       content: the bytes.
       source: what to call them in messages.
       depth: how many files they lie in.
+      used: of the limits, by the files that they lie in (``pickles.load``).
     """
-    view = memoryview(content).toreadonly().cast("B")
+    view, used = memoryview(content).toreadonly().cast("B"), {} if used is None else used
     if depth > _NESTED:
         raise ValueError(f"{source} holds files within files, more than {_NESTED} deep")
     if bytes(view[:4]) == b"PK\x03\x04":
-        return _load_zip(view, source)
+        return _load_zip(view, source, used)
     if bytes(view[257:262]) == b"ustar":
         raise ValueError(f"{source} is a tar archive, as PyTorch wrote before 2017; save it again with a later version")
-    constructors = {**CONSTRUCTORS, "torch.storage._load_from_bytes": _Within(source, depth + 1)}
-    value, end = pickles.load(view, source=source, constructors=constructors)
+    constructors = {**CONSTRUCTORS, "torch.storage._load_from_bytes": _Within(source, depth + 1, used)}
+    value, end = pickles.load(view, source=source, constructors=constructors, used=used)
     if value == _MAGIC and isinstance(value, int):
-        value, end = _load_legacy(view, end, source)
+        value, end = _load_legacy(view, end, source, used)
     if end != len(view):
         raise ValueError(f"{source} has {len(view) - end} bytes after its end")
     return value
@@ -75,15 +76,15 @@ def load(content: Any, *, source: str, depth: int = 0) -> Any:
 class _Within:
     """Reads files within a file: the same bytes, which may be named many times, once."""
 
-    def __init__(self, source: str, depth: int):
-        self.source, self.depth = source, depth
+    def __init__(self, source: str, depth: int, used: dict[str, int]):
+        self.source, self.depth, self.used = source, depth, used
         self.read: dict[int, Any] = {}
 
     def __call__(self, data: Any) -> Any:
         if not isinstance(data, memoryview | bytes):
             raise ValueError(f"expected bytes, got {described(data)}")
         if id(data) not in self.read:
-            value = load(data, source=f"a file within {self.source}", depth=self.depth)
+            value = load(data, source=f"a file within {self.source}", depth=self.depth, used=self.used)
             self.read[id(data)] = (data, value)  # As long as `data` lives, nothing else has its number.
         return self.read[id(data)][1]
 
@@ -143,17 +144,17 @@ class _Zip(_Outside):
         return Storage(dtype, count, data)
 
 
-def _load_legacy(view: memoryview, at: int, source: str) -> tuple[Any, int]:
+def _load_legacy(view: memoryview, at: int, source: str, used: dict[str, int]) -> tuple[Any, int]:
     """Four more pickles (version, system, content, keys), then each storage: its count and its numbers."""
-    version, at = pickles.load(view, source=source, start=at)
-    system, at = pickles.load(view, source=source, start=at)
+    version, at = pickles.load(view, source=source, used=used, start=at)
+    system, at = pickles.load(view, source=source, used=used, start=at)
     if version != _LEGACY_VERSION:
         raise ValueError(f"{source} has the version {described(version)}, expected {_LEGACY_VERSION}")
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError(f"{source} does not say that its numbers are little-endian")
     outside = _Legacy()
-    value, at = pickles.load(view, source=source, start=at, persistent=outside, constructors=CONSTRUCTORS)
-    keys, at = pickles.load(view, source=source, start=at)
+    value, at = pickles.load(view, source=source, used=used, start=at, persistent=outside, constructors=CONSTRUCTORS)
+    keys, at = pickles.load(view, source=source, used=used, start=at)
     if not isinstance(keys, list) or sorted(map(described, keys)) != sorted(outside.storages):
         raise ValueError(
             f"{source} lists {described(keys)} of storages that are not the {len(outside.storages)} it refers to"
@@ -172,7 +173,7 @@ def _load_legacy(view: memoryview, at: int, source: str) -> tuple[Any, int]:
     return value, at
 
 
-def _load_zip(view: memoryview, source: str) -> Any:
+def _load_zip(view: memoryview, source: str, used: dict[str, int]) -> Any:
     """One pickle, ``NAME/data.pkl``, and storages, ``NAME/data/KEY``."""
     entries = zips.entries(view, source=source)
     found = [name for name in entries if name.rpartition("/")[2] == "data.pkl"]
@@ -186,7 +187,7 @@ def _load_zip(view: memoryview, source: str) -> Any:
     content = entries[found[0]].read()
     source = f"{found[0]} in {source}"
     outside = _Zip(entries, folder)
-    value, end = pickles.load(content, source=source, persistent=outside, constructors=CONSTRUCTORS)
+    value, end = pickles.load(content, source=source, persistent=outside, constructors=CONSTRUCTORS, used=used)
     if end != len(content):
         raise ValueError(f"{source} has {len(content) - end} bytes after its end")
     return value
