@@ -6,6 +6,8 @@ has the SHA-256 of a file from somewhere they trust (the Hugging Face hub shows 
 the file is downloaded where its publisher offers it by plain HTTPS. What it holds must be what its name promises.
 """
 
+import difflib
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,6 +159,17 @@ def find(name: str, folder: str | Path | None = None, *, sha256: str | None = No
     raise FileNotFoundError(
         f"no file {path}: get {found.file} from {found.where}, and put it there or pass its folder or path{offered}"
     )
+
+
+def missing(path: Path) -> str:
+    """What to say of a path where no file is, which may be meant as a name."""
+    if os.path.isdir(path):  # noqa: PTH112 - a path that is too long is none, and no other error
+        return f"no file {path}: it is a folder; pass the path of a file in it"
+    if path.name != str(path) or path.suffix in (".pt", ".pth", ".ckpt", ".pkl", ".safetensors"):
+        return f"no file {path}: check the path"
+    found = difflib.get_close_matches(str(path).lower(), PUBLISHED, n=4, cutoff=0.4)
+    near = f"near it: {', '.join(found)}; " if found else ""
+    return f"no file {path}, and no published weights of this name; {near}models.catalogue.PUBLISHED has all names"
 
 
 def known(name: str | None, path: Path, about: dict[str, Any]) -> dict[str, Any]:

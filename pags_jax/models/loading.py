@@ -1,6 +1,7 @@
 """``load_pretrained``: a trained classifier or denoiser, from our file or its publisher's, of which nothing is run."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -100,6 +101,8 @@ def read_pretrained(
         options = {**catalogue.PUBLISHED[name].options, **options}
         normaliser = options.pop("normaliser", normaliser) if normaliser == "file" else normaliser
     path, source = Path(path), str(path)
+    if not os.path.isfile(path):  # noqa: PTH113 - as in `missing`
+        raise FileNotFoundError(catalogue.missing(path))
     reading.check_size(path, MOST_BYTES)
     if (found_sha256 := _sha256(path)) != (sha256 or found_sha256).lower():
         raise ValueError(f"{path} has contents of SHA-256 {found_sha256}, expected {sha256}")

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from pags_jax.models.opcodes import instructions
+from pags_jax.models.opcodes import beginning, instructions
 from pags_jax.models.records import CONSTRUCTORS, Global, Record, Refused, checked_key, described, dict_of, is_harmful
 
 
@@ -47,7 +47,7 @@ def load(
     start: int = 0,
     persistent: Callable[[Any], Any] | None = None,
     constructors: Mapping[str, Callable[..., Any]] | None = None,
-    limits: Limits = LIMITS,
+    limits: Limits | None = None,
     used: dict[str, int] | None = None,
 ) -> tuple[Any, int]:
     r"""Reads one pickle.
@@ -59,7 +59,7 @@ def load(
       persistent: what stands for an identifier of something outside of the pickle; without it there may be none.
       constructors: more functions, by the dotted name that a file calls, each of which checks its arguments and raises
         ValueError.
-      limits: what it may take.
+      limits: what it may take; by default ``LIMITS``.
       used: how much of the limits other pickles of the same file have taken; what this one takes is added.
 
     Returns:
@@ -75,13 +75,16 @@ def load(
     Record(builtins.print)
     """
     view = memoryview(content).toreadonly().cast("B")
-    machine = _Machine(persistent, {**CONSTRUCTORS, **(constructors or {})}, limits, {} if used is None else used)
+    machine = _Machine(
+        persistent, {**CONSTRUCTORS, **(constructors or {})}, limits or LIMITS, {} if used is None else used
+    )
     at = start
     for name, value, at in instructions(view, source=source, start=start):
         try:
             machine.step(name, value)
         except Refused as error:
-            raise ValueError(f"{source} is refused: at byte {at}, {error}; nothing was run") from None
+            said = f"{source} is refused: at byte {at}, {error}; nothing was run"
+            raise ValueError(said + beginning(view, start, at)) from None
     (result,) = machine.stack
     return result, at + 1
 
@@ -265,19 +268,8 @@ class _Machine:
 
 
 _PUSHED = frozenset(
-    {
-        *("FLOAT", "INT", "LONG", "STRING", "UNICODE", "BININT", "BININT1", "BININT2", "BINFLOAT", "BINSTRING"),
-        *(
-            "SHORT_BINSTRING",
-            "BINUNICODE",
-            "SHORT_BINUNICODE",
-            "BINUNICODE8",
-            "BINBYTES",
-            "SHORT_BINBYTES",
-            "BINBYTES8",
-        ),
-        *("BYTEARRAY8", "LONG1", "LONG4"),
-    }
+    "FLOAT INT LONG STRING UNICODE BININT BININT1 BININT2 BINFLOAT BINSTRING SHORT_BINSTRING BINUNICODE "
+    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 LONG1 LONG4".split()
 )
 _MADE: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_TUPLE": tuple,

@@ -63,11 +63,15 @@ def checked_key(value: Any) -> Any:
     """A key, if no file can make many of one hash: of large integers, and of tuples of numbers, it can."""
     if isinstance(value, memoryview) and len(value) <= 256:
         return bytes(value)
-    parts, most = (value, 2**15) if isinstance(value, tuple) else ((value,), 2**60)
-    plain = str | None if isinstance(value, tuple) else str | float | Record | None
-    if len(parts) <= 4 and all(isinstance(p, plain) or (isinstance(p, int) and abs(p) < most) for p in parts):
+    if isinstance(value, str | float | Record | None) or (isinstance(value, int) and abs(value) < 2**60):
+        return value
+    if isinstance(value, tuple) and len(value) <= 4 and all(_in_tuple(part) for part in value):
         return value
     raise Refused(f"a key that cannot be used, {described(value)}")
+
+
+def _in_tuple(part: Any) -> bool:
+    return isinstance(part, str | None) or (isinstance(part, int) and abs(part) < 2**15)
 
 
 def dict_of(items: list[Any]) -> dict[Any, Any]:

@@ -20,6 +20,20 @@ from pags_jax.models.tensors import CONSTRUCTORS, Storage, dtype_of
 _MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 _NESTED = 4
+#: Where files of other kinds have which bytes, and what to do.
+_OTHERS = (
+    (257, b"ustar", "a tar archive, as PyTorch wrote before 2017; save it again with a later version"),
+    (8, b'{"', "a safetensors file; what models.save wrote is read under a name that ends in .safetensors"),
+    (0, b"\x93NUMPY", "an array of NumPy, no checkpoint of PyTorch; save the state_dict by torch.save"),
+    (0, b"\x89HDF", "an HDF5 file, no checkpoint of PyTorch; save the state_dict by torch.save"),
+    (0, b"PK\x05\x06", "an empty zip archive; get it again"),
+    *((0, magic, "compressed; decompress it first") for magic in (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")),
+    *(
+        (0, page, "a web page, from a download that failed; get the file itself")
+        for page in (b"<", b"\n<", b"\xef\xbb\xbf<")
+    ),
+    (0, b"version https://git-lfs", "a pointer of Git LFS; get the file itself, by git lfs pull"),
+)
 #: Largest file that is read, bytes.
 MOST_BYTES = 2**34
 
@@ -62,8 +76,9 @@ def load(content: Any, *, source: str, depth: int = 0, used: dict[str, int] | No
         raise ValueError(f"{source} holds files within files, more than {_NESTED} deep")
     if bytes(view[:4]) == b"PK\x03\x04":
         return _load_zip(view, source, used)
-    if bytes(view[257:262]) == b"ustar":
-        raise ValueError(f"{source} is a tar archive, as PyTorch wrote before 2017; save it again with a later version")
+    for begin, magic, kind in _OTHERS:
+        if bytes(view[begin : begin + len(magic)]) == magic:
+            raise ValueError(f"{source} is {kind}")
     constructors = {**CONSTRUCTORS, "torch.storage._load_from_bytes": _Within(source, depth + 1, used)}
     value, end = pickles.load(view, source=source, constructors=constructors, used=used)
     if value == _MAGIC and isinstance(value, int):
@@ -178,7 +193,11 @@ def _load_zip(view: memoryview, source: str, used: dict[str, int]) -> Any:
     entries = zips.entries(view, source=source)
     found = [name for name in entries if name.rpartition("/")[2] == "data.pkl"]
     if len(found) != 1:
-        raise ValueError(f"{source} is a zip archive of {len(found)} files named data.pkl, expected one: not PyTorch's")
+        listed = ", ".join(repr(name[:40]) for name in list(entries)[:3])
+        raise ValueError(
+            f"{source} is a zip archive of {len(found)} files named data.pkl, expected one: not PyTorch's, but of "
+            f"{listed or 'nothing'}; unpack it, if the checkpoint is in it"
+        )
     folder = found[0].removesuffix("data.pkl")
     if any(name.startswith(f"{folder}code/") for name in entries):
         raise ValueError(f"{source} is a TorchScript archive, which holds code; save the state_dict instead")
