@@ -49,7 +49,7 @@ class Published(NamedTuple):
       source: the paper.
       trained: the data, and the attacks that it was trained against.
       expected: entries of ``about`` that loading it must give.
-      options: of ``load_pretrained``, where the file does not say.
+      normaliser: of ``load_pretrained``, where the file does not say.
     """
 
     file: str
@@ -58,7 +58,7 @@ class Published(NamedTuple):
     source: str
     trained: str
     expected: dict[str, Any]
-    options: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    normaliser: tuple[tuple[float, ...], tuple[float, ...], bool] | None = None
 
 
 _WRN = {"28-10": 36_479_194, "70-16": 266_796_506}
@@ -110,7 +110,7 @@ PUBLISHED: dict[str, Published] = {
         f"engstrom-resnet50-{norm}": Published(
             "Engstrom2019Robustness.pt", _ROBUSTBENCH.format(f"cifar10/{_NORMS[norm]}"), _MADRY_LICENCE,
             "Engstrom, Ilyas, Salman, Santurkar and Tsipras (2019)", f"CIFAR-10, {_NORMS[norm]}",
-            _classifier(23_520_842), {"normaliser": _ENGSTROM},
+            _classifier(23_520_842), _ENGSTROM,
         )
         for norm in _NORMS
     },
@@ -159,6 +159,12 @@ def find(name: str, folder: str | Path | None = None, *, sha256: str | None = No
     raise FileNotFoundError(
         f"no file {path}: get {found.file} from {found.where}, and put it there or pass its folder or path{offered}"
     )
+
+
+def normaliser_of(file: str, parameters: int) -> Any:
+    """The normaliser of a published file of this name and size, or None where the file itself says it."""
+    found = [p for p in PUBLISHED.values() if p.file == file and p.expected["parameters"] == parameters]
+    return found[0].normaliser if found else None
 
 
 def missing(path: Path) -> str:

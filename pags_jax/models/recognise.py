@@ -20,6 +20,7 @@ _RECORDED = {
     "channel_mult_emb": "embedding", "num_blocks": "blocks", "attn_resolutions": "attention",
     "embedding_type": "frequencies", "channel_mult_noise": "noise_width", "encoder_type": "encoder",
 }  # fmt: skip
+_TAPS = 16
 
 
 def recognise(state: State, *, source: str) -> tuple[nn.Module, str, int]:
@@ -162,7 +163,12 @@ def _edm(state: State, shapes: Shapes, source: str) -> SongUNet | DhariwalUNet:
         square = next(
             (array for name, array in state.arrays.items() if name.endswith("resample_filter")), np.ones((2, 2))
         )
-        taps = np.asarray(square, np.float64).reshape(square.shape[-2:]).sum(0)
+        size = square.shape[-1] if square.ndim else 0
+        if square.size != size**2 or not 1 <= size <= _TAPS:
+            raise ValueError(
+                f"{source}: the filter that resamples has the shape {square.shape}, expected {_TAPS} taps at most"
+            )
+        taps = np.asarray(square, np.float64).reshape(size, size).sum(0)
         if not (np.isfinite(taps) & (taps > 0)).all():
             raise ValueError(f"{source}: the filter that resamples must be of numbers above 0, got {taps.tolist()}")
         options |= {
