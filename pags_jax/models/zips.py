@@ -7,8 +7,8 @@ import zipfile
 import zlib
 from typing import NamedTuple
 
-_MOST_ENTRIES = 100_000
-_MOST_LISTED = 2**25
+_MOST_ENTRIES = 50_000
+_MOST_LISTED = 2**22
 _HEADER = 30
 
 
