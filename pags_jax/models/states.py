@@ -11,8 +11,18 @@ from pags_jax.models.tensors import Tensor
 #: Entries in which a model is looked for, in this order: averaged weights before those that training ends with. Without
 #: any of them it is the only entry that holds tensors alone, or one of them.
 ENTRIES = (
-    *("ema", "ema_state_dict", "model_ema", "state_dict_ema", "ema_model_state_dict", "wa_model", "model_state_dict"),
-    *("state_dict", "model", "net", "network", "last", "best"),
+    *("ema", "ema_state_dict", "model_ema", "state_dict_ema", "ema_model_state_dict", "model_ema_state_dict"),
+    *(
+        "ema_model",
+        "ema_net",
+        "net_ema",
+        "params_ema",
+        "wa_model",
+        "swa_model",
+        "swa_state_dict",
+        "swa_model_state_dict",
+    ),
+    *("model_state_dict", "state_dict", "model", "net", "network", "params", "last", "best"),
 )
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 _PERSISTENT = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
@@ -63,6 +73,7 @@ def find_state(value: Any, *, source: str, entry: str | None = None) -> State:
       ValueError: there is no model, or not that entry.
     """
     path: tuple[str, ...] = ()
+    seen: dict[int, bool] = {}
     value = _as_dict(value)
     if entry is not None:
         if not isinstance(value, dict) or entry not in value:
@@ -77,7 +88,7 @@ def find_state(value: Any, *, source: str, entry: str | None = None) -> State:
         if _are_tensors(value):
             tensors = {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
             return State(_without_prefixes(_arrays(tensors, source), source), path)
-        name = next((name for name in ENTRIES if _has_tensors(value.get(name))), None)
+        name = next((name for name in ENTRIES if _has_tensors(value.get(name), seen)), None)
         if name is None:
             items = {id(item): item for item in value.values()}  # Each once, however often it is named.
             models = {number for number, item in items.items() if _is_model(_as_dict(item))}
@@ -109,18 +120,25 @@ def _as_dict(value: Any) -> Any:
     return value.entries if isinstance(value, Record) and value.entries else value
 
 
-def _has_tensors(value: Any) -> bool:
+def _has_tensors(value: Any, known: dict[int, bool]) -> bool:
     """Whether it is an object, or has a tensor or a module anywhere in it: settings of averages have none."""
+    if id(value) not in known:
+        known[id(value)] = isinstance(value, Record) or any(
+            isinstance(item, Tensor) or (isinstance(item, Record) and _is_model(item)) for item in _inside(value)
+        )
+    return known[id(value)]
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    """A value, and what is in dicts of dicts, each of which is looked into once."""
     todo, seen = [value], set()
     while todo:
         item = todo.pop()
-        if isinstance(item, Tensor) or (isinstance(item, Record) and (item is value or _is_model(item))):
-            return True
+        yield item
         item = _as_dict(item)
         if isinstance(item, dict) and id(item) not in seen:
             seen.add(id(item))
             todo.extend(item.values())
-    return False
 
 
 def _is_model(value: Any) -> bool:

@@ -200,6 +200,14 @@ def test_settings_of_averages_are_no_averaged_weights(ema, entry):
     assert state.arrays["w"][0] == (entry == "model")
 
 
+@pytest.mark.parametrize("name", ["params_ema", "ema_model", "swa_state_dict", "net_ema"])
+def test_averaged_weights_are_taken_by_whatever_name_libraries_give_them(name):
+    raw, averaged = {"w": np.ones(2, "f4")}, {"w": np.zeros(2, "f4")}
+    value = {"model": raw, "params": raw, "state_dict": raw, name: averaged}
+    state = find_state(torch_files.load(writer.zipped(value), source="model.pt"), source="model.pt")
+    assert (state.entry, state.arrays["w"][0]) == ((name,), 0)
+
+
 def test_arrays_of_numpy_among_the_weights_are_named():
     array = Call(Named("numpy.core.multiarray", "_reconstruct"), (Named("numpy", "ndarray"), (0,), b"b"))
     value = torch_files.load(writer.pickled({"state_dict": {"w": array}}), source="model.pt")
