@@ -53,9 +53,7 @@ class Penalty:
 
 jax.tree_util.register_dataclass(Penalty, data_fields=["match"], meta_fields=["pairwise"])
 
-# float32 holds them exactly, and is what it is whether or not ``jax_enable_x64`` is set: JAX 0.10 was seen to hand a
-# float64 NumPy argument to a program in the other precision, late in a process that had used both.
-PENALTIES = {name: Penalty(np.array(form.match, np.float32), form.pairwise) for name, form in FORMS.items()}
+PENALTIES = {name: Penalty(np.array(form.match), form.pairwise) for name, form in FORMS.items()}
 
 
 def find(penalty: Any) -> Penalty:
