@@ -40,7 +40,12 @@ def block_rows(n: int, columns: int) -> int:
     if n * columns < LEAST:
         return n
     number = piece_count(n)
-    return number * max(-(-n // (number * MOST_BLOCKS)), 1)
+    return number * whole_tiles(-(-n // (number * MOST_BLOCKS)))
+
+
+def whole_tiles(rows: int) -> int:
+    """So many rows or a few more: whole tiles, unless half a tile holds them."""
+    return -(-rows // TILE) * TILE if 2 * rows > TILE else max(rows, 1)
 
 
 def block_of(x: Shaped[Array, "n ..."]) -> int:
