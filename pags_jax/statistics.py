@@ -188,9 +188,7 @@ def rank_correlation(
 
 
 @partial(jax.jit, static_argnames="permutations")
-def _rank_correlation(
-    x: Array, y: Array, key: Array, groups: Array, given: Array, *, permutations: int
-) -> Correlation:
+def _rank_correlation(x: Array, y: Array, key: Array, groups: Array, given: Array, *, permutations: int) -> Correlation:
     n = len(x)
     ranked = jnp.concatenate([jnp.stack([x, y.astype(x.dtype)], axis=1), given.astype(x.dtype)], axis=1)
     ranked = jax.vmap(_ranks, 1, 1)(ranked)

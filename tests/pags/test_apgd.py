@@ -73,7 +73,7 @@ def test_checkpoints_are_those_of_the_paper():
 def test_every_iterate_is_that_of_the_twin(shape, norm, bounds):
     """The margin of two classes: a narrow valley whose top lies inside some balls, or a plane."""
     rng = np.random.default_rng(0)
-    n, d, eps, steps = 4, 6, 0.4, 25
+    n, d, eps, steps = 4, 6, 0.4, 30
     q = np.linalg.qr(rng.normal(size=(d, d)))[0]
     curvature = q @ np.diag(np.geomspace(0.01, 40, d)) @ q.T if shape == "quadratic" else np.zeros((d, d))
     w, x, start = rng.normal(size=d), rng.uniform(size=(n, d)), 0.1 * rng.normal(size=(n, d))

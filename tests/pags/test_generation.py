@@ -140,7 +140,9 @@ def test_a_smoothed_model_is_climbed_by_its_own_gradient():
     model = wrappers.smoothed(network, key=KEY, sigma=0.3, samples=8)
     made = jax.jit(partial(counterfactual, model, eps_l2=0.2, steps=1, step_size=0.1, bounds=None))(X, Y)
     slope = np.asarray(jax.jit(partial(gradients.input_gradients, model, target="log_prob"))(X, Y))
-    np.testing.assert_allclose(np.asarray(made.images) - np.asarray(X), 0.1 * slope / lengths(slope)[:, None, None, None], atol=1e-9)
+    np.testing.assert_allclose(
+        np.asarray(made.images) - np.asarray(X), 0.1 * slope / lengths(slope)[:, None, None, None], atol=1e-9
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- synthesis

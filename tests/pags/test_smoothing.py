@@ -196,7 +196,8 @@ def test_denoised_smoothing_by_the_true_denoiser_certifies_more():
 
     x, options = jnp.asarray(ends), {"key": KEY, "sigma": 0.2, "samples": 2000, "draws_at_once": 500}
     alone, with_denoiser = (
-        jax.jit(partial(certify, model, **options))(x) for model in (one_pixel, wrappers.denoised(one_pixel, denoise, sigma=0.2))
+        jax.jit(partial(certify, model, **options))(x)
+        for model in (one_pixel, wrappers.denoised(one_pixel, denoise, sigma=0.2))
     )
     assert np.all(np.asarray(with_denoiser.label) == np.arange(2))
     assert np.all(with_denoiser.radius > 2 * alone.radius)

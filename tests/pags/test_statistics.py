@@ -58,7 +58,7 @@ def test_a_peak_of_noise_alone_is_no_peak():
     whole = np.asarray(curves).mean(1)
     assert ((whole.max(1) > whole[:, 0]) & (whole.max(1) > whole[:, -1])).mean() > 0.5
     small = np.asarray(curves[0]) / 10
-    clear = statistics.rise_and_fall(jnp.asarray(small + [[0.0, 1, 3, 2, 1, 1]]), key=KEY)
+    clear = statistics.rise_and_fall(jnp.asarray(small + np.array([0.0, 1, 3, 2, 1, 1])), key=KEY)
     assert int(clear.place) == 2
     np.testing.assert_allclose([clear.rise.estimate, clear.fall.estimate], [3, 2], atol=0.1)
     end = statistics.rise_and_fall(jnp.asarray(small + np.arange(6.0)), key=KEY)

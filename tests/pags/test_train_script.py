@@ -364,9 +364,7 @@ def test_an_attack_on_a_linear_classifier_turns_small_margins_only():
 
     @jax.jit
     def robust(radius):
-        return evaluation.robustly_correct(
-            lambda x: x @ weight, jnp.asarray(x), jnp.asarray(y), eps_l2=radius, **given
-        )
+        return evaluation.robustly_correct(lambda x: x @ weight, jnp.asarray(x), jnp.asarray(y), eps_l2=radius, **given)
 
     for radius in (0.0, 0.05, 0.1):
         got = robust(radius)
