@@ -216,6 +216,13 @@ def interrupted_after(monkeypatch, saves):
     monkeypatch.setattr(checkpoints, "save", save)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Without figures, which other tests look at: they are drawn of a run's rows alone."""
+    monkeypatch.setattr(type(train.EXPERIMENT), "draw_all", lambda *given: None)
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("driver", "stops"), [("steps", (3, 10)), ("scan", (1, 2))])
 def test_resumed_training_ends_with_the_same_bits(driver, stops, data, tmp_path, monkeypatch):
     words = [*SMALL, "--loss", "randomized_smoothing", "--strengths", "0.1", "--driver", driver]
@@ -292,6 +299,7 @@ def test_test_images_choose_nothing(data, tmp_path):
     assert not np.array_equal(split.validation[0], recipes.hold_out(data, config.validation, seed=1).validation[0])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_drivers_agree_and_bfloat16_computes(data, tmp_path):
     words = [*SMALL, "--loss", "cross_entropy"]
     losses_of = {}
@@ -309,6 +317,7 @@ def test_drivers_agree_and_bfloat16_computes(data, tmp_path):
     assert not np.array_equal(losses_of["steps", "bfloat16"], plain)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_sweep_goes_on_from_a_model(data, tmp_path, capsys):
     """At a rate that rounds to nothing the model stays what it was; another architecture is refused by name."""
     words = [*SMALL, "--loss", "cross_entropy", "--weight-decay", "0"]
