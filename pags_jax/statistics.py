@@ -13,10 +13,11 @@ permuted within their loss; given a third measure ``z``, residuals are permuted 
     rho = corr(M r_x, M r_y),    M = I - Q Q',  Q an orthonormal basis of 1 and the ranks of z
     p   = (1 + #{|rho*| >= |rho|}) / (1 + permutations)
 
-These functions are pure, and can be jitted with ``resamples`` and ``permutations`` static.
+These functions are pure, and can be jitted with ``resamples``, ``level`` and ``permutations`` static.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -89,6 +90,12 @@ def mean_interval(values: Float[Array, "n ..."], *, key: Array, resamples: int =
     >>> mean.item(), bool((43 < low) & (low < 45)), bool((54 < high) & (high < 56))
     (49.5, True, True)
     """
+    _check_count("resamples", resamples)
+    return _mean_interval(jnp.asarray(values), key, resamples=resamples, level=float(level))
+
+
+@partial(jax.jit, static_argnames=("resamples", "level"))
+def _mean_interval(values: Array, key: Array, *, resamples: int, level: float) -> Interval:
     values = _images_first(values)
     means = _resampled_means(values, key, resamples)
     return _interval(_mean(values), means, level)
@@ -119,6 +126,12 @@ def rise_and_fall(
     >>> place.item(), bool(rise.low > 0.9), bool(fall.low > 0.4)
     (1, True, True)
     """
+    _check_count("resamples", resamples)
+    return _rise_and_fall(jnp.asarray(values), key, resamples=resamples, level=float(level))
+
+
+@partial(jax.jit, static_argnames=("resamples", "level"))
+def _rise_and_fall(values: Array, key: Array, *, resamples: int, level: float) -> Peak:
     values = _images_first(values)
     if values.ndim != 2 or len(values) < 2:
         raise ValueError(f"expected values (images, strengths) of two images or more, got the shape {values.shape}")
@@ -127,7 +140,7 @@ def rise_and_fall(
     one, other = shuffled[: len(values) // 2], shuffled[len(values) // 2 :]
     place = jnp.argmax(_mean(one))
     differences = jnp.stack([other[:, place] - other[:, 0], other[:, place] - other[:, -1]], axis=1)
-    both = mean_interval(differences, key=for_resamples, resamples=resamples, level=level)
+    both = _mean_interval(differences, for_resamples, resamples=resamples, level=level)
     return Peak(place, *(Interval(*(part[k] for part in both)) for k in range(2)))
 
 
@@ -172,6 +185,12 @@ def rank_correlation(
     _check_count("permutations", permutations)
     for name, values in (("x", x), ("y", y), ("given", given)):
         _check_finite(name, values)
+    return _rank_correlation(x, y, key, groups, given, permutations=permutations)
+
+
+@partial(jax.jit, static_argnames="permutations")
+def _rank_correlation(x: Array, y: Array, key: Array, groups: Array, given: Array, *, permutations: int) -> Correlation:
+    n = len(x)
     ranked = jnp.concatenate([jnp.stack([x, y.astype(x.dtype)], axis=1), given.astype(x.dtype)], axis=1)
     ranked = jax.vmap(_ranks, 1, 1)(ranked)
     taken_out = _orthonormal(ranked[:, 2:])
@@ -236,7 +255,6 @@ def _mean(values: Array) -> Array:
 
 def _resampled_means(values: Array, key: Array, resamples: int) -> Array:
     """``(resamples, ...)`` means of resampled images."""
-    _check_count("resamples", resamples)
     n, there = len(values), jnp.isfinite(values.reshape(len(values), -1)[:, 0])
     columns = jnp.where(there[:, None], values.reshape(n, -1), 0)
     size, usable = there.sum(dtype=jnp.int32), jnp.argsort(~there, stable=True)

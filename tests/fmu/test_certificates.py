@@ -259,8 +259,20 @@ def test_what_has_no_certificate_is_refused():
         certify(objective, before, removal, sigma=1.0, delta=1e-5, noise=jnp.zeros(5))
 
 
-@pytest.mark.parametrize("penalty", list(PENALTIES))
-@pytest.mark.parametrize(("count", "shape"), [(60, SHAPES[1]), (6, (5000, 9))], ids=str)
+MANY, LARGE = (60, SHAPES[1]), (6, (5000, 9))
+
+
+@pytest.mark.parametrize(
+    ("count", "shape", "penalty"),
+    [  # Each penalty, and both sizes with and without pairs of rows; all of them among the slow tests.
+        pytest.param(*size, penalty, marks=[] if quick else pytest.mark.slow)
+        for size, penalty, quick in (
+            *((MANY, penalty, penalty != "equal_opportunity") for penalty in PENALTIES),
+            *((LARGE, penalty, penalty in ("equal_opportunity", "individual")) for penalty in PENALTIES),
+        )
+    ],
+    ids=str,
+)
 def test_in_float32_the_residual_is_not_below_the_truth_either(penalty, count, shape):
     """Truth: NumPy float64 at the same float32 parameters, rows and noise. 264 problems in all."""
     problems = random_problems(7, count, *shape, dtype=jnp.float32)

@@ -15,7 +15,8 @@ from tests import oracles
 
 PROBLEM = oracles.random_problem(5, 60, 4, already_removed=6)
 NOISE = np.random.default_rng(6).normal(size=4)
-GROUPS = [("compas", "race"), ("compas", "gender"), ("adult", "race"), ("adult", "gender")]
+GROUPS = [("compas", "race"), ("compas", "gender"), ("adult", "race")]
+GROUPS += [pytest.param(("adult", "gender"), marks=pytest.mark.slow)]  # The same rows as for race, for seconds.
 
 
 def rows(problem=PROBLEM):

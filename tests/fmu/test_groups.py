@@ -85,22 +85,29 @@ def test_value_gradient_hessian_and_form_equal_the_sums_over_pairs(groups, penal
     objective, data = Objective(l2=L2, fairness=FAIRNESS, penalty=penalty, reweigh=reweigh), rows(p, p.w_remaining)
     theta = np.random.default_rng(groups).normal(size=D)
     tail = (p.x, p.y, p.s, p.w_remaining, L2, FAIRNESS, penalty, None, reweigh)
-    params = jnp.array(theta)
-    np.testing.assert_allclose(objectives.value(objective, params, data), oracles.objective(theta, *tail), rtol=1e-12)
-    np.testing.assert_allclose(objectives.gradient(objective, params, data), oracles.gradient(theta, *tail), rtol=1e-10)
-    dense = oracles.hessian(theta, *tail)
-    np.testing.assert_allclose(objectives.hessian(objective, params, data), dense, rtol=1e-10, atol=1e-11)
-    form = oracles.penalty_matrix(penalty, p.x, p.y, p.s, p.w_remaining)
-    np.testing.assert_allclose(penalties.quadratic_form(penalty, data), form, rtol=1e-10, atol=1e-13)
-    scores = jnp.array(np.random.default_rng(3).normal(scale=10, size=len(p.y)))
+    scores = np.random.default_rng(3).normal(scale=10, size=len(p.y))
+
+    @jax.jit
+    def found(params, scores, data):
+        return (
+            objectives.value(objective, params, data),
+            objectives.gradient(objective, params, data),
+            objectives.hessian(objective, params, data),
+            penalties.quadratic_form(penalty, data),
+            penalties.from_scores(penalty, scores, data),
+            penalties.score_gradient(penalty, scores, data),
+            jax.grad(penalties.from_scores, argnums=1)(penalty, scores, data),
+        )
+
+    value, gradient, hessian, form, of_scores, score_gradient, by_autodiff = found(theta, scores, data)
+    np.testing.assert_allclose(value, oracles.objective(theta, *tail), rtol=1e-12)
+    np.testing.assert_allclose(gradient, oracles.gradient(theta, *tail), rtol=1e-10)
+    np.testing.assert_allclose(hessian, oracles.hessian(theta, *tail), rtol=1e-10, atol=1e-11)
+    expected = oracles.penalty_matrix(penalty, p.x, p.y, p.s, p.w_remaining)
+    np.testing.assert_allclose(form, expected, rtol=1e-10, atol=1e-13)
     expected = oracles.penalty_from_scores(penalty, scores, p.y, p.s, p.w_remaining)
-    np.testing.assert_allclose(penalties.from_scores(penalty, scores, data), expected, rtol=1e-11)
-    np.testing.assert_allclose(
-        penalties.score_gradient(penalty, scores, data),
-        jax.grad(penalties.from_scores, argnums=1)(penalty, scores, data),
-        rtol=1e-9,
-        atol=1e-13,
-    )
+    np.testing.assert_allclose(of_scores, expected, rtol=1e-11)
+    np.testing.assert_allclose(score_gradient, by_autodiff, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
@@ -214,7 +221,12 @@ def test_float32_moments_cover_the_truth(groups, penalty, reweigh):
     low, theta = rows(p, p.w, np.float32), np.array([0.3, -2.0, 1.0, 0.5], np.float32)
     objective = Objective(l2=1e-4, fairness=1.0, penalty=penalty, reweigh=reweigh)
     objective = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), objective)
-    found = assemble(objective, jnp.array(theta), jnp.zeros(D, jnp.float32), moments(objective, jnp.array(theta), low))
+
+    @jax.jit
+    def assembled(theta, low):
+        return assemble(objective, theta, jnp.zeros(D, jnp.float32), moments(objective, theta, low))
+
+    found = assembled(theta, low)
     x, tail = np.asarray(low.x, np.float64), (p.y, p.s, p.w, float(objective.l2), 1.0, penalty, None, reweigh, True)
     theta = theta.astype(np.float64)
     for exact, rounded, error in (
@@ -260,7 +272,7 @@ def test_descent_contracts_by_a_smoothness_that_knows_all_pairs(penalty):
     data, noise = rows(p, p.w_remaining), np.zeros(D)
     tail = (0.01, 20.0, penalty)
     objective = Objective(l2=0.01, fairness=20.0, penalty=penalty)
-    size, _, rate = contraction(objective, data, None)
+    size, _, rate = jax.jit(lambda data: contraction(objective, data, None))(data)
     hess = oracles.hessian(np.zeros(D), p.x, p.y, p.s, p.w_remaining, *tail)  # p (1 - p) is largest at zero
     largest, smallest = np.linalg.eigvalsh(hess)[-1], p.w_remaining.sum() * 0.01
     np.testing.assert_allclose(float(size), 2 / (largest + smallest), rtol=1e-9)
@@ -461,7 +473,8 @@ def test_a_network_sees_all_pairs():
         theta, v = jnp.array(np.random.default_rng(0).normal(size=(2, D)))
         dense = objectives.hessian(closed, theta, data) @ v
         for product in (objectives.hessian_vector_product, objectives.gauss_newton_vector_product):
-            np.testing.assert_allclose(product(free, theta, data, v), dense, rtol=1e-9, atol=1e-10)
+            found = jax.jit(lambda theta, v, product=product, free=free: product(free, theta, data, v))(theta, v)
+            np.testing.assert_allclose(found, dense, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.slow

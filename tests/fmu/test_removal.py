@@ -117,9 +117,13 @@ def test_jit_and_vmap_equal_eager(case):
     other = np.roll(REMOVED & (W == 1), 1) & (W == 1)
     masks = jnp.array([REMOVED, other])
     expected = [run(case, mask, params).params for mask in masks]
-    jitted = jax.jit(lambda mask: run(case, mask, params).params)
-    np.testing.assert_allclose(jitted(masks[0]), expected[0], atol=1e-11)
-    batched = jax.vmap(lambda mask: run(case, mask, params).params)(masks)
+
+    @jax.jit
+    def traced(masks):
+        return run(case, masks[0], params).params, jax.vmap(lambda mask: run(case, mask, params).params)(masks)
+
+    jitted, batched = traced(masks)
+    np.testing.assert_allclose(jitted, expected[0], atol=1e-11)
     np.testing.assert_allclose(batched, np.stack(expected), atol=1e-11 if not case.exact else 1e-8)
 
 

@@ -40,14 +40,15 @@ def found(matrix, steps=64, start=None):
 @pytest.mark.parametrize("product", ["hessian", "gauss_newton"])
 def test_equals_the_dense_eigenvalues_of_a_network(fairness, product):
     objective = Objective(l2=0.01, fairness=fairness, predict=Mlp().apply)
-    params = Mlp().init(jax.random.key(0), DATA.x)
+    params = jax.jit(Mlp().init)(jax.random.key(0), DATA.x)
     flat, unravel = ravel_pytree(params)
     if product == "hessian":
         dense = jax.jit(jax.hessian(lambda v: objectives.value(objective, unravel(v), DATA)))(flat)
         times = objectives.hessian_vector_product
     else:
         times = objectives.gauss_newton_vector_product
-        dense = jax.vmap(lambda v: ravel_pytree(times(objective, params, DATA, unravel(v)))[0])(jnp.eye(flat.size))
+        every = jax.vmap(lambda v: ravel_pytree(times(objective, params, DATA, unravel(v)))[0])
+        dense = jax.jit(every)(np.eye(flat.size))
     start = optax.tree.random_like(jax.random.key(1), params)
     extremes = jax.jit(lambda p: extreme_eigenvalues(lambda v: times(objective, p, DATA, v), start, steps=64))(params)
     values = np.linalg.eigvalsh(np.asarray(dense))

@@ -35,7 +35,8 @@ def started(penalty="equalized_odds", reweigh=False, seed=0, l2=1e-2, fairness=1
 
 
 def pick(data, rows):
-    return jax.tree.map(lambda leaf: leaf[np.asarray(rows, int)], data)
+    """By NumPy, which compiles nothing for another number of rows."""
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[np.asarray(rows, int)]), data)
 
 
 def arrays(data):
@@ -70,7 +71,7 @@ def test_any_order_and_batching_equals_the_one_shot_step(penalty, reweigh):
     assert float(end.residual_bound) == pytest.approx(float(certificate.gram_bound), rel=1e-6)
 
 
-@pytest.mark.parametrize(("penalty", "reweigh"), SETTINGS)
+@pytest.mark.parametrize(("penalty", "reweigh"), [(penalty, k % 2 == 1) for k, penalty in enumerate(PENALTIES)])
 def test_every_state_is_certified(penalty, reweigh):
     for seed in range(3):
         for l2, fairness in ((1e-4, 10.0), (1e-2, 0.1)):

@@ -61,7 +61,7 @@ def test_frames_are_orthonormal(problem):
 
 
 def test_tangents_are_the_embeddings_jacobian_and_orthonormal(problem, images):
-    jacobian = jax.vmap(jax.jacfwd(lambda t: embed(problem, t[None])[0]))(images.coordinates)
+    jacobian = jax.jit(jax.vmap(jax.jacfwd(lambda t: embed(problem, t[None])[0])))(images.coordinates)
     basis = tangent_basis(problem, embed(problem, images.coordinates))
     np.testing.assert_allclose(np.moveaxis(np.asarray(jacobian), -1, 1), basis, atol=1e-13)
     gram = np.einsum("nkp,nlp->nkl", flat(basis), flat(basis))
@@ -326,7 +326,7 @@ def test_the_denoiser_is_the_mean_of_images_given_a_noisy_one():
     problem = bayes.linear((3,), [[[0.6]], [[-0.5]]], key=jax.random.key(0), distractors=1, signal_std=0.4)
     clean = 2 * np.asarray(sample_of(problem, 200_000, key=jax.random.key(1)).x) - 1
     noisy, sigma = np.array([[0.3, -0.4, 0.8], [-0.5, 1.0, 0.1]]), 0.7
-    denoised = np.asarray(bayes.denoiser(problem)(jnp.asarray(noisy), sigma))
+    denoised = np.asarray(jax.jit(bayes.denoiser(problem))(jnp.asarray(noisy), sigma))
     for k in range(2):
         weights = np.exp(-np.sum((clean - noisy[k]) ** 2, 1) / (2 * sigma**2))
         mean = weights @ clean / weights.sum()

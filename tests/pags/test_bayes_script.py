@@ -140,6 +140,7 @@ def test_robust_networks_have_less_gradient_off_the_manifold_than_standard_ones(
     assert (sweep["accuracy"][robust] - sweep["accuracy"][standard]).min() > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", ["linear", "curved"])
 def test_regularisation_moves_networks_towards_the_bayes_optimal_one_and_past_it(sweeps, manifold):
     """Gradients turn towards its gradients and away again, probabilities near its and leave; in every seed."""
@@ -151,6 +152,7 @@ def test_regularisation_moves_networks_towards_the_bayes_optimal_one_and_past_it
         assert found.fall.min() > 2 * margin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", ["linear", "curved"])
 def test_the_sweep_shows_all_regimes(sweeps, manifold):
     sweep = sweeps[manifold]

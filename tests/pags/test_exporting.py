@@ -80,7 +80,7 @@ def test_a_denoisers_program_takes_levels_and_classes(tmp_path):
     (run, said), (denoise, _) = models.load_exported(path), models.load_pretrained(path)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 1)), jnp.float32)
     for sigma, labels in ((0.5, None), (jnp.array([0.1, 3.0]), jnp.array([0, 2])), (2.0, 1)):
-        np.testing.assert_allclose(run(x, sigma, labels), denoise(x, sigma, labels), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(run(x, sigma, labels), jax.jit(denoise)(x, sigma, labels), rtol=1e-5, atol=1e-5)
     assert said["inputs"] == {**said["inputs"], "images": ["n", 8, 8, 1], "sigma": ["n"], "labels": ["n"]}
     assert said["ranges"]["labels"] == [0, 3]
 

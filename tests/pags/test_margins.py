@@ -30,10 +30,19 @@ def test_losses_are_those_of_the_table():
     rng = np.random.default_rng(0)
     logits, y = 9 * rng.normal(size=(40, 5)), rng.integers(0, 5, 40)
     t = (y + rng.integers(1, 5, 40)) % 5
-    for loss, towards in table(logits[0], y[0], t[0]):
-        expected = [table(logits[i], y[i], t[i])[loss, towards] for i in range(40)]
-        got = margins.behind(loss, jnp.asarray(logits), jnp.asarray(y), jnp.asarray(t) if towards else None)
-        np.testing.assert_allclose(got, expected, rtol=1e-12)
+    expected = [table(logits[i], y[i], t[i]) for i in range(40)]
+
+    @jax.jit
+    def found(logits, y, t):
+        return {
+            name: {towards: margins.behind(name, logits, y, t if towards else None) for towards in (False, True)}
+            for name in ("cross_entropy", "margin", "dlr")
+        }
+
+    got = found(logits, y, t)
+    assert {(loss, towards) for loss in got for towards in got[loss]} == set(expected[0])
+    for loss, towards in expected[0]:
+        np.testing.assert_allclose(got[loss][towards], [row[loss, towards] for row in expected], rtol=1e-12)
 
 
 def test_differences_of_float16_logits_do_not_overflow():
@@ -53,43 +62,48 @@ def test_every_type_of_label_means_the_same_class(dtype):
     def model(x):
         return x @ WIDE
 
+    @jax.jit
+    def found(x, y):
+        gradient = [gradients.input_gradients(model, x, y, target=target) for target in ("logit", "log_prob", "loss")]
+        return gradient, likelihood.log_prob(model(x), y), losses.cross_entropy(model, x, y)
+
     x, label = jnp.ones((1, 1)), np.array([1])
-    y = label.astype(dtype)
-    assert evaluation.correct(model, x, jnp.asarray(y)).tolist() == [False]
+    y = jnp.asarray(label.astype(dtype))
+    assert evaluation.correct(model, x, y).tolist() == [False]
     expected = 0.0 - np.log(999 + np.exp(5.0))
-    np.testing.assert_allclose(likelihood.log_prob(model(x), jnp.asarray(y)), expected, rtol=1e-12)
-    for target in ("logit", "log_prob", "loss"):
-        np.testing.assert_array_equal(
-            gradients.input_gradients(model, x, jnp.asarray(y), target=target),
-            gradients.input_gradients(model, x, jnp.asarray(label), target=target),
-        )
-    np.testing.assert_allclose(losses.cross_entropy(model, x, jnp.asarray(y)), -expected, rtol=1e-12)
+    gradient, log_prob, loss = found(x, y)
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-12)
+    np.testing.assert_array_equal(gradient, found(x, jnp.asarray(label))[0])
+    np.testing.assert_allclose(loss, -expected, rtol=1e-12)
+
+
+W = np.random.default_rng(1).normal(size=(3, 4))
+HALF = np.full((2, 3), 0.5)
+
+
+@jax.jit
+def judged(y):
+    def model(x):
+        return x @ W
+
+    x, given = jnp.asarray(HALF), {"key": jax.random.key(0)}
+    gradient = [gradients.input_gradients(model, x, y, target=target) for target in ("logit", "log_prob", "loss")]
+    verdict = evaluation.under_attack(model, x, y, **given, eps_l2=0.0, steps=1)
+    return jnp.stack(gradient), verdict, attacks.pgd(model, x, y, **given, eps_l2=1, steps=2)
 
 
 @pytest.mark.parametrize("label", [4, 250, -1, 2**32, 2**40 + 1])
 def test_a_traced_label_that_is_no_class_is_wrong_and_has_no_gradient(label):
     """Eagerly it is refused; a narrow cast would make a class of it."""
-    w = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4)))
-    x, y = jnp.full((2, 3), 0.5), jnp.array([label, 1])
-
-    @jax.jit
-    def all_of_it(y):
-        gradient = [gradients.input_gradients(lambda x: x @ w, x, y, target=t) for t in ("logit", "log_prob", "loss")]
-        verdict = evaluation.under_attack(lambda x: x @ w, x, y, key=jax.random.key(0), eps_l2=0.0, steps=1)
-        return (
-            jnp.stack(gradient),
-            verdict,
-            attacks.pgd(lambda x: x @ w, x, y, key=jax.random.key(0), eps_l2=1, steps=2),
-        )
-
-    gradient, verdict, delta = all_of_it(y)
-    np.testing.assert_array_equal(jnp.isnan(gradient).all((0, 2)), [True, False])
-    np.testing.assert_array_equal(jnp.isnan(gradient).any((0, 2)), [True, False])
-    right = int(jnp.argmax(x[1] @ w)) == 1
+    y = np.array([label, 1])
+    gradient, verdict, delta = jax.tree.map(np.asarray, judged(y))
+    np.testing.assert_array_equal(np.isnan(gradient).all((0, 2)), [True, False])
+    np.testing.assert_array_equal(np.isnan(gradient).any((0, 2)), [True, False])
+    right = int(np.argmax(HALF[1] @ W)) == 1
     assert [part.tolist() for part in verdict] == [[False, right], [False, right], [False, False]]
-    assert jnp.isfinite(delta).all()
+    assert np.isfinite(delta).all()
     with pytest.raises(ValueError, match=f"got {label}$"):
-        evaluation.correct(lambda x: x @ w, x, y)
+        evaluation.correct(lambda x: x @ W, jnp.asarray(HALF), jnp.asarray(y))
 
 
 def test_as_labels():
@@ -143,8 +157,8 @@ def test_a_sigmoid_is_a_softmax_of_two_classes():
     """d log p / d x = (y - sigmoid(f)) w, and the margin of y falls by eps |w| under the worst attack."""
     model = wrappers.two_classes(one_logit)
     f, w = np.asarray(one_logit(X))[:, 0], np.asarray(ONE)[:, 0]
-    np.testing.assert_allclose(jax.nn.softmax(model(X))[:, 1], expit(f), rtol=1e-12)
-    gradient = gradients.input_gradients(model, X, Y, target="log_prob")
+    np.testing.assert_allclose(jax.jit(lambda x: jax.nn.softmax(model(x)))(X)[:, 1], expit(f), rtol=1e-12)
+    gradient = jax.jit(lambda x: gradients.input_gradients(model, x, Y, target="log_prob"))(X)
     np.testing.assert_allclose(gradient, (np.asarray(Y) - expit(f))[:, None] * w, rtol=1e-10)
     given = {"key": jax.random.key(0), "steps": 10, "bounds": None}
     for eps in (0.05, 0.3):

@@ -43,8 +43,11 @@ def same(one, other):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("model", SHAPES, ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize(
+    ("model", "dtype"),
+    [*((model, "float32") for model in SHAPES), (LENET, "float16"), (PATCHES, "float16"), (UNET, "float16")],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
 def test_a_network_comes_back(model, dtype, tmp_path):
     variables = variables_of(model)
     path = tmp_path / "new" / "model.safetensors"

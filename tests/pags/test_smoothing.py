@@ -169,10 +169,10 @@ def test_denoised_smoothing_calls_the_denoiser_at_the_matching_level():
     x, sigma = 0.4 + 0.2 * X, 0.05  # So that nothing is cut.
     model = wrappers.denoised(linear, denoise, sigma=sigma)
     clean = ((2 * np.asarray(x) - 1) / (1 + (2 * sigma) ** 2) + 1) / 2
-    np.testing.assert_allclose(model(x), linear(jnp.asarray(clean)), rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(model)(x), linear(jnp.asarray(clean)), rtol=1e-12)
     shrunk = W / (1 + 4 * sigma**2)
     margin = np.abs(clean @ W + BIAS) / np.linalg.norm(shrunk)
-    found = certify(model, x, key=KEY, sigma=sigma, samples=4000, draws_at_once=1000)
+    found = jax.jit(partial(certify, model, key=KEY, sigma=sigma, samples=4000, draws_at_once=1000))(x)
     tight = margin < 2 * sigma
     assert np.all(np.asarray(found.radius) <= margin + 1e-12)
     assert tight.any()
@@ -196,7 +196,8 @@ def test_denoised_smoothing_by_the_true_denoiser_certifies_more():
 
     x, options = jnp.asarray(ends), {"key": KEY, "sigma": 0.2, "samples": 2000, "draws_at_once": 500}
     alone, with_denoiser = (
-        certify(model, x, **options) for model in (one_pixel, wrappers.denoised(one_pixel, denoise, sigma=0.2))
+        jax.jit(partial(certify, model, **options))(x)
+        for model in (one_pixel, wrappers.denoised(one_pixel, denoise, sigma=0.2))
     )
     assert np.all(np.asarray(with_denoiser.label) == np.arange(2))
     assert np.all(with_denoiser.radius > 2 * alone.radius)

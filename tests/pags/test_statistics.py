@@ -29,7 +29,7 @@ def test_intervals_are_scipys_percentiles_and_paired():
         assert spread < 0.2 * values[:, k].std() / np.sqrt(60)
     np.testing.assert_allclose(found.estimate, differences.mean(0), rtol=1e-12)
     # The same images for all measures: a measure and its double have the same ends, but for the unit.
-    twice = statistics.mean_interval(jnp.stack([differences[:, 0], 2 * differences[:, 0]], 1), key=KEY)
+    twice = statistics.mean_interval(jnp.asarray(differences[:, :1] * [1, 2]), key=KEY)
     np.testing.assert_allclose(2 * np.array(twice)[:, 0], np.array(twice)[:, 1], rtol=1e-12)
 
 
@@ -57,10 +57,11 @@ def test_a_peak_of_noise_alone_is_no_peak():
     assert said.mean() < 0.05
     whole = np.asarray(curves).mean(1)
     assert ((whole.max(1) > whole[:, 0]) & (whole.max(1) > whole[:, -1])).mean() > 0.5
-    clear = statistics.rise_and_fall(curves[0] / 10 + jnp.array([[0.0, 1, 3, 2, 1, 1]]), key=KEY)
+    small = np.asarray(curves[0]) / 10
+    clear = statistics.rise_and_fall(jnp.asarray(small + np.array([0.0, 1, 3, 2, 1, 1])), key=KEY)
     assert int(clear.place) == 2
     np.testing.assert_allclose([clear.rise.estimate, clear.fall.estimate], [3, 2], atol=0.1)
-    end = statistics.rise_and_fall(curves[0] / 10 + jnp.arange(6.0)[None], key=KEY)
+    end = statistics.rise_and_fall(jnp.asarray(small + np.arange(6.0)), key=KEY)
     assert (int(end.place), *map(float, end.fall)) == (5, 0.0, 0.0, 0.0)
 
 
@@ -82,9 +83,8 @@ def test_partial_correlations_are_the_closed_form():
     xy, xz, yz = (stats.spearmanr(*pair).statistic for pair in ((x, y), (x, z), (y, z)))
     found = statistics.rank_correlation(jnp.asarray(x), jnp.asarray(y), key=KEY, given=jnp.asarray(z), permutations=9)
     np.testing.assert_allclose(found.rho, (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)), rtol=1e-10)
-    twice = statistics.rank_correlation(
-        jnp.asarray(x), jnp.asarray(y), key=KEY, given=jnp.stack([z, z**3], 1), permutations=9
-    )
+    both = jnp.asarray(np.stack([z, z**3], 1))
+    twice = statistics.rank_correlation(jnp.asarray(x), jnp.asarray(y), key=KEY, given=both, permutations=9)
     np.testing.assert_allclose(twice.rho, found.rho, rtol=1e-8)
     nothing = statistics.rank_correlation(jnp.asarray(x), jnp.asarray(y), key=KEY, given=jnp.asarray(x), permutations=9)
     assert np.isnan(nothing.rho)

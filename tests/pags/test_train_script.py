@@ -12,6 +12,7 @@ from scripts.harness import cli, rows, store
 from scripts.pags import fit, train
 
 SMALL = ["--epochs", "2", "--batch-size", "16", "--attack-eps", "0.5", "1.0", "--attack-steps", "2", "--steps", "2"]
+SMALL += ["--width", "0.25"]
 
 
 def call(*words):
@@ -215,22 +216,32 @@ def interrupted_after(monkeypatch, saves):
     monkeypatch.setattr(checkpoints, "save", save)
 
 
-@pytest.mark.parametrize(("driver", "saves"), [("steps", 3), ("steps", 10), ("scan", 1), ("scan", 2)])
-def test_resumed_training_ends_with_the_same_bits(driver, saves, data, tmp_path, monkeypatch):
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Without figures, which other tests look at: they are drawn of a run's rows alone."""
+    monkeypatch.setattr(type(train.EXPERIMENT), "draw_all", lambda *given: None)
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(("driver", "stops"), [("steps", (3, 10)), ("scan", (1, 2))])
+def test_resumed_training_ends_with_the_same_bits(driver, stops, data, tmp_path, monkeypatch):
     words = [*SMALL, "--loss", "randomized_smoothing", "--strengths", "0.1", "--driver", driver]
     words += ["--save-minutes", "0", "--augment", "crop-flip"]
     assert call(*words, "--out", str(tmp_path / "whole")) == 0
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        interrupted_after(patch, saves)
-        call(*words, "--out", str(tmp_path / "parts"))
-    (stopped,) = (tmp_path / "parts" / "checkpoints").iterdir()
-    assert checkpoints.latest(stopped) == (saves if driver == "steps" else 5 * saves)
-    assert call(*words, "--out", str(tmp_path / "parts")) == 0
-    whole, parts = (store.read_rows(tmp_path / name)[0] for name in ("whole", "parts"))
+    (whole,) = store.read_rows(tmp_path / "whole")
     timing = ("wall_s", "train_s", "images_per_s", "config.out")
-    assert {k: v for k, v in whole.items() if k not in timing} == {k: v for k, v in parts.items() if k not in timing}
-    weights = [(tmp_path / name / whole["weights"]).read_bytes() for name in ("whole", "parts")]
-    assert weights[0] == weights[1]
+    for saves in stops:
+        out = tmp_path / f"parts-{saves}"
+        with monkeypatch.context() as patch, pytest.raises(Stop):
+            interrupted_after(patch, saves)
+            call(*words, "--out", str(out))
+        (stopped,) = (out / "checkpoints").iterdir()
+        assert checkpoints.latest(stopped) == (saves if driver == "steps" else 5 * saves)
+        assert call(*words, "--out", str(out)) == 0
+        (parts,) = store.read_rows(out)
+        assert whole.keys() == parts.keys()
+        assert all(whole[name] == parts[name] for name in whole if name not in timing)
+        assert (tmp_path / "whole" / whole["weights"]).read_bytes() == (out / parts["weights"]).read_bytes()
 
 
 def test_a_checkpoint_of_another_model_is_refused(data, tmp_path, monkeypatch, capsys):
@@ -288,6 +299,7 @@ def test_test_images_choose_nothing(data, tmp_path):
     assert not np.array_equal(split.validation[0], recipes.hold_out(data, config.validation, seed=1).validation[0])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_drivers_agree_and_bfloat16_computes(data, tmp_path):
     words = [*SMALL, "--loss", "cross_entropy"]
     losses_of = {}
@@ -305,9 +317,10 @@ def test_drivers_agree_and_bfloat16_computes(data, tmp_path):
     assert not np.array_equal(losses_of["steps", "bfloat16"], plain)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_sweep_goes_on_from_a_model(data, tmp_path, capsys):
     """At a rate that rounds to nothing the model stays what it was; another architecture is refused by name."""
-    words = [*SMALL, "--loss", "cross_entropy", "--width", "0.25", "--weight-decay", "0"]
+    words = [*SMALL, "--loss", "cross_entropy", "--weight-decay", "0"]
     assert call(*words, "--out", str(tmp_path / "first")) == 0
     (first,) = (tmp_path / "first" / "models").iterdir()
     go_on = [*words, "--start", str(first), "--learning-rate", "1e-30"]
@@ -339,6 +352,7 @@ def test_accuracy_counts_every_example_once_whatever_the_batches():
     expected = np.mean(np.asarray(x).argmax(1) == np.asarray(y))
     shapes = set()
 
+    @jax.jit
     def judge(x, y, key):
         shapes.add(x.shape)
         return evaluation.correct(lambda x: x, x, y)
@@ -355,9 +369,14 @@ def test_an_attack_on_a_linear_classifier_turns_small_margins_only():
     x, y = draw.uniform(0.3, 0.7, (200, 6)), draw.integers(0, 2, 200)
     direction = weight[:, 1] - weight[:, 0]
     margin = (2 * y - 1) * (x @ direction) / np.linalg.norm(direction)
+    given = {"key": jax.random.key(0), "steps": 20, "bounds": None}
+
+    @jax.jit
+    def robust(radius):
+        return evaluation.robustly_correct(lambda x: x @ weight, jnp.asarray(x), jnp.asarray(y), eps_l2=radius, **given)
+
     for radius in (0.0, 0.05, 0.1):
-        given = {"key": jax.random.key(0), "eps_l2": radius, "steps": 20, "bounds": None}
-        got = evaluation.robustly_correct(lambda x: x @ weight, jnp.asarray(x), jnp.asarray(y), **given)
+        got = robust(radius)
         assert np.all(np.asarray(got)[margin > radius + 1e-9])
         assert not np.any(np.asarray(got)[margin < radius - 1e-9])
         assert 5 < np.sum(margin > radius) < 195
