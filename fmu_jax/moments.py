@@ -22,7 +22,7 @@ from fmu_jax import objective as objectives
 from fmu_jax.data import Data, cell_counts
 from fmu_jax.objective import Objective
 from fmu_jax.rounding import block_sum, depth, roundings
-from fmu_jax.row_blocks import PIECES, fold, piece_count
+from fmu_jax.row_blocks import PIECES, fold, piece_count, whole_tiles
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import without_derivative
 
@@ -86,7 +86,7 @@ def moments(objective: Objective, anchor: Float[Array, " d"], rows: Data) -> Mom
     rows = rows._replace(weight=without_derivative(_NO_DERIVATIVE, rows.weight))
     k = rows.x.shape[0]
     number = piece_count(k)
-    size = max(BLOCK, k // _MOST_BLOCKS) // number * number
+    size = whole_tiles(max(BLOCK, k // _MOST_BLOCKS) // number) * number
     if k <= BLOCK:
         return _block(objective, anchor, rows)
     return fold(lambda part: _block(objective, anchor, part), (rows,), size, plus)

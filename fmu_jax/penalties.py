@@ -79,8 +79,8 @@ def find(penalty: Any) -> Penalty:
 def on_device(penalty: Any) -> Penalty:
     """The penalty of `find` with ``match`` as a JAX array of the default float, where it can be looked at.
 
-    For programs whose argument it is: late in a process that has used both precisions, JAX 0.10 was seen to hand a NumPy
-    argument to a program of the other one. All penalties of one form share a program, too.
+    For programs whose argument it is: late in a process that has used both precisions, JAX 0.10 was seen to hand a
+    NumPy argument to a program of the other one. All penalties of one form share a program, too.
 
     Raises:
       ValueError: see `find`.

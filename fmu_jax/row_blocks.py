@@ -21,6 +21,8 @@ MOST_BLOCKS = 64
 #: Pieces of many rows: a multiple of every usual number of devices, 2^6 3 5.
 PIECES = 960
 _PIECE_ROWS = 32
+#: Rows of a tile of XLA:TPU, which lays the rows along its lanes: pieces of whole tiles are cut without a copy.
+TILE = 128
 
 
 def pieces(values: Shaped[Array, "n ..."]) -> Shaped[Array, "pieces rows ..."]:
@@ -38,7 +40,12 @@ def block_rows(n: int, columns: int) -> int:
     if n * columns < LEAST:
         return n
     number = piece_count(n)
-    return number * max(-(-n // (number * MOST_BLOCKS)), 1)
+    return number * whole_tiles(-(-n // (number * MOST_BLOCKS)))
+
+
+def whole_tiles(rows: int) -> int:
+    """So many rows or a few more: whole tiles, unless half a tile holds them."""
+    return -(-rows // TILE) * TILE if 2 * rows > TILE else max(rows, 1)
 
 
 def block_of(x: Shaped[Array, "n ..."]) -> int:

@@ -30,7 +30,7 @@ os.environ["XLA_FLAGS"] = " ".join([given, *(flag for flag in FLAGS if flag.spli
 # pyproject.toml.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).resolve().parents[1] / ".jax_cache")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"  # Faster ones are compiled sooner than read.
 
 import jax  # noqa: E402 - after what it reads from the environment
 
@@ -41,8 +41,17 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-#: Resident memory above which compiled programs are dropped, bytes: two workers and what they start share 24 GB.
-_PLENTY = 4 * 2**30
+#: Programs after which they are dropped: with all that a worker makes alive, compiling takes twice as long at the end.
+_MANY = 1500
+_made = 0
+
+
+def _count(event, seconds, **about):
+    global _made
+    _made += event.endswith("backend_compile_duration")
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
 
 
 def pytest_collection_finish(session):
@@ -53,10 +62,11 @@ def pytest_collection_finish(session):
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Drops compiled programs between modules once a worker has grown large."""
-    if nextitem is None or nextitem.path == item.path or not Path("/proc/self/statm").exists():
+    """Drops compiled programs between modules once there are many."""
+    global _made
+    if nextitem is None or nextitem.path == item.path:
         return
     compiling.share_context()  # A new one, without the constants of the programs so far.
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    if pages * os.sysconf("SC_PAGE_SIZE") > _PLENTY:
+    if _made > _MANY:
+        _made = 0
         jax.clear_caches()

@@ -116,14 +116,21 @@ def compiled_rows(*cases):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-LAID_ANEW = "XLA:TPU copies the rows of a removal into another layout: 3.9 times, see benchmarks/README.md"
+LAID_ANEW = "XLA:TPU lays the rows anew for fits, regions and certificates: 2 to 4 times, see benchmarks/README.md"
+WHOLE = ("fit", "retrained_region", "certify")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["1 x H200", pytest.param("v5e-16", marks=pytest.mark.xfail(reason=LAID_ANEW))])
-def test_many_rows_fit_beside_what_is_computed_of_them(target):
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        ("1 x H200", ("remove fair_newton", *WHOLE)),
+        ("v5e-16", ("remove fair_newton", "group_metrics")),
+        pytest.param("v5e-16", WHOLE, marks=pytest.mark.xfail(reason=LAID_ANEW)),
+    ],
+)
+def test_many_rows_fit_beside_what_is_computed_of_them(target, names):
     """10^8 rows of 64 columns: arguments and temporaries take at most 1.5 times the rows."""
-    names = ("fit", "remove fair_newton", "retrained_region", "certify")
     for row in compiled_rows(*((name, target) for name in names)):
         assert row["compiles"], row
         assert row["of_arguments"] <= 1.5, row

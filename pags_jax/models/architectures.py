@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
 import jax
@@ -95,7 +95,16 @@ def built(network: str, attributes: Mapping[str, Any]) -> nn.Module:
         attributes["network"] = built(*attributes["network"])
     if "dtype" in attributes:
         attributes["dtype"] = jnp.dtype(attributes["dtype"])
+    check_choices(NETWORKS[network], attributes)
     return NETWORKS[network](**attributes)
+
+
+def check_choices(network: type[nn.Module], attributes: Mapping[str, Any]) -> None:
+    """Raises ValueError if an attribute is none of its choices: a network would take any other as one of them."""
+    for name, kind in get_type_hints(network).items():
+        if get_origin(kind) is Literal and name in attributes and attributes[name] not in get_args(kind):
+            choices = ", ".join(map(repr, get_args(kind)))
+            raise ValueError(f"`{name}` of a {network.__name__} must be one of {choices}, got {attributes[name]!r}")
 
 
 def check_extent(model: nn.Module, arrays: int) -> None:

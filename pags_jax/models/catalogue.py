@@ -6,6 +6,8 @@ has the SHA-256 of a file from somewhere they trust (the Hugging Face hub shows 
 the file is downloaded where its publisher offers it by plain HTTPS. What it holds must be what its name promises.
 """
 
+import difflib
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +49,7 @@ class Published(NamedTuple):
       source: the paper.
       trained: the data, and the attacks that it was trained against.
       expected: entries of ``about`` that loading it must give.
-      options: of ``load_pretrained``, where the file does not say.
+      normaliser: of ``load_pretrained``, where the file does not say.
     """
 
     file: str
@@ -56,7 +58,7 @@ class Published(NamedTuple):
     source: str
     trained: str
     expected: dict[str, Any]
-    options: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    normaliser: tuple[tuple[float, ...], tuple[float, ...], bool] | None = None
 
 
 _WRN = {"28-10": 36_479_194, "70-16": 266_796_506}
@@ -108,7 +110,7 @@ PUBLISHED: dict[str, Published] = {
         f"engstrom-resnet50-{norm}": Published(
             "Engstrom2019Robustness.pt", _ROBUSTBENCH.format(f"cifar10/{_NORMS[norm]}"), _MADRY_LICENCE,
             "Engstrom, Ilyas, Salman, Santurkar and Tsipras (2019)", f"CIFAR-10, {_NORMS[norm]}",
-            _classifier(23_520_842), {"normaliser": _ENGSTROM},
+            _classifier(23_520_842), _ENGSTROM,
         )
         for norm in _NORMS
     },
@@ -157,6 +159,23 @@ def find(name: str, folder: str | Path | None = None, *, sha256: str | None = No
     raise FileNotFoundError(
         f"no file {path}: get {found.file} from {found.where}, and put it there or pass its folder or path{offered}"
     )
+
+
+def normaliser_of(file: str, parameters: int) -> Any:
+    """The normaliser of a published file of this name and size, or None where the file itself says it."""
+    found = [p for p in PUBLISHED.values() if p.file == file and p.expected["parameters"] == parameters]
+    return found[0].normaliser if found else None
+
+
+def missing(path: Path) -> str:
+    """What to say of a path where no file is, which may be meant as a name."""
+    if os.path.isdir(path):  # noqa: PTH112 - a path that is too long is none, and no other error
+        return f"no file {path}: it is a folder; pass the path of a file in it"
+    if path.name != str(path) or path.suffix in (".pt", ".pth", ".ckpt", ".pkl", ".safetensors"):
+        return f"no file {path}: check the path"
+    found = difflib.get_close_matches(str(path).lower(), PUBLISHED, n=4, cutoff=0.4)
+    near = f"near it: {', '.join(found)}; " if found else ""
+    return f"no file {path}, and no published weights of this name; {near}models.catalogue.PUBLISHED has all names"
 
 
 def known(name: str | None, path: Path, about: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """``load_pretrained``: a trained classifier or denoiser, from our file or its publisher's, of which nothing is run."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pags_jax.datasets import reading
-from pags_jax.models import architectures, catalogue, files, published
+from pags_jax.models import architectures, catalogue, files, published, registry
 from pags_jax.models.files import Pretrained
 from pags_jax.models.preactivation import Normalised
 from pags_jax.models.recognise import recognise
@@ -23,6 +24,7 @@ from pags_jax.scores import Preconditioned, denoiser
 
 Normaliser = tuple[tuple[float, ...], tuple[float, ...], bool]
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616), False)
+_CHANNELS = 1000
 _UNUSED = "sub_block1."  # TRADES' WideResNets carry a stage that their forward pass never calls.
 _CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), False)
 
@@ -97,9 +99,9 @@ def read_pretrained(
     name = str(path) if str(path) in catalogue.PUBLISHED and not Path(path).exists() else None
     if name is not None:
         path = catalogue.find(name, folder, sha256=sha256)
-        options = {**catalogue.PUBLISHED[name].options, **options}
-        normaliser = options.pop("normaliser", normaliser) if normaliser == "file" else normaliser
     path, source = Path(path), str(path)
+    if not os.path.isfile(path):  # noqa: PTH113 - as in `missing`
+        raise FileNotFoundError(catalogue.missing(path))
     reading.check_size(path, MOST_BYTES)
     if (found_sha256 := _sha256(path)) != (sha256 or found_sha256).lower():
         raise ValueError(f"{path} has contents of SHA-256 {found_sha256}, expected {sha256}")
@@ -112,11 +114,12 @@ def read_pretrained(
     if dtype == jnp.float64 and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError("`dtype` is float64, which JAX does not have unless jax_enable_x64 is set")
     found, state = _normaliser(state, source)
-    unused = [name for name in state.arrays if name.startswith(_UNUSED)]
+    unused = [name for name in state.arrays if name.startswith(_UNUSED) and name[len("sub_") :] in state.arrays]
     state = state._replace(arrays={name: array for name, array in state.arrays.items() if name not in unused})
     model, family, channels = recognise(state, source=source)
     if dtype.itemsize < 4:
         options = {**options, "dtype": dtype}
+    architectures.check_choices(type(model), options)
     try:
         model = model.clone(**options)
     except TypeError:
@@ -135,9 +138,13 @@ def read_pretrained(
         "source": path.name,
         "sha256": found_sha256,
     }
+    if family == "edm" and normaliser not in ("file", None):
+        raise ValueError(f"{path} holds a denoiser, which takes images in [-1, 1] as they are: leave `normaliser` out")
     if family != "edm":
         classes = model.classes  # pyright: ignore[reportAttributeAccessIssue]
-        chosen = _chosen(normaliser, found, family, classes, channels)
+        if normaliser == "file" and found is None:
+            normaliser = catalogue.normaliser_of(path.name, registry.count_parameters(variables)) or "file"
+        chosen = _chosen(normaliser, found, family, classes, channels, path)
         if chosen is not None:
             model = Normalised(model, *chosen)
             variables = {collection: {"network": tree} for collection, tree in variables.items()}
@@ -197,30 +204,39 @@ def _normaliser(state: State, source: str) -> tuple[Normaliser | None, State]:
     for mean, std in NORMALISERS:
         if mean in state.arrays and std in state.arrays:
             rest = {name: array for name, array in state.arrays.items() if name not in (mean, std)}
-            values = [np.asarray(state.arrays[name], np.float64).ravel() for name in (mean, std)]
-            if values[0].size != values[1].size or not np.isfinite(values).all() or not (values[1] > 0).all():
+            arrays = [state.arrays[name] for name in (mean, std)]
+            values = [np.asarray(array.reshape(-1)[:_CHANNELS], np.float64) for array in arrays]
+            same = arrays[0].size == arrays[1].size <= _CHANNELS
+            if not same or not np.isfinite(values).all() or not (values[1] > 0).all():
                 raise ValueError(f"{source}: {mean} and {std} are no means and standard deviations of channels")
             found = (tuple(values[0].tolist()), tuple(values[1].tolist()), mean == "normalizer.new_mean")
             return found, state._replace(arrays=rest)
     return None, state
 
 
-def _chosen(normaliser: Any, found: Normaliser | None, family: str, classes: int, channels: int) -> Normaliser | None:
-    if normaliser is None or normaliser == "file":
-        default = _CIFAR100 if classes == 100 else _CIFAR10
-        given = (
-            None
-            if normaliser is None
-            else found or (default if family.startswith("deepmind") and channels == 3 else None)
+def _chosen(
+    normaliser: Any, found: Normaliser | None, family: str, classes: int, channels: int, path: Path
+) -> Normaliser | None:
+    if normaliser == "file":
+        default = (
+            (_CIFAR100 if classes == 100 else _CIFAR10) if family.startswith("deepmind") and channels == 3 else None
         )
-    else:
-        given = normaliser
-    if given is None:
+        normaliser = found or default
+    if normaliser is None:
         return None
-    mean, std, clamp = given
-    # In float32, as PyTorch keeps them.
-    mean, std = (tuple(float(np.float32(value)) for value in values) for values in (mean, std))
-    return mean, std, bool(clamp)
+    try:
+        mean, std, clamp = normaliser
+        # In float32, as PyTorch keeps them; one number is that of all channels.
+        mean, std = (np.broadcast_to(np.asarray(values, np.float32).ravel(), channels) for values in (mean, std))
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+            raise ValueError("they must be finite, and the latter above 0")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: `normaliser` must be the mean and the standard deviation of the {channels} channels, and whether "
+            f"to clip to [0, 1] before: such as ({(0.5,) * channels}, {(0.25,) * channels}, False), got "
+            f"{str(normaliser)[:200]} ({error})"
+        ) from None
+    return tuple(mean.tolist()), tuple(std.tolist()), bool(clamp)
 
 
 def _sha256(path: Path) -> str:

@@ -51,18 +51,25 @@ def instructions(content: memoryview, *, source: str, start: int = 0) -> Iterato
             name, read = _TABLE[content[at]]
             value, end = read(content, at + 1)
         except (IndexError, struct.error):
-            raise ValueError(f"{source} is cut off: it ends within or before the instruction at byte {at}") from None
+            said = f"is cut off: it ends within or before the instruction at byte {at}"
+            raise ValueError(f"{source} {said}{beginning(content, start, at)}") from None
         except KeyError:
-            said = f"{source} is no pickle: byte {at} is {content[at]:#04x}, no instruction"
-            if at < start + 4:  # A web page, a pointer of Git LFS, or an archive of another kind.
-                said += f"; it begins with {bytes(content[start : start + 20])!r}, is it the file itself?"
-            raise ValueError(said) from None
+            said = f"is no pickle: byte {at} is {content[at]:#04x}, no instruction"
+            raise ValueError(f"{source} {said}{beginning(content, start, at)}") from None
         except ValueError as error:
-            raise ValueError(f"{source} is no pickle: the instruction at byte {at} is malformed ({error})") from None
+            said = f"is no pickle: the instruction at byte {at} is malformed ({error})"
+            raise ValueError(f"{source} {said}{beginning(content, start, at)}") from None
         yield Instruction(name, value, at)
         if name == "STOP":
             return
         at = end
+
+
+def beginning(content: memoryview, start: int, at: int) -> str:
+    """What a message of a failure at the begin adds: a text, or a file of another kind, may begin as a pickle does."""
+    if start or at >= 4 or not len(content):
+        return ""
+    return f"; it begins with {bytes(content[:20])!r}, is it the file itself?"
 
 
 def _nothing(content: memoryview, at: int) -> tuple[None, int]:

@@ -10,12 +10,12 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from pags_jax.models.opcodes import instructions
+from pags_jax.models.opcodes import beginning, instructions
 from pags_jax.models.records import CONSTRUCTORS, Global, Record, Refused, checked_key, described, dict_of, is_harmful
 
 
 class Limits(NamedTuple):
-    """What a pickle may take at most.
+    """What a file's pickles may take at most, all of them together.
 
     Attributes:
       steps: instructions.
@@ -23,6 +23,8 @@ class Limits(NamedTuple):
       marks: marks at once.
       memo: values remembered.
       text: characters of all its texts.
+      encodings: characters of texts that calls turn into bytes.
+      copies: values that calls look through: a list that is named many times would be copied as often.
     """
 
     steps: int = 2_000_000
@@ -30,9 +32,12 @@ class Limits(NamedTuple):
     marks: int = 1_000
     memo: int = 1_000_000
     text: int = 2**28
+    encodings: int = 2**28
+    copies: int = 4_000_000  # Whatever is written anew for each call takes half as many steps.
 
 
 LIMITS = Limits()
+_NAME = 300
 
 
 def load(
@@ -42,7 +47,8 @@ def load(
     start: int = 0,
     persistent: Callable[[Any], Any] | None = None,
     constructors: Mapping[str, Callable[..., Any]] | None = None,
-    limits: Limits = LIMITS,
+    limits: Limits | None = None,
+    used: dict[str, int] | None = None,
 ) -> tuple[Any, int]:
     r"""Reads one pickle.
 
@@ -53,7 +59,8 @@ def load(
       persistent: what stands for an identifier of something outside of the pickle; without it there may be none.
       constructors: more functions, by the dotted name that a file calls, each of which checks its arguments and raises
         ValueError.
-      limits: what it may take.
+      limits: what it may take; by default ``LIMITS``.
+      used: how much of the limits other pickles of the same file have taken; what this one takes is added.
 
     Returns:
       The value: numbers, texts, tuples, lists, sets and dicts, ``memoryview`` for bytes, ``Global``, ``Record``; and
@@ -68,13 +75,16 @@ def load(
     Record(builtins.print)
     """
     view = memoryview(content).toreadonly().cast("B")
-    machine = _Machine(persistent, {**CONSTRUCTORS, **(constructors or {})}, limits)
+    machine = _Machine(
+        persistent, {**CONSTRUCTORS, **(constructors or {})}, limits or LIMITS, {} if used is None else used
+    )
     at = start
     for name, value, at in instructions(view, source=source, start=start):
         try:
             machine.step(name, value)
         except Refused as error:
-            raise ValueError(f"{source} is refused: at byte {at}, {error}; nothing was run") from None
+            said = f"{source} is refused: at byte {at}, {error}; nothing was run"
+            raise ValueError(said + beginning(view, start, at)) from None
     (result,) = machine.stack
     return result, at + 1
 
@@ -82,17 +92,21 @@ def load(
 class _Machine:
     """The stack, the marks and the memo of one pickle."""
 
-    def __init__(self, persistent: Any, constructors: Mapping[str, Callable[..., Any]], limits: Limits):
+    def __init__(
+        self, persistent: Any, constructors: Mapping[str, Callable[..., Any]], limits: Limits, used: dict[str, int]
+    ):
         self.persistent, self.constructors, self.limits = persistent, constructors, limits
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # What was on the stack before each mark.
-        self.used = dict.fromkeys(Limits._fields, 0)
+        self.used = used
+        for what in Limits._fields:
+            used.setdefault(what, 0)
         self.memo: dict[int, Any] = {}
 
     def step(self, name: str, value: Any) -> None:
         self.use("steps")
-        if isinstance(value, str):
-            self.use("text", len(value))
+        if isinstance(value, str | tuple):
+            self.use("text", len(value) if isinstance(value, str) else sum(map(len, value)))
         if name in _PUSHED:
             self.push(value)
         elif name in _MADE:
@@ -158,7 +172,12 @@ class _Machine:
     def name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise Refused("a name that is no text")
-        self.push(Global(module, name))
+        self.push(self.named(module, name))
+
+    def named(self, module: str, name: str) -> Global:
+        if (size := len(module) + len(name)) > _NAME:
+            raise Refused(f"a name of {size} characters, expected at most {_NAME}")
+        return Global(module, name)
 
     def stack_global(self, _) -> None:
         name, module = self.pop(), self.pop()
@@ -168,12 +187,18 @@ class _Machine:
         """What REDUCE, NEWOBJ, INST and OBJ do: by hand for a few, a record for all others."""
         if not isinstance(args, tuple) or not isinstance(kwargs or {}, dict):
             raise Refused(f"a call of {described(what)} with arguments that are no tuple")
+        self.use("copies", len(args))
         name = str(what) if isinstance(what, Global) else ""
         if is_harmful(what):
             raise Refused(f"it asks to call {what}, which no weights need")
         if handed := next(filter(is_harmful, args), None):  # As functools.partial, map or getattr would call it.
             raise Refused(f"it hands {handed} to {described(what)}, which no weights need")
         made = self.constructors.get(name)
+        for arg in args if made else ():
+            if isinstance(arg, str):
+                self.use("encodings", len(arg))
+            elif isinstance(arg, tuple | list | dict):
+                self.use("copies", len(arg))
         try:
             value = Record(what, args, kwargs or {}) if made is None or kwargs else made(*args)
         except (TypeError, ValueError, LookupError, OverflowError, struct.error) as error:
@@ -189,7 +214,7 @@ class _Machine:
         self.call(what, args, kwargs)
 
     def inst(self, value: tuple[str, str]) -> None:
-        self.call(Global(*value), tuple(self.pop_mark()))
+        self.call(self.named(*value), tuple(self.pop_mark()))
 
     def obj(self, _) -> None:
         items = self.pop_mark()
@@ -242,21 +267,11 @@ class _Machine:
         self.push(value)
 
 
-_PUSHED = frozenset(
-    {
-        *("FLOAT", "INT", "LONG", "STRING", "UNICODE", "BININT", "BININT1", "BININT2", "BINFLOAT", "BINSTRING"),
-        *(
-            "SHORT_BINSTRING",
-            "BINUNICODE",
-            "SHORT_BINUNICODE",
-            "BINUNICODE8",
-            "BINBYTES",
-            "SHORT_BINBYTES",
-            "BINBYTES8",
-        ),
-        *("BYTEARRAY8", "LONG1", "LONG4"),
-    }
-)
+_PUSHED = {
+    "FLOAT", "INT", "LONG", "STRING", "UNICODE", "BININT", "BININT1", "BININT2", "BINFLOAT", "BINSTRING",
+    "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "BYTEARRAY8", "LONG1", "LONG4",
+}  # fmt: skip
 _MADE: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_TUPLE": tuple,
     "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set,

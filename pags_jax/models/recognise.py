@@ -9,7 +9,7 @@ import numpy as np
 
 from pags_jax.models.edm import DhariwalUNet, SongUNet
 from pags_jax.models.preactivation import PreActivationResNet
-from pags_jax.models.records import described
+from pags_jax.models.records import described, printable
 from pags_jax.models.resnet import ResNet
 from pags_jax.models.states import State
 
@@ -20,6 +20,7 @@ _RECORDED = {
     "channel_mult_emb": "embedding", "num_blocks": "blocks", "attn_resolutions": "attention",
     "embedding_type": "frequencies", "channel_mult_noise": "noise_width", "encoder_type": "encoder",
 }  # fmt: skip
+_TAPS = 16
 
 
 def recognise(state: State, *, source: str) -> tuple[nn.Module, str, int]:
@@ -134,7 +135,7 @@ def _edm(state: State, shapes: Shapes, source: str) -> SongUNet | DhariwalUNet:
     """A network of EDM: names hold resolutions, and shapes the rest."""
     for kind in state.classes:
         if kind.endswith("Precond") and kind != "EDMPrecond":
-            raise ValueError(f"{source}: the preconditioning {kind} is not supported, only EDMPrecond")
+            raise ValueError(f"{source}: the preconditioning {described(kind)} is not supported, only EDMPrecond")
     for part in ("_aux_skip", "_aux_up", "_aux_down"):
         if any(part in name for name in shapes):
             raise ValueError(f"{source}: encoders and decoders of the type 'skip' are not supported ({part})")
@@ -162,7 +163,12 @@ def _edm(state: State, shapes: Shapes, source: str) -> SongUNet | DhariwalUNet:
         square = next(
             (array for name, array in state.arrays.items() if name.endswith("resample_filter")), np.ones((2, 2))
         )
-        taps = np.asarray(square, np.float64).reshape(square.shape[-2:]).sum(0)
+        size = square.shape[-1] if square.ndim else 0
+        if square.size != size**2 or not 1 <= size <= _TAPS:
+            raise ValueError(
+                f"{source}: the filter that resamples has the shape {square.shape}, expected {_TAPS} taps at most"
+            )
+        taps = np.asarray(square, np.float64).reshape(size, size).sum(0)
         if not (np.isfinite(taps) & (taps > 0)).all():
             raise ValueError(f"{source}: the filter that resamples must be of numbers above 0, got {taps.tolist()}")
         options |= {
@@ -186,7 +192,9 @@ def _sigma_data(state: State, source: str) -> float:
 def _check_recorded(model: SongUNet | DhariwalUNet, state: State, source: str) -> None:
     """Raises ValueError unless the arguments that the file records for the constructor are those the tensors show."""
     if state.classes and state.classes[0] not in (type(model).__name__, "EDMPrecond"):
-        raise ValueError(f"{source} says {state.classes[0]}, and its tensors are those of a {type(model).__name__}")
+        raise ValueError(
+            f"{source} says {described(state.classes[0])}, and its tensors are those of a {type(model).__name__}"
+        )
     for name, recorded in state.recorded.items():
         actual = getattr(model, _RECORDED.get(name, ""), None)
         if name == "attn_resolutions" and isinstance(recorded, tuple) and isinstance(actual, tuple):
@@ -197,7 +205,8 @@ def _check_recorded(model: SongUNet | DhariwalUNet, state: State, source: str) -
                     s for s in recorded if s in actual or model.multipliers[_level(model, s)] * model.width >= 64
                 }
         if actual is not None and recorded != actual:
-            raise ValueError(f"{source} was made with {name}={recorded}, and its tensors have {actual}")
+            said = printable(str(recorded)[:80])
+            raise ValueError(f"{source} was made with {name}={said}, and its tensors have {actual}")
 
 
 def _level(model: Any, size: int) -> int:

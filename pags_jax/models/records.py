@@ -1,5 +1,6 @@
 """What a pickle describes and what is not made of it, and the few constructors that are done by hand."""
 
+import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,19 +60,18 @@ def described(value: Any) -> str:
 
 
 def checked_key(value: Any) -> Any:
-    """A key, if hashing it takes no longer than its size: integers of one hash, and nested tuples, can be made slow."""
-    if isinstance(value, memoryview) and len(value) <= 4096:
+    """A key, if no file can make many of one hash: of large integers, and of tuples of numbers, it can."""
+    if isinstance(value, memoryview) and len(value) <= 256:
         return bytes(value)
-    parts = value if isinstance(value, tuple) else (value,)
-    if (
-        all(
-            isinstance(part, str | float | Record | None) or (isinstance(part, int) and abs(part) < 2**60)
-            for part in parts[:8]
-        )
-        and len(parts) <= 8
-    ):
+    if isinstance(value, str | float | Record | None) or (isinstance(value, int) and abs(value) < 2**60):
+        return value
+    if isinstance(value, tuple) and len(value) <= 4 and all(_in_tuple(part) for part in value):
         return value
     raise Refused(f"a key that cannot be used, {described(value)}")
+
+
+def _in_tuple(part: Any) -> bool:
+    return isinstance(part, str | None) or (isinstance(part, int) and abs(part) < 2**15)
 
 
 def dict_of(items: list[Any]) -> dict[Any, Any]:
@@ -149,8 +149,11 @@ _HARMFUL = frozenset(
 
 def is_harmful(what: Any) -> bool:
     """Whether it is a function that only a file meant to do harm asks for."""
-    if not isinstance(what, Global):
-        return False
+    return isinstance(what, Global) and _is_harmful(what)
+
+
+@functools.lru_cache(maxsize=1000)
+def _is_harmful(what: Global) -> bool:
     module = what.module.replace("__builtin__", "builtins")
     path = what.name.split(".")  # Since protocol 4 a name can lead through modules, as "path.os.system" would.
     parents = [".".join(module.split(".")[:i]) for i in range(1, 1 + len(module.split(".")))]

@@ -5,19 +5,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pags_jax.models.records import Global, Record, described
+from pags_jax.models.records import Global, Record, described, printable
 from pags_jax.models.tensors import Tensor
 
 #: Entries in which a model is looked for, in this order: averaged weights before those that training ends with. Without
 #: any of them it is the only entry that holds tensors alone, or one of them.
 ENTRIES = (
-    *("ema", "ema_state_dict", "model_ema", "state_dict_ema", "ema_model_state_dict", "wa_model", "model_state_dict"),
-    *("state_dict", "model", "net", "network", "last", "best"),
+    *("ema", "ema_state_dict", "model_ema", "state_dict_ema", "ema_model_state_dict", "model_ema_state_dict"),
+    *(
+        "ema_model",
+        "ema_net",
+        "net_ema",
+        "params_ema",
+        "wa_model",
+        "swa_model",
+        "swa_state_dict",
+        "swa_model_state_dict",
+    ),
+    *("model_state_dict", "state_dict", "model", "net", "network", "params", "last", "best"),
 )
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 _PERSISTENT = Global("torch_utils.persistence", "_reconstruct_persistent_obj")
 _DEPTH = 50
 _NAME = 500
+_MEMBERS = 200_000
+_TENSORS = 10_000
+_SHARED = 4  # MadryLab's files name every tensor twice.
 
 #: Mean and standard deviation of the images' channels, as publishers name them; the last clamps to [0, 1] before.
 NORMALISERS = (
@@ -60,6 +73,7 @@ def find_state(value: Any, *, source: str, entry: str | None = None) -> State:
       ValueError: there is no model, or not that entry.
     """
     path: tuple[str, ...] = ()
+    seen: dict[int, bool] = {}
     value = _as_dict(value)
     if entry is not None:
         if not isinstance(value, dict) or entry not in value:
@@ -72,31 +86,59 @@ def find_state(value: Any, *, source: str, entry: str | None = None) -> State:
         if not isinstance(value, dict):
             break
         if _are_tensors(value):
-            arrays = {name: tensor.array() for name, tensor in value.items() if isinstance(tensor, Tensor)}
-            return State(_without_prefixes(arrays, source), path)
-        name = next((name for name in ENTRIES if isinstance(value.get(name), dict | Record)), None)
+            tensors = {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
+            return State(_without_prefixes(_arrays(tensors, source), source), path)
+        name = next((name for name in ENTRIES if _has_tensors(value.get(name), seen)), None)
         if name is None:
-            alone = [name for name, item in value.items() if _is_model(_as_dict(item))]
-            if len(alone) != 1:
+            items = {id(item): item for item in value.values()}  # Each once, however often it is named.
+            models = {number for number, item in items.items() if _is_model(_as_dict(item))}
+            alone = [name for name, item in value.items() if id(item) in models]
+            inside = [name for name in ENTRIES if isinstance(value.get(name), dict)]  # For the message.
+            if len(alone) != 1 and not inside:
                 break
-            (name,) = alone
+            name = alone[0] if len(alone) == 1 else inside[0]
         value, path = value[name], (*path, name)
     if (other := _other_than_tensors(value)) is not None:
         raise ValueError(f"{source}: {described(other)}, among tensors by name, is {described(value[other])}, no dense "
                          "tensor: leave it out, or save it as one, and the file again")  # fmt: skip
-    raise ValueError(f"{source} holds no model that is known: {' in '.join(map(repr, reversed(path))) or 'it'} "
-                     f"is {_listed(value)}")  # fmt: skip
+    where = " in ".join(f"'{described(name)}'" for name in path[:-4:-1]) or "it"
+    raise ValueError(f"{source} holds no model that is known: {where} is {_listed(value)}; expected tensors by name, "
+                     "or an entry that holds them, whose name can be passed as entry=")  # fmt: skip
 
 
 def _listed(value: Any) -> str:
     if not isinstance(value, dict):
-        return repr(value) if isinstance(value, Record) else described(value)
-    return f"a dict of {', '.join(described(key) for key in list(value)[:8]) or 'nothing'}"
+        return described(value)
+    named = [f"{described(k)} ({described(v)})" if isinstance(v, Record) else described(k) for k, v in value.items()][
+        :8
+    ]
+    return f"a dict of {', '.join(named) or 'nothing'}"
 
 
 def _as_dict(value: Any) -> Any:
     """What a file sets by key in an object of a class of its own, such as a subclass of ``OrderedDict``, as a dict."""
     return value.entries if isinstance(value, Record) and value.entries else value
+
+
+def _has_tensors(value: Any, known: dict[int, bool]) -> bool:
+    """Whether it is an object, or has a tensor or a module anywhere in it: settings of averages have none."""
+    if id(value) not in known:
+        known[id(value)] = isinstance(value, Record) or any(
+            isinstance(item, Tensor) or (isinstance(item, Record) and _is_model(item)) for item in _inside(value)
+        )
+    return known[id(value)]
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    """A value, and what is in dicts of dicts, each of which is looked into once."""
+    todo, seen = [value], set()
+    while todo:
+        item = todo.pop()
+        yield item
+        item = _as_dict(item)
+        if isinstance(item, dict) and id(item) not in seen:
+            seen.add(id(item))
+            todo.extend(item.values())
 
 
 def _is_model(value: Any) -> bool:
@@ -134,11 +176,18 @@ def _parts(module: Any, source: str) -> tuple[str, dict[str, Any]]:
     elif isinstance(module, Record) and isinstance(module.state, dict) and "_modules" in module.state:
         what = module.args[0] if module.args and isinstance(module.args[0], Global) else module.what
         return (what.name if isinstance(what, Global) else described(what)), module.state
-    raise ValueError(f"{source} holds {module!r:.120} where a module should be: nothing of it is called")
+    raise ValueError(
+        f"{source} holds {described(module)} where a module should be: nothing of it is called; of a file of several "
+        "entries, pass that of the weights as entry="
+    )
 
 
 def _of_module(module: Record, path: tuple[str, ...], source: str) -> State:
-    arrays = dict(_tensors(module, "", source, ()))
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in _tensors(module, "", source, (), iter(range(_MEMBERS))):
+        if name in tensors:
+            raise ValueError(f"{source} has two tensors of the name {printable(name)}")
+        tensors[name] = tensor
     kind, settings = _parts(module, source)
     classes, network = (kind,), settings
     inner = settings.get("_modules", {}).get("model")
@@ -149,7 +198,21 @@ def _of_module(module: Record, path: tuple[str, ...], source: str) -> State:
     plain = {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
     recorded = recorded if isinstance(recorded, dict) else {}
     recorded = {name: _plain(value) for name, value in recorded.items() if isinstance(name, str)}
-    return State(_without_prefixes(arrays, source), path, classes, plain, recorded)
+    return State(_without_prefixes(_arrays(tensors, source), source), path, classes, plain, recorded)
+
+
+def _arrays(tensors: dict[str, Tensor], source: str) -> dict[str, np.ndarray]:
+    """Tensors as arrays, which share storages, if at all, as little as those of a model do."""
+    if len(tensors) > _TENSORS:
+        raise ValueError(f"{source} has a model of {len(tensors)} tensors, expected at most {_TENSORS}")
+    arrays = {name: tensor.array() for name, tensor in tensors.items()}
+    storages = {id(tensor.storage.data): tensor.storage for tensor in tensors.values()}
+    held = sum(storage.count * storage.dtype.itemsize for storage in storages.values())
+    if (taken := sum(array.nbytes for array in arrays.values())) > _SHARED * held:
+        raise ValueError(
+            f"{source} is refused: its tensors take {taken} bytes and share {held}, no model's share so much"
+        )
+    return arrays
 
 
 def _plain(value: Any) -> Any:
@@ -159,23 +222,27 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str | None) else described(value)
 
 
-def _tensors(module: Any, name: str, source: str, above: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and tensors of a module and of those within it."""
+def _tensors(
+    module: Any, name: str, source: str, above: tuple[int, ...], left: Iterator[int]
+) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of a module and of those within it; ``left`` ends where there are too many."""
     if id(module) in above or len(above) > _DEPTH:
         raise ValueError(f"{source} has modules within themselves or more than {_DEPTH} deep")
     _, state = _parts(module, source)
     for kind in ("_parameters", "_buffers", "_modules"):
         children = state.get(kind, {})
         if not isinstance(children, dict):
-            raise ValueError(f"{source}: {kind} of {name or 'the module'} is {described(children)}")
+            raise ValueError(f"{source}: {kind} of {printable(name) or 'the module'} is {described(children)}")
         for child, value in children.items():
             full = f"{name}{child}"
+            if next(left, None) is None or len(full) > _NAME:
+                raise ValueError(f"{source} has modules of more than {_MEMBERS} members, or longer names than {_NAME}")
             if kind == "_modules" and value is not None:
-                yield from _tensors(value, f"{full}.", source, (*above, id(module)))
+                yield from _tensors(value, f"{full}.", source, (*above, id(module)), left)
             elif isinstance(value, Tensor):
-                yield full, value.array()
+                yield full, value
             elif value is not None:
-                raise ValueError(f"{source}: {full} is {described(value)}, no tensor")
+                raise ValueError(f"{source}: {printable(full)} is {described(value)}, no tensor")
 
 
 # -------------------------------------------------------------------------------------------------- names

@@ -85,13 +85,14 @@ def _tensor(
     if metadata and (not isinstance(metadata, dict) or any(metadata.values())):
         raise ValueError("a tensor that is to be negated or conjugated: save its resolve_neg().resolve_conj()")
     dtype = dtype or storage.dtype
+    shape, strides = _sizes(shape), _sizes(strides)
+    if len(shape) != len(strides):
+        raise ValueError(f"a tensor of {len(shape)} axes with {len(strides)} strides, expected as many")
     numbers = (offset, *shape, *strides)
     if wrong := [n for n in numbers if isinstance(n, bool) or not isinstance(n, int) or n < 0]:
         raise ValueError(
             f"offset, shape and strides of a tensor must be whole numbers of at least 0, got {described(wrong[0])}"
         )
-    if len(shape) != len(strides) or len(shape) > _AXES:
-        raise ValueError(f"a tensor of {len(shape)} axes with {len(strides)} strides, expected as many, up to {_AXES}")
     count = storage.count * storage.dtype.itemsize // dtype.itemsize
     elements = prod(shape)
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
@@ -100,8 +101,15 @@ def _tensor(
             f"a tensor of the shape {shape} repeats the {count} elements of its storage: save its contiguous()"
         )
     if elements > count or (elements and last >= count) or offset > count:
-        raise ValueError(f"a tensor of the shape {shape[:_AXES]} reaches element {last} of a storage of {count}")
-    return Tensor(storage, offset, tuple(shape), tuple(strides), dtype)
+        raise ValueError(f"a tensor of the shape {shape} reaches element {last} of a storage of {count}")
+    return Tensor(storage, offset, shape, strides, dtype)
+
+
+def _sizes(values: Any = ()) -> tuple[Any, ...]:
+    """A shape, or strides."""
+    if not isinstance(values, tuple | list) or len(values) > _AXES:
+        raise ValueError(f"expected the sizes of up to {_AXES} axes, got {described(values)}")
+    return tuple(values)
 
 
 def _tensor_v3(storage: Any, offset: Any, shape: Any, strides: Any, _, __, dtype: Any, metadata: Any = None) -> Tensor:
@@ -126,5 +134,5 @@ _REBUILDERS: dict[str, Callable[..., Any]] = {
 CONSTRUCTORS: dict[str, Callable[..., Any]] = {
     **_REBUILDERS,
     "torch._tensor._rebuild_from_type_v2": _of_type,
-    "torch.Size": lambda sizes=(): tuple(sizes),
+    "torch.Size": _sizes,
 }

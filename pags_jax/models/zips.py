@@ -7,8 +7,8 @@ import zipfile
 import zlib
 from typing import NamedTuple
 
-_MOST_ENTRIES = 100_000
-_MOST_LISTED = 2**25
+_MOST_ENTRIES = 50_000
+_MOST_LISTED = 2**22
 _HEADER = 30
 
 
@@ -66,6 +66,8 @@ def entries(view: memoryview, *, source: str) -> dict[str, Entry]:
     places = []
     for info in listed:
         name = info.filename
+        if not name.isprintable():
+            raise ValueError(f"{source} is refused: the name {name[:80]!r} is of characters that cannot be printed")
         if not name or name.startswith("/") or ".." in name.split("/") or any(c in name for c in "\\:\0"):
             raise ValueError(f"{source} is refused: the name {name[:80]!r} leads out of the archive")
         if name in found:

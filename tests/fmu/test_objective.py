@@ -243,6 +243,26 @@ def test_a_match_is_a_matrix_of_weights(match):
         Objective(l2=1.0, fairness=1.0, penalty=penalties.Penalty(match))
 
 
+@pytest.mark.parametrize("x64", [True, False])
+def test_all_penalties_of_a_form_are_one_argument_of_a_program(x64):
+    """A name, lists, NumPy's numbers of either precision: one array of the default float, of no tracer."""
+    given = ("equalized_odds", penalties.Penalty([[1, 0], [0, 1]]), penalties.Penalty(np.eye(2, dtype=np.float32)))
+    with jax.enable_x64(x64):
+
+        def seen(penalty):
+            return jax.tree.flatten(Objective(l2=L2, fairness=FAIRNESS, penalty=penalty))
+
+        (leaves, structure), *others = map(seen, given)
+        assert isinstance(leaves[2], jax.Array)
+        assert leaves[2].dtype == (jnp.float64 if x64 else jnp.float32)
+        np.testing.assert_array_equal(leaves[2], np.eye(2))
+        for other, shape in others:
+            assert shape == structure
+            assert other[2].dtype == leaves[2].dtype
+        jax.jit(lambda _: [leaf.shape for leaf in seen("equalized_odds")[0][2:]])(0)
+        assert jax.eval_shape(lambda m: seen(penalties.Penalty(m))[0][2], leaves[2]).shape == (2, 2)
+
+
 def test_help_holds_the_formula():
     shown = pydoc.render_doc(Objective, renderer=pydoc.plaintext)
     assert "F(theta) = sum_i w_i log(1 + exp(-t_i f_i)) + n (l2 / 2) |theta|^2 + n fairness R(f) + b . theta" in shown

@@ -131,6 +131,15 @@ def test_no_copy_of_many_rows_is_made(method):
     assert memory.temp_size_in_bytes <= memory.argument_size_in_bytes / 2
 
 
+@pytest.mark.parametrize(("n", "d"), [(2**26, 64), (960 * 128 * 814, 64), (960 * 1000, 64), (336, 10**5)])
+def test_blocks_are_whole_tiles_of_each_piece(n, d):
+    size, number = row_blocks.block_rows(n, d), row_blocks.piece_count(n)
+    rows = size // number
+    assert size == rows * number < n
+    assert -(-n // size) <= row_blocks.MOST_BLOCKS
+    assert rows % 128 == 0 or rows <= 64
+
+
 def longest_product(jaxpr):
     """The most numbers that one entry of a matrix product adds, anywhere in a program."""
     found = 0

@@ -198,6 +198,15 @@ def test_one_axis_of_a_mesh_is_as_many_pieces_as_it_is_long():
         sharding.pad_rows(np.arange(5), 0)
 
 
+@pytest.mark.parametrize(
+    ("n", "devices", "unit"), [(1_000, 3, 3), (40_000, 8, 960), (300_000, 7, 6_720), (4 * 10**6, 16, 960 * 128)]
+)
+def test_rows_are_filled_up_to_what_devices_blocks_and_tiles_divide(n, devices, unit):
+    padded = len(sharding.pad_rows(np.zeros(n, bool), devices))
+    assert padded == n + -n % unit
+    assert padded < n * 1.032
+
+
 def test_work_is_done_side_by_side_each_item_on_a_mesh_of_its_own():
     meshes = [jax.sharding.Mesh(np.array(jax.devices()[2 * k : 2 * k + 2]), ("rows",)) for k in range(2)]
     used = {}

@@ -1,9 +1,12 @@
 """Reading of pickles against Python's own, and of hostile ones, of which nothing may run."""
 
+import gzip
+import io
 import os
 import pickle
 import sys
 import tracemalloc
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -323,13 +326,18 @@ def changed(content, old, new):
         (lambda: writer.pickled(writer.Outside(("storage", 1, 2, 3, 4))), "points outside of itself"),
         (lambda: b"x" * 257 + b"ustar" + b"x" * 300, "tar archive"),
         (lambda: b"PK\x03\x04" + b"x" * 100, "no whole zip archive"),
+        (lambda: b"Not Found", "there is no mark; nothing was run; it begins with b'Not Found', is it the file itself"),
+        (lambda: b"Entry not found", "no instruction; it begins with b'Entry not found', is it the file itself"),
+        (lambda: b"\n<!DOCTYPE html>", "is a web page, from a download that failed; get the file itself"),
+        (lambda: b"version https://git-lfs.github.com/spec/v1", "is a pointer of Git LFS; get the file itself"),
+        (lambda: b'\x10\0\0\0\0\0\0\0{"a"', r"is a safetensors file; .* ends in \.safetensors"),
+        (lambda: b"\x93NUMPY\1\0", "is an array of NumPy, no checkpoint of PyTorch; save the state_dict"),
+        (lambda: gzip.compress(b"x"), "is compressed; decompress it first"),
+        (lambda: archive(("a.npy", b"x")), r"not PyTorch's, but of 'a\.npy'; unpack it, if"),
+        (lambda: b"PK\5\6" + b"\0" * 18, "is an empty zip archive; get it again"),
         (
-            lambda: b"<!DOCTYPE html>",
-            r"byte 0 is 0x3c, no instruction; it begins with b'<!DOCTYPE html>', is it the file",
-        ),
-        (
-            lambda: b"version https://git-lfs.github.com/spec/v1",
-            "it begins with b'version https://git-', is it the file",
+            lambda: archive(("a\x1b[2J/data.pkl", b"N.")),
+            r"the name 'a\\x1b\[2J/data\.pkl' is of characters that cannot",
         ),
     ],
 )
@@ -338,10 +346,16 @@ def test_containers_that_lie_are_refused(content, said):
         torch_files.load(content(), source="model.pt")
 
 
+def archive(*entries):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        for entry in entries:
+            made.writestr(*entry)
+    return file.getvalue()
+
+
 def test_a_zip_bomb_and_names_that_occur_twice_are_refused():
-    import io
     import warnings
-    import zipfile
 
     for case, said in (("bomb", "is compressed or encrypted"), ("twice", "two entries are named")):
         file = io.BytesIO()

@@ -18,7 +18,9 @@ from pags_jax.models import (
     ResNet,
     SongUNet,
     architectures,
+    catalogue,
     load_pretrained,
+    loading,
     published,
 )
 from tests.pags import torch_oracles as oracles
@@ -403,7 +405,7 @@ def test_files_without_a_model_and_wrong_options_are_refused(wide, tmp_path):
     refuse(tmp_path, writer.plain({"a": 1, "b": [2]}), "holds no model that is known: it is a dict of a, b")
     refuse(tmp_path, writer.plain([1]), "holds no model that is known: it is a list")
     call = Call(Named("builtins", "print"), ("hello",))
-    refuse(tmp_path, writer.plain({"model": call}), r"holds Record\(builtins.print\) where a module should be")
+    refuse(tmp_path, writer.plain({"model": call}), "holds what builtins.print makes where a module should be")
     refuse(
         tmp_path, writer.zipped({"state_dict": wide}), "has no entry 'ema'; it has a dict of state_dict", entry="ema"
     )
@@ -414,6 +416,119 @@ def test_files_without_a_model_and_wrong_options_are_refused(wide, tmp_path):
     twice = madry(tensors(CLASSIFIERS["madry-cifar"][0], "cifar"), *OTHER)
     twice["model"]["module.attacker.model.linear.bias"] = np.zeros(5, "f4")
     refuse(tmp_path, writer.legacy(twice), "attacker.linear.bias is not the same|is not the same as the model's own")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"activation": "gelu"}, r"`activation` of a PreActivationResNet must be one of 'silu', 'relu', got 'gelu'"),
+        ({"padding": "valid"}, r"`padding` .* must be one of 'same', 'symmetric', got 'valid'"),
+        ({"shortcut_of": None}, r"`shortcut_of` .* must be one of 'input', 'activated', got None"),
+    ],
+)
+def test_options_that_no_network_has_are_refused(options, said, wide, tmp_path):
+    """Any activation but "silu" would be a ReLU, without a word."""
+    refuse(tmp_path, writer.zipped(wide), said, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("imagenet", r"`normaliser` must be the mean and the standard .* got imagenet"),
+        (OTHER, r"whether to clip .* such as \(\(0.5, 0.5, 0.5\), "),
+        (((0.5,) * 2, (0.5,) * 2, False), "of the 3 channels"),
+        ((OTHER[0], (0.0,) * 3, False), "finite, and the latter above 0"),
+        ((OTHER[0], (np.nan,) * 3, False), "finite, and the latter above 0"),
+    ],
+)
+def test_a_normaliser_that_is_none_is_refused(given, said):
+    with pytest.raises(ValueError, match=said):
+        loading._chosen(given, None, "cifar", 10, 3, Path("model.pt"))
+
+
+def test_a_normaliser_of_other_channels_and_one_of_a_denoiser_are_refused(wide, tmp_path):
+    for size, said in (
+        (2, r"model\.pt: `normaliser` must be .* of the 3 channels"),
+        (2000, "mean and std are no means"),
+    ):
+        content = writer.zipped({**wide, "mean": np.ones(size, "f4"), "std": np.ones(size, "f4")})
+        refuse(tmp_path, content, said)
+    content = writer.zipped({**wide, "mean": np.full((1, 1, 1), 0.5, "f4"), "std": np.full((1, 1, 1), 0.25, "f4")})
+    (tmp_path / "model.pt").write_bytes(content)
+    about = models.read_pretrained(tmp_path / "model.pt").about
+    assert about["normaliser"] == {"mean": (0.5,) * 3, "std": (0.25,) * 3, "clamp": False}
+    model = DENOISERS["ddpmpp"]
+    content = writer.plain({"ema": edm(model, tensors(model, "edm"))})
+    refuse(tmp_path, content, "takes images in .* as they are: leave `normaliser` out", normaliser=(*OTHER, False))
+
+
+def test_engstroms_network_has_its_normaliser_by_path_as_by_name(tmp_path, monkeypatch):
+    model = ResNet(classes=3, blocks=(1, 1), width=0.125, bottleneck=True)
+    state = tensors(model, "cifar")
+    parameters = sum(v.size for name, v in state.items() if "running" not in name and "tracked" not in name)
+    entry = catalogue.PUBLISHED["engstrom-resnet50-l2"]
+    path = tmp_path / entry.file
+    path.write_bytes(writer.legacy(state))
+    assert models.read_pretrained(path).about["normaliser"] is None  # It is another network of the same file's name.
+    expected = {"kind": "classifier", "parameters": parameters, "classes": 3}
+    monkeypatch.setitem(catalogue.PUBLISHED, "engstrom-resnet50-l2", entry._replace(expected=expected))
+    by_path = models.read_pretrained(path).about["normaliser"]
+    assert by_path == models.read_pretrained("engstrom-resnet50-l2", folder=tmp_path).about["normaliser"]
+    assert by_path["std"] == tuple(rounded((0.2023, 0.1994, 0.2010)).tolist())
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2, 1), (2, 1, 2, 2), (1, 1, 0, 0), (1, 1, 40, 40), (), (3,)])
+def test_a_filter_of_another_shape_is_refused(shape, tmp_path):
+    model = DENOISERS["ddpmpp"]
+    state = tensors(model, "edm")
+    name = next(name for name in state if name.endswith("resample_filter"))
+    state = {name: np.ones(shape, "f4"), **{other: value for other, value in state.items() if other != name}}
+    refuse(
+        tmp_path, writer.plain({"ema": edm(model, state)}), "filter that resamples has the shape|is another filter than"
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"kind": "\x1b[2J"}, r"says \\x1b\[2J, and its tensors"),
+        ({"precond": "\x1b[2JPrecond"}, r"the preconditioning \\x1b\[2JPrecond is not"),
+        ({"embedding_type": "\x1b[2J" + "x" * 999}, r"was made with embedding_type=\\x1b\[2Jx"),
+    ],
+)
+def test_what_an_edm_file_says_cannot_reach_a_terminal(made, said, tmp_path):
+    model = DENOISERS["ddpmpp"]
+    path = tmp_path / "model.pt"
+    path.write_bytes(writer.plain({"ema": edm(model, tensors(model, "edm"), **made)}))
+    with pytest.raises(ValueError, match=said) as refused:
+        load_pretrained(path)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 500
+
+
+def test_a_stage_without_a_twin_is_left_over(wide, tmp_path):
+    content = writer.zipped({**wide, "sub_block1.layer.0.bn1.weight": np.ones(4, "f4")})
+    refuse(tmp_path, content, r"has sub_block1\.layer\.0\.bn1\.weight, which this PreActivationResNet does not have")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (
+            "rebuffi-wrn-28-10",
+            "no published weights of this name; near it: rebuffi-wrn-28-10-l2, rebuffi-wrn-28-10-linf",
+        ),
+        ("EDM-CIFAR10", "near it: edm-cifar10, "),
+        ("qqqq", r"of this name; models\.catalogue\.PUBLISHED has all names"),
+        ("nothere.pt", r"no file nothere\.pt: check the path"),
+        ("/", "no file /: it is a folder; pass the path of a file in it"),
+        ("a" * 300, "no file aaa"),
+        ("a\0b", "no file a"),
+    ],
+)
+def test_where_no_file_is_the_message_says_what_may_be_meant(path, said):
+    with pytest.raises(FileNotFoundError, match=said):
+        load_pretrained(path)
 
 
 #: A tuple in a tuple, and so on: hashing one ends the process, comparing and printing one raises.
