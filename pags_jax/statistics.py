@@ -13,7 +13,7 @@ permuted within their loss; given a third measure ``z``, residuals are permuted 
     rho = corr(M r_x, M r_y),    M = I - Q Q',  Q an orthonormal basis of 1 and the ranks of z
     p   = (1 + #{|rho*| >= |rho|}) / (1 + permutations)
 
-These functions are pure, and can be jitted with ``resamples``, ``level`` and ``permutations`` static.
+These functions are pure, and can be jitted with ``resamples`` and ``permutations`` static.
 """
 
 from collections.abc import Mapping
@@ -90,15 +90,9 @@ def mean_interval(values: Float[Array, "n ..."], *, key: Array, resamples: int =
     >>> mean.item(), bool((43 < low) & (low < 45)), bool((54 < high) & (high < 56))
     (49.5, True, True)
     """
-    _check_count("resamples", resamples)
-    return _mean_interval(jnp.asarray(values), key, resamples=resamples, level=float(level))
-
-
-@partial(jax.jit, static_argnames=("resamples", "level"))
-def _mean_interval(values: Array, key: Array, *, resamples: int, level: float) -> Interval:
     values = _images_first(values)
     means = _resampled_means(values, key, resamples)
-    return _interval(_mean(values), means, level)
+    return _interval(jnp.nanmean(values, axis=0), means, float(level))
 
 
 def rise_and_fall(
@@ -126,21 +120,15 @@ def rise_and_fall(
     >>> place.item(), bool(rise.low > 0.9), bool(fall.low > 0.4)
     (1, True, True)
     """
-    _check_count("resamples", resamples)
-    return _rise_and_fall(jnp.asarray(values), key, resamples=resamples, level=float(level))
-
-
-@partial(jax.jit, static_argnames=("resamples", "level"))
-def _rise_and_fall(values: Array, key: Array, *, resamples: int, level: float) -> Peak:
     values = _images_first(values)
     if values.ndim != 2 or len(values) < 2:
         raise ValueError(f"expected values (images, strengths) of two images or more, got the shape {values.shape}")
     for_halves, for_resamples = jax.random.split(key)
     shuffled = jax.random.permutation(for_halves, values)
     one, other = shuffled[: len(values) // 2], shuffled[len(values) // 2 :]
-    place = jnp.argmax(_mean(one))
+    place = jnp.argmax(jnp.nanmean(one, axis=0))
     differences = jnp.stack([other[:, place] - other[:, 0], other[:, place] - other[:, -1]], axis=1)
-    both = _mean_interval(differences, for_resamples, resamples=resamples, level=level)
+    both = mean_interval(differences, key=for_resamples, resamples=resamples, level=level)
     return Peak(place, *(Interval(*(part[k] for part in both)) for k in range(2)))
 
 
@@ -185,12 +173,6 @@ def rank_correlation(
     _check_count("permutations", permutations)
     for name, values in (("x", x), ("y", y), ("given", given)):
         _check_finite(name, values)
-    return _rank_correlation(x, y, key, groups, given, permutations=permutations)
-
-
-@partial(jax.jit, static_argnames="permutations")
-def _rank_correlation(x: Array, y: Array, key: Array, groups: Array, given: Array, *, permutations: int) -> Correlation:
-    n = len(x)
     ranked = jnp.concatenate([jnp.stack([x, y.astype(x.dtype)], axis=1), given.astype(x.dtype)], axis=1)
     ranked = jax.vmap(_ranks, 1, 1)(ranked)
     taken_out = _orthonormal(ranked[:, 2:])
@@ -240,6 +222,7 @@ def _orthonormal(columns: Array) -> Array:
     return basis
 
 
+@jax.jit
 def _images_first(values: Any) -> Array:
     """Values with NaN for all measures of an image that lacks one."""
     values = jnp.asarray(values)
@@ -249,12 +232,10 @@ def _images_first(values: Any) -> Array:
     return jnp.where(whole, values, jnp.nan)
 
 
-def _mean(values: Array) -> Array:
-    return jnp.nanmean(values, axis=0)
-
-
+@partial(jax.jit, static_argnums=2)
 def _resampled_means(values: Array, key: Array, resamples: int) -> Array:
     """``(resamples, ...)`` means of resampled images."""
+    _check_count("resamples", resamples)
     n, there = len(values), jnp.isfinite(values.reshape(len(values), -1)[:, 0])
     columns = jnp.where(there[:, None], values.reshape(n, -1), 0)
     size, usable = there.sum(dtype=jnp.int32), jnp.argsort(~there, stable=True)
@@ -269,6 +250,7 @@ def _resampled_means(values: Array, key: Array, resamples: int) -> Array:
     return means.reshape(resamples, *values.shape[1:])
 
 
+@partial(jax.jit, static_argnums=2)
 def _interval(estimate: Array, means: Array, level: float) -> Interval:
     if not 0 < level < 1:
         raise ValueError(f"`level` must be above 0 and below 1, got {level}")

@@ -12,6 +12,7 @@ from scipy import stats
 from pags_jax import statistics
 
 KEY = jax.random.key(5)
+rank_correlation = jax.jit(statistics.rank_correlation, static_argnames="permutations")
 
 
 def test_intervals_are_scipys_percentiles_and_paired():
@@ -68,7 +69,7 @@ def test_a_peak_of_noise_alone_is_no_peak():
 def test_without_groups_it_is_spearmans():
     rng = np.random.default_rng(2)
     x, y = rng.integers(0, 9, 14).astype(float), rng.normal(size=14)
-    found = statistics.rank_correlation(jnp.asarray(x), jnp.asarray(y), key=KEY)
+    found = rank_correlation(jnp.asarray(x), jnp.asarray(y), key=KEY)
     np.testing.assert_allclose(found.rho, stats.spearmanr(x, y).statistic, rtol=1e-12)
     expected = stats.permutation_test(
         (x,), lambda x: stats.spearmanr(x, y).statistic, permutation_type="pairings", n_resamples=2000, rng=0
@@ -81,12 +82,12 @@ def test_partial_correlations_are_the_closed_form():
     z = rng.normal(size=25)
     x, y = z + 0.5 * rng.normal(size=25), z + 0.5 * rng.normal(size=25)
     xy, xz, yz = (stats.spearmanr(*pair).statistic for pair in ((x, y), (x, z), (y, z)))
-    found = statistics.rank_correlation(jnp.asarray(x), jnp.asarray(y), key=KEY, given=jnp.asarray(z), permutations=9)
+    found = rank_correlation(jnp.asarray(x), jnp.asarray(y), key=KEY, given=jnp.asarray(z), permutations=9)
     np.testing.assert_allclose(found.rho, (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)), rtol=1e-10)
     both = jnp.asarray(np.stack([z, z**3], 1))
-    twice = statistics.rank_correlation(jnp.asarray(x), jnp.asarray(y), key=KEY, given=both, permutations=9)
+    twice = rank_correlation(jnp.asarray(x), jnp.asarray(y), key=KEY, given=both, permutations=9)
     np.testing.assert_allclose(twice.rho, found.rho, rtol=1e-8)
-    nothing = statistics.rank_correlation(jnp.asarray(x), jnp.asarray(y), key=KEY, given=jnp.asarray(x), permutations=9)
+    nothing = rank_correlation(jnp.asarray(x), jnp.asarray(y), key=KEY, given=jnp.asarray(x), permutations=9)
     assert np.isnan(nothing.rho)
     assert np.isnan(nothing.p)
 
