@@ -103,3 +103,21 @@ def test_curves_leave_gaps_for_missing_models():
     strengths, (on,) = sweeps.curves(table, "smoothness", "on")
     np.testing.assert_array_equal(strengths, [0, 1, 2])
     np.testing.assert_array_equal(on, [[np.nan, 7], [10, 11], [20, np.nan]])
+
+
+def test_regimes_by_energy_are_read_where_losses_were_measured_at_noise_levels_of_their_own():
+    """Of smoothing models alone there are levels below the others'; the share is the same at all."""
+    shares = {"smoothness": (0.6, 0.4, 0.3), "randomized_smoothing": (0.9, 0.4, 0.4)}
+    accuracies = {"smoothness": (0.9, 0.9, 0.6), "randomized_smoothing": (0.9, 0.9, 0.9)}
+    table = [
+        {"loss": loss, "strength": 10.0**k, "seed": 0, "test_accuracy": accuracies[loss][k], "off_share": share}
+        | {"target": "logit", "sigma_pm1": level}
+        for loss, found in shares.items()
+        for k, share in enumerate(found)
+        for level in ((0.5, 1.0) if loss == "smoothness" else (0.2, 0.5, 1.0))
+    ]
+    table += [table[0] | {"loss": "cross_entropy", "strength": 0.0, "off_share": 0.7, "sigma_pm1": 0.5}]
+    found = {loss: sweeps.share_regimes_of(table, loss, target="logit") for loss in shares}
+    assert found["smoothness"].strengths == (0, 1, 10, 100)
+    assert found["smoothness"].labels == ("weak", "weak", "aligned", "excessive")
+    assert found["randomized_smoothing"].labels == ("weak", "weak", "aligned", "aligned")
