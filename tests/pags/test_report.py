@@ -88,7 +88,7 @@ def test_a_loss_without_values_says_so(monkeypatch):
     table += [row | gone | {"loss": "adversarial"} for row in table]
     monkeypatch.setattr(store, "read_rows", lambda folder: table)
     text, found, *_ = claims.section(both())
-    assert "up to 0.010 of a cosine and 0.020 of 1 - LPIPS" in text
+    assert "reach 0.010 of a cosine and 0.020 of 1 - LPIPS" in text
     usable, unusable = found.data
     assert usable["cosine peaks inside"].startswith("yes")
     assert list(unusable.values()) == [
