@@ -90,7 +90,7 @@ def mean_interval(values: Float[Array, "n ..."], *, key: Array, resamples: int =
     >>> mean.item(), bool((43 < low) & (low < 45)), bool((54 < high) & (high < 56))
     (49.5, True, True)
     """
-    values = _images_first(values)
+    values = _images_first(jnp.asarray(values))
     means = _resampled_means(values, key, resamples)
     return _interval(jnp.nanmean(values, axis=0), means, float(level))
 
@@ -120,7 +120,7 @@ def rise_and_fall(
     >>> place.item(), bool(rise.low > 0.9), bool(fall.low > 0.4)
     (1, True, True)
     """
-    values = _images_first(values)
+    values = _images_first(jnp.asarray(values))
     if values.ndim != 2 or len(values) < 2:
         raise ValueError(f"expected values (images, strengths) of two images or more, got the shape {values.shape}")
     for_halves, for_resamples = jax.random.split(key)
@@ -223,9 +223,8 @@ def _orthonormal(columns: Array) -> Array:
 
 
 @jax.jit
-def _images_first(values: Any) -> Array:
+def _images_first(values: Array) -> Array:
     """Values with NaN for all measures of an image that lacks one."""
-    values = jnp.asarray(values)
     if not jnp.issubdtype(values.dtype, jnp.floating) or values.ndim < 1 or values.size == 0:
         raise ValueError(f"expected floats with an axis of images, got {values.dtype} of the shape {values.shape}")
     whole = jnp.all(jnp.isfinite(values), tuple(range(1, values.ndim)), keepdims=True)

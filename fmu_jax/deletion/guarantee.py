@@ -144,6 +144,8 @@ def limit_text(value: float, digits: int = 3) -> str:
 def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
     """The promise of a certificate, in sentences.
 
+    Verification compares them with those of every certificate of a store: another wording would refuse older stores.
+
     Args:
       settings: Settings of the store.
       number: How many releases were published so far.
@@ -152,9 +154,9 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
     spent, delta = cost(settings, number), f"delta {settings.delta:g}"
     planned = _epsilon(settings.mu, settings.delta)
     series = (
-        f"The store plans a series of {settings.releases} releases that together stay within epsilon "
+        f"Planned is a series of {settings.releases} releases that together stay within epsilon "
         f"{limit_text(planned, 4)} at {delta} (mu {limit_text(settings.mu, 4)}); {spent.left} of them are left. "
-        "Models that are published later are retrained first, and the limit stays."
+        "Later ones are retrained before they are published, and the limit stays."
     )
     about = (
         "This is about the published models. It is not about the table, its copies, backups and logs, nor about "
@@ -169,10 +171,9 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
             about,
         ]
     together = (
-        f"All releases of this store together, {number} so far, cost epsilon {limit_text(spent.series_epsilon)} at "
-        f"{delta} (Gaussian differential privacy mu {limit_text(spent.series_mu)}), even if requests were chosen by "
-        f"looking at the models. A guess about all of them is right in at most {right_guesses(spent.series_mu):g} % "
-        "of cases."
+        f"All releases of this store together, {number} so far, also if requests were chosen by looking at the models: "
+        f"epsilon {limit_text(spent.series_epsilon)} at {delta} (Gaussian differential privacy mu "
+        f"{limit_text(spent.series_mu)}), at most {right_guesses(spent.series_mu):g} % right guesses."
     )
     if not fresh:
         unchanged = (
@@ -184,10 +185,10 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
         "was added to it.",
         "The guarantee limits how well anybody who sees the published models can tell whether the people deleted so "
         "far were unlearned, or the model was trained anew without them. The next two sentences give the limits.",
-        f"This release alone costs epsilon {limit_text(spent.epsilon)} at {delta} (Gaussian differential privacy mu "
+        f"This release alone: epsilon {limit_text(spent.epsilon)} at {delta} (Gaussian differential privacy mu "
         f"{limit_text(spent.mu)}). "
-        f"If both are equally likely, a guess which of the two happened is right in at most "
-        f"{right_guesses(spent.mu):g} % of cases; a coin flip is right in 50 %.",
+        f"Whoever has to guess which of the two happened, at even chances, is right in at most "
+        f"{right_guesses(spent.mu):g} % of cases; a coin is right in 50 %.",
         together,
         series,
         about,

@@ -145,11 +145,25 @@ def test_a_statement_says_the_numbers_of_its_certificate(store):
     said = json.loads((store / "certificates" / "000001.json").read_text())
     words = " ".join(said["statement"])
     assert f"epsilon {guarantee.rounded_up(said['release']['epsilon'], 3):g} at delta 1e-05" in words
-    assert "The store plans a series of 4 releases" in words
+    assert "Planned is a series of 4 releases" in words
     assert "3 of them are left" in words
     assert "All releases of this store together, 1 so far" in words
     for part in ("backups", "published before a person was deleted", "encoded and scaled", "right in at most"):
         assert part in words
+
+
+def test_the_wording_is_that_of_the_stores_there_are(store):
+    """Verification makes the sentences anew: with another wording it would refuse certificates that were handed out."""
+    requests.delete(store, ["0001", "0002"])
+    said = json.loads((store / "certificates" / "000001.json").read_text())["statement"]
+    assert [re.sub(r"\d[\d.e-]*\d|\d", "#", sentence) for sentence in said[2:5]] == [
+        "This release alone: epsilon # at delta # (Gaussian differential privacy mu #). Whoever has to guess which of "
+        "the two happened, at even chances, is right in at most # % of cases; a coin is right in # %.",
+        "All releases of this store together, # so far, also if requests were chosen by looking at the models: epsilon "
+        "# at delta # (Gaussian differential privacy mu #), at most # % right guesses.",
+        "Planned is a series of # releases that together stay within epsilon # at delta # (mu #); # of them are left. "
+        "Later ones are retrained before they are published, and the limit stays.",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import io
 import re
 import struct
-import time
 import tracemalloc
 import zipfile
 
@@ -109,7 +108,6 @@ def test_small_files_that_would_take_hours_or_gigabytes_are_refused(bomb, monkey
     small = pickles.Limits(steps=10_000, encodings=2**22, copies=20_000)
     monkeypatch.setattr(pickles, "LIMITS", small)
     monkeypatch.setattr(states, "_MEMBERS", 2_000)
-    start = time.process_time()
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=rf"model\.pt.*{said}"):
@@ -117,7 +115,6 @@ def test_small_files_that_would_take_hours_or_gigabytes_are_refused(bomb, monkey
         assert tracemalloc.get_traced_memory()[1] < 2**25
     finally:
         tracemalloc.stop()
-    assert time.process_time() - start < 20
 
 
 def test_tensors_that_share_one_storage_are_refused_before_they_are_copied(monkeypatch):
