@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pags_jax import questions
+from pags_jax import questions, sweeps
 from scripts import reproduce
 from scripts.harness import report, store
 from scripts.harness.experiment import Results
@@ -106,6 +106,27 @@ def test_a_loss_without_values_says_so(monkeypatch):
     assert [(line["rule"], line["aligned"]) for line in lines[:2]] == [("energy", "1 to 10"), ("unit steps", "1 to 10")]
     unknown = dict.fromkeys(("weak", "aligned", "excessive"), "none: no usable model")
     assert lines[3] == {"loss": "adversarial", "rule": "unit steps", **unknown, "agreement of seeds": None}
+
+
+@pytest.mark.parametrize(
+    ("rho", "p", "rho_given", "p_given", "verdict"),
+    [
+        (-0.8, 0.49, -0.9, 0.01, "not shown"),
+        (0.9, 0.004, 0.9, 0.01, "not shown"),
+        (None, None, None, None, "not shown"),
+        (-0.75, 0.016, 0.08, 0.67, "partly"),
+        (-0.75, 0.016, None, None, "partly"),
+        (-0.75, 0.016, -0.6, 0.03, "shown"),
+    ],
+)
+def test_an_explanation_is_shown_where_it_is_significant(monkeypatch, rho, p, rho_given, p_given, verdict):
+    """As question 4 of the sweeps has it."""
+    row = {"models": sweeps.ACCURATE, "alignment": "similarity", "measure": "off", "n": 13}
+    row |= {"rho": rho, "p": p, "rho_given": rho_given, "p_given": p_given}
+    table = list(rows_of(accuracy="stays", on="stays", off="below", cosine="peaks"))
+    monkeypatch.setattr(store, "read_rows", lambda folder: table)
+    monkeypatch.setattr(claims, "correlations", lambda results: [row])
+    assert claims.claims(both())[-1].verdict == verdict
 
 
 def test_accuracy_says_how_many_images_no_attack_could_test(monkeypatch):
