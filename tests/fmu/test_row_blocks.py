@@ -77,10 +77,10 @@ def everything(n, penalty="equalized_odds"):
 
 @pytest.mark.parametrize("penalty", ["equalized_odds", "individual"])
 def test_certificates_are_those_of_all_rows_and_of_the_oracle(monkeypatch, penalty):
-    whole = everything(1200, penalty)
+    whole = everything(1250, penalty)
     monkeypatch.setattr(row_blocks, "LEAST", 1)
     with jax.numpy_rank_promotion("warn"):  # Warnings are errors; under another setting programs are traced anew.
-        _, objective, noise, removal, certificate, interval = everything(1200, penalty)
+        _, objective, noise, removal, certificate, interval = everything(1250, penalty)
     for mine, theirs in zip(jax.tree.leaves((certificate, interval)), jax.tree.leaves(whole[4:]), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-12)
     np.testing.assert_allclose(removal.params, whole[3].params, rtol=1e-9)
