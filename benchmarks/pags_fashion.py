@@ -78,8 +78,8 @@ def main(config: Config) -> None:
 
 
 def publish(out: Path, folder: Path) -> None:
-    """Copy rows, values and figures of the finished steps, each figure by its step's name where two share one."""
-    taken: set[str] = set()
+    """Copy rows, values and figures of the finished steps, by its step's name a figure whose name another one has."""
+    taken: dict[str, bytes] = {}
     for name in STEPS:
         if (out / name / "rows.jsonl").exists():
             content = gzip.compress((out / name / "rows.csv").read_bytes(), mtime=0)
@@ -88,9 +88,11 @@ def publish(out: Path, folder: Path) -> None:
         if values:
             files.write_bytes(folder / f"{name}_values.npz", reproduce.gathered(values))
         for figure in sorted((out / name).glob("*.png")):
-            target = figure.name if figure.name not in taken else f"{name}_{figure.name}"
-            taken.add(target)
-            files.write_bytes(folder / target, figure.read_bytes())
+            content = figure.read_bytes()
+            if taken.get(figure.name) != content:  # The figure of all steps draws some anew.
+                target = figure.name if figure.name not in taken else f"{name}_{figure.name}"
+                taken[target] = content
+                files.write_bytes(folder / target, content)
 
 
 if __name__ == "__main__":
