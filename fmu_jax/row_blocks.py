@@ -101,7 +101,7 @@ def _part(values: Shaped[Array, "n ..."], begin: Any, count: int) -> Shaped[Arra
 def _whole_tiles(values: Shaped[Array, "n ..."], begin: Any, count: int) -> Shaped[Array, "k ..."]:
     """``_part`` where pieces, ``begin`` and ``count`` are whole tiles of rows."""
     by_row = functools.partial(_by_row, count=count)
-    if values.ndim != 2 or values.shape[1] % _TILE_COLUMNS:
+    if values.ndim != 2:
         return by_row(values, begin)
     return jax.lax.platform_dependent(values, begin, tpu=functools.partial(_by_column, count=count), default=by_row)
 
@@ -115,14 +115,20 @@ def _by_column(values, begin, *, count):
     """The same, as XLA:TPU lays such rows: column by column, in tiles of 8 columns by ``TILE`` rows.
 
     Unless all these axes are spelled out and told to stay in this order, it lays all rows anew before it cuts blocks
-    off them.
+    off them. It copies what ends with a tile that is not full.
     """
     n, columns = values.shape
-    number = piece_count(n)
-    tiles = values.T.reshape(-1, _TILE_COLUMNS, number, n // number // TILE, TILE).transpose(0, 2, 3, 1, 4)
-    tiles = with_layout_constraint(tiles, _IN_ORDER)
-    part = jax.lax.dynamic_slice_in_dim(tiles, begin // TILE, count // TILE, axis=2)
-    return with_layout_constraint(part, _IN_ORDER).transpose(1, 2, 4, 0, 3).reshape(-1, columns)
+    number, full = piece_count(n), columns - columns % _TILE_COLUMNS
+
+    def part(values: Array) -> Array:
+        tiles = values.T.reshape(-1, min(_TILE_COLUMNS, values.shape[1]), number, n // number // TILE, TILE)
+        tiles = with_layout_constraint(tiles.transpose(0, 2, 3, 1, 4), _IN_ORDER)
+        cut = jax.lax.dynamic_slice_in_dim(tiles, begin // TILE, count // TILE, axis=2)
+        return with_layout_constraint(cut, _IN_ORDER).transpose(1, 2, 4, 0, 3).reshape(-1, values.shape[1])
+
+    if full in (0, columns):
+        return part(values)
+    return jnp.concatenate([part(values[:, :full]), part(values[:, full:])], axis=1)
 
 
 def fold(function: Callable[..., Any], rows: Any, size: int, plus: Callable[[Any, Any], Any]) -> Any:

@@ -58,11 +58,12 @@ def in_whole_tiles(monkeypatch):
     return n
 
 
-def test_whole_tiles_are_the_same_rows_however_a_platform_lays_them(in_whole_tiles):
-    x, w = table(in_whole_tiles, 8, dtype=np.float32)
-    pieces = x.reshape(960, -1, 8)
+@pytest.mark.parametrize("d", [3, 8, 11])
+def test_whole_tiles_are_the_same_rows_however_a_platform_lays_them(in_whole_tiles, d):
+    x, w = table(in_whole_tiles, d, dtype=np.float32)
+    pieces = x.reshape(960, -1, d)
     for begin, count in ((0, 256), (256, 128), (128, 128)):
-        expected = pieces[:, begin : begin + count].reshape(-1, 8)
+        expected = pieces[:, begin : begin + count].reshape(-1, d)
         for cut in (row_blocks._by_row, row_blocks._by_column, row_blocks._part):
             found = jax.jit(cut, static_argnames="count")(x, jnp.int32(begin), count=count)
             np.testing.assert_array_equal(found, expected, err_msg=cut.__name__)
