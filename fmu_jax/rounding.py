@@ -20,7 +20,7 @@ from fmu_jax import cells, linalg, penalties
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data
 from fmu_jax.objective import Objective
-from fmu_jax.row_blocks import block_of, block_rows, each_block, piece_count, pieces
+from fmu_jax.row_blocks import TILE, block_of, block_rows, each_block, piece_count, pieces
 
 _BLOCK = 32
 #: Roundings in one row's terms besides the sums: logistic function, products, cell coefficients.
@@ -44,19 +44,22 @@ def block_sum(values: Float[Array, "n k"]) -> Float[Array, " k"]:
     return _halved(_halved(_blocks(pieces(values)), axis=1), axis=0)[0, 0]
 
 
-def _blocks(values: Float[Array, "pieces rows k"]) -> Float[Array, "pieces blocks k"]:
-    """Sums of ``_BLOCK`` rows each."""
+def _blocks(values: Float[Array, "pieces rows k"]) -> Float[Array, "pieces few k"]:
+    """Sums of ``_BLOCK`` rows each, added in pairs: of rows a tile apart, if there are whole tiles, else of neighbours.
+
+    XLA:TPU would lay the rows anew to add neighbours within a tile.
+    """
     rows, k = values.shape[1:]
-    if rows <= _BLOCK:
-        return values.sum(axis=1, keepdims=True)
-    padded = jnp.pad(values, ((0, 0), (0, -rows % _BLOCK), (0, 0)))
-    return padded.reshape(len(values), -1, _BLOCK, k).sum(axis=2)
+    apart = TILE if rows % TILE == 0 else 1
+    size = min(_BLOCK, rows // apart)
+    padded = jnp.pad(values, ((0, 0), (0, -rows % (size * apart)), (0, 0)))
+    return _halved(padded.reshape(len(values), -1, size, apart, k).sum(axis=2), axis=1)[:, 0]
 
 
-def _halved(sums: Float[Array, "a b k"], *, axis: int) -> Float[Array, "c d k"]:
+def _halved(sums: Float[Array, "..."], *, axis: int) -> Float[Array, "..."]:
     """Adds neighbours until one is left along ``axis``."""
     while (count := sums.shape[axis]) > 1:
-        sums = jnp.pad(sums, [(0, count % 2 if other == axis else 0) for other in range(3)])
+        sums = jnp.pad(sums, [(0, count % 2 if other == axis else 0) for other in range(sums.ndim)])
         shape = list(sums.shape)
         sums = sums.reshape(*shape[:axis], shape[axis] // 2, 2, *shape[axis + 1 :]).sum(axis=axis + 1)
     return sums

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Shaped
 
 #: Numbers in the rows from which they are worked on in blocks, and how many blocks at most.
@@ -23,6 +24,8 @@ PIECES = 960
 _PIECE_ROWS = 32
 #: Rows of a tile of XLA:TPU, which lays the rows along its lanes: pieces of whole tiles are cut without a copy.
 TILE = 128
+_TILE_COLUMNS = 8
+_IN_ORDER = Layout((0, 1, 2, 3, 4))
 
 
 def pieces(values: Shaped[Array, "n ..."]) -> Shaped[Array, "pieces rows ..."]:
@@ -79,17 +82,53 @@ def each_block(function: Callable[..., Any], rows: Any, size: int) -> list[Any]:
 
 def _cut(rows: Any, size: int) -> tuple[Callable[[Any, int], Any], int, int]:
     """A function of the first row in each piece and of a size, the number of whole blocks, and the rows left over."""
-    side_by_side = jax.tree.map(pieces, rows)
-    number, length = jax.tree.leaves(side_by_side)[0].shape[:2]
+    n = jax.tree.leaves(rows)[0].shape[0]
+    number = piece_count(n)
+    length, own = n // number, size // number
+    tiles = length % TILE == 0 and own % TILE == 0
 
     def cut(begin: Any, size: int) -> Any:
-        part = jax.tree.map(
-            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, begin, size // number, axis=1), side_by_side
-        )
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), part)
+        return jax.tree.map(lambda leaf: (_whole_tiles if tiles else _part)(leaf, begin, size // number), rows)
 
-    whole = length // (size // number)
-    return cut, whole, number * length - whole * size
+    return cut, length // own, n - length // own * size
+
+
+def _part(values: Shaped[Array, "n ..."], begin: Any, count: int) -> Shaped[Array, "k ..."]:
+    """``count`` rows of every piece, from number ``begin`` on."""
+    return jax.lax.dynamic_slice_in_dim(pieces(values), begin, count, axis=1).reshape(-1, *values.shape[1:])
+
+
+def _whole_tiles(values: Shaped[Array, "n ..."], begin: Any, count: int) -> Shaped[Array, "k ..."]:
+    """``_part`` where pieces, ``begin`` and ``count`` are whole tiles of rows."""
+    by_row = functools.partial(_by_row, count=count)
+    if values.ndim != 2:
+        return by_row(values, begin)
+    return jax.lax.platform_dependent(values, begin, tpu=functools.partial(_by_column, count=count), default=by_row)
+
+
+def _by_row(values, begin, *, count):
+    tiles = values.reshape(piece_count(len(values)), -1, TILE, *values.shape[1:])
+    return jax.lax.dynamic_slice_in_dim(tiles, begin // TILE, count // TILE, axis=1).reshape(-1, *values.shape[1:])
+
+
+def _by_column(values, begin, *, count):
+    """The same, as XLA:TPU lays such rows: column by column, in tiles of 8 columns by ``TILE`` rows.
+
+    Unless all these axes are spelled out and told to stay in this order, it lays all rows anew before it cuts blocks
+    off them. It copies what ends with a tile that is not full.
+    """
+    n, columns = values.shape
+    number, full = piece_count(n), columns - columns % _TILE_COLUMNS
+
+    def part(values: Array) -> Array:
+        tiles = values.T.reshape(-1, min(_TILE_COLUMNS, values.shape[1]), number, n // number // TILE, TILE)
+        tiles = with_layout_constraint(tiles.transpose(0, 2, 3, 1, 4), _IN_ORDER)
+        cut = jax.lax.dynamic_slice_in_dim(tiles, begin // TILE, count // TILE, axis=2)
+        return with_layout_constraint(cut, _IN_ORDER).transpose(1, 2, 4, 0, 3).reshape(-1, values.shape[1])
+
+    if full in (0, columns):
+        return part(values)
+    return jnp.concatenate([part(values[:, :full]), part(values[:, full:])], axis=1)
 
 
 def fold(function: Callable[..., Any], rows: Any, size: int, plus: Callable[[Any, Any], Any]) -> Any:

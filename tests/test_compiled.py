@@ -116,8 +116,7 @@ def compiled_rows(*cases):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-LAID_ANEW = "XLA:TPU lays the rows anew for fits, regions and certificates: 2 to 4 times, see benchmarks/README.md"
-WHOLE = ("fit", "retrained_region", "certify")
+WHOLE = ("moments", "fit", "retrained_region", "certify")
 
 
 @pytest.mark.slow
@@ -126,7 +125,7 @@ WHOLE = ("fit", "retrained_region", "certify")
     [
         ("1 x H200", ("remove fair_newton", *WHOLE)),
         ("v5e-16", ("remove fair_newton", "group_metrics")),
-        pytest.param("v5e-16", WHOLE, marks=pytest.mark.xfail(reason=LAID_ANEW)),
+        ("v5e-16", WHOLE),
     ],
 )
 def test_many_rows_fit_beside_what_is_computed_of_them(target, names):

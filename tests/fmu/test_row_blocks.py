@@ -48,6 +48,48 @@ def test_sums_maxima_and_rows_are_those_of_all_rows(n, in_blocks):
     np.testing.assert_array_equal(by_row, x[:, 1] * w)
 
 
+@pytest.fixture
+def in_whole_tiles(monkeypatch):
+    """Rows are worked on in two blocks of whole tiles, of which the second is smaller."""
+    monkeypatch.setattr(row_blocks, "LEAST", 1)
+    monkeypatch.setattr(row_blocks, "MOST_BLOCKS", 2)
+    n = 3 * 960 * row_blocks.TILE
+    assert row_blocks.block_rows(n, 8) == 2 * 960 * row_blocks.TILE
+    return n
+
+
+@pytest.mark.parametrize("d", [3, 8, 11])
+def test_whole_tiles_are_the_same_rows_however_a_platform_lays_them(in_whole_tiles, d):
+    x, w = table(in_whole_tiles, d, dtype=np.float32)
+    pieces = x.reshape(960, -1, d)
+    for begin, count in ((0, 256), (256, 128), (128, 128)):
+        expected = pieces[:, begin : begin + count].reshape(-1, d)
+        for cut in (row_blocks._by_row, row_blocks._by_column, row_blocks._part):
+            found = jax.jit(cut, static_argnames="count")(x, jnp.int32(begin), count=count)
+            np.testing.assert_array_equal(found, expected, err_msg=cut.__name__)
+        found = row_blocks._by_row(jnp.asarray(w), jnp.int32(begin), count=count)
+        np.testing.assert_array_equal(found, w.reshape(960, -1)[:, begin : begin + count].reshape(-1))
+
+
+def test_sums_in_whole_tiles_are_those_of_all_rows(in_whole_tiles):
+    x, w = table(in_whole_tiles, 8, seed=1)
+    total = jax.jit(lambda x, w: rounding.row_sum(lambda x, w: x * w[:, None], x, w))(x, w)
+    np.testing.assert_allclose(total, w @ x, rtol=1e-12, atol=1e-9)
+    by_row = jax.jit(lambda x, w: row_blocks.by_row(lambda x, w: x[:, 1] * w, x, w))(x, w)
+    np.testing.assert_array_equal(by_row, x[:, 1] * w)
+
+
+@pytest.mark.parametrize("n", [1, 20, 1003, 128, 128 * 31, 128 * 33, 960 * 40, 960 * 101, 960 * 128, 960 * 128 * 65])
+def test_a_sum_adds_no_more_often_than_its_depth(n):
+    """Reductions one after another: each adds its terms in whatever order, so as many roundings as terms less one."""
+    program = jax.make_jaxpr(rounding.block_sum)(jax.ShapeDtypeStruct((n, 3), np.float32)).jaxpr
+    found = 0
+    for equation in program.eqns:
+        if equation.primitive.name == "reduce_sum":
+            found += np.prod([equation.invars[0].aval.shape[axis] for axis in equation.params["axes"]]) - 1
+    assert np.log2(n) <= found <= rounding.depth(n)
+
+
 @pytest.mark.parametrize("n", [1003, 960 * 64])
 def test_derivatives_of_both_modes_are_those_of_all_rows(n, in_blocks):
     x, w = table(n, 3)
