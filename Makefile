@@ -1,10 +1,10 @@
 # Needs Python >= 3.11 (with pip and venv) and make; uses uv where it is installed.
-#   make test        set up, then run the tests but the slow ones; make slow runs those
+#   make test        set up, then run the tests but the slow ones; make slow and make weekly run those
 #   make reproduce   set up, then run the experiments; ARGS="--preset quick" goes to scripts/reproduce.py
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test slow lint docs bench
+.PHONY: help setup reproduce test slow weekly lint docs bench
 
 PYTHON ?= $(shell for name in python3 python3.12 python3.11 python3.13 python; do \
 	if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$name; break; fi; done)
@@ -53,10 +53,13 @@ reproduce: $(STAMP)  ## Run the experiments; the report is runs/reproduce/report
 	$(RUN) -m scripts.reproduce $(ARGS)
 
 test: $(STAMP)  ## Run all tests and doctests but the slow ones
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not weekly" $(ARGS)
 
-slow: $(STAMP)  ## Run the slow tests, compiled as users compile
-	TEST_COMPILER=users $(PYTEST) -m slow $(ARGS)
+slow: $(STAMP)  ## Run the slow tests
+	$(PYTEST) -m slow $(ARGS)
+
+weekly: $(STAMP)  ## Run the tests that only the weekly gate has
+	$(PYTEST) -m weekly $(ARGS)
 
 lint: $(STAMP)  ## Check style, formatting and types
 	$(RUN) -m ruff check .

@@ -34,7 +34,7 @@ def test_quick_kernels_lower_for_tpus_and_gpus(name):
     check_exports(name)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("name", [name for name in KERNELS if name not in QUICK])
 def test_every_kernel_lowers_for_tpus_and_gpus(name):
     check_exports(name)

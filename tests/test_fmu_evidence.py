@@ -1,4 +1,8 @@
-"""Slices of what benchmarks show: certified distances against truth, and audits against planted faults."""
+"""Slices of what benchmarks show: certified distances against truth, and audits against planted faults.
+
+They are weekly: every run has fewer problems of the same distances (`tests/fmu/test_distances.py`), the parts of the
+audits (`tests/fmu/audit`), and two settings of the curve (`tests/test_reproduced.py`).
+"""
 
 import jax
 import numpy as np
@@ -9,6 +13,8 @@ from scripts import registry
 from scripts.fmu import faults
 from scripts.harness import store
 
+pytestmark = pytest.mark.weekly
+
 
 @pytest.fixture(autouse=True)
 def promotion():
@@ -17,7 +23,6 @@ def promotion():
         yield
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "dtype"), [(fmu_distances.FORMS[8], np.float32), (fmu_distances.FORMS[7], np.float64)]
 )
@@ -31,7 +36,6 @@ def test_no_certified_distance_is_below_the_true_one(form, dtype):
         assert row["finite"] >= row["problems"] / 4
 
 
-@pytest.mark.slow
 def test_every_fault_is_caught_and_no_honest_mechanism_is():
     """What the published table says of each mechanism, with fewer models."""
     config = faults.Config(models=4000, alarms=1, seed=3)
@@ -45,7 +49,6 @@ def test_every_fault_is_caught_and_no_honest_mechanism_is():
         assert {"relative", "one_run"} <= set(caught[name].split(", "))
 
 
-@pytest.mark.slow
 def test_no_test_beats_the_certified_curve_and_half_the_noise_does(tmp_path):
     """All settings at 10,000 series; the published run has 10^6."""
     assert registry.experiment("fmu_release_curves").run(["--draws", "10000", "--out", str(tmp_path / "run")]) == 0

@@ -32,7 +32,7 @@ def test_there_are_two_and_each_installs_what_it_needs_and_opens_elsewhere():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("users_numerics")
+@pytest.mark.usefixtures("users_numerics", "optimised")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_prints_what_is_stored_in_it(path):
     names = {"__name__": "notebook"}

@@ -40,13 +40,15 @@ def test_front_page_is_short():
 @pytest.mark.usefixtures("users_numerics")
 @pytest.mark.parametrize(
     ("code", "output"),
-    [  # Training a network takes long without XLA's optimiser.
+    [
         pytest.param(*found, id=page, marks=[pytest.mark.slow] * ("training." in found[0]))
         for page in PAGES
         for found in EXAMPLE.findall(TEXTS[page])
     ],
 )
-def test_examples_run_and_print_what_is_shown(code, output, capsys):
+def test_examples_run_and_print_what_is_shown(code, output, capsys, request):
+    if "training." in code:
+        request.getfixturevalue("optimised")
     assert len(code.splitlines()) <= 22
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
     printed = capsys.readouterr().out

@@ -18,6 +18,7 @@ from fmu_jax.deletion import __main__ as entry
 from fmu_jax.deletion import command as fmu_delete
 from fmu_jax.deletion import exports, ledger, requests, training
 from fmu_jax.deletion.flags import Train
+from tests import strict
 from tests.deletion import tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -244,7 +245,7 @@ def test_as_a_process(store, tmp_path):
             str(tmp_path / "ids.txt"),
         ],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": ""},
+        env=strict.one_device(),
         capture_output=True,
         text=True,
         check=False,

@@ -5,7 +5,6 @@ The processes have a stand-in for the model (``forking``), so what is computed i
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 
 from fmu_jax.deletion import evidence, exports, ledger, ledger_checks, people, records
+from tests import strict
 from tests.deletion import tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ def order(trained):
     places = [str(names.index(name)) for name in (".moments.counts", ".deleted")]
     script = str(Path(__file__).with_name("forking.py"))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    environment = strict.one_device() | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, script, *places], env=environment, **pipes) as process:
 
         def send(do, **what):

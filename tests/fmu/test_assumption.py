@@ -14,6 +14,7 @@ DELTA, BUDGET = 1e-5, 1.0
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 def test_a_refresh_on_a_budget_leaves_a_gap_that_no_epsilon_covers_and_a_release_does():
     """One parameter, 40 rows, four removed: every published epsilon is within the budget, and delta is 1/40."""
     rng = np.random.default_rng(0)

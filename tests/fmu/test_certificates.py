@@ -17,7 +17,7 @@ from tests import oracles
 
 SHAPES = ((40, 4), (150, 9))
 SETTINGS = [
-    pytest.param(shape, penalty, reweigh, marks=[pytest.mark.slow] * (shape == SHAPES[1] or (k % 2 == 0) == reweigh))
+    pytest.param(shape, penalty, reweigh, marks=[pytest.mark.weekly] * (shape == SHAPES[1] or (k % 2 == 0) == reweigh))
     for shape, (k, penalty), reweigh in itertools.product(SHAPES, enumerate(PENALTIES), (False, True))
 ]
 EACH = 130  # problems a setting: 2 shapes x 4 penalties x reweighing or not x 130 = 2080
@@ -264,8 +264,8 @@ MANY, LARGE = (60, SHAPES[1]), (6, (5000, 9))
 
 @pytest.mark.parametrize(
     ("count", "shape", "penalty"),
-    [  # Each penalty, and both sizes with and without pairs of rows; all of them among the slow tests.
-        pytest.param(*size, penalty, marks=[] if quick else pytest.mark.slow)
+    [  # Each penalty, and both sizes with and without pairs of rows; all of them weekly.
+        pytest.param(*size, penalty, marks=[] if quick else pytest.mark.weekly)
         for size, penalty, quick in (
             *((MANY, penalty, penalty != "equal_opportunity") for penalty in PENALTIES),
             *((LARGE, penalty, penalty in ("equal_opportunity", "individual")) for penalty in PENALTIES),

@@ -634,11 +634,12 @@ def close(a, b, *, rtol=1e-7, atol=1e-9):
     np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
-def rows(keep):
-    return [pytest.param(row, id=row.name, marks=[pytest.mark.slow] * row.slow) for row in TABLE if keep(row)]
+def rows(mark, *, traced_only):
+    marks = {True: mark, False: []}
+    return [pytest.param(row, id=row.name, marks=marks[row.slow]) for row in TABLE if row.traced_only == traced_only]
 
 
-@pytest.mark.parametrize("row", rows(lambda row: not row.traced_only))
+@pytest.mark.parametrize("row", rows(pytest.mark.slow, traced_only=False))
 def test_compositions_agree_with_eager_values_and_differences(row):
     values, k = on_line(row), len(row.at)
     step = 1e-5
@@ -665,7 +666,10 @@ def test_compositions_agree_with_eager_values_and_differences(row):
     close(reverse, forward, rtol=1e-7, atol=1e-8 * (1 + np.abs(forward).max()))
 
 
-@pytest.mark.parametrize("row", rows(lambda row: True))
+@pytest.mark.parametrize(
+    "row",  # The weekly ones are mapped and differentiated in all numbers together by the test above.
+    [*rows(pytest.mark.weekly, traced_only=False), *rows(pytest.mark.slow, traced_only=True)],
+)
 def test_each_number_can_be_mapped_alone_and_all_be_differentiated(row):
     def floats(at):
         return floats_of(row.call(DATA, **at))

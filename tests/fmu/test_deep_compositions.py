@@ -77,8 +77,10 @@ def test_jitted_mapped_and_sharded_is_one_by_one(method):
     assert_close(jax.device_get(many), jax.device_get(jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)), 1e-8)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=pytest.mark.slow if name == "noisy" else pytest.mark.weekly) for name in METHODS],
+)
 def test_float32_is_float32_and_near_float64(method):
     half = DATA._replace(x=DATA.x.astype(jnp.float32), weight=DATA.weight.astype(jnp.float32))
     first = [jax.tree.map(lambda leaf: leaf[0], models(dtype=dtype)) for dtype in (jnp.float32, float)]

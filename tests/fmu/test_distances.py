@@ -145,8 +145,8 @@ def regions(form, batch, params):
     return jax.vmap(one)(batch, params)
 
 
-#: A quick share of every run; all forms, 360 problems each in either dtype, with the slow tests.
-SLOW = [pytest.param(form, 360, marks=pytest.mark.slow) for form in FORMS]
+#: Every run has a quick share; the weekly one has all forms, 360 problems each in either dtype.
+WEEKLY = [pytest.param(form, 360, marks=pytest.mark.weekly) for form in FORMS]
 
 
 def problems(form, dtype, seed, count):
@@ -167,7 +167,7 @@ def problems(form, dtype, seed, count):
     return found, batch, np.stack(starts), np.stack(optima)
 
 
-@pytest.mark.parametrize(("form", "count"), [(FORMS[0], 48), (FORMS[2], 48), *SLOW])
+@pytest.mark.parametrize(("form", "count"), [(FORMS[0], 48), (FORMS[2], 48), *WEEKLY])
 def test_in_float32_no_bound_is_below_the_float64_truth(form, count):
     """Problems whose float64 truth is not good to a thousandth of the distance do not count."""
     found, batch, params, optima = problems(form, np.float32, count, count)
@@ -191,7 +191,7 @@ def test_in_float32_no_bound_is_below_the_float64_truth(form, count):
     assert finite > count / 10
 
 
-@pytest.mark.parametrize(("form", "count"), [(FORMS[1], 24), *SLOW])
+@pytest.mark.parametrize(("form", "count"), [(FORMS[1], 24), *WEEKLY])
 def test_in_float64_no_bound_is_below_the_truth_of_fifty_digits(form, count):
     found, batch, params, optima = problems(form, np.float64, count, count)
     region, local, margins, (shape, shaped) = jax.tree.map(np.asarray, regions(form, batch, params))

@@ -50,8 +50,12 @@ def left(data, rows):
 
 
 @pytest.mark.parametrize(
-    ("penalty", "reweigh"), [SETTINGS[0], *(pytest.param(*each, marks=pytest.mark.slow) for each in SETTINGS[1:])]
-)
+    ("penalty", "reweigh"),
+    [  # One without and one with pairs of rows and new weights; the others weekly.
+        SETTINGS[0], *(pytest.param(*each, marks=pytest.mark.weekly) for each in SETTINGS[1:-1]),
+        pytest.param(*SETTINGS[-1], marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_any_order_and_batching_equals_the_one_shot_step(penalty, reweigh):
     state, data, rows, noise, tail = started(penalty, reweigh)
     x, y, s, _ = arrays(data)

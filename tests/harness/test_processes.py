@@ -1,7 +1,6 @@
 """Two real processes on this machine, joined over loopback: the answers of one, and what happens when one dies."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 from fmu_jax import Objective, datasets, fit
 from pags_jax import checkpoints, models
 from scripts.harness import store
+from tests import strict
 from tests.parts import read_together
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,7 +86,7 @@ def free_port():
 
 
 def start(*words):
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "CI": "true"}
+    environment = strict.one_device() | {"JAX_PLATFORMS": "cpu", "CI": "true"}
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
 
@@ -157,8 +157,9 @@ def assert_same_models(there, here, tolerance):
             np.testing.assert_allclose(one, two, atol=tolerance)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_sweep_dealt_to_two_processes(tmp_path):
+    """Every run deals units to slices of one process (`test_mesh`), and has two processes of a script (below)."""
     ended(start(*SWEEP, "--out", str(tmp_path / "one")))
     ended(*together(*SWEEP, "--mesh", "sweep=2", "--out", str(tmp_path / "two")))
     assert_same_models(tmp_path / "two", tmp_path / "one", 0)

@@ -119,7 +119,7 @@ def test_measures_of_the_bayes_optimal_model_itself():
 
 
 @pytest.fixture(scope="module")
-def sweeps():
+def sweeps(optimised):
     """Of five seeds, columns ``(strengths, seeds)`` by manifold."""
     config = pags_bayes.Config()
     found = {}

@@ -1,7 +1,6 @@
 """Checkpoints: everything comes back bit for bit, whatever is not the same run's is refused, a kill loses nothing."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 from pags_jax import checkpoints
+from tests import strict
 
 ROOT = Path(__file__).resolve().parents[2]
 FINGERPRINT = {"model": "lenet", "learning_rate": 0.1, "radii": (0.5, 1.0)}
@@ -162,7 +162,6 @@ def test_every_damage_to_the_description_is_named(tmp_path):
 @pytest.fixture
 def server(tmp_path_factory):
     """Runs one life of a training, see ``training_to_kill``."""
-    plain = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -171,7 +170,7 @@ def server(tmp_path_factory):
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.harness.training_to_kill"],
         cwd=ROOT,
-        env=plain | cache,
+        env=strict.one_device() | cache,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

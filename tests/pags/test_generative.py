@@ -273,6 +273,7 @@ def draw_points(key, n):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 def test_trained_scores_approach_the_closed_form_of_a_mixture():
     """Conditional, unconditional and Bayes gradients; errors are root mean squares relative to the truth's."""
     model, steps = Perceptron(), 1500

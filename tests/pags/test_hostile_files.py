@@ -1,5 +1,6 @@
 """Files that were made to mislead: whole networks of wrong tensors, and saved ones whose descriptions lie."""
 
+import functools
 import hashlib
 import json
 import os
@@ -18,9 +19,15 @@ from tests.pags.test_published import DEEP, edm, tensors
 WIDE = PreActivationResNet(classes=4, blocks=(1, 1), widths=(4, 8), stem=4)
 PLAIN = ResNet(classes=3, blocks=(1, 1), width=0.0625, bottleneck=True)
 SONG = SongUNet(classes=2, resolution=4, width=8, multipliers=(1, 2), blocks=1, attention=(2,))
-STATES = {"wide": tensors(WIDE, "deepmind-wide"), "plain": tensors(PLAIN, "cifar"), "song": tensors(SONG, "edm")}
+NETWORKS = {"wide": (WIDE, "deepmind-wide"), "plain": (PLAIN, "cifar"), "song": (SONG, "edm")}
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
 FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@functools.cache
+def state_of(name):
+    """Tensors of one of the networks."""
+    return tensors(*NETWORKS[name])
 
 
 def said_of(path):
@@ -63,12 +70,12 @@ RECORDED = st.dictionaries(
 @pytest.mark.slow
 @FUZZ
 @given(
-    which=st.sampled_from(sorted(STATES)), changes=CHANGES, recorded=RECORDED,
+    which=st.sampled_from(sorted(NETWORKS)), changes=CHANGES, recorded=RECORDED,
     form=st.sampled_from([writer.plain, writer.zipped, writer.legacy]),
 )  # fmt: skip
 @example(which="song", changes=[("none", 0, 0, "0")], recorded={"attn_resolutions": [DEEP]}, form=writer.plain)
 def test_any_tensors_are_a_network_or_refused_with_the_files_name(tmp_path_factory, which, changes, recorded, form):
-    state = dict(STATES[which])
+    state = dict(state_of(which))
     for how, at, number, word in changes:
         name = sorted(state)[at % len(state)]
         if how in ("none", "name"):

@@ -148,6 +148,7 @@ def test_a_sweep_compiles_one_step():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 def test_every_loss_learns_what_can_be_learnt():
     y = np.arange(50, dtype=np.int32) % 2
     x = np.tile(X // 2, (1, 2, 2, 1)) + (y[:, None, None, None] * 100).astype(np.uint8)
