@@ -11,7 +11,7 @@ Weights are random, since published ones need a download; sizes are the publishe
                  backend, ``torch`` and ``torch_nhwc`` (channels last) are PyTorch's with weights frozen
     cost         `load_pretrained` of a file of `models.save`, and one image through the network: seconds to load and to
                  compile, milliseconds a call, and the largest resident memory after each, of a process that does
-                 nothing else
+                 nothing else; ``cpu`` is what all of its threads took of the CPUs, where others use the machine too
     alignment    the whole of the measure: both files loaded, gradients of Engstrom's ResNet-50 and scores of EDM's
                  conditional denoiser at sigma 0.5 on a few images, then their cosine and 1 - LPIPS
 
@@ -58,11 +58,17 @@ MODELS: dict[str, tuple[Model, ...]] = {
 }
 SIDES_OF = {"gradients": ("jax", *pags_cases.TORCH), "cost": ("cost",), "alignment": ("alignment",)}
 COLUMNS = {
-    "gradients": ("model", "batch_size", "jax_ms", "torch_ms", "torch_nhwc_ms", "jax_compile_ms", "times_torch"),
-    "cost": ("model", "parameters", "file_mb", "load_s", "load_peak_mb", "cost_compile_ms", "cost_ms", "peak_mb"),
+    "gradients": (
+        *("model", "batch_size", "jax_ms", "torch_ms", "torch_nhwc_ms", "jax_compile_ms", "times_torch"),
+        *("jax_cpu_ms", "torch_cpu_ms", "torch_nhwc_cpu_ms", "times_torch_cpu"),
+    ),
+    "cost": (
+        *("model", "parameters", "file_mb", "load_s", "load_cpu_s", "load_peak_mb", "cost_compile_ms", "cost_ms"),
+        *("cost_cpu_ms", "peak_mb"),
+    ),
     "alignment": (
         *("model", "batch_size", "images", "load_s", "gradients_s", "scores_s", "measures_s"),
-        *("alignment_ms", "cosine", "similarity", "peak_mb"),
+        *("alignment_ms", "alignment_cpu_ms", "cosine", "similarity", "peak_mb"),
     ),
     "check": (
         *("model", "batch_size", "stored_differences", "logits", "gradients", "gradients_largest", "float64"),
@@ -136,7 +142,8 @@ def main(config: Config) -> None:
             for side in SIDES_OF.get(case.work, ("check",)):
                 row |= pags_cases.run(side, case, MODULE) if torch or not side.startswith("torch") else {}
         if "torch_ms" in row:
-            row["times_torch"] = row["jax_ms"] / min(row[f"{side}_ms"] for side in pags_cases.TORCH)
+            for name, unit in (("times_torch", "ms"), ("times_torch_cpu", "cpu_ms")):
+                row[name] = row[f"jax_{unit}"] / min(row[f"{side}_{unit}"] for side in pags_cases.TORCH)
         tables.setdefault(case.work, []).append({k: v for k, v in row.items() if k not in ("file", "cifar10")})
         print(f"{case.work} {case.model}: done", file=sys.stderr)
     for work, table in tables.items():
@@ -230,12 +237,13 @@ def torch_side(case: Case, side: str) -> dict[str, Any]:
 def cost_side(case: Case) -> dict[str, Any]:
     """One image through a network that was loaded from its file."""
     path = Path(case.file).with_stem(case.model)
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     function, about = models.load_pretrained(path)
     row = {
         "parameters": about["parameters"],
         "file_mb": path.stat().st_size / 1e6,
         "load_s": time.perf_counter() - begin,
+        "load_cpu_s": time.process_time() - cpu,
         "load_peak_mb": measure.peak_memory_mb(),
         "batch_size": 1,
     }
@@ -274,7 +282,7 @@ def alignment_side(case: Case) -> dict[str, Any]:
     cosine, similarity = measured(row)
     _, timing = pags_cases.timed("alignment", lambda: measured({}), case.repeats)
     values = {"cosine": float(cosine.mean()), "similarity": float(similarity.mean())}
-    return row | values | {"alignment_ms": timing["alignment_ms"], "peak_mb": measure.peak_memory_mb()}
+    return row | values | timing | {"peak_mb": measure.peak_memory_mb()}
 
 
 def check_side(case: Case) -> dict[str, Any]:
