@@ -163,6 +163,7 @@ def timed(side: str, call: Callable[[], Any], repeats: int) -> tuple[Any, dict[s
         f"{side}_min_ms": timing["min_ms"],
         f"{side}_max_ms": timing["max_ms"],
         f"{side}_compile_ms": timing["first_ms"] - timing["median_ms"],
+        f"{side}_cpu_ms": timing["cpu_ms"],
     }
 
 

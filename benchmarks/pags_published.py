@@ -8,10 +8,11 @@
 Weights are random, since published ones need a download; sizes are the published ones. Works are
 
     gradients    input gradients of the label's logit, float32: ``jax`` is `input_gradients` as compiled for this
-                 backend, ``torch`` and ``torch_nhwc`` (channels last) are PyTorch's with weights frozen
+                 backend, ``torch`` and ``torch_nhwc`` (channels last) are PyTorch's with weights frozen; its threads
+                 wait busily for each other, so that their CPU time is that of its work only with OMP_NUM_THREADS=1
     cost         `load_pretrained` of a file of `models.save`, and one image through the network: seconds to load and to
                  compile, milliseconds a call, and the largest resident memory after each, of a process that does
-                 nothing else
+                 nothing else; ``cpu`` is what all of its threads took of the CPUs, where others use the machine too
     alignment    the whole of the measure: both files loaded, gradients of Engstrom's ResNet-50 and scores of EDM's
                  conditional denoiser at sigma 0.5 on a few images, then their cosine and 1 - LPIPS
 
@@ -32,23 +33,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure, pags_cases
+from benchmarks.published_networks import Model, network, random_variables
 from pags_jax import alignment, models, scores
 from pags_jax.datasets import cifar
 from pags_jax.datasets.lpips_weights import load_lpips_weights
 from pags_jax.gradients import input_gradients
 from pags_jax.images import to_float
-from pags_jax.models import architectures
 from scripts.harness import cli
 from scripts.harness.compiling import compiler_options
 
 MODULE = "benchmarks.pags_published"
-Model = Literal["resnet50", "engstrom", "wrn-28-10", "edm-cifar10", "edm-cifar10-cond", "edm-imagenet64"]
 Work = Literal["gradients", "cost", "alignment"]
 #: Which of them each work is about, by default.
 MODELS: dict[str, tuple[Model, ...]] = {
@@ -58,11 +57,17 @@ MODELS: dict[str, tuple[Model, ...]] = {
 }
 SIDES_OF = {"gradients": ("jax", *pags_cases.TORCH), "cost": ("cost",), "alignment": ("alignment",)}
 COLUMNS = {
-    "gradients": ("model", "batch_size", "jax_ms", "torch_ms", "torch_nhwc_ms", "jax_compile_ms", "times_torch"),
-    "cost": ("model", "parameters", "file_mb", "load_s", "load_peak_mb", "cost_compile_ms", "cost_ms", "peak_mb"),
+    "gradients": (
+        *("model", "batch_size", "jax_ms", "torch_ms", "torch_nhwc_ms", "jax_compile_ms", "times_torch"),
+        *("jax_cpu_ms", "torch_cpu_ms", "torch_nhwc_cpu_ms", "times_torch_cpu"),
+    ),
+    "cost": (
+        *("model", "parameters", "file_mb", "load_s", "load_cpu_s", "load_peak_mb", "cost_compile_ms", "cost_ms"),
+        *("cost_cpu_ms", "peak_mb"),
+    ),
     "alignment": (
         *("model", "batch_size", "images", "load_s", "gradients_s", "scores_s", "measures_s"),
-        *("alignment_ms", "cosine", "similarity", "peak_mb"),
+        *("alignment_ms", "alignment_cpu_ms", "cosine", "similarity", "peak_mb"),
     ),
     "check": (
         *("model", "batch_size", "stored_differences", "logits", "gradients", "gradients_largest", "float64"),
@@ -71,9 +76,6 @@ COLUMNS = {
 }
 MOST = {"stored_differences": 0, "logits": 1e-4, "gradients": 1e-4, "float64": 1e-9, "same_signs": 1e-4}
 SIZES = {"resnet50": 224, "edm-imagenet64": 64}
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True)
-_CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), True)
-_WRN = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616), False)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ def main(config: Config) -> None:
             for side in SIDES_OF.get(case.work, ("check",)):
                 row |= pags_cases.run(side, case, MODULE) if torch or not side.startswith("torch") else {}
         if "torch_ms" in row:
-            row["times_torch"] = row["jax_ms"] / min(row[f"{side}_ms"] for side in pags_cases.TORCH)
+            for name, unit in (("times_torch", "ms"), ("times_torch_cpu", "cpu_ms")):
+                row[name] = row[f"jax_{unit}"] / min(row[f"{side}_{unit}"] for side in pags_cases.TORCH)
         tables.setdefault(case.work, []).append({k: v for k, v in row.items() if k not in ("file", "cifar10")})
         print(f"{case.work} {case.model}: done", file=sys.stderr)
     for work, table in tables.items():
@@ -145,34 +148,6 @@ def main(config: Config) -> None:
     for row in tables.get("check", ()):
         if wrong := {name: row[name] for name, most in MOST.items() if not row[name] <= most}:
             raise ValueError(f"--check: {row['model']} differs from PyTorch: {wrong}, at most {MOST}")
-
-
-def network(name: Model) -> nn.Module:
-    """The module of a published network."""
-    fifty: dict[str, Any] = {"blocks": (3, 4, 6, 3), "bottleneck": True}
-    adm: dict[str, Any] = {"multipliers": (1, 2, 3, 4), "blocks": 3, "attention": (32, 16, 8)}
-    return {
-        "resnet50": lambda: models.Normalised(models.ResNet(classes=1000, stem=7, **fifty), *_IMAGENET),
-        "engstrom": lambda: models.Normalised(models.ResNet(classes=10, **fifty), *_CIFAR10),
-        "wrn-28-10": lambda: models.Normalised(models.wide_resnet(28, 10, classes=10), *_WRN),
-        "edm-cifar10": lambda: models.SongUNet(augment=9),
-        "edm-cifar10-cond": lambda: models.SongUNet(augment=9, classes=10),
-        "edm-imagenet64": lambda: models.DhariwalUNet(classes=1000, resolution=64, width=192, **adm),
-    }[name]()
-
-
-def random_variables(model: nn.Module, seed: int) -> Any:
-    """Weights of variance one over what they sum, and statistics near those of normalised maps."""
-    draw = np.random.default_rng(seed)
-
-    def leaf(path: Any, shape: Any) -> np.ndarray:
-        name = path[-1].key
-        if name in ("scale", "var"):
-            return draw.uniform(0.5, 1.5, shape.shape).astype(np.float32)
-        fan_in = max(1, int(np.prod(shape.shape[:-1])))
-        return draw.standard_normal(shape.shape, np.float32) / np.float32(np.sqrt(fan_in if name == "kernel" else 100))
-
-    return jax.tree_util.tree_map_with_path(leaf, architectures.shapes_of(model, {}))
 
 
 def images_of(case: Case) -> tuple[np.ndarray, np.ndarray, str]:
@@ -230,12 +205,13 @@ def torch_side(case: Case, side: str) -> dict[str, Any]:
 def cost_side(case: Case) -> dict[str, Any]:
     """One image through a network that was loaded from its file."""
     path = Path(case.file).with_stem(case.model)
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     function, about = models.load_pretrained(path)
     row = {
         "parameters": about["parameters"],
         "file_mb": path.stat().st_size / 1e6,
         "load_s": time.perf_counter() - begin,
+        "load_cpu_s": time.process_time() - cpu,
         "load_peak_mb": measure.peak_memory_mb(),
         "batch_size": 1,
     }
@@ -274,7 +250,8 @@ def alignment_side(case: Case) -> dict[str, Any]:
     cosine, similarity = measured(row)
     _, timing = pags_cases.timed("alignment", lambda: measured({}), case.repeats)
     values = {"cosine": float(cosine.mean()), "similarity": float(similarity.mean())}
-    return row | values | {"alignment_ms": timing["alignment_ms"], "peak_mb": measure.peak_memory_mb()}
+    times = {name: timing[name] for name in ("alignment_ms", "alignment_cpu_ms")}
+    return row | values | times | {"peak_mb": measure.peak_memory_mb()}
 
 
 def check_side(case: Case) -> dict[str, Any]:

@@ -87,10 +87,11 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def build() -> dict[str, str]:
-    """Which PyTorch, on which device: columns of a row."""
+def build() -> dict[str, Any]:
+    """Which PyTorch, on which device, on how many threads (``OMP_NUM_THREADS``): columns of a row."""
     device = torch.cuda.get_device_name() if DEVICE == "cuda" else DEVICE
-    return {"torch_version": torch.__version__, "torch_device": device}
+    threads = torch.get_num_threads()
+    return {"torch_version": torch.__version__, "torch_device": device, "torch_threads": threads}
 
 
 def cross_entropy(model, x, y, strength, draw=None):

@@ -143,6 +143,10 @@ _HARMFUL = frozenset(
         *("builtins.__import__", "builtins.open", "builtins.input", "builtins.breakpoint", "io.open", "_io.open"),
         *("operator.methodcaller", "operator.attrgetter", "dill.load", "dill.loads", "joblib.load", "numpy.load"),
         *("torch.load", "torch.hub", "torch.utils.cpp_extension", "doctest.debug_script", "pydoc.pipepager"),
+        # A pickle names a function by the module that it is defined in.
+        *("torch.serialization.load", "torch.jit.load", "torch.jit._serialization.load", "dill._dill.load"),
+        *("dill._dill.loads", "joblib.numpy_pickle.load", "numpy.lib.npyio.load", "numpy.lib._npyio_impl.load"),
+        *("pandas.read_pickle", "pandas.io.pickle", "imp", "zipimport", "pkgutil", "ensurepip", "venv"),
     }
 )
 

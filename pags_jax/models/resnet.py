@@ -44,7 +44,7 @@ class Block(nn.Module):
         for layer, (width, size, stride) in enumerate(shape):
             out = activate(out, self.activation, self.beta) if layer else out
             out = convolved(out, width, size, stride)
-        if x.shape != out.shape:
+        if self.stride != 1 or x.shape[-1] != out.shape[-1]:  # Not whether maps shrink: those of one pixel do not.
             x = convolved(x, out.shape[-1], 1, self.stride)
         return activate(x + out, self.activation, self.beta)
 

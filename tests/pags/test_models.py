@@ -296,6 +296,17 @@ def test_images_too_small_for_a_model_are_refused(model, smallest):
             outputs(height, width)
 
 
+def test_variables_of_a_resnet_are_the_same_from_images_of_any_size():
+    """A block of stride 2 convolves beside maps of one pixel too, which it does not shrink, of as many channels."""
+    model = models.ResNet(classes=2, blocks=(1, 1), width=0.125, stages=(8, 8))
+    sizes = [
+        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+        for size in (1, 2, 8)
+    ]
+    assert {"Conv_2", "BatchNorm_2"} <= sizes[0]["params"]["Block_1"].keys()
+    assert sizes[0] == sizes[1] == sizes[2]
+
+
 def test_what_is_no_batch_of_float_images_is_refused():
     """Annotations are checked in tests only."""
     with pytest.raises(ValueError, match=r"LeNet is for images \(n, height, width, channels\), .* \(2, 32, 32\)"):

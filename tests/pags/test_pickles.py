@@ -1,6 +1,7 @@
 """Reading of pickles against Python's own, and of hostile ones, of which nothing may run."""
 
 import gzip
+import importlib
 import io
 import os
 import pickle
@@ -121,6 +122,15 @@ def test_harmful_functions_are_refused_by_every_instruction_that_calls(name):
         calling = "c{}\n{}\n".format(*caller.split()).encode()
         with pytest.raises(ValueError, match=f"it hands .* to {caller.replace(' ', '.')}, which no weights need"):
             load(calling + named + text + b"\x86R.")
+
+
+@pytest.mark.parametrize("name", ["joblib.load", "numpy.load", "pandas.read_pickle", "pickle.load", "pickle.loads"])
+def test_functions_that_unpickle_are_refused_under_the_names_that_a_pickle_has_for_them(name):
+    """A pickle names a function by the module that it is defined in, which may be another than it is called by."""
+    module, _, function = name.rpartition(".")
+    loader = getattr(importlib.import_module(module), function)
+    with pytest.raises(ValueError, match=rf"it asks to call .*\.{function}, which no weights need"):
+        load(pickle.dumps(loader, 4)[:-1] + b"X\x01\0\0\0x\x85R.")
 
 
 def test_names_of_a_file_cannot_reach_a_terminal():

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import operator
 import pickle
 
 import jax.numpy as jnp
@@ -135,3 +136,15 @@ def test_a_file_without_checksums_and_a_torchscript_archive_are_refused_with_wha
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
     with pytest.raises(ValueError, match=r"TorchScript archive, save the state_dict"):
         read_pretrained(path)
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy", "pickle 4"])
+@pytest.mark.parametrize("name", ["load", "jit.load", "hub.load"])
+def test_pytorchs_own_loaders_are_refused_by_name(name, container, tmp_path):
+    class Loads:
+        def __reduce__(self):
+            return operator.attrgetter(name)(torch), ("other.pt",)
+
+    CONTAINERS[container]({"state_dict": weights(), "more": Loads()}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"model\.pt is refused: .*it asks to call torch.*load, which no weights need"):
+        read_pretrained(tmp_path / "model.pt")
