@@ -51,7 +51,7 @@ CIFAR10 = "--preset cifar10 {folder}"
 JUDGE = "--loss cross_entropy --activation relu --seed 1 --epochs 3 --learning-rate 0.1 --train-rows 48000"
 AUTOENCODER = "--autoencoder benchmarks/results/cifar10/autoencoder.safetensors"
 GENERATIVE = f"{AUTOENCODER} --denoiser {{out}}/pags_score/denoiser.safetensors"
-OF_CIFAR10 = f"--preset cifar10 --trained {{out}}/pags_train {GENERATIVE}"
+OF_CIFAR10 = f"{CIFAR10} --trained {{out}}/pags_train {GENERATIVE}"
 SWEEP_ON_CIFAR10: Steps = {
     "pags_score": ("pags_score", CIFAR10),
     "pags_train": ("pags_train", f"{CIFAR10} --start benchmarks/results/cifar10/undefended.safetensors"),

@@ -28,6 +28,8 @@ class MeasuringConfig(cli.Common):
     """Finished run folder of scripts.pags.train, whose models are measured."""
     images: cli.Count = 200
     """Number of test images, drawn by --seed; every model gets the same ones."""
+    folder: Path | None = None
+    """Folder of the data set's files; by default the one that the training was given."""
 
 
 class Sample(NamedTuple):
@@ -144,10 +146,10 @@ def experiment(
 def sample(config: MeasuringConfig, table: list[Row]) -> Sample:
     """The test images that every model of a run meets."""
     trained = table[0]
-    options = {}
+    options = {"folder": config.folder or trained["config.folder"]}
     if trained["config.dataset"] == "distractor":
-        options = {"seed": trained["config.seed"], "of": trained["config.distractor_of"]}
-    data = pags_jax.datasets.load(trained["config.dataset"], folder=trained["config.folder"], **options)
+        options |= {"seed": trained["config.seed"], "of": trained["config.distractor_of"]}
+    data = pags_jax.datasets.load(trained["config.dataset"], **options)
     if config.images > len(data.test_y):
         raise ValueError(f"--images: there are {len(data.test_y)} test images, got {config.images}")
     chosen = np.random.default_rng(config.seed).permutation(len(data.test_y))[: config.images]

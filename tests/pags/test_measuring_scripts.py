@@ -4,6 +4,7 @@ import gzip
 import importlib
 import shutil
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,17 @@ def test_every_model_is_measured_on_the_same_images(folders, images):
     for side, values in expected.items():
         assert row[side] == pytest.approx(np.mean(values), rel=1e-4)
     assert row["invalid"] == 0
+
+
+@pytest.mark.parametrize(("words", "expected"), [((), "trained"), (("--folder", "moved"), Path("moved"))])
+def test_images_may_lie_elsewhere_than_in_training(folders, images, monkeypatch, words, expected):
+    asked = []
+    monkeypatch.setattr(datasets, "load", lambda name, *, folder, **options: asked.append(folder) or images)
+    trained = ["--trained", str(folders / "train"), "--images", "10"]
+    config = cli.parse(pags_robustness.Config, [*trained, *words])
+    table = [row | {"config.folder": "trained"} for row in measuring.trained_rows(folders / "train")]
+    assert len(measuring.sample(config, table).x) == 10
+    assert asked == [expected]
 
 
 @pytest.mark.parametrize(("name", "columns"), [("robustness", ("on", "off")), ("alignment", ("cosine", "off_share"))])
