@@ -64,6 +64,7 @@ SWEEP_ON_CIFAR10: Steps = {
     "pags_robustness_denoiser": ("pags_robustness", f"{OF_CIFAR10} --images 100 --manifold denoiser"),
     "pags_generation": ("pags_generation", f"{OF_CIFAR10} --judge {{out}}/judge"),
     "pags_certify": ("pags_certify", OF_CIFAR10),
+    "pags_converse": ("pags_converse", f"{OF_CIFAR10} --strengths 1 --eps 0.5"),
 }
 SWEEPS: dict[str, Steps] = {"fashion_mnist": FASHION_MNIST, "cifar10": SWEEP_ON_CIFAR10}
 

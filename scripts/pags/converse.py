@@ -24,7 +24,7 @@ from scripts.pags.robustness import NAMED
 ALIGNED = "score_alignment"
 _AS_THERE = (
     "dataset", "folder", "model", "activation", "stem", "width", "dtype", "epochs", "schedule", "batch_size",
-    "learning_rate", "clip", "weight_decay", "augment", "validation", "train_rows",
+    "learning_rate", "clip", "weight_decay", "augment", "validation", "train_rows", "start",
 )  # fmt: skip
 """Fields of the sweep's configuration that the new models are trained by."""
 
@@ -77,28 +77,28 @@ def setup(config: Config) -> Ready:
     """Images, the denoiser, and how the sweep was trained."""
     table = measuring.trained_rows(config.trained)
     how = train.Config(out=config.out, **{name: table[0][f"config.{name}"] for name in _AS_THERE})
+    if train.inputs(how).get("start_sha256") != table[0].get("config.start_sha256"):
+        raise ValueError(f"--trained: {how.start} is not the file from which its models started")
     network = pags_jax.models.load(_file(config), kind="denoiser")[:2]
     return Ready(how, measuring.sample(config, table), network, loss_of(network, config.sigma_pm1))
 
 
 def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
     """Attack one model, after it was trained if it is not of the sweep."""
+    x, y, _, data = ready.sample
     if unit["loss"] == ALIGNED:
-        how, data = ready.how, ready.sample.data
+        how = ready.how
         split = pags_jax.recipes.hold_out(data, how.validation, seed=unit["seed"], train_rows=how.train_rows)
         task = train.task_with(how, ready.loss, len(data.classes))
         hyper = train.hyper_of(how, "cross_entropy", unit["strength"], task, split)
-        model = task.model
         try:
-            _, _, variables, _ = train.trained(how, task, hyper, split, unit)
+            _, _, variables, _ = train.trained(how, task, hyper, split, unit, how.start)
         except FloatingPointError as error:
             print(f"{store.unit_name(unit)}: {error}", file=sys.stderr)
             return [{"failure": str(error)}]
+        apply_fn = pags_jax.models.evaluator(task.model, variables)
     else:
-        (row,) = (r for r in measuring.trained_rows(config.trained) if unit.items() <= r.items())
-        model, variables, _ = pags_jax.models.load(config.trained / row["weights"], kind="classifier")
-    data, apply_fn = ready.sample.data, pags_jax.models.evaluator(model, variables)
-    x, y = ready.sample.x, ready.sample.y
+        _, apply_fn = measuring.model_of(config.trained, measuring.trained_rows(config.trained), unit)
     key, bytes_ = jax.random.key(config.seed), jnp.asarray(jnp.rint(255 * x), jnp.uint8)
     clean = accuracy.measured(apply_fn, jnp.asarray(data.test_x), jnp.asarray(data.test_y), key=key).clean
     how = {"key": key, "radii": (config.eps,), "steps": config.steps}

@@ -216,7 +216,7 @@ def variables_of(start: Path | None, model: Any) -> dict[str, Any] | None:
 
 def inputs(config: Config) -> dict[str, str]:
     """Digest of the file that training starts from, if there is one."""
-    return {} if config.start is None else {"start_sha256": measuring.digest_of([config.start])}
+    return {} if config.start is None else {"start_sha256": measuring.digest_of([Path(config.start)])}
 
 
 def folder_of(config: Config, unit: dict[str, Any]) -> Path:

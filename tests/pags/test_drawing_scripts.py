@@ -7,7 +7,7 @@ import pytest
 
 from pags_jax import datasets, drawing, generation, models, smoothing
 from pags_jax.images import to_float
-from scripts.harness import report, store
+from scripts.harness import cli, report, store
 from scripts.harness.experiment import Results
 from scripts.pags import certify, converse, measuring, train
 from scripts.pags import generation as generation_script
@@ -114,6 +114,29 @@ def test_gradients_are_trained_towards_scores_and_attacked_beside_the_sweep(fold
         assert row["ensemble"] <= row["pgd"] <= 1
     path = folders / "converse" / "models" / f"{table[-1]['unit']}.safetensors"
     assert models.load(path, kind="classifier")[0].classes == 3
+
+
+def test_models_trained_towards_scores_start_where_the_sweep_started(folders, images, monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda name, *, folder, **options: images)
+    words = ["--trained", folders / "train", "--denoiser", folders / "denoiser.safetensors", "--images", "6"]
+    config = cli.parse(converse.Config, [str(word) for word in words])
+    table = measuring.trained_rows(folders / "train")
+    start = folders / "train" / table[0]["weights"]
+    began = {"config.start": str(start), "config.start_sha256": measuring.digest_of([start])}
+    monkeypatch.setattr(measuring, "trained_rows", lambda folder: [row | began for row in table])
+    ready, asked = converse.setup(config), []
+
+    def trained(*arguments):
+        asked.append(arguments[-1])
+        raise FloatingPointError("diverged")
+
+    monkeypatch.setattr(train, "trained", trained)
+    unit = {"loss": converse.ALIGNED, "strength": 1.0, "seed": 0}
+    assert converse.rows_of(config, ready, **unit) == [{"failure": "diverged"}]
+    assert asked == [str(start)]
+    began["config.start_sha256"] = "of another file"
+    with pytest.raises(ValueError, match=r"--trained: .*safetensors is not the file from which its models started"):
+        converse.setup(config)
 
 
 @pytest.mark.parametrize("experiment", [generation_script.EXPERIMENT, certify.EXPERIMENT, converse.EXPERIMENT])
