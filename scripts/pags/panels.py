@@ -29,8 +29,8 @@ def median(panel: Any, strengths: np.ndarray, values: np.ndarray, name: str) -> 
     positive = strengths[strengths > 0]
     if len(positive) == len(strengths):
         panel.set_xscale("log")
-    else:  # The undefended model, at 0.
-        panel.set_xscale("symlog", linthresh=positive[0] if len(positive) else 1.0, linscale=0.5)
+    else:  # The undefended model, at 0; the axis is linear up to a power of ten, as ticks below one run into that at 0.
+        panel.set_xscale("symlog", linthresh=10 ** np.ceil(np.log10(positive.min(initial=1.0))), linscale=0.5)
     panel.xaxis.set_minor_formatter(NullFormatter())  # On an axis of one decade they run into each other.
 
 
