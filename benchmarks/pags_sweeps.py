@@ -51,7 +51,8 @@ CIFAR10 = "--preset cifar10 {folder}"
 JUDGE = "--loss cross_entropy --activation relu --seed 1 --epochs 3 --learning-rate 0.1 --train-rows 48000"
 AUTOENCODER = "--autoencoder benchmarks/results/cifar10/autoencoder.safetensors"
 GENERATIVE = f"{AUTOENCODER} --denoiser {{out}}/pags_score/denoiser.safetensors"
-OF_CIFAR10 = f"{CIFAR10} --trained {{out}}/pags_train {GENERATIVE}"
+MODELS = f"--trained {{out}}/pags_train {GENERATIVE}"
+OF_CIFAR10 = f"{CIFAR10} {MODELS}"
 SWEEP_ON_CIFAR10: Steps = {
     "pags_score": ("pags_score", CIFAR10),
     "pags_train": ("pags_train", f"{CIFAR10} --start benchmarks/results/cifar10/undefended.safetensors"),
@@ -64,7 +65,7 @@ SWEEP_ON_CIFAR10: Steps = {
     "pags_robustness_denoiser": ("pags_robustness", f"{OF_CIFAR10} --images 100 --manifold denoiser"),
     "pags_generation": ("pags_generation", f"{OF_CIFAR10} --judge {{out}}/judge"),
     "pags_certify": ("pags_certify", OF_CIFAR10),
-    "pags_converse": ("pags_converse", f"{OF_CIFAR10} --strengths 1 --eps 0.5"),
+    "pags_converse": ("pags_converse", f"{{folder}} {MODELS} --strengths 1 --eps 0.5"),
 }
 SWEEPS: dict[str, Steps] = {"fashion_mnist": FASHION_MNIST, "cifar10": SWEEP_ON_CIFAR10}
 

@@ -134,7 +134,9 @@ def test_every_step_of_a_sweep_is_a_command_and_reads_steps_before_it(dataset, t
     names = []
     for name, (experiment, words) in pags_sweeps.steps_of(pags_sweeps.Config(dataset=dataset, out=tmp_path)).items():
         found = registry.experiment(experiment)
-        cli.check(cli.parse(found.config, words))
+        config = cli.parse(found.config, words)
+        cli.check(config)
+        assert config.preset in ("none", *found.config.PRESETS)
         assert words[-2:] == ["--out", str(tmp_path / dataset / name)]
         read = {Path(word).relative_to(tmp_path / dataset).parts[0] for word in words[:-2] if str(tmp_path) in word}
         assert read <= set(names), name
