@@ -50,6 +50,8 @@ def _blocks(values: Float[Array, "pieces rows k"]) -> Float[Array, "pieces few k
     XLA:TPU would lay the rows anew to add neighbours within a tile.
     """
     rows, k = values.shape[1:]
+    if rows <= _BLOCK:
+        return values.sum(axis=1, keepdims=True)
     apart = TILE if rows % TILE == 0 else 1
     size = min(_BLOCK, rows // apart)
     padded = jnp.pad(values, ((0, 0), (0, -rows % (size * apart)), (0, 0)))

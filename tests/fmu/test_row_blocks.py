@@ -90,6 +90,10 @@ def test_a_sum_adds_no_more_often_than_its_depth(n):
     assert np.log2(n) <= found <= rounding.depth(n)
 
 
+def test_the_sum_of_no_rows_is_zero():
+    np.testing.assert_array_equal(rounding.block_sum(jnp.zeros((0, 3))), np.zeros(3))
+
+
 @pytest.mark.parametrize("n", [1003, 960 * 64])
 def test_derivatives_of_both_modes_are_those_of_all_rows(n, in_blocks):
     x, w = table(n, 3)
