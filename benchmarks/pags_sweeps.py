@@ -9,6 +9,7 @@ any moment. Which steps: ``--steps``. The sweep on CIFAR-10 starts from the unde
 """
 
 import gzip
+import itertools
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -96,11 +97,13 @@ def steps_of(config: Config) -> dict[str, tuple[str, list[str]]]:
     unknown = [name for name in config.steps if name not in every]
     if unknown:
         raise ValueError(f"--steps: expected some of {', '.join(every)}, got {unknown[0]}")
-    folder = f"--folder {config.folder}" if config.folder else ""
-    return {
-        name: (every[name][0], [*every[name][1].format(out=out, folder=folder).split(), "--out", str(out / name)])
-        for name in config.steps or every
-    }
+    folder = ["--folder", str(config.folder)] if config.folder else []
+
+    def words(flags: str, name: str) -> list[str]:
+        given = [folder if word == "{folder}" else [word.format(out=out)] for word in flags.split()]
+        return [*itertools.chain(*given), "--out", str(out / name)]
+
+    return {name: (every[name][0], words(every[name][1], name)) for name in config.steps or every}
 
 
 def main(config: Config) -> None:

@@ -144,11 +144,11 @@ def test_every_step_of_a_sweep_is_a_command_and_reads_steps_before_it(dataset, t
 
 
 def test_the_sweep_on_cifar10_starts_from_published_files():
-    steps = pags_sweeps.steps_of(pags_sweeps.Config(dataset="cifar10", folder="my/images"))
+    steps = pags_sweeps.steps_of(pags_sweeps.Config(dataset="cifar10", folder=Path("my images")))
     published = {word for _, words in steps.values() for word in words if word.startswith("benchmarks/results")}
     assert len(published) == 2
     assert all((Path(__file__).parents[2] / path).is_file() for path in published)
-    assert {name for name, (_, words) in steps.items() if "my/images" not in words} == {"pags_answers", "pags_figures"}
+    assert {name for name, (_, words) in steps.items() if "my images" not in words} == {"pags_answers", "pags_figures"}
 
 
 def test_an_unknown_step_is_named():
