@@ -9,7 +9,7 @@ It has four sizes, which all end in runs/reproduce/report.html:
 
 and a fifth for the CIFAR-10 sweep of `benchmarks/README.md`, which takes hours on two cores and resumes after a stop:
 
-    python -m scripts.reproduce --preset cifar10 --out runs/cifar10
+    python -m scripts.reproduce --preset cifar10 --out runs/cifar10 --models benchmarks/results/cifar10
 
 Parts run side by side, each in a process of its own; they share nothing but finished run folders. On an accelerator, or
 with --mesh or --coordinator, they run one after the other.
@@ -39,6 +39,8 @@ from scripts.harness.lazy import jax
 
 TEXTS = tomllib.loads(Path(__file__).with_name("report.toml").read_text(encoding="utf-8"))
 """Titles and first words of the report by preset, and its terms."""
+MODELS = {"pags_undefended": "undefended", "pags_autoencoder": "autoencoder", "pags_score": "denoiser"}
+"""What files of models are called that the sweep on CIFAR-10 starts from, by the part that trains them."""
 PAPERS = {"fmu": "Fair unlearning", "pags": "Aligned gradients"}
 
 
@@ -61,6 +63,9 @@ class Config(cli.Common):
     """Your HSLS:09 public-use file or folder, to be added to the data sets."""
     cifar10: Path | None = None
     """Folder of CIFAR-10's binary version, for --preset cifar10; by default it is downloaded."""
+    models: Path | None = None
+    """Folder with undefended, autoencoder and denoiser.safetensors, from which --preset cifar10 goes on; by default it
+    trains these first, for hours."""
     publish: Path | None = None
     """Folder to which all rows (compressed), figures and the report as a page are copied, too."""
 
@@ -74,25 +79,39 @@ class Run(NamedTuple):
 
 
 def runs(config: Config) -> dict[str, Run]:
-    """All parts, by the name of their run folders, in order."""
+    """All parts, by the name of their run folders, in order.
+
+    Raises:
+      ValueError: If --models names no folder of models, or the preset trains none of them.
+    """
+    if config.models and config.preset != "cifar10":
+        raise ValueError(f"--models: only --preset cifar10 starts from models, --preset {config.preset} does not")
+    for model in MODELS.values() if config.models else ():
+        if not (config.models / f"{model}.safetensors").is_file():
+            raise ValueError(f"--models: {config.models} has no {model}.safetensors; leave --models out to train it")
     found: dict[str, Run] = {}
     every = [(registry.experiment(name), name) for name in registry.NAMES]
     present = [(e, part, part.name or name) for e, name in every for part in e.parts if config.preset in part.values]
+    present = [part for part in present if not (config.models and part[2] in MODELS)]
     names = {name for _, _, name in present}
     for experiment, part, name in present:
         values: dict[str, Any] = dict(experiment.config.PRESETS.get(config.preset, {}))
-        values |= {"preset": config.preset, "seed": config.seed, "out": config.out / name, "mesh": config.mesh}
+        values |= {"preset": config.preset, "out": config.out / name, "mesh": config.mesh}
+        values["seed"] = config.seed + part.other_seed
         if part.seeds:
             values["repeats"] = getattr(config, part.seeds)
         values |= {field: config.out / run for field, run in part.reads.items() if run in names}
         values |= {field: config.out / run / file for field, (run, file) in part.files.items() if run in names}
+        if config.models:
+            given = {field: MODELS[run] for field, (run, _) in part.files.items() if run in MODELS}
+            values |= {field: config.models / f"{model}.safetensors" for field, model in given.items()}
         values |= part.values[config.preset]
         fields = {field.name for field in dataclasses.fields(experiment.config)}
         if config.hsls is not None and "hsls" in fields:
             values["hsls"] = config.hsls
             if part.seeds:
                 values["datasets"] = (*values.get("datasets", experiment.config.datasets), "hsls")
-        if config.preset == "cifar10" and "folder" in fields:
+        if config.preset == "cifar10" and "folder" in fields and "trained" not in fields:
             values["folder"] = config.cifar10
         found[name] = Run(experiment, part, dataclasses.replace(experiment.config(), **values))
     return found

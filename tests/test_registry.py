@@ -63,6 +63,32 @@ def test_parts_name_what_is_there(preset):
         assert set(sources) <= set(earlier), (name, sources)
 
 
+def test_the_sweep_on_cifar10_starts_from_published_models():
+    folder = ROOT / "benchmarks" / "results" / "cifar10"
+    every = reproduce.runs(reproduce.Config(preset="cifar10", models=folder, cifar10=Path("my images"), seed=4))
+    assert not set(reproduce.MODELS) & set(every)
+    given = {field: getattr(run.config, field) for run in every.values() for field in run.part.files}
+    assert given == {name: folder / f"{name}.safetensors" for name in ("autoencoder", "denoiser")} | {
+        "start": folder / "undefended.safetensors"
+    }
+    assert all(path.is_file() for path in given.values())
+    training = {name: run.config for name, run in every.items() if run.experiment.name == "pags_train"}
+    assert all(config.folder == Path("my images") for config in training.values())
+    # No judge is of the seed of those that it judges.
+    assert {name: config.seed for name, config in training.items()} == {
+        "pags_train": 4, "pags_judge": 5, "pags_robust_judge": 5,
+    }  # fmt: skip
+    judges = {name: run.config.judge.name for name, run in every.items() if run.experiment.name == "pags_generation"}
+    assert judges == {"pags_generation": "pags_judge", "pags_generation_robust_judge": "pags_robust_judge"}
+
+
+def test_models_to_start_from_are_asked_for_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"--models: only --preset cifar10 starts from models, --preset quick does not"):
+        reproduce.runs(reproduce.Config(preset="quick", models=tmp_path))
+    with pytest.raises(ValueError, match=r"--models: .* has no undefended.safetensors; leave --models out"):
+        reproduce.runs(reproduce.Config(preset="cifar10", models=tmp_path))
+
+
 def test_reproduce_plans_every_part(capsys):
     config = cli.parse(reproduce.Config, ["--preset", "quick"])
     planned = {line.split("/")[0] for line in reproduce.plan(config)}

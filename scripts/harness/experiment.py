@@ -83,6 +83,7 @@ class Part(NamedTuple):
       files: The same for a file that a part writes: the part's name and the file's.
       seeds: The field of reproduce's configuration that says how many seeds to take: ``repeats`` or ``sweeps``. Empty
         for those that take as many as their own preset says.
+      other_seed: What is added to the seed, for a run that must not be drawn as the others are.
     """
 
     values: Mapping[str, Mapping[str, Any]]
@@ -90,6 +91,7 @@ class Part(NamedTuple):
     reads: Mapping[str, str] = {}
     files: Mapping[str, tuple[str, str]] = {}
     seeds: str = ""
+    other_seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -271,9 +271,8 @@ def _claim(run: Run) -> None:
 
 
 def _differences(there: rows.Row, here: rows.Row) -> list[str]:
-    names = list(dict.fromkeys([*there, *here]))
-    was = {name: rows.to_json(there[name]) if name in there else "absent" for name in names}
-    now = {name: rows.to_json(here[name]) if name in here else "absent" for name in names}
+    names = [name for name in dict.fromkeys([*there, *here]) if f"{name}_sha256" not in here]  # Files may move.
+    was, now = ({name: rows.to_json(side.get(name)) for name in names} for side in (there, here))
     return [f"{name}: {was[name]} there, {now[name]} here" for name in names if was[name] != now[name]]
 
 

@@ -18,9 +18,20 @@ from typing import Any
 import numpy as np
 
 from scripts.harness import report
-from scripts.harness.experiment import Experiment, Part, Results, Row
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, pags_jax
 from scripts.pags import sweeps
+
+QUESTIONS = {
+    1: "The undefended gradient is as an isotropic one or further off the manifold (share of energy off it).",
+    2: "There are three regimes by the energy of gradients (losses that have all three).",
+    3: "Alignment rises to a peak and falls from it (losses that do).",
+    4: "Off-manifold robustness explains alignment among accurate models (rank correlation).",
+    5: "Alignment peaks before accuracy falls (losses whose does).",
+    6: "Smoothing finds its own noise level (models that do).",
+}
+"""What is fixed beforehand, and what the number is of."""
+HOLDS = {"shown": (True,), "partly": (True, False), "not shown": (False,)}
 
 
 @dataclass(frozen=True)
@@ -76,8 +87,19 @@ def section(results: Results) -> list[report.Block]:
     ]
 
 
+def claims(results: Results) -> list[Claim]:
+    """The verdict on each question, with its number."""
+    found = []
+    for row in report.where(results.rows, loss="all"):
+        low, high, p = row.get("low"), row.get("high"), row.get("p")
+        number = report.number(row["estimate"]) + (f" ({report.number(low)} to {report.number(high)})" if low else "")
+        number += f" (p = {report.number(p)})" if p is not None else ""
+        found.append(Claim(QUESTIONS[row["question"]], HOLDS[row["verdict"]], number))
+    return found
+
+
 EXPERIMENT = Experiment(
-    "pags_answers", Config, rows_of, plan, heading="The questions fixed beforehand", section=section,
+    "pags_answers", Config, rows_of, plan, heading="The questions fixed beforehand", section=section, claims=claims,
     parts=(Part({"cifar10": {}}, reads={"robustness": "pags_robustness", "alignment": "pags_alignment"}),),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

@@ -20,7 +20,7 @@ from scripts.harness import cli, compiling, placement, plot, report
 from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import manifolds, measuring
-from scripts.pags.robustness import NAMED
+from scripts.pags.robustness import FILES, NAMED
 from scripts.pags.sweeps import BASELINE, SMOOTHED
 
 DENOISED, UNDEFENDED = "undefended, denoised", "undefended"
@@ -149,6 +149,9 @@ def section(results: Results) -> list[report.Block]:
 EXPERIMENT = Experiment(
     "pags_certify", Config, rows_of, plan, setup=setup, inputs=inputs, draw=draw,
     heading="Certified accuracy", section=section,
-    parts=(Part({"full": {"sigmas": (0.25,), "samples": 500, "denoised_samples": 100}, "paper": {}}, reads=NAMED),),
+    parts=(
+        Part({"full": {"sigmas": (0.25,), "samples": 500, "denoised_samples": 100}, "paper": {}, "cifar10": {}},
+             reads=NAMED, files=FILES),
+    ),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from scripts.harness import cli, compiling, plot, report, store
-from scripts.harness.experiment import Experiment, Part, Results, Row
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import accuracy, manifolds, measuring, sweeps, train
-from scripts.pags.robustness import NAMED
+from scripts.pags.robustness import FILES, NAMED
 
 ALIGNED = "score_alignment"
 _AS_THERE = (
@@ -33,7 +35,11 @@ _AS_THERE = (
 class Config(manifolds.ManifoldConfig):
     """Train gradients towards scores, and attack the models."""
 
-    PRESETS: ClassVar = {"quick": {"images": 20, "strengths": (1.0,), "steps": 2}, "paper": {"images": 1000}}
+    PRESETS: ClassVar = {
+        "quick": {"images": 20, "strengths": (1.0,), "steps": 2},
+        "paper": {"images": 1000},
+        "cifar10": {"eps": 0.5},
+    }
 
     strengths: tuple[cli.Positive, ...] = (1.0, 10.0)
     """Weights of one minus the cosine of gradient and score."""
@@ -148,9 +154,25 @@ def section(results: Results) -> list[report.Block]:
     ]
 
 
+def claims(results: Results) -> list[Claim]:
+    """Are models that were trained to align more robust than the undefended one, by more than two standard errors?"""
+    rows = report.where(results.rows, failure=None)
+    (undefended,) = report.where(rows, loss=sweeps.BASELINE)
+    found, numbers, as_accurate = [], [], []
+    for row in report.where(rows, loss=ALIGNED):
+        both = (row["ensemble"], undefended["ensemble"])
+        error = np.sqrt(sum(share * (1 - share) for share in both) / row["config.images"])
+        found.append(both[0] - both[1] > 2 * error)
+        as_accurate.append(row["test_accuracy"] > undefended["test_accuracy"] - 0.02)
+        numbers.append(f"strength {row['strength']:g}: {both[0]:.2f}, cosine {row['cosine']:.3f}")
+    best = any(more and accurate for more, accurate in zip(found, as_accurate, strict=True))
+    number = f"accuracy under PGD and APGD: undefended {undefended['ensemble']:.2f}; {'; '.join(numbers)}"
+    return [Claim("Robustness follows from alignment (partly: where accuracy is lost).", [best, any(found)], number)]
+
+
 EXPERIMENT = Experiment(
     "pags_converse", Config, rows_of, plan, setup=setup, inputs=inputs, draw=draw,
-    heading="Does robustness follow from alignment?", section=section,
-    parts=(Part({"paper": {}}, reads=NAMED),),
+    heading="Does robustness follow from alignment?", section=section, claims=claims,
+    parts=(Part({"paper": {}, "cifar10": {}}, reads=NAMED, files=FILES),),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

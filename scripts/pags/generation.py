@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from scripts.harness import cli, compiling, names, placement, report, store
-from scripts.harness.experiment import Experiment, Part, Results, Row
+from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import accuracy, generative, manifolds, measuring, sweeps
 from scripts.pags.robustness import FILES, NAMED
@@ -218,9 +218,43 @@ def section(results: Results) -> list[report.Block]:
     ]
 
 
+def claims(results: Results) -> list[Claim]:
+    """Do robust gradients draw what a judge recognises, denoise, and fill in? Each by more than two standard errors."""
+    robust = {row["loss"]: row for row in results.rows if row["loss"] not in (sweeps.BASELINE, DENOISER)}
+
+    def claim(text: str, task: str, column: str, before: str, of_before: str | None = None) -> Claim:
+        rows = {row["loss"]: row for row in report.where(results.rows, task=task)}
+        holds, numbers = [], []
+        for loss in robust:
+            after, start = (rows[loss][column], column), (rows[of_before or loss][before], before)
+            errors = [error_of(rows[loss], *after), error_of(rows[of_before or loss], *start)]
+            holds.append(after[0] - start[0] > 2 * np.hypot(*errors))
+            numbers.append(f"{label_of(rows[loss])} {report.number(start[0], 3)} to {report.number(after[0], 3)}")
+        return Claim(text, holds, "; ".join(numbers))
+
+    found = [
+        claim("Robust gradients denoise (PSNR before and after).", "denoising", "psnr_result", "psnr_start"),
+        claim("Robust gradients fill in (PSNR before and after).", "in-painting", "psnr_result", "psnr_start"),
+    ]
+    if any(row["judged"] is None for row in results.rows):
+        return found
+    text = "Robust gradients draw what another classifier recognises (counterfactuals: the undefended model's share, "
+    return [claim(text + "and theirs).", "counterfactual", "judged", "judged", sweeps.BASELINE), *found]
+
+
+def error_of(row: Row, value: float, column: str) -> float:
+    """Standard error of a row's mean, or of its share of images."""
+    return row.get(f"{column}_error") or float(np.sqrt(value * (1 - value) / row["config.images"]))
+
+
 EXPERIMENT = Experiment(
     "pags_generation", Config, rows_of, plan, setup=setup, inputs=inputs, keep=keep, draw=draw,
-    heading="What robust gradients can draw", section=section,
-    parts=(Part({"full": {}, "paper": {}, "cifar10": {}}, reads=NAMED, files=FILES),),
+    heading="What robust gradients can draw", section=section, claims=claims,
+    parts=(
+        Part({"full": {}, "paper": {}}, reads=NAMED, files=FILES),
+        Part({"cifar10": {}}, reads=NAMED | {"judge": "pags_judge"}, files=FILES),
+        Part({"cifar10": {}}, "pags_generation_robust_judge", files=FILES,
+             reads=NAMED | {"judge": "pags_robust_judge"}),
+    ),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

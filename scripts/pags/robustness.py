@@ -145,12 +145,16 @@ LENGTHS = (0.07, 0.43, 1.33, 2.637, 5.0)  # A step of 2.637, in the paper's figu
 FILES = {name: (f"pags_{part}", f"{name}.safetensors") for name, part in manifolds.SCRIPTS.items()}
 SIZES = {"none": {"eps": (0.43, 1.33, 2.637), "images": 100}, "quick": {}, "full": {"eps": LENGTHS}, "paper": {}}
 VARYING = {preset: values | {"pixels": "varying"} for preset, values in SIZES.items()}
+#: Other ways to find the manifold, on fewer images, as checks.
+LOCAL_PCA = {"images": 100, "manifold": "local_pca"}
 EXPERIMENT = measuring.experiment(
     "pags_robustness", Config, setup=setup, keep=keep, rows_of=rows_of, files=files_of,
     heading="Three regimes of robustness", section=section, claims=claims,
     parts=(
         Part(SIZES | {"cifar10": {}}, reads=NAMED, files=FILES),
         Part(VARYING, "pags_robustness_varying", reads=NAMED),
+        Part({"cifar10": LOCAL_PCA}, "pags_robustness_local_pca", reads=NAMED, files=FILES),
+        Part({"cifar10": LOCAL_PCA | {"manifold": "denoiser"}}, "pags_robustness_denoiser", reads=NAMED, files=FILES),
     ),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

@@ -272,6 +272,9 @@ BESIDE = {
 }  # fmt: skip
 #: Of CIFAR-10 one model is trained from its beginning, and the sweep goes on from it.
 UNDEFENDED = {"loss": ("cross_entropy",), "epochs": 5, "learning_rate": 0.1, "train_rows": None}
+#: Other training runs judge what gradients draw: an undefended model, and one that small changes do not move.
+JUDGE = {"loss": ("cross_entropy",), "activation": "relu", "epochs": 3, "learning_rate": 0.1, "train_rows": 48_000}
+ROBUST_JUDGE = {"loss": ("adversarial",), "strengths": (0.5,)}
 FROM = ("pags_undefended", "models/dataset=cifar10,model=resnet14,loss=cross_entropy,strength=0.0,seed=0.safetensors")
 EXPERIMENT = Experiment(
     "pags_train", Config, rows_of, plan, setup=images_of, inputs=inputs, finished=finished, draw=draw,
@@ -279,6 +282,8 @@ EXPERIMENT = Experiment(
     parts=(
         Part({"cifar10": UNDEFENDED}, FROM[0]),
         Part(SWEEP | {"cifar10": {}}, seeds="sweeps", files={"start": FROM}),
+        Part({"cifar10": JUDGE}, "pags_judge", other_seed=1),
+        Part({"cifar10": ROBUST_JUDGE}, "pags_robust_judge", files={"start": FROM}, other_seed=1),
         Part({preset: values | BESIDE for preset, values in SWEEP.items()}, "pags_distractor_train", seeds="sweeps"),
     ),
 )  # fmt: skip

@@ -175,6 +175,22 @@ def test_other_inputs_are_another_configuration(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_goes_on_where_its_inputs_were_moved_and_with_flags_that_are_new(tmp_path: Path) -> None:
+    def run(config: dict[str, object], digest: str = "aa") -> None:
+        with store.open_run(tmp_path / "run", config, inputs={"data_sha256": digest}, environment={}) as opened:
+            opened.do(["one"], lambda unit: [{"value": 1}])
+
+    run({"seed": 1, "data": "there/table.csv"})
+    run({"seed": 1, "data": "here/table.csv", "added": None})
+    for other, digest, said in (
+        ({"seed": 1, "data": "here/table.csv"}, "bb", 'data_sha256: "aa" there, "bb" here'),
+        ({"seed": 1, "data": "here/table.csv", "added": 2}, "aa", "added: null there, 2 here"),
+        ({"seed": 2, "data": "there/table.csv"}, "aa", "seed: 1 there, 2 here"),
+    ):
+        with pytest.raises(store.RunError, match=rf"another configuration \({said}\)"):
+            run(other, digest)
+
+
 def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
     fill(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text("{")

@@ -9,7 +9,7 @@ from pags_jax import questions, sweeps
 from scripts import reproduce
 from scripts.harness import report, store
 from scripts.harness.experiment import Results
-from scripts.pags import accuracy, alignment, claims, robustness
+from scripts.pags import accuracy, alignment, answers, claims, converse, generation, robustness
 
 STRENGTHS = (0.1, 1.0, 10.0)
 CURVES = {
@@ -166,3 +166,59 @@ def test_figures_of_one_name_are_published_apart(tmp_path):
     assert published == {
         "accuracy.png": b"pags_train", "pags_distractor_train_accuracy.png": b"pags_distractor_train",
     }  # fmt: skip
+
+
+def drawn(loss, **by_task):
+    """Rows of a model's drawings, of 100 images each; PSNR has a standard error of 0.1 before and after."""
+    known = {"loss": loss, "strength": 0.5 * (loss != "cross_entropy"), "judged": 0.5, "config.images": 100}
+    errors = {"psnr_start_error": 0.1, "psnr_result_error": 0.1}
+    return [known | errors | {"task": task.replace("_", "-")} | row for task, row in by_task.items()]
+
+
+@pytest.mark.parametrize(
+    ("judged", "psnr", "verdicts"),
+    [
+        ((0.72, 0.75), (13.3, 13.4), ["shown", "shown", "partly"]),
+        ((0.58, 0.75), (13.2, 13.4), ["partly", "partly", "partly"]),
+        ((0.58, 0.57), (12.0, 13.2), ["not shown", "not shown", "partly"]),
+    ],
+)
+def test_what_is_drawn_must_be_better_by_two_standard_errors(judged, psnr, verdicts):
+    # Of shares .5 and .72 the error of the difference is .067, of both PSNRs .14, which 13.2 less 13 does not double.
+    table = drawn("cross_entropy", counterfactual={}, denoising={}, in_painting={})
+    table += drawn("denoiser", counterfactual={}, denoising={}, in_painting={})
+    for loss, share, after in zip(("adversarial", "gradient_norm"), judged, psnr, strict=True):
+        better = {"psnr_start": 13.0, "psnr_result": after}
+        filled = {"psnr_start": 13.0, "psnr_result": 15.0 if loss == "adversarial" else 10.0}
+        table += drawn(loss, counterfactual={"judged": share}, denoising=better, in_painting=filled)
+    found = generation.claims(Results(Path(), table))
+    assert [claim.verdict for claim in found] == verdicts
+    assert found[0].number == f"adversarial 0.5 0.5 to {judged[0]}; gradient norm 0.5 0.5 to {judged[1]}"
+    unjudged = [row | {"judged": None} for row in table]
+    assert [claim.verdict for claim in generation.claims(Results(Path(), unjudged))] == verdicts[1:]
+
+
+@pytest.mark.parametrize(
+    ("accuracy_", "attacked", "verdict"),
+    [(0.79, 0.3, "shown"), (0.70, 0.3, "partly"), (0.79, 0.18, "not shown"), (0.70, 0.18, "not shown")],
+)
+def test_models_trained_to_align_must_be_more_robust_and_as_accurate(accuracy_, attacked, verdict):
+    known = {"failure": None, "config.images": 100, "cosine": 0.1}
+    table = [
+        known | {"loss": "cross_entropy", "strength": 0.0, "test_accuracy": 0.8, "ensemble": 0.1},
+        known | {"loss": "score_alignment", "strength": 1.0, "test_accuracy": accuracy_, "ensemble": attacked},
+        {"failure": "diverged", "loss": "score_alignment", "strength": 10.0},
+    ]
+    (claim,) = converse.claims(Results(Path(), table))
+    assert claim.verdict == verdict
+    assert claim.number == f"accuracy under PGD and APGD: undefended 0.10; strength 1: {attacked:.2f}, cosine 0.100"
+
+
+def test_the_summary_has_the_verdict_on_every_question():
+    rows = [{"question": k, "loss": "all", "estimate": 4, "verdict": "shown"} for k in answers.QUESTIONS]
+    rows[0] |= {"estimate": 0.889, "low": 0.887, "high": 0.891, "verdict": "partly"}
+    rows[3] |= {"estimate": -0.4286, "p": 1.0, "verdict": "not shown"}
+    rows.append({"question": 2, "loss": "smoothness", "estimate": 3, "verdict": "shown"})
+    found = answers.claims(Results(Path(), rows))
+    assert [claim.verdict for claim in found] == ["partly", "shown", "shown", "not shown", "shown", "shown"]
+    assert [found[k].number for k in (0, 3)] == ["0.889 (0.887 to 0.891)", "-0.4286 (p = 1)"]

@@ -1,20 +1,16 @@
-"""The sweeps that `benchmarks/README.md` fixes beforehand: trained, measured, answered and published.
+"""The sweep on Fashion-MNIST that `benchmarks/README.md` fixes beforehand: trained, measured, answered and published.
 
-    python -m benchmarks.pags_sweeps --publish benchmarks/results/pags_fashion
-    python -m benchmarks.pags_sweeps --dataset cifar10 --publish benchmarks/results/pags_cifar10
+    python -m benchmarks.pags_fashion --publish benchmarks/results/pags_fashion
 
 Every step is an experiment of its own with the flags below; all of them resume, so that the command may be stopped at
-any moment. Which steps: ``--steps``. The sweep on CIFAR-10 starts from the undefended model and from the autoencoder in
-`benchmarks/results/cifar10`; `python -m scripts.reproduce --preset cifar10` trains these as well.
+any moment. Which steps: ``--steps``. The sweep on CIFAR-10 is `python -m scripts.reproduce --preset cifar10`.
 """
 
 import gzip
-import itertools
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from fmu_jax.deletion import files
 from scripts import registry, reproduce
@@ -30,7 +26,7 @@ TRAINING = (
 )
 MEASURING = "--trained {out}/pags_train --images 100"
 LENGTHS = "--eps 0.07 0.43 1.33 2.637 5"
-FASHION_MNIST: Steps = {
+STEPS: Steps = {
     "pags_train": ("pags_train", TRAINING),
     "judge": ("pags_train", f"{TRAINING} --loss cross_entropy --activation relu --seed 1"),
     "pags_robustness": ("pags_robustness", f"{MEASURING} {LENGTHS}"),
@@ -48,39 +44,13 @@ FASHION_MNIST: Steps = {
     "pags_converse": ("pags_converse", MEASURING),
 }
 
-CIFAR10 = "--preset cifar10 {folder}"
-JUDGE = "--loss cross_entropy --activation relu --seed 1 --epochs 3 --learning-rate 0.1 --train-rows 48000"
-AUTOENCODER = "--autoencoder benchmarks/results/cifar10/autoencoder.safetensors"
-GENERATIVE = f"{AUTOENCODER} --denoiser {{out}}/pags_score/denoiser.safetensors"
-MODELS = f"--trained {{out}}/pags_train {GENERATIVE}"
-OF_CIFAR10 = f"{CIFAR10} {MODELS}"
-SWEEP_ON_CIFAR10: Steps = {
-    "pags_score": ("pags_score", CIFAR10),
-    "pags_train": ("pags_train", f"{CIFAR10} --start benchmarks/results/cifar10/undefended.safetensors"),
-    "judge": ("pags_train", f"{CIFAR10} {JUDGE}"),
-    "pags_robustness": ("pags_robustness", OF_CIFAR10),
-    "pags_alignment": ("pags_alignment", OF_CIFAR10),
-    "pags_answers": ("pags_answers", MEASURED),
-    "pags_figures": ("pags_figures", f"--trained {{out}}/pags_train {MEASURED}"),
-    "pags_robustness_local_pca": ("pags_robustness", f"{OF_CIFAR10} --images 100 --manifold local_pca"),
-    "pags_robustness_denoiser": ("pags_robustness", f"{OF_CIFAR10} --images 100 --manifold denoiser"),
-    "pags_generation": ("pags_generation", f"{OF_CIFAR10} --judge {{out}}/judge"),
-    "pags_certify": ("pags_certify", OF_CIFAR10),
-    "pags_converse": ("pags_converse", f"{{folder}} {MODELS} --strengths 1 --eps 0.5"),
-}
-SWEEPS: dict[str, Steps] = {"fashion_mnist": FASHION_MNIST, "cifar10": SWEEP_ON_CIFAR10}
-
 
 @dataclass(frozen=True)
 class Config(cli.Common):
-    """Run one of the sweeps."""
+    """Run the sweep on Fashion-MNIST."""
 
-    dataset: Literal["fashion_mnist", "cifar10"] = "fashion_mnist"
-    """Whose images."""
-    folder: Path | None = None
-    """Folder of CIFAR-10's binary version; by default it is downloaded."""
-    out: Path = Path("runs/sweeps")
-    """Folder in which each data set has a folder of its run folders."""
+    out: Path = Path("runs/pags_fashion")
+    """Folder of all run folders."""
     publish: Path | None = None
     """Also copy all rows (compressed), values of all images and figures to this folder."""
     steps: tuple[str, ...] = ()
@@ -93,17 +63,15 @@ def steps_of(config: Config) -> dict[str, tuple[str, list[str]]]:
     Raises:
       ValueError: An unknown step.
     """
-    every, out = SWEEPS[config.dataset], config.out / config.dataset
-    unknown = [name for name in config.steps if name not in every]
+    unknown = [name for name in config.steps if name not in STEPS]
     if unknown:
-        raise ValueError(f"--steps: expected some of {', '.join(every)}, got {unknown[0]}")
-    folder = ["--folder", str(config.folder)] if config.folder else []
+        raise ValueError(f"--steps: expected some of {', '.join(STEPS)}, got {unknown[0]}")
+    chosen = {name: STEPS[name] for name in config.steps or STEPS}
 
     def words(flags: str, name: str) -> list[str]:
-        given = [folder if word == "{folder}" else [word.format(out=out)] for word in flags.split()]
-        return [*itertools.chain(*given), "--out", str(out / name)]
+        return [*(word.format(out=config.out) for word in flags.split()), "--out", str(config.out / name)]
 
-    return {name: (every[name][0], words(every[name][1], name)) for name in config.steps or every}
+    return {name: (experiment, words(flags, name)) for name, (experiment, flags) in chosen.items()}
 
 
 def main(config: Config) -> None:
@@ -117,7 +85,7 @@ def main(config: Config) -> None:
             command = f"python -m scripts.{experiment.replace('_', '.', 1)} {' '.join(words)}"
             raise ValueError(f"{name} failed; its command: {command}")
     if config.publish is not None:
-        publish(config.out / config.dataset, SWEEPS[config.dataset], config.publish)
+        publish(config.out, STEPS, config.publish)
 
 
 def publish(out: Path, steps: Iterable[str], folder: Path) -> None:
