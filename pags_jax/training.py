@@ -46,12 +46,15 @@ class Task:
       loss: One of ``losses``, or of the same signature; options are bound with ``functools.partial``.
       augment: Maps ``(key, x)`` to ``x``.
       batch_size: Examples in a step.
+      evaluated: Whether the loss is also given ``evaluated``, the model as it will be used, each example by itself, for a
+        penalty on that model's gradients.
     """
 
     model: nn.Module
     loss: Callable[..., Any] = losses.cross_entropy
     augment: Augmentation = unchanged
     batch_size: int = 128
+    evaluated: bool = False
 
 
 class Hyper(NamedTuple):
@@ -154,12 +157,14 @@ def step(
     )
 
     def total(params):
+        variables = {"params": params, "batch_stats": state.statistics}
+
         def apply_fn(images):
-            variables = {"params": params, "batch_stats": state.statistics}
             logits, updated = task.model.apply(variables, images, mutable=["batch_stats"], **in_training)
             return logits, (logits, updated.get("batch_stats", {}))
 
-        return task.loss(apply_fn, images, y, for_loss, strength, has_aux=True)
+        given = {"evaluated": models.evaluator(task.model, variables)} if task.evaluated else {}
+        return task.loss(apply_fn, images, y, for_loss, strength, has_aux=True, **given)
 
     (loss, (logits, statistics)), gradients = jax.value_and_grad(total, has_aux=True)(state.params)
     right = jnp.equal(jnp.argmax(logits, -1).astype(jnp.int32), y).astype(loss.dtype)

@@ -83,7 +83,9 @@ def test_the_sweep_on_cifar10_starts_from_published_models():
 
 
 def test_models_to_start_from_are_asked_for_by_name(tmp_path):
-    with pytest.raises(ValueError, match=r"--models: only --preset cifar10 starts from models, --preset quick does not"):
+    with pytest.raises(
+        ValueError, match=r"--models: only --preset cifar10 starts from models, --preset quick does not"
+    ):
         reproduce.runs(reproduce.Config(preset="quick", models=tmp_path))
     with pytest.raises(ValueError, match=r"--models: .* has no undefended.safetensors; leave --models out"):
         reproduce.runs(reproduce.Config(preset="cifar10", models=tmp_path))

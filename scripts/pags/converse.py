@@ -9,6 +9,7 @@ and APGD-T. There is a row for each model, with the cosine of its gradient and t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
     if unit["loss"] == ALIGNED:
         how = ready.how
         split = pags_jax.recipes.hold_out(data, how.validation, seed=unit["seed"], train_rows=how.train_rows)
-        task = train.task_with(how, ready.loss, len(data.classes))
+        task = dataclasses.replace(train.task_with(how, ready.loss, len(data.classes)), evaluated=True)
         hyper = train.hyper_of(how, "cross_entropy", unit["strength"], task, split)
         try:
             _, _, variables, _ = train.trained(how, task, hyper, split, unit, how.start)

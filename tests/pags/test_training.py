@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import attacks, augmentation, losses, models, training
+from pags_jax import alignment, attacks, augmentation, gradients, losses, models, training
 from pags_jax.images import to_float
 
 RNG = np.random.default_rng(0)
@@ -117,6 +117,35 @@ def test_p6_p7_an_attack_changes_neither_statistics_nor_gradients():
     moved = jax.tree.map(lambda old, g: old - 0.1 * (g + 5e-4 * old), state.params, gradient)
     for found, expected in zip(jax.tree.leaves(after.params), jax.tree.leaves(moved), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_penalty_may_be_on_the_gradients_of_the_model_as_it_is_used():
+    """Where batch statistics couple images, the gradient in training is another one, and may be aligned without it."""
+
+    def score(x, labels):
+        return jnp.sin(3 * x + labels[:, None, None, None].astype(x.dtype))
+
+    class Centred(nn.Module):
+        """In training the mean of the batch is subtracted, so that no image moves the sum of the logits."""
+
+        @nn.compact
+        def __call__(self, x, *, train: bool):
+            x = nn.Dense(3)(jnp.tanh(nn.Dense(4)(x.reshape(x.shape[0], -1))))
+            return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+
+    cosines = {}
+    for evaluated in (False, True):
+        loss = partial(losses.score_alignment, score=score)
+        task = training.Task(Centred(), loss, batch_size=50, evaluated=evaluated)
+        state = training.init(task, X, key=jax.random.key(0))
+        trained, _ = run(
+            task, state, 100, hyper(strength=3.0, milestones=jnp.array([1000]), learning_rate=0.02, clip=1.0)
+        )
+        model = models.evaluator(task.model, {"params": trained.params, "batch_stats": trained.statistics})
+        x = to_float(X)
+        gradient = gradients.input_gradients(model, x, jnp.asarray(Y), target="logit")
+        cosines[evaluated] = float(alignment.cosine(gradient, score(x, jnp.asarray(Y))).mean())
+    assert cosines[True] > cosines[False] + 0.2, cosines
 
 
 @pytest.mark.parametrize("loss", [losses.cross_entropy, losses.smoothness, losses.randomized_smoothing])
