@@ -46,8 +46,8 @@ class Task:
       loss: One of ``losses``, or of the same signature; options are bound with ``functools.partial``.
       augment: Maps ``(key, x)`` to ``x``.
       batch_size: Examples in a step.
-      evaluated: Whether the loss is also given ``evaluated``, the model as it will be used, each example by itself, for a
-        penalty on that model's gradients.
+      evaluated: Whether the loss is also given ``evaluated``, the model as it will be used, each example by itself, for
+        a penalty on that model's gradients.
     """
 
     model: nn.Module
