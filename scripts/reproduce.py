@@ -235,7 +235,7 @@ def publish(
 ) -> None:
     """Copy every part's rows, as reproducible ``.csv.gz``, and figures, and write the report as a page with these.
 
-    Where an earlier part has a figure of the same name, the part's name goes in front.
+    Where an earlier part has another figure of the same name, the part's name goes in front.
     """
     names: dict[Path, Path] = {}
     for name in every:
@@ -246,9 +246,11 @@ def publish(
         if values:
             files.write_bytes(folder / f"{name}_values.npz", gathered(values))
         for figure in sorted((out / name).glob("*.png")):
-            taken = {path.name for path in names.values()}
-            names[figure] = folder / (f"{name}_{figure.name}" if figure.name in taken else figure.name)
-            files.write_bytes(names[figure], figure.read_bytes())
+            content, target = figure.read_bytes(), folder / figure.name
+            if target in names.values() and target.read_bytes() != content:
+                target = folder / f"{name}_{figure.name}"
+            names[figure] = target
+            files.write_bytes(target, content)
 
     def moved(block: report.Block) -> report.Block:
         return dataclasses.replace(block, path=names[block.path]) if isinstance(block, report.Figure) else block

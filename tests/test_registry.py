@@ -83,12 +83,26 @@ def test_the_sweep_on_cifar10_starts_from_published_models():
 
 
 def test_models_to_start_from_are_asked_for_by_name(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"--models: only --preset cifar10 starts from models, --preset quick does not"
-    ):
+    with pytest.raises(ValueError, match=r"--models: only --preset cifar10 starts .*, --preset quick does not"):
         reproduce.runs(reproduce.Config(preset="quick", models=tmp_path))
     with pytest.raises(ValueError, match=r"--models: .* has no undefended.safetensors; leave --models out"):
         reproduce.runs(reproduce.Config(preset="cifar10", models=tmp_path))
+
+
+def test_a_figure_is_published_once_and_another_of_its_name_beside_it(tmp_path):
+    out, folder = tmp_path / "run", tmp_path / "published"
+    for part, content in (("one", b"a"), ("same", b"a"), ("other", b"b")):
+        (out / part).mkdir(parents=True)
+        (out / part / "panel.png").write_bytes(content)
+        (out / part / "rows.csv").write_text(f"part\n{part}\n")
+    sections = [report.Section(part, [report.Figure(out / part / "panel.png", part)]) for part in ("same", "other")]
+    reproduce.publish(folder, out, dict.fromkeys(("one", "same", "other")), {"title": "T", "lead": "L"}, sections)
+    names = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    assert names == {"panel.png": b"a", "other_panel.png": b"b"}
+    page = (folder / "README.md").read_text()
+    assert "(panel.png)" in page
+    assert "(other_panel.png)" in page
+    assert len(list(folder.glob("*.csv.gz"))) == 3
 
 
 def test_reproduce_plans_every_part(capsys):
