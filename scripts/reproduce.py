@@ -226,7 +226,9 @@ def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Sect
             "claim that is not shown at this scale is not refuted.",
             report.Table(claims, fold=False),
         ]))  # fmt: skip
-        sections.insert(1, report.Section("Terms", [report.Terms(TEXTS["terms"])]))
+        papers = {name.partition("_")[0] for name in every}
+        terms = {term: text for paper in PAPERS if paper in papers for term, text in TEXTS["terms"][paper].items()}
+        sections.insert(1, report.Section("Terms", [report.Terms(terms)]))
     return sections, claims
 
 
