@@ -162,7 +162,7 @@ class Experiment:
         if self.x64:
             jax.config.update("jax_enable_x64", True)
         units = self.plan(config)
-        inputs = self.inputs(config) if self.inputs else {}
+        inputs = {"experiment": self.name, **(self.inputs(config) if self.inputs else {})}
         rows_of = functools.partial(self.rows_of, config)
         ready = None
         if self.setup and not store.are_done(config.out, units):

@@ -18,8 +18,6 @@ import numpy as np
 from fmu_jax.deletion import files
 from scripts.harness import looks, rows
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -151,43 +149,33 @@ def write(
       FileNotFoundError: If a figure's file is missing.
       ValueError: If a figure's file is no PNG, or a table's column is in none of its rows.
     """
-    appendix: list[tuple[str, str, list[tuple[str, str]]]] = []
-    if config is not None:
-        pairs = rows.flatten(config).items()
-        appendix.append(("configuration", "Configuration", [(name, number(value)) for name, value in pairs]))
-    if environment:
-        pairs = [(name, number(value)) for name, value in environment.items()]
-        appendix.append(("environment", "Versions and machine", pairs))
+    durations = {name: seconds(value) for name, value in (timing_s or {}).items()}
     if timing_s:
-        pairs = [(name, seconds(value)) for name, value in {**timing_s, "in all": sum(timing_s.values())}.items()]
-        appendix.append(("timing", "Timing", pairs))
-    footer = "One self-contained page; the rows and figures lie beside it."
-    files.write_text(path, _rendered("report.html.j2", title, sections, lead, appendix=appendix, footer=footer))
-    return path
+        durations["in all"] = seconds(sum(timing_s.values()))
+    appendix = [
+        ("configuration", "Configuration", {} if config is None else rows.flatten(config)),
+        ("environment", "Versions and machine", environment),
+        ("timing", "Timing", durations),
+    ]
+    return _render(path, "report.html.j2", title=title, lead=lead, sections=sections, appendix=appendix)
 
 
 def write_markdown(path: Path, title: str, sections: Sequence[Section], *, lead: str = "") -> Path:
     """Write the sections as Markdown, for a page that a code host renders; figures are linked by their file's name."""
-    files.write_text(path, _rendered("report.md.j2", title, sections, lead))
-    return path
+    return _render(path, "report.md.j2", title=title, lead=lead, sections=sections)
 
 
-def _rendered(template: str, title: str, sections: Sequence[Section], lead: str, **other: Any) -> str:
-    """What a template makes of the sections."""
+def _render(path: Path, template: str, **values: Any) -> Path:
+    """Write what a template makes of the values."""
     markup = "html" in template
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, autoescape=markup,
         keep_trailing_newline=markup, trim_blocks=not markup, lstrip_blocks=not markup,
     )  # fmt: skip
-    shown = [
-        {
-            "heading": section.heading,
-            "blocks": [made for block in section.blocks for made in _blocks(block, embed=markup)],
-            "links": section.links,
-        }
-        for section in sections
-    ]
-    return environment.get_template(template).render(title=title, lead=_paragraphs(lead), sections=shown, **other)
+    environment.filters |= {"paragraphs": _paragraphs, "cells": _cells, "base64": _base64, "number": number}
+    environment.filters["kind"] = lambda block: type(block).__name__
+    files.write_text(path, environment.get_template(template).render(values))
+    return path
 
 
 def as_text(table: Table, *, limit: int = 16) -> str:
@@ -197,11 +185,11 @@ def as_text(table: Table, *, limit: int = 16) -> str:
     method  gap
     newton  0.125
     """
-    made = _table(table)
-    lines = [[column["name"] for column in made["columns"]], *made["rows"][:limit]]
+    shown = _cells(table)
+    lines = [[column["name"] for column in shown["columns"]], *shown["rows"][:limit]]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    more = len(made["rows"]) - limit
+    more = len(shown["rows"]) - limit
     return "\n".join([*([table.caption] if table.caption else []), *text, *([f"... {more} more"] if more > 0 else [])])
 
 
@@ -245,24 +233,15 @@ def _paragraphs(text: str) -> list[str]:
     return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 
 
-def _blocks(block: Block, *, embed: bool) -> list[dict[str, Any]]:
-    if isinstance(block, str):
-        return [{"kind": "paragraph", "text": text} for text in _paragraphs(block)]
-    if isinstance(block, Table):
-        return [_table(block)]
-    if isinstance(block, Terms):
-        definitions = {term: " ".join(text.split()) for term, text in block.definitions.items()}
-        return [{"kind": "terms", "definitions": definitions}]
-    figure = {"kind": "figure", "name": block.path.name, "alt": block.alt, "caption": block.caption}
-    if not embed:
-        return [figure]
-    content = block.path.read_bytes()
-    if not content.startswith(_PNG):
-        raise ValueError(f"{block.path} is no PNG file")
-    return [figure | {"data": base64.b64encode(content).decode("ascii")}]
+def _base64(path: Path) -> str:
+    content = path.read_bytes()
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"{path} is no PNG file")
+    return base64.b64encode(content).decode("ascii")
 
 
-def _table(table: Table) -> dict[str, Any]:
+def _cells(table: Table) -> dict[str, Any]:
+    """What a table shows: its columns (name, and whether they hold numbers), its rows as text, and whether it folds."""
     data = table.data.to_dict("records") if hasattr(table.data, "to_dict") else list(table.data)
     present = list(dict.fromkeys(str(name) for row in data for name in row))
     chosen = present if table.columns is None else list(table.columns)
@@ -276,8 +255,7 @@ def _table(table: Table) -> dict[str, Any]:
         for k, name in enumerate(chosen)
     ]
     shown = [[number(cell, table.digits) for cell in row] for row in cells]
-    fold = len(shown) > 12 if table.fold is None else table.fold
-    return {"kind": "table", "caption": table.caption, "columns": columns, "rows": shown, "fold": fold}
+    return {"columns": columns, "rows": shown, "fold": len(shown) > 12 if table.fold is None else table.fold}
 
 
 def _numeric(values: list[Any]) -> bool:

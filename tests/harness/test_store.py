@@ -92,17 +92,6 @@ def test_another_configuration_is_refused_and_nothing_changes(tmp_path: Path) ->
     assert snapshot(out) == before
 
 
-def test_another_experiment_is_refused(tmp_path: Path) -> None:
-    @dataclasses.dataclass(frozen=True)
-    class Other:
-        seed: int = 7
-
-    Other.__module__ = "scripts.other"
-    fill(tmp_path / "run", Config())
-    with pytest.raises(store.RunError, match=r"experiment: .*other"):
-        fill(tmp_path / "run", Other())
-
-
 def test_other_peoples_folders_are_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(store.RunError, match=r"no run, but other files \(thesis.tex\)"):
