@@ -140,7 +140,7 @@ def import_cycle(sources: dict[str, str], packages: frozenset[str] = frozenset()
 
 
 def source_files() -> list[Path]:
-    return sorted(path for name in (*PACKAGES, "scripts", "benchmarks") for path in (ROOT / name).rglob("*.py"))
+    return sorted(path for name in (*PACKAGES, "scripts", "benchmarks", ".ci") for path in (ROOT / name).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", source_files(), ids=lambda path: module_name(path))

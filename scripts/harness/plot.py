@@ -49,14 +49,10 @@ def figure(
 def panels(
     path: Path, titles: Sequence[str], columns: int | None = None, *, legend: int = 4, **size: Any
 ) -> Iterator[list[Axes]]:
-    """The panels of a figure, one for each title, by default in a row; in the end its legend is drawn and it is saved.
+    """The panels of a figure, one for each title; in the end its legend is drawn, and it is saved.
 
-    Args:
-      path: Path of the figure, a PNG file.
-      titles: Titles of the panels.
-      columns: Panels beside each other.
-      legend: Labels beside each other in the legend below.
-      size: As for `figure`.
+    So many panels stand beside each other as ``columns`` says, by default all, and so many labels as ``legend`` says.
+    ``size`` is as for `figure`.
     """
     across = columns or len(titles)
     made, axes = figure(-(-len(titles) // across), across, titles=titles, **size)

@@ -7,6 +7,7 @@ on a phone, and prints. `write_markdown` writes the same sections for a code hos
 
 import base64
 import dataclasses
+import datetime
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,29 +25,23 @@ class Table:
     """A table from rows.
 
     Args:
-      data: A sequence of mappings from column names to values, or a pandas DataFrame (its columns, not its index).
+      data: Its rows.
       caption: A sentence above it.
-      columns: Which columns, in which order; by default all. A mapping also renames them.
+      columns: Titles of the columns to show, in order; by default all are shown, and called by their names.
       digits: Significant digits of floats.
       fold: Whether to show the caption alone until the reader asks for more; by default if it has over twelve rows.
     """
 
-    data: Any
+    data: Sequence[rows.Row]
     caption: str = ""
-    columns: Sequence[str] | Mapping[str, str] | None = None
+    columns: Mapping[str, str] | None = None
     digits: int = 4
     fold: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure from a PNG file.
-
-    Args:
-      path: The file; its bytes go into the page.
-      alt: What it shows, in words, for those who do not see it.
-      caption: A sentence or two below it.
-    """
+    """A figure from a PNG file, whose bytes go into the page; ``alt`` is for those who do not see it."""
 
     path: Path
     alt: str
@@ -65,12 +60,9 @@ Block = str | Table | Figure | Terms
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a report.
+    """A part of a report: text (an empty line begins a paragraph), tables, figures and terms.
 
-    Args:
-      heading: Its heading, also in the table of contents.
-      blocks: What it holds, in order: text (an empty line begins a paragraph), `Table`, `Figure` and `Terms`.
-      links: Files with the rows that it is from: paths relative to the report, by the text of the link.
+    ``links`` are the files with the rows that it is from: paths relative to the report, by the text of the link.
     """
 
     heading: str
@@ -149,13 +141,11 @@ def write(
       FileNotFoundError: If a figure's file is missing.
       ValueError: If a figure's file is no PNG, or a table's column is in none of its rows.
     """
-    durations = {name: seconds(value) for name, value in (timing_s or {}).items()}
-    if timing_s:
-        durations["in all"] = seconds(sum(timing_s.values()))
+    spent = {**timing_s, "in all": sum(timing_s.values())} if timing_s else {}
     appendix = [
         ("configuration", "Configuration", {} if config is None else rows.flatten(config)),
         ("environment", "Versions and machine", environment),
-        ("timing", "Timing", durations),
+        ("timing", "Timing", {name: f"{datetime.timedelta(seconds=round(s))} h" for name, s in spent.items()}),
     ]
     return _render(path, "report.html.j2", title=title, lead=lead, sections=sections, appendix=appendix)
 
@@ -215,20 +205,6 @@ def number(value: Any, digits: int = 4) -> str:
     return str(value)
 
 
-def seconds(value: float) -> str:
-    """Format a duration.
-
-    >>> [seconds(v) for v in (0.00012, 0.25, 61.0, 7322.0)]
-    ['0.12 ms', '250 ms', '1 min 1 s', '2 h 2 min']
-    """
-    if value < 1:
-        return f"{1e3 * value:.3g} ms"
-    if value < 60:
-        return f"{value:.3g} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def _paragraphs(text: str) -> list[str]:
     return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 
@@ -242,17 +218,14 @@ def _base64(path: Path) -> str:
 
 def _cells(table: Table) -> dict[str, Any]:
     """What a table shows: its columns (name, and whether they hold numbers), its rows as text, and whether it folds."""
-    data = table.data.to_dict("records") if hasattr(table.data, "to_dict") else list(table.data)
-    present = list(dict.fromkeys(str(name) for row in data for name in row))
-    chosen = present if table.columns is None else list(table.columns)
-    missing = [name for name in chosen if name not in present]
-    if missing and data:
+    present = list(dict.fromkeys(name for row in table.data for name in row))
+    titles = {name: name.replace("_", " ") for name in present} if table.columns is None else table.columns
+    missing = [name for name in titles if name not in present]
+    if missing and table.data:
         raise ValueError(f"no row of the table has the column {missing[0]!r}, only {', '.join(present)}")
-    titles = table.columns if isinstance(table.columns, Mapping) else {}
-    cells = [[row.get(name) for name in chosen] for row in data]
+    cells = [[row.get(name) for name in titles] for row in table.data]
     columns = [
-        {"name": titles.get(name, name.replace("_", " ")), "number": _numeric([row[k] for row in cells])}
-        for k, name in enumerate(chosen)
+        {"name": title, "number": _numeric([row[k] for row in cells])} for k, title in enumerate(titles.values())
     ]
     shown = [[number(cell, table.digits) for cell in row] for row in cells]
     return {"columns": columns, "rows": shown, "fold": len(shown) > 12 if table.fold is None else table.fold}

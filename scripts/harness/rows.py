@@ -22,7 +22,6 @@ from typing import Any
 
 import fmu_jax
 
-Scalar = None | bool | int | float | str
 Row = dict[str, Any]
 
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -35,19 +34,16 @@ def plain(value: Any, name: str = "value") -> Any:
     Raises:
       ValueError: If it is anything else, such as an array of several elements, or one of the three reserved words.
     """
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
+        value = value.item()
     if isinstance(value, str) and value in _SPECIAL:
         raise ValueError(f"{name}: the text {value!r} is how rows spell a float; use another word")
-    if value is None:
-        return None
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)  # numpy.float64 is a float, and becomes a plain one.
-    if isinstance(value, Path):
-        return str(value)
     if isinstance(value, list | tuple):
         return [plain(item, name) for item in value]
-    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
-        return plain(value.item(), name)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
     shape = getattr(value, "shape", None)
     found = f"an array of shape {shape}" if shape is not None else f"a {type(value).__name__}"
     raise ValueError(

@@ -10,6 +10,7 @@ columns of its rows. Rows carry what was measured, then ``seed``, ``unit``, ``wa
 ``config.*`` and ``env.*`` (see `rows.environment`).
 """
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -61,10 +62,9 @@ class Run:
           RunError: If two units have the same name.
           ValueError: If a column is reserved, or a value is no scalar.
         """
-        names = [unit_name(unit) for unit in units]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise RunError(f"two units of work are called {twice!r}; each needs a name of its own")
+        for name, count in collections.Counter(map(unit_name, units)).items():
+            if count > 1:
+                raise RunError(f"{count} units of work are called {name!r}; each needs a name of its own")
         finished = mesh.agreed([self.done(unit) for unit in units])
         left = [unit for unit, is_done in zip(units, finished, strict=True) if not is_done]
 
@@ -107,12 +107,6 @@ class Run:
         units = [self._read(path) for path in (self.folder / "units").glob("[!.]*.json")]
         units.sort(key=lambda unit: _natural(unit["unit"]))
         return [row for unit in units for row in unit["rows"]]
-
-    def finish(self) -> None:
-        """Write ``rows.jsonl`` and ``rows.csv`` from all finished units (`open_run` calls this at its end)."""
-        table = self.all_rows()
-        files.write_text(self.folder / "rows.jsonl", rows.to_jsonl(table))
-        files.write_text(self.folder / "rows.csv", rows.to_csv(table))
 
     def _path(self, name: str) -> Path:
         slug = re.sub(r"[^A-Za-z0-9=.,-]+", "_", name).strip("._")[:80]
@@ -175,7 +169,9 @@ def _claimed(run: Run) -> Iterator[None]:
         files.remove_leftovers(out / "units")
         run.all_rows()  # Damage is said before hours of work, not after.
         yield
-        run.finish()
+        table = run.all_rows()
+        files.write_text(out / "rows.jsonl", rows.to_jsonl(table))
+        files.write_text(out / "rows.csv", rows.to_csv(table))
 
 
 def are_done(folder: Path, units: Sequence[str | Mapping[str, Any]]) -> bool:

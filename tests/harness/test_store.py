@@ -188,7 +188,7 @@ def test_misuse_is_refused(tmp_path: Path) -> None:
         run.record("a", [{"x": 1}], wall_s=0.0)
         with pytest.raises(store.RunError, match="'a' is finished already"):
             run.record("a", [{"x": 2}], wall_s=0.0)
-        with pytest.raises(store.RunError, match="two units of work are called 'b'"):
+        with pytest.raises(store.RunError, match="2 units of work are called 'b'"):
             run.do(["b", "b"], lambda unit: [])
         for column in ("unit", "wall_s", "config.seed", "env.jax"):
             with pytest.raises(ValueError, match="the store's own"):
