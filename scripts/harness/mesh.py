@@ -51,11 +51,10 @@ def parse(text: str) -> Layout:
     >>> parse("data=4,sweep=2")
     Layout(data=4, sweep=2)
     """
-    found = re.findall(r"(?:^|,)(data|sweep)=([1-9][0-9]{0,5})(?=,|$)", text)
-    names = [name for name, _ in found]
-    if not found or len(set(names)) < len(names) or len(text) != len(",".join("=".join(pair) for pair in found)):
+    sizes = dict(re.findall(r"(data|sweep)=([1-9][0-9]{0,5})", text))
+    if not sizes or text != ",".join(f"{name}={size}" for name, size in sizes.items()):
         raise ValueError(f"--mesh: expected axes and numbers of devices such as data=4,sweep=2, got {text!r}")
-    return Layout(**{name: int(number) for name, number in found})
+    return Layout(**{name: int(size) for name, size in sizes.items()})
 
 
 def start(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
@@ -65,14 +64,15 @@ def start(coordinator: str, processes: int | None = None, process: int | None = 
       ValueError: If one of the three is missing, or "auto" finds nothing.
       ConnectionError: If the processes do not find each other.
     """
-    given = () if coordinator == "auto" else (coordinator, processes, process)
-    if given and (processes is None or process is None or not 0 <= process < processes):
+    auto = coordinator == "auto"
+    if not auto and (processes is None or process is None or not 0 <= process < processes):
         raise ValueError(
             f"--coordinator {coordinator} needs --processes, how many there are, and --process, which one this is "
             f"(0 to processes - 1); got {processes} and {process}"
         )
+    address, count, own = (None, None, None) if auto else (coordinator, processes, process)
     try:
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_S)
+        jax.distributed.initialize(address, count, own, heartbeat_timeout_seconds=HEARTBEAT_S)
     except ValueError as error:
         raise ValueError(f"--coordinator auto: no cluster was found here ({error}); give HOST:PORT") from error
     except RuntimeError as error:
@@ -106,8 +106,8 @@ def session(layout: str = "") -> Iterator[None]:
     if not layout and not several_processes():
         yield
         return
-    _session = made = _slices(parse(layout) if layout else Layout(data=jax.device_count()))
     try:
+        _session = made = _slices(parse(layout) if layout else Layout(data=jax.device_count()))
         with jax.set_mesh(made.slices[made.own[0]]):
             yield
     except jax.errors.JaxRuntimeError as error:

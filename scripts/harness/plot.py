@@ -79,7 +79,7 @@ def median_line(axes: Axes, x: Any, y: Any, name: str) -> None:
     values = np.atleast_2d(np.asarray(y, float))
     if values.shape[1] != len(x):
         raise ValueError(f"y must be (repeats, {len(x)}) for {len(x)} positions, got {values.shape}")
-    _draw_band(axes, x, values.T, name)
+    _draw_band(axes, x, values.T.tolist(), name)
 
 
 def lines(
@@ -115,7 +115,8 @@ def paths(axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, alo
     table = [row for row in table if all(row.get(column) is not None for column in (x, y, along))]
     up = _group(table, by, along, y)
     for name, across in _group(table, by, along, x).items():
-        _draw_joined(axes, *(_spread(found.values())[1] for found in (across, up[name])), look(name))
+        x_, y_ = (_spread(found.values())[1] for found in (across, up[name]))
+        _draw_joined(axes, x_, y_, look(name))
     _label(axes, x, y)
 
 

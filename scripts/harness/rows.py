@@ -7,10 +7,7 @@ and ``"-Infinity"`` (so a row may not hold those three words as text). CSV is th
 
 import csv
 import dataclasses
-import functools
 import gzip
-import hashlib
-import importlib.metadata
 import io
 import json
 import math
@@ -19,8 +16,6 @@ import platform
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import fmu_jax
 
 Row = dict[str, Any]
 
@@ -150,25 +145,15 @@ def read_published(path: Path) -> list[Row]:
         raise ValueError(f"{path} is no .csv.gz of rows, or is damaged ({error}); name a run folder instead") from error
 
 
-@functools.cache
-def code_digest() -> str:
-    """The first 12 hexadecimal digits of a SHA-256 over this checkout's sources: which code made a row."""
-    digest = hashlib.sha256()
-    for package in ("fmu_jax", "pags_jax", "scripts"):
-        for path in sorted((_CHECKOUT / package).rglob("*.py")):
-            digest.update(str(path.relative_to(_CHECKOUT)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
-
-
 def environment() -> Row:
     """What a result depends on besides its configuration: versions, machine, device, precision, code."""
     import jax  # Here, so that a run folder can be read without waiting for it.
 
+    from fmu_jax.deletion import records
+
     devices = jax.devices()
     return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy")},
-        "project": fmu_jax.__version__,
+        **records.versions(),
         "platform": platform.platform(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "backend": jax.default_backend(),
@@ -176,5 +161,5 @@ def environment() -> Row:
         "devices": len(devices),
         "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         "dtype": str(jax.dtypes.canonicalize_dtype(float)),
-        "code": code_digest(),
+        "code": records.digest_of_code(_CHECKOUT, ("fmu_jax", "pags_jax", "scripts")),
     }
