@@ -242,9 +242,10 @@ def _claim(run: Run) -> None:
 
 
 def _differences(there: rows.Row, here: rows.Row) -> list[str]:
-    was, now = ({name: rows.to_json(value) for name, value in side.items()} for side in (there, here))
-    differing = [name for name in was | now if was.get(name) != now.get(name)]
-    return [f"{name}: {was.get(name, 'absent')} there, {now.get(name, 'absent')} here" for name in differing]
+    names = list(dict.fromkeys([*there, *here]))
+    was = {name: rows.to_json(there[name]) if name in there else "absent" for name in names}
+    now = {name: rows.to_json(here[name]) if name in here else "absent" for name in names}
+    return [f"{name}: {was[name]} there, {now[name]} here" for name in names if was[name] != now[name]]
 
 
 def _natural(name: str) -> list[tuple[int, float, str]]:
