@@ -67,7 +67,7 @@ lint: $(STAMP)  ## Check style, formatting and types
 	$(RUN) -m basedpyright
 
 docs: $(STAMP)  ## Build the reference and the guide; they begin at docs/index.html
-	$(RUN) -m scripts.build_docs $(ARGS)
+	$(RUN) .ci/build_docs.py $(ARGS)
 
 bench: $(STAMP)  ## Run all benchmarks; they measure, print a table and write JSON
 	@set -e; for script in $$(grep -l '__name__ == "__main__"' benchmarks/*.py); do \

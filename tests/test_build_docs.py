@@ -1,8 +1,7 @@
 """The guide is made of the READMEs, and a link that leads nowhere stops the build."""
 
+import build_docs
 import pytest
-
-from scripts import build_docs
 
 
 def test_the_guide_has_a_page_for_each_readme_whose_links_lead_somewhere(tmp_path):

@@ -17,7 +17,7 @@ TOP_LEVEL = {
 }
 MAX_LINES = 300
 #: Of all scripts together, which may not grow; mathematics that is of use elsewhere goes to the packages.
-MAX_SCRIPTS_LINES = 8180
+MAX_SCRIPTS_LINES = 7729
 FORBIDDEN_IMPORTS = {
     "argparse": "the command line",
     "datetime": "the clock",
@@ -140,7 +140,7 @@ def import_cycle(sources: dict[str, str], packages: frozenset[str] = frozenset()
 
 
 def source_files() -> list[Path]:
-    return sorted(path for name in (*PACKAGES, "scripts", "benchmarks") for path in (ROOT / name).rglob("*.py"))
+    return sorted(path for name in (*PACKAGES, "scripts", "benchmarks", ".ci") for path in (ROOT / name).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", source_files(), ids=lambda path: module_name(path))

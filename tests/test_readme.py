@@ -85,13 +85,13 @@ def commands(text):
     spans = re.findall(r"`([^`]+)`", fence.sub("", text))
     for line in [*lines, *(span.replace("\n", " ") for span in spans)]:
         words = re.sub(r"^(srun .*?)?(\.venv/bin/)?(python3? -m )", r"\3", line)
-        if re.match(r"python3? -m \w|fmu-delete\b|make \w", words):
-            words = shlex.split(words, comments=True)
-            yield tuple(words[2:] if words[0].startswith("python") else words)
+        if re.match(r"python3? (-m \w|\.ci/)|fmu-delete\b|make \w", words):
+            words = shlex.split(re.sub(r"^python3? (-m )?", "", words), comments=True)
+            yield tuple(words)
 
 
 COMMANDS = sorted({command for page in PAGES for command in commands(TEXTS[page])})
-MODULES = [words for words in COMMANDS if words[0].startswith(("scripts.", "benchmarks."))]
+MODULES = [words for words in COMMANDS if words[0].startswith(("scripts.", "benchmarks.", ".ci/"))]
 MODULES += [
     ("scripts.reproduce", *shlex.split(word.removeprefix("ARGS=")))
     for words in COMMANDS
@@ -114,10 +114,13 @@ def test_commands_lead_to_a_plan(words, monkeypatch, capsys):
     """Only a file that the reader must bring, or the run of another command, may be missing."""
     module, *flags = words
     monkeypatch.chdir(ROOT)
-    asked = "--help" if module in ("scripts.pags.convert", "scripts.build_docs") else "--dry-run"  # the two have none
+    asked = "--help" if module == "scripts.pags.convert" or module.startswith(".ci/") else "--dry-run"  # they have none
     monkeypatch.setattr(sys, "argv", [module, *flags, asked])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if module.startswith(".ci/"):
+            runpy.run_path(module, run_name="__main__")
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     said = capsys.readouterr()
     absent = ["--trained", *(flag for flag in flags if not flag.startswith("-") and not Path(flag).exists())]
     assert ended.value.code == 0 or (ended.value.code == 1 and any(name in said.err for name in absent)), said.err

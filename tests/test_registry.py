@@ -224,6 +224,8 @@ def test_a_finished_run_does_nothing_again_and_another_one_is_refused(toy, tmp_p
     assert calls == []
     assert found.run([*words, "--power", "3"]) == 1
     assert "power: 2 there, 3 here" in capsys.readouterr().err
+    assert dataclasses.replace(found, name="other").run(words) == 1
+    assert 'experiment: "toy" there, "other" here' in capsys.readouterr().err
     assert units == {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "units").iterdir()}
 
 

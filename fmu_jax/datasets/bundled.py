@@ -65,7 +65,7 @@ def read_bundled(bundled: Bundled) -> pd.DataFrame:
       ValueError: It is damaged: its contents do not have the recorded SHA-256.
     """
     file = FILES / f"{bundled.name}.csv.gz"
-    fix = "install the package again, or rebuild the file with `python -m scripts.build_datasets` in the source tree"
+    fix = "install the package again, or rebuild the file with `python .ci/build_datasets.py` in the source tree"
     try:
         packed = file.read_bytes()
         found = text_sha256(packed)

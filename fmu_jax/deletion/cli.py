@@ -86,26 +86,35 @@ def run_command(
     either: Any = typing.Union[tuple(kinds)]  # noqa: UP007 - made of values
     config = checked(tyro.cli(either, prog=prog, args=words, description=description, config=TYRO))
     main = next(main for config_type, main in commands.values() if type(config) is config_type)
-    try:
-        main(config)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except (ValueError, OSError) as error:
-        show_error(error, config)
-        return 1
-    return 0
+    return run_guarded(main, config)
 
 
 TYRO = (tyro.conf.FlagCreatePairsOff,)
 """How all command lines are read: a switch has one spelling, not two."""
 
 
-def show_error(error: Exception, config: Base) -> None:
-    """Prints in one line on standard error what is wrong."""
-    if config.traceback:
-        traceback.print_exc()
-    print(f"error: {error}", file=sys.stderr)
+def run_guarded(main: Callable[[Any], Any], config: Base, *, interrupted: str = "interrupted") -> int:
+    """Does a command's work, and prints in one line on standard error what is wrong.
+
+    Args:
+      main: What does the work.
+      config: Its configuration.
+      interrupted: What is printed after an interrupt.
+
+    Returns:
+      The exit status, as `run_command` returns it.
+    """
+    try:
+        main(config)
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        if config.traceback:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def checked(config: ConfigT) -> ConfigT:

@@ -141,7 +141,8 @@ def parse(record: Record) -> dict[str, Any]:
 @functools.cache
 def versions() -> dict[str, str]:
     """Which versions, and which code of this package, write a certificate; the same text throughout a process."""
-    found = {"python": platform.python_version(), "code": _code()}
+    code = digest_of_code(Path(__file__).resolve().parents[1], (".",))
+    found = {"python": platform.python_version(), "code": code}
     for name, distribution in {"project": PROJECT, "jax": "jax", "jaxlib": "jaxlib", "numpy": "numpy"}.items():
         try:
             found[name] = importlib.metadata.version(distribution)
@@ -150,9 +151,10 @@ def versions() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _code() -> str:
-    """The first 12 hexadecimal digits of a SHA-256 over the sources of ``fmu_jax``."""
-    digest, package = hashlib.sha256(), Path(__file__).resolve().parents[1]
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")
+@functools.cache
+def digest_of_code(root: Path, folders: tuple[str, ...]) -> str:
+    """The first 12 hexadecimal digits of a SHA-256 over the Python sources in some folders of ``root``."""
+    digest = hashlib.sha256()
+    for path in [path for folder in folders for path in sorted((root / folder).rglob("*.py"))]:
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]

@@ -69,7 +69,7 @@ def load_bundled() -> Images:
       FileNotFoundError: A bundled file is missing.
       ValueError: One is damaged.
     """
-    with reading.advising("install the package again, or run `python -m scripts.build_datasets` in the source tree"):
+    with reading.advising("install the package again, or run `python .ci/build_datasets.py` in the source tree"):
         return read_folder(BUNDLED, classes=FASHION_MNIST.classes, content_sha256=BUNDLED_SHA256)
 
 

@@ -11,6 +11,6 @@ Modules:
     lazy: libraries that are imported when they are first used.
     progress: a progress bar where somebody is looking.
     looks: the colour and marker of each known series, which ``looks.toml`` lists.
-    plot: one plot style, drawn from rows.
+    plot: one plot style, which ``plot.mplstyle`` sets, drawn from rows.
     report: one self-contained HTML page, or Markdown, from the templates beside it.
 """

@@ -6,33 +6,25 @@ Fields become flags, their docstrings the help, their annotations the allowed va
     class Config(cli.Common):
         \"\"\"Remove rows, and see what is left of fairness.\"\"\"
 
-        PRESETS: ClassVar = {"quick": {"repeats": 1}, "paper": {"repeats": 20}}
+        PRESETS: ClassVar = {"quick": {"shares": (0.05,)}}
 
-        out: Path = Path("runs/removal")
-        repeats: cli.Count = 5
-        \"\"\"How often each deletion is drawn anew.\"\"\"
         shares: tuple[cli.Share, ...] = (0.01, 0.05)
         \"\"\"Shares of the training rows to remove.\"\"\"
-
-    if __name__ == "__main__":
-        sys.exit(cli.run(main, Config, plan=plan))
 
 A program of several commands gives each a configuration of its own, derived from `Base`, and ends in `run_command`.
 """
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from fmu_jax.deletion.cli import INTERRUPTED, TYRO, Base, check, checked, refuse, run_command, show_error
+from fmu_jax.deletion.cli import TYRO, Base, check, checked, refuse, run_command, run_guarded
 from fmu_jax.deletion.ranges import Count, NonNegative, Positive, Probability, Range, Seed, Share, number
 from scripts.harness import mesh, rows, store
-from scripts.harness.lazy import jax
 
 __all__ = [
     "Base", "Common", "Count", "NonNegative", "Positive", "Probability", "Range", "Repeated", "Seed", "Share", "check",
@@ -96,14 +88,13 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, **other
     >>> parse(Common, ["--seed", "7"]).seed
     7
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    config = tyro.cli(config_type, args=words, default=config_type(**other), config=TYRO)
+    config = tyro.cli(config_type, args=argv, default=config_type(**other), config=TYRO)
     if config.preset != "none":
         if config.preset not in config_type.PRESETS:
             known = ", ".join(["none", *config_type.PRESETS])
             refuse(f"--preset: this script has no preset {config.preset!r}, only {known}")
         changed = {**other, **config_type.PRESETS[config.preset], "preset": config.preset}
-        config = tyro.cli(config_type, args=words, default=config_type(**changed), config=TYRO)
+        config = tyro.cli(config_type, args=argv, default=config_type(**changed), config=TYRO)
     return checked(config)
 
 
@@ -120,31 +111,20 @@ def run(
     Raises:
       SystemExit: As `parse`.
     """
-    config = parse(config_type, argv, **other)
 
-    try:
+    def work(config: ConfigT) -> None:
         if config.mesh:
             mesh.parse(config.mesh)
         if config.dry_run:
             _show_plan(config, list(plan(config)) if plan else [])
-            return 0
+            return
         if config.coordinator:
             mesh.start(config.coordinator, config.processes, config.process)
         with mesh.session(config.mesh):
             main(config)
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
-        return mesh.leave(INTERRUPTED)
-    except (ValueError, OSError) as error:
-        show_error(error, config)
-        return mesh.leave(1)
-    except jax.errors.JaxRuntimeError as error:
-        if not mesh.several_processes():
-            raise
-        reason = str(error).splitlines()[0]
-        print(f"error: another process of this run has stopped ({reason}); start all of them again", file=sys.stderr)
-        return mesh.leave(1)
-    return 0
+
+    config = parse(config_type, argv, **other)
+    return mesh.leave(run_guarded(work, config, interrupted="interrupted; the same command resumes"))
 
 
 def _show_plan(config: Common, units: list[str | Mapping[str, Any]]) -> None:

@@ -17,11 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @functools.cache
 def compiler_options() -> dict[str, str]:
-    """Options for ``jax.jit(..., compiler_options=...)`` on the default backend; none where they do not apply.
-
-    >>> isinstance(compiler_options(), dict)
-    True
-    """
+    """Options for ``jax.jit(..., compiler_options=...)`` on the default backend; none where they do not apply."""
     if jax.default_backend() != "cpu":
         return {}
     try:  # The option is experimental: another version of XLA may not know it.
@@ -37,8 +33,6 @@ def share_context() -> None:
     By itself it makes a context for each, and MLIR looks through all that live whenever it makes one, so that lowering
     slows with every program that lives (JAX 0.10.2). The context keeps the constants of its programs until this is
     called again. Each thread has its own, and so has a program that is lowered within another's lowering.
-
-    >>> share_context()
     """
     from jax._src.interpreters import mlir
     from jaxlib.mlir import ir

@@ -121,9 +121,9 @@ class Experiment:
     rows_of: Callable[..., Sequence[Mapping[str, Any]]] | None = None
     plan: Callable[[Any], list[Any]] = lambda config: config.units()
     setup: Callable[[Any], Any] | None = None
-    inputs: Callable[[Any], Mapping[str, Any]] | None = None
-    keep: Callable[[Any, Any], Any] | None = None
-    finished: Callable[[Any, Any], Any] | None = None
+    inputs: Callable[[Any], Mapping[str, Any]] = lambda config: {}
+    keep: Callable[[Any, Any], Any] = lambda config, ready: None
+    finished: Callable[[Any, Any], Any] = lambda config, unit: None
     draw: Callable[[Any, list[Row]], Any] | None = None
     heading: str = ""
     section: Callable[[Results], list[report.Block]] | None = None
@@ -164,17 +164,16 @@ class Experiment:
         if self.x64:
             jax.config.update("jax_enable_x64", True)
         units = self.plan(config)
-        inputs = self.inputs(config) if self.inputs else {}
+        inputs = {"experiment": self.name, **self.inputs(config)}
         rows_of = functools.partial(self.rows_of, config)
         ready = None
         if self.setup and not store.are_done(config.out, units):
             ready = self.setup(config)
             rows_of = functools.partial(rows_of, ready)
         with store.open_run(config.out, config, inputs=inputs) as run:
-            if self.keep and ready is not None:
+            if ready is not None:
                 self.keep(config, ready)
-            then = functools.partial(self.finished, config) if self.finished else lambda unit: None
-            run.do(units, lambda unit: rows_of(**unit), then=then)
+            run.do(units, lambda unit: rows_of(**unit), then=functools.partial(self.finished, config))
         return store.read_rows(config.out)
 
     def say_results(self, config: Any, table: list[Row]) -> None:

@@ -17,23 +17,12 @@ if TYPE_CHECKING:
     import fmu_jax
     import fmu_jax.audit.faults
     import fmu_jax.audit.worlds
-    import fmu_jax.cells
     import fmu_jax.networks
     import fmu_jax.objective
-    import fmu_jax.penalties
-    import fmu_jax.private_training
-    import fmu_jax.releases.publishing
     import pags_jax
-    import pags_jax.checkpoints
     import pags_jax.datasets.lpips_weights
     import pags_jax.datasets.pretrained
-    import pags_jax.drawing
-    import pags_jax.explanation
     import pags_jax.models.files
-    import pags_jax.recipes
-    import pags_jax.resuming
-    import pags_jax.sweeps
-    import pags_jax.tangents
 else:
 
     class _Later:

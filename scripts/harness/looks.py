@@ -20,23 +20,15 @@ COLORS = {"grey": GREY, "black": BLACK, "vermilion": VERMILION, "blue": BLUE, "s
 COLORS |= {"purple": PURPLE, "orange": ORANGE}
 
 
-def _known() -> dict[str, Look]:
-    table = tomllib.loads(Path(__file__).with_name("looks.toml").read_text(encoding="utf-8"))
-    return {
-        name: Look(row["label"], COLORS[row["color"]], row["marker"], (0, tuple(row["dash"])) if "dash" in row else "-")
-        for name, row in table.items()
-    }
-
-
-LOOKS = _known()
+LOOKS = {
+    name: Look(row["label"], COLORS[row["color"]], row["marker"], (0, tuple(row["dash"])) if "dash" in row else "-")
+    for name, row in tomllib.loads(Path(__file__).with_name("looks.toml").read_text(encoding="utf-8")).items()
+}
 """The look of each known series, in the order in which they are drawn; `looks.toml` has them."""
 
 
 def look(name: str) -> Look:
-    """How to draw a method or any other series.
-
-    Args:
-      name: A key of `LOOKS`, or another name, which gets a look that depends on the name alone.
+    """How to draw a method or any other series; names that `LOOKS` lacks get a look that depends on the name alone.
 
     >>> look("fair_newton").color
     '#d55e00'

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -36,8 +35,7 @@ HEARTBEAT_S = 30
 Item = TypeVar("Item")
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """How many devices there are in a slice (``data``), and how many slices (``sweep``)."""
 
     data: int = 1
@@ -53,11 +51,10 @@ def parse(text: str) -> Layout:
     >>> parse("data=4,sweep=2")
     Layout(data=4, sweep=2)
     """
-    found = re.findall(r"(?:^|,)(data|sweep)=([1-9][0-9]{0,5})(?=,|$)", text)
-    names = [name for name, _ in found]
-    if not found or len(set(names)) < len(names) or len(text) != len(",".join("=".join(pair) for pair in found)):
+    sizes = dict(re.findall(r"(data|sweep)=([1-9][0-9]{0,5})", text))
+    if not sizes or text != ",".join(f"{name}={size}" for name, size in sizes.items()):
         raise ValueError(f"--mesh: expected axes and numbers of devices such as data=4,sweep=2, got {text!r}")
-    return Layout(**{name: int(number) for name, number in found})
+    return Layout(**{name: int(size) for name, size in sizes.items()})
 
 
 def start(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
@@ -67,17 +64,15 @@ def start(coordinator: str, processes: int | None = None, process: int | None = 
       ValueError: If one of the three is missing, or "auto" finds nothing.
       ConnectionError: If the processes do not find each other.
     """
-    if coordinator == "auto":
-        address = processes = process = None
-    elif processes is None or process is None or not 0 <= process < processes:
+    auto = coordinator == "auto"
+    if not auto and (processes is None or process is None or not 0 <= process < processes):
         raise ValueError(
             f"--coordinator {coordinator} needs --processes, how many there are, and --process, which one this is "
             f"(0 to processes - 1); got {processes} and {process}"
         )
-    else:
-        address = coordinator
+    address, count, own = (None, None, None) if auto else (coordinator, processes, process)
     try:
-        jax.distributed.initialize(address, processes, process, heartbeat_timeout_seconds=HEARTBEAT_S)
+        jax.distributed.initialize(address, count, own, heartbeat_timeout_seconds=HEARTBEAT_S)
     except ValueError as error:
         raise ValueError(f"--coordinator auto: no cluster was found here ({error}); give HOST:PORT") from error
     except RuntimeError as error:
@@ -89,8 +84,7 @@ def several_processes() -> bool:
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-@dataclasses.dataclass(frozen=True)
-class _Session:
+class _Session(NamedTuple):
     """The slices of all processes, and the numbers of those that this process has devices in."""
 
     slices: tuple[jax.sharding.Mesh, ...]
@@ -106,47 +100,50 @@ def session(layout: str = "") -> Iterator[None]:
 
     Raises:
       ValueError: If there are fewer devices, or a slice would hold parts of several processes.
+      ConnectionError: If another process has stopped.
     """
     global _session
     if not layout and not several_processes():
         yield
         return
-    made = _slices(parse(layout) if layout else Layout(data=jax.device_count()))
-    _session = made
     try:
+        _session = made = _slices(parse(layout) if layout else Layout(data=jax.device_count()))
         with jax.set_mesh(made.slices[made.own[0]]):
             yield
+    except jax.errors.JaxRuntimeError as error:
+        if not several_processes():
+            raise
+        reason = str(error).splitlines()[0]
+        raise ConnectionError(f"another process of this run has stopped ({reason}); start all of them again") from error
     finally:
         _session = None
 
 
 def _slices(layout: Layout) -> _Session:
+    asked = f"--mesh data={layout.data},sweep={layout.sweep}"
     needed, devices = layout.data * layout.sweep, jax.devices()
     if needed > len(devices):
         raise ValueError(
-            f"--mesh data={layout.data},sweep={layout.sweep} needs {needed} devices; there are {len(devices)} "
+            f"{asked} needs {needed} devices; there are {len(devices)} "
             f"({devices[0].device_kind}). To try it on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count=8"
         )
     axes = (jax.sharding.AxisType.Auto,) * 2
     whole = jax.make_mesh((layout.sweep, layout.data), (SWEEP, DATA), axis_types=axes, devices=devices[:needed])
     slices = tuple(jax.sharding.Mesh(row, (DATA,), axis_types=axes[:1]) for row in whole.devices)
-    parts = [{device.process_index for device in slice_.devices.flat} for slice_ in slices]
-    own = tuple(index for index, part in enumerate(parts) if jax.process_index() in part)
+    own = tuple(index for index, slice_ in enumerate(slices) if slice_.local_devices)
     if not own:
-        raise ValueError(
-            f"--mesh uses {needed} of {len(devices)} devices, none of them of process {jax.process_index()}"
-        )
-    if len(slices) > 1 and any(len(part) > 1 for part in parts):
-        raise ValueError(
-            f"--mesh data={layout.data},sweep={layout.sweep}: a slice of several processes must be the only one; "
-            f"with sweep, `data` divides the devices of a process ({jax.local_device_count()} here)"
-        )
+        raise ValueError(f"{asked} uses {needed} of {len(devices)} devices, none of process {jax.process_index()}")
     for slice_ in slices:
         held = collections.Counter(device.process_index for device in slice_.devices.flat)
+        if len(slices) > 1 and len(held) > 1:
+            raise ValueError(
+                f"{asked}: a slice of several processes must be the only one; with sweep, `data` divides the devices "
+                f"of a process ({jax.local_device_count()} here)"
+            )
         if len(set(held.values())) > 1:
             raise ValueError(
-                f"--mesh data={layout.data},sweep={layout.sweep}: the processes of a slice must have as many devices "
-                f"each; processes {sorted(held)} have {[held[process] for process in sorted(held)]}"
+                f"{asked}: the processes of a slice must have as many devices each; by the number of the process they "
+                f"have {dict(held)}"
             )
     return _Session(slices, own)
 
@@ -193,8 +190,8 @@ def wait(what: str) -> None:
 
 
 def leave(status: int) -> int:
-    """End this process at once if the others would be waited for; else returns the status."""
-    if several_processes():
+    """The status; after an error it ends this process at once if the others would be waited for."""
+    if status and several_processes():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

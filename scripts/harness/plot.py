@@ -8,11 +8,9 @@ and dashes tell methods apart without colour.
 import contextlib
 import io
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,30 +22,11 @@ from fmu_jax.deletion import files
 from scripts.harness.looks import BLACK, LOOKS, Look, look
 from scripts.harness.looks import GREY as GREY
 
-STYLE: dict[str, Any] = {
-    "figure.dpi": 150,
-    "savefig.dpi": 150,
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4.5,
-}
-"""Differences from matplotlib's defaults, applied while a figure is made and saved, never globally."""
+styled = matplotlib.rc_context(fname=Path(__file__).with_name("plot.mplstyle"))
+"""Decorator: ``plot.mplstyle`` holds, over matplotlib's defaults, for as long as a function runs."""
 
 
-def _style() -> AbstractContextManager[None]:
-    return matplotlib.rc_context(cast("Any", STYLE))
-
-
+@styled
 def figure(
     rows: int = 1,
     columns: int = 1,
@@ -58,12 +37,11 @@ def figure(
     share_y: bool = False,
 ) -> tuple[Figure, np.ndarray]:
     """Make a figure with a grid of panels."""
-    with _style():
-        made = Figure(figsize=(width * columns, height * rows), layout="constrained")
-        FigureCanvasAgg(made)
-        axes = made.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False)
-        for panel, title in zip(axes.flat, titles, strict=False):
-            panel.set_title(title)
+    made = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(made)
+    axes = made.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False)
+    for panel, title in zip(axes.flat, titles, strict=False):
+        panel.set_title(title)
     return made, axes
 
 
@@ -71,14 +49,10 @@ def figure(
 def panels(
     path: Path, titles: Sequence[str], columns: int | None = None, *, legend: int = 4, **size: Any
 ) -> Iterator[list[Axes]]:
-    """The panels of a figure, one for each title, by default in a row; in the end its legend is drawn and it is saved.
+    """The panels of a figure, one for each title; in the end its legend is drawn, and it is saved.
 
-    Args:
-      path: Path of the figure, a PNG file.
-      titles: Titles of the panels.
-      columns: Panels beside each other.
-      legend: Labels beside each other in the legend below.
-      size: As for `figure`.
+    So many panels stand beside each other as ``columns`` says, by default all, and so many labels as ``legend`` says.
+    ``size`` is as for `figure`.
     """
     across = columns or len(titles)
     made, axes = figure(-(-len(titles) // across), across, titles=titles, **size)
@@ -89,11 +63,11 @@ def panels(
     save(made, path)
 
 
+@styled
 def line(axes: Axes, x: Any, y: Any, style: Look, **other: Any) -> None:
     """Draw a line as a series is drawn; ``other`` says what differs, as to matplotlib."""
     drawn = {"color": style.color, "marker": style.marker, "linestyle": style.dash, "label": style.label}
-    with _style():
-        axes.plot(x, y, **drawn | other)
+    axes.plot(x, y, **drawn | other)
 
 
 def median_line(axes: Axes, x: Any, y: Any, name: str) -> None:
@@ -105,49 +79,33 @@ def median_line(axes: Axes, x: Any, y: Any, name: str) -> None:
     values = np.atleast_2d(np.asarray(y, float))
     if values.shape[1] != len(x):
         raise ValueError(f"y must be (repeats, {len(x)}) for {len(x)} positions, got {values.shape}")
-    values = np.where(np.isfinite(values), values, np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # A column without a value is a gap, and no warning.
-        bottom, middle, top = np.nanpercentile(values, [0, 50, 100], axis=0)
-    line(axes, x, middle, look(name))
-    if len(values) > 1:
-        axes.fill_between(x, bottom, top, color=look(name).color, alpha=0.15, linewidth=0)
+    _draw_band(axes, x, values.T.tolist(), name)
 
 
 def lines(
     axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, by: str = "method", series: str = ""
 ) -> None:
     """Draw one median line for each value of a column, from rows; or one line in all, which is called ``series``."""
-    groups = _group([{**row, by: series} for row in table] if series else table, by, x, y)
-    for name in _ordered(groups):
-        positions = sorted(groups[name])
-        repeats = max(len(values) for values in groups[name].values())
-        padded = [groups[name][at] + [math.nan] * (repeats - len(groups[name][at])) for at in positions]
-        median_line(axes, positions, np.transpose(padded), name)
+    for name, found in _group([{**row, by: series} for row in table] if series else table, by, x, y).items():
+        _draw_band(axes, list(found), list(found.values()), name)
     _label(axes, x, y)
 
 
+@styled
 def points(
     axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, by: str = "method", order: Sequence[str] = ()
 ) -> None:
     """Draw the median of each category as a marker with a bar over its range, the series side by side, from rows."""
     groups = _group(table, by, x, y)
     places = {at: place for place, at in enumerate(order or dict.fromkeys(row[x] for row in table))}
-    names = _ordered(groups)
-    for k, name in enumerate(names):
-        found = [(places[at], _finite(values)) for at, values in groups[name].items() if at in places]
-        found = sorted((place, values) for place, values in found if values)
-        if not found:
-            continue
-        shift = 0.7 * ((k + 0.5) / len(names) - 0.5)
-        middle = np.asarray([np.median(values) for _, values in found])
-        reach = [middle - [min(values) for _, values in found], [max(values) for _, values in found] - middle]
+    for k, (name, found) in enumerate(groups.items()):
+        bottom, middle, top = _spread([found.get(at, []) for at in places])
+        shift = 0.7 * ((k + 0.5) / len(groups) - 0.5)
         style = look(name)
-        at = [place + shift for place, _ in found]
-        with _style():
-            axes.errorbar(
-                at, middle, yerr=reach, color=style.color, marker=style.marker, label=style.label, linestyle="none"
-            )
+        axes.errorbar(
+            np.arange(len(places)) + shift, middle, yerr=[middle - bottom, top - middle],
+            color=style.color, marker=style.marker, label=style.label, linestyle="none",
+        )  # fmt: skip
     axes.set_xticks(list(places.values()), [str(at).replace("_", " ") for at in places])
     _label(axes, "", y)
 
@@ -155,19 +113,17 @@ def points(
 def paths(axes: Axes, table: Sequence[Mapping[str, Any]], *, x: str, y: str, along: str, by: str = "method") -> None:
     """Draw, for each series, the medians of two measures as a path along a third column, from rows."""
     table = [row for row in table if all(row.get(column) is not None for column in (x, y, along))]
-    across, up = _group(table, by, along, x), _group(table, by, along, y)
-    for name in _ordered(across):
-        steps = sorted(at for at in across[name] if _finite(across[name][at]) and _finite(up[name][at]))
-        x_, y_ = ([float(np.median(_finite(values[name][at]))) for at in steps] for values in (across, up))
-        line(axes, x_, y_, look(name))
+    up = _group(table, by, along, y)
+    for name, across in _group(table, by, along, x).items():
+        x_, y_ = (_spread(found.values())[1] for found in (across, up[name]))
+        _draw_joined(axes, x_, y_, look(name))
     _label(axes, x, y)
 
 
 def curve(axes: Axes, table: Sequence[Mapping[str, Any]], style: Look, *, x: str, y: str) -> None:
     """Draw the median of one column at each value of another, with a look of its own; no value leaves a row out."""
-    found = _group([{"all": "", **row} for row in table], "all", x, y).get("", {})
-    middle = [(at, float(np.median(_finite(found[at])))) for at in sorted(found) if _finite(found[at])]
-    line(axes, [at for at, _ in middle], [value for _, value in middle], style)
+    found = _group([{**row, "all": ""} for row in table], "all", x, y).get("", {})
+    _draw_joined(axes, np.array(list(found), float), _spread(found.values())[1], style)
 
 
 def grid(
@@ -198,14 +154,15 @@ def attacks(table: Sequence[Mapping[str, Any]], path: Path, shown: Mapping[str, 
             points(panel, table, x="dataset", y=column)
 
 
+@styled
 def picture(axes: Axes, pixels: Any) -> None:
     """Show an image, in place of axes."""
     pixels = np.clip(np.asarray(pixels, float), 0, 1)
-    with _style():
-        axes.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
-        axes.set_axis_off()
+    axes.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
+    axes.set_axis_off()
 
 
+@styled
 def draw_legend(made: Figure, *, columns: int = 4) -> None:
     """Put one legend for all panels below the figure: each label once, in the order of first appearance."""
     entries: dict[str, Any] = {}
@@ -213,27 +170,39 @@ def draw_legend(made: Figure, *, columns: int = 4) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
-        with _style():
-            made.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+        made.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 
 def _group(table: Sequence[Mapping[str, Any]], by: str, x: str, y: str) -> dict[str, dict[Any, list[float]]]:
-    """Values of ``y`` by series and position; rows without a value at both columns are left out."""
+    """Values of ``y`` by series and position; rows without a value at both columns are left out.
+
+    Known series come in the order of `LOOKS`, then the others by name; positions in their own.
+    """
     groups: dict[str, dict[Any, list[float]]] = {}
     for row in table:
         if row.get(x) is not None and row.get(y) is not None:
             groups.setdefault(str(row[by]), {}).setdefault(row[x], []).append(float(row[y]))
-    return groups
+    names = [name for name in LOOKS if name in groups] + sorted(name for name in groups if name not in LOOKS)
+    return {name: dict(sorted(groups[name].items())) for name in names}
 
 
-def _ordered(names: Iterable[str]) -> list[str]:
-    """Known series in the order of `LOOKS`, then the others by name."""
-    order = {name: place for place, name in enumerate(LOOKS)}
-    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+def _spread(columns: Iterable[Sequence[float]]) -> np.ndarray:
+    """The smallest value, the median and the largest value of each column, ``(3, k)``; NaN where none is finite."""
+    finite = [[value for value in column if math.isfinite(value)] or [math.nan] for column in columns]
+    return np.reshape([np.percentile(values, [0, 50, 100]) for values in finite], (-1, 3)).T
 
 
-def _finite(values: Sequence[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value)]
+def _draw_band(axes: Axes, x: Any, columns: Sequence[Sequence[float]], name: str) -> None:
+    bottom, middle, top = _spread(columns)
+    line(axes, x, middle, look(name))
+    if max(map(len, columns)) > 1:
+        axes.fill_between(x, bottom, top, color=look(name).color, alpha=0.15, linewidth=0)
+
+
+def _draw_joined(axes: Axes, x: np.ndarray, y: np.ndarray, style: Look) -> None:
+    """Draw a line that passes over what is not finite."""
+    there = np.isfinite(x + y)
+    line(axes, x[there], y[there], style)
 
 
 def _label(axes: Axes, x: str, y: str) -> None:
@@ -241,6 +210,7 @@ def _label(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(axes.get_ylabel() or y.replace("_", " "))
 
 
+@styled
 def save(made: Figure, path: Path) -> Path:
     """Write a figure as PNG, atomically; the same figure gives the same bytes under the same matplotlib.
 
@@ -250,7 +220,6 @@ def save(made: Figure, path: Path) -> Path:
     if path.suffix != ".png":
         raise ValueError(f"figures are saved as .png, got {path.name!r}")
     content = io.BytesIO()
-    with _style():
-        made.savefig(content, format="png", metadata={"Software": None}, facecolor="white")
+    made.savefig(content, format="png", metadata={"Software": None})
     files.write_bytes(path, content.getvalue())
     return path

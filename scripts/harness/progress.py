@@ -21,20 +21,8 @@ def track(items: Iterable[T], *, total: int, finished: int = 0, label: str = "",
     On a terminal a bar is shown. Elsewhere a line is printed before the first item, then after an
     item, but not more than one in `EVERY_S` seconds, and after the last.
 
-    Args:
-      items: What is still to do.
-      total: How many there are in all, those finished earlier included.
-      finished: How many were finished earlier, by the run that this one resumes.
-      label: Shown first.
-      what: What the items are called.
-
-    Yields:
-      The items, in order.
-
-    >>> list(track("ab", total=3, finished=1))
-    2 units to do, 1 done earlier
-    3 of 3 units done in ... s
-    ['a', 'b']
+    ``total`` counts those as well that the run which this one resumes has ``finished``. ``label`` is shown first, and
+    items are called ``what``.
     """
     if sys.stderr.isatty() and not os.environ.get("CI") and not os.environ.get(PLAIN):
         yield from tqdm.tqdm(items, total=total, initial=finished, desc=label, dynamic_ncols=True)

@@ -7,6 +7,7 @@ on a phone, and prints. `write_markdown` writes the same sections for a code hos
 
 import base64
 import dataclasses
+import datetime
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,37 +19,29 @@ import numpy as np
 from fmu_jax.deletion import files
 from scripts.harness import looks, rows
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-
 
 @dataclasses.dataclass(frozen=True)
 class Table:
     """A table from rows.
 
     Args:
-      data: A sequence of mappings from column names to values, or a pandas DataFrame (its columns, not its index).
+      data: Its rows.
       caption: A sentence above it.
-      columns: Which columns, in which order; by default all. A mapping also renames them.
+      columns: Titles of the columns to show, in order; by default all are shown, and called by their names.
       digits: Significant digits of floats.
       fold: Whether to show the caption alone until the reader asks for more; by default if it has over twelve rows.
     """
 
-    data: Any
+    data: Sequence[rows.Row]
     caption: str = ""
-    columns: Sequence[str] | Mapping[str, str] | None = None
+    columns: Mapping[str, str] | None = None
     digits: int = 4
     fold: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure from a PNG file.
-
-    Args:
-      path: The file; its bytes go into the page.
-      alt: What it shows, in words, for those who do not see it.
-      caption: A sentence or two below it.
-    """
+    """A figure from a PNG file, whose bytes go into the page; ``alt`` is for those who do not see it."""
 
     path: Path
     alt: str
@@ -67,12 +60,9 @@ Block = str | Table | Figure | Terms
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a report.
+    """A part of a report: text (an empty line begins a paragraph), tables, figures and terms.
 
-    Args:
-      heading: Its heading, also in the table of contents.
-      blocks: What it holds, in order: text (an empty line begins a paragraph), `Table`, `Figure` and `Terms`.
-      links: Files with the rows that it is from: paths relative to the report, by the text of the link.
+    ``links`` are the files with the rows that it is from: paths relative to the report, by the text of the link.
     """
 
     heading: str
@@ -151,43 +141,31 @@ def write(
       FileNotFoundError: If a figure's file is missing.
       ValueError: If a figure's file is no PNG, or a table's column is in none of its rows.
     """
-    appendix: list[tuple[str, str, list[tuple[str, str]]]] = []
-    if config is not None:
-        pairs = rows.flatten(config).items()
-        appendix.append(("configuration", "Configuration", [(name, number(value)) for name, value in pairs]))
-    if environment:
-        pairs = [(name, number(value)) for name, value in environment.items()]
-        appendix.append(("environment", "Versions and machine", pairs))
-    if timing_s:
-        pairs = [(name, seconds(value)) for name, value in {**timing_s, "in all": sum(timing_s.values())}.items()]
-        appendix.append(("timing", "Timing", pairs))
-    footer = "One self-contained page; the rows and figures lie beside it."
-    files.write_text(path, _rendered("report.html.j2", title, sections, lead, appendix=appendix, footer=footer))
-    return path
+    spent = {**timing_s, "in all": sum(timing_s.values())} if timing_s else {}
+    appendix = [
+        ("configuration", "Configuration", {} if config is None else rows.flatten(config)),
+        ("environment", "Versions and machine", environment),
+        ("timing", "Timing", {name: f"{datetime.timedelta(seconds=round(s))} h" for name, s in spent.items()}),
+    ]
+    return _render(path, "report.html.j2", title=title, lead=lead, sections=sections, appendix=appendix)
 
 
 def write_markdown(path: Path, title: str, sections: Sequence[Section], *, lead: str = "") -> Path:
     """Write the sections as Markdown, for a page that a code host renders; figures are linked by their file's name."""
-    files.write_text(path, _rendered("report.md.j2", title, sections, lead))
-    return path
+    return _render(path, "report.md.j2", title=title, lead=lead, sections=sections)
 
 
-def _rendered(template: str, title: str, sections: Sequence[Section], lead: str, **other: Any) -> str:
-    """What a template makes of the sections."""
+def _render(path: Path, template: str, **values: Any) -> Path:
+    """Write what a template makes of the values."""
     markup = "html" in template
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, autoescape=markup,
         keep_trailing_newline=markup, trim_blocks=not markup, lstrip_blocks=not markup,
     )  # fmt: skip
-    shown = [
-        {
-            "heading": section.heading,
-            "blocks": [made for block in section.blocks for made in _blocks(block, embed=markup)],
-            "links": section.links,
-        }
-        for section in sections
-    ]
-    return environment.get_template(template).render(title=title, lead=_paragraphs(lead), sections=shown, **other)
+    environment.filters |= {"paragraphs": _paragraphs, "cells": _cells, "base64": _base64, "number": number}
+    environment.filters["kind"] = lambda block: type(block).__name__
+    files.write_text(path, environment.get_template(template).render(values))
+    return path
 
 
 def as_text(table: Table, *, limit: int = 16) -> str:
@@ -197,11 +175,11 @@ def as_text(table: Table, *, limit: int = 16) -> str:
     method  gap
     newton  0.125
     """
-    made = _table(table)
-    lines = [[column["name"] for column in made["columns"]], *made["rows"][:limit]]
+    shown = _cells(table)
+    lines = [[column["name"] for column in shown["columns"]], *shown["rows"][:limit]]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    more = len(made["rows"]) - limit
+    more = len(shown["rows"]) - limit
     return "\n".join([*([table.caption] if table.caption else []), *text, *([f"... {more} more"] if more > 0 else [])])
 
 
@@ -227,57 +205,30 @@ def number(value: Any, digits: int = 4) -> str:
     return str(value)
 
 
-def seconds(value: float) -> str:
-    """Format a duration.
-
-    >>> [seconds(v) for v in (0.00012, 0.25, 61.0, 7322.0)]
-    ['0.12 ms', '250 ms', '1 min 1 s', '2 h 2 min']
-    """
-    if value < 1:
-        return f"{1e3 * value:.3g} ms"
-    if value < 60:
-        return f"{value:.3g} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def _paragraphs(text: str) -> list[str]:
     return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 
 
-def _blocks(block: Block, *, embed: bool) -> list[dict[str, Any]]:
-    if isinstance(block, str):
-        return [{"kind": "paragraph", "text": text} for text in _paragraphs(block)]
-    if isinstance(block, Table):
-        return [_table(block)]
-    if isinstance(block, Terms):
-        definitions = {term: " ".join(text.split()) for term, text in block.definitions.items()}
-        return [{"kind": "terms", "definitions": definitions}]
-    figure = {"kind": "figure", "name": block.path.name, "alt": block.alt, "caption": block.caption}
-    if not embed:
-        return [figure]
-    content = block.path.read_bytes()
-    if not content.startswith(_PNG):
-        raise ValueError(f"{block.path} is no PNG file")
-    return [figure | {"data": base64.b64encode(content).decode("ascii")}]
+def _base64(path: Path) -> str:
+    content = path.read_bytes()
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"{path} is no PNG file")
+    return base64.b64encode(content).decode("ascii")
 
 
-def _table(table: Table) -> dict[str, Any]:
-    data = table.data.to_dict("records") if hasattr(table.data, "to_dict") else list(table.data)
-    present = list(dict.fromkeys(str(name) for row in data for name in row))
-    chosen = present if table.columns is None else list(table.columns)
-    missing = [name for name in chosen if name not in present]
-    if missing and data:
+def _cells(table: Table) -> dict[str, Any]:
+    """What a table shows: its columns (name, and whether they hold numbers), its rows as text, and whether it folds."""
+    present = list(dict.fromkeys(name for row in table.data for name in row))
+    titles = {name: name.replace("_", " ") for name in present} if table.columns is None else table.columns
+    missing = [name for name in titles if name not in present]
+    if missing and table.data:
         raise ValueError(f"no row of the table has the column {missing[0]!r}, only {', '.join(present)}")
-    titles = table.columns if isinstance(table.columns, Mapping) else {}
-    cells = [[row.get(name) for name in chosen] for row in data]
+    cells = [[row.get(name) for name in titles] for row in table.data]
     columns = [
-        {"name": titles.get(name, name.replace("_", " ")), "number": _numeric([row[k] for row in cells])}
-        for k, name in enumerate(chosen)
+        {"name": title, "number": _numeric([row[k] for row in cells])} for k, title in enumerate(titles.values())
     ]
     shown = [[number(cell, table.digits) for cell in row] for row in cells]
-    fold = len(shown) > 12 if table.fold is None else table.fold
-    return {"kind": "table", "caption": table.caption, "columns": columns, "rows": shown, "fold": fold}
+    return {"columns": columns, "rows": shown, "fold": len(shown) > 12 if table.fold is None else table.fold}
 
 
 def _numeric(values: list[Any]) -> bool:

@@ -5,22 +5,18 @@ and ``"-Infinity"`` (so a row may not hold those three words as text). CSV is th
 ``-inf``, an empty cell for None or for a column that the row lacks, and a list as its JSON text.
 """
 
-import contextlib
 import csv
 import dataclasses
-import functools
 import gzip
-import hashlib
-import importlib.metadata
+import io
 import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-Scalar = None | bool | int | float | str
 Row = dict[str, Any]
 
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -33,19 +29,16 @@ def plain(value: Any, name: str = "value") -> Any:
     Raises:
       ValueError: If it is anything else, such as an array of several elements, or one of the three reserved words.
     """
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
+        value = value.item()
     if isinstance(value, str) and value in _SPECIAL:
         raise ValueError(f"{name}: the text {value!r} is how rows spell a float; use another word")
-    if value is None:
-        return None
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)  # numpy.float64 is a float, and becomes a plain one.
-    if isinstance(value, Path):
-        return str(value)
     if isinstance(value, list | tuple):
         return [plain(item, name) for item in value]
-    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
-        return plain(value.item(), name)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
     shape = getattr(value, "shape", None)
     found = f"an array of shape {shape}" if shape is not None else f"a {type(value).__name__}"
     raise ValueError(
@@ -53,37 +46,31 @@ def plain(value: Any, name: str = "value") -> Any:
     )
 
 
-def flatten(config: Any, *, without: Iterable[str] = ()) -> Row:
+def flatten(config: Any, *, without: Container[str] = ()) -> Row:
     """Turn a configuration into a flat row.
 
     >>> flatten({"l2": 1e-4, "data": {"name": "adult", "shares": (0.01, 0.05)}})
     {'l2': 0.0001, 'data.name': 'adult', 'data.shares': [0.01, 0.05]}
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        config = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        config = dataclasses.asdict(config)
     if not isinstance(config, Mapping):
         raise ValueError(f"a configuration is a dataclass or a mapping, got a {type(config).__name__}")
-    left_out = set(without)
     flat: Row = {}
     for name, value in config.items():
-        if name in left_out:
+        if name in without:
             continue
-        nested = isinstance(value, Mapping) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
-        flat |= {f"{name}.{k}": v for k, v in flatten(value).items()} if nested else {name: plain(value, name)}
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": found for inner, found in flatten(value).items()}
+        else:
+            flat[name] = plain(value, name)
     return flat
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
     """Write plain values (and lists and mappings of them) as strict JSON; see the module for NaN and infinities."""
-
-    def spell(item: Any) -> Any:
-        if isinstance(item, float) and not math.isfinite(item):
-            return "NaN" if math.isnan(item) else "Infinity" if item > 0 else "-Infinity"
-        if isinstance(item, Mapping):
-            return {key: spell(inner) for key, inner in item.items()}
-        return [spell(inner) for inner in item] if isinstance(item, list | tuple) else item
-
-    return json.dumps(spell(value), allow_nan=False, indent=indent)
+    spelled = json.loads(json.dumps(value), parse_constant=str)  # The three words, as text.
+    return json.dumps(spelled, allow_nan=False, indent=indent)
 
 
 def from_json(text: str) -> Any:
@@ -123,19 +110,18 @@ def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     >>> to_csv([{"n": 3, "loss": 0.5}, {"n": 4, "note": "a,b"}])
     'n,loss,note\n3,0.5,\n4,,"a,b"\n'
     """
-
-    def cell(value: Any) -> Any:
-        return to_json(value) if isinstance(value, list | tuple) else value
-
     table = list(rows)
     columns = list(dict.fromkeys(name for row in table for name in row))
-    lines = _Lines()
-    writer = csv.DictWriter(lines, columns, restval=None)
     if not columns:
         return ""
-    writer.writeheader()
-    writer.writerows({name: cell(value) for name, value in row.items()} for row in table)
-    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+    body = [[to_json(v) if isinstance(v, list | tuple) else v for v in map(row.get, columns)] for row in table]
+    return "".join(map(_csv_line, [columns, *body]))
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow(cells)  # Its lines end in CR LF, or it would not quote every line break inside a cell.
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def read_published(path: Path) -> list[Row]:
@@ -144,16 +130,13 @@ def read_published(path: Path) -> list[Row]:
     Raises:
       ValueError: If it is no such file.
     """
+    words = {"": None, "True": True, "False": False, "nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
     def value(text: str) -> Any:
-        if text in ("", "True", "False"):
-            return {"": None, "True": True, "False": False}[text]
-        if text.startswith("["):
-            return json.loads(text)
-        for kind in (int, float):
-            with contextlib.suppress(ValueError):
-                return kind(text)
-        return text
+        try:
+            return words[text] if text in words else json.loads(text)
+        except ValueError:
+            return text
 
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
@@ -162,35 +145,15 @@ def read_published(path: Path) -> list[Row]:
         raise ValueError(f"{path} is no .csv.gz of rows, or is damaged ({error}); name a run folder instead") from error
 
 
-class _Lines(list[str]):
-    """What the CSV writer writes to: it quotes every line break inside a cell only if its own are CR LF."""
-
-    def write(self, line: str) -> int:
-        self.append(line)
-        return len(line)
-
-
-@functools.cache
-def code_digest() -> str:
-    """The first 12 hexadecimal digits of a SHA-256 over this checkout's sources: which code made a row."""
-    digest = hashlib.sha256()
-    for package in ("fmu_jax", "pags_jax", "scripts"):
-        for path in sorted((_CHECKOUT / package).rglob("*.py")):
-            digest.update(str(path.relative_to(_CHECKOUT)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
-
-
 def environment() -> Row:
     """What a result depends on besides its configuration: versions, machine, device, precision, code."""
     import jax  # Here, so that a run folder can be read without waiting for it.
 
+    from fmu_jax.deletion import records
+
     devices = jax.devices()
     return {
-        "python": platform.python_version(),
-        "jax": _version("jax"),
-        "jaxlib": _version("jaxlib"),
-        "numpy": _version("numpy"),
-        "project": _version("fmu-pags-jax"),
+        **records.versions(),
         "platform": platform.platform(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "backend": jax.default_backend(),
@@ -198,12 +161,5 @@ def environment() -> Row:
         "devices": len(devices),
         "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         "dtype": str(jax.dtypes.canonicalize_dtype(float)),
-        "code": code_digest(),
+        "code": records.digest_of_code(_CHECKOUT, ("fmu_jax", "pags_jax", "scripts")),
     }
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

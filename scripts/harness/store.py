@@ -2,15 +2,15 @@
 
 A run folder holds ``config.json`` (the configuration, and where and when the run began), ``units/`` (one file for each
 finished unit of work, with its rows), ``rows.csv`` (the rows so far, to look at while the run goes on), and, once it is
-finished, ``rows.jsonl`` (all rows). A unit
-is finished when its file has its name: a kill before that leaves a temporary file, which the next run removes, and the
-unit is done again; a kill after that leaves the unit done.
+finished, ``rows.jsonl`` (all rows). A unit is finished when its file has its name: a kill before that leaves a
+temporary file, which the next run removes, and the unit is done again; a kill after that leaves the unit done.
 
 A unit is a string, or a mapping of scalars such as ``{"dataset": "adult", "seed": 0}``, whose entries also become
 columns of its rows. Rows carry what was measured, then ``seed``, ``unit``, ``wall_s`` (seconds that the unit took),
 ``config.*`` and ``env.*`` (see `rows.environment`).
 """
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -62,10 +62,9 @@ class Run:
           RunError: If two units have the same name.
           ValueError: If a column is reserved, or a value is no scalar.
         """
-        names = [unit_name(unit) for unit in units]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise RunError(f"two units of work are called {twice!r}; each needs a name of its own")
+        for name, count in collections.Counter(map(unit_name, units)).items():
+            if count > 1:
+                raise RunError(f"{count} units of work are called {name!r}; each needs a name of its own")
         finished = mesh.agreed([self.done(unit) for unit in units])
         left = [unit for unit, is_done in zip(units, finished, strict=True) if not is_done]
 
@@ -109,12 +108,6 @@ class Run:
         units.sort(key=lambda unit: _natural(unit["unit"]))
         return [row for unit in units for row in unit["rows"]]
 
-    def finish(self) -> None:
-        """Write ``rows.jsonl`` and ``rows.csv`` from all finished units (`open_run` calls this at its end)."""
-        table = self.all_rows()
-        files.write_text(self.folder / "rows.jsonl", rows.to_jsonl(table))
-        files.write_text(self.folder / "rows.csv", rows.to_csv(table))
-
     def _path(self, name: str) -> Path:
         slug = re.sub(r"[^A-Za-z0-9=.,-]+", "_", name).strip("._")[:80]
         return self.folder / "units" / f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.json"
@@ -143,23 +136,15 @@ def open_run(
 ) -> Iterator[Run]:
     """Open a run folder: a new one, or the same run's to resume it. One run at a time.
 
+    ``inputs`` says what the run is besides its configuration, such as the experiment and digests of what it reads.
     On leaving without an error the rows of all finished units are written to ``rows.jsonl`` and ``rows.csv``. The
     processes of one run (`mesh.start`) open the folder together; all must see it, and process 0 looks after it.
 
     Raises:
       RunError: If the folder holds another run or other files, another process has it open, or it is damaged.
         Nothing in it is changed then.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with open_run(Path(folder) / "demo", {"seed": 7}, environment={}) as run:
-    ...         run.do([{"k": 1}, {"k": 2}], lambda unit: [{"square": unit["k"] ** 2}])
-    ...     [(row["k"], row["square"], row["unit"], row["config.seed"]) for row in read_rows(Path(folder) / "demo")]
-    demo: 2 units to do
-    demo: 2 of 2 units done in ... s
-    [(1, 1, 'k=1', 7), (2, 4, 'k=2', 7)]
     """
-    identity = _experiment(config) | rows.flatten(config, without=RUN_FIELDS) | rows.flatten(inputs or {})
+    identity = rows.flatten(inputs or {}) | rows.flatten(config, without=RUN_FIELDS)
     run = Run(out, identity, dict(rows.environment() if environment is None else environment))
     with _claimed(run) if jax.process_index() == 0 else contextlib.nullcontext():
         mesh.wait(f"{out} is open")
@@ -184,7 +169,9 @@ def _claimed(run: Run) -> Iterator[None]:
         files.remove_leftovers(out / "units")
         run.all_rows()  # Damage is said before hours of work, not after.
         yield
-        run.finish()
+        table = run.all_rows()
+        files.write_text(out / "rows.jsonl", rows.to_jsonl(table))
+        files.write_text(out / "rows.csv", rows.to_csv(table))
 
 
 def are_done(folder: Path, units: Sequence[str | Mapping[str, Any]]) -> bool:
@@ -222,25 +209,12 @@ def unit_name(unit: str | Mapping[str, Any]) -> str:
     return ",".join(f"{key}={rows.plain(value, key)}" for key, value in unit.items())
 
 
-def _experiment(config: Any) -> rows.Row:
-    """Which experiment a configuration is of, such as pags_train: the module of its class, also when run by ``-m``."""
-    if isinstance(config, Mapping):
-        return {}
-    module = type(config).__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        module = main.__spec__.name if main.__spec__ else Path(main.__file__ or "interactive").stem
-    return {"experiment": module.removeprefix("scripts.").replace(".", "_")}
-
-
 def _refuse_foreign(out: Path) -> None:
-    if out.exists() and not out.is_dir():
+    if out.is_file():
         raise RunError(f"{out} is a file; choose a folder with --out")
-    if not out.is_dir() or (out / "config.json").exists():
-        return
-    own = {"units", ".lock"}
-    foreign = sorted(p.name for p in out.iterdir() if p.name not in own and not p.name.startswith(".tmp-"))
-    if foreign:
+    names = sorted(path.name for path in out.glob("*"))
+    foreign = [name for name in names if name not in ("units", ".lock") and not name.startswith(".tmp-")]
+    if foreign and "config.json" not in names:
         raise RunError(f"{out} holds no run, but other files ({', '.join(foreign[:3])}); choose another --out")
 
 
@@ -254,18 +228,15 @@ def _claim(run: Run) -> None:
         return
     try:
         content = rows.from_json(path.read_text(encoding="utf-8"))
-        config, environment = dict(content["config"]), dict(content["environment"])
+        there = [dict(content[part]) for part in ("config", "environment")]
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged; choose another --out") from error
-    if "experiment" in config:
-        config["experiment"] = config["experiment"].removeprefix("scripts.")  # As it was spelled once.
-    differing = _differences(config, run.config)
+    differing, moved = map(_differences, there, (run.config, run.environment))
     if differing:
         raise RunError(
             f"{run.folder} holds a run of another configuration ({'; '.join(differing)}); "
             "choose another --out, or the same configuration to resume"
         )
-    moved = _differences(environment, run.environment)
     if moved and any((run.folder / "units").iterdir()):
         print(f"note: resuming {run.folder}, begun elsewhere ({'; '.join(moved)}); rows say which", file=sys.stderr)
 

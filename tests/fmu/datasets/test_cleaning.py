@@ -99,7 +99,7 @@ def test_adult_errors(tmp_path):
 @pytest.fixture
 def script(tmp_path, monkeypatch):
     """The build script, made to expect this file's few rows; only in a source tree."""
-    module = pytest.importorskip("scripts.build_datasets")
+    module = pytest.importorskip("build_datasets")
     texts = {
         compas.RAW_FILE: f"{COMPAS_HEADER}\n{COMPAS_ROWS}",
         "adult.data": ADULT_DATA,
@@ -115,7 +115,7 @@ def script(tmp_path, monkeypatch):
 def run(script, *argv):
     """Exit status of the script, on the tables alone."""
     words = ["--data", "compas", "adult", *argv]
-    return script.cli.run(script.main, script.Config, argv=[str(word) for word in words])
+    return script.run([str(word) for word in words])
 
 
 def test_script_builds_and_checks(script, tmp_path, capsys):

@@ -115,7 +115,7 @@ def test_balanced_choice():
 @pytest.fixture
 def script(tmp_path, monkeypatch):
     """The build script, made to expect a small set; only in a source tree."""
-    module = pytest.importorskip("scripts.build_datasets")
+    module = pytest.importorskip("build_datasets")
     arrays = draw_arrays()
     write_set(tmp_path / "raw", arrays)
     digests = {stem: hashlib.sha256(idx_bytes(array)).hexdigest() for stem, array in arrays.items()}
@@ -125,7 +125,7 @@ def script(tmp_path, monkeypatch):
 
     def run(*argv):
         words = ["--data", "fashion_mnist", "--raw", tmp_path / "raw", "--out", tmp_path / "tree", *argv]
-        return module.cli.run(module.main, module.Config, argv=[str(word) for word in words])
+        return module.run([str(word) for word in words])
 
     return run
 

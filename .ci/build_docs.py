@@ -1,6 +1,6 @@
 """Builds the documentation: the READMEs as its guide, and a reference made from the docstrings.
 
-    python -m scripts.build_docs --out docs
+    python .ci/build_docs.py --out docs
 
 Needs the extra `docs`. ``docs/index.html`` is the project's README, every other README is a page beside it, and
 ``docs/api`` is the reference, with a page for each module. A link that leads nowhere, or a docstring that pdoc cannot
@@ -24,7 +24,7 @@ import pdoc
 import pdoc.extract
 import pdoc.render
 
-from scripts.harness import cli
+from fmu_jax.deletion import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("fmu_jax", "pags_jax")

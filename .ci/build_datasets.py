@@ -1,8 +1,8 @@
 """Rebuild the bundled data sets of ``fmu_jax.datasets`` and ``pags_jax.datasets`` from the raw files.
 
-    python -m scripts.build_datasets --check            # download, rebuild, compare with the bundled files
-    python -m scripts.build_datasets --raw FOLDER       # from raw files in one folder
-    python -m scripts.build_datasets --data fashion_mnist --raw /usr/share/datasets/fashion-mnist   # Debian's package
+    python .ci/build_datasets.py --check            # download, rebuild, compare with the bundled files
+    python .ci/build_datasets.py --raw FOLDER       # from raw files in one folder
+    python .ci/build_datasets.py --data fashion_mnist --raw /usr/share/datasets/fashion-mnist   # Debian's package
 
 Takes about 10 s after the downloads (40 MB). It ends with a line for each of the six files, with its SHA-256.
 """
@@ -10,13 +10,13 @@ Takes about 10 s after the downloads (40 MB). It ends with a line for each of th
 import dataclasses
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 from fmu_jax.datasets import raw
-from fmu_jax.deletion import files
+from fmu_jax.deletion import cli, files
 from pags_jax.datasets import fashion_mnist, reading
-from scripts.harness import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = Path("fmu_jax/datasets/files")
@@ -25,11 +25,9 @@ FASHION_MNIST = Path("pags_jax/datasets/files/fashion_mnist")
 Name = Literal["compas", "adult", "fashion_mnist"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Config(cli.Common):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(cli.Base):
     """Rebuild the bundled files of COMPAS, Adult and Fashion-MNIST from the raw files."""
-
-    PRESETS: ClassVar = {}
 
     out: Path = ROOT
     """Source tree in which the bundled files lie."""
@@ -79,5 +77,10 @@ def main(config: Config) -> None:
         print(f"{place}: {len(packed)} bytes, SHA-256 {digests[0]}, of the contents {digests[1]}: {outcome}")
 
 
+def run(argv: Sequence[str] | None = None) -> int:
+    """The program; see `cli.run_command`."""
+    return cli.run_command({"datasets": (Config, main)}, description=__doc__ or "", argv=argv)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main, Config, plan=lambda config: list(config.data)))
+    sys.exit(run())
