@@ -17,7 +17,7 @@ from fmu_jax.audit.tables import attack_columns
 from fmu_jax.data import Data
 from fmu_jax.metrics import means
 from fmu_jax.noisy_finetuning import Schedule, finetune, finetune_blocks, noise_for
-from fmu_jax.objective import Objective, Params
+from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.removal import remove
 
 Methods = Mapping[str, Mapping[str, Any] | Callable[..., Params]]
@@ -27,7 +27,7 @@ NOISY = ("noisy", "noisy_repaired", "noisy_blocks", "fake")
 """The methods of ``noisy_methods``."""
 
 
-def uncertified_methods(rows: float) -> dict[str, dict[str, Any]]:
+def uncertified_methods(rows: Scalar) -> dict[str, dict[str, Any]]:
     """Options of ``remove`` for every method that runs on networks; nothing certifies any of them.
 
     Args:
