@@ -17,6 +17,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``spectrum`` | ``extreme_eigenvalues`` by Lanczos; ``damping_for``: the damping that they require |
 | ``subsets`` | train or unlearn named parameters only, such as the last layer |
 | ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent; deep baselines |
+| ``comparison``, ``timing`` | ``compare``: all methods on the same rows, beside retraining |
 | ``forget_sets`` | draws the rows that an experiment forgets, and orders of requests |
 | ``calibration`` | the smallest objective noise that certifies given removals |
 | ``sharding`` | rows over devices and processes: pad, place, gather; work on several meshes side by side |
@@ -26,6 +27,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``curvature`` | the Hessian with a bound on its rounding, and a factor that is checked afterwards |
 | ``releases`` | fresh noise on every published model: Gaussian DP, composition, budgets |
 | ``output_perturbation``, ``contraction`` | ``certify_descent``: the guarantee of noise on the published model |
+| ``publication`` | ``publishable``: models after one deletion, by step or descent, and the noise that each needs |
 | ``privacy``, ``tails`` | from residual to (epsilon, delta) and back, rounded to the safe side |
 | ``distances`` | bounds on the distance to the retrained model, and on its predictions |
 | ``intervals`` | ``fairness_interval``: group rates of the retrained model, without retraining |
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         audit,
         calibration,
         certificates,
+        comparison,
         datasets,
         deletion,
         distances,
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
         noisy_finetuning,
         output_perturbation,
         privacy,
+        publication,
         releases,
         removal,
         sharding,
@@ -85,6 +89,7 @@ __all__ = [
     "certificates",
     "certify",
     "certify_descent",
+    "comparison",
     "datasets",
     "deletion",
     "distances",
@@ -99,6 +104,7 @@ __all__ = [
     "output_perturbation",
     "predict_labels",
     "privacy",
+    "publication",
     "releases",
     "removal",
     "remove",

@@ -262,6 +262,17 @@ def forget_mask(forget, n: int) -> Bool[Array, " n"]:
     return as_arrays(mask)
 
 
+def select_rows(data: Data, rows: Any) -> Data:
+    """Some of the rows, as ``Data`` of their own.
+
+    Args:
+      data: ``n`` rows.
+      rows: Indices ``(k,)`` or a boolean mask ``(n,)``; with indices the rows come in their order.
+    """
+    at = jnp.asarray(rows)
+    return jax.tree.map(lambda leaf: leaf[at], data)
+
+
 def without(data: Data, forget: Bool[Array, " n"]) -> Data:
     """The rows that remain: the same arrays with the weight of forgotten rows set to zero."""
     return data._replace(weight=at_once(_zero_where, forget, data.weight))

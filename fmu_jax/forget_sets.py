@@ -41,7 +41,7 @@ def draw_rows(data: Data, count: int, *, subset: str = "random", seed: int) -> I
     """Draws rows to forget, without repetition.
 
     Args:
-      data: The training rows.
+      data: The training rows; of many classes (``heads.one_vs_rest``) the first stands for all.
       count: Number of rows to draw.
       subset: Subset from which rows are drawn; see ``subset_rows``.
       seed: Seed of the draw; the same rows come back for the same seed and count.
@@ -64,7 +64,7 @@ def draw_rows(data: Data, count: int, *, subset: str = "random", seed: int) -> I
     if count >= len(pool):
         return None
     rows = np.random.default_rng([seed, count]).choice(pool, count, replace=False)
-    group, y, weight = on_host((data.group, data.y, data.weight))
+    group, y, weight = on_host((data.group, data.y if data.y.ndim == 1 else data.y[0], data.weight))
     left = np.setdiff1d(np.flatnonzero(weight), rows)
     cells = set(zip(group[left].tolist(), y[left].tolist(), strict=True))
     return rows if len(cells) == 2 * data.groups else None
@@ -117,6 +117,31 @@ def draw_batches(data: Data, count: int, size: int, *, seed: int) -> Int[np.ndar
     if count * size >= len(pool):
         raise ValueError(f"{count} batches of {size} rows are more than the {len(pool)} that may go")
     return np.random.default_rng([seed, count]).permutation(pool)[: count * size].reshape(count, size)
+
+
+def split_public(n: int, share: float, *, seed: int) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " k"]]:
+    """Splits rows at random into public ones, which nobody asks to remove, and the others.
+
+    Args:
+      n: Number of rows.
+      share: Share of the rows that is public, in [0, 1].
+      seed: Seed of the split.
+
+    Returns:
+      Indices of the public rows, ``round(share n)`` of them, and those of the others, both in random order.
+
+    Raises:
+      ValueError: A share out of range.
+
+    >>> public, others = split_public(10, 0.3, seed=0)
+    >>> len(public), sorted([*public, *others]) == list(range(10))
+    (3, True)
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"`share` must lie in [0, 1], got {share}")
+    order = np.random.default_rng([seed, 5]).permutation(n)
+    public = round(share * n)
+    return order[:public], order[public:]
 
 
 def group_to_forget(data: Data, most: int) -> int:

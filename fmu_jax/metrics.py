@@ -5,6 +5,7 @@ rate minus lowest, as in fairlearn; the mean gap is that over all pairs. Between
 direction, as in AIF360, which the paper's code uses; among more it is the lowest rate over the highest.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float
 from fmu_jax.arrays import as_codes, as_numbers
 from fmu_jax.cells import counts
 from fmu_jax.data import Data, as_data, cell_counts, check_values
-from fmu_jax.objective import Objective, predict_labels
+from fmu_jax.objective import Objective, logits, predict_labels
 from fmu_jax.penalties import coefficients, gaps, pairs_of
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import is_traced
@@ -57,6 +58,19 @@ class GroupMetrics(NamedTuple):
     __repr__ = one_line(values=16)
 
 
+PENALISED = ("equalized_odds_mean", "demographic_parity", "equal_opportunity")
+"""The measures of labels that penalties are about."""
+
+
+def gap_of(penalty: str) -> str:
+    """The measure of labels that a penalty is about: one of its name, or else the average odds gap.
+
+    >>> gap_of("demographic_parity"), gap_of("individual")
+    ('demographic_parity', 'equalized_odds_mean')
+    """
+    return penalty if penalty in PENALISED else PENALISED[0]
+
+
 def group_metrics(prediction: Any, data: Data) -> GroupMetrics:
     """Metrics of predicted labels over the rows of weight one; jit- and vmap-able (``in_axes=(0, None)``).
 
@@ -95,6 +109,22 @@ def columns(metrics: GroupMetrics) -> dict[str, float]:
         groups = jnp.asarray(value).tolist()
         found |= {f"{name}_{g}": v for g, v in enumerate(groups)} if isinstance(groups, list) else {name: groups}
     return found
+
+
+def measure(objective: Objective, params: Any, data: Data) -> dict[str, float]:
+    """``group_metrics`` of the labels that a model predicts, as plain numbers by name; see ``columns``.
+
+    Args:
+      objective: Says what is predicted.
+      params: Parameters of one model.
+      data: ``n`` rows to predict.
+    """
+    return columns(group_metrics(predict_labels(objective, params, data.x), data))
+
+
+def means(metrics: GroupMetrics, names: Sequence[str]) -> dict[str, float]:
+    """Means of some metrics over the models or classes on their leading axes, as plain numbers by name."""
+    return {name: float(getattr(metrics, name).mean()) for name in names}
 
 
 @jax.jit
@@ -136,7 +166,7 @@ def metrics_of_classes(label: Any, data: Data) -> dict[str, float]:
     each = of_class(jnp.arange(len(data.y), dtype=label.dtype), data.y)
     names = ("equalized_odds", "equalized_odds_mean", "demographic_parity", "equal_opportunity")
     right = jnp.average(data.y[label, jnp.arange(len(label))].astype(data.weight.dtype), weights=data.weight)
-    return {"accuracy": float(right)} | {name: float(getattr(each, name).mean()) for name in names}
+    return {"accuracy": float(right)} | means(each, names)
 
 
 def score_gaps(objective: Objective, scores: Float[Array, " n"], data: Data) -> Float[Array, " pairs"]:
@@ -152,6 +182,20 @@ def score_gaps(objective: Objective, scores: Float[Array, " n"], data: Data) -> 
     """
     alpha, _ = coefficients(objective.penalty, counts(data))
     return jnp.abs(gaps(alpha, scores, data) / jnp.std(scores))
+
+
+def measure_gaps(objective: Objective, params: Any, data: Data) -> dict[str, float]:
+    """``measure``, and the worst and the mean of ``score_gaps``: ``score_gap`` and ``score_gap_mean``.
+
+    Args:
+      objective: Says what is predicted, and which gap its penalty squares.
+      params: Parameters of one model.
+      data: ``n`` rows to predict.
+    """
+    scores = logits(objective, params, data.x)
+    gap = score_gaps(objective, scores, data)
+    found = columns(group_metrics(scores > 0, data))
+    return found | {"score_gap": float(gap.max()), "score_gap_mean": float(gap.mean())}
 
 
 @jax.jit

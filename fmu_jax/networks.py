@@ -1,6 +1,7 @@
 """A small network to unlearn from, or to take the features of a head from, and its training by full-batch Adam."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,8 +10,10 @@ from jaxtyping import Array
 
 from fmu_jax.data import Data
 from fmu_jax.fitting import fit
+from fmu_jax.heads import as_rows
 from fmu_jax.objective import Objective
 from fmu_jax.removal.first_order import finetune
+from fmu_jax.showing import one_line
 
 
 class Mlp(nn.Module):
@@ -80,8 +83,69 @@ def train_adam(
     Returns:
       The model's variables.
     """
-    start = model.init(key, rows.x[:1])
-    return finetune(objective, start, rows, rows, steps=steps, learning_rate=learning_rate).params
+    return continue_adam(objective, model.init(key, rows.x[:1]), rows, steps=steps, learning_rate=learning_rate)
+
+
+def continue_adam(objective: Objective, params: Any, rows: Data, *, steps: int, learning_rate: float) -> Any:
+    """Parameters after more steps of Adam on the mean objective, without noise; as they are if there are no steps.
+
+    Args:
+      objective: Its ``predict`` takes ``params``.
+      params: A pytree of parameters at which the first step starts.
+      rows: Rows to train on; those of weight zero play no part.
+      steps: Number of steps, each on all rows.
+      learning_rate: Adam's.
+    """
+    if not steps:
+        return params
+    return finetune(objective, params, rows, rows, steps=steps, learning_rate=learning_rate).params
+
+
+def continue_side_by_side(
+    objective: Objective, models: Sequence[Any], rows: Data, *, checkpoints: Sequence[int], learning_rate: float
+) -> Iterator[tuple[int, list[Any]]]:
+    """Trains several networks of one structure by the same steps of Adam, and yields all at each checkpoint.
+
+    Args:
+      objective: As for ``continue_adam``, as ``rows`` and ``learning_rate``.
+      models: Parameters of each network.
+      rows: Rows to train on.
+      checkpoints: Numbers of steps since the start, ascending. Adam starts anew at each of them.
+      learning_rate: Adam's.
+
+    Yields:
+      The number of steps, and the parameters of each network after it.
+
+    Raises:
+      ValueError: Checkpoints that do not ascend.
+    """
+    if list(checkpoints) != sorted(checkpoints):
+        raise ValueError(f"`checkpoints` must ascend, got {list(checkpoints)}")
+    stacked, done = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models), 0
+    for steps in checkpoints:
+        options = {"steps": steps - done, "learning_rate": learning_rate}
+        stacked = jax.vmap(lambda params, options=options: continue_adam(objective, params, rows, **options))(stacked)
+        done = steps
+        yield steps, [jax.tree.map(lambda leaf, k=k: leaf[k], stacked) for k in range(len(models))]
+
+
+def hidden_rows(model: Any, params: Any, data: Data, *, dtype: Any = None) -> Data:
+    """The rows with a network's hidden units as features, on which a certified head can be trained; see ``heads``.
+
+    Each row is scaled by itself within the ball that holds all rows of units in [-1, 1], ``radius = sqrt(width)``.
+
+    Args:
+      model: A network of this module, or another that has ``width`` and a method ``hidden``.
+      params: Its variables.
+      data: ``n`` rows that the network takes.
+      dtype: Dtype of the head; by default that of the units.
+
+    Returns:
+      ``Data`` of ``(n, width + 1)`` features, the last of them 1; labels, groups and weights are those of ``data``.
+    """
+    hidden = jnp.asarray(model.apply(params, data.x, method="hidden"), dtype)
+    rows = as_rows(hidden, radius=model.width**0.5)
+    return data._replace(x=rows, weight=data.weight.astype(rows.dtype))
 
 
 def frozen_features(model: Mlp, data: Data, *, l2: float, init: Any) -> Any:
@@ -120,3 +184,58 @@ def private_features(model: Mlp, data: Data, *, init: Any, key: Array, epsilon: 
 
     rows = (data.x, data.y.astype(data.x.dtype))
     return train_private(loss, init, rows, key=key, epsilon=epsilon, delta=delta, steps=steps)
+
+
+class HeadRows(NamedTuple):
+    """What a head is trained and measured on, and what its features cost.
+
+    Attributes:
+      train, test: Rows on the features.
+      price: (epsilon, delta) of the features for one row of ``train``; see ``heads.with_features``.
+    """
+
+    train: Data
+    test: Data
+    price: tuple[float, float]
+
+    __repr__ = one_line()
+
+
+def head_rows(
+    kind: str, public: Data, own: Data, test: Data, *, width: int, l2: float,
+    epsilon: float, delta: float, steps: int, key: Array,
+) -> HeadRows:  # fmt: skip
+    """Rows for a certified head, on features that no row to be removed has a part in, or at the price of one that has.
+
+    Args:
+      kind: "raw" takes the columns as they are; "frozen" the hidden units of an ``Mlp`` that ``frozen_features`` trains
+        on the public rows; "private" those of one that ``private_features`` trains on the head's own rows.
+      public: Rows that nobody asks to remove.
+      own: Rows to train the head on.
+      test: Rows to measure it on.
+      width: Number of hidden units.
+      l2: Ridge of the frozen extractor.
+      epsilon: Epsilon of the private extractor, as ``delta`` and ``steps``.
+      delta: Its failure probability.
+      steps: Its number of steps of DP-SGD.
+      key: PRNG key of the initialisation and of the private noise.
+
+    Returns:
+      The ``HeadRows``; the price is zero but for "private".
+
+    Raises:
+      ValueError: Another kind.
+    """
+    if kind == "raw":
+        return HeadRows(own, test, (0.0, 0.0))
+    model, price = Mlp(width, own.x.dtype), (0.0, 0.0)
+    for_init, for_noise = jax.random.split(key)
+    params = model.init(for_init, own.x[:1])
+    if kind == "frozen":
+        params = frozen_features(model, public, l2=l2, init=params)
+    elif kind == "private":
+        found = private_features(model, own, init=params, key=for_noise, epsilon=epsilon, delta=delta, steps=steps)
+        params, price = found.params, (float(found.epsilon), float(found.delta))
+    else:
+        raise ValueError(f"unknown features {kind!r}; known: raw, frozen, private")
+    return HeadRows(hidden_rows(model, params, own), hidden_rows(model, params, test), price)

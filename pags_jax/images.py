@@ -34,6 +34,22 @@ def to_float(x: Any, dtype=jnp.float32) -> jax.Array:
     return jnp.asarray(x).astype(dtype) / 255
 
 
+def averaged(x: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels, as rows for a linear model.
+
+    Args:
+      x: Images ``(n, height, width, channels)`` with pixels 0 to 255; height and width are even.
+
+    Returns:
+      ``(n, height width channels / 4)`` in [0, 1], on the host.
+
+    >>> averaged(np.array([0, 255, 255, 0], np.uint8).reshape(1, 2, 2, 1)).tolist()
+    [[0.5]]
+    """
+    n, height, width, channels = x.shape
+    return x.reshape(n, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4)).reshape(n, -1) / 255
+
+
 def as_images(x: Any) -> jax.Array:
     """Images as a JAX array, checked as by ``check_images``; NumPy's float64 becomes the float that JAX works in."""
     x = x if hasattr(x, "dtype") else np.asarray(x)

@@ -16,6 +16,7 @@ Differs from the reference: P6 an attack's gradients are not added to the parame
 running statistics; P8 every batch has the same size, the rows left over sit out this epoch.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -277,3 +278,28 @@ def steps(
         batch = rows[number]  # Not ``for batch in rows``, which would move every row to all devices.
         state, metrics = compiled_step(task, state, x[batch], y[batch], hyper)
         yield state, metrics
+
+
+def train(
+    task: Task, x: Any, y: Any, hyper: Any, *, epochs: int, key: Array, compiled_step: Callable[..., Any] = _step
+) -> TrainState:
+    """Trains a classifier from its initialisation to the end, step by step, without checkpoints (see ``resuming``).
+
+    Args:
+      task: The model, its loss and batches.
+      x: Training images, ``(n, h, w, c)`` uint8.
+      y: Their labels, ``(n,)``.
+      hyper: The ``Hyper``; of ``milestones`` use ``steps_per_epoch(task, n)``.
+      epochs: Number of epochs.
+      key: PRNG key of the initialisation and of all of the training.
+      compiled_step: As for ``steps``.
+
+    Raises:
+      ValueError: As ``steps``.
+      FloatingPointError: The parameters at the end are not finite.
+    """
+    state, x, y = init(task, x, key=key), jnp.asarray(x), jnp.asarray(y)
+    for _ in range(epochs):
+        ((state, _),) = deque(steps(task, state, x, y, hyper, compiled_step=compiled_step), maxlen=1)
+    check_all_finite(state)
+    return state

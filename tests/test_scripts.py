@@ -6,8 +6,9 @@
 import jax
 import pytest
 
+from fmu_jax import comparison
 from scripts import registry
-from scripts.fmu import problems, removal
+from scripts.fmu import removal
 from scripts.harness import store
 
 NETWORKS = ("fmu_embeddings", "fmu_deep_audit", "fmu_noisy_finetuning")
@@ -85,7 +86,7 @@ def test_a_dry_run_reads_the_mesh(tmp_path, capsys):
 
 def test_a_share_of_a_subset(monkeypatch):
     """How many rows are forgotten, by no method."""
-    monkeypatch.setattr(problems, "all_methods", lambda: ("no_removal",))
+    monkeypatch.setattr(comparison, "EVERY", ("no_removal",))
     config = removal.Config(subsets=("minority",), fractions=(0.9,), fractions_of="subset")
     (row,) = removal.rows_of(config, dataset="compas", penalty="equalized_odds", seed=0)
     minority = round(row["rows_removed"] / 0.9)

@@ -14,8 +14,9 @@
 | ``likelihood_ratio`` | ``lira``: the per-example likelihood-ratio attack U-LiRA |
 | ``margin_divergence`` | ``klom``: divergence of margins from those of retrained models |
 | ``tables`` | ``epsilon_table``, ``attack_table``: an audit of every method as rows |
+| ``network_tables`` | ``network_table``: the same for networks; the methods that run on them, certified or not |
 | ``worlds`` | series of releases in both worlds, honest or not, and whether a test beats the certified curve |
-| ``faults`` | faults planted in releases and in the paper's scheme, and the audits that catch them |
+| ``faults``, ``mechanisms`` | ``audit_mechanism``: which audit finds which fault in releases and the paper's scheme |
 | ``loss_threshold``, ``roc`` | ``membership``: the loss-threshold attack; areas under the ROC curve |
 """
 
@@ -26,6 +27,7 @@ from fmu_jax.audit.gaussian import EmpiricalMu, empirical_mu
 from fmu_jax.audit.likelihood_ratio import LiRA, lira
 from fmu_jax.audit.loss_threshold import Membership, membership
 from fmu_jax.audit.margin_divergence import klom
+from fmu_jax.audit.network_tables import network_table, noisy_methods, uncertified_methods
 from fmu_jax.audit.networks import ShadowNetworks, shadow_networks, twins
 from fmu_jax.audit.one_run import OneRun, one_run
 from fmu_jax.audit.relative import Relative, relative_test
@@ -58,6 +60,8 @@ __all__ = [
     "lira",
     "membership",
     "mislabelled",
+    "network_table",
+    "noisy_methods",
     "one_run",
     "plant",
     "relative_test",
@@ -65,4 +69,5 @@ __all__ = [
     "shadow_models",
     "shadow_networks",
     "twins",
+    "uncertified_methods",
 ]

@@ -67,20 +67,26 @@ from fmu_jax.noisy_finetuning.accounting import (
 )
 from fmu_jax.noisy_finetuning.blocks import finetune_blocks
 from fmu_jax.noisy_finetuning.convex import Rewound, langevin, rewind
+from fmu_jax.noisy_finetuning.routes import ROUTES, Routed, finetune_by, finetune_by_all, schedule_of
 from fmu_jax.noisy_finetuning.schedule import Schedule
 from fmu_jax.noisy_finetuning.steps import Finetuned, finetune
 
 __all__ = [
+    "ROUTES",
     "Finetuned",
     "Guarantee",
     "Rewound",
+    "Routed",
     "Schedule",
     "contraction_delta",
     "finetune",
     "finetune_blocks",
+    "finetune_by",
+    "finetune_by_all",
     "guarantee",
     "iteration_mu",
     "langevin",
     "noise_for",
     "rewind",
+    "schedule_of",
 ]

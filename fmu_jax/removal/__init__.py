@@ -2,13 +2,15 @@
 
 from fmu_jax.removal.hessian_free import Recollection, recollect
 from fmu_jax.removal.methods import BASELINES, METHODS, Removal, remove
-from fmu_jax.removal.sharded import fit_shards, make_shards, predict_shards
+from fmu_jax.removal.sharded import Ensemble, fit_ensemble, fit_shards, make_shards, predict_shards
 
 __all__ = [
     "BASELINES",
     "METHODS",
+    "Ensemble",
     "Recollection",
     "Removal",
+    "fit_ensemble",
     "fit_shards",
     "make_shards",
     "predict_shards",

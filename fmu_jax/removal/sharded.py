@@ -8,6 +8,8 @@ original splits in file order, five shards, a vote of at least three), and only 
 Source: Bourtoule et al. (2021), "Machine unlearning".
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,7 @@ from fmu_jax.data import Data, as_data, check_data
 from fmu_jax.fitting import FitResult, NotConvergedError, minimise, use_dense
 from fmu_jax.objective import Objective
 from fmu_jax.removal.update import Update
+from fmu_jax.showing import one_line
 from fmu_jax.tracing import is_traced
 
 
@@ -72,6 +75,36 @@ def fit_shards(objective: Objective, data: Data, shard: Int[Array, "shards size"
         worst = float(jnp.max(result.grad_norm))
         raise NotConvergedError(f"a shard stopped at mean-form gradient norm {worst:.3g}; raise `l2` or use float64")
     return result
+
+
+class Ensemble(NamedTuple):
+    """A trained sharded model.
+
+    Attributes:
+      shard: The assignment of rows to shards, from ``make_shards``.
+      params: One linear model a shard, from ``fit_shards``.
+    """
+
+    shard: Int[Array, "shards size"]
+    params: Float[Array, "shards d"]
+
+    __repr__ = one_line()
+
+
+def fit_ensemble(objective: Objective, data: Data, shards: int, *, key: Array) -> Ensemble:
+    """``make_shards`` and ``fit_shards``: deals the rows at random among shards, and trains a model on each.
+
+    Args:
+      objective: As for ``fit_shards``, as ``data``.
+      data: ``n`` rows.
+      shards: Number of shards, 1 to ``n``.
+      key: PRNG key of the deal, required.
+
+    Raises:
+      ValueError, NotConvergedError: As those two.
+    """
+    shard = make_shards(len(data.y), shards, key=key)
+    return Ensemble(shard, fit_shards(objective, data, shard).params)
 
 
 def check_shards(objective: Objective, data: Data, shard, params=None) -> None:

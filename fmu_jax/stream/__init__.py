@@ -1,6 +1,7 @@
 """Streaming removal: deletions one by one, certified at a cost independent of the number of rows."""
 
-from fmu_jax.stream.exact import exact_residuals
+from fmu_jax.stream.costs import perturbation_costs, release_costs, spread
+from fmu_jax.stream.exact import epsilon_curve, exact_residuals
 from fmu_jax.stream.publishing import distance_to_retrained, serve_releases
 from fmu_jax.stream.retrained import fairness_interval, retrained_region
 from fmu_jax.stream.series import (
@@ -24,18 +25,22 @@ __all__ = [
     "State",
     "delete",
     "distance_to_retrained",
+    "epsilon_curve",
     "exact_residuals",
     "fairness_interval",
     "needs_refresh",
+    "perturbation_costs",
     "published_after",
     "refresh",
     "refreshes_of",
+    "release_costs",
     "retrained_region",
     "serve",
     "serve_batches",
     "serve_for_releases",
     "serve_perturbed",
     "serve_releases",
+    "spread",
     "start",
     "take",
 ]

@@ -2,15 +2,13 @@
 
     python -m scripts.fmu.audit --out runs/audit
 
-Part "epsilon" draws thousands of perturbations, unlearns the same rows from each model by every method, and computes a
-lower bound on epsilon at 95 %, beside the largest certificate over the draws. Part "attacks" unlearns planted rows from
-pairs of shadow models and attacks them: U-LiRA (Hayes et al. 2024), KLoM (Georgiev et al. 2024) and a loss threshold
-(Yeom et al. 2018). An audit is useful only if it can fail, so "no removal" returns the parameters unchanged. It takes
-about a minute on two cores. There is one row for each data set, part, seed and method.
+Part "epsilon" unlearns the same rows from thousands of models by every method, and computes a lower bound on epsilon.
+Part "attacks" unlearns planted rows from pairs of shadow models and attacks them: U-LiRA (Hayes et al. 2024), KLoM
+(Georgiev et al. 2024), a loss threshold (Yeom et al. 2018). There is one row for each data set, part, seed and method.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from scripts.fmu import problems
 from scripts.harness import cli, looks, names, plot, report
@@ -57,41 +55,33 @@ class Config(problems.CertifiedConfig):
 def rows_of(config: Config, *, dataset: str, part: str, seed: int) -> list[Row]:
     """One part of the audit of one data set."""
     train = problems.load_split(config, dataset, seed).train
-    objective = fmu_jax.Objective(l2=config.l2, fairness=config.fairness)
+    objective = config.objective()
     key = jax.random.fold_in(jax.random.key(seed), 2)
     if part == "attacks":
         sizes = {name: getattr(config, name) for name in ("planted", "sigma", "pairs", "shards")}
         return fmu_jax.audit.attack_table(objective, train, key=key, **sizes)
-    count = round(config.fraction * len(train.y))
-    forget = fmu_jax.forget_sets.draw_rows(train, count, subset=config.subset, seed=seed)
-    if forget is None:
-        raise ValueError(f"--fraction: {config.fraction} of the rows is more than {config.subset!r} can spare")
+    forget = problems.draw_share(train, config.fraction, config.subset, seed=seed)
     sizes = {name: getattr(config, name) for name in ("sigma", "delta", "models")}
     table = fmu_jax.audit.epsilon_table(objective, train, forget, key=key, **sizes)
     return [{"rows_removed": len(forget)} | row for row in table]
 
 
 def draw(config: Config, table: list[Row]) -> None:
-    """Draw one figure for each part."""
+    """Draw certified and empirical epsilon of each method, beside what fair Newton certifies, and the attacks."""
     labels = [plot.look(name).label for name in config.datasets]
     with plot.panels(config.out / "audit_epsilon.png", labels, legend=2, width=6.8, height=3.4) as axes:
         for panel, dataset in zip(axes, config.datasets, strict=True):
-            draw_epsilon(panel, report.where(table, dataset=dataset, part="epsilon"))
+            part = report.where(table, dataset=dataset, part="epsilon")
+            for name in ("certified_epsilon", "empirical_epsilon"):
+                named = [row | {"method": plot.look(row["method"]).label, "bound": name} for row in part]
+                plot.points(panel, named, x="method", y=name, by="bound")
+            claim, most = report.median(part, "certified_epsilon", method="fair_newton"), part[0]["largest_bound"]
+            panel.axhline(claim, color=looks.VERMILION, linewidth=0.8, label="certified by fair Newton")
+            label = "most that so many models can show"
+            panel.axhline(most, color=looks.GREY, linewidth=0.8, linestyle=":", label=label)
+            panel.set_yscale("symlog", linthresh=0.01)
+            panel.set(ylim=(-0.002, 3 * max(row["certified_epsilon"] for row in part)), ylabel="epsilon")
     plot.attacks(report.where(table, part="attacks"), config.out / "audit_attacks.png", ATTACKS)
-
-
-def draw_epsilon(panel: Any, part: list[Row]) -> None:
-    """Draw certified and empirical epsilon of each method, beside what fair Newton certifies."""
-    for name in ("certified_epsilon", "empirical_epsilon"):
-        named = [row | {"method": plot.look(row["method"]).label, "bound": name} for row in part]
-        plot.points(panel, named, x="method", y=name, by="bound")
-    claim = report.median(part, "certified_epsilon", method="fair_newton")
-    panel.axhline(claim, color=looks.VERMILION, linewidth=0.8, label="certified by fair Newton")
-    ceiling = max(row["largest_bound"] for row in part)
-    panel.axhline(ceiling, color=looks.GREY, linewidth=0.8, linestyle=":", label="most that so many models can show")
-    panel.set_yscale("symlog", linthresh=0.01)
-    panel.set_ylim(-0.002, 3 * max(row["certified_epsilon"] for row in part))
-    panel.set_ylabel("epsilon")
 
 
 def section(results: Results) -> list[report.Block]:

@@ -8,8 +8,6 @@ See Oesterling et al. (2024), figure 5 and appendix. Each data set, seed, sigma,
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from scripts.fmu import problems
 from scripts.harness import cli, looks, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
@@ -42,50 +40,45 @@ class Config(problems.ProblemConfig):
     """Sigma in the figure of the bounds against the share removed; one of --sigmas."""
 
     def units(self) -> list[dict[str, Any]]:
-        """One unit for each data set, sigma and seed."""
-        for shown, among, flag in (
-            (self.shown_fraction, self.fractions, "--shown-fraction"),
-            (self.shown_sigma, self.sigmas, "--shown-sigma"),
-        ):
+        """As of every experiment; what the figure shows must be measured."""
+        for name in ("fraction", "sigma"):
+            shown, among = getattr(self, f"shown_{name}"), getattr(self, f"{name}s")
             if shown not in among:
-                raise ValueError(f"{flag}: {shown} is not measured; choose one of {', '.join(map(str, among))}")
+                raise ValueError(f"--shown-{name}: {shown} is not measured; choose one of {', '.join(map(str, among))}")
         return super().units()
 
 
 def rows_of(config: Config, *, dataset: str, sigma: float, seed: int) -> list[Row]:
     """Certificates of one trained model's removals."""
-    problem = problems.train_problem(config, dataset, seed, sigma=sigma)
-    objective, noise, table = problem.objective, problem.noise, []
+    train, _, objective, noise, fitted = problems.train_problem(config, dataset, seed, sigma=sigma)
+    privacy, table = fmu_jax.privacy, []
     for fraction in config.fractions:
-        count = round(fraction * fmu_jax.forget_sets.count_rows(problem.train))
-        forget = fmu_jax.forget_sets.draw_rows(problem.train, count, seed=seed)
+        count = round(fraction * fmu_jax.forget_sets.count_rows(train))
+        forget = fmu_jax.forget_sets.draw_rows(train, count, seed=seed)
         if forget is None:
             continue
-        removal = fmu_jax.remove(objective, problem.params, problem.train, forget, noise=noise)
+        removal = fmu_jax.remove(objective, fitted.params, train, forget, noise=noise)
         for delta in config.deltas:
-            found = fmu_jax.certify(objective, problem.params, removal, sigma=sigma, delta=delta, noise=noise)
-            row: Row = {"fraction": fraction, "rows_removed": len(forget), "delta": delta}
-            for name in BOUNDS:
-                row[name] = float(getattr(found, name))
-                row[f"epsilon_{name}"] = float(fmu_jax.privacy.certified_epsilon(row[name], sigma, delta))
-            exact = float(fmu_jax.privacy.gaussian_epsilon(row["residual_norm"], sigma, delta))
+            found = fmu_jax.certify(objective, fitted.params, removal, sigma=sigma, delta=delta, noise=noise)
+            row: Row = {"fraction": fraction, "rows_removed": count, "delta": delta}
+            row |= {name: float(getattr(found, name)) for name in BOUNDS}
+            row |= {f"epsilon_{name}": float(privacy.certified_epsilon(row[name], sigma, delta)) for name in BOUNDS}
+            exact = float(privacy.gaussian_epsilon(row["residual_norm"], sigma, delta))
             table.append(row | {"epsilon_gaussian": exact})
     return table
 
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw bounds against the share removed, and epsilon against sigma, one row of panels a data set."""
-    delta = config.deltas[0]
-    left_title, right_title = f"bounds at sigma = {config.shown_sigma:g}", f"{config.shown_fraction:.1%} removed"
-    titles = [f"{plot.look(name).label}, {title}" for name in config.datasets for title in (left_title, right_title)]
+    delta, sigma, fraction = config.deltas[0], config.shown_sigma, config.shown_fraction
+    about = f"bounds at sigma = {sigma:g}", f"{fraction:.1%} removed"
+    titles = [f"{plot.look(name).label}, {title}" for name in config.datasets for title in about]
     with plot.panels(config.out / "certificates.png", titles, 2, legend=3) as axes:
         for left, right, dataset in zip(axes[::2], axes[1::2], config.datasets, strict=True):
-            part = [row for row in table if row["dataset"] == dataset and np.isclose(row["delta"], delta)]
-            at_sigma = [row for row in part if np.isclose(row["sigma"], config.shown_sigma)]
-            at_share = [row for row in part if np.isclose(row["fraction"], config.shown_fraction)]
+            part = report.where(table, dataset=dataset, delta=delta)
             for name in BOUNDS:
-                plot.lines(left, at_sigma, x="fraction", y=name, series=name)
-                plot.lines(right, at_share, x="sigma", y=f"epsilon_{name}", series=name)
+                plot.lines(left, report.where(part, sigma=sigma), x="fraction", y=name, series=name)
+                plot.lines(right, report.where(part, fraction=fraction), x="sigma", y=f"epsilon_{name}", series=name)
             left.set(xscale="log", yscale="log", xlabel="share removed", ylabel="bound on the residual")
             right.set(xscale="log", yscale="log", xlabel="sigma", ylabel=f"epsilon (delta = {delta:g})")
             right.axhline(1, color="0.5", linewidth=0.8)
@@ -93,28 +86,22 @@ def draw(config: Config, table: list[Row]) -> None:
 
 def shown(results: Results) -> list[Row]:
     """The rows of the smallest delta and of the sigma nearest to 1."""
-    sigma = min({row["sigma"] for row in results.rows}, key=lambda value: abs(np.log(value)))
-    return report.where(results.rows, sigma=sigma, delta=min(row["delta"] for row in results.rows))
+    sigma, delta = problems.nearest(results.rows, "sigma", 1), min(row["delta"] for row in results.rows)
+    return report.where(results.rows, sigma=sigma, delta=delta)
 
 
 def section(results: Results) -> list[report.Block]:
     """Bounds side by side."""
     table = shown(results)
-    caption = (
-        "Bounds on the residual gradient (sum form) and the epsilon of the exact residual and of the paper's bound"
-    )
     return [
         "If the gradient of the remaining objective at the unlearned parameters is smaller, less noise hides the "
         "removal. Our bounds hold from any start. The paper's bounds hold from a converged start only, and its worst "
         "case is for one removed row. Every epsilon divides by sigma (Guo et al. 2020).",
-        report.Table(
-            report.medians(table, looks.titled("dataset", fraction="share removed"), COLUMNS),
-            f"{caption}; sigma = {table[0]['sigma']:g}, delta = {table[0]['delta']:g}, random rows.", digits=3,
-        ),
-        *results.figures(
-            "certificates.png", "Bounds on the residual against the share removed, and epsilon against sigma",
-            "Our bounds and the paper's, on the same removals.",
-        ),
+        report.Table(report.medians(table, looks.titled("dataset", fraction="share removed"), COLUMNS), digits=3,
+                     caption="Bounds on the residual gradient (sum form) and the epsilon of the exact residual and of "
+                     f"the paper's bound; sigma = {table[0]['sigma']:g}, delta = {table[0]['delta']:g}, random rows."),
+        *results.figures("certificates.png", "Bounds on the residual against the share removed, and epsilon against "
+                         "sigma", "Our bounds and the paper's, on the same removals."),
     ]  # fmt: skip
 
 

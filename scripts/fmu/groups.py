@@ -1,22 +1,19 @@
 """Gaps between intersections of groups, after penalties on single attributes and on intersections, and removal there.
 
     python -m scripts.fmu.groups --out runs/groups
-    python -m scripts.fmu.groups --preset quick --datasets compas
 
-Models are trained with no penalty, with one on each attribute of --group alone, and with one on their intersections;
-rows of one intersection are forgotten, and every model is measured by the worst and the mean gap between intersections,
-of predicted labels and of scores, on which penalties act. There is one row for each data set, seed, penalty, penalised
-grouping, fraction and method. It takes about a minute on two cores.
+Every model is measured by the worst and the mean gap between intersections, of predicted labels and of scores, on which
+penalties act. There is one row for each data set, seed, penalty, penalised grouping, fraction and method.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 
 from scripts.fmu import problems
-from scripts.fmu.tradeoff import gap_of
 from scripts.harness import cli, looks, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax
@@ -44,13 +41,13 @@ class Config(problems.CertifiedConfig):
     @property
     def groupings(self) -> dict[str, tuple[str, ...]]:
         """What is penalised, by name."""
-        if len(self.group) < 2:
-            raise ValueError(f"--group: an intersection needs two attributes, got {', '.join(self.group) or 'none'}")
         return {**{name: (name,) for name in self.group}, " x ".join(self.group): self.group}
 
     def units(self) -> list[dict[str, Any]]:
-        """One unit for each data set and seed, if there is an intersection."""
-        return super().units() if self.groupings else []
+        """As of every experiment; there must be an intersection."""
+        if len(self.group) < 2:
+            raise ValueError(f"--group: an intersection needs two attributes, got {', '.join(self.group) or 'none'}")
+        return super().units()
 
 
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
@@ -61,81 +58,53 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     about = {"groups": whole.train.groups, "group_values": "; ".join(whole.group_values)}
     about |= {"removed_from": whole.group_values[source]}
     pool = np.flatnonzero(np.asarray(whole.train.group) == source)
-    tests, table = {name: split.test for name, split in splits.items()}, []
-    for penalty in config.penalties:
-        for penalised in (NOTHING, *splits):
-            fairness = 0.0 if penalised == NOTHING else config.fairness
-            objective = fmu_jax.Objective(l2=config.l2, fairness=fairness, penalty=penalty)
-            rows = removals(config, objective, splits.get(penalised, whole).train, tests, pool, seed=seed)
-            table += [about | {"penalty": penalty, "penalised": penalised} | row for row in rows]
+    noise = problems.noise_of(whole.train.x[0], seed, config.sigma)
+    level, table = {"sigma": config.sigma, "delta": config.delta, "noise": noise, "names": CERTIFIED}, []
+    for penalty, penalised in itertools.product(config.penalties, (NOTHING, *splits)):
+        objective = config.objective(penalty=penalty, **({"fairness": 0.0} if penalised == NOTHING else {}))
+        train = splits.get(penalised, whole).train
+        params = fmu_jax.fit(objective, train, noise=noise).params
+        for fraction in config.fractions:
+            count = round(fraction * len(train.y))
+            forget = np.random.default_rng([seed, count]).choice(pool, count, replace=False)
+            found = fmu_jax.comparison.compare(objective, params, train, forget, methods=METHODS, noise=noise)
+            for method, outcome in found.items():
+                row = about | {"penalty": penalty, "penalised": penalised, "fraction": fraction, "rows_removed": count}
+                row |= {"method": method, "distance": outcome.distance} | measured(objective, outcome.params, splits)
+                if method == "fair_newton":
+                    row |= fmu_jax.comparison.certificate_columns(objective, params, outcome, whole.test, **level)
+                table.append(row)
     return table
 
 
-def removals(
-    config: Config, objective: Any, train: Any, tests: Mapping[str, Any], pool: np.ndarray, *, seed: int
-) -> list[Row]:
-    """One model, and every removal from it; ``pool`` is where the forgotten rows come from."""
-    noise = problems.noise_of(train.x[0], seed, config.sigma)  # As the rows, the same for every grouping of a seed.
-    params = fmu_jax.fit(objective, train, noise=noise).params
-    trained, table = measured(objective, params, tests), []
-    for fraction in config.fractions:
-        count = round(fraction * len(train.y))
-        forget = np.random.default_rng([seed, count]).choice(pool, count, replace=False)
-        removed = {
-            method: fmu_jax.remove(objective, params, train, forget, method=method, noise=noise, allow_unfair=True)
-            for method in METHODS
-            if method != "no_removal"
-        }
-        best = removed["retrain"].params
-        for method in METHODS:
-            row = {"fraction": fraction, "rows_removed": count, "method": method}
-            after = removed[method].params if method in removed else params
-            row |= trained if after is params else measured(objective, after, tests)
-            row |= {"distance": problems.distance(after, best)}
-            if method == "fair_newton" and config.sigma > 0:
-                whole = list(tests.values())[-1]
-                row |= problems.certified(config, objective, params, removed[method], whole, noise, CERTIFIED)
-            table.append(row)
-    return table
-
-
-def measured(objective: Any, params: Any, tests: Mapping[str, Any]) -> Row:
-    """Metrics between the intersections, which are the last of ``tests``, and the gaps of each attribute alone."""
-    whole, row = list(tests)[-1], {}
-    for name, test in tests.items():
-        scores = fmu_jax.objective.logits(objective, params, test.x)
-        found = fmu_jax.metrics.group_metrics(scores > 0, test)
-        gap = fmu_jax.metrics.score_gaps(objective, scores, test)
-        if name == whole:
-            row |= fmu_jax.metrics.columns(found)
-            row |= {"score_gap": float(gap.max()), "score_gap_mean": float(gap.mean())}
-        else:
-            gaps = {gap_of(penalty) for penalty in get_args(names.Penalty)}
-            row |= {f"{name}_{gap}": float(getattr(found, gap)) for gap in sorted(gaps)}
-            row |= {f"{name}_score_gap": float(gap.max())}
-    return row
+def measured(objective: Any, params: Any, splits: Mapping[str, Any]) -> Row:
+    """Metrics between the intersections, which are the last of ``splits``, and the gaps of each attribute alone."""
+    found = {name: fmu_jax.metrics.measure_gaps(objective, params, split.test) for name, split in splits.items()}
+    (*alone, whole), gaps = found, (*fmu_jax.metrics.PENALISED, "score_gap")
+    return found[whole] | {f"{name}_{gap}": found[name][gap] for name in alone for gap in gaps}
 
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw the gaps that each penalty leaves and what removal does to the worst: a figure a data set and penalty."""
     most, order = max(config.fractions), [NOTHING, *config.groupings]
     titles = ("gaps of scores, trained", "gaps of labels, trained", f"gaps of labels, {most:.0%} forgotten")
-    for dataset in config.datasets:
-        for penalty in config.penalties:
-            gap = gap_of(penalty)
-            part = report.where(table, dataset=dataset, penalty=penalty, fraction=most)
-            mean = {"equalized_odds_mean": "equalized_odds_mean_gap"}.get(gap, f"{gap}_mean_gap")
-            path = config.out / f"groups_{dataset}_{penalty}.png"
-            with plot.panels(path, titles, width=3.6, height=3.0) as line:
-                line[0].figure.suptitle(f"{plot.look(dataset).label}, penalty: {plot.look(penalty).label}")
-                for panel, worst, average in ((line[0], "score_gap", "score_gap_mean"), (line[1], gap, mean)):
-                    plot.points(panel, by_measure(config, part, worst, average), x="penalised", y="gap", order=order)
-                plot.points(line[2], part, x="penalised", y=gap, order=order)
-                line[0].set_ylabel("gap [standard deviations]")
-                line[2].set_ylabel("worst gap of intersections")
-                for panel in line:
-                    panel.set(ylim=(0, None), xlabel="penalty on")
-                    panel.tick_params(axis="x", labelsize=8)
+    for dataset, penalty in itertools.product(config.datasets, config.penalties):
+        gap, part = (
+            fmu_jax.metrics.gap_of(penalty),
+            report.where(table, dataset=dataset, penalty=penalty, fraction=most),
+        )
+        shown = (
+            (by_measure(config, part, "score_gap", "score_gap_mean"), "gap", "gap [standard deviations]"),
+            (by_measure(config, part, gap, f"{gap.removesuffix('_mean')}_mean_gap"), "gap", "gap"),
+            (part, gap, "worst gap of intersections"),
+        )
+        with plot.panels(config.out / f"groups_{dataset}_{penalty}.png", titles, width=3.6, height=3.0) as axes:
+            axes[0].figure.suptitle(f"{plot.look(dataset).label}, penalty: {plot.look(penalty).label}")
+            for panel, (rows, column, label) in zip(axes, shown, strict=True):
+                panel.set_ylabel(label)
+                plot.points(panel, rows, x="penalised", y=column, order=order)
+                panel.set(ylim=(0, None), xlabel="penalty on")
+                panel.tick_params(axis="x", labelsize=8)
 
 
 def by_measure(config: Config, part: list[Row], worst: str, average: str) -> list[Row]:
@@ -168,19 +137,16 @@ def section(results: Results) -> list[report.Block]:
 
 def claims(results: Results) -> list[Claim]:
     """Does removal stay near retraining when groups are intersections?"""
-    whole = " x ".join(results.rows[0]["config.group"])
-    part = report.where(results.rows, penalised=whole)
+    part = report.where(results.rows, penalised=" x ".join(results.rows[0]["config.group"]))
     pairs = zip(report.where(part, method="fair_newton"), report.where(part, method="newton"), strict=True)
     ratio = [plain["distance"] / max(fair["distance"], 1e-300) for fair, plain in pairs]
-    return [Claim("Fair unlearning also stays near retraining when groups are intersections of attributes.",
-                  [r > 1 for r in ratio],
-                  f"{min(ratio):.0f} to {max(ratio):.0f} times nearer than Newton")]  # fmt: skip
+    text = "Fair unlearning also stays near retraining when groups are intersections of attributes."
+    return [Claim(text, [r > 1 for r in ratio], f"{min(ratio):.0f} to {max(ratio):.0f} times nearer than Newton")]
 
 
 SMALL = {"datasets": ("compas",), "fractions": (0.05,), "penalties": ("equalized_odds",), "repeats": 1}
 EXPERIMENT = Experiment(
     "fmu_groups", Config, rows_of, draw=draw, heading="Intersections of groups", section=section, claims=claims,
-    x64=True,
-    parts=(Part({"none": SMALL, "quick": SMALL, "full": SMALL, "paper": {"repeats": 1}}),),
+    x64=True, parts=(Part({"none": SMALL, "quick": SMALL, "full": SMALL, "paper": {"repeats": 1}}),),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from scripts.harness import cli, looks, names, placement, plot, report, rows
-from scripts.harness.lazy import fmu_jax, jax
+from scripts.harness.lazy import fmu_jax, jax, pags_jax
 
 if TYPE_CHECKING:
-    from fmu_jax import Data, Objective
+    from fmu_jax import Data, FitResult, Objective
     from fmu_jax.datasets import Split
+
+#: Fashion-MNIST's T-shirt, pullover, dress, coat and shirt.
+UPPER_BODY = (0, 2, 3, 4, 6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,11 @@ class ProblemConfig(cli.Repeated):
     """Standard deviation of the objective perturbation."""
     repeats: cli.Count = 5
 
+    def objective(self, **overrides: Any) -> Objective:
+        """The configured objective; ``overrides`` say what differs."""
+        values: dict[str, Any] = {"l2": self.l2, "fairness": self.fairness}
+        return fmu_jax.Objective(**values | overrides)
+
     def units(self) -> list[dict[str, Any]]:
         """As of every experiment; a data set that needs a file must have one."""
         if "hsls" in self.datasets and self.hsls is None:
@@ -53,23 +61,28 @@ class CertifiedConfig(ProblemConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
-    """A split, an objective, its perturbation, and the parameters trained on them."""
+class NetworkConfig(ProblemConfig):
+    """Flags of the experiments that train small networks."""
 
-    split: Split
+    l2: cli.Positive = 1e-3
+    rows: cli.Count = 1000
+    """Number of training rows, and the largest number of test rows."""
+    width: cli.Count = 16
+    """Number of hidden units."""
+    train_steps: cli.Count = 200
+    """Number of steps of Adam in training."""
+    learning_rate: cli.Positive = 0.02
+    """Adam's learning rate, in training and repair."""
+
+
+class Problem(NamedTuple):
+    """Rows, an objective, its perturbation, and the model trained on them."""
+
+    train: Data
+    test: Data
     objective: Objective
     noise: jax.Array
-    params: jax.Array
-
-    @property
-    def train(self) -> Data:
-        """The training rows."""
-        return self.split.train
-
-    @property
-    def test(self) -> Data:
-        """The test rows."""
-        return self.split.test
+    fitted: FitResult
 
 
 def load_split(config: ProblemConfig, dataset: str, seed: int, group: Sequence[str] = ()) -> Split:
@@ -83,10 +96,32 @@ def train_problem(
 ) -> Problem:
     """Load a data set, draw the perturbation and fit; ``sigma`` and ``objective`` override the configured ones."""
     split = load_split(config, dataset, seed)
-    split = dataclasses.replace(split, train=placement.table(split.train), test=placement.table(split.test))
-    target = dataclasses.replace(fmu_jax.Objective(l2=config.l2, fairness=config.fairness), **objective)
-    noise = noise_of(split.train.x[0], seed, config.sigma if sigma is None else sigma)
-    return Problem(split, target, noise, fmu_jax.fit(target, split.train, noise=noise).params)
+    train, test = placement.table(split.train), placement.table(split.test)
+    target = config.objective(**objective)
+    noise = noise_of(train.x[0], seed, config.sigma if sigma is None else sigma)
+    return Problem(train, test, target, noise, fmu_jax.fit(target, train, noise=noise))
+
+
+def load_rows(config: NetworkConfig, dataset: str, seed: int) -> list[Data]:
+    """Rows to train small networks on and test rows, ``config.rows`` of each at most, float32."""
+    if dataset == "fashion_mnist":
+        data = pags_jax.datasets.load(dataset)
+        parts = [garments(*part) for part in ((data.train_x, data.train_y), (data.test_x, data.test_y))]
+    else:
+        split = load_split(config, dataset, seed)
+        parts = [split.train, split.test]
+    rng, found = np.random.default_rng([seed, 7]), []
+    for part in parts:
+        part = fmu_jax.data.select_rows(part, rng.permutation(len(part.y))[: config.rows])
+        found.append(part._replace(x=part.x.astype("float32"), weight=part.weight.astype("float32")))
+    return found
+
+
+def garments(x: np.ndarray, labels: np.ndarray) -> Data:
+    """Whether images show garments for the upper body; the group is artificial, brighter than the median or not."""
+    pooled = pags_jax.images.averaged(np.asarray(x, np.float32))
+    bright = pooled.mean(axis=1) > np.median(pooled.mean(axis=1))
+    return fmu_jax.make_data(pooled, np.isin(labels, UPPER_BODY).astype(int), bright.astype(int))
 
 
 def noise_of(like: Any, seed: int, sigma: float) -> jax.Array:
@@ -94,81 +129,22 @@ def noise_of(like: Any, seed: int, sigma: float) -> jax.Array:
     return fmu_jax.sample_noise(like, key=jax.random.fold_in(jax.random.key(seed), 0), sigma=sigma)
 
 
-def draw_share(problem: Problem, dataset: str, subset: names.Subset, fraction: float, *, seed: int) -> np.ndarray:
+def draw_share(train: Data, fraction: float, subset: names.Subset = "random", *, seed: int) -> np.ndarray:
     """Draw a share of all training rows from a subset.
 
     Raises:
       ValueError: The subset cannot spare so many.
     """
-    whole = fmu_jax.forget_sets.count_rows(problem.train)
-    rows = fmu_jax.forget_sets.draw_rows(problem.train, round(fraction * whole), subset=subset, seed=seed)
+    whole = fmu_jax.forget_sets.count_rows(train)
+    rows = fmu_jax.forget_sets.draw_rows(train, round(fraction * whole), subset=subset, seed=seed)
     if rows is None:
-        raise ValueError(
-            f"--fraction: {fraction} of the {whole} rows of {dataset} is more than its {subset} rows can "
-            "spare without emptying a group or label"
-        )
+        raise ValueError(f"--fraction: {fraction} of {whole} rows would leave a group or label without {subset} rows")
     return rows
 
 
-def distance(first: Any, second: Any) -> float | None:
-    """L2 distance of two parameter arrays; None where they have different shapes."""
-    first, second = np.asarray(first), np.asarray(second)
-    return float(np.linalg.norm(first - second)) if first.shape == second.shape else None
-
-
-def certified(
-    config: Any, objective: Any, before: Any, removal: Any, test: Data, noise: Any, bounds: Sequence[str]
-) -> rows.Row:
-    """Columns of a removal's certificate, and of the interval in which the retrained model's odds gap lies.
-
-    A model of groups by one attribute is as good a model of other groups: the interval is about labels alone.
-    """
-    found = fmu_jax.certify(objective, before, removal, sigma=config.sigma, delta=config.delta, noise=noise)
-    interval = fmu_jax.fairness_interval(objective, removal, test, noise=noise)
-    low, high = interval.equalized_odds_mean.tolist()
-    columns = {name: float(getattr(found, name)) for name in bounds}
-    return columns | {"undecided": int(interval.undecided), "odds_low": low, "odds_high": high}
-
-
-def measured(problem: Problem, params: Any) -> rows.Row:
-    """Metrics of a model on the test rows, as columns."""
-    labels = fmu_jax.predict_labels(problem.objective, params, problem.test.x)
-    return fmu_jax.metrics.columns(fmu_jax.metrics.group_metrics(labels, problem.test))
-
-
-@dataclasses.dataclass(frozen=True)
-class Shards:
-    """What the sharded baseline needs beside a problem: the shard of each row, and the models of the shards."""
-
-    number: jax.Array
-    params: jax.Array
-
-
-def shards_of(problem: Problem, count: int, seed: int) -> Shards:
-    """Deal the rows among shards and train each, without noise."""
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    number = fmu_jax.removal.make_shards(len(problem.train.y), count, key=key)
-    return Shards(number, fmu_jax.removal.fit_shards(problem.objective, problem.train, number).params)
-
-
-def remove(problem: Problem, method: str, forget: Any, shards: Shards) -> Any:
-    """Forget rows by any method, also where it cannot see the penalty."""
-    params = problem.params
-    options: dict[str, Any] = {"noise": problem.noise}
-    if method == "sharded":
-        params, options = shards.params, {"shard": shards.number}
-    return fmu_jax.remove(problem.objective, params, problem.train, forget, method=method, allow_unfair=True, **options)
-
-
-def all_methods() -> list[str]:
-    """Every removal method and no removal, retraining first: the others are compared with it."""
-    return ["retrain", "no_removal", *(name for name in fmu_jax.removal.METHODS if name != "retrain")]
-
-
-def mean_metrics(problem: Problem, models: Any, measures: Sequence[str]) -> dict[str, float]:
-    """Mean test metrics of ``(draws, d)`` models."""
-    every = fmu_jax.metrics.metrics_of_models(problem.objective, models, problem.test)
-    return {name: float(getattr(every, name).mean()) for name in measures}
+def nearest(table: list[rows.Row], column: str, target: float) -> float:
+    """The value of a column that is nearest to a target as a factor."""
+    return min({row[column] for row in table if row[column] > 0}, key=lambda value: abs(np.log(value / target)))
 
 
 def largest_difference(table: list[rows.Row], column: str) -> float:
@@ -178,10 +154,10 @@ def largest_difference(table: list[rows.Row], column: str) -> float:
 
 
 def draw_costs(
-    path: Path, table: list[rows.Row], datasets: Sequence[str], curves: Sequence[tuple[looks.Look, list[rows.Row]]], *,
-    x: str, xlabel: str,
+    path: Path, datasets: Sequence[str], curves: Sequence[tuple[looks.Look, list[rows.Row]]], *, x: str, xlabel: str,
+    retrained: Sequence[rows.Row] = (), xscale: str = "linear",
 ) -> None:  # fmt: skip
-    """Draw accuracy and odds gap against what noise depends on, a row of panels a data set; medians over seeds.
+    """Draw accuracy and odds gap against what guarantees cost, a row of panels a data set; medians over seeds.
 
     The dashed line is the retrained model. A gap that falls where accuracy does is no fairness: noise that large makes
     every prediction a guess.
@@ -190,8 +166,9 @@ def draw_costs(
     titles = [f"{looks.look(name).label}, {looks.titled(column)[column]}" for name, column in cells]
     with plot.panels(path, titles, 2, legend=3, width=4.2, height=2.7) as axes:
         for panel, (dataset, column) in zip(axes, cells, strict=True):
-            target = report.median(table, column, dataset=dataset, method="retrain")
-            panel.axhline(target, color=looks.BLACK, linestyle="--", linewidth=0.9, label="retrained, no noise")
+            if retrained:
+                target = report.median(retrained, column, dataset=dataset)
+                panel.axhline(target, color=looks.BLACK, linestyle="--", linewidth=0.9, label="retrained, no noise")
             for look, chosen in curves:
                 plot.curve(panel, report.where(chosen, dataset=dataset), look, x=x, y=column)
-            panel.set(xscale="log", xlabel=xlabel, ylabel=f"{looks.titled(column)[column]} (test)")
+            panel.set(xscale=xscale, xlabel=xlabel, ylabel=f"{looks.titled(column)[column]} (test)")

@@ -2,29 +2,22 @@
 
     python -m scripts.fmu.published_noise --out runs/published_noise
 
-At equal epsilon, a share of the rows is forgotten at random and the model that is published is tested:
-
-- fair Newton with the smallest objective noise that certifies this epsilon for the residual which it leaves;
-- descent with noise on the published parameters (descent-to-delete, Neel et al. 2021), as large as their a priori
-  distance requires by their conversion, or as our a posteriori distance requires exactly;
-- a fair Newton step with published noise, which separates the effect of the step from that of the noise's place.
-
-Each noise is fitted to the deletion at hand, which shows what a guarantee needs; an operator fixes it beforehand (see
-``fmu_jax.output_perturbation``). There is one row for each data set, seed, epsilon, method, bound and number of steps;
-metrics are means over noise draws.
+``fmu_jax.publication`` has the methods, which are compared at equal epsilon. Each noise is fitted to the deletion at
+hand, which shows what a guarantee needs; an operator fixes it beforehand. There is one row for each data set, seed,
+epsilon, method, bound and number of steps; metrics are means over noise draws.
 """
 
+import itertools
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import ClassVar
 
 from scripts.fmu import problems
 from scripts.harness import cli, looks, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
-from scripts.harness.lazy import fmu_jax, jax, jnp
+from scripts.harness.lazy import fmu_jax, jax
 
-MEASURES = ("accuracy", "equalized_odds_mean", "demographic_parity", "equal_opportunity")
+#: Label, colour and marker of descent by the bound on its distance.
+BOUNDS = {"a_posteriori": ("a posteriori", looks.ORANGE, "X"), "a_priori": ("Neel et al.", looks.BLUE, "^")}
 #: How lines of one colour differ by the number of steps.
 DASHES = ((0, (1.0, 1.5)), (0, (4.0, 2.0)), "-", (0, (5.0, 1.0, 1.0, 1.0)))
 
@@ -35,10 +28,8 @@ class Config(problems.CertifiedConfig):
 
     PRESETS: ClassVar = {
         "quick": {"repeats": 1, "epsilons": (0.01, 0.1, 1.0, 10.0), "steps": (10, 200), "draws": 5},
-        "paper": {
-            "repeats": 5, "epsilons": tuple(10.0 ** (k / 4) for k in range(-8, 5)), "steps": (10, 50, 200, 1000),
-            "draws": 100,
-        },
+        "paper": {"repeats": 5, "epsilons": tuple(10.0 ** (k / 4) for k in range(-8, 5)), "draws": 100,
+                  "steps": (10, 50, 200, 1000)},
     }  # fmt: skip
 
     epsilons: tuple[cli.Positive, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -54,78 +45,31 @@ class Config(problems.CertifiedConfig):
 
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     """Every method at every epsilon on one split, and the retrained model without noise."""
-    problem = problems.train_problem(config, dataset, seed, sigma=0.0)
-    forget = problems.draw_share(problem, dataset, "random", config.fraction, seed=seed)
+    train, test, objective, _, fitted = problems.train_problem(config, dataset, seed, sigma=0.0)
+    forget = problems.draw_share(train, config.fraction, seed=seed)
+    sizes = {name: getattr(config, name) for name in ("epsilons", "steps", "delta", "draws")}
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    unit = fmu_jax.sample_noise(jnp.zeros((config.draws, problem.params.shape[0])), key=key, sigma=1.0)
-    retrained = fmu_jax.remove(problem.objective, problem.params, problem.train, forget, method="retrain").params
-    table: list[Row] = [{"epsilon": 0.0, "method": "retrain", "sigma": 0.0, "distance": 0.0}]
-    table[0] |= problems.mean_metrics(problem, retrained[None], MEASURES)
-    epsilons = jnp.array(config.epsilons)
-    for about, params, distance, sigma_of in published(config, problem, forget):
-        off = float(jnp.linalg.norm(params - retrained))
-        for epsilon, sigma in zip(config.epsilons, sigma_of(distance, epsilons, config.delta).tolist(), strict=True):
-            row = {"epsilon": epsilon, "noise": "published", "sigma": sigma, "distance": distance, "true_distance": off}
-            table.append(about | row | problems.mean_metrics(problem, params[None] + sigma * unit, MEASURES))
-    for epsilon in config.epsilons:
-        about = {"epsilon": epsilon, "method": "fair_newton", "noise": "objective"}
-        table.append(about | perturbed(config, problem, forget, unit, epsilon))
-    return table
-
-
-def published(config: Config, problem: problems.Problem, forget: np.ndarray) -> list[tuple[Row, Any, float, Any]]:
-    """What noise can be added to: a description, parameters, a bound on their distance, and the rule for its level."""
-    objective, before, train = problem.objective, problem.params, problem.train
-    noise_on = fmu_jax.output_perturbation
-    newton = fmu_jax.remove(objective, before, train, forget)
-    certificate = fmu_jax.certify(objective, before, newton, sigma=1.0, delta=config.delta)
-    bound = min(float(certificate.local_distance_bound), float(certificate.distance_bound))
-    found = [({"method": "fair_newton", "bound": "a_posteriori"}, newton.params, bound, noise_on.publish_sigma_from)]
-    for steps in config.steps:
-        removal = fmu_jax.remove(objective, before, train, forget, method="descent", steps=steps)
-        # The distances do not depend on the noise that will be published.
-        c = fmu_jax.certify_descent(objective, before, removal, publish_sigma=1.0, delta=config.delta, steps=steps)
-        for bound, distance, sigma_of in (
-            ("a_priori", c.a_priori_distance, noise_on.neel_sigma),
-            ("a_posteriori", c.distance, noise_on.publish_sigma_from),
-        ):
-            about = {"method": "descent", "bound": bound, "steps": steps}
-            found.append((about, removal.params, float(distance), sigma_of))
-    return found
-
-
-def perturbed(config: Config, problem: problems.Problem, forget: np.ndarray, unit: Any, epsilon: float) -> Row:
-    """Our row at one epsilon: a noise level, a model and its removal for each draw; None where no level suffices."""
-    mask = jnp.zeros(problem.train.y.shape, bool).at[forget].set(True)
-    options = {"epsilon": epsilon, "delta": config.delta, "init": problem.params}
-    found = fmu_jax.calibration.calibrate_draws(problem.objective, problem.train, mask, unit, **options)
-    if not bool(jnp.all(found.converged)):
-        return dict.fromkeys(("sigma", "distance", *MEASURES))
-    middle = {"sigma": float(jnp.median(found.sigma)), "distance": float(jnp.median(found.distance))}
-    return middle | problems.mean_metrics(problem, found.params, MEASURES)
+    return fmu_jax.publication.cost_table(objective, fitted.params, train, test, forget, key=key, **sizes)
 
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw accuracy and odds gap against epsilon."""
+    newton = report.where(table, method="fair_newton")
+    published = looks.Look("fair Newton, published noise", looks.GREEN, "D", (0, (4.0, 2.0)))
     ours = looks.Look("fair Newton, objective noise", looks.VERMILION, "o")
-    newton = looks.Look("fair Newton, published noise", looks.GREEN, "D", (0, (4.0, 2.0)))
-    curves = [(newton, report.where(table, method="fair_newton", noise="published"))]
-    curves.append((ours, report.where(table, method="fair_newton", noise="objective")))
-    for bound, label, color, marker in (
-        ("a_posteriori", "a posteriori", looks.ORANGE, "X"),
-        ("a_priori", "Neel et al.", looks.BLUE, "^"),
-    ):
-        for k, steps in enumerate(config.steps):
-            look = looks.Look(f"descent, {steps} steps, {label}", color, marker, DASHES[k % len(DASHES)])
+    curves = [(published, report.where(newton, noise="published")), (ours, report.where(newton, noise="objective"))]
+    for bound, (label, color, marker) in BOUNDS.items():
+        for steps, dash in zip(config.steps, itertools.cycle(DASHES), strict=False):
+            look = looks.Look(f"descent, {steps} steps, {label}", color, marker, dash)
             curves.append((look, report.where(table, method="descent", bound=bound, steps=steps)))
-    path, xlabel = config.out / "published_noise.png", f"epsilon (delta = {config.delta:g})"
-    problems.draw_costs(path, table, config.datasets, curves, x="epsilon", xlabel=xlabel)
+    axis = {"x": "epsilon", "xlabel": f"epsilon (delta = {config.delta:g})", "xscale": "log"}
+    target = report.where(table, method="retrain")
+    problems.draw_costs(config.out / "published_noise.png", config.datasets, curves, retrained=target, **axis)
 
 
 def shown(results: Results) -> list[Row]:
     """The rows at the epsilon that is nearest to 1, and those of the retrained model."""
-    measured = {row["epsilon"] for row in results.rows if row["epsilon"] > 0}
-    at = min(measured, key=lambda epsilon: abs(np.log(epsilon)))
+    at = problems.nearest(results.rows, "epsilon", 1)
     return [row for row in results.rows if row["epsilon"] in (0, at)]
 
 

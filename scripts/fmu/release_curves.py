@@ -6,11 +6,8 @@ Settings and their variants are those of ``fmu_jax.audit.worlds``. Rows hold the
 with bounds that hold for all of them at 99.9 %; ``beaten`` says whether even a bound lies below the curve.
 """
 
-from __future__ import annotations
-
-import itertools
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -41,11 +38,9 @@ def rows_of(config: Config, *, setting: str, variant: str, seed: int) -> list[Ro
     place = 3 * list(worlds.SETTINGS).index(setting) + list(COLORS).index(variant)
     world = worlds.SETTINGS[setting](variant)
     curve = worlds.curve(world, config.draws, key=jax.random.fold_in(jax.random.key(seed), place))
-    measured = {name: column for name, column in curve._asdict().items() if name != "draws"}
-    return [
-        {"draws": curve.draws} | dict(zip(measured, values, strict=True)) | {"refreshed": world.refreshed}
-        for values in zip(*measured.values(), strict=True)
-    ]
+    columns, about = curve._asdict(), {"draws": curve.draws, "refreshed": world.refreshed}
+    del columns["draws"]
+    return [about | dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def draw(config: Config, table: list[Row]) -> None:
@@ -64,16 +59,11 @@ def draw(config: Config, table: list[Row]) -> None:
 
 def section(results: Results) -> list[report.Block]:
     """Where the curve was beaten, and how near it was come."""
-    parts = report.groups(results.rows, "setting", "variant")
-    lines = [
-        {
-            "setting": setting, "worlds": variant, "series": part[0]["draws"], "refreshed": part[0]["refreshed"],
-            "nearest": min(row["misses"] - row["certified"] for row in part),
-            "points below the curve": f"{sum(row['beaten'] for row in part)} of {len(part)}",
-        }
-        for setting, variant in itertools.product(get_args(Setting), COLORS)
-        if (part := parts.get((setting, variant)))
-    ]  # fmt: skip
+    lines = []
+    for (setting, variant), part in report.groups(results.rows, "setting", "variant").items():
+        line = {"setting": setting, "worlds": variant, "series": part[0]["draws"], "refreshed": part[0]["refreshed"]}
+        line |= {"nearest": min(row["misses"] - row["certified"] for row in part)}
+        lines.append(line | {"points below the curve": f"{sum(row['beaten'] for row in part)} of {len(part)}"})
     return [
         "An adversary who knows everything but the noise of the releases, and who uses the best test, must still "
         "miss at least as often as the certified curve says. Two worlds that are exactly the admitted distance apart "

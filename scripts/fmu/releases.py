@@ -11,18 +11,12 @@ Questions, written down before the first run:
    ``gaussian_epsilon(mu)`` for each single model, and with retraining without noise?
 4. What does a release cost, and how often is the model refreshed?
 
-Each release deletes ``fraction`` of the rows at random. A rehearsal with other rows fixes beforehand what must be
-fixed: the admitted distance is ``slack`` times what it certifies after ``endurance`` such batches, so that a refresh
-lasts about that long, and the paper's sigma comes from it, too. Metrics are those of the last model of the series on
-test rows, means over noise draws. There is one row for each data set, seed, method, shape, ``mu`` and length.
+A rehearsal with other rows fixes beforehand what must be fixed (see ``fmu_jax.stream.series``). Metrics are those of
+the last model of the series. There is one row for each data set, seed, method, shape, ``mu`` and length.
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,17 +24,17 @@ import numpy as np
 from scripts.fmu import problems
 from scripts.harness import cli, looks, report
 from scripts.harness.experiment import Claim, Experiment, Results, Row
-from scripts.harness.lazy import fmu_jax, jax, jnp
+from scripts.harness.lazy import fmu_jax, jax
 
-MEASURES = ("accuracy", "equalized_odds_mean")
 #: What shapes the noise; None is the identity.
 SHAPES = ("isotropic", "scores", "objective")
-LOOKS = {
-    "isotropic": looks.Look("release, isotropic noise", looks.ORANGE, "o"),
-    "scores": looks.Look("release, shaped by scores", looks.BLUE, "D"),
-    "objective": looks.Look("release, shaped by the objective", looks.GREEN, "^"),
-    "paper": looks.Look("noise in training, each model alone", looks.VERMILION, "X"),
-}
+#: How the rows that have some values are drawn.
+CURVES = (
+    (looks.Look("release, isotropic noise", looks.ORANGE, "o"), {"shape": "isotropic"}),
+    (looks.Look("release, shaped by scores", looks.BLUE, "D"), {"shape": "scores"}),
+    (looks.Look("release, shaped by the objective", looks.GREEN, "^"), {"shape": "objective"}),
+    (looks.Look("noise in training, each model alone", looks.VERMILION, "X"), {"method": "objective_noise"}),
+)
 
 
 @dataclass(frozen=True)
@@ -70,73 +64,28 @@ class Config(problems.CertifiedConfig):
 
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     """Every method at every mu and length, on one split."""
-    problem = problems.train_problem(config, dataset, seed, sigma=0.0)
-    size = max(1, round(config.fraction * fmu_jax.forget_sets.count_rows(problem.train)))
-    batches, rehearsed = (
-        fmu_jax.forget_sets.draw_batches(problem.train, count, size, seed=own)
-        for count, own in ((max(config.lengths), seed), (config.endurance, seed + 1000))
-    )
+    train, test, objective, _, fitted = problems.train_problem(config, dataset, seed, sigma=0.0)
+    sets, stream = fmu_jax.forget_sets, fmu_jax.stream
+    size = max(1, round(config.fraction * sets.count_rows(train)))
+    batches = sets.draw_batches(train, max(config.lengths), size, seed=seed)
+    rows = objective, train, test, batches, sets.draw_batches(train, config.endurance, size, seed=seed + 1000)
     key = jax.random.fold_in(jax.random.key(seed), 1)
+    options = {"lengths": config.lengths, "slack": config.slack}
     table = []
     for length in config.lengths:
-        gone = np.concatenate(batches[:length])
         begin = time.perf_counter()
-        params = fmu_jax.remove(problem.objective, problem.params, problem.train, gone, method="retrain").params
-        spent = 1e3 * (time.perf_counter() - begin)
-        about = {"method": "retrain", "releases": length, "ms": spent}
-        table.append(about | measure(problem, jax.block_until_ready(params)[None]))
+        retrained = fmu_jax.remove(objective, fitted.params, train, np.concatenate(batches[:length]), method="retrain")
+        about = {"ms": 1e3 * (time.perf_counter() - begin), "method": "retrain", "releases": length}
+        table.append(about | stream.spread(objective, retrained.params[None], test))
+    own: dict[str, Any] = {"mus": config.mus, "draws": config.draws, "key": key, "clock": time.perf_counter}
     for shape in SHAPES:
-        table += released(config, problem, shape, batches, rehearsed, key)
-    return table + [row for mu in config.mus for row in perturbed(config, problem, mu, batches, rehearsed, key)]
-
-
-def released(config: Config, problem: problems.Problem, kind: str, batches, rehearsed, key: jax.Array) -> list[Row]:
-    """Releases with noise of one shape, at every mu and length."""
-    stream, options = fmu_jax.stream, {"kind": kind, "slack": config.slack, "clock": time.perf_counter}
-    series = stream.serve_for_releases(problem.objective, problem.train, batches, rehearsed, **options)
-    table = []
-    for length in config.lengths:
-        at = stream.published_after(problem.objective, series, length)
-        about = {"method": "release", "shape": kind, "releases": length, "admitted": series.admitted}
-        about |= {"distance": at.distance, "true_distance": at.true_distance, "refreshes": at.refreshes}
-        about |= {"ms": 1e3 * at.seconds}
-        keys = jax.random.split(jax.random.fold_in(key, length), config.draws)
-        for mu in config.mus:
-            scale = fmu_jax.releases.scale_for(series.admitted, mu=mu, releases=length)
-            how = {"scale": scale, "admitted": series.admitted, "shape": at.shape, "keys": keys}
-            models, publish_ms = timed(partial(fmu_jax.releases.release_many, at.params, at.distance, **how))
-            row = {"mu": mu, "scale": float(scale), "publish_ms": publish_ms / config.draws}
-            table.append(about | row | measure(problem, models))
+        found = stream.release_costs(*rows, kind=shape, **own, **options)
+        table += [{"method": "release", "shape": shape} | row for row in found]
+    own = {"delta": config.delta, "keys": jax.random.split(key, config.perturbations)}
+    for mu in config.mus:
+        found = stream.perturbation_costs(*rows, mu=mu, **own, **options)
+        table += [{"method": "objective_noise"} | row for row in found]
     return table
-
-
-def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """The result of a second call, and its milliseconds."""
-    jax.block_until_ready(call())
-    begin = time.perf_counter()
-    result = jax.block_until_ready(call())
-    return result, 1e3 * (time.perf_counter() - begin)
-
-
-def perturbed(config: Config, problem: problems.Problem, mu: float, batches, rehearsed, key: jax.Array) -> list[Row]:
-    """The paper's scheme at one epsilon: noise in training, refreshed when the epsilon of a model passes the budget."""
-    keys = jax.random.split(key, config.perturbations)
-    options = {"mu": mu, "delta": config.delta, "slack": config.slack, "keys": keys}
-    found = fmu_jax.stream.serve_perturbed(problem.objective, problem.train, batches, rehearsed, **options)
-    table = []
-    for length in config.lengths:
-        models = jnp.stack([served[length - 1].state.params for served in found.draws])
-        refreshes = [fmu_jax.stream.refreshes_of(served[:length]) for served in found.draws]
-        row = {"method": "objective_noise", "releases": length, "mu": mu, "epsilon": found.epsilon}
-        row |= {"scale": found.sigma, "refreshes": float(np.mean(refreshes))}
-        table.append(row | measure(problem, models))
-    return table
-
-
-def measure(problem: problems.Problem, models: Any) -> dict[str, float]:
-    """Mean test metrics of ``(draws, d)`` models, and the spread of accuracy over them."""
-    accuracy = fmu_jax.metrics.metrics_of_models(problem.objective, models, problem.test).accuracy
-    return problems.mean_metrics(problem, models, MEASURES) | {"accuracy_spread": float(accuracy.std())}
 
 
 def draw(config: Config, table: list[Row]) -> None:
@@ -145,14 +94,13 @@ def draw(config: Config, table: list[Row]) -> None:
     The noise depends on nothing else, so series of every length and guarantee lie on one line. The paper's epsilon is
     that of one model, however long the series.
     """
-    curves = []
-    for name, look in LOOKS.items():
-        chosen = report.where(table, **({"method": "objective_noise"} if name == "paper" else {"shape": name}))
-        lengths = [1 if name == "paper" else row["releases"] for row in chosen]
-        each = [round(row["mu"] / length**0.5, 6) for row, length in zip(chosen, lengths, strict=True)]
-        curves.append((look, [row | {"each": mu} for row, mu in zip(chosen, each, strict=True)]))
-    path = config.out / "releases.png"
-    problems.draw_costs(path, table, config.datasets, curves, x="each", xlabel="mu of one release")
+    noisy = [row for row in table if row["method"] != "retrain"]
+    lengths = [row["releases"] if row["method"] == "release" else 1 for row in noisy]
+    noisy = [row | {"each": round(row["mu"] / n**0.5, 6)} for row, n in zip(noisy, lengths, strict=True)]
+    curves = [(look, report.where(noisy, **values)) for look, values in CURVES]
+    axis = {"x": "each", "xlabel": "mu of one release", "xscale": "log"}
+    target = report.where(table, method="retrain")
+    problems.draw_costs(config.out / "releases.png", config.datasets, curves, retrained=target, **axis)
 
 
 def section(results: Results) -> list[report.Block]:

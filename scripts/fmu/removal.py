@@ -6,9 +6,10 @@
 See Oesterling et al. (2024), figures 2 to 4. Each data set, penalty, seed, subset, fraction and method has one row.
 """
 
+import itertools
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from scripts.fmu import problems
 from scripts.harness import cli, names, plot, report
@@ -20,10 +21,6 @@ FIGURES = {
     "fairness": {"equalized_odds_mean": "average odds gap (test)", "distance": "distance to the retrained model"},
     "accuracy": {"accuracy": "accuracy (test)", "time_ms": "time of one removal [ms]"},
 }
-CERTIFIED = (
-    "residual_norm", "row_bound", "gram_bound", "paper_data_dependent", "paper_worst_case", "epsilon",
-    "distance_bound", "local_distance_bound",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,40 +44,27 @@ class Config(problems.CertifiedConfig):
 
 def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Row]:
     """All removals from one trained model."""
-    problem = problems.train_problem(config, dataset, seed, penalty=penalty)
-    train, sets, table = problem.train, fmu_jax.forget_sets, []
-    shards = problems.shards_of(problem, config.shards, seed)
-    for subset in config.subsets:
+    train, test, objective, noise, fitted = problems.train_problem(config, dataset, seed, penalty=penalty)
+    sets, comparison, table = fmu_jax.forget_sets, fmu_jax.comparison, []
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    ensemble = fmu_jax.removal.fit_ensemble(objective, train, config.shards, key=key)
+    options = {"methods": comparison.EVERY, "noise": noise, "ensemble": ensemble, "clock": time.perf_counter}
+    level = {"sigma": config.sigma, "delta": config.delta}
+    for subset, fraction in itertools.product(config.subsets, config.fractions):
         whole = len(sets.subset_rows(train, subset if config.fractions_of == "subset" else "random"))
-        for fraction in config.fractions:
-            forget = sets.draw_rows(train, round(fraction * whole), subset=subset, seed=seed)
-            if forget is None:
-                continue
-            about = {"subset": subset, "fraction": fraction, "rows_removed": len(forget)}
-            about |= {"train_rows": sets.count_rows(train), "features": train.x.shape[1]}
-            retrained = None
-            for method in problems.all_methods():
-                row, params = one_removal(config, problem, method, forget, shards)
-                retrained = params if retrained is None else retrained
-                distance = None if method == "sharded" else problems.distance(params, retrained)
-                table.append(about | {"method": method, "distance": distance} | row)
+        forget = sets.draw_rows(train, round(fraction * whole), subset=subset, seed=seed)
+        if forget is None:
+            continue
+        about = {"subset": subset, "fraction": fraction, "rows_removed": len(forget)}
+        about |= {"train_rows": sets.count_rows(train), "features": train.x.shape[1]}
+        for method, outcome in comparison.compare(objective, fitted.params, train, forget, **options).items():
+            row = about | {"method": method, "distance": outcome.distance}
+            row |= {"time_ms": 1e3 * outcome.seconds} if outcome.seconds is not None else {}
+            row |= comparison.measure(objective, outcome, test)
+            if method == "fair_newton":
+                row |= comparison.certificate_columns(objective, fitted.params, outcome, test, noise=noise, **level)
+            table.append(row)
     return table
-
-
-def one_removal(config: Config, problem: problems.Problem, method: str, forget, shards) -> tuple[Row, Any]:
-    """Forget rows by one method: its row and its parameters. The second of two calls is timed: the first compiles."""
-    objective, noise, test = problem.objective, problem.noise, problem.test
-    if method == "no_removal":
-        return problems.measured(problem, problem.params), problem.params
-    jax.block_until_ready(problems.remove(problem, method, forget, shards))
-    begin = time.perf_counter()
-    removal = jax.block_until_ready(problems.remove(problem, method, forget, shards))
-    row: Row = {"time_ms": 1e3 * (time.perf_counter() - begin)}
-    labels = fmu_jax.removal.METHODS[method].predict(objective, removal.params, test.x)
-    row |= fmu_jax.metrics.columns(fmu_jax.metrics.group_metrics(labels, test))
-    if method == "fair_newton" and config.sigma > 0:
-        row |= problems.certified(config, objective, problem.params, removal, test, noise, CERTIFIED)
-    return row, removal.params
 
 
 def draw(config: Config, table: list[Row]) -> None:
@@ -94,31 +78,22 @@ def draw(config: Config, table: list[Row]) -> None:
             )  # fmt: skip
 
 
-def at_five_percent(results: Results) -> list[Row]:
-    """The rows whose share is nearest to 5 %."""
-    shown = min({row["fraction"] for row in results.rows}, key=lambda fraction: abs(fraction - 0.05))
-    return report.where(results.rows, fraction=shown)
-
-
 def section(results: Results) -> list[report.Block]:
     """The trained models, what each method does when minority rows are forgotten, and all subsets."""
-    table, gaps = at_five_percent(results), ("accuracy", "equalized_odds_mean", "demographic_parity")
+    table = report.where(results.rows, fraction=problems.nearest(results.rows, "fraction", 0.05))
+    gaps = ("accuracy", "equalized_odds_mean", "demographic_parity")
     by, columns = ("dataset", "subset", "method"), ("distance", *gaps, "time_ms")
-    share = f"{table[0]['fraction']:.0%}"
-    headline = [row for row in table if row["subset"] == "minority"] or table
+    share, headline = f"{table[0]['fraction']:.0%}", report.where(table, subset="minority") or table
     return [
         "Rows are forgotten at random, from the minority or from the majority group. Retraining on what remains is the "
         "target. Newton, projective and sharded cannot see the fairness penalty; they run for comparison only. Times "
         "are those of a machine that did other work as well.",
-        report.Table(
-            report.medians(headline, by, columns), f"{share} of the rows forgotten (medians over seeds; metrics on "
-            "test rows).", fold=False,
-        ),
+        report.Table(report.medians(headline, by, columns),
+                     f"{share} of the rows forgotten (medians over seeds; metrics on test rows).", fold=False),
         report.Table(report.medians(table, by, columns), f"The same for every subset of rows, {share} forgotten."),
         report.Table(
             report.medians(report.where(table, method="no_removal"), ["dataset"], ("train_rows", "features", *gaps)),
-            "The trained models before any removal (medians over seeds; metrics on test rows).",
-        ),
+            "The trained models before any removal (medians over seeds; metrics on test rows)."),
         *results.figures("removal_*_fairness.png", "Odds gap and distance to retrained against the share removed",
                          "Every method against the share of rows removed: fairness and distance to retrained."),
         *results.figures("removal_*_accuracy.png", "Accuracy and time against the share removed, by method",
@@ -128,7 +103,8 @@ def section(results: Results) -> list[report.Block]:
 
 def claims(results: Results) -> list[Claim]:
     """Is the fair step nearest to retraining, does it keep fairness and accuracy, and is it faster?"""
-    table, nearer, fair, accurate, fast = at_five_percent(results), [], [], [], []
+    table = report.where(results.rows, fraction=problems.nearest(results.rows, "fraction", 0.05))
+    nearer, fair, accurate, fast = [], [], [], []
     for part in report.groups(table, "dataset", "subset").values():
         of = report.groups(part, "method")
         others = [report.median(of[m], "distance") for m in of if m not in ("retrain", "fair_newton", "sharded")]

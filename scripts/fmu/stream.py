@@ -9,8 +9,6 @@ residual, and the streamed model beside a retrained one. There is one row for ea
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from scripts.fmu import problems
 from scripts.harness import cli, looks, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
@@ -42,32 +40,17 @@ class Config(problems.CertifiedConfig):
 
 def rows_of(config: Config, *, dataset: str, subset: names.Subset, seed: int) -> list[Row]:
     """Checkpoints of one stream."""
-    problem = problems.train_problem(config, dataset, seed)
-    objective, train, noise = problem.objective, problem.train, problem.noise
-    fitted = fmu_jax.FitResult(problem.params, jnp.ones((), bool), jnp.zeros(()), jnp.zeros((), jnp.int32))
-    options = {"sigma": config.sigma, "delta": config.delta, "budget": config.epsilon}
-    state = fmu_jax.stream.start(objective, fitted, train, noise=noise, **options)
-    whole = fmu_jax.forget_sets.count_rows(train)
-    order = fmu_jax.forget_sets.draw_requests(train, round(config.share * whole), subset=subset, seed=seed)
-    _, remaining, served = fmu_jax.stream.serve(state, train, order)
-    marks = np.unique(np.linspace(0, len(order) - 1, config.checkpoints).astype(int))
-    exact = fmu_jax.stream.exact_residuals(objective, train, order, served.params[marks], marks, noise=noise)
-    columns = {
-        "request": marks + 1,
-        "share": (marks + 1) / whole,
-        "epsilon": served.epsilon[marks],
-        "exact_epsilon": fmu_jax.privacy.certified_epsilon(exact, config.sigma, config.delta),
-        "residual_bound": served.residual_bound[marks],
-        "residual_norm": exact,
-        "refreshes": np.cumsum(np.asarray(served.refreshed))[marks],
-    }
-    values = zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True)
-    table = [dict(zip(columns, row, strict=True)) for row in values]
-    params = served.params[marks[-1]]
-    retrained = fmu_jax.fit(objective, remaining, noise=noise).params
-    table[-1] |= {"distance": float(jnp.linalg.norm(params - retrained))}
-    for name, model in (("streamed", params), ("retrained", retrained)):
-        found = problems.measured(problem, model)
+    train, test, objective, noise, fitted = problems.train_problem(config, dataset, seed)
+    stream, sets = fmu_jax.stream, fmu_jax.forget_sets
+    options = {"sigma": config.sigma, "delta": config.delta, "noise": noise}
+    state = stream.start(objective, fitted, train, budget=config.epsilon, **options)
+    order = sets.draw_requests(train, round(config.share * sets.count_rows(train)), subset=subset, seed=seed)
+    _, remaining, served = stream.serve(state, train, order)
+    table: list[Row] = stream.epsilon_curve(objective, train, order, served, points=config.checkpoints, **options)
+    models = {"streamed": served.params[-1], "retrained": fmu_jax.fit(objective, remaining, noise=noise).params}
+    table[-1]["distance"] = float(jnp.linalg.norm(models["streamed"] - models["retrained"]))
+    for name, params in models.items():
+        found = fmu_jax.metrics.measure(objective, params, test)
         table[-1] |= {f"{name}_accuracy": found["accuracy"], f"{name}_odds": found["equalized_odds_mean"]}
     return table
 

@@ -6,7 +6,6 @@ See Oesterling et al. (2024), trade-off figure of the appendix. Each data set, p
 row.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,14 +13,6 @@ from scripts.fmu import problems
 from scripts.harness import cli, looks, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax
-
-#: The measure that each penalty is about where it is not called as the penalty; another penalty is about the first.
-GAPS = ("equalized_odds_mean", "demographic_parity", "equal_opportunity")
-
-
-def gap_of(penalty: str) -> str:
-    """The measure of labels that a penalty is about."""
-    return penalty if penalty in GAPS else GAPS[0]
 
 
 @dataclass(frozen=True)
@@ -44,19 +35,15 @@ class Config(problems.ProblemConfig):
 
 def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Row]:
     """The whole sweep on one split."""
-    problem = problems.train_problem(config, dataset, seed, penalty=penalty, fairness=0.0)
-    train, noise = problem.train, problem.noise
-    forget = problems.draw_share(problem, dataset, "random", config.fraction, seed=seed)
-    table = []
+    train, test, _, noise, _ = problems.train_problem(config, dataset, seed, penalty=penalty, fairness=0.0)
+    forget = problems.draw_share(train, config.fraction, seed=seed)
+    options, table = {"methods": ("no_removal", "retrain", "fair_newton"), "noise": noise}, []
     for weight in config.weights:
-        objective = dataclasses.replace(problem.objective, fairness=weight)
+        objective = config.objective(penalty=penalty, fairness=weight)
         trained = fmu_jax.fit(objective, train, noise=noise).params
-        models = {"no_removal": trained} | {
-            method: fmu_jax.remove(objective, trained, train, forget, method=method, noise=noise).params
-            for method in ("retrain", "fair_newton")
-        }
-        for method, params in models.items():
-            table.append({"weight": weight, "method": method} | problems.measured(problem, params))
+        for method, outcome in fmu_jax.comparison.compare(objective, trained, train, forget, **options).items():
+            row: Row = {"weight": weight, "method": method}
+            table.append(row | fmu_jax.comparison.measure(objective, outcome, test))
     return table
 
 
@@ -66,10 +53,9 @@ def draw(config: Config, table: list[Row]) -> None:
         titles = [f"{plot.look(dataset).label}, {plot.look(penalty).label}" for penalty in config.penalties]
         with plot.panels(config.out / f"tradeoff_{dataset}.png", titles, min(len(titles), 2)) as axes:
             for panel, penalty in zip(axes, config.penalties, strict=True):
-                gap = gap_of(penalty)
-                plot.paths(
-                    panel, report.where(table, dataset=dataset, penalty=penalty), x=gap, y="accuracy", along="weight"
-                )
+                gap = fmu_jax.metrics.gap_of(penalty)
+                part = report.where(table, dataset=dataset, penalty=penalty)
+                plot.paths(panel, part, x=gap, y="accuracy", along="weight")
                 panel.set(xlabel=f"{looks.TITLES[gap]} (test)", ylabel="accuracy (test)")
 
 
@@ -78,7 +64,7 @@ def differences(results: Results) -> list[Row]:
     return [
         {"data set": plot.look(dataset).label, "penalty": plot.look(penalty).label}
         | {"accuracy": problems.largest_difference(part, "accuracy")}
-        | {"penalised gap": problems.largest_difference(part, gap_of(penalty))}
+        | {"penalised gap": problems.largest_difference(part, fmu_jax.metrics.gap_of(penalty))}
         for (dataset, penalty), part in report.groups(results.rows, "dataset", "penalty").items()
     ]
 
@@ -104,12 +90,9 @@ def claims(results: Results) -> list[Claim]:
     ]  # fmt: skip
 
 
+TWO = {"penalties": ("equalized_odds", "demographic_parity")}
 EXPERIMENT = Experiment(
     "fmu_tradeoff", Config, rows_of, draw=draw, heading="Accuracy against fairness", section=section,
-    claims=claims, x64=True,
-    parts=(
-        Part({preset: {"penalties": ("equalized_odds", "demographic_parity")} for preset in ("none", "full")}
-             | {"quick": {}, "paper": {}}, seeds="repeats"),
-    ),
+    claims=claims, x64=True, parts=(Part({"none": TWO, "quick": {}, "full": TWO, "paper": {}}, seeds="repeats"),),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

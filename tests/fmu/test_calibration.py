@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmu_jax import Objective, calibration, certify, datasets, fit, forget_sets, remove, sample_noise, stream
+from fmu_jax import Objective, calibration, certify, datasets, fit, forget_sets, privacy, remove, sample_noise, stream
 from fmu_jax import objective as objectives
 
 
@@ -46,6 +46,24 @@ def test_no_noise_is_not_success(problem):
         calibration.calibrate_noise(objective, data, forget, direction, epsilon=0.0, delta=1e-5)
     with pytest.raises(ValueError, match="delta"):
         calibration.calibrate_noise(objective, data, forget, direction, epsilon=1.0, delta=2.0)
+
+
+def test_the_curve_of_a_stream_has_its_bounds_and_exact_residuals(problem):
+    objective, data, order = problem
+    noise, level = jnp.linspace(-1, 1, 4), {"sigma": 1.0, "delta": 1e-5}
+    state = stream.start(objective, fit(objective, data, noise=noise), data, noise=noise, budget=0.05, **level)
+    _, _, served = stream.serve(state, data, order)
+    table = stream.epsilon_curve(objective, data, order, served, points=4, noise=noise, **level)
+    assert [row["request"] for row in table] == [1, 7, 13, 20]
+    exact = stream.exact_residuals(objective, data, order, served.params, np.arange(20), noise=noise)
+    for row in table:
+        at = row["request"] - 1
+        assert row["share"] == pytest.approx((at + 1) / float(data.weight.sum()))
+        assert row["residual_norm"] == pytest.approx(float(exact[at]), rel=1e-9)
+        assert row["exact_epsilon"] == pytest.approx(float(privacy.certified_epsilon(exact[at], 1.0, 1e-5)), rel=1e-9)
+        assert (row["epsilon"], row["residual_bound"]) == (served.epsilon[at], served.residual_bound[at])
+        assert row["exact_epsilon"] <= row["epsilon"] <= 0.05
+        assert row["refreshes"] == served.refreshed[: at + 1].sum()
 
 
 def test_exact_residuals_are_gradients_of_what_remains(problem):

@@ -565,9 +565,16 @@ TABLE = [
 HOST = {"audit.one_run", "stream.take", "datasets", "deletion", "forget_sets"}
 #: A search that stops at a tolerance: jitted and mapped (``tests/fmu/test_calibration.py``), no derivative in reverse.
 HOST |= {"calibration.calibrate_noise", "calibration.calibrate_draws"}
-#: They make columns of a table of results, in plain numbers.
+#: They make columns of a table of results, in plain numbers; so do all of ``comparison`` and ``publication``.
+HOST |= {"comparison", "publication", "stream.epsilon_curve", "stream.spread"}
+HOST |= {"stream.release_costs", "stream.perturbation_costs", "audit.network_table"}
 HOST |= {f"audit.{name}" for name in ("attack_columns", "attack_table", "epsilon_table")}
 HOST |= {f"metrics.{name}" for name in ("columns", "metrics_of_models", "metrics_of_classes", "score_gaps")}
+HOST |= {f"metrics.{name}" for name in ("measure", "measure_gaps", "means", "gap_of")}
+#: They compose others that have rows: deal and fit, plan and finetune; or name the methods of an audit.
+HOST |= {"removal.fit_ensemble", "noisy_finetuning.finetune_by", "noisy_finetuning.schedule_of"}
+HOST |= {"noisy_finetuning.finetune_by_all"}
+HOST |= {"audit.noisy_methods", "audit.uncertified_methods"}
 #: Accountants of a schedule that is fixed beforehand: float64 on the host.
 HOST |= {f"noisy_finetuning.{name}" for name in ("contraction_delta", "guarantee", "iteration_mu", "noise_for")}
 #: They look at a rate of contraction to answer.

@@ -1,9 +1,11 @@
 """Which rows are forgotten: from the right subset, never the last of a cell, the same for the same seed."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fmu_jax import forget_sets, make_data
+from fmu_jax.data import select_rows
 
 DRAW = np.random.default_rng(0)
 GROUP = np.repeat([0, 1, 2], [300, 40, 160])
@@ -32,6 +34,27 @@ def test_draws_are_of_the_subset_without_repetition(subset):
     np.testing.assert_array_equal(rows, forget_sets.draw_rows(DATA, 20, subset=subset, seed=3))
     assert not np.array_equal(rows, forget_sets.draw_rows(DATA, 20, subset=subset, seed=4))
     assert forget_sets.draw_rows(DATA, len(pool), subset=subset, seed=3) is None
+
+
+def test_public_rows_and_the_others_are_all_rows():
+    public, others = forget_sets.split_public(50, 0.3, seed=1)
+    order = np.random.default_rng([1, 5]).permutation(50)
+    np.testing.assert_array_equal(np.concatenate([public, others]), order)
+    assert len(public) == 15
+    with pytest.raises(ValueError, match=r"`share` must lie in \[0, 1\], got 1.5"):
+        forget_sets.split_public(50, 1.5, seed=1)
+
+
+def test_of_many_classes_the_first_stands_for_all():
+    many = DATA._replace(y=jnp.stack([DATA.y, 1 - DATA.y]))
+    np.testing.assert_array_equal(forget_sets.draw_rows(many, 20, seed=3), forget_sets.draw_rows(DATA, 20, seed=3))
+
+
+def test_selected_rows_are_rows_of_their_own():
+    chosen = select_rows(DATA, [7, 3])
+    np.testing.assert_array_equal(chosen.x, np.asarray(DATA.x)[[7, 3]])
+    assert (chosen.y.shape, chosen.groups) == ((2,), DATA.groups)
+    np.testing.assert_array_equal(select_rows(DATA, np.asarray(DATA.weight) > 0).group, GROUP[ALIVE])
 
 
 def test_no_draw_empties_a_cell():

@@ -140,3 +140,9 @@ def test_many_models_many_classes_and_gaps_of_scores_are_those_of_the_definition
     of_group = [scores[(group == g) & (weight > 0)].mean() for g in (0, 1)]
     gap = metrics.score_gaps(Objective(l2=1e-2, fairness=1.0, penalty="demographic_parity"), jnp.asarray(scores), data)
     np.testing.assert_allclose(gap, [abs(of_group[0] - of_group[1]) / scores.std()], rtol=1e-9)
+    objective = Objective(l2=1e-2, fairness=1.0, penalty="demographic_parity")
+    row = metrics.measure_gaps(objective, jnp.asarray(models[0]), data)
+    assert row.pop("score_gap") == row.pop("score_gap_mean") == pytest.approx(float(gap[0]))
+    assert row == metrics.measure(objective, jnp.asarray(models[0]), data)
+    assert row == metrics.columns(group_metrics(scores > 0, data))
+    assert metrics.means(found, ["accuracy"]) == {"accuracy": pytest.approx(float(np.mean(found.accuracy)))}

@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 from flax import linen, nnx
 
-from fmu_jax import Objective, audit, make_data, privacy, releases, remove
+from fmu_jax import Objective, audit, make_data, privacy, releases, removal, remove
 from fmu_jax import noisy_finetuning as tuning
 from fmu_jax.noisy_finetuning import accounting
 from tests import oracles
@@ -271,6 +271,68 @@ def test_blocks_cost_what_all_at_once_costs():
     with pytest.raises(ValueError, match="are in two"):
         tuning.finetune_blocks(DEEP, PARAMS, DATA, ROWS, blocks=["Dense_0", ["Dense_0", "Dense_1"]], start_clip=1,
                                noise=1, key=jax.random.key(0))  # fmt: skip
+
+
+@pytest.mark.parametrize(("route", "gradients"), [("output", 0), ("gradient", 2 * 256), ("model", 3 * 256)])
+def test_a_route_has_the_least_noise_that_keeps_its_guarantee(route, gradients):
+    center = jax.tree.map(jnp.zeros_like, PARAMS)
+    options = {"key": jax.random.key(0), "center": center}
+    made = tuning.finetune_by(route, DEEP, PARAMS, DATA, ROWS, mu=0.8, clip=0.3, steps=2, **options)
+    size = sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
+    plan = tuning.noise_for(tuning.schedule_of(route, clip=0.3, steps=2), mu=0.8, size=size, dtype=float)
+    assert (made.noise, made.gradients) == (plan.noise, gradients)
+    assert 0.79 < float(made.model.mu) <= 0.8
+    by_hand = tuning.finetune(DEEP, PARAMS, DATA, ROWS, schedule=plan, **options)
+    for one, other in zip(jax.tree.leaves(made.model.params), jax.tree.leaves(by_hand.params), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_all_combinations_have_noise_of_their_own():
+    centers = {"zero": jax.tree.map(jnp.zeros_like, PARAMS), "trained": PARAMS}
+    lists = {"centers": centers, "routes": ("output",), "clips": (0.3,), "mus": (0.5, 1.0)}
+    key = jax.random.key(4)
+    made = tuning.finetune_by_all(DEEP, PARAMS, DATA, ROWS, key=key, **lists)
+    assert [(row["start"], row["mu"]) for row, _ in made] == [(c, m) for c in centers for m in (0.5, 1.0)]
+    for index, (row, params) in enumerate(made):
+        own = {"key": jax.random.fold_in(key, index), "center": centers[row["start"]], "mu": row["mu"], "clip": 0.3}
+        found = tuning.finetune_by("output", DEEP, PARAMS, DATA, ROWS, **own)
+        assert (row["noise"], row["certified_mu"]) == (found.noise, float(found.model.mu))
+        for one, other in zip(jax.tree.leaves(params), jax.tree.leaves(found.model.params), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_blocks_are_a_route_too():
+    options = {"key": jax.random.key(0), "center": jax.tree.map(jnp.zeros_like, PARAMS), "repair_steps": 2}
+    made = tuning.finetune_by("blocks", DEEP, PARAMS, DATA, ROWS, mu=0.8, clip=0.3, **options)
+    assert 0.79 < float(made.model.mu) <= 0.8
+    assert made.gradients == 2 * int((np.asarray(W) > 0).sum() - len(ROWS))
+    with pytest.raises(ValueError, match="unknown route 'both'"):
+        tuning.schedule_of("both", clip=0.3)
+
+
+def test_an_audit_gets_the_certified_network_its_repair_and_a_fake():
+    center = jax.tree.map(jnp.zeros_like, PARAMS)
+    methods = audit.noisy_methods(DEEP, center, mu=0.5, dtype=float, clip=0.3, repair_steps=2)
+    assert tuple(methods) == audit.network_tables.NOISY
+    key, size = jax.random.key(3), sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
+    plan = tuning.noise_for(tuning.Schedule(start_clip=0.3, noise=1.0), mu=0.5, size=size, dtype=float)
+    noisy = tuning.finetune(DEEP, PARAMS, DATA, ROWS, schedule=plan, key=key, center=center).params
+    repaired = remove(DEEP, noisy, DATA, ROWS, method="finetune", steps=2).params
+    half = {"blocks": ["Dense_0", "Dense_1"], "start_clip": 0.3 / math.sqrt(2), "noise": plan.noise}
+    blocks = tuning.finetune_blocks(DEEP, PARAMS, DATA, ROWS, key=key, center=center, **half).params
+    for name, wanted in (("noisy", noisy), ("noisy_repaired", repaired), ("noisy_blocks", blocks)):
+        made = methods[name](PARAMS, DATA, ROWS, key)
+        for one, other in zip(jax.tree.leaves(made), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+    fake = methods["fake"](PARAMS, DATA, ROWS, key)  # Nearly the trained network, which it does not clip.
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), fake, PARAMS)
+    assert 0 < max(jax.tree.leaves(moved)) < 0.01 * plan.noise
+
+
+def test_methods_without_a_certificate_are_methods_of_remove():
+    methods = audit.uncertified_methods(50)
+    assert {options["method"] for options in methods.values()} <= {*removal.METHODS, *removal.BASELINES}
+    assert methods["descent"]["step_size"] == 0.01
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from fmu_jax import Objective, datasets, fit, forget_sets, privacy, remove, stream
+from fmu_jax import Objective, datasets, fit, forget_sets, metrics, privacy, releases, remove, stream
 
 OBJECTIVE = Objective(l2=1e-2, fairness=1.0)
 
@@ -41,6 +41,34 @@ def test_noise_in_training_keeps_each_model_within_its_epsilon(rows):
     for served in found.draws:
         assert all(float(batch.state.epsilon) <= found.epsilon for batch in served)
     assert not np.allclose(found.draws[0][-1].state.params, found.draws[1][-1].state.params)
+
+
+def test_costs_are_those_of_the_models_that_a_series_publishes(rows):
+    """Means over draws, of releases drawn by hand and of each stream under noise in training."""
+    data, batches, rehearsed = rows
+    test, key = datasets.synthetic(300, 4, seed=0).test, jax.random.key(2)
+    shared = OBJECTIVE, data, test, batches, rehearsed[:1]
+    options = {"kind": "isotropic", "mus": (0.5, 2.0), "lengths": (1, 4), "slack": 2.0, "draws": 3, "key": key}
+    table = stream.release_costs(*shared, **options)
+    assert [(row["releases"], row["mu"]) for row in table] == [(1, 0.5), (1, 2.0), (4, 0.5), (4, 2.0)]
+    series = stream.serve_for_releases(OBJECTIVE, data, batches, rehearsed[:1], kind="isotropic", slack=2.0)
+    at, row = stream.published_after(OBJECTIVE, series, 4), table[-1]
+    assert (row["admitted"], row["distance"], row["refreshes"]) == (series.admitted, at.distance, at.refreshes)
+    assert row["scale"] == float(releases.scale_for(series.admitted, mu=2.0, releases=4))
+    each = [
+        releases.release(at.params, at.distance, key=one, scale=row["scale"], admitted=series.admitted).params
+        for one in jax.random.split(jax.random.fold_in(key, 4), 3)
+    ]
+    accuracy = [metrics.measure(OBJECTIVE, params, test)["accuracy"] for params in each]
+    assert row["accuracy"] == pytest.approx(np.mean(accuracy))
+    assert row["accuracy_spread"] == pytest.approx(np.std(accuracy))
+    options = {"mu": 1.0, "delta": 1e-5, "slack": 1.5, "keys": jax.random.split(key, 2)}
+    (row,) = stream.perturbation_costs(*shared, lengths=(4,), **options)
+    found = stream.serve_perturbed(OBJECTIVE, data, batches, rehearsed[:1], **options)
+    assert (row["epsilon"], row["scale"], row["releases"]) == (found.epsilon, found.sigma, 4)
+    assert row["refreshes"] == np.mean([sum(batch.refreshed for batch in served[:4]) for served in found.draws])
+    accuracy = [metrics.measure(OBJECTIVE, served[3].state.params, test)["accuracy"] for served in found.draws]
+    assert row["accuracy"] == pytest.approx(np.mean(accuracy))
 
 
 @pytest.mark.parametrize("slack", [0.0, float("nan"), float("inf")])

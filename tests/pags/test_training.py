@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pags_jax import alignment, attacks, augmentation, gradients, losses, models, training
-from pags_jax.images import to_float
+from pags_jax.images import averaged, to_float
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (50, 4, 4, 1), dtype=np.uint8)
@@ -158,6 +158,22 @@ def test_an_interrupted_run_replays_the_rest(loss):
     resumed, _ = run(task, jax.tree.map(jnp.copy, half), 3, options)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
         assert (a == b).all()
+
+
+def test_training_to_the_end_is_every_step_of_every_epoch():
+    task = training.Task(Linear(), losses.cross_entropy, batch_size=16)
+    found = training.train(task, X, Y, hyper(), epochs=2, key=jax.random.key(0))
+    per_epoch = training.steps_per_epoch(task, len(X))
+    wanted, _ = run(task, training.init(task, X, key=jax.random.key(0)), 2 * per_epoch)
+    assert int(found.step) == 2 * per_epoch
+    for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(wanted.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_pixels_are_averaged_two_by_two():
+    rows = averaged(X)
+    assert rows.shape == (50, 4)
+    np.testing.assert_allclose(rows[3, 1], X[3, :2, 2:, 0].astype(float).mean() / 255)
 
 
 def test_a_sweep_compiles_one_step():

@@ -106,6 +106,38 @@ def test_margins_are_those_of_the_networks_trained_one_by_one(shadow):
     assert shadow.metrics["no_removal"].equalized_odds_mean[0, 0] == pytest.approx(gap)
 
 
+def test_the_table_has_what_attacks_and_canaries_find(shadow):
+    key, claims = jax.random.key(4), {"noisy": 0.5, "last": 1e-4}
+    table = audit.network_table(
+        OBJECTIVE, ROWS, HELD, train=train, methods=METHODS, planted=3, canaries=10, pairs=40, key=key, claims=claims
+    )
+    assert [row["method"] for row in table] == list(shadow.margins)
+    for_rows, for_models = jax.random.split(key)
+    planted = twins(HELD, 3, key=for_rows)
+    again = shadow_networks(OBJECTIVE, ROWS, planted, HELD, train=train, methods=METHODS, key=for_models, pairs=40)
+    wrong = audit.mislabelled(HELD, 10, key=jax.random.fold_in(for_rows, 1))
+    scored = audit.score_canaries(
+        OBJECTIVE, ROWS, wrong, train=train, methods=METHODS, key=jax.random.fold_in(for_models, 1)
+    )
+    for row in table:
+        method = row["method"]
+        attacks = audit.attack_columns(again.margins[method], again.member, again.oracle)
+        assert {name: row[name] for name in attacks} == pytest.approx(attacks)
+        assert row["accuracy"] == pytest.approx(float(again.metrics[method].accuracy.mean()))
+        assert row["margin_shift"] == pytest.approx(0, abs=1e-9) if method == "retrain" else row["margin_shift"] > 0
+        if method == "retrain":
+            assert not any(name.startswith("one_run") for name in row)
+        else:
+            once = audit.one_run(scored.scores[method], scored.inside, delta=1e-5)
+            assert row["one_run_epsilon"] == pytest.approx(float(once.epsilon))
+        assert ("certified_auc" in row) == (method in claims)
+    rows = {row["method"]: row for row in table}
+    assert rows["noisy"]["certified_auc"] == pytest.approx(0.638, abs=1e-3)
+    # A claim that is nearly perfect allows nothing above chance: whatever is above it is beyond.
+    assert rows["last"]["beyond"] == (rows["last"]["lira_auc"] > rows["last"]["certified_auc"])
+    assert rows["last"]["certified_auc"] == pytest.approx(0.5, abs=1e-4)
+
+
 def test_a_second_call_with_the_same_function_compiles_nothing(shadow):
     from tests.fmu.test_compilation import counted
 
