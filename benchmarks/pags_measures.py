@@ -28,11 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure, pags_cases
-from pags_jax import alignment, models, robustness
+from pags_jax import alignment, manifold, models, robustness, tangents
 from pags_jax.datasets.lpips_weights import load_lpips_weights
 from scripts.harness import cli
 from scripts.harness.compiling import jitted
-from scripts.pags import manifolds
 
 Measure = Literal["tangent_basis", "manifold_robustness", "lpips"]
 MODULE = "benchmarks.pags_measures"
@@ -167,7 +166,7 @@ def tangent_basis(case: Case, side: str, items: int) -> Callable[[], Any]:
     if side == "jax":
         decode = models.decoder(model, jax.tree.map(jnp.asarray, variables))
         codes = jnp.asarray(z)
-        return lambda: manifolds.decoder_bases(decode, codes)
+        return lambda: tangents.of_decoder(decode, codes, basis=jitted(manifold.tangent_basis))
     from benchmarks import torch_measures
 
     params = variables["params"]["decoder"]

@@ -30,6 +30,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     preconditioning: makes denoisers from networks.
     sampling: Euler's step, and in-painting by a denoiser.
     generative: training of denoisers and autoencoders.
+    quality: losses and errors of trained denoisers and autoencoders.
     manifold: tangent spaces of the data, from a decoder, from neighbours, or from a denoiser.
     tangents: tangent spaces of many images, one after the other.
     bases: projections, ranks and angles of tangent spaces.
@@ -45,6 +46,8 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     questions: the paper's claims about a sweep, as questions with a test for each.
     explanation: which measure of a model predicts alignment, in words.
     statistics: paired bootstrap over images, rank correlations over models.
+    means: means over images with their errors, and over batches, as columns of rows.
+    samples: test images to measure every model on.
     generation: synthesis, counterfactuals, denoising and in-painting by a classifier's gradient.
     drawing: drawing tasks, their solution by a classifier or a denoiser, and its quality.
     gaussians: a Gaussian for each class of images, from which synthesis starts.
@@ -79,13 +82,16 @@ if TYPE_CHECKING:
         losses,
         manifold,
         margins,
+        means,
         models,
         preconditioning,
+        quality,
         questions,
         recipes,
         regimes,
         resuming,
         robustness,
+        samples,
         sampling,
         scores,
         shares,
@@ -121,13 +127,16 @@ __all__ = [
     "losses",
     "manifold",
     "margins",
+    "means",
     "models",
     "preconditioning",
+    "quality",
     "questions",
     "recipes",
     "regimes",
     "resuming",
     "robustness",
+    "samples",
     "sampling",
     "scores",
     "shares",

@@ -6,6 +6,7 @@ networks = fit(Network(32, 2), train, strengths, 3e-3, key=..., steps=500)      
 compare(Network(32, 2), networks, truth, 0.5, key=...)                          # a value for each strength
 """
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from pags_jax import alignment, bayes, evaluation, gradients, losses, robustness
+from pags_jax import alignment, bayes, evaluation, gradients, losses, regimes, robustness
 
 Manifold = Literal["linear", "curved"]
 
@@ -173,3 +174,44 @@ def compare(model: Any, networks: Any, truth: Truth, eps_l2: Any, *, key: Array)
         }
 
     return jax.vmap(measure_one)(networks)
+
+
+def sweep(
+    manifold: Manifold, strengths: Sequence[float], *, key: Array, pixels: int, train_rows: int, test_rows: int,
+    width: int, steps: int, learning_rate: float, eps_l2: float, **shape: Any,
+) -> list[dict[str, float]]:  # fmt: skip
+    """Networks of one draw of everything random beside the Bayes-optimal model: a row of ``compare`` for each strength.
+
+    Args:
+      manifold: As for ``corners``.
+      strengths: Strengths of the gradient norm; the rows are in ascending order, each strength once.
+      key: Draws the manifold, the images, the initial variables and the directions.
+      pixels: Number of pixels in an image.
+      train_rows: Number of training images.
+      test_rows: Number of images to measure on.
+      width: Number of units in each hidden layer.
+      steps: Number of steps of training.
+      learning_rate: Adam's.
+      eps_l2: Length of the steps on and off the manifold.
+      **shape: As for ``corners``.
+    """
+    keys, strengths = jax.random.split(key, 4), sorted(set(strengths))
+    problem = corners(manifold, (pixels,), key=keys[0], **shape)
+    train, truth = images_of(problem, key=keys[1], train_rows=train_rows, test_rows=test_rows)
+    model = Network(width, problem.means.shape[0])
+    found = fit(model, train, jnp.float32(strengths), learning_rate, key=keys[2], steps=steps)
+    measured = compare(model, found, truth, eps_l2, key=keys[3])
+    return [
+        {"strength": strength} | {name: float(values[k]) for name, values in measured.items()}
+        for k, strength in enumerate(strengths)
+    ]
+
+
+def regimes_of(table: Sequence[Mapping[str, Any]], *, tolerance: float) -> regimes.Regimes:
+    """The regimes by unit steps of rows of ``sweep``, of one or several draws, see ``regimes.read``."""
+    strengths = sorted({row["strength"] for row in table})
+    columns = (
+        [[row[name] for row in table if row["strength"] == strength] for strength in strengths]
+        for name in ("accuracy", "on_manifold", "off_manifold")
+    )
+    return regimes.read(strengths, *columns, tolerance=tolerance)

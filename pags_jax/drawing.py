@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from pags_jax import alignment, gaussians, generation, sampling, scores
+from pags_jax import alignment, evaluation, gaussians, generation, sampling, scores
+from pags_jax.means import mean_and_error
 
 TASKS = ("synthesis", "denoising", "in-painting", "counterfactual")
 SAMPLE_SIGMA, REDRAWN_SIGMA = 20.0, 3.0
@@ -189,6 +191,34 @@ def quality(
     for name, images in (("start", drawn.start), ("result", drawn.images)):
         found[f"psnr_{name}"] = psnr(images, tasks.truth, mask)
         found[f"lpips_{name}"] = lpips(2 * images - 1, 2 * tasks.truth - 1)
+    return found
+
+
+def measures(
+    tasks: Tasks, task: str, drawn: Drawn, *, judge: Callable[[Any], Any] | None = None,
+    lpips: Callable[..., Array] = alignment.lpips, correct: Callable[..., Array] = evaluation.correct,
+) -> dict[str, float | None]:  # fmt: skip
+    """How well a task was done, in numbers; None where one is not known.
+
+    Args:
+      tasks: Tasks from ``tasks_of``.
+      task: Its name.
+      drawn: Its results.
+      judge: A classifier trained otherwise, which maps images to logits.
+      lpips: ``alignment.lpips``, best under a ``jit`` of your own.
+      correct: ``evaluation.correct``, likewise.
+
+    Returns:
+      ``reached``: the share of the results in which their own classifier sees the class to lead to; ``judged`` and
+      ``judged_start``: the same by the judge, of the results and of their starts; and means of ``quality`` over the
+      images that have it, with their standard errors (``NAME_error``).
+    """
+    found: dict[str, float | None] = {"reached": None if drawn.reached is None else float(drawn.reached.mean())}
+    for name, images in (("judged", drawn.images), ("judged_start", drawn.start)):
+        known = judge is not None and images is not None
+        found[name] = float(correct(judge, images, tasks.starts[task][1]).mean()) if known else None
+    for name, values in jax.device_get(quality(tasks, task, drawn, lpips=lpips)).items():
+        found |= mean_and_error(name, values, np.isfinite(values))
     return found
 
 

@@ -198,6 +198,24 @@ def _mean_gradient(apply_fn, point, values: Array, y: Array, target: Target, chu
     return total / len(values)
 
 
+def as_pictures(maps: Float[Array | np.ndarray, "n ..."]) -> Float[Array, "n ..."]:
+    """Gradients or scores as pictures: zero is mid-grey, the largest absolute value of each is 0 or 1.
+
+    Args:
+      maps: One for each image, of any scale.
+
+    Returns:
+      Images in [0, 1], shaped as ``maps``; all grey where a map is zero, or not finite.
+
+    >>> as_pictures(jnp.array([[2.0, -4.0], [0.0, 0.0]])).tolist()
+    [[0.75, 0.0], [0.5, 0.5]]
+    """
+    maps = jnp.asarray(maps)
+    largest = jnp.abs(maps).max(tuple(range(1, maps.ndim)), keepdims=True)
+    usable = jnp.isfinite(largest) & (largest > 0)
+    return jnp.where(usable, maps / jnp.where(usable, largest, 1) / 2 + 0.5, 0.5)
+
+
 def target_value(logits: Float[Array, " classes"], label: Any, target: Target) -> Float[Array, ""]:
     """The number to differentiate, from the logits and the label of one example."""
     if target == "logit_sum":

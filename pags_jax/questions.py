@@ -37,6 +37,27 @@ class Place(NamedTuple):
     sigma_pm1: float = 0.5
     tolerance: float = 0.02
 
+    def robust(self, table: Sequence[Row]) -> list[Row]:
+        """The rows of deviations at the length."""
+        return sweeps.nearest(table, "eps_l2", self.eps)
+
+    def aligned(self, table: Sequence[Row]) -> list[Row]:
+        """The rows of alignments of the gradient at the noise level."""
+        mine = [row for row in table if row["target"] == self.target]
+        return sweeps.nearest(mine, "sigma_pm1", self.sigma_pm1)
+
+    def join(self, robust: Sequence[Row], aligned: Sequence[Row]) -> list[Row]:
+        """See ``sweeps.join``."""
+        return sweeps.join(robust, aligned, eps_l2=self.eps, target=self.target, sigma_pm1=self.sigma_pm1)
+
+    def by_steps(self, robust: Sequence[Row], loss: str) -> regimes.Regimes | None:
+        """The regimes of a loss by unit steps, see ``sweeps.regimes_of``."""
+        return sweeps.regimes_of(robust, loss, eps=self.eps, tolerance=self.tolerance)
+
+    def by_energy(self, aligned: Sequence[Row], loss: str) -> regimes.Regimes | None:
+        """The regimes of a loss by energy, see ``sweeps.share_regimes_of``."""
+        return sweeps.share_regimes_of(aligned, loss, target=self.target, tolerance=self.tolerance)
+
 
 def answers(
     robust: Sequence[Row], aligned: Sequence[Row], values: Callable[..., Values], place: Place, *, key: jax.Array
@@ -50,7 +71,7 @@ def answers(
       place: Where to look.
       key: Draws the bootstrap's images.
     """
-    at = sweeps.nearest([row for row in aligned if row["target"] == place.target], "sigma_pm1", place.sigma_pm1)
+    at = place.aligned(aligned)
     here = {"target": place.target, "sigma_pm1": at[0]["sigma_pm1"]}
     keys, similarity = jax.random.split(key, 2), values("similarity", **here)
     return [
@@ -90,7 +111,7 @@ def undefended(shares: Values, row: Row, *, key: jax.Array) -> Row:
 
 def three_regimes(place: Place, aligned: Sequence[Row], loss: str) -> Row:
     """Question 2: how many of the three regimes a sweep has, by energy."""
-    found = sweeps.share_regimes_of(aligned, loss, target=place.target, tolerance=place.tolerance)
+    found = place.by_energy(aligned, loss)
     spans = {label: found.span(label) if found else None for label in regimes.LABELS}
     count = sum(span is not None for span in spans.values())
     detail = "; ".join(f"{label} {span[0]:g} to {span[1]:g}" for label, span in spans.items() if span is not None)
@@ -111,15 +132,29 @@ def rise_and_fall(similarity: Values, loss: str, *, key: jax.Array) -> Row:
 
 def explained(place: Place, robust: Sequence[Row], aligned: Sequence[Row]) -> Row:
     """Question 4: the correlation with the off-manifold deviation, as ``beside`` that given the on-manifold one."""
-    models = sweeps.join(robust, aligned, eps_l2=place.eps, target=place.target, sigma_pm1=place.sigma_pm1)
+    models = place.join(robust, aligned)
     table = sweeps.correlations(models, measures=["off"], alignments=["similarity"], key=jax.random.key(0))
     (row,) = (row for row in table if row["models"] == ACCURATE)
-    alone, given = (
-        row[rho] is not None and row[rho] < 0 and row[p] < 0.05 for rho, p in (("rho", "p"), ("rho_given", "p_given"))
-    )
+    verdict = (NOT_SHOWN, PARTLY, SHOWN)[sum(explains(row))]
     detail = f"{row['n']} models; given on: {with_p(row['rho_given'], row['p_given'])}"
     found = {"question": 4, "loss": ALL, "estimate": row["rho"], "p": row["p"], "beside": row["rho_given"]}
-    return found | {"detail": detail, "verdict": SHOWN if alone and given else PARTLY if alone else NOT_SHOWN}
+    return found | {"detail": detail, "verdict": verdict}
+
+
+def explains(row: Row) -> tuple[bool, bool]:
+    """Whether alignment falls as a measure grows, at p < 0.05; and whether it does so given the on-manifold one, too.
+
+    Args:
+      row: Correlation of ``sweeps.correlations``.
+
+    >>> explains({"rho": -0.8, "p": 0.01, "rho_given": None, "p_given": None})
+    (True, False)
+    """
+    alone, given = (
+        row.get(rho) is not None and row[rho] < 0 and row[p] < 0.05
+        for rho, p in (("rho", "p"), ("rho_given", "p_given"))
+    )
+    return alone, alone and given
 
 
 def peak_before_fall(place: Place, aligned: Sequence[Row], similarity: Values, loss: str) -> Row:
@@ -133,7 +168,7 @@ def peak_before_fall(place: Place, aligned: Sequence[Row], similarity: Values, l
     """
     strengths, values = sweep_of(similarity, loss)
     means = np.nanmean(values, axis=0) if np.isfinite(values).any() else np.full(len(strengths), np.nan)
-    found = sweeps.share_regimes_of(aligned, loss, target=place.target, tolerance=place.tolerance)
+    found = place.by_energy(aligned, loss)
     if found is None or np.isnan(means).any():
         return {"estimate": None, "detail": "no usable map", "verdict": NOT_SHOWN}
     peak, span = float(strengths[means.argmax()]), found.span("excessive")
@@ -143,7 +178,7 @@ def peak_before_fall(place: Place, aligned: Sequence[Row], similarity: Values, l
 
 def own_noise(values: Callable[..., Values], aligned: Sequence[Row]) -> list[Row]:
     """Question 6: the noise level at which each smoothing model's gradient is most like Bayes', beside its own."""
-    trained = sorted({row["strength"] for row in aligned if row["loss"] == SMOOTHED and row["strength"] > 0})
+    trained = sweeps.noise_levels(aligned)
     levels = [2 * strength for strength in trained]
     curves = [values("cosine", target="log_prob", sigma_pm1=level) for level in levels]
     found = []
@@ -171,7 +206,7 @@ def claims_of(loss: str, robust: Sequence[Row], aligned: Sequence[Row], place: P
       aligned: Rows of alignments at one place.
       place: The length and the tolerance.
     """
-    found = sweeps.regimes_of(robust, loss, eps=place.eps, tolerance=place.tolerance)
+    found = place.by_steps(robust, loss)
     accuracy, on = medians(robust, loss, "test_accuracy", "on")
     span = found.span("aligned") if found else None
     below = "no" if span is None else f"yes, from strength {span[0]:g} to {span[1]:g}"
@@ -222,6 +257,24 @@ def peak_of(table: Sequence[Row], loss: str, measure: str) -> Row:
         "at strength": peak.strength if peak else None,
         "peaks inside": ("yes" if peak.is_inner else "no") if peak else "no usable map",
     }
+
+
+def spans_of(found: regimes.Regimes | None) -> Row:
+    """The strengths of each regime in words, or why it is absent, and the least agreement of the seeds.
+
+    Args:
+      found: The regimes of a loss, from ``sweeps.regimes_of`` or ``sweeps.share_regimes_of``.
+
+    >>> spans_of(None)["weak"]
+    'none: no usable model'
+    """
+    if found is None:
+        return dict.fromkeys(regimes.LABELS, f"none: {NO_MODEL}") | {"agreement of seeds": None}
+    words: Row = {}
+    for label in regimes.LABELS:
+        span = found.span(label)
+        words[label] = f"none: {found.absent[label]}" if span is None else f"{span[0]:g} to {span[1]:g}"
+    return words | {"agreement of seeds": float(found.agreement.min())}
 
 
 def with_p(rho: float | None, p: float | None) -> str:

@@ -8,7 +8,7 @@ stays, and long gradients are shortened instead (``training.Hyper.clip``), so th
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -51,6 +51,39 @@ def log_spaced(start: float, stop: float, count: int) -> tuple[float, ...]:
     (0.01, 0.1, 1.0, 10.0, 100.0)
     """
     return tuple(float(f"{value:.6g}") for value in np.geomspace(start, stop, count))
+
+
+def read_strengths(words: Iterable[str]) -> tuple[float, ...]:
+    """Strengths as people write them: numbers, and START:STOP:COUNT for ``log_spaced`` ones.
+
+    Args:
+      words: Such as those of a command line.
+
+    Raises:
+      ValueError: A word is neither, or a strength is negative or not finite; the message has the word.
+
+    >>> read_strengths(["0", "1e-2:1:3"])
+    (0.0, 0.01, 0.1, 1.0)
+    """
+    return tuple(strength for word in words for strength in _read_strength(word))
+
+
+def _read_strength(word: str) -> tuple[float, ...]:
+    try:
+        if ":" not in word:
+            values = (float(word),)
+        else:
+            start, stop, count = word.split(":")
+            if not (0 < float(start) < math.inf and 0 < float(stop) < math.inf and int(count) >= 2):
+                raise ValueError
+            values = log_spaced(float(start), float(stop), int(count))
+        if not all(0 <= value < math.inf for value in values):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"expected a finite number >= 0, or START:STOP:COUNT with START and STOP > 0 and COUNT >= 2, got {word!r}"
+        ) from None
+    return values
 
 
 RECIPES: dict[Loss, Recipe] = {

@@ -118,6 +118,57 @@ def epochs_of(
         yield done
 
 
+class Trained(NamedTuple):
+    """A training run that is over.
+
+    Attributes:
+      run: The run.
+      means: ``(epochs, k)``: the k metrics' means over each epoch, in float64.
+      images_per_s: Median over the epochs but the first, which compiles; None if this process trained none of them, or
+        has no clock.
+    """
+
+    run: Fit
+    means: np.ndarray
+    images_per_s: float | None
+
+
+def fit(
+    task: training.Task, hyper: Any, x: Any, y: Any, driver: Driver, *, key: jax.Array, epochs: int, folder: Path,
+    fingerprint: Mapping[str, Any], save_s: float = 300.0, trainer: Any = training,
+    variables: Mapping[str, Any] | None = None, track: Callable[..., Iterable[Fit]] = lambda rest, finished: rest,
+) -> Trained:  # fmt: skip
+    """Trains to the end, from the newest checkpoint if there is one: `start`, then `epochs_of`, which say what else
+    may be given and what is raised.
+
+    Args:
+      task: What is trained.
+      hyper: As for ``training.step``.
+      x: All images.
+      y: Their labels.
+      driver: How steps are driven; with a clock, the speed is measured.
+      key: Draws parameters and all of the training.
+      epochs: Number of epochs in all.
+      folder: Folder of the checkpoints.
+      fingerprint: What the run is.
+      save_s: Seconds between checkpoints.
+      trainer: As for `start`, as are ``variables``.
+      variables: Variables of a trained network, to begin with.
+      track: ``track(rest, finished=n)`` passes on the epochs that are to come, after ``n``, such as to show progress.
+    """
+    same: dict[str, Any] = {"folder": folder, "fingerprint": fingerprint, "trainer": trainer}
+    done = start(task, x, key=key, epochs=epochs, variables=variables, **same)
+    at, began, rates = int(done.state.step), driver.clock(), []
+    rest = epochs_of(task, hyper, x, y, done, driver, save_s=save_s, **same)
+    for done in track(rest, finished=at // training.steps_per_epoch(task, len(x))):
+        now, reached = driver.clock(), int(done.state.step)
+        if now > began:
+            rates.append((reached - at) * task.batch_size / (now - began))
+        at, began = reached, now
+    means = done.metrics.reshape(epochs, -1, done.metrics.shape[1]).mean(1, dtype=np.float64)
+    return Trained(done, means, float(np.median(rates[1:])) if rates[1:] else None)
+
+
 def _epoch(
     task: training.Task, state: Any, x: Any, y: Any, hyper: Any, driver: Driver, trainer: Any
 ) -> Iterable[tuple[Any, Any]]:

@@ -4,7 +4,7 @@
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from pags_jax.chunks import check_counts
 from pags_jax.images import as_mask
-from pags_jax.scores import Denoiser, heun_step
+from pags_jax.scores import Denoiser, heun_step, noise_schedule, sample
 
 
 def euler_step(denoise: Denoiser, x: Float[Array, "n ..."], sigma: Any, following: Any) -> Float[Array, "n ..."]:
@@ -82,6 +82,36 @@ def inpaint(
         current = jnp.where(known, x + sigma * over, current)
         current, last = step(denoise, current, sigma, following), following
     return jnp.where(known, x, current)
+
+
+def of_classes(
+    denoiser: Callable[..., Denoiser], classes: int, each: int, shape: Sequence[int], *, key: Array, steps: int = 18,
+    sigma_max: float = 80.0, step: Callable[..., Any] = heun_step,
+) -> Float[Array, "classes each h w c"]:  # fmt: skip
+    """Draws images of each class by ``scores.sample``.
+
+    Args:
+      denoiser: ``denoiser(labels)`` gives that of images of these classes, such as ``partial(scores.denoiser, model,
+        variables)``.
+      classes: Number of classes, counted from the first.
+      each: Number of images of each.
+      shape: Shape of an image.
+      key: Draws noise.
+      steps: Noise levels that samples pass through, see ``scores.noise_schedule``.
+      sigma_max: The largest of them, for images in [-1, 1].
+      step: As for ``scores.sample``.
+
+    Returns:
+      Images in about [0, 1].
+
+    >>> of_point = lambda labels: lambda x, sigma: jnp.full_like(x, 0.5)  # Of data that are 0.5 everywhere.
+    >>> of_classes(of_point, 2, 3, (2, 2, 1), key=jax.random.key(0), steps=2)[1, 2, :, 0, 0].tolist()
+    [0.75, 0.75]
+    """
+    labels = jnp.repeat(jnp.arange(classes), each)
+    noise = jax.random.normal(key, (len(labels), *shape), jnp.float32)
+    drawn = sample(denoiser(labels), noise, noise_schedule(steps, sigma_max=sigma_max), step=step)
+    return (drawn.reshape(classes, each, *shape) + 1) / 2
 
 
 def checkerboard(maps: Float[np.ndarray, "n h w c"]) -> float | None:

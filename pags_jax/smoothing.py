@@ -55,10 +55,12 @@ class Curve(NamedTuple):
     Attributes:
       accuracy: For each radius, the share of images whose class is right and certified beyond that radius.
       abstained: The share of images of which nothing is certain; they count as wrong.
+      error: Standard error of each ``accuracy`` ``p`` over the images: ``sqrt(p (1 - p) / n)``.
     """
 
-    accuracy: Float[Array, " radii"]
+    accuracy: Float[Array, "..."]
     abstained: Float[Array, ""]
+    error: Float[Array, "..."]
 
 
 def class_counts(
@@ -237,7 +239,9 @@ def certified_accuracy(found: Certified, y: Int[Array, " n"], radii: Any) -> Cur
     # The radius of an image that is wrong is beyond nothing.
     reached = jnp.where(jnp.equal(found.label.astype(jnp.int32), as_labels(y)), found.radius, 0)
     accuracy = jax.lax.map(lambda radius: jnp.mean(reached > radius, dtype=dtype), jnp.atleast_1d(radii).astype(dtype))
-    return Curve(accuracy.reshape(radii.shape), jnp.mean(found.label == ABSTAINED, dtype=dtype))
+    accuracy = accuracy.reshape(radii.shape)
+    error = jnp.sqrt(accuracy * (1 - accuracy) / len(found.label))
+    return Curve(accuracy, jnp.mean(found.label == ABSTAINED, dtype=dtype), error)
 
 
 def _votes(logits: Array) -> Array:

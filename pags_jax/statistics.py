@@ -16,7 +16,6 @@ permuted within their loss; given a third measure ``z``, residuals are permuted 
 These functions are pure, and can be jitted with ``resamples`` and ``permutations`` static.
 """
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,6 +25,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pags_jax.images import is_traced
+from pags_jax.means import mean_and_error as mean_and_error
+from pags_jax.means import means_of as means_of
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -266,34 +267,3 @@ def _check_finite(name: str, values: Array) -> None:
     if is_traced(values) or bool(np.isfinite(np.asarray(values)).all()):
         return
     raise ValueError(f"`{name}` holds values that are not finite; leave these models out")
-
-
-def mean_and_error(name: str, values: Any, valid: Any) -> dict[str, float | None]:
-    """Mean and standard error of a measure over the images that have it, as two columns; None where none has it.
-
-    Args:
-      name: Name of the first column; the second is ``NAME_error``.
-      values: ``(n,)``, of the images.
-      valid: ``(n,)`` booleans, which images have it.
-
-    >>> mean_and_error("on", [1.0, 3.0, np.nan], [True, True, False])["on"]
-    2.0
-    """
-    chosen = np.asarray(values)[np.asarray(valid)]
-    if not chosen.size:
-        return {name: None, f"{name}_error": None}
-    return {name: float(chosen.mean()), f"{name}_error": float(chosen.std() / np.sqrt(chosen.size))}
-
-
-def means_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with means in place of arrays, over the images of which all are finite; ``invalid`` counts the others.
-
-    Args:
-      row: Columns, of which some are NumPy arrays ``(n,)`` of the same images.
-    """
-    arrays = {name: value for name, value in row.items() if isinstance(value, np.ndarray)}
-    if not arrays:
-        return dict(row)
-    valid = np.all([np.isfinite(values) for values in arrays.values()], axis=0)
-    means = {key: value for name in arrays for key, value in mean_and_error(name, arrays[name], valid).items()}
-    return {name: value for name, value in row.items() if name not in arrays} | means | {"invalid": int((~valid).sum())}

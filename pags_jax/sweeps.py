@@ -21,6 +21,8 @@ from pags_jax import recipes, regimes, statistics
 Row = dict[str, Any]
 #: The loss without a strength, and the one whose strength is a noise level.
 BASELINE, SMOOTHED = "cross_entropy", "randomized_smoothing"
+#: Accuracies on held-out images, as they are and under attack.
+HELD_OUT = ("validation_accuracy", "validation_attacked")
 #: All models of a table, and those of them that are about as accurate as the best; see ``correlations``.
 ALL, ACCURATE = "all", "accurate"
 
@@ -29,6 +31,15 @@ def swept(table: Iterable[Row]) -> list[str]:
     """The losses that have strengths, in the order of ``recipes.RECIPES``."""
     present = {row["loss"] for row in table}
     return [name for name in recipes.RECIPES if name in present and name != BASELINE]
+
+
+def noise_levels(table: Iterable[Row]) -> list[float]:
+    """The standard deviations of the noise under which models were trained (``SMOOTHED``), for images in [0, 1].
+
+    >>> noise_levels([{"loss": "randomized_smoothing", "strength": s} for s in (0.5, 0.25, 0.5)])
+    [0.25, 0.5]
+    """
+    return sorted({row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
 
 
 def nearest(table: Iterable[Row], column: str, value: float) -> list[Row]:
@@ -66,7 +77,7 @@ def curves(table: Sequence[Row], loss: str, *columns: str) -> tuple[np.ndarray, 
     return np.array(strengths), arrays
 
 
-def best(table: Iterable[Row], columns: Sequence[str]) -> list[Row]:
+def best(table: Iterable[Row], columns: Sequence[str] = HELD_OUT) -> list[Row]:
     """The rows, over seeds, of each loss's strength with the largest mean accuracy.
 
     Args:
@@ -157,6 +168,30 @@ def join(robust: Iterable[Row], aligned: Iterable[Row], *, eps_l2: float, target
             ratio = off / on if on and off is not None else None
             joined.append({**row, "eps_l2": known["eps_l2"], "on": on, "off": off, "ratio": ratio})
     return joined
+
+
+def values_of(
+    table: Iterable[Row], arrays: Callable[[Any], Mapping[str, np.ndarray]], column: str, **place: Any
+) -> dict[tuple[str, float], np.ndarray]:
+    """The values of all images at one place, by loss and strength, means over seeds; NaN where any model has none.
+
+    Args:
+      table: Rows, of which those of one model have the same ``unit`` and follow each other.
+      arrays: ``arrays(unit)[column]`` has the values of the images for each row of the unit, in their order.
+      column: Which measure.
+      **place: Columns and their values; rows with others are left out.
+
+    >>> table = [{"unit": "a", "loss": "smoothness", "strength": 1.0, "sigma_pm1": sigma} for sigma in (0.5, 1.0)]
+    >>> values_of(table, lambda unit: {"on": np.array([[1.0, 2.0], [3.0, 4.0]])}, "on", sigma_pm1=1.0)
+    {('smoothness', 1.0): array([3., 4.])}
+    """
+    found: dict[tuple[str, float], list[np.ndarray]] = {}
+    for unit, part in itertools.groupby(table, key=lambda row: row["unit"]):
+        for row, values in zip(part, arrays(unit)[column], strict=True):
+            if all(row[name] == value for name, value in place.items()):
+                found.setdefault((row["loss"], row["strength"]), []).append(values.astype(np.float64))
+    whole = np.all([np.isfinite(values) for group in found.values() for values in group], axis=0)
+    return {key: np.where(whole, np.mean(group, axis=0), np.nan) for key, group in found.items()}
 
 
 def _model(row: Row) -> tuple[Any, ...]:

@@ -8,14 +8,55 @@ import contextlib
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from pags_jax import manifold
 from pags_jax.scores import Denoiser
+
+
+class Tangents(NamedTuple):
+    """Tangent spaces at images, within the pixels that are measured on; made by ``within``.
+
+    Attributes:
+      basis: Orthonormal bases, zero elsewhere.
+      mask: The pixels of each image that are measured on; None for all.
+      rank: Dimension of the tangent spaces, a mean over images.
+      size: Dimension of the space of these pixels, likewise.
+    """
+
+    basis: Float[Array, "n k ..."]
+    mask: Bool[Array, "n ..."] | None
+    rank: float
+    size: float
+
+    def only(self, maps: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+        """Maps that are zero at pixels that are not measured on."""
+        return maps if self.mask is None else jnp.where(self.mask, maps, 0)
+
+
+def within(
+    basis: Float[Array, "n k ..."], mask: Bool[Array, "n ..."] | None = None, *,
+    restrict: Callable[..., Array] = manifold.restrict,
+) -> Tangents:  # fmt: skip
+    """Tangent spaces within some pixels of each image, such as those of ``manifold.varying``.
+
+    Args:
+      basis: Orthonormal basis of each image's tangent space.
+      mask: The pixels of each image; by default all.
+      restrict: ``manifold.restrict``, best under a ``jit`` of your own.
+
+    >>> found = within(jnp.eye(3)[None, :2], jnp.array([[True, False, True]]))
+    >>> found.rank, found.size, found.only(jnp.ones((1, 3))).tolist()
+    (1.0, 2.0, [[1.0, 0.0, 1.0]])
+    """
+    if mask is not None:
+        basis = restrict(basis, mask)
+    size = basis[0, 0].size if mask is None else mask.sum() / len(mask)
+    return Tangents(basis, mask, float(manifold.rank(basis).mean()), float(size))
 
 
 def of_decoder(

@@ -217,6 +217,11 @@ def _anywhere(rows: Array) -> Array:
     return rows
 
 
+def variables_of(state: TrainState) -> dict[str, Any]:
+    """The variables of the network as ``model.apply`` takes them: parameters, and running statistics if it has any."""
+    return {"params": state.params} | ({"batch_stats": state.statistics} if state.statistics else {})
+
+
 def steps_per_epoch(task: Task, rows: int) -> int:
     """Whole batches among the rows.
 

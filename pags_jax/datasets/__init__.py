@@ -7,8 +7,10 @@ memory, uint8: the caller puts it on a device, and ``pags_jax.images.to_float`` 
 """
 
 from pags_jax.datasets.distractor import with_distractor as with_distractor
+from pags_jax.datasets.image_folders import FoundImages as FoundImages
 from pags_jax.datasets.image_folders import find_images as find_images
 from pags_jax.datasets.image_folders import image_batches as image_batches
 from pags_jax.datasets.labelled_images import Images as Images
 from pags_jax.datasets.registry import NAMES as NAMES
 from pags_jax.datasets.registry import load as load
+from pags_jax.datasets.registry import share_images as share_images

@@ -24,6 +24,9 @@ _LOADERS: dict[str, Callable[..., Images]] = {
 _OPTIONS = {"cifar100": ("labels",), "imagenet64": ("batches",), "distractor": ("seed", "of", "letters")}
 _DEFAULTS: dict[str, dict[str, Any]] = {"cifar100": {"labels": "fine"}, "distractor": {"of": "fashion_mnist"}}
 
+_PART_OF = {"fashion_mnist": "fashion_mnist_full", "mnist_test": "mnist"}
+"""Image sets that are a part of another one."""
+
 NAMES = ("fashion_mnist", *_LOADERS, "distractor")
 """Every image set that ``load`` knows."""
 
@@ -78,6 +81,15 @@ def load(name: str, *, folder: str | Path | None = None, **options: Any) -> Imag
     if name == "distractor":
         return _load_distractor(folder, **options)
     return _LOADERS[name](folder, **options)
+
+
+def share_images(one: str, other: str) -> bool:
+    """Whether two named sets hold images of one kind, since they are one set or parts of it.
+
+    >>> share_images("mnist_test", "mnist"), share_images("mnist", "fashion_mnist")
+    (True, False)
+    """
+    return _PART_OF.get(one, one) == _PART_OF.get(other, other)
 
 
 def _load_distractor(folder: str | Path | None, *, of: str, seed: int | None = None, **options: Any) -> Images:

@@ -2,33 +2,34 @@
 
     python -m scripts.pags.alignment --trained runs/pags_train --out runs/pags_alignment
 
-Srinivas et al. (2023), the models of section 5. There is one row for each model and pair of gradient and score, with
-the cosine, 1 - LPIPS, and the share of the gradient that is off the data manifold; ``values/`` has the values of all
-images. ``scores_SIGMA.npz`` and ``gradients/`` keep the maps of a few images. A model trained under noise of standard
-deviation s, in [0, 1], approximates the Bayes classifier of images with the noise 2 s in [-1, 1]: such models are also
-compared at all of these noise levels that the run has.
+See Srinivas et al. (2023), section 5. There is one row for each model and pair of gradient and score, with the values
+of all images in ``values/``. A model trained under noise of standard deviation s, in [0, 1], approximates the Bayes
+classifier of images with the noise 2 s in [-1, 1]: such models are also compared at all of these levels in the run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 
 from scripts.harness import cli, compiling, names, placement, plot, report, store
 from scripts.harness.experiment import Part, Results, Row
-from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.harness.lazy import jnp, pags_jax
 from scripts.pags import manifolds, measuring
 from scripts.pags.robustness import FILES, NAMED
 from scripts.pags.sweeps import SHOWN, SMOOTHED
+
+if TYPE_CHECKING:
+    from pags_jax import samples, tangents
 
 
 @dataclass(frozen=True)
 class Config(manifolds.ManifoldConfig):
     """Measure the alignment of gradients with scores."""
 
+    NEEDS: ClassVar = ("tangents", "scores")
     PRESETS: ClassVar = {
         "quick": {"images": 50, "sigmas_pm1": (0.5,)},
         "paper": {"images": 1000},
@@ -41,100 +42,56 @@ class Config(manifolds.ManifoldConfig):
     """Number of images whose gradients and scores are stored for figures."""
 
 
-class Ready(NamedTuple):
-    """Images, tangent spaces and scores that all models are measured with."""
-
-    sample: measuring.Sample
-    basis: jax.Array
-    mask: jax.Array | None
-    scores: dict[float, dict[str, jax.Array]]
-    ranks: Row
-
-
-def files_of(config: Config, table: list[Row]) -> dict[str, Path]:
-    """The files that tangent spaces and scores come from."""
-    return manifolds.files_of(config, table, scores=True)
-
-
-def setup(config: Config, table: list[Row]) -> Ready:
-    """Images, their tangent spaces and their scores at every noise level."""
-    sample = measuring.sample(config, table)
-    denoisers, mask = manifolds.denoisers(config, sample), manifolds.mask_of(config, sample)
-    basis = manifolds.restricted(mask, manifolds.basis_of(config, sample))
-    levels = dict.fromkeys((*config.sigmas_pm1, *noise_levels(table)))
-    maps = {sigma: within(mask, scores_of(denoisers, sample, sigma)) for sigma in levels}
-    return Ready(sample, basis, mask, maps, manifolds.ranks_of(basis, mask))
+def setup(config: Config) -> tuple[samples.Sample, tangents.Tangents, dict[float, Any]]:
+    """Images, their tangent spaces, and their scores by noise level and kind, that all models are measured with."""
+    sample = measuring.sample(config)
+    tangents, denoiser = manifolds.tangents_at(config, sample), manifolds.denoiser_of(config, sample)
+    score_of, maps = compiling.jitted(pags_jax.scores.score), {}
+    own = [2 * sigma for sigma in pags_jax.sweeps.noise_levels(measuring.trained_rows(config.trained))]
+    for sigma in dict.fromkeys((*config.sigmas_pm1, *own)):
+        at = {"sigma_pm1": jnp.float32(sigma)}
+        of_all, of_class = score_of(denoiser(), sample.x, **at), score_of(denoiser(sample.y), sample.x, **at)
+        kinds = {"unconditional": of_all, "conditional": of_class, "bayes": of_class - of_all}
+        maps[sigma] = {kind: tangents.only(score) for kind, score in kinds.items()}
+    return sample, tangents, maps
 
 
-def keep(config: Config, ready: Ready) -> None:
+def keep(config: Config, ready: tuple[Any, ...]) -> None:
     """Keep a few scores, for figures."""
-    for sigma, kinds in ready.scores.items():
-        arrays = {"x": ready.sample.x, "y": ready.sample.y, **kinds}
-        save_first(config.out / f"scores_{sigma:g}.npz", arrays, config.shown)
+    sample, _, scores = ready
+    for sigma, kinds in scores.items():
+        arrays = {"x": sample.x, "y": sample.y, **kinds}
+        measuring.save_arrays(config.out / f"scores_{sigma:g}.npz", arrays, first=config.shown)
 
 
-def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -> list[Row]:
+def rows_of(config: Config, ready: tuple[Any, ...], unit: dict[str, Any], apply_fn: Any) -> list[Row]:
     """One model's comparisons: each gradient with its score at each noise level."""
-    sample, own = ready.sample, [sigma for sigma in ready.scores if sigma not in config.sigmas_pm1]
-    x, (y, scores, basis) = placement.rows(sample.x), placement.everywhere((sample.y, ready.scores, ready.basis))
-    levels = [*config.sigmas_pm1, *(own if unit["loss"] == SMOOTHED else ())]
+    sample, tangents, scores = ready
+    x, own = placement.rows(sample.x), [sigma for sigma in scores if sigma not in config.sigmas_pm1]
+    y, scores, basis = placement.everywhere((sample.y, scores, tangents.basis))
     gradient_of = compiling.jitted(pags_jax.gradients.input_gradients, "target")
-    gradients = {target: gradient_of(apply_fn, x, y, target=target) for target in get_args(names.Target)}
-    gradients = within(ready.mask, gradients)
-    save_first(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, config.shown)
-    return [
-        row_of(gradient, target, sigma, scores[sigma], basis) | ready.ranks
-        for sigma in levels
-        for target, gradient in gradients.items()
-    ]
-
-
-def scores_of(denoisers: tuple[Any, Any], sample: measuring.Sample, sigma: float) -> dict[str, jax.Array]:
-    """The scores of the images at a noise level by kind: of all images, of their class, and their difference."""
-    score_of = compiling.jitted(pags_jax.scores.score)
-    unconditional, conditional = (score_of(denoise, sample.x, sigma_pm1=jnp.float32(sigma)) for denoise in denoisers)
-    return {"unconditional": unconditional, "conditional": conditional, "bayes": conditional - unconditional}
-
-
-def within(mask: jax.Array | None, maps: Any) -> Any:
-    """Maps by name, set to zero outside the mask if there is one."""
-    return maps if mask is None else {name: jnp.where(mask, values, 0) for name, values in maps.items()}
-
-
-def row_of(gradient: jax.Array, target: Any, sigma: float, scores: dict[str, jax.Array], basis: jax.Array) -> Row:
-    """Values of the images; they are NaN where a map is zero or infinite."""
-    kind = pags_jax.alignment.PAIRINGS[target]
-    share = compiling.jitted(pags_jax.robustness.off_manifold_share, images=False)(gradient, basis)
-    cosine, similarity, share = placement.on_host((*manifolds.compare(gradient, scores[kind]), share))
-    place = {"target": target, "sigma_pm1": sigma, "score": kind}
-    return place | {"cosine": cosine, "similarity": similarity, "off_share": share}
-
-
-def noise_levels(table: list[Row]) -> list[float]:
-    """The noise levels that models were trained under, for images in [-1, 1]."""
-    return sorted({2 * row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
-
-
-def save_first(path: Path, arrays: Any, count: int) -> None:
-    """Keep the first maps, for a figure."""
-    measuring.save_arrays(path, {name: array[:count] for name, array in arrays.items()})
-
-
-def peaks(table: list[Row]) -> list[Row]:
-    """Where the alignment of each loss is largest, by gradient, noise level and measure."""
-    lines = []
-    for target, sigma in dict.fromkeys((row["target"], row["sigma_pm1"]) for row in table):
-        part = report.where(table, target=target, sigma_pm1=sigma)
-        for loss in pags_jax.sweeps.swept(part):
-            for measure, name in (("cosine", "cosine"), ("similarity", "1 - LPIPS")):
-                line: Row = {"gradient of": target.replace("_", " "), "sigma": sigma, "loss": plot.look(loss).label}
-                lines.append(line | {"measure": name} | pags_jax.questions.peak_of(part, loss, measure))
-    return lines
+    gradients = {target: tangents.only(gradient_of(apply_fn, x, y, target=target)) for target in get_args(names.Target)}
+    measuring.save_arrays(config.out / "gradients" / f"{store.unit_name(unit)}.npz", gradients, first=config.shown)
+    ranks = {"rank": tangents.rank, "size": tangents.size}
+    table, share_of = [], compiling.jitted(pags_jax.robustness.off_manifold_share, images=False)
+    for sigma in (*config.sigmas_pm1, *(own if unit["loss"] == SMOOTHED else ())):
+        for target, gradient in gradients.items():
+            kind = pags_jax.alignment.PAIRINGS[target]
+            found = (*manifolds.compare(gradient, scores[sigma][kind]), share_of(gradient, basis))
+            values = dict(zip(("cosine", "similarity", "off_share"), placement.on_host(found), strict=True))
+            table.append({"target": target, "sigma_pm1": sigma, "score": kind} | values | ranks)
+    return table
 
 
 def section(results: Results) -> list[report.Block]:
     """Where alignment peaks, and the figures."""
-    lines = peaks(results.rows)
+    lines = [
+        {"gradient of": target.replace("_", " "), "sigma": sigma, "loss": plot.look(loss).label, "measure": name}
+        | pags_jax.questions.peak_of(part, loss, measure)
+        for (target, sigma), part in report.groups(results.rows, "target", "sigma_pm1").items()
+        for loss in pags_jax.sweeps.swept(part)
+        for measure, name in pags_jax.explanation.ALIGNMENTS.items()
+    ]
     level = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / SHOWN.sigma_pm1)), default=None)
     main = [line for line in lines if line["gradient of"] == SHOWN.target and line["sigma"] == level]
     return [
@@ -153,7 +110,7 @@ def section(results: Results) -> list[report.Block]:
 
 
 EXPERIMENT = measuring.experiment(
-    "pags_alignment", Config, setup=setup, keep=keep, rows_of=rows_of, files=files_of,
+    "pags_alignment", Config, setup=setup, keep=keep, rows_of=rows_of,
     heading="Alignment of gradients with the score", section=section,
     parts=(
         Part({"none": {"images": 100, "sigmas_pm1": (0.5,)}, "quick": {}, "full": {}, "paper": {}, "cifar10": {}},

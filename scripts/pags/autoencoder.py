@@ -2,17 +2,14 @@
 
     python -m scripts.pags.autoencoder --dataset fashion_mnist --out runs/autoencoder
 
-In the end the run folder has ``autoencoder.safetensors`` (`pags_jax.models.load`), a row with the reconstruction errors
-on training and test images beside that of the mean image, and figures of the loss and of reconstructed test images.
+In the end ``autoencoder.safetensors`` (`pags_jax.models.load`) lies in the run folder. The row has the errors of
+reconstructed training and test images beside that of the mean image.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
 
 from scripts.harness import cli, compiling, plot
 from scripts.harness.experiment import Experiment, Part, Row
@@ -45,49 +42,33 @@ class Config(generative.Config):
     """Numbers of channels at half, a quarter, ... of the images' resolution."""
 
 
-def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
+def rows_of(config: Config, data: datasets.Images, **_: Any) -> list[Row]:
     """Train, measure and save the autoencoder; errors are mean squares over pixels in [0, 1]."""
-    del unit
-    height, width, channels = data.train_x.shape[1:]
-    models = pags_jax.models
-    model = models.Autoencoder((height, width, channels), config.latent, config.widths)
-    variables, row = generative.train(config, data, model, pags_jax.generative.reconstruction)
-    stored = generative.as_stored(config, variables)
-    train_x, test_x = data.train_x[: config.measured_rows], data.test_x[: config.measured_rows]
-    mean = data.train_x.mean(0, keepdims=True, dtype=np.float64)
-    errors = partial(_errors, models.encoder(model, stored), models.decoder(model, stored))
-    row |= {
-        "train_error": generative.mean_over(errors, train_x),
-        "test_error": generative.mean_over(errors, test_x),
-        "mean_image_error": float((((test_x - mean) / 255) ** 2).mean()),
-        "decoder_parameters": models.count_parameters({"params": stored["params"]["decoder"]}),
-    }
-    generative.save(config, config.out / "autoencoder.safetensors", model, variables, generative.known(row))
+    model = pags_jax.models.Autoencoder(data.train_x.shape[1:], config.latent, config.widths)
+    variables, stored, row = generative.train(config, data, model, pags_jax.generative.reconstruction)
+    errors = compiling.jitted(pags_jax.quality.reconstruction_errors)
+    row |= pags_jax.quality.autoencoder(model, stored, data, rows=config.measured_rows, errors=errors)
+    decoder = {"params": variables["params"]["decoder"]}
+    row |= {"decoder_parameters": pags_jax.models.count_parameters(decoder)}
+    generative.save(config, "autoencoder", model, variables, row)
     return [row]
-
-
-@compiling.compiled()
-def _errors(encode, decode, x):
-    x = pags_jax.images.to_float(x)
-    return ((decode(encode(x)) - x) ** 2).mean((1, 2, 3))
 
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw the error over the epochs, those measured at the end, and test images beside their reconstructions."""
     (row,) = table
-    epochs = [{"epoch": k + 1, "error": loss} for k, loss in enumerate(row["epoch_loss"])]
     with plot.panels(config.out / "loss.png", ("Mean squared error per pixel",), width=4) as (panel,):
-        plot.lines(panel, epochs, x="epoch", y="error", series="training")
+        generative.draw_epochs(panel, row, "error")
         for column, label in (("test_error", "test, at the end"), ("mean_image_error", "mean image")):
             panel.axhline(row[column], color=plot.GREY, linestyle=":" if "mean" in column else "--", label=label)
         panel.set(yscale="log")
 
     models: Any = pags_jax.models
     model, variables, _ = models.load(config.out / "autoencoder.safetensors", kind="autoencoder")
+    encode, decode = models.encoder(model, variables), models.decoder(model, variables)
     x = pags_jax.images.to_float(generative.images_of(config).test_x[:SHOWN])
-    images = np.stack([x, models.decoder(model, variables)(models.encoder(model, variables)(x))])
-    path = config.out / "reconstructions.png"
-    generative.panel(images, path, labels=["test image", "reconstructed"], title="Reconstructions")
+    lines = [("test image", x), ("reconstructed", decode(encode(x)))]
+    generative.panel(lines, config.out / "reconstructions.png", title="Reconstructions")
 
 
 COLUMNS = ("train_rows", "parameters", "train_error", "test_error", "mean_image_error")

@@ -2,20 +2,19 @@
 
     python -m scripts.pags.bayes --out runs/bayes
 
-See Srinivas et al. (2023), section 3 for the theorems and section 4 for the regimes. The networks of a seed start from
-the same parameters and see the same images; one program trains all strengths of the gradient norm.
+See Srinivas et al. (2023), section 3 for the theorems and section 4 for the regimes, and `pags_jax.bayes_networks`.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from scripts.harness import cli, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
-from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import panels
+from scripts.harness.lazy import jax, pags_jax
+from scripts.pags import sweeps
 
 Manifold = Literal["linear", "curved"]
 
@@ -63,18 +62,10 @@ class Config(cli.Repeated):
 
 def rows_of(config: Config, *, manifold: Manifold, seed: int) -> list[Row]:
     """One row for each strength."""
-    networks, keys = pags_jax.bayes_networks, jax.random.split(jax.random.key(seed), 4)
-    shape = {name: getattr(config, name) for name in ("radius", "distractors", "distractor_std", "noise")}
-    problem = networks.corners(manifold, (config.pixels,), key=keys[0], **shape)
-    rows = {"train_rows": config.train_rows, "test_rows": config.test_rows}
-    train, truth = networks.images_of(problem, key=keys[1], **rows)
-    model, strengths = networks.Network(config.width, problem.means.shape[0]), sorted(set(config.strengths))
-    found = networks.fit(model, train, jnp.float32(strengths), config.learning_rate, key=keys[2], steps=config.steps)
-    measured = networks.compare(model, found, truth, config.eps_l2, key=keys[3])
-    return [
-        {"strength": strength} | {name: float(values[k]) for name, values in measured.items()}
-        for k, strength in enumerate(strengths)
-    ]
+    shape = ("pixels", "distractors", "distractor_std", "noise", "radius", "train_rows", "test_rows")
+    training = ("width", "steps", "learning_rate", "eps_l2")
+    how = {name: getattr(config, name) for name in (*shape, *training)}
+    return pags_jax.bayes_networks.sweep(manifold, config.strengths, key=jax.random.key(seed), **how)
 
 
 #: What each panel shows against the strength: columns, and where the axis ends.
@@ -83,38 +74,27 @@ PANELS = {
     "input gradient": (("cosine", "off_manifold_share", "distractor_share"), 1.0),
     "deviation": (("on_manifold", "off_manifold"), None),
 }
-#: What regimes are read off.
-REGIME_COLUMNS = ("accuracy", "on_manifold", "off_manifold")
 
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw the measures against the strength, with regimes shaded and a row of panels for each manifold."""
     titles = [f"{manifold}: {panel}" for manifold in config.manifolds for panel in PANELS]
+    threshold = min([s for s in config.strengths if s > 0], default=1.0)
     with plot.panels(config.out / "bayes.png", titles, len(PANELS)) as axes:
         for place, manifold in enumerate(config.manifolds):
-            line = axes[place * len(PANELS) :][: len(PANELS)]
-            draw_manifold(config, line, [row for row in table if row["manifold"] == manifold])
-
-
-def draw_manifold(config: Config, line: list[Any], part: list[Row]) -> None:
-    """Draw one manifold's row of panels, and print which regimes are absent."""
-    found = regimes_of(config, part)
-    for label, reason in found.absent.items():
-        print(f"{part[0]['manifold']}: no strength is {label}: {reason}", file=sys.stderr)
-    for panel, (columns, top) in zip(line, PANELS.values(), strict=True):
-        for name in columns:
-            plot.lines(panel, part, x="strength", y=name, series=name)
-        panels.shade(panel, found)
-        panel.set_xscale("symlog", linthresh=min([s for s in config.strengths if s > 0], default=1.0), linscale=0.5)
-        panel.set(xlabel="gradient-norm strength", ylabel="", ylim=(0, top))
-    line[0].axhline(part[0]["bayes_accuracy"], color=plot.GREY, linestyle=":", label="accuracy of the posterior")
-
-
-def regimes_of(config: Any, table: list[Row]) -> Any:
-    """Read the regimes off the rows of one manifold."""
-    strengths = sorted(set(config.strengths))
-    curves = ([[row[name] for row in table if row["strength"] == s] for s in strengths] for name in REGIME_COLUMNS)
-    return pags_jax.regimes.read(strengths, *curves, tolerance=config.tolerance)
+            part, line = report.where(table, manifold=manifold), axes[place * len(PANELS) :][: len(PANELS)]
+            found = pags_jax.bayes_networks.regimes_of(part, tolerance=config.tolerance)
+            for label, reason in found.absent.items():
+                print(f"{manifold}: no strength is {label}: {reason}", file=sys.stderr)
+            for panel, (columns, top) in zip(line, PANELS.values(), strict=True):
+                for name in columns:
+                    plot.lines(panel, part, x="strength", y=name, series=name)
+                sweeps.shade(panel, found)
+                panel.set_xscale("symlog", linthresh=threshold, linscale=0.5)
+                panel.set(xlabel="gradient-norm strength", ylabel="", ylim=(0, top))
+            line[0].axhline(
+                part[0]["bayes_accuracy"], color=plot.GREY, linestyle=":", label="accuracy of the posterior"
+            )
 
 
 def section(results: Results) -> list[report.Block]:
@@ -124,7 +104,7 @@ def section(results: Results) -> list[report.Block]:
     return [
         "The synthetic images lie on a linear and on a curved manifold. Class posterior, tangent space and score are "
         "closed forms, and the Bayes-optimal model's gradient lies in the signal's tangent space.",
-        report.Table(report.medians(results.rows, {"manifold": "manifold", "strength": "strength"}, columns),
+        report.Table(report.medians(results.rows, ("manifold", "strength"), columns),
                      "Networks trained with each strength of the gradient norm (medians over seeds; the distance is "
                      "total variation).", digits=3),
         *results.figures("bayes.png", "Off-manifold share, distractor share and cosine with the Bayes gradient",
@@ -136,14 +116,12 @@ def section(results: Results) -> list[report.Block]:
 def claims(results: Results) -> list[Claim]:
     """Does regularisation move the gradient onto the manifold and towards Bayes'?"""
     holds, numbers = [], []
-    for manifold in dict.fromkeys(row["manifold"] for row in results.rows):
-        lines = report.medians(report.where(results.rows, manifold=manifold), {"strength": "strength"},
-                               {"off_manifold_share": "share", "cosine": "cosine"})  # fmt: skip
-        lines.sort(key=lambda line: line["strength"])
-        best = max(lines, key=lambda line: line["cosine"])
-        holds += [best["share"] < lines[0]["share"], best["cosine"] > lines[0]["cosine"]]
-        numbers.append(f"{manifold}: share off the manifold {lines[0]['share']:.2f} to {best['share']:.2f}, cosine "
-                       f"{lines[0]['cosine']:.2f} to {best['cosine']:.2f}")  # fmt: skip
+    for manifold, part in report.groups(results.rows, "manifold").items():
+        lines = report.medians(part, ("strength",), {"off_manifold_share": "share", "cosine": "cosine"})
+        weakest, best = min(lines, key=lambda line: line["strength"]), max(lines, key=lambda line: line["cosine"])
+        holds += [best["share"] < weakest["share"], best["cosine"] > weakest["cosine"]]
+        moved = {key: f"{weakest[key]:.2f} to {best[key]:.2f}" for key in ("share", "cosine")}
+        numbers.append(f"{manifold}: share off the manifold {moved['share']}, cosine {moved['cosine']}")
     text = (
         "Where the truth is known, regularised gradients move onto the manifold and towards the Bayes-optimal model's."
     )

@@ -2,19 +2,14 @@
 
     python -m scripts.pags.certify --trained runs/pags_train --out runs/pags_certify
 
-See Cohen, Rosenfeld and Kolter (2019), Carlini et al. (2023) for the denoiser, and `pags_jax.smoothing`. For each noise
-level and radius there is a row for each classifier under that noise: the model that was trained under it, the
-undefended model, and the undefended model behind the denoiser. An image counts if its class is right and certified
-beyond the radius.
+See Cohen, Rosenfeld and Kolter (2019), Carlini et al. (2023) for the denoiser, and `pags_jax.smoothing`. Each noise
+level, classifier and radius has a row; an image counts if its class is right and certified beyond the radius.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
-
-import numpy as np
+from typing import Any, ClassVar
 
 from scripts.harness import cli, compiling, placement, plot, report
 from scripts.harness.experiment import Experiment, Part, Results, Row
@@ -30,6 +25,7 @@ DENOISED, UNDEFENDED = "undefended, denoised", "undefended"
 class Config(manifolds.ManifoldConfig):
     """Certify the smoothed classifiers of trained models."""
 
+    NEEDS: ClassVar = ("scores",)
     PRESETS: ClassVar = {
         "quick": {"images": 20, "samples": 50},
         "paper": {"images": 500, "samples": 100_000, "denoised_samples": 10_000},
@@ -50,69 +46,46 @@ class Config(manifolds.ManifoldConfig):
     radii: tuple[cli.NonNegative, ...] = tuple(k / 10 for k in range(21))
     """L2 radii of the curve, for images in [0, 1]."""
 
-
-class Ready(NamedTuple):
-    """The images to certify, and the denoiser."""
-
-    sample: measuring.Sample
-    denoise: Any
-
-
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each noise level and classifier."""
-    table = measuring.trained_rows(config.trained)
-    trained = sorted({row["strength"] for row in table if row["loss"] == SMOOTHED and row["strength"] > 0})
-    sigmas = config.sigmas or [strength for strength in trained if strength <= 1]
-    has_base = any(row["loss"] == BASELINE for row in table)
-    if not sigmas or not (has_base or trained):
-        raise ValueError(f"--trained: {config.trained} holds no model of {SMOOTHED}; name noise levels by --sigmas")
-    seed = min(row["seed"] for row in table)
-    return [
-        {"classifier": classifier, "sigma": sigma, "seed": seed}
-        for sigma in sigmas
-        for classifier in (SMOOTHED, UNDEFENDED, DENOISED)
-        if (sigma in trained if classifier == SMOOTHED else has_base)
-    ]
+    def units(self) -> list[dict[str, Any]]:
+        """One unit for each noise level and classifier."""
+        table = measuring.trained_rows(self.trained)
+        trained, has_base = pags_jax.sweeps.noise_levels(table), bool(report.where(table, loss=BASELINE))
+        sigmas = self.sigmas or [sigma for sigma in trained if sigma <= 1]
+        if not sigmas or not (has_base or trained):
+            raise ValueError(f"--trained: {self.trained} holds no model of {SMOOTHED}; name noise levels by --sigmas")
+        seed = min(row["seed"] for row in table)
+        return [
+            {"classifier": classifier, "sigma": sigma, "seed": seed}
+            for sigma in sigmas
+            for classifier in (SMOOTHED, UNDEFENDED, DENOISED)
+            if (sigma in trained if classifier == SMOOTHED else has_base)
+        ]
 
 
-def inputs(config: Config) -> dict[str, str]:
-    """Digests of the models and of the denoiser."""
-    table = measuring.trained_rows(config.trained)
-    return measuring.digests(config, table, {"denoiser": _file(config, table)})
-
-
-def _file(config: Config, table: list[Row]) -> Path:
-    return manifolds.files_of(config, table, scores=True)["denoiser"]
-
-
-def setup(config: Config) -> Ready:
+def setup(config: Config) -> tuple[pags_jax.samples.Sample, Any]:
     """Images and the denoiser."""
-    if not 0 < config.alpha < 1:
-        raise ValueError(f"--alpha: expected a probability above 0 and below 1, got {config.alpha}")
-    table = measuring.trained_rows(config.trained)
-    network = pags_jax.models.load(_file(config, table), kind="denoiser")[:2]
-    return Ready(measuring.sample(config, table), pags_jax.scores.denoiser(*network))
+    sample = measuring.sample(config)
+    return sample, manifolds.denoiser_of(config, sample)()
 
 
-def rows_of(config: Config, ready: Ready, *, classifier: str, sigma: float, seed: int) -> list[Row]:
+def rows_of(config: Config, ready: tuple[Any, ...], *, classifier: str, sigma: float, seed: int) -> list[Row]:
     """Certified accuracy of one smoothed classifier, a row for each radius."""
-    smoothed = classifier == SMOOTHED
-    unit = {"loss": SMOOTHED if smoothed else BASELINE, "strength": sigma if smoothed else 0.0, "seed": seed}
-    _, apply_fn = measuring.model_of(config.trained, measuring.trained_rows(config.trained), unit)
-    samples = config.samples
+    (sample, denoise), smoothed, samples = ready, classifier == SMOOTHED, config.samples
+    loss, strength = (SMOOTHED, sigma) if smoothed else (BASELINE, 0.0)
+    _, apply_fn = measuring.model_of(config.trained, loss=loss, strength=strength, seed=seed)
     if classifier == DENOISED:
-        apply_fn = pags_jax.wrappers.denoised(apply_fn, ready.denoise, sigma=jnp.float32(sigma))
+        apply_fn = pags_jax.wrappers.denoised(apply_fn, denoise, sigma=jnp.float32(sigma))
         samples = config.denoised_samples
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     options = {"samples": samples, "selection_samples": config.selection_samples, "alpha": config.alpha}
     certify = compiling.jitted(pags_jax.smoothing.certify, *options)
-    found = certify(apply_fn, ready.sample.x, key=key, sigma=jnp.float32(sigma), **options)
-    curve = pags_jax.smoothing.certified_accuracy(found, ready.sample.y, jnp.asarray(config.radii, jnp.float32))
-    radius, error = np.asarray(placement.on_host(found.radius)), len(ready.sample.y)
+    found = certify(apply_fn, sample.x, key=key, sigma=jnp.float32(sigma), **options)
+    curve = pags_jax.smoothing.certified_accuracy(found, sample.y, jnp.asarray(config.radii, jnp.float32))
+    curve, radius = placement.on_host((curve, found.radius))
     row = {"samples": samples, "abstained": float(curve.abstained), "mean_radius": float(radius.mean())}
     return [
-        row | {"radius": r, "accuracy": float(a), "accuracy_error": float(np.sqrt(a * (1 - a) / error))}
-        for r, a in zip(config.radii, placement.on_host(curve.accuracy), strict=True)
+        row | {"radius": r, "accuracy": float(accuracy), "accuracy_error": float(error)}
+        for r, accuracy, error in zip(config.radii, curve.accuracy, curve.error, strict=True)
     ]
 
 
@@ -131,11 +104,11 @@ def section(results: Results) -> list[report.Block]:
     radii = sorted({row["radius"] for row in results.rows})
     shown = [radius for radius in (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5) if radius in radii] or radii[:8]
     lines = []
-    for sigma, name in dict.fromkeys((row["sigma"], row["classifier"]) for row in results.rows):
-        part = {row["radius"]: row for row in report.where(results.rows, sigma=sigma, classifier=name)}
-        line: Row = {"noise": sigma, "classifier": plot.look(name).label, "draws": part[radii[0]]["samples"]}
-        line |= {f"radius {radius:g}": part[radius]["accuracy"] for radius in shown}
-        lines.append(line | {"abstained": part[radii[0]]["abstained"]})
+    for (sigma, name), part in report.groups(results.rows, "sigma", "classifier").items():
+        first, at = part[0], {row["radius"]: row["accuracy"] for row in part}
+        line: Row = {"noise": sigma, "classifier": plot.look(name).label, "draws": first["samples"]}
+        line |= {f"radius {radius:g}": at[radius] for radius in shown}
+        lines.append(line | {"abstained": first["abstained"]})
     return [
         "Certified accuracy is the share of test images whose predicted class is right and stays the same within an "
         "L2 radius, whatever the attack; the configuration states the confidence for each image. The smoothed "
@@ -147,7 +120,7 @@ def section(results: Results) -> list[report.Block]:
 
 
 EXPERIMENT = Experiment(
-    "pags_certify", Config, rows_of, plan, setup=setup, inputs=inputs, draw=draw,
+    "pags_certify", Config, rows_of, setup=setup, inputs=measuring.inputs, draw=draw,
     heading="Certified accuracy", section=section,
     parts=(
         Part({"full": {"sigmas": (0.25,), "samples": 500, "denoised_samples": 100}, "paper": {}, "cifar10": {}},

@@ -8,26 +8,12 @@ from scripts.harness.lazy import pags_jax
 from scripts.pags import sweeps
 
 
-def both(results: Results) -> tuple[list[Row], list[Row]]:
-    """The rows of `pags_robustness` and `pags_alignment` at the place that figures show."""
-    config = sweeps.SHOWN
-    aligned = report.where(results.of("pags_alignment"), target=config.target)
-    robust = pags_jax.sweeps.nearest(results.of("pags_robustness"), "eps_l2", config.eps)
-    return robust, pags_jax.sweeps.nearest(aligned, "sigma_pm1", config.sigma_pm1)
-
-
 def lines_of(results: Results) -> list[Row]:
     """A line for each loss: whether it shows what the paper says of a sweep, with the numbers."""
-    robust, aligned = both(results)
-    return [
-        {"loss": plot.look(loss).label} | pags_jax.questions.claims_of(loss, robust, aligned, sweeps.SHOWN.place)
-        for loss in pags_jax.sweeps.swept(robust)
-    ]
-
-
-def largest(table: list[Row], column: str) -> float | None:
-    """The largest finite value of a column; None where it has none."""
-    return max((row[column] for row in table if row[column] is not None and np.isfinite(row[column])), default=None)
+    place = sweeps.SHOWN.place
+    robust, aligned = place.robust(results.of("pags_robustness")), place.aligned(results.of("pags_alignment"))
+    claims_of, swept = pags_jax.questions.claims_of, pags_jax.sweeps.swept(robust)
+    return [{"loss": plot.look(loss).label} | claims_of(loss, robust, aligned, place) for loss in swept]
 
 
 def correlations(results: Results) -> list[Row]:
@@ -38,13 +24,12 @@ def correlations(results: Results) -> list[Row]:
 
 def section(results: Results) -> list[report.Block]:
     """What each loss shows, and which measure of robustness goes with alignment over the models."""
-    (_, aligned), lines, table = both(results), lines_of(results), correlations(results)
-    errors = [
-        f"{error:.3f} of {name}"
-        for name, column in (("a cosine", "cosine_error"), ("1 - LPIPS", "similarity_error"))
-        if (error := largest(aligned, column)) is not None
-    ]
-    small = f"Standard errors over images reach {' and '.join(errors)}; smaller falls say little." if errors else ""
+    lines, table, reach = lines_of(results), correlations(results), []
+    aligned = sweeps.SHOWN.place.aligned(results.of("pags_alignment"))
+    for name, column in (("a cosine", "cosine_error"), ("1 - LPIPS", "similarity_error")):
+        errors = [row[column] for row in aligned if row[column] is not None and np.isfinite(row[column])]
+        reach += [f"{max(errors):.3f} of {name}"] if errors else []
+    small = f"Standard errors over images reach {' and '.join(reach)}; smaller falls say little." if reach else ""
     return [
         "The paper says that models become robust off the manifold before accuracy falls, that gradients look most "
         "like the score at a middle strength, and that excessive robustness gives up accuracy and sensitivity along "
@@ -76,15 +61,8 @@ def claims(results: Results) -> list[Claim]:
         number = f"{sum(holds)} of {len(lines)} losses" + (f": {', '.join(names_)}" if names_ else "")
         return Claim(text, holds, number)
 
-    (row,) = (
-        row
-        for row in correlations(results)
-        if (row["models"], row["alignment"], row["measure"]) == (pags_jax.sweeps.ACCURATE, "similarity", "off")
-    )
-    alone, given = (
-        row.get(rho) is not None and row[rho] < 0 and row[p] < 0.05
-        for rho, p in (("rho", "p"), ("rho_given", "p_given"))
-    )
+    accurate = {"models": pags_jax.sweeps.ACCURATE, "alignment": "similarity", "measure": "off"}
+    (row,) = report.where(correlations(results), **accurate)
     text = "Off-manifold robustness explains which accurate models have aligned gradients (1 - LPIPS falls as the "
     text += "deviation off the manifold grows; partly: p < 0.05; shown: also given the deviation on it)."
     return [
@@ -93,6 +71,6 @@ def claims(results: Results) -> list[Claim]:
         count("Gradients look most like the score at a middle strength (1 - LPIPS).", "1 - LPIPS peaks inside"),
         count("Excessive robustness gives up accuracy and sensitivity along the manifold.",
               "the strongest loses accuracy", "and on-manifold sensitivity"),
-        Claim(text, [alone, alone and given],
+        Claim(text, pags_jax.questions.explains(row),
               f"rank correlation {pags_jax.questions.with_p(row['rho'], row['p'])}, {row['n']} models"),
     ]  # fmt: skip

@@ -2,27 +2,28 @@
 
     python -m scripts.pags.converse --trained runs/pags_train --out runs/pags_converse
 
-See Ganz, Kawar and Elad (2023) and `pags_jax.losses.score_alignment`. Models are trained like those of the sweep, but
-with this loss. They are attacked like the best model of each loss of the sweep: by PGD alone, and by PGD with APGD-CE
-and APGD-T. There is a row for each model, with the cosine of its gradient and the score.
+See Ganz, Kawar and Elad (2023) and `pags_jax.losses.score_alignment`. Models with this loss are trained like those of
+the sweep, and attacked like the best model of each of its losses.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from scripts.harness import cli, compiling, plot, report, store
+from scripts.harness import cli, compiling, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import accuracy, manifolds, measuring, sweeps, train
 from scripts.pags.robustness import FILES, NAMED
+
+if TYPE_CHECKING:
+    from pags_jax import samples
 
 ALIGNED = "score_alignment"
 _AS_THERE = (
@@ -36,6 +37,7 @@ _AS_THERE = (
 class Config(manifolds.ManifoldConfig):
     """Train gradients towards scores, and attack the models."""
 
+    NEEDS: ClassVar = ("scores",)
     PRESETS: ClassVar = {
         "quick": {"images": 20, "strengths": (1.0,), "steps": 2},
         "paper": {"images": 1000},
@@ -53,79 +55,50 @@ class Config(manifolds.ManifoldConfig):
     steps: cli.Count = 10
     """Number of steps of each attack."""
 
-
-class Ready(NamedTuple):
-    """What all models share: the configuration of their training, the images, the denoiser's network, and the loss."""
-
-    how: Any
-    sample: measuring.Sample
-    network: tuple[Any, Any]
-    loss: Any
+    def units(self) -> list[dict[str, Any]]:
+        """One unit for the best model of each loss of the sweep, and one for each strength."""
+        table = measuring.trained_rows(self.trained)
+        seed = min(row["seed"] for row in table)
+        sweep = report.where(measuring.units_of(pags_jax.sweeps.best(table)), seed=seed)
+        return [*sweep, *({"loss": ALIGNED, "strength": strength, "seed": seed} for strength in self.strengths)]
 
 
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for the best model of each loss of the sweep, and one for each strength."""
-    table = measuring.trained_rows(config.trained)
-    seed = min(row["seed"] for row in table)
-    sweep = [unit for unit in measuring.units(accuracy.best(table)) if unit["seed"] == seed]
-    return [*sweep, *({"loss": ALIGNED, "strength": strength, "seed": seed} for strength in config.strengths)]
-
-
-def _file(config: Config) -> Path:
-    return manifolds.files_of(config, measuring.trained_rows(config.trained), scores=True)["denoiser"]
-
-
-def inputs(config: Config) -> dict[str, str]:
-    """Digests of the sweep's models and of the denoiser."""
-    return measuring.digests(config, measuring.trained_rows(config.trained), {"denoiser": _file(config)})
-
-
-def setup(config: Config) -> Ready:
-    """Images, the denoiser, and how the sweep was trained."""
-    table = measuring.trained_rows(config.trained)
-    how = train.Config(out=config.out, **{name: table[0][f"config.{name}"] for name in _AS_THERE})
-    if train.inputs(how).get("start_sha256") != table[0].get("config.start_sha256"):
+def setup(config: Config) -> tuple[train.Config, samples.Sample, Callable[..., Any], Any]:
+    """How new models are trained, images, the denoiser by labels, and the new loss, one object for all strengths."""
+    trained = measuring.trained_rows(config.trained)[0]
+    how = train.Config(out=config.out, **{name: trained[f"config.{name}"] for name in _AS_THERE})
+    if train.inputs(how).get("start_sha256") != trained.get("config.start_sha256"):
         raise ValueError(f"--trained: {how.start} is not the file from which its models started")
-    network = pags_jax.models.load(_file(config), kind="denoiser")[:2]
-    return Ready(how, measuring.sample(config, table), network, loss_of(network, config.sigma_pm1))
-
-
-def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
-    """Attack one model, after it was trained if it is not of the sweep."""
-    x, y, _, data = ready.sample
-    if unit["loss"] == ALIGNED:
-        how = ready.how
-        split = pags_jax.recipes.hold_out(data, how.validation, seed=unit["seed"], train_rows=how.train_rows)
-        task = dataclasses.replace(train.task_with(how, ready.loss, len(data.classes)), evaluated=True)
-        hyper = train.hyper_of(how, "cross_entropy", unit["strength"], task, split)
-        try:
-            _, _, variables, _ = train.trained(how, task, hyper, split, unit, how.start)
-        except FloatingPointError as error:
-            print(f"{store.unit_name(unit)}: {error}", file=sys.stderr)
-            return [{"failure": str(error)}]
-        apply_fn = pags_jax.models.evaluator(task.model, variables)
-    else:
-        _, apply_fn = measuring.model_of(config.trained, measuring.trained_rows(config.trained), unit)
-    key, bytes_ = jax.random.key(config.seed), jnp.asarray(jnp.rint(255 * x), jnp.uint8)
-    clean = accuracy.measured(apply_fn, jnp.asarray(data.test_x), jnp.asarray(data.test_y), key=key).clean
-    how = {"key": key, "radii": (config.eps,), "steps": config.steps}
-    attacked = {name: accuracy.measured(apply_fn, bytes_, y, attack=name, **how) for name in ("pgd", "ensemble")}
-    denoise, sigma = pags_jax.scores.denoiser(*ready.network, y), jnp.float32(config.sigma_pm1)
-    score = compiling.jitted(pags_jax.scores.score)(denoise, x, sigma_pm1=sigma)
-    gradient = compiling.jitted(pags_jax.gradients.input_gradients, "target")(apply_fn, x, y, target="logit")
-    cosine = pags_jax.alignment.cosine(gradient, score)
-    row: Row = {"failure": None, "test_accuracy": clean, "eps_l2": config.eps, "cosine": float(jnp.nanmean(cosine))}
-    row |= {attack: found.robust[0] for attack, found in attacked.items()}
-    return [row | {f"{attack}_no_gradient": found.no_gradient[0] for attack, found in attacked.items()}]
-
-
-def loss_of(network: tuple[Any, Any], sigma: float) -> Any:
-    """The loss as `pags_jax.training.Task` takes it, one object for all strengths."""
+    sample = measuring.sample(config)
+    denoiser = manifolds.denoiser_of(config, sample)
 
     def score(x, labels):
-        return pags_jax.scores.score(pags_jax.scores.denoiser(*network, labels), x, sigma_pm1=jnp.float32(sigma))
+        return pags_jax.scores.score(denoiser(labels), x, sigma_pm1=jnp.float32(config.sigma_pm1))
 
-    return functools.partial(pags_jax.losses.score_alignment, score=score)
+    return how, sample, denoiser, functools.partial(pags_jax.losses.score_alignment, score=score)
+
+
+def rows_of(config: Config, ready: tuple[Any, ...], **unit: Any) -> list[Row]:
+    """Attack one model, after it was trained if it is not of the sweep."""
+    how, (x, y, _, data), denoiser, loss = ready
+    if unit["loss"] == ALIGNED:
+        task = dataclasses.replace(train.task_of(how, loss, len(data.classes)), evaluated=True)
+        variables, _, found = train.trained(how, task, "cross_entropy", data, unit)
+        if variables is None:
+            return [{"failure": found["failure"]}]
+        apply_fn = pags_jax.models.evaluator(task.model, variables)
+    else:
+        _, apply_fn = measuring.model_of(config.trained, **unit)
+    key, bytes_ = jax.random.key(config.seed), jnp.asarray(jnp.rint(255 * x), jnp.uint8)
+    clean = accuracy.measured(apply_fn, jnp.asarray(data.test_x), jnp.asarray(data.test_y), key=key).clean
+    attack = {"key": key, "radii": (config.eps,), "steps": config.steps}
+    attacked = {name: accuracy.measured(apply_fn, bytes_, y, attack=name, **attack) for name in ("pgd", "ensemble")}
+    score_of, sigma = compiling.jitted(pags_jax.scores.score), jnp.float32(config.sigma_pm1)
+    gradient = compiling.jitted(pags_jax.gradients.input_gradients, "target")(apply_fn, x, y, target="logit")
+    cosine = pags_jax.alignment.cosine(gradient, score_of(denoiser(y), x, sigma_pm1=sigma))
+    row: Row = {"failure": None, "test_accuracy": clean, "eps_l2": config.eps, "cosine": float(jnp.nanmean(cosine))}
+    row |= {name: found.robust[0] for name, found in attacked.items()}
+    return [row | {f"{name}_no_gradient": found.no_gradient[0] for name, found in attacked.items()}]
 
 
 def draw(config: Config, table: list[Row]) -> None:
@@ -141,16 +114,14 @@ def draw(config: Config, table: list[Row]) -> None:
 
 def section(results: Results) -> list[report.Block]:
     """Each model's accuracies and its gradient's cosine with the score."""
-    columns = {"test_accuracy": "clean", "pgd": "PGD", "ensemble": "PGD and APGD", "cosine": "cosine with the score"}
-    lines = [
-        {"model": sweeps.label_of(row)} | {title: row.get(name) for name, title in columns.items()}
-        for row in results.rows
-    ]
+    table = [row | {"model": sweeps.label_of(row)} for row in results.rows]
+    columns = {"model": "model", "test_accuracy": "clean", "pgd": "PGD", "ensemble": "PGD and APGD"}
+    columns |= {"cosine": "cosine with the score"}
     return [
         "Models with score alignment are trained like those of the sweep, but their loss pulls the gradient of the "
         "label's logit towards the conditional score. Each loss of the sweep appears at the strength that does best "
         "on held-out images. Accuracy under attack is measured on fewer images than clean accuracy.",
-        report.Table(lines, "Does robustness follow from alignment?", digits=3),
+        report.Table(table, "Does robustness follow from alignment?", columns=columns, digits=3),
         *results.figures("converse.png", "Accuracy, clean and attacked, against the gradient's cosine with the score"),
     ]
 
@@ -172,7 +143,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 EXPERIMENT = Experiment(
-    "pags_converse", Config, rows_of, plan, setup=setup, inputs=inputs, draw=draw,
+    "pags_converse", Config, rows_of, setup=setup, inputs=measuring.inputs, draw=draw,
     heading="Does robustness follow from alignment?", section=section, claims=claims,
     parts=(Part({"paper": {}, "cifar10": {}}, reads=NAMED, files=FILES),),
 )  # fmt: skip

@@ -3,8 +3,7 @@
     python -m scripts.pags.convert --source cifar10_l2_wrn28-10_cutmix_ddpm_v2.pt --to rebuffi.safetensors
     python -m scripts.pags.convert --source network.pt --to network.safetensors --licence "MIT, (c) 2024 A. Author"
 
-`pags_jax.models.load_pretrained` reads the result. The licence is stored with the weights: for a file in
-`pags_jax.models.catalogue` it is known, for other files --licence must state it. EDM's forbids commercial use.
+`pags_jax.models.load_pretrained` reads the result, which holds the licence as well. EDM's forbids commercial use.
 """
 
 import dataclasses

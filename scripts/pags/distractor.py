@@ -3,22 +3,18 @@
     python -m scripts.pags.train --dataset distractor --loss cross_entropy gradient_norm --out runs/distractor
     python -m scripts.pags.distractor --trained runs/distractor --out runs/pags_distractor
 
-See Srinivas et al. (2023), figure 5. There is one row for each model and noise level. It says how far equally strong
-noise on the signal and on the distractor moves the class probabilities.
+See Srinivas et al. (2023), figure 5. There is one row for each model and noise level.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
-
-import numpy as np
+from typing import Any, ClassVar
 
 from scripts.harness import cli, compiling, placement, report
 from scripts.harness.experiment import Claim, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import measuring
-from scripts.pags.sweeps import BASELINE
+from scripts.pags import accuracy, measuring
 
 
 @dataclass(frozen=True)
@@ -34,43 +30,28 @@ class Config(measuring.MeasuringConfig):
     """Number of noise draws to average over for each image."""
 
 
-class Ready(NamedTuple):
-    """Images, masks and noise that all models are measured with."""
-
-    x: jax.Array
-    mask: jax.Array
-    noise: jax.Array
-
-
-def setup(config: Config, table: list[Row]) -> Ready:
-    """Images, where their signal is, and noise."""
-    sample = measuring.sample(config, table)
+def setup(config: Config) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Images, where their signal is, and noise, which all models are measured with."""
+    sample = measuring.sample(config)
     if sample.mask is None:
-        raise ValueError(
-            f"--trained: the models in {config.trained} are of {table[0]['config.dataset']}, which has no "
-            "distractor; train with --dataset distractor"
-        )
+        found = f"the models in {config.trained} are of images without a distractor"
+        raise ValueError(f"--trained: {found}; train with --dataset distractor")
     noise = jax.random.normal(jax.random.key(config.seed), (config.draws, *sample.x.shape), sample.x.dtype)
-    return Ready(sample.x, sample.mask, noise)
+    return sample.x, sample.mask, noise
 
 
-def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -> list[Row]:
+def rows_of(config: Config, ready: tuple[Any, ...], _: dict[str, Any], apply_fn: Any) -> list[Row]:
     """Mean deviations of one model over the images of which both are finite, and their ratio, a row for each noise."""
-    del unit
-    table, x = [], placement.rows(ready.x)
+    table, x, (mask, noise) = [], placement.rows(ready[0]), placement.everywhere(ready[1:])
     deviation = compiling.jitted(pags_jax.robustness.relative_noise_robustness)
-    mask, noise = placement.everywhere((ready.mask, ready.noise))
     for sigma in config.sigmas:
-        signal, distractor = (
-            placement.on_host(deviation(apply_fn, x, part, noise=noise, sigma=jnp.float32(sigma)))
-            for part in (mask, ~mask)
-        )
-        valid = np.isfinite(signal) & np.isfinite(distractor)
-        mean_of = pags_jax.statistics.mean_and_error
-        means = mean_of("signal", signal, valid) | mean_of("distractor", distractor, valid)
-        on, off = means["signal"], means["distractor"]
-        ratio = on / off if on is not None and off else None
-        table.append({"sigma": sigma, **means, "ratio": ratio, "invalid": int((~valid).sum())})
+        moved = {
+            part: deviation(apply_fn, x, where, noise=noise, sigma=jnp.float32(sigma))
+            for part, where in (("signal", mask), ("distractor", ~mask))
+        }
+        row = pags_jax.means.means_of({"sigma": sigma, **placement.on_host(moved)})
+        on, off = row["signal"], row["distractor"]
+        table.append(row | {"ratio": on / off if on is not None and off else None})
     return table
 
 
@@ -92,16 +73,11 @@ def section(results: Results) -> list[report.Block]:
 
 def claims(results: Results) -> list[Claim]:
     """Does robust training turn the model from the distractor to the signal?"""
-    sigma = sorted({row["sigma"] for row in results.rows})[len({row["sigma"] for row in results.rows}) // 2]
-    table = report.where(results.rows, sigma=sigma)
-    base = report.median(table, "ratio", loss=BASELINE)
-    ratio = {loss: report.median(table, "ratio", loss=loss) for loss in pags_jax.sweeps.swept(table)}
-    known = {loss: value for loss, value in ratio.items() if value is not None}
+    sigmas = sorted({row["sigma"] for row in results.rows})
+    sigma = sigmas[len(sigmas) // 2]
     text = "Robust models react to the signal more than to a distractor beside it, compared with an undefended model."
-    number = ", ".join(f"{loss.replace('_', ' ')} {value:.2f}" for loss, value in known.items())
-    holds = [base is not None and value > base for value in known.values()]
-    beside = "none" if base is None else f"{base:.2f}"
-    return [Claim(text, holds, f"ratio at sigma {sigma:g}: {number}; undefended {beside}")]
+    table, number = report.where(results.rows, sigma=sigma), f"ratio at sigma {sigma:g}: "
+    return [accuracy.beyond_undefended(text, table, "ratio", "{:.2f}", number)]
 
 
 EXPERIMENT = measuring.experiment(

@@ -2,30 +2,31 @@
 
     python -m scripts.pags.generation --trained runs/pags_train --judge runs/judge --out runs/pags_generation
 
-See Santurkar et al. (2019), *Image Synthesis with a Single (Robust) Classifier*, and `pags_jax.generation`. For each
-loss, the model that does best on held-out images, clean and attacked, is measured; so is the denoiser, which was
-trained for all these tasks and marks the ceiling. A row for each model and task has PSNR and LPIPS against the true
-image, before and after; the share of results that a classifier of another training run assigns to the intended class;
-and how much results for one class differ, as LPIPS between pairs. A radius limits each ascent, but not the denoiser.
+See Santurkar et al. (2019), *Image Synthesis with a Single (Robust) Classifier*, and `pags_jax.generation`. There is a
+row for each loss's best model and task (`pags_jax.drawing.measures`), and for the denoiser, which was trained for all
+these tasks and marks the ceiling. A radius limits each ascent, but not the denoiser.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from scripts.harness import cli, compiling, names, placement, report, store
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
-from scripts.pags import accuracy, generative, manifolds, measuring, sweeps
+from scripts.pags import generative, manifolds, measuring, sweeps
 from scripts.pags.robustness import FILES, NAMED
+from scripts.pags.sweeps import DENOISER
 
-DENOISER = "denoiser"
-"""What the denoiser is called among the losses."""
+if TYPE_CHECKING:
+    from pags_jax import drawing
+
 SHOWN = 10
 """Images in a figure."""
 
@@ -34,6 +35,7 @@ SHOWN = 10
 class Config(manifolds.ManifoldConfig):
     """Make images by the gradients of trained models."""
 
+    NEEDS: ClassVar = ("scores",)
     PRESETS: ClassVar = {
         "quick": {"images": 20, "steps": 4, "sample_steps": 3},
         "paper": {"images": 1000},
@@ -68,126 +70,87 @@ class Config(manifolds.ManifoldConfig):
     sample_steps: cli.Count = 18
     """Number of noise levels that the denoiser's samples pass through, at least 2."""
 
+    def units(self) -> list[dict[str, Any]]:
+        """One unit for each loss that was trained, and one for the denoiser."""
+        table = [row for row in measuring.trained_rows(self.trained) if row["loss"] in self.losses]
+        best = measuring.units_of(pags_jax.sweeps.best(table))
+        return [*best, {"loss": DENOISER, "strength": 0.0, "seed": self.seed}]
 
-def plan(config: Config) -> list[dict[str, Any]]:
-    """One unit for each loss that was trained, and one for the denoiser."""
-    table = [row for row in measuring.trained_rows(config.trained) if row["loss"] in config.losses]
-    return [*measuring.units(accuracy.best(table)), {"loss": DENOISER, "strength": 0.0, "seed": config.seed}]
-
-
-def files_of(config: Config) -> dict[str, Path]:
-    """The denoiser's file and the judge's, by their flags.
-
-    Raises:
-      ValueError: If the judge is one of those that it is to judge, or a file does not fit.
-    """
-    table = measuring.trained_rows(config.trained)
-    files = {DENOISER: manifolds.files_of(config, table, scores=True)[DENOISER]}
-    if config.judge is not None:
-        judge = measuring.trained_rows(config.judge)[0]
-        if judge["seed"] in {row["seed"] for row in table}:
-            raise ValueError(f"--judge: {config.judge} has the seed {judge['seed']}, as --trained; train with another")
-        files["judge"] = config.judge / judge["weights"]
-    return files
+    def files(self) -> Mapping[str, Path]:
+        """The denoiser's file and the judge's, by their flags; the judge must be none of those that it judges."""
+        found = dict(super().files())
+        if self.judge is not None:
+            judge = measuring.trained_rows(self.judge)[0]
+            if judge["seed"] in {row["seed"] for row in measuring.trained_rows(self.trained)}:
+                raise ValueError(f"--judge: {self.judge} has the seed {judge['seed']}, as --trained; take another")
+            found["judge"] = self.judge / judge["weights"]
+        return found
 
 
-def inputs(config: Config) -> dict[str, str]:
-    """Digests of all models."""
-    return measuring.digests(config, measuring.trained_rows(config.trained), files_of(config))
-
-
-class Ready(NamedTuple):
-    """What all models begin with, the names of the classes, the denoiser's network, and the judge if there is one."""
-
-    tasks: pags_jax.drawing.Tasks
-    classes: tuple[str, ...]
-    denoiser: tuple[Any, Any]
-    judge: Any
-
-
-def setup(config: Config) -> Ready:
-    """The starts of all tasks, the denoiser and the judge."""
+def setup(config: Config) -> tuple[drawing.Tasks, tuple[str, ...], Callable[..., Any], Any]:
+    """What all models begin with, the names of the classes, the denoiser by labels, and the judge if there is one."""
     pags_jax.scores.noise_schedule(config.sample_steps)  # Refuses what cannot be drawn.
-    files, judge = files_of(config), None
-    denoiser = pags_jax.models.load(files[DENOISER], kind="denoiser")[:2]
-    if "judge" in files:
-        judge = pags_jax.models.evaluator(*pags_jax.models.load(files["judge"], kind="classifier")[:2])
-    sample = measuring.sample(config, measuring.trained_rows(config.trained))
+    judge, sample = config.files().get("judge"), measuring.sample(config)
+    if judge is not None:
+        judge = pags_jax.models.evaluator(*pags_jax.models.load(judge, kind="classifier")[:2])
     train = pags_jax.images.to_float(sample.data.train_x), jnp.asarray(sample.data.train_y)
     how = {name: getattr(config, name) for name in ("noise", "square", "shrink")}
     how |= {"key": jax.random.key(config.seed), "classes": len(sample.data.classes)}
-    return Ready(pags_jax.drawing.tasks_of(sample.x, sample.y, *train, **how), sample.data.classes, denoiser, judge)
+    tasks = pags_jax.drawing.tasks_of(sample.x, sample.y, *train, **how)
+    return tasks, sample.data.classes, manifolds.denoiser_of(config, sample), judge
 
 
-def keep(config: Config, ready: Ready) -> None:
+def keep(config: Config, ready: tuple[Any, ...]) -> None:
     """Keep the first images, as they are and where the tasks begin, and the names of the classes to lead to."""
-    starts = ready.tasks.starts.items()
-    arrays = {task: jnp.clip(start, 0, 1)[:SHOWN] for task, (start, _) in starts}
-    names_ = {f"{task} to": np.array(ready.classes)[np.asarray(y[:SHOWN])] for task, (_, y) in starts}
-    measuring.save_arrays(config.out / "images" / "start.npz", {"truth": ready.tasks.truth[:SHOWN], **arrays, **names_})
+    tasks, classes, *_ = ready
+    arrays: dict[str, Any] = {"truth": tasks.truth}
+    for task, (start, y) in tasks.starts.items():
+        arrays |= {task: jnp.clip(start, 0, 1), f"{task} to": np.array(classes)[np.asarray(y)]}
+    measuring.save_arrays(config.out / "images" / "start.npz", arrays, first=SHOWN)
 
 
-def rows_of(config: Config, ready: Ready, **unit: Any) -> list[Row]:
+def rows_of(config: Config, ready: tuple[Any, ...], **unit: Any) -> list[Row]:
     """A model's rows, one for each task; its first images are kept."""
-    drawing, known = pags_jax.drawing, {}
+    (tasks, _, denoiser, judge), drawing, known = ready, pags_jax.drawing, {}
     if unit["loss"] == DENOISER:
         how = {"step": compiling.jitted(pags_jax.scores.heun_step), "apply": compiling.applied}
-        denoiser, key = partial(pags_jax.scores.denoiser, *ready.denoiser), jax.random.key(config.seed + 1)
-        made = drawing.by_denoiser(denoiser, ready.tasks, key=key, steps=config.sample_steps, **how)
+        key = jax.random.key(config.seed + 1)
+        made = drawing.by_denoiser(denoiser, tasks, key=key, steps=config.sample_steps, **how)
     else:
-        trained, apply_fn = measuring.model_of(config.trained, measuring.trained_rows(config.trained), unit)
-        known = {name: trained[name] for name in ("test_accuracy", "loss_strength")}
-        radii = {task: getattr(config, f"eps_{task.replace('-', '')}") for task in pags_jax.drawing.TASKS}
+        known, apply_fn = measuring.model_of(config.trained, **unit)
+        known.pop("classes")
+        radii = {task: getattr(config, f"eps_{task.replace('-', '')}") for task in drawing.TASKS}
         how = {"steps": config.steps, "ascend": compiling.jitted(drawing.ascend, "task", "steps")}
-        made = drawing.by_classifier(apply_fn, ready.tasks, radii, key=jax.random.key(config.seed), **how)
-    first = {task: found.images[:SHOWN] for task, found in made.items()}
-    measuring.save_arrays(config.out / "images" / f"{store.unit_name(unit)}.npz", first)
-    return [known | {"task": task} | measures(ready, task, found) for task, found in made.items()]
-
-
-def measures(ready: Ready, task: str, drawn: Any) -> Row:
-    """How well a task was done: means over images with their standard errors."""
-    row: Row = {"reached": None if drawn.reached is None else float(drawn.reached.mean())}
-    right = compiling.jitted(pags_jax.evaluation.correct)
-    for name, images in (("judged", drawn.images), ("judged_start", drawn.start)):
-        known = ready.judge is not None and images is not None
-        row[name] = float(right(ready.judge, images, ready.tasks.starts[task][1]).mean()) if known else None
-    lpips = partial(
-        compiling.jitted(pags_jax.alignment.lpips, images=False),
-        weights=pags_jax.datasets.lpips_weights.load_lpips_weights(),
-    )
-    found = placement.on_host(pags_jax.drawing.quality(ready.tasks, task, drawn, lpips=lpips))
-    for name, values in found.items():
-        row |= pags_jax.statistics.mean_and_error(name, values, np.isfinite(values))
-    return row
+        made = drawing.by_classifier(apply_fn, tasks, radii, key=jax.random.key(config.seed), **how)
+    images = {task: found.images for task, found in made.items()}
+    measuring.save_arrays(config.out / "images" / f"{store.unit_name(unit)}.npz", images, first=SHOWN)
+    weights = pags_jax.datasets.lpips_weights.load_lpips_weights()
+    lpips = partial(compiling.jitted(pags_jax.alignment.lpips, images=False), weights=weights)
+    how = {"judge": judge, "lpips": lpips, "correct": compiling.jitted(pags_jax.evaluation.correct)}
+    return [
+        known | {"task": task} | drawing.measures(tasks, task, found, **how)
+        for task, found in placement.everywhere(made).items()
+    ]
 
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw a panel for each task, with a line for each model and a column for each image."""
     folder = config.out / "images"
-    with np.load(folder / "start.npz", allow_pickle=False) as file:
-        starts = dict(file)
+    starts = measuring.load_arrays(folder / "start.npz")
     for task in pags_jax.drawing.TASKS:
         lines = {} if task == "synthesis" else {"image": starts["truth"]}
         lines |= {"start": starts[task]} if task in ("denoising", "in-painting") else {}
         for row in in_order(report.where(table, task=task)):
-            with np.load(folder / f"{row['unit']}.npz", allow_pickle=False) as file:
-                lines[label_of(row)] = file[task]
+            lines[sweeps.label_of(row)] = measuring.load_arrays(folder / f"{row['unit']}.npz")[task]
         to = starts[f"{task} to"].tolist() if task in ("synthesis", "counterfactual") else ()
         title = task.capitalize() + (" to the class below" if to else "")
-        path = config.out / f"{task.replace('-', '')}.png"
-        generative.panel(np.stack(list(lines.values())), path, labels=list(lines), title=title, columns=to)
+        generative.panel(lines.items(), config.out / f"{task.replace('-', '')}.png", title=title, columns=to)
 
 
 def in_order(table: list[Row]) -> list[Row]:
     """The rows, with the undefended model first and the denoiser last."""
     order = [*pags_jax.recipes.RECIPES, DENOISER]
     return sorted(table, key=lambda row: order.index(row["loss"]))
-
-
-def label_of(row: Row) -> str:
-    """A model's name in figures and tables."""
-    return DENOISER if row["loss"] == DENOISER else sweeps.label_of(row)
 
 
 COLUMNS = {
@@ -200,7 +163,7 @@ COLUMNS = {
 def section(results: Results) -> list[report.Block]:
     """What each model can draw: a table, and a figure for each task."""
     lines = [
-        {"task": task, "model": label_of(row)} | {title: row.get(column) for column, title in COLUMNS.items()}
+        {"task": task, "model": sweeps.label_of(row)} | {title: row.get(column) for column, title in COLUMNS.items()}
         for task in pags_jax.drawing.TASKS
         for row in in_order(report.where(results.rows, task=task))
     ]
@@ -248,7 +211,7 @@ def error_of(row: Row, value: float, column: str) -> float:
 
 
 EXPERIMENT = Experiment(
-    "pags_generation", Config, rows_of, plan, setup=setup, inputs=inputs, keep=keep, draw=draw,
+    "pags_generation", Config, rows_of, setup=setup, inputs=measuring.inputs, keep=keep, draw=draw,
     heading="What robust gradients can draw", section=section, claims=claims,
     parts=(
         Part({"full": {}, "paper": {}}, reads=NAMED, files=FILES),

@@ -7,17 +7,17 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fmu_jax.deletion import files
-from scripts.harness import cli, mesh, placement, store
+from scripts.harness import cli, mesh, placement, report, store
 from scripts.harness.experiment import Experiment, Row
-from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.harness.lazy import pags_jax
 
 if TYPE_CHECKING:
-    from pags_jax import datasets
+    from pags_jax import samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,29 +31,17 @@ class MeasuringConfig(cli.Common):
     folder: Path | None = None
     """Folder of the data set's files; by default the one that the training was given."""
 
+    def units(self) -> list[dict[str, Any]]:
+        """One unit of work for each trained model."""
+        return units_of(trained_rows(self.trained))
 
-class Sample(NamedTuple):
-    """Test images of a data set.
-
-    Attributes:
-      x: ``(n, h, w, c)`` floats in [0, 1].
-      y: ``(n,)`` labels.
-      mask: ``(n, h, w)``, true where an image holds its signal; None unless that is known.
-      data: The whole data set.
-    """
-
-    x: jax.Array
-    y: jax.Array
-    mask: jax.Array | None
-    data: datasets.Images
+    def files(self) -> Mapping[str, Path]:
+        """What is part of the run beside the models: files by their flags."""
+        return {}
 
 
 def trained_rows(folder: Path) -> list[Row]:
-    """The rows of the models that a training run has, those that diverged left out.
-
-    Raises:
-      ValueError: If there is no finished run, or it has no model.
-    """
+    """The rows of the models that a training run has, those that diverged left out; raises ValueError without one."""
     try:
         table = store.read_rows(folder)
     except FileNotFoundError as error:
@@ -64,39 +52,27 @@ def trained_rows(folder: Path) -> list[Row]:
     return models
 
 
-def plan(config: MeasuringConfig) -> list[dict[str, Any]]:
-    """One unit of work for each trained model."""
-    return units(trained_rows(config.trained))
-
-
-def units(table: list[Row]) -> list[dict[str, Any]]:
+def units_of(table: list[Row]) -> list[dict[str, Any]]:
     """One unit of work for each model."""
     return [{name: row[name] for name in ("loss", "strength", "seed")} for row in table]
 
 
-def model_of(folder: Path, table: list[Row], unit: dict[str, Any]) -> tuple[Row, Any]:
-    """A model's training row, with its classes counted, and the model as a function that ``jit`` takes as argument."""
-    (row,) = (row for row in table if all(row[name] == value for name, value in unit.items()))
-    path = folder / row["weights"]
-    model, variables, _ = pags_jax.models.load(path, kind="classifier")
-    return row | {"classes": model.classes}, pags_jax.models.evaluator(model, variables)
+def model_of(folder: Path, **unit: Any) -> tuple[Row, Any]:
+    """What rows say of a trained model, and the model as a function that ``jit`` takes as an argument."""
+    (row,) = report.where(trained_rows(folder), **unit)
+    model, variables, _ = pags_jax.models.load(folder / row["weights"], kind="classifier")
+    known = {name: row[name] for name in ("test_accuracy", "loss_strength")} | {"classes": model.classes}
+    return known, pags_jax.models.evaluator(model, variables)
 
 
-def digests(config: MeasuringConfig, table: list[Row], files: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 of what a run measures and with what, because paths alone do not show that it has not changed.
-
-    Raises:
-      ValueError: If a file is missing.
-    """
-    weights = [config.trained / row["weights"] for row in table]
+def inputs(config: MeasuringConfig) -> dict[str, str]:
+    """SHA-256 of what a run measures and with what, because paths alone do not show that it has not changed."""
+    weights = [config.trained / row["weights"] for row in trained_rows(config.trained)]
     for path in weights:
         if not path.is_file():
-            raise ValueError(
-                f"--trained: the model {path} is missing; put it back, or train again with "
-                "python -m scripts.pags.train and another --out"
-            )
+            raise ValueError(f"--trained: the model {path} is missing; put it back, or train again into another --out")
     contents = {"trained": [config.trained / "rows.jsonl", *sorted(weights)]}
-    contents |= {name: [path] for name, path in files.items()}
+    contents |= {name: [path] for name, path in config.files().items()}
     return {f"{name}_sha256": digest_of(paths) for name, paths in contents.items()}
 
 
@@ -110,57 +86,52 @@ def digest_of(paths: list[Path]) -> str:
 
 
 def experiment(
-    name: str, config_type: type[MeasuringConfig], *, setup: Callable[[Any, list[Row]], Any],
-    rows_of: Callable[[Any, Any, dict[str, Any], Any], list[Row]],
-    files: Callable[[Any, list[Row]], Mapping[str, Path]] = lambda config, table: {}, **declared: Any,
+    name: str, config_type: type[MeasuringConfig], *,
+    rows_of: Callable[[Any, Any, dict[str, Any], Any], list[Row]], **declared: Any,
 ) -> Experiment:  # fmt: skip
     """An experiment that measures each model of a finished training run.
 
-    ``setup(config, table)`` makes what all models need, from the training run's rows, ``files(config, table)`` names
-    other files that are part of what a run is, and ``rows_of(config, ready, unit, apply_fn)`` maps a unit and its model
-    to rows, to which accuracy, strength and classes are added. A column may be an array of one value for each image:
-    the row gets mean and standard error over the images that have all of its arrays, and the values of all images go
-    to ``values/UNIT.npz``.
+    ``rows_of(config, ready, unit, apply_fn)`` maps a unit and its model to rows, to which accuracy, strength and
+    classes are added. A column may be an array of one value for each image: the row gets mean and standard error over
+    the images that have all of its arrays, and the values of all images go to ``values/UNIT.npz``.
     """
 
     def measured(config: MeasuringConfig, ready: Any, **unit: Any) -> list[Row]:
-        trained, apply_fn = model_of(config.trained, trained_rows(config.trained), unit)
-        known = {name: trained[name] for name in ("test_accuracy", "loss_strength", "classes")}
+        known, apply_fn = model_of(config.trained, **unit)
         found = rows_of(config, ready, unit, apply_fn)
         arrays = [name for name, value in found[0].items() if isinstance(value, np.ndarray)]
         if arrays:
             values = {name: np.stack([row[name] for row in found]) for name in arrays}
             save_arrays(config.out / "values" / f"{store.unit_name(unit)}.npz", values)
-        return [known | pags_jax.statistics.means_of(row) for row in found]
+        return [known | pags_jax.means.means_of(row) for row in found]
 
-    def inputs(config: MeasuringConfig) -> dict[str, str]:
-        table = trained_rows(config.trained)
-        return digests(config, table, files(config, table))
-
-    return Experiment(
-        name, config_type, measured, plan, setup=lambda config: setup(config, trained_rows(config.trained)),
-        inputs=inputs, **declared,
-    )  # fmt: skip
+    return Experiment(name, config_type, measured, inputs=inputs, **declared)
 
 
-def sample(config: MeasuringConfig, table: list[Row]) -> Sample:
+def sample(config: MeasuringConfig) -> samples.Sample:
     """The test images that every model of a run meets."""
-    trained = table[0]
+    trained = trained_rows(config.trained)[0]
     options = {"folder": config.folder or trained["config.folder"]}
     if trained["config.dataset"] == "distractor":
         options |= {"seed": trained["config.seed"], "of": trained["config.distractor_of"]}
     data = pags_jax.datasets.load(trained["config.dataset"], **options)
     if config.images > len(data.test_y):
         raise ValueError(f"--images: there are {len(data.test_y)} test images, got {config.images}")
-    chosen = np.random.default_rng(config.seed).permutation(len(data.test_y))[: config.images]
-    mask = None if data.test_mask is None else jnp.asarray(data.test_mask[chosen])
-    return Sample(pags_jax.images.to_float(data.test_x[chosen]), jnp.asarray(data.test_y[chosen]), mask, data)
+    return pags_jax.samples.draw(data, config.images, seed=config.seed)
 
 
-def save_arrays(path: Path, arrays: Mapping[Any, Any]) -> None:
-    """Write arrays as a compressed npz, atomically."""
-    found = placement.on_host(dict(arrays))
+def save_arrays(path: Path, arrays: Mapping[str, Any], first: int | None = None) -> None:
+    """Write arrays as a compressed npz, atomically: their first rows, or all."""
+    found = placement.on_host({name: array[:first] for name, array in arrays.items()})
     if mesh.leads():
         content = io.BytesIO()
         np.savez_compressed(content, allow_pickle=False, **found)
         files.write_bytes(path, content.getvalue())
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; measure again, with another --out")
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)

@@ -2,17 +2,14 @@
 
     python -m scripts.pags.robustness --trained runs/pags_train --out runs/pags_robustness
 
-These are measures of the models of section 5 of Srinivas et al. (2023): how far a step of a given length, along the
-data manifold or off it, moves the class probabilities. There is one row for each model and length, with the values of
-all images in ``values/``. ``noise.npz`` keeps a few images and their two noises.
+How far does a step of a given length, along the data manifold or off it, move the class probabilities (Srinivas et al.
+2023, section 5)? There is one row for each model and length, with the values of all images in ``values/``.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from scripts.harness import cli, compiling, placement, plot, report
 from scripts.harness.experiment import Claim, Part, Results, Row
@@ -42,76 +39,53 @@ class Config(manifolds.ManifoldConfig):
     """Number of images to store in noise.npz, for a figure."""
 
 
-class Ready(NamedTuple):
+def setup(config: Config) -> tuple[jax.Array, pags_jax.tangents.Tangents, jax.Array]:
     """Images, tangent spaces and noise that all models are measured with."""
-
-    x: jax.Array
-    basis: jax.Array
-    noise: jax.Array
-    ranks: Row
-
-
-def files_of(config: Config, table: list[Row]) -> dict[str, Path]:
-    """The files that tangent spaces come from."""
-    return manifolds.files_of(config, table)
-
-
-def setup(config: Config, table: list[Row]) -> Ready:
-    """Images, tangent spaces and noise."""
-    sample = measuring.sample(config, table)
-    basis, mask = manifolds.basis_of(config, sample), manifolds.mask_of(config, sample)
-    basis = manifolds.restricted(mask, basis)
+    sample = measuring.sample(config)
+    tangents = manifolds.tangents_at(config, sample)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     noise = jax.random.normal(key, (config.draws, *sample.x.shape), sample.x.dtype)
-    noise = noise if mask is None else jnp.where(mask[None], noise, 0)
-    return Ready(sample.x, basis, noise, manifolds.ranks_of(basis, mask))
+    return sample.x, tangents, jax.vmap(tangents.only)(noise)
 
 
-def keep(config: Config, ready: Ready) -> None:
+def keep(config: Config, ready: tuple[Any, ...]) -> None:
     """Keep a few images, their noise on and off the manifold (unit length), and their rank, for a figure."""
-    shown = slice(0, config.shown)
-    on, off = pags_jax.robustness.directions(ready.basis[shown], ready.noise[0][shown])
-    arrays = {"x": ready.x[shown], "on": on, "off": off, "rank": pags_jax.manifold.rank(ready.basis[shown])}
-    measuring.save_arrays(config.out / "noise.npz", arrays)
+    x, tangents, noise = ready
+    basis = tangents.basis[: config.shown]
+    on, off = pags_jax.robustness.directions(basis, noise[0][: config.shown])
+    arrays = {"x": x, "on": on, "off": off, "rank": pags_jax.manifold.rank(basis)}
+    measuring.save_arrays(config.out / "noise.npz", arrays, first=config.shown)
 
 
-def rows_of(config: Config, ready: Ready, unit: dict[str, Any], apply_fn: Any) -> list[Row]:
+def rows_of(config: Config, ready: tuple[Any, ...], _: dict[str, Any], apply_fn: Any) -> list[Row]:
     """Deviations of one model, a row for each length."""
-    del unit
-    x, basis, noise = placement.rows(ready.x), *placement.everywhere((ready.basis, ready.noise))
+    x, tangents, noise = ready
+    ranks = {"rank": tangents.rank, "size": tangents.size}
+    x, basis, noise = placement.rows(x), *placement.everywhere((tangents.basis, noise))
     table, deviations = [], compiling.jitted(pags_jax.robustness.manifold_robustness)
     for eps in config.eps:
         on, off = placement.on_host(deviations(apply_fn, x, basis, noise=noise, eps_l2=jnp.float32(eps)))
-        table.append({"eps_l2": eps, "on": on, "off": off, **ready.ranks})
+        table.append({"eps_l2": eps, "on": on, "off": off} | ranks)
     return table
 
 
 def regimes(results: Results) -> dict[tuple[str, str], Any]:
     """The regimes of each loss by each rule that was measured; None where no model could be."""
-    rules = {"energy": results.of("pags_alignment"), "unit steps": results.rows}
-    rules["unit steps, pixels that vary"] = results.of("pags_robustness_varying")
-    found = {}
-    for loss, (rule, table) in itertools.product(pags_jax.sweeps.swept(results.rows), rules.items()):
-        if not table:
-            continue
-        if rule == "energy":
-            options = {"target": SHOWN.target, "tolerance": SHOWN.tolerance}
-            found[loss, rule] = pags_jax.sweeps.share_regimes_of(table, loss, **options)
-        else:
-            found[loss, rule] = pags_jax.sweeps.regimes_of(table, loss, eps=SHOWN.eps, tolerance=SHOWN.tolerance)
-    return found
+    rules = {
+        "energy": (SHOWN.place.by_energy, results.of("pags_alignment")),
+        "unit steps": (SHOWN.place.by_steps, results.rows),
+        "unit steps, pixels that vary": (SHOWN.place.by_steps, results.of("pags_robustness_varying")),
+    }
+    losses = pags_jax.sweeps.swept(results.rows)
+    return {(loss, rule): read(table, loss) for loss in losses for rule, (read, table) in rules.items() if table}
 
 
 def section(results: Results) -> list[report.Block]:
     """The regimes of each loss, by the stated rules, and the figures."""
-    lines = []
-    for (loss, rule), found in regimes(results).items():
-        line: Row = {"loss": plot.look(loss).label, "rule": rule}
-        for label in pags_jax.regimes.LABELS:
-            span = found.span(label) if found else None
-            why = found.absent.get(label) if found else "no usable model"
-            line[label] = f"none: {why}" if span is None else f"{span[0]:g} to {span[1]:g}"
-        lines.append(line | {"agreement of seeds": float(found.agreement.min()) if found else None})
+    lines = [
+        {"loss": plot.look(loss).label, "rule": rule} | pags_jax.questions.spans_of(found)
+        for (loss, rule), found in regimes(results).items()
+    ]
     return [
         "Two rules say whether a model is robust off the manifold. By energy, less than half of its gradient's "
         "squared length is off the data manifold. By unit steps, a step off the manifold moves the probabilities "
@@ -133,9 +107,9 @@ def section(results: Results) -> list[report.Block]:
 
 def claims(results: Results) -> list[Claim]:
     """How many losses have all three regimes, by energy?"""
-    found = {loss: regime for (loss, rule), regime in regimes(results).items() if rule == "energy"}
-    counts = [sum(r.span(label) is not None for label in pags_jax.regimes.LABELS) if r else 0 for r in found.values()]
-    each = ", ".join(f"{plot.look(loss).label} {n}" for loss, n in zip(found, counts, strict=True))
+    aligned, losses = results.of("pags_alignment"), pags_jax.sweeps.swept(results.rows)
+    counts = [pags_jax.questions.three_regimes(SHOWN.place, aligned, loss)["estimate"] for loss in losses]
+    each = ", ".join(f"{plot.look(loss).label} {n}" for loss, n in zip(losses, counts, strict=True))
     text = "Robustness has three regimes: weak, aligned with the Bayes-optimal model, excessive (by the energy of "
     return [Claim(text + "gradients).", [n == 3 for n in counts], f"regimes found: {each}")]
 
@@ -148,7 +122,7 @@ VARYING = {preset: values | {"pixels": "varying"} for preset, values in SIZES.it
 #: Other ways to find the manifold, on fewer images, as checks.
 LOCAL_PCA = {"images": 100, "manifold": "local_pca"}
 EXPERIMENT = measuring.experiment(
-    "pags_robustness", Config, setup=setup, keep=keep, rows_of=rows_of, files=files_of,
+    "pags_robustness", Config, setup=setup, keep=keep, rows_of=rows_of,
     heading="Three regimes of robustness", section=section, claims=claims,
     parts=(
         Part(SIZES | {"cifar10": {}}, reads=NAMED, files=FILES),

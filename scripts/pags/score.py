@@ -3,8 +3,8 @@
     python -m scripts.pags.score --dataset fashion_mnist --out runs/denoiser
 
 The denoiser is a small U-Net with EDM's preconditioning (Karras et al. 2022), trained with and without classes at once;
-see `pags_jax.scores`. In the end the run folder has ``denoiser.safetensors`` (`pags_jax.models.load`), a row for each
-noise level with the loss on training and on test images, and figures of losses, denoised test images and samples.
+see `pags_jax.scores`. In the end ``denoiser.safetensors`` (`pags_jax.models.load`) lies in the run folder. There is a
+row for each noise level, see `pags_jax.quality.denoiser`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from scripts.harness import cli, compiling, plot
 from scripts.harness.experiment import Experiment, Part, Row
-from scripts.harness.lazy import jax, jnp, pags_jax
+from scripts.harness.lazy import jax, pags_jax
 from scripts.pags import generative
 
 if TYPE_CHECKING:
-    from pags_jax import datasets, models
+    from pags_jax import datasets
 
-MEASURED = ("train_loss", "test_loss", "test_loss_labelled", "test_rms_error", "checkerboard")
-"""What is measured at each noise level."""
 PER_CLASS = 8
 """Samples drawn of each class shown, and images denoised."""
 
@@ -64,101 +60,49 @@ def setup(config: Config) -> datasets.Images:
     return generative.images_of(config)
 
 
-def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
+def rows_of(config: Config, data: datasets.Images, **_: Any) -> list[Row]:
     """Train and save the denoiser; a row for each noise level, with what holds for all of them in each."""
-    del unit
-    model = model_of(config, data)
+    quality, channels, classes = pags_jax.quality, data.train_x.shape[-1], len(data.classes)
+    sizes = {"widths": config.widths, "blocks": config.blocks, "upsampling": "resize"}
+    sizes |= {"sigma_data": config.sigma_data or quality.sigma_data(data.train_x)}
+    model = pags_jax.models.UNet(channels=channels, classes=classes, **sizes)
     loss = partial(pags_jax.generative.denoising, unlabelled=config.unlabelled)
-    variables, row = generative.train(config, data, model, loss)
-    stored = generative.as_stored(config, variables)
-    table = [row | {"sigma_pm1": sigma} | losses_at(config, data, model, stored, sigma) for sigma in config.sigmas]
-    about = generative.known(row) | {"final_epoch_loss": row["epoch_loss"][-1]}
-    about |= {name: [line[name] for line in table] for name in COLUMNS}
-    generative.save(config, config.out / "denoiser.safetensors", model, variables, about)
-    return table
-
-
-def model_of(config: Config, data: datasets.Images) -> models.UNet:
-    """The configured network for these images."""
-    sigma_data = config.sigma_data or round(float(2 * data.train_x[:10_000].std(dtype=np.float64) / 255), 3)
-    sizes = {"widths": config.widths, "blocks": config.blocks, "sigma_data": sigma_data}
-    channels, classes = data.train_x.shape[-1], len(data.classes)
-    return pags_jax.models.UNet(channels=channels, classes=classes, upsampling="resize", **sizes)
-
-
-def losses_at(config: Config, data: datasets.Images, model: Any, variables: Any, sigma: float) -> Row:
-    """Losses at one noise level, on training and test images, there also knowing the class; the noise is the same."""
-    weight = pags_jax.scores.loss_weight(sigma, model.sigma_data)
-
-    def loss(x, y, labelled):
-        x, y = jnp.asarray(x[: config.measured_rows]), jnp.asarray(y[: config.measured_rows])
-        noise = jax.random.normal(jax.random.key(config.seed), x.shape, jnp.float32)
-
-        def of_batch(x, y, noise):
-            denoise = pags_jax.scores.denoiser(model, variables, y if labelled else None)
-            return _losses(denoise, x, sigma, noise, model.sigma_data)
-
-        return generative.mean_over(of_batch, x, y, noise)
-
-    unlabelled = loss(data.test_x, data.test_y, False)
-    clean = pags_jax.images.to_float(jnp.asarray(data.test_x[: min(config.measured_rows, 200)]))
-    denoise, score_of = pags_jax.scores.denoiser(model, variables), compiling.jitted(pags_jax.scores.score)
-    score = score_of(denoise, clean, sigma_pm1=jnp.float32(sigma))
-    return {
-        "train_loss": loss(data.train_x, data.train_y, False),
-        "test_loss": unlabelled,
-        "test_loss_labelled": loss(data.test_x, data.test_y, True),
-        "test_rms_error": float(np.sqrt(unlabelled / weight)),
-        "checkerboard": pags_jax.sampling.checkerboard(np.asarray(score, np.float64)),
-    }
-
-
-@compiling.compiled()
-def _losses(denoise, x, sigma, noise, sigma_data):
-    return pags_jax.scores.denoising_loss(
-        denoise, 2 * pags_jax.images.to_float(x) - 1, sigma, noise, sigma_data=sigma_data
-    )
+    variables, stored, row = generative.train(config, data, model, loss)
+    how = {"key": jax.random.key(config.seed), "rows": config.measured_rows}
+    how |= {"losses": compiling.jitted(quality.denoising_losses), "score": compiling.jitted(pags_jax.scores.score)}
+    measured = [{"sigma_pm1": sigma} | quality.denoiser(model, stored, data, sigma, **how) for sigma in config.sigmas]
+    columns = {name: [line[name] for line in measured] for name in COLUMNS}
+    generative.save(config, "denoiser", model, variables, row | {"final_epoch_loss": row["epoch_loss"][-1]} | columns)
+    return [row | line for line in measured]
 
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw the loss over the epochs and by noise level, noisy test images and the denoised ones, and samples."""
     columns = {"train_loss": "training", "test_loss": "test", "test_loss_labelled": "test, knowing the class"}
     with plot.panels(config.out / "loss.png", ("Training", "By noise level"), width=3.6) as (training, by_level):
-        epochs = [{"epoch": k + 1, "loss": loss} for k, loss in enumerate(table[0]["epoch_loss"])]
-        plot.lines(training, epochs, x="epoch", y="loss", series="training")
+        generative.draw_epochs(training, table[0], "loss")
         for column, series in columns.items():
             plot.lines(by_level, table, x="sigma_pm1", y=column, series=series)
         by_level.set(xscale="log", xlabel="noise level (images in [-1, 1])", ylabel="loss", ylim=(0, None))
-    show(config, generative.images_of(config))
-
-
-def show(config: Config, data: datasets.Images) -> None:
-    """Draw noisy test images and the denoised ones below, and samples of the first ten classes."""
-    scores = pags_jax.scores
+    data, scores = generative.images_of(config), pags_jax.scores
     model, variables, _ = pags_jax.models.load(config.out / "denoiser.safetensors", kind="denoiser")
-    of_all = scores.denoiser(model, variables)
     clean = 2 * pags_jax.images.to_float(data.test_x[: 2 * PER_CLASS]) - 1
-    key = jax.random.key(config.seed)
-    lines, labels = [clean], ["clean"]
+    lines, key = [("clean", clean)], jax.random.key(config.seed)
     for sigma in config.sigmas[::2]:
         noisy = clean + sigma * jax.random.normal(key, clean.shape, clean.dtype)
-        lines += [noisy, compiling.applied(of_all, noisy, sigma)]
-        labels += [f"noise {sigma:g}", "denoised"]
-    images = (np.stack(lines) + 1) / 2
-    generative.panel(images, config.out / "denoised.png", labels=labels, title="Test images")
+        denoised = compiling.applied(scores.denoiser(model, variables), noisy, sigma)
+        lines += [(f"noise {sigma:g}", noisy), ("denoised", denoised)]
+    lines = [(label, (images + 1) / 2) for label, images in lines]
+    generative.panel(lines, config.out / "denoised.png", title="Test images")
 
-    shown = data.classes[:10]
-    classes = jnp.repeat(jnp.arange(len(shown)), PER_CLASS)
-    noise = jax.random.normal(key, (len(classes), *clean.shape[1:]), clean.dtype)
-    levels = scores.noise_schedule(config.sample_steps, sigma_max=config.sample_sigma)
-    drawn = scores.sample(
-        scores.denoiser(model, variables, classes), noise, levels, step=compiling.jitted(scores.heun_step)
-    )
-    images = (np.asarray(drawn).reshape(len(shown), PER_CLASS, *clean.shape[1:]) + 1) / 2
-    generative.panel(images, config.out / "samples.png", labels=list(shown), title="Samples")
+    names, denoiser = data.classes[:10], partial(scores.denoiser, model, variables)
+    how = {"key": key, "steps": config.sample_steps, "sigma_max": config.sample_sigma}
+    how |= {"step": compiling.jitted(scores.heun_step)}
+    drawn = pags_jax.sampling.of_classes(denoiser, len(names), PER_CLASS, clean.shape[1:], **how)
+    generative.panel(zip(names, drawn, strict=True), config.out / "samples.png", title="Samples")
 
 
-COLUMNS = ("sigma_pm1", *MEASURED)
+COLUMNS = ("sigma_pm1", "train_loss", "test_loss", "test_loss_labelled", "test_rms_error", "checkerboard")
 EXPERIMENT = Experiment(
     "pags_score", Config, rows_of, generative.plan, setup=setup, finished=generative.finished, draw=draw,
     heading="The denoiser", section=generative.section(COLUMNS), parts=(Part({"cifar10": {}}),),

@@ -1,17 +1,21 @@
-"""Finished runs on a sweep, or their published rows, as other experiments read them, and where they look at it."""
+"""A sweep as experiments look at it: where, finished runs or published rows on it, and what figures are drawn with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from scripts.harness import cli, names, rows, store
+import numpy as np
+from matplotlib.ticker import NullFormatter
+
+from scripts.harness import cli, names, plot, rows, store
 from scripts.harness.experiment import Row
 from scripts.harness.lazy import pags_jax
 
-BASELINE, SMOOTHED = "cross_entropy", "randomized_smoothing"
-"""The loss that has no strength, and the one whose strength is a noise level."""
+BASELINE, SMOOTHED, DENOISER = "cross_entropy", "randomized_smoothing", "denoiser"
+"""The loss without a strength, the one whose strength is a noise level, and what the denoiser is called among them."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,7 @@ class PlaceConfig(cli.Common):
     def joined(self, robust: Sequence[Row], aligned: Sequence[Row]) -> list[Row]:
         """One row for each model that both runs measured at this place, see `pags_jax.sweeps.join`."""
         check_same_models(robust, aligned)
-        place = {"eps_l2": self.eps, "target": self.target, "sigma_pm1": self.sigma_pm1}
-        return pags_jax.sweeps.join(robust, aligned, **place)
+        return self.place.join(robust, aligned)
 
 
 SHOWN = PlaceConfig()
@@ -54,29 +57,65 @@ def check_same_models(robust: Sequence[Row], aligned: Sequence[Row]) -> None:
 
 def label_of(row: Row) -> str:
     """A model's name in figures and tables."""
-    return "undefended" if row["loss"] == BASELINE else f"{row['loss'].replace('_', ' ')} {row['strength']:g}"
+    without_strength = {BASELINE: "undefended", DENOISER: DENOISER}
+    return without_strength.get(row["loss"]) or f"{row['loss'].replace('_', ' ')} {row['strength']:g}"
 
 
-def read(path: Path, flag: str, script: str) -> list[Row]:
-    """The rows of a finished run folder, or of a published ``.csv.gz``, of one script.
-
-    Args:
-      path: The folder, or the file.
-      flag: The flag that named it, for errors.
-      script: The script whose rows they must be, such as "pags_robustness".
+def read(path: Path, run: str) -> list[Row]:
+    """The rows of a finished run folder, or of a published ``.csv.gz``, of the script after which a flag is called.
 
     Raises:
       ValueError: If there is no finished run, it is damaged, or its rows are of another script.
     """
-    command = f"python -m scripts.{script.replace('_', '.', 1)}"
+    script = "pags_train" if run == "trained" else f"pags_{run}"
+    again = f"python -m scripts.{script.replace('_', '.', 1)}"
     try:
         table = rows.read_published(path) if path.is_file() else store.read_rows(path)
     except FileNotFoundError as error:
-        raise ValueError(f"{flag}: {error}; run {command} first") from None
+        raise ValueError(f"--{run}: {error}; run {again} first") from None
     for row in table:
         found = row.get("config.experiment", "another kind of run").removeprefix("scripts.")  # As it was spelled once.
         if found != script:
-            raise ValueError(f"{flag}: {path} holds rows of {found}, not of {script}")
+            raise ValueError(f"--{run}: {path} holds rows of {found}, not of {script}")
     if not table:
-        raise ValueError(f"{flag}: {path} holds no rows; run {command} again")
+        raise ValueError(f"--{run}: {path} holds no rows; run {again} again")
     return table
+
+
+#: Colours of the regimes' shades.
+SHADES = {"weak": "#f6ecd2", "aligned": "#d5e6f3", "excessive": "#e4e4e8"}
+
+
+def shade(panel: Any, found: Any) -> None:
+    """Colour each strength by its regime, half-way (by ratio) to its neighbours; None where nothing was measured."""
+    if found is None:
+        return
+    pairs = zip(found.strengths, found.strengths[1:], strict=False)
+    edges = (found.strengths[0], *((a * b) ** 0.5 if a > 0 else b / 2 for a, b in pairs), found.strengths[-1])
+    for k, label in enumerate(found.labels):
+        if label is not None:
+            panel.axvspan(edges[k], edges[k + 1], color=SHADES[label], linewidth=0, label=label)
+
+
+def median(panel: Any, table: Sequence[Row], loss: str, column: str, name: str, least: float = -1.0) -> None:
+    """Draw a loss's median over seeds at each strength above ``least``, on a logarithmic axis that may also hold 0."""
+    strengths, (values,) = pags_jax.sweeps.curves(table, loss, column)
+    strengths, values = strengths[strengths > least], values[strengths > least]
+    plot.median_line(panel, strengths, values.T, name)
+    positive = strengths[strengths > 0]
+    if len(positive) == len(strengths):
+        panel.set_xscale("log")
+    else:  # The undefended model, at 0; the axis is linear up to a power of ten, as ticks below one run into that at 0.
+        panel.set_xscale("symlog", linthresh=10 ** np.ceil(np.log10(positive.min(initial=1.0))), linscale=0.5)
+    panel.xaxis.set_minor_formatter(NullFormatter())  # On an axis of one decade they run into each other.
+
+
+def pictures(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Draw a picture for each image (a row) and each column."""
+    count = len(next(iter(columns.values())))
+    with plot.panels(path, [""] * (count * len(columns)), len(columns), width=0.95, height=1.0) as axes:
+        for panel, name in zip(axes, columns, strict=False):
+            panel.set_title(name, fontsize=7, loc="center")
+        images = (image for line in zip(*columns.values(), strict=True) for image in line)
+        for panel, image in zip(axes, images, strict=True):
+            plot.picture(panel, image)

@@ -3,39 +3,45 @@
     python -m scripts.pags.train --loss gradient_norm --strengths 1e-5:1e2:30 --out runs/gradient_norm
 
 These are the models of section 5 of Srinivas et al. (2023). Each model has one row, and a file of weights in
-``models/`` of the run folder (`pags_jax.models.load`). Attacked accuracy counts images that are right both without an
-attack and under attacks within [0, 1]; images on which no attack had a gradient are counted separately. Test images
-serve only to measure; the strengths in the figure are chosen on held-out training images.
+``models/`` of the run folder (`pags_jax.models.load`). Test images serve only to measure; the strengths in the figure
+are chosen on held-out training images.
 """
 
 from __future__ import annotations
 
 import functools
-import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
-import numpy as np
+from tyro.constructors import PrimitiveConstructorSpec
 
 from scripts.harness import cli, names, rows, store
 from scripts.harness.experiment import Experiment, Part, Row
 from scripts.harness.lazy import jax, pags_jax
 from scripts.pags import accuracy, fit, measuring
-from scripts.pags.strengths import Strengths
 
 if TYPE_CHECKING:
-    from pags_jax import datasets, training
+    from pags_jax import datasets, recipes, training
 
-_ARCHITECTURE = ("activation", "stem", "width", "dtype")
+Strengths = Annotated[
+    tuple[float, ...],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NUMBER >= 0|START:STOP:COUNT [...]]",
+        instance_from_str=lambda words: pags_jax.recipes.read_strengths(words),  # Imported when it is called.
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(item, int | float) for item in value),
+        str_from_instance=lambda value: [repr(item) for item in value],
+    ),
+]
+"""Several strengths: numbers, or START:STOP:COUNT, whose ratios are equal."""
 _HYPER = ("epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip")
-_HOW = (*store.RUN_FIELDS, "folder", "driver", "save_minutes", "start")
-"""Fields of a configuration that change nothing of a model."""
 
 
 @dataclass(frozen=True)
-class Config(cli.Common):
+class Config(fit.Config):
     """Train robust classifiers; the sweep compiles once for each loss."""
 
     PRESETS: ClassVar = {
@@ -57,8 +63,6 @@ class Config(cli.Common):
 
     dataset: names.Images = "fashion_mnist"
     """Data set; fashion_mnist is a balanced subset that the package contains, distractor puts letters beside images."""
-    folder: Path | None = None
-    """Folder of the data set's files; by default they are downloaded if possible."""
     distractor_of: names.BesideDistractor = "fashion_mnist"
     """Data set beside whose images distractor puts letters; the paper uses mnist."""
     model: names.Model = "lenet"
@@ -81,13 +85,9 @@ class Config(cli.Common):
     strength_unit: names.StrengthUnit = "own"
     """Whether strengths are this project's constants (own) or the reference's, which hide a factor 1e5 / batch^2 in
     the gradient norm and attack with one ball for a batch. The default strengths of "reference" are the paper's 30."""
-    epochs: cli.Count = 20
-    """Number of passes over the training images."""
     schedule: Literal["drops", "linear"] = "drops"
     """How the learning rate changes: drops lowers it tenfold after 75 % and after 87.5 % of the epochs; linear raises
     it for a fifth of the steps and then lowers it to zero, which needs fewer epochs."""
-    batch_size: cli.Count = 64
-    """Number of images in a step."""
     learning_rate: cli.Positive = 0.05
     """Highest learning rate. With --strength-unit reference it is lower for large strengths, as in the reference."""
     clip: cli.Positive | None = 1.0
@@ -115,10 +115,6 @@ class Config(cli.Common):
     """Number of held-out and of test images that are attacked; by default all."""
     repeats: cli.Count = 1
     """Number of seeds, counted from --seed; each draws a split, the parameters and the training."""
-    driver: names.Driver = "auto"
-    """Whether Python runs single steps or an epoch is one program; auto runs single steps on CPUs."""
-    save_minutes: cli.NonNegative = 5.0
-    """Minutes between checkpoints of a model."""
 
 
 def plan(config: Config) -> list[dict[str, Any]]:
@@ -133,85 +129,53 @@ def plan(config: Config) -> list[dict[str, Any]]:
     ]
 
 
-def images_of(config: Config) -> datasets.Images:
-    """The configured image set."""
-    options = {"seed": config.seed, "of": config.distractor_of} if config.dataset == "distractor" else {}
-    return pags_jax.datasets.load(config.dataset, folder=config.folder, **options)
-
-
 def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
     """Train, save and measure one model; one that diverges becomes a row that says so."""
-    split = pags_jax.recipes.hold_out(data, config.validation, seed=unit["seed"], train_rows=config.train_rows)
     task = task_of(config, unit["loss"], len(data.classes))
-    hyper = hyper_of(config, unit["loss"], unit["strength"], task, split)
-    row = {"loss_strength": float(hyper.strength), "learning_rate": float(hyper.learning_rate)}
-    row |= {"train_rows": len(split.train[0])}
-    try:
-        done, images_per_s, variables, weights = trained(config, task, hyper, split, unit, config.start)
-    except FloatingPointError as error:
-        print(f"{store.unit_name(unit)}: {error}", file=sys.stderr)
-        return [row | {"failure": str(error)}]
-    parts = {"validation": split.validation, "test": split.test}
-    epochs = done.metrics.reshape(config.epochs, -1, 3).mean(1, dtype=np.float64)
-    row |= {"failure": None, "parameters": pags_jax.models.count_parameters(variables)}
-    row |= {"train_loss": epochs[-1, 0], "train_accuracy": epochs[-1, 1]}
-    _, for_attacks = keys_of(unit)
-    apply_fn = pags_jax.models.evaluator(task.model, variables)
-    row |= accuracy.columns(config, apply_fn, parts, key=for_attacks)
-    row |= {"epoch_loss": epochs[:, 0].tolist(), "train_s": float(done.train_s), "images_per_s": images_per_s}
-    return [row | {"weights": str(weights.relative_to(config.out))}]
-
-
-def keys_of(unit: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
-    """The keys of a model's training and of the attacks on it."""
-    for_training, for_attacks = jax.random.split(jax.random.key(unit["seed"]))
-    return for_training, for_attacks
-
-
-def hyper_of(config: Config, loss: names.Loss, strength: float, task: training.Task, split: Any) -> training.Hyper:
-    """The hyper-parameters of a model's training."""
-    per_epoch = pags_jax.training.steps_per_epoch(task, len(split.train[0]))
-    given = {name: getattr(config, name) for name in _HYPER}
-    return pags_jax.recipes.hyper(loss, strength, steps_per_epoch=per_epoch, unit=config.strength_unit, **given)
+    variables, split, row = trained(config, task, unit["loss"], data, unit)
+    if variables is None:
+        return [row]
+    apply_fn, key = pags_jax.models.evaluator(task.model, variables), jax.random.split(jax.random.key(unit["seed"]))[1]
+    how = {"norm": config.norm, "steps": config.attack_steps, "attack": config.attack, "rows": config.attack_rows}
+    row |= {"attack_eps": config.attack_eps, "attack_norm": config.norm}
+    for part, images in (("validation", split.validation), ("test", split.test)):
+        found = accuracy.measured(apply_fn, *images, key=key, radii=config.attack_eps, **how)
+        row |= {f"{part}_accuracy": found.clean, f"{part}_attacked": found.robust}
+        row |= {f"{part}_no_gradient": found.no_gradient}
+    return [row]
 
 
 def trained(
-    config: Config, task: training.Task, hyper: training.Hyper, split: Any, unit: dict[str, Any],
-    start: Path | None = None,
-) -> tuple[Any, float | None, dict[str, Any], Path]:  # fmt: skip
-    """Train a model and save it: the training run, images per second, the variables and their file.
+    config: Config, task: training.Task, recipe: names.Loss, data: datasets.Images, unit: dict[str, Any]
+) -> tuple[dict[str, Any] | None, recipes.HeldOut, Row]:
+    """Train a model and save it: its variables, None if the training diverges; the split of the images; and the row.
 
     Raises:
-      FloatingPointError: The training diverges.
       ValueError: The file that it is to start from holds a network of another architecture.
     """
-    key, _ = keys_of(unit)
-    done, images_per_s = fit.fit(
-        task, hyper, *split.train, key=key, epochs=config.epochs, folder=folder_of(config, unit),
-        fingerprint=rows.flatten(config, without=store.RUN_FIELDS) | unit, save_minutes=config.save_minutes,
-        driver=config.driver, label=store.unit_name(unit), variables=variables_of(start, task.model),
-    )  # fmt: skip
-    pags_jax.training.check_all_finite(done.state)
-    statistics = {"batch_stats": done.state.statistics} if done.state.statistics else {}
-    variables = {"params": done.state.params, **statistics}
-    about = {"config": rows.flatten(config, without=_HOW) | unit} | inputs(config)
+    split = pags_jax.recipes.hold_out(data, config.validation, seed=unit["seed"], train_rows=config.train_rows)
+    rows_there, how = len(split.train[0]), {name: getattr(config, name) for name in _HYPER}
+    how |= {"steps_per_epoch": pags_jax.training.steps_per_epoch(task, rows_there), "unit": config.strength_unit}
+    hyper = pags_jax.recipes.hyper(recipe, unit["strength"], **how)
+    row: Row = {"loss_strength": float(hyper.strength), "learning_rate": float(hyper.learning_rate)}
+    key, start = jax.random.split(jax.random.key(unit["seed"]))[0], None
+    if config.start is not None:
+        stored, start, _ = pags_jax.models.load(config.start, kind="classifier")
+        if stored != task.model:
+            raise ValueError(f"--start: {config.start} holds {stored}, and the flags ask for {task.model}")
+    try:
+        (run, means, _), found = fit.fit(config, unit, task, hyper, *split.train, key=key, variables=start)
+        pags_jax.training.check_all_finite(run.state)
+    except FloatingPointError as error:
+        print(f"{store.unit_name(unit)}: {error}", file=sys.stderr)
+        return None, split, row | {"train_rows": rows_there, "failure": str(error)}
+    variables = pags_jax.training.variables_of(run.state)
+    about = {"config": rows.flatten(config, without=(*fit.HOW, "start")) | unit} | inputs(config)
     weights = config.out / "models" / f"{store.unit_name(unit)}.safetensors"
     pags_jax.models.save(weights, task.model, variables, about, image_shape=split.train[0].shape[1:])
-    return done, images_per_s, variables, weights
-
-
-def variables_of(start: Path | None, model: Any) -> dict[str, Any] | None:
-    """The variables of the file that training starts from; None if there is no file.
-
-    Raises:
-      ValueError: The file holds a network of another architecture.
-    """
-    if start is None:
-        return None
-    stored, variables, _ = pags_jax.models.load(start, kind="classifier")
-    if stored != model:
-        raise ValueError(f"--start: {start} holds {stored}, and the flags ask for {model}")
-    return variables
+    row |= {"train_rows": rows_there, "failure": None, "parameters": pags_jax.models.count_parameters(variables)}
+    row |= {"train_loss": means[-1, 0], "train_accuracy": means[-1, 1], "weights": str(weights.relative_to(config.out))}
+    return variables, split, row | found
 
 
 def inputs(config: Config) -> dict[str, str]:
@@ -219,40 +183,16 @@ def inputs(config: Config) -> dict[str, str]:
     return {} if config.start is None else {"start_sha256": measuring.digest_of([Path(config.start)])}
 
 
-def folder_of(config: Config, unit: dict[str, Any]) -> Path:
-    """The folder of a model's checkpoints."""
-    return config.out / "checkpoints" / store.unit_name(unit)
-
-
 @functools.cache
-def task_of(config: Config, loss: names.Loss, classes: int) -> training.Task:
-    """The training task, which is compiled once for all strengths of a loss."""
+def task_of(config: Config, loss: names.Loss | Callable[..., Any], classes: int) -> training.Task:
+    """The training task of a loss, its name or a function, which is compiled once for all strengths."""
     options = {"unit": config.strength_unit, "norm": config.norm, "unroll": fit.is_stepwise(config.driver)}
-    return task_with(config, pags_jax.recipes.loss_function(loss, steps=config.steps, **options), classes)
-
-
-def task_with(config: Config, loss: Any, classes: int) -> training.Task:
-    """The training task of a loss function."""
-    architecture = {name: getattr(config, name) for name in _ARCHITECTURE}
+    options |= {"steps": config.steps}
+    function = loss if callable(loss) else pags_jax.recipes.loss_function(loss, **options)
+    architecture = {name: getattr(config, name) for name in ("activation", "stem", "width", "dtype")}
     model = pags_jax.models.create(config.model, classes=classes, **architecture)
     augmentation = pags_jax.recipes.augmentation_of(config.augment, config.dataset)
-    return pags_jax.training.Task(model, loss, augmentation, config.batch_size)
-
-
-def finished(config: Config, unit: dict[str, Any]) -> None:
-    """Remove the checkpoints of a model whose row is written."""
-    shutil.rmtree(folder_of(config, unit), ignore_errors=True)
-
-
-def draw(config: Config, table: list[Row]) -> None:
-    """Draw accuracy under attack.
-
-    Raises:
-      ValueError: If no model could be trained.
-    """
-    if all(row["failure"] for row in table):
-        raise ValueError(f"no model of {config.out} could be trained, see its rows; the first: {table[0]['failure']}")
-    accuracy.draw_accuracy(config.out / "accuracy.png", table)
+    return pags_jax.training.Task(model, function, augmentation, config.batch_size)
 
 
 #: What the sweep is trained with in reproduce: half as wide as the default, to save time; the quick one less still.
@@ -277,7 +217,7 @@ JUDGE = {"loss": ("cross_entropy",), "activation": "relu", "epochs": 3, "learnin
 ROBUST_JUDGE = {"loss": ("adversarial",), "strengths": (0.5,)}
 FROM = ("pags_undefended", "models/dataset=cifar10,model=resnet14,loss=cross_entropy,strength=0.0,seed=0.safetensors")
 EXPERIMENT = Experiment(
-    "pags_train", Config, rows_of, plan, setup=images_of, inputs=inputs, finished=finished, draw=draw,
+    "pags_train", Config, rows_of, plan, setup=fit.images_of, inputs=inputs, finished=fit.finished, draw=accuracy.draw,
     heading="Robust models: accuracy under attack", section=accuracy.section, claims=accuracy.claims,
     parts=(
         Part({"cifar10": UNDEFENDED}, FROM[0]),

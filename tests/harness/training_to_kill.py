@@ -48,17 +48,8 @@ def train(folder: str, say: int) -> str:
     y = jnp.asarray(draw.integers(0, 3, ROWS), jnp.int32)
     task = training.Task(Tiny(), losses.randomized_smoothing, augmentation.crop_and_flip, BATCH)
     hyper = training.Hyper(jnp.float32(0.1), jnp.float32(0.05), training.milestones(EPOCHS, ROWS // BATCH))
-    done, _ = fit.fit(
-        task,
-        hyper,
-        x,
-        y,
-        key=jax.random.key(0),
-        epochs=EPOCHS,
-        folder=Path(folder),
-        fingerprint={"model": "tiny"},
-        save_minutes=0,
-    )
+    config = fit.Config(out=Path(folder), epochs=EPOCHS, save_minutes=0.0)
+    (done, *_), _ = fit.fit(config, {"model": "tiny"}, task, hyper, x, y, key=jax.random.key(0))
     digest = hashlib.sha256()
     state = done.state._replace(key=jax.random.key_data(done.state.key))
     for leaf in jax.tree.leaves((state, done.metrics)):

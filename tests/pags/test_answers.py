@@ -84,5 +84,5 @@ def test_what_does_not_hold_is_said_not_to(config):
 
 def test_missing_values_name_the_file(config):
     next(iter((config.alignment / "values").glob("*smoothness*"))).unlink()
-    with pytest.raises(ValueError, match=r"smoothness.*npz is missing: the values of all images"):
+    with pytest.raises(ValueError, match=r"smoothness.*npz is missing; measure again"):
         answers.rows_of(config, target="logit", seed=0)

@@ -156,7 +156,7 @@ def test_regularisation_moves_networks_towards_the_bayes_optimal_one_and_past_it
 @pytest.mark.parametrize("manifold", ["linear", "curved"])
 def test_the_sweep_shows_all_regimes(sweeps, manifold):
     sweep = sweeps[manifold]
-    curves = (sweep[name] for name in pags_bayes.REGIME_COLUMNS)
+    curves = (sweep[name] for name in ("accuracy", "on_manifold", "off_manifold"))
     found = regimes.read(sweep["strength"][:, 0], *curves, tolerance=pags_bayes.Config().tolerance)
     assert found.absent == {}
     assert (found.labels[0], found.labels[6], found.labels[-1]) == ("weak", "aligned", "excessive")

@@ -70,3 +70,28 @@ def test_each_task_ascends_within_its_own_radius(tasks):
         moved = np.linalg.norm(np.asarray(made[task].images - made[task].start).reshape(6, -1), axis=1)
         assert 0 < moved.max() <= radii[task] + 1e-5
         assert made[task].reached.shape == (6,)
+
+
+def test_measures_are_shares_of_the_judge_and_means_of_quality(tasks):
+    """The judge sees class 1 in bright images; results of in-painting are bright for half of the images."""
+    bright = jnp.arange(6) % 2 == 0
+    images = jnp.where(bright[:, None, None, None], 0.9, 0.1).astype(jnp.float32) * jnp.ones((6, 8, 8, 1), jnp.float32)
+    drawn = drawing.Drawn(images, tasks.truth, bright)
+
+    def judge(x):
+        bright = x.mean((1, 2, 3))
+        return jnp.stack([jnp.full_like(bright, 0.5), bright, -jnp.ones_like(bright)], 1)
+
+    def apart(a, b):
+        return jnp.abs(a - b).mean((1, 2, 3))
+
+    found = drawing.measures(tasks, "in-painting", drawn, judge=judge, lpips=apart)
+    to = np.asarray(tasks.starts["in-painting"][1])
+    assert found["reached"] == 0.5
+    assert found["judged"] == pytest.approx(np.mean(np.where(bright, 1, 0) == to))
+    assert found["judged_start"] == pytest.approx(np.mean(np.asarray(judge(tasks.truth)).argmax(1) == to))
+    values = drawing.quality(tasks, "in-painting", drawn, lpips=apart)
+    assert found["lpips_result"] == pytest.approx(float(values["lpips_result"].mean()), rel=1e-6)
+    assert found["psnr_result_error"] == pytest.approx(float(values["psnr_result"].std()) / np.sqrt(6), rel=1e-5)
+    alone = drawing.measures(tasks, "counterfactual", drawing.Drawn(images))
+    assert alone == {"reached": None, "judged": None, "judged_start": None}

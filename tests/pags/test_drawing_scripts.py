@@ -66,8 +66,7 @@ def test_a_model_draws_what_the_library_does_and_is_measured_on_it(folders, imag
     """In-painting by hand: the known pixels stay, and PSNR is that of NumPy inside the square."""
     table = store.read_rows(folders / "generation")
     (row,) = (row for row in table if (row["loss"], row["task"]) == ("cross_entropy", "in-painting"))
-    trained = measuring.trained_rows(folders / "train")
-    _, apply_fn = measuring.model_of(folders / "train", trained, {"loss": "cross_entropy"})
+    _, apply_fn = measuring.model_of(folders / "train", loss="cross_entropy")
     chosen = np.random.default_rng(0).permutation(40)[:6]
     x, y = to_float(images.test_x[chosen]), jnp.asarray(images.test_y[chosen])
     with np.load(folders / "generation" / "images" / "start.npz") as file:
@@ -94,8 +93,7 @@ def test_certified_rows_are_those_of_the_library(folders, images):
     for name in classifiers:
         first, second = (row["accuracy"] for row in table if row["classifier"] == name)
         assert first >= second
-    trained = measuring.trained_rows(folders / "train")
-    _, apply_fn = measuring.model_of(folders / "train", trained, {"loss": certify.SMOOTHED})
+    _, apply_fn = measuring.model_of(folders / "train", loss=certify.SMOOTHED)
     chosen = np.random.default_rng(0).permutation(40)[:6]
     options = {"sigma": jnp.float32(0.3), "samples": 40, "selection_samples": 5, "alpha": 0.01}
     key = jax.random.fold_in(jax.random.key(0), 1)
@@ -126,14 +124,15 @@ def test_models_trained_towards_scores_start_where_the_sweep_started(folders, im
     monkeypatch.setattr(measuring, "trained_rows", lambda folder: [row | began for row in table])
     ready, asked = converse.setup(config), []
 
-    def trained(*arguments):
-        asked.append(arguments[-1])
+    def fit(how, unit, *given, variables, **options):
+        asked.append(variables)
         raise FloatingPointError("diverged")
 
-    monkeypatch.setattr(train, "trained", trained)
+    monkeypatch.setattr(train.fit, "fit", fit)
     unit = {"loss": converse.ALIGNED, "strength": 1.0, "seed": 0}
     assert converse.rows_of(config, ready, **unit) == [{"failure": "diverged"}]
-    assert asked == [str(start)]
+    (variables,) = asked
+    jax.tree.map(np.testing.assert_array_equal, variables, models.load(start).variables)
     began["config.start_sha256"] = "of another file"
     with pytest.raises(ValueError, match=r"--trained: .*safetensors is not the file from which its models started"):
         converse.setup(config)

@@ -46,10 +46,7 @@ def test_models_without_values_are_left_out():
 
 
 def test_the_committed_models_are_explained_as_the_readme_says():
-    robust, aligned = (
-        runs_of.read(RESULTS / f"pags_{name}.csv.gz", f"--{name}", f"pags_{name}")
-        for name in ("robustness", "alignment")
-    )
+    robust, aligned = (runs_of.read(RESULTS / f"pags_{name}.csv.gz", name) for name in ("robustness", "alignment"))
     models = runs_of.PlaceConfig(target="log_prob", sigma_pm1=2.0).joined(robust, aligned)
     assert len(models) == 25
     table = {

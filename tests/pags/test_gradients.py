@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax.gradients import UNLABELLED, input_gradients, integrated_gradients, smoothed_gradients
+from pags_jax.gradients import UNLABELLED, as_pictures, input_gradients, integrated_gradients, smoothed_gradients
 from tests.pags import oracles
 
 TARGETS = ("logit_sum", "logit", "log_prob", "loss", "log_sum_exp")
@@ -341,3 +341,11 @@ def test_an_unknown_target_is_refused():
     unchecked = inspect.unwrap(input_gradients)  # annotations are checked in tests only
     with pytest.raises(ValueError, match="unknown target 'margin'; known: logit_sum, logit, log_prob, loss"):
         unchecked(lambda x: x, jnp.ones((2, 5)), jnp.array([0, 1]), target="margin")
+
+
+def test_pictures_keep_signs_and_ratios_whatever_the_scale():
+    maps = np.random.default_rng(0).normal(size=(3, 4, 4, 1))
+    found = np.asarray(as_pictures(maps * np.array([1e-20, 1.0, 1e20]).reshape(3, 1, 1, 1)))
+    np.testing.assert_allclose(found - 0.5, 0.5 * maps / np.abs(maps).max((1, 2, 3), keepdims=True), atol=1e-12)
+    unusable = np.stack([np.zeros((2, 2)), np.array([[1.0, np.nan], [0, 0]]), np.array([[1.0, np.inf], [0, 0]])])
+    np.testing.assert_array_equal(as_pictures(unusable), np.full((3, 2, 2), 0.5))

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import datasets, models, robustness, scores, statistics
+from pags_jax import datasets, models, robustness, samples, scores, statistics
 from pags_jax.gradients import input_gradients
 from pags_jax.images import to_float
 from scripts import registry
 from scripts.harness import cli, report, rows, store
 from scripts.harness.experiment import Results
-from scripts.pags import alignment, distractor, manifolds, measuring, sweeps
+from scripts.pags import alignment, certify, distractor, manifolds, measuring, sweeps
 from scripts.pags import robustness as pags_robustness
 from tests.pags.test_train_script import sample
 
@@ -84,7 +84,7 @@ def test_every_model_is_measured_on_the_same_images(folders, images):
     assert len({(row["loss"], row["strength"], row["eps_l2"]) for row in table}) == 6
     config = cli.parse(pags_robustness.Config, [str(word) for word in ("--trained", folders / "train", *MEASURING)])
     trained = measuring.trained_rows(folders / "train")
-    seen = measuring.sample(config, trained)
+    seen = measuring.sample(config)
     chosen = np.random.default_rng(0).permutation(40)[:10]
     np.testing.assert_array_equal(seen.x, to_float(images.test_x[chosen]))
     basis = manifolds.basis_of(config, seen)
@@ -109,7 +109,8 @@ def test_images_may_lie_elsewhere_than_in_training(folders, images, monkeypatch,
     trained = ["--trained", str(folders / "train"), "--images", "10"]
     config = cli.parse(pags_robustness.Config, [*trained, *words])
     table = [row | {"config.folder": "trained"} for row in measuring.trained_rows(folders / "train")]
-    assert len(measuring.sample(config, table).x) == 10
+    monkeypatch.setattr(measuring, "trained_rows", lambda folder: table)
+    assert len(measuring.sample(config).x) == 10
     assert asked == [expected]
 
 
@@ -125,10 +126,16 @@ def test_the_values_of_all_images_lie_beside_the_rows(folders, name, columns):
                 np.testing.assert_allclose(file[column].mean(1), means, rtol=1e-4, atol=1e-6)
 
 
-def test_models_trained_under_noise_are_compared_at_twice_their_noise():
+def test_models_trained_under_noise_are_compared_at_twice_their_noise(folders, images, monkeypatch):
+    """Their scores are made once, with those of the levels that are asked for; other losses add none."""
+    monkeypatch.setattr(datasets, "load", lambda name, *, folder, **options: images)
     strengths = {"randomized_smoothing": (0.25, 0.05), "smoothness": (3.0,), "cross_entropy": (0.0,)}
-    table = [{"loss": loss, "strength": s} for loss, found in strengths.items() for s in found]
-    assert alignment.noise_levels(table) == [0.1, 0.5]
+    first = measuring.trained_rows(folders / "train")[0]
+    table = [first | {"loss": loss, "strength": s} for loss, found in strengths.items() for s in found]
+    monkeypatch.setattr(measuring, "trained_rows", lambda folder: table)
+    words = ("--trained", folders / "train", *MEASURING, "--denoiser", folders / "denoiser.safetensors")
+    config = cli.parse(alignment.Config, [*map(str, words), "--sigmas-pm1", "0.5", "1"])
+    assert list(alignment.setup(config)[2]) == [0.5, 1.0, 0.1]
 
 
 def test_alignment_rows_say_what_was_compared(folders):
@@ -142,14 +149,14 @@ def test_alignment_rows_say_what_was_compared(folders):
         assert row["similarity"] < 1
         assert 0 <= row["off_share"] <= 1
     trained = measuring.trained_rows(folders / "train")
-    unit = measuring.units(trained)[0]
+    unit = measuring.units_of(trained)[0]
     with np.load(folders / "alignment" / "scores_1.npz") as file:
         x, y, bayes = file["x"], file["y"], file["bayes"]
     network = models.load(folders / "denoiser.safetensors")[:2]
     of_class, of_all = scores.denoiser(*network, jnp.asarray(y)), scores.denoiser(*network)
     expected = jax.jit(partial(scores.bayes_gradient, sigma_pm1=1.0))(of_class, of_all, jnp.asarray(x))
     np.testing.assert_allclose(bayes, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
-    _, apply_fn = measuring.model_of(folders / "train", trained, unit)
+    _, apply_fn = measuring.model_of(folders / "train", **unit)
     with np.load(folders / "alignment" / "gradients" / f"{store.unit_name(unit)}.npz") as file:
         for target in ("logit_sum", "logit", "log_prob"):
             expected = jax.jit(partial(input_gradients, apply_fn, target=target))(jnp.asarray(x), jnp.asarray(y))
@@ -160,10 +167,9 @@ def test_distractor_rows_hold_both_halves_and_their_ratio(folders, images):
     table = store.read_rows(folders / "distractor")
     assert len(table) == 3 * 2
     assert all(row["ratio"] == pytest.approx(row["signal"] / row["distractor"]) for row in table)
-    trained = measuring.trained_rows(folders / "train")
     (row,) = (row for row in table if (row["strength"], row["sigma"]) == (1.0, 1.0))
     unit = {name: row[name] for name in ("loss", "strength", "seed")}
-    _, apply_fn = measuring.model_of(folders / "train", trained, unit)
+    _, apply_fn = measuring.model_of(folders / "train", **unit)
     x = to_float(images.test_x[np.random.default_rng(0).permutation(40)[:10]])
     noise = (
         jax.random.normal(jax.random.key(0), (4, *x.shape), x.dtype).at[:, :, :, 4:].set(0)
@@ -311,8 +317,20 @@ def test_a_changed_denoiser_is_another_configuration(copied, capsys):
 
 
 # --------------------------------------------------------------------------------------- whose images a file is for
-def config_of(**values):
-    return manifolds.ManifoldConfig(trained=manifolds.Path("runs/mine"), **values)
+class Both(manifolds.ManifoldConfig):
+    """An experiment that needs tangent spaces and scores."""
+
+    NEEDS = ("tangents", "scores")
+
+
+def config_of(kind=Both, **values):
+    return kind(trained=manifolds.Path("runs/mine"), **values)
+
+
+@pytest.fixture
+def trained_on(monkeypatch):
+    """Makes a training run say what images its models are of."""
+    return lambda dataset: monkeypatch.setattr(measuring, "trained_rows", lambda folder: [{"config.dataset": dataset}])
 
 
 @pytest.mark.parametrize(
@@ -328,9 +346,19 @@ def config_of(**values):
         ("distractor", {"manifold": "local_pca"}, "--denoiser: .* are of distractor"),
     ],
 )
-def test_bundled_files_are_for_their_own_images(dataset, values, said):
+def test_bundled_files_are_for_their_own_images(dataset, values, said, trained_on):
+    trained_on(dataset)
     with pytest.raises(ValueError, match=said):
-        manifolds.files_of(config_of(**values), [{"config.dataset": dataset}], scores=True)
+        config_of(**values).files()
+
+
+def test_networks_that_are_not_needed_are_not_asked_for(trained_on):
+    """Of experiments on scores alone the manifold says nothing, and of tangent spaces by neighbours no network."""
+    trained_on("fashion_mnist")
+    assert set(config_of().files()) == {"autoencoder", "denoiser"}
+    assert set(config_of(certify.Config).files()) == {"denoiser"}
+    assert set(config_of(pags_robustness.Config).files()) == {"autoencoder"}
+    assert config_of(pags_robustness.Config, manifold="local_pca").files() == {}
 
 
 @pytest.mark.parametrize(
@@ -343,16 +371,17 @@ def test_bundled_files_are_for_their_own_images(dataset, values, said):
         ("cifar10", "cifar100", False),
     ],
 )
-def test_parts_of_a_data_set_hold_its_images(known, dataset, fits, tmp_path):
+def test_parts_of_a_data_set_hold_its_images(known, dataset, fits, tmp_path, trained_on):
     path = tmp_path / "coder.safetensors"
     coder = models.Autoencoder((6, 6, 1), latent=3, widths=(4,))
     models.save(path, coder, fresh(coder), {"config": {"dataset": known}})
-    for table, config in (([{"config.dataset": dataset}], config_of(autoencoder=path)),):
-        if fits:
-            assert manifolds.files_of(config, table) == {"autoencoder": path}
-        else:
-            with pytest.raises(ValueError, match=f"{path} is for images of {known}, .* are of {dataset}"):
-                manifolds.files_of(config, table)
+    trained_on(dataset)
+    config = config_of(pags_robustness.Config, autoencoder=path)
+    if fits:
+        assert config.files() == {"autoencoder": path}
+    else:
+        with pytest.raises(ValueError, match=f"{path} is for images of {known}, .* are of {dataset}"):
+            config.files()
 
 
 def fresh(model):
@@ -361,21 +390,21 @@ def fresh(model):
     return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
 
 
-def test_a_file_that_does_not_say_is_taken_if_its_shape_fits(images, tmp_path, capsys):
-    table = [{"config.dataset": "distractor"}]
-    seen = measuring.Sample(to_float(images.test_x[:2]), jnp.asarray(images.test_y[:2]), None, images)
+def test_a_file_that_does_not_say_is_taken_if_its_shape_fits(images, tmp_path, capsys, trained_on):
+    trained_on("distractor")
+    seen = samples.draw(images, 2, seed=0)
     coder, unet = models.Autoencoder((6, 6, 1), latent=3, widths=(4,)), models.UNet(3, 3, widths=(8,), blocks=1)
     paths = {}
     for name, model in (("autoencoder", coder), ("denoiser", unet)):
         paths[name] = tmp_path / f"{name}.safetensors"
         models.save(paths[name], model, fresh(model), {})
     config = config_of(**paths)
-    assert manifolds.files_of(config, table, scores=True) == paths
+    assert config.files() == paths
     assert capsys.readouterr().err.count("does not say what images it is for; it must be distractor") == 2
     with pytest.raises(ValueError, match=r"--autoencoder: it is for images of \(6, 6, 1\), those here are \(8, 8, 1\)"):
         manifolds.basis_of(config, seen)
     with pytest.raises(ValueError, match="--denoiser: it is for images of 3 channels, those here have 1"):
-        manifolds.denoisers(config, seen)
+        manifolds.denoiser_of(config, seen)
 
 
 # -------------------------------------------------------------------------------------------- what is not finite
@@ -387,7 +416,7 @@ def test_images_without_a_finite_change_are_left_out_and_counted(monkeypatch):
 
     monkeypatch.setattr(distractor.compiling, "jitted", lambda function: measure)
     config = distractor.Config(sigmas=(0.5,))
-    ready = distractor.Ready(jnp.zeros((4, 2, 2, 1)), jnp.ones((4, 2, 2), bool), jnp.zeros((1, 4, 2, 2, 1)))
+    ready = jnp.zeros((4, 2, 2, 1)), jnp.ones((4, 2, 2), bool), jnp.zeros((1, 4, 2, 2, 1))
     (row,) = distractor.rows_of(config, ready, {}, None)
     assert (row["signal"], row["distractor"], row["ratio"], row["invalid"]) == (2.0, 1.0, 2.0, 2)
     assert row["signal_error"] == pytest.approx(1 / np.sqrt(2))
@@ -439,7 +468,7 @@ def test_figures_of_published_rows(folders, tmp_path):
     for name in ("robustness", "alignment"):
         content = (folders / name / "rows.csv").read_bytes()
         (tmp_path / f"{name}.csv.gz").write_bytes(gzip.compress(content))
-        again = sweeps.read(tmp_path / f"{name}.csv.gz", f"--{name}", f"pags_{name}")
+        again = sweeps.read(tmp_path / f"{name}.csv.gz", name)
         for one, other in zip(again, store.read_rows(folders / name), strict=True):
             assert {key: value for key, value in one.items() if not key.startswith("env.")} == {
                 key: value for key, value in other.items() if not key.startswith("env.")

@@ -156,6 +156,8 @@ def test_the_curve_is_that_of_a_table():
     expected = [np.mean([a == b and r > at for a, b, r in zip(label, y, radius, strict=True)]) for at in radii]
     np.testing.assert_allclose(curve.accuracy, expected, rtol=1e-12)
     np.testing.assert_allclose(curve.abstained, np.mean(label < 0), rtol=1e-12)
+    right = [[a == b and r > at for a, b, r in zip(label, y, radius, strict=True)] for at in radii]
+    np.testing.assert_allclose(curve.error, np.std(right, axis=1) / np.sqrt(50), rtol=1e-12)
     assert certified_accuracy(found, jnp.asarray(y), 0.5).accuracy == curve.accuracy[1]
 
 

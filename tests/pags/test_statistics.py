@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pags_jax import statistics
+from pags_jax import means, statistics
 
 KEY = jax.random.key(5)
 rank_correlation = jax.jit(statistics.rank_correlation, static_argnames="permutations")
@@ -164,3 +164,20 @@ def test_means_are_over_the_images_that_have_every_measure():
     assert statistics.means_of({"eps": 0.5}) == {"eps": 0.5}
     none = statistics.means_of({"on": np.array([np.nan])})
     assert none == {"on": None, "on_error": None, "invalid": 1}
+
+
+def test_means_of_batches_pool_to_the_mean_over_all_images():
+    """Of images that have every measure; a measure that no batch has is None."""
+    draw = np.random.default_rng(0)
+    values = {name: np.where(draw.random(30) < 0.2, np.nan, draw.normal(size=30)) for name in ("on", "off")}
+    parts = [slice(0, 7), slice(7, 8), slice(8, 30)]
+    rows = [
+        {"images": len(values["on"][part])} | means.means_of({name: column[part] for name, column in values.items()})
+        for part in parts
+    ]
+    whole = means.means_of(values)
+    found = means.pooled([row | {"share": None} for row in rows], ["on", "off", "share"])
+    assert found["images"] == 30 - whole["invalid"]
+    assert found["on"] == pytest.approx(whole["on"], rel=1e-12)
+    assert found["off"] == pytest.approx(whole["off"], rel=1e-12)
+    assert found["share"] is None

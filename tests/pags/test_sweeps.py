@@ -121,3 +121,21 @@ def test_regimes_by_energy_are_read_where_losses_were_measured_at_noise_levels_o
     assert found["smoothness"].strengths == (0, 1, 10, 100)
     assert found["smoothness"].labels == ("weak", "weak", "aligned", "excessive")
     assert found["randomized_smoothing"].labels == ("weak", "weak", "aligned", "aligned")
+
+
+def test_values_are_means_over_seeds_of_images_that_every_model_has():
+    draw = np.random.default_rng(0)
+    models = [("smoothness", 1.0, 0), ("smoothness", 1.0, 1), ("cross_entropy", 0.0, 0)]
+    arrays = {f"{loss},{seed}": {"cosine": draw.normal(size=(2, 5))} for loss, _, seed in models}
+    arrays["smoothness,1"]["cosine"][1, 3] = np.nan
+    table = [
+        {"unit": f"{loss},{seed}", "loss": loss, "strength": strength, "sigma_pm1": sigma}
+        for loss, strength, seed in models
+        for sigma in (0.5, 1.0)
+    ]
+    found = sweeps.values_of(table, arrays.__getitem__, "cosine", sigma_pm1=1.0)
+    both = [arrays[f"smoothness,{seed}"]["cosine"][1] for seed in (0, 1)]
+    np.testing.assert_allclose(found["smoothness", 1.0], np.mean(both, axis=0))
+    expected = np.where(np.arange(5) == 3, np.nan, arrays["cross_entropy,0"]["cosine"][1])
+    np.testing.assert_array_equal(found["cross_entropy", 0.0], expected)
+    assert sorted(found) == [("cross_entropy", 0.0), ("smoothness", 1.0)]

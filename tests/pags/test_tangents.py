@@ -47,3 +47,18 @@ def test_neighbours_are_the_nearest_images_nearest_first():
     for image, around in zip(x, found, strict=True):
         order = np.argsort(((data - image) ** 2).sum((1, 2, 3)))[:4]
         np.testing.assert_array_equal(around, data[order])
+
+
+def test_within_some_pixels_spaces_are_what_the_estimator_gives_there():
+    """The plane's shadow on three of four pixels, which has its two dimensions; maps lose the other pixel."""
+    codes = jax.random.normal(jax.random.key(0), (3, 2), jnp.float32)
+    basis, mask = tangents.of_decoder(decode, codes), jnp.ones((3, 2, 2, 1), bool).at[:, 1, 1].set(False)
+    found = tangents.within(basis, mask)
+    shadow = np.linalg.qr(MIX * np.array([1, 1, 1, 0])[:, None])[0]
+    for part in found.basis:
+        np.testing.assert_allclose(projector(part), shadow @ shadow.T, atol=1e-5)
+    assert (found.rank, found.size) == (2.0, 3.0)
+    np.testing.assert_array_equal(found.only(jnp.ones(mask.shape)), mask.astype(float))
+    whole = tangents.within(basis)
+    assert (whole.rank, whole.size, whole.mask) == (2.0, 4.0, None)
+    np.testing.assert_array_equal(whole.only(jnp.ones(mask.shape)), np.ones(mask.shape))

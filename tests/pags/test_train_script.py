@@ -335,11 +335,13 @@ def test_a_sweep_goes_on_from_a_model(data, tmp_path, capsys):
 def test_a_fit_whose_training_is_over_only_comes_back(data, tmp_path):
     task = training.Task(models.create("lenet", classes=3), batch_size=16)
     hyper = training.Hyper(jnp.float32(0), jnp.float32(0.05), training.milestones(1, 5))
-    given = {"epochs": 1, "folder": tmp_path, "fingerprint": {"a": 1}, "save_minutes": 60.0}
-    x, y = jnp.asarray(data.train_x), jnp.asarray(data.train_y)
-    first, rate = fit.fit(task, hyper, x, y, key=jax.random.key(0), **given)
+    config = fit.Config(out=tmp_path, epochs=1, save_minutes=60.0)
+    given = (config, {"a": 1}, task, hyper, jnp.asarray(data.train_x), jnp.asarray(data.train_y))
+    (first, means, rate), row = fit.fit(*given, key=jax.random.key(0))
     assert rate is None  # One epoch, which compiles.
-    second, _ = fit.fit(task, hyper, x, y, key=jax.random.key(0), **given)
+    np.testing.assert_allclose(means, first.metrics.mean(0, dtype=float)[None], rtol=1e-12)
+    assert row == {"epoch_loss": [means[0, 0]], "train_s": first.train_s, "images_per_s": None}
+    (second, *_), _ = fit.fit(*given, key=jax.random.key(0))
     assert int(second.state.step) == 5
     assert np.array_equal(first.metrics, second.metrics)
     assert np.all(first.metrics[:, [0, 2]] > 0)
