@@ -55,14 +55,14 @@ FORGET = np.arange(N) < 2
 NOISE = jax.random.normal(KEY, (D,)) / 2
 PARAMS = jnp.array([0.3, -0.4, 0.1])
 SCORES = jax.random.normal(jax.random.key(1), (N,))
-SHAPE = jnp.diag(jnp.arange(1.0, 4.0)) + 0.1
-MATRIX = jnp.diag(jnp.arange(1.0, 6.0)) + 0.1
+SHAPE = jnp.asarray(np.diag(np.arange(1.0, 4.0)) + 0.1)
+MATRIX = jnp.asarray(np.diag(np.arange(1.0, 6.0)) + 0.1)
 DRAWN = jax.random.normal(jax.random.key(3), (64, 3))
 SHARD = removals.make_shards(N, 2, key=KEY)
 MARGINS = jax.random.normal(jax.random.key(2), (8, 3))
 SCHEDULE = noisy_finetuning.Schedule(start_clip=0.5, noise=0.8, steps=2, step_size=0.1, gradient_clip=1.0, batch=4)
 MODEL = nn.Sequential([nn.Dense(2, param_dtype=float), nn.tanh, nn.Dense(1, param_dtype=float)])
-WEIGHTS = MODEL.init(KEY, DATA.x)
+WEIGHTS = jax.jit(MODEL.init)(KEY, DATA.x)
 
 
 def network(params, x):
