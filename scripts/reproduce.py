@@ -86,8 +86,8 @@ def runs(config: Config) -> dict[str, Run]:
     """
     if config.models and config.preset != "cifar10":
         raise ValueError(f"--models: only --preset cifar10 starts from models, --preset {config.preset} does not")
-    for model in MODELS.values() if config.models else ():
-        if not (config.models / f"{model}.safetensors").is_file():
+    for model in MODELS.values():
+        if config.models and not (config.models / f"{model}.safetensors").is_file():
             raise ValueError(f"--models: {config.models} has no {model}.safetensors; leave --models out to train it")
     found: dict[str, Run] = {}
     every = [(registry.experiment(name), name) for name in registry.NAMES]
