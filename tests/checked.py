@@ -8,6 +8,7 @@ result once, within a context of jaxtyping's, where sizes of the same name must 
 import dataclasses
 import functools
 import inspect
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -34,12 +35,21 @@ def checked(thing: Any) -> Any:
         __tracebackhide__ = True
         nonlocal function
         if function is None:  # Made at the first call: to make all takes longer than all imports.
-            function = _check(thing)
+            function = _check(thing) if _resolves(thing) else thing
         with _theirs("context"):
             return function(*args, **kwargs)
 
     within_context._is_checked = True
     return within_context
+
+
+def _resolves(thing: Any) -> bool:
+    """Whether the names in its annotations exist when it runs: those that only type checkers import do not."""
+    try:
+        typing.get_type_hints(thing)
+    except NameError:
+        return False
+    return True
 
 
 def jaxtyped(thing: Any = None, *, typechecker: Any = None) -> Any:

@@ -76,3 +76,11 @@ def test_the_functions_of_both_packages_are_decorated():
         row_blocks.gram(jnp.ones((4, 3)), jnp.ones(3))
     with pytest.raises(TypeCheckError):
         pags_jax.alignment.cosine(jnp.ones((2, 4, 4, 3)), jnp.ones((3, 4, 4, 3)))
+
+
+def test_names_that_only_type_checkers_import_are_left_to_them():
+    @checked
+    def promised(n: int, settings: "Nowhere"):  # noqa: F821 - as under `if TYPE_CHECKING`
+        return n
+
+    assert promised(2, None) == 2
