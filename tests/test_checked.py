@@ -80,7 +80,7 @@ def test_the_functions_of_both_packages_are_decorated():
 
 def test_names_that_only_type_checkers_import_are_left_to_them():
     @checked
-    def promised(n: int, settings: "Nowhere"):  # noqa: F821 - as under `if TYPE_CHECKING`
+    def promised(n: int, settings: "Nowhere"):
         return n
 
     assert promised(2, None) == 2
