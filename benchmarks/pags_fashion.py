@@ -97,7 +97,7 @@ def publish(out: Path, steps: Iterable[str], folder: Path) -> None:
             files.write_bytes(folder / f"{name}.csv.gz", content)
         values = sorted((out / name / "values").glob("*.npz"))
         if values:
-            files.write_bytes(folder / f"{name}_values.npz", reproduce.gathered(values))
+            reproduce.gather(values, folder / f"{name}_values.npz")
         for figure in sorted((out / name).glob("*.png")):
             content = figure.read_bytes()
             if taken.get(figure.name) != content:  # The figure of all steps draws some anew.

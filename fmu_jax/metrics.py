@@ -5,7 +5,7 @@ rate minus lowest, as in fairlearn; the mean gap is that over all pairs. Between
 direction, as in AIF360, which the paper's code uses; among more it is the lowest rate over the highest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -196,6 +196,19 @@ def measure_gaps(objective: Objective, params: Any, data: Data) -> dict[str, flo
     gap = score_gaps(objective, scores, data)
     found = columns(group_metrics(scores > 0, data))
     return found | {"score_gap": float(gap.max()), "score_gap_mean": float(gap.mean())}
+
+
+def measure_groupings(objective: Objective, params: Any, tests: Mapping[str, Data]) -> dict[str, float]:
+    """``measure_gaps`` between the intersections of attributes, and as ``NAME_GAP`` the gaps of each attribute alone.
+
+    Args:
+      objective: Says what is predicted, and which gap its penalty squares.
+      params: Parameters of one model.
+      tests: The same rows by attribute, grouped by it, and last grouped by all of them.
+    """
+    found = {name: measure_gaps(objective, params, data) for name, data in tests.items()}
+    *alone, whole = found
+    return found[whole] | {f"{name}_{gap}": found[name][gap] for name in alone for gap in (*PENALISED, "score_gap")}
 
 
 @jax.jit

@@ -9,6 +9,7 @@ Everything in this package computes where its rows are. ``fit``, ``remove``, ``c
 take ``place_rows(data, sharding)`` in place of ``data``.
 """
 
+import collections
 import concurrent.futures
 import json
 import math
@@ -137,6 +138,46 @@ def on_host(tree: Any) -> Any:
         return np.asarray(leaf)
 
     return jax.tree.map(whole, tree)
+
+
+def slices(devices: Sequence[jax.Device], *, size: int, count: int, axis: str = "rows") -> list[jax.sharding.Mesh]:
+    """Divides devices into meshes, such as those of ``each``; a mesh has one axis, for rows.
+
+    Args:
+      devices: Devices, of which the first ``size * count`` are used.
+      size: Number of devices in a mesh.
+      count: Number of meshes.
+      axis: Name of the axis.
+
+    Raises:
+      ValueError: There are fewer devices; one of several meshes would hold devices of several processes; or the
+        processes of the only mesh would have unequal numbers of devices in it.
+
+    >>> [mesh.size for mesh in slices(jax.devices(), size=1, count=1)]
+    [1]
+    """
+    needed = size * count
+    if needed > len(devices):
+        raise ValueError(
+            f"needs {needed} devices; there are {len(devices)} "
+            f"({devices[0].device_kind}). To try it on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count=8"
+        )
+    axes = (jax.sharding.AxisType.Auto,) * 2
+    whole = jax.make_mesh((count, size), ("meshes", axis), axis_types=axes, devices=devices[:needed])
+    for row in whole.devices:
+        held = collections.Counter(device.process_index for device in row)
+        if count > 1 and len(held) > 1:
+            own = collections.Counter(device.process_index for device in devices)
+            raise ValueError(
+                f"a slice of {size} devices would be of several processes, which only a slice of all devices may be; "
+                f"divide the devices of a process (by its number: {dict(own)})"
+            )
+        if len(set(held.values())) > 1:
+            raise ValueError(
+                "the processes of a slice must have as many devices each; by the number of the process they have "
+                f"{dict(held)}"
+            )
+    return [jax.sharding.Mesh(row, (axis,), axis_types=axes[:1]) for row in whole.devices]
 
 
 def each(items: Sequence[Item], work: Callable[[Item], Any], meshes: Sequence[jax.sharding.Mesh]) -> Iterator[Item]:

@@ -44,6 +44,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     regimes: weak, aligned and excessive robustness in a sweep.
     sweeps: a table of trained models as curves, regimes and correlations.
     questions: the paper's claims about a sweep, as questions with a test for each.
+    drawing_questions: the same of what gradients draw, and of models trained to align.
     explanation: which measure of a model predicts alignment, in words.
     statistics: paired bootstrap over images, rank correlations over models.
     means: means over images with their errors, and over batches, as columns of rows.
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
         checkpoints,
         datasets,
         drawing,
+        drawing_questions,
         evaluation,
         explanation,
         gaussians,
@@ -116,6 +118,7 @@ __all__ = [
     "checkpoints",
     "datasets",
     "drawing",
+    "drawing_questions",
     "evaluation",
     "explanation",
     "gaussians",

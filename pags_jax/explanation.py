@@ -5,6 +5,7 @@ Srinivas et al. (2023) explain alignment by off-manifold robustness. Each model 
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -74,3 +75,19 @@ def sentence(table: Sequence[Row]) -> str:
             f"{with_p(off['rho_given'], off['p_given'])} given the on-manifold deviation"
         )
     return "; ".join(parts) + "."
+
+
+def errors_of(aligned: Sequence[Row]) -> str:
+    """Says how large the standard errors over images of cosine and 1 - LPIPS are; nothing if there are none.
+
+    Args:
+      aligned: Rows of alignments.
+
+    >>> errors_of([{"cosine_error": 0.01, "similarity_error": None}, {"cosine_error": 0.02, "similarity_error": None}])
+    'Standard errors over images reach 0.020 of a cosine; smaller falls say little.'
+    """
+    reach = []
+    for name, column in (("a cosine", "cosine_error"), ("1 - LPIPS", "similarity_error")):
+        errors = [row[column] for row in aligned if row[column] is not None and math.isfinite(row[column])]
+        reach += [f"{max(errors):.3f} of {name}"] if errors else []
+    return f"Standard errors over images reach {' and '.join(reach)}; smaller falls say little." if reach else ""

@@ -18,7 +18,6 @@ with --mesh or --coordinator, they run one after the other.
 import concurrent.futures
 import dataclasses
 import gzip
-import io
 import multiprocessing
 import os
 import sys
@@ -29,13 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
-
 from fmu_jax.deletion import files
 from scripts import registry
 from scripts.harness import cli, compiling, mesh, progress, report, rows, store
 from scripts.harness.experiment import Experiment, Part, Results
 from scripts.harness.lazy import jax
+from scripts.pags import measuring
 
 TEXTS = tomllib.loads(Path(__file__).with_name("report.toml").read_text(encoding="utf-8"))
 """Titles and first words of the report by preset, and its terms."""
@@ -90,18 +88,17 @@ def runs(config: Config) -> dict[str, Run]:
         if config.models and not (config.models / f"{model}.safetensors").is_file():
             raise ValueError(f"--models: {config.models} has no {model}.safetensors; leave --models out to train it")
     found: dict[str, Run] = {}
-    every = [(registry.experiment(name), name) for name in registry.NAMES]
-    present = [(e, part, part.name or name) for e, name in every for part in e.parts if config.preset in part.values]
-    present = [part for part in present if not (config.models and part[2] in MODELS)]
-    names = {name for _, _, name in present}
-    for experiment, part, name in present:
+    every = map(registry.experiment, registry.NAMES)
+    present = {part.name or e.name: (e, part) for e in every for part in e.parts if config.preset in part.values}
+    present = {name: part for name, part in present.items() if not (config.models and name in MODELS)}
+    for name, (experiment, part) in present.items():
         values: dict[str, Any] = dict(experiment.config.PRESETS.get(config.preset, {}))
         values |= {"preset": config.preset, "out": config.out / name, "mesh": config.mesh}
         values["seed"] = config.seed + part.other_seed
         if part.seeds:
             values["repeats"] = getattr(config, part.seeds)
-        values |= {field: config.out / run for field, run in part.reads.items() if run in names}
-        values |= {field: config.out / run / file for field, (run, file) in part.files.items() if run in names}
+        values |= {field: config.out / run for field, run in part.reads.items() if run in present}
+        values |= {field: config.out / run / file for field, (run, file) in part.files.items() if run in present}
         if config.models:
             given = {field: MODELS[run] for field, (run, _) in part.files.items() if run in MODELS}
             values |= {field: config.models / f"{model}.safetensors" for field, model in given.items()}
@@ -123,10 +120,7 @@ def plan(config: Config) -> list[str]:
     for name, (experiment, part, own) in every.items():
         training = every.get(part.reads.get("trained", ""))
         if training is not None and experiment.rows_of is not None:
-            found = [
-                {key: unit[key] for key in ("loss", "strength", "seed")}
-                for unit in training.experiment.plan(training.config)
-            ]
+            found = measuring.units_of(training.experiment.plan(training.config))
         else:
             found = experiment.plan(own)
         units += [f"{name}/{store.unit_name(unit)}" for unit in found]
@@ -246,7 +240,7 @@ def publish(
             files.write_bytes(folder / f"{name}.csv.gz", gzip.compress(table.read_bytes(), mtime=0))
         values = sorted((out / name / "values").glob("*.npz"))
         if values:
-            files.write_bytes(folder / f"{name}_values.npz", gathered(values))
+            gather(values, folder / f"{name}_values.npz")
         for figure in sorted((out / name).glob("*.png")):
             content, target = figure.read_bytes(), folder / figure.name
             if target in names.values() and target.read_bytes() != content:
@@ -257,26 +251,18 @@ def publish(
     def moved(block: report.Block) -> report.Block:
         return dataclasses.replace(block, path=names[block.path]) if isinstance(block, report.Figure) else block
 
-    page = [
-        report.Section(
-            section.heading,
-            [moved(block) for block in section.blocks],
-            {f"{link.split('/')[0]}.csv.gz": f"{link.split('/')[0]}.csv.gz" for link in section.links},
-        )
-        for section in sections
-    ]
+    page = []
+    for section in sections:
+        tables = [f"{Path(link).parent}.csv.gz" for link in section.links]
+        blocks = [moved(block) for block in section.blocks]
+        page.append(dataclasses.replace(section, blocks=blocks, links=dict(zip(tables, tables, strict=True))))
     report.write_markdown(folder / "README.md", **texts, sections=page)
 
 
-def gathered(paths: Sequence[Path]) -> bytes:
-    """One npz of several: arrays are named UNIT/COLUMN."""
-    arrays = {}
-    for path in paths:
-        with np.load(path, allow_pickle=False) as file:
-            arrays |= {f"{path.stem}/{name}": file[name] for name in file.files}
-    content = io.BytesIO()
-    np.savez_compressed(content, allow_pickle=False, **arrays)
-    return content.getvalue()
+def gather(paths: Sequence[Path], target: Path) -> None:
+    """Write one npz of several: arrays are named UNIT/COLUMN."""
+    every = {f"{path.stem}/{name}": array for path in paths for name, array in measuring.load_arrays(path).items()}
+    measuring.save_arrays(target, every)
 
 
 if __name__ == "__main__":

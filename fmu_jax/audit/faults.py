@@ -4,7 +4,7 @@ Audits compute lower bounds at 95 % of what a mechanism costs, and the p-value o
 than an untouched model. An audit raises an alarm if a bound exceeds the claim, or if that test cannot reject at 1 %.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -121,3 +121,21 @@ def audit_mechanism(name: str, *, models: int, alarms: int, seed: int, key: Arra
         again = jax.random.fold_in(key, 2)
         row["false_alarms"] = false_alarms(scheme, draw, again, models=models, repeats=alarms)
     return row
+
+
+def lines(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For readers: a line for each mechanism, what it claims, what each audit shows, and which audits caught it.
+
+    Args:
+      table: Rows of ``audit_mechanism``, with ``mechanism`` and ``claim``.
+
+    >>> lines([{"mechanism": "half_step", "claim": 1.0, "caught_by": "relative", "relative_p": 0.5}])[0]["caught by"]
+    'nearer to retraining?'
+    """
+    found = []
+    for row in table:
+        line = {"mechanism": MECHANISMS[row["mechanism"]], "claims": row["claim"]}
+        line |= {title: row.get(name) for name, (title, _) in AUDITS.items() if name != "relative"}
+        caught = [AUDITS[name][0] for name in (row["caught_by"] or "").split(", ") if name]
+        found.append(line | {"p-value": row.get("relative_p"), "caught by": ", ".join(caught) or "nothing"})
+    return found

@@ -1,9 +1,9 @@
 """Streaming removal: deletions one by one, certified at a cost independent of the number of rows."""
 
-from fmu_jax.stream.costs import perturbation_costs, release_costs, spread
+from fmu_jax.stream.costs import perturbation_costs, release_costs, retraining_costs, spread
 from fmu_jax.stream.exact import epsilon_curve, exact_residuals
 from fmu_jax.stream.publishing import distance_to_retrained, serve_releases
-from fmu_jax.stream.retrained import fairness_interval, retrained_region
+from fmu_jax.stream.retrained import beside_retrained, fairness_interval, retrained_region
 from fmu_jax.stream.series import (
     Perturbed,
     Published,
@@ -23,6 +23,7 @@ __all__ = [
     "Series",
     "Served",
     "State",
+    "beside_retrained",
     "delete",
     "distance_to_retrained",
     "epsilon_curve",
@@ -35,6 +36,7 @@ __all__ = [
     "refreshes_of",
     "release_costs",
     "retrained_region",
+    "retraining_costs",
     "serve",
     "serve_batches",
     "serve_for_releases",

@@ -16,6 +16,7 @@ from fmu_jax.data import Data
 from fmu_jax.metrics import means, metrics_of_models
 from fmu_jax.objective import Objective
 from fmu_jax.releases import release_many, scale_for
+from fmu_jax.removal import remove
 from fmu_jax.stream.series import Batches, published_after, refreshes_of, serve_for_releases, serve_perturbed
 from fmu_jax.timing import timed
 
@@ -97,6 +98,34 @@ def perturbation_costs(
         row = {"releases": length, "mu": mu, "epsilon": found.epsilon, "scale": found.sigma}
         row |= {"refreshes": float(np.mean([refreshes_of(served[:length]) for served in found.draws]))}
         table.append(row | spread(objective, models, test))
+    return table
+
+
+def retraining_costs(
+    objective: Objective, before: Float[Array, " d"], data: Data, test: Data, batches: Batches, *,
+    lengths: Sequence[int], clock: Callable[[], float] = lambda: 0.0,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The same of the model that is retrained, without noise, when some batches are deleted.
+
+    Args:
+      objective: As for ``release_costs``, as ``data``, ``test``, ``batches``, ``lengths`` and ``clock``.
+      before: Parameters of the model that was trained on all rows.
+      data: The rows.
+      test: Rows for accuracy and fairness.
+      batches: Rows to delete.
+      lengths: Numbers of batches.
+      clock: Such as ``time.perf_counter``.
+
+    Returns:
+      A row for each length: milliseconds of the retraining (``ms``), ``method``, ``releases``, and the columns of
+      ``spread``.
+    """
+    table = []
+    for length in lengths:
+        begin = clock()
+        found = remove(objective, before, data, np.concatenate(batches[:length]), method="retrain")
+        row = {"ms": 1e3 * (clock() - begin), "method": "retrain", "releases": length}
+        table.append(row | spread(objective, found.params[None], test))
     return table
 
 

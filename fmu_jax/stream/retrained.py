@@ -2,11 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from fmu_jax.data import Data, as_data, check_data
 from fmu_jax.distances import Region, convex_distance, local_radius
-from fmu_jax.fitting import check_params
+from fmu_jax.fitting import check_params, fit
 from fmu_jax.intervals import FairnessInterval, interval_in_region
+from fmu_jax.metrics import measure
+from fmu_jax.objective import Objective
 from fmu_jax.rounding import norm_bound, roundings
 from fmu_jax.stream.factor import factorise, quadratic, remaining
 from fmu_jax.stream.state import State
@@ -52,3 +55,26 @@ def fairness_interval(state: State, data: Data) -> FairnessInterval:
     check_data(data)
     check_params(state.objective, state.params, data, state.noise)
     return interval_in_region(state.objective, state.params, retrained_region(state), data)
+
+
+def beside_retrained(
+    objective: Objective, params: Float[Array, " d"], left: Data, test: Data, *, noise: Float[Array, " d"] | None
+) -> dict[str, float]:
+    """Distance of a streamed model to the retrained one, and accuracy and odds gap of both.
+
+    Args:
+      objective: Linear.
+      params: Parameters of the streamed model.
+      left: Rows on which the other is trained.
+      test: Rows for accuracy and fairness.
+      noise: Perturbation of the objective, the same as of the stream.
+
+    Returns:
+      ``distance``, and ``streamed_accuracy``, ``streamed_odds``, ``retrained_accuracy`` and ``retrained_odds``.
+    """
+    models = {"streamed": params, "retrained": fit(objective, left, noise=noise).params}
+    found = {"distance": float(jnp.linalg.norm(models["streamed"] - models["retrained"]))}
+    for name, model in models.items():
+        measured = measure(objective, model, test)
+        found |= {f"{name}_accuracy": measured["accuracy"], f"{name}_odds": measured["equalized_odds_mean"]}
+    return found

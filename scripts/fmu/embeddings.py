@@ -93,13 +93,9 @@ def removals(config: HeadsConfig, train: Any, test: Any, price: tuple[float, flo
 def draw(config: HeadsConfig, table: list[Row]) -> None:
     """Draw two figures a data set: measures by features against the number of rows removed."""
     for dataset, part in report.groups(table, "dataset").items():
-        part = [row if row["method"] != "retrain" else row | {"distance": None} for row in part]
-        for name, shown in FIGURES.items():
-            plot.grid(
-                part, config.out / f"embeddings_{dataset}_{name}.png", x="rows_removed", measures=shown,
-                across="features", title=plot.look(dataset).label, xlabel="rows removed", log_x=True,
-                log=("distance", "total_epsilon"),
-            )  # fmt: skip
+        axis = {"x": "rows_removed", "xlabel": "rows removed", "log": ("distance", "total_epsilon"), "log_x": True}
+        title, stem = plot.look(dataset).label, config.out / f"embeddings_{dataset}"
+        plot.grids(part, stem, FIGURES, across="features", title=title, **axis)
 
 
 def most_removed(results: Results) -> list[Row]:

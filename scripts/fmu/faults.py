@@ -42,12 +42,7 @@ def rows_of(config: Config, *, mechanism: str, seed: int) -> list[Row]:
 
 def section(results: Results) -> list[report.Block]:
     """Which audit catches what, and the false alarms."""
-    table, audits, lines = results.rows, fmu_jax.audit.faults.AUDITS, []
-    for row in table:
-        line = {"mechanism": fmu_jax.audit.faults.MECHANISMS[row["mechanism"]], "claims": row["claim"]}
-        line |= {title: row.get(name) for name, (title, _) in audits.items() if name != "relative"}
-        caught = [audits[name][0] for name in (row["caught_by"] or "").split(", ") if name]
-        lines.append(line | {"p-value": row.get("relative_p"), "caught by": ", ".join(caught) or "nothing"})
+    table, audits, lines = results.rows, fmu_jax.audit.faults.AUDITS, fmu_jax.audit.faults.lines(results.rows)
     faults, honest = (report.where(table, honest=kind) for kind in (False, True))
     alarms, count = sum(row["false_alarms"] for row in honest), len(honest) * table[0]["config.alarms"]
     return [

@@ -7,7 +7,6 @@ penalties act. There is one row for each data set, seed, penalty, penalised grou
 """
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -57,6 +56,7 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     source = fmu_jax.forget_sets.group_to_forget(whole.train, round(max(config.fractions) * len(whole.train.y)))
     about = {"groups": whole.train.groups, "group_values": "; ".join(whole.group_values)}
     about |= {"removed_from": whole.group_values[source]}
+    measure, tests = fmu_jax.metrics.measure_groupings, {name: split.test for name, split in splits.items()}
     pool = np.flatnonzero(np.asarray(whole.train.group) == source)
     noise = problems.noise_of(whole.train.x[0], seed, config.sigma)
     level, table = {"sigma": config.sigma, "delta": config.delta, "noise": noise, "names": CERTIFIED}, []
@@ -70,18 +70,11 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
             found = fmu_jax.comparison.compare(objective, params, train, forget, methods=METHODS, noise=noise)
             for method, outcome in found.items():
                 row = about | {"penalty": penalty, "penalised": penalised, "fraction": fraction, "rows_removed": count}
-                row |= {"method": method, "distance": outcome.distance} | measured(objective, outcome.params, splits)
+                row |= {"method": method, "distance": outcome.distance} | measure(objective, outcome.params, tests)
                 if method == "fair_newton":
                     row |= fmu_jax.comparison.certificate_columns(objective, params, outcome, whole.test, **level)
                 table.append(row)
     return table
-
-
-def measured(objective: Any, params: Any, splits: Mapping[str, Any]) -> Row:
-    """Metrics between the intersections, which are the last of ``splits``, and the gaps of each attribute alone."""
-    found = {name: fmu_jax.metrics.measure_gaps(objective, params, split.test) for name, split in splits.items()}
-    (*alone, whole), gaps = found, (*fmu_jax.metrics.PENALISED, "score_gap")
-    return found[whole] | {f"{name}_{gap}": found[name][gap] for name in alone for gap in gaps}
 
 
 def draw(config: Config, table: list[Row]) -> None:
@@ -89,10 +82,8 @@ def draw(config: Config, table: list[Row]) -> None:
     most, order = max(config.fractions), [NOTHING, *config.groupings]
     titles = ("gaps of scores, trained", "gaps of labels, trained", f"gaps of labels, {most:.0%} forgotten")
     for dataset, penalty in itertools.product(config.datasets, config.penalties):
-        gap, part = (
-            fmu_jax.metrics.gap_of(penalty),
-            report.where(table, dataset=dataset, penalty=penalty, fraction=most),
-        )
+        gap = fmu_jax.metrics.gap_of(penalty)
+        part = report.where(table, dataset=dataset, penalty=penalty, fraction=most)
         shown = (
             (by_measure(config, part, "score_gap", "score_gap_mean"), "gap", "gap [standard deviations]"),
             (by_measure(config, part, gap, f"{gap.removesuffix('_mean')}_mean_gap"), "gap", "gap"),

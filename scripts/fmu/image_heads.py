@@ -74,12 +74,12 @@ def extractor(config: Config, features: str, x: Any, y: Any, classes: int, seed:
     state = training.train(task, x, y, hyper, compiled_step=fit.compiled_step(), **options)
     variables = {"params": state.params}
 
-    @compiling.compiled()
     def hidden(part):
         pixels = pags_jax.images.to_float(part)
         return jax.nn.relu(fmu_jax.heads.layer_features(task.model, variables, pixels, layer="Dense_0"))
 
-    return lambda x: np.concatenate([hidden(part) for part in np.split(x, range(500, len(x), 500))])
+    compiled = compiling.jitted(hidden)
+    return lambda x: np.concatenate([compiled(part) for part in np.split(x, range(500, len(x), 500))])
 
 
 EXPERIMENT = Experiment(

@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from scripts.harness import cli, looks, names, placement, plot, report, rows
 from scripts.harness.lazy import fmu_jax, jax, pags_jax
-
-if TYPE_CHECKING:
-    from fmu_jax import Data, FitResult, Objective
-    from fmu_jax.datasets import Split
 
 #: Fashion-MNIST's T-shirt, pullover, dress, coat and shirt.
 UPPER_BODY = (0, 2, 3, 4, 6)
@@ -40,7 +36,7 @@ class ProblemConfig(cli.Repeated):
     """Standard deviation of the objective perturbation."""
     repeats: cli.Count = 5
 
-    def objective(self, **overrides: Any) -> Objective:
+    def objective(self, **overrides: Any) -> fmu_jax.Objective:
         """The configured objective; ``overrides`` say what differs."""
         values: dict[str, Any] = {"l2": self.l2, "fairness": self.fairness}
         return fmu_jax.Objective(**values | overrides)
@@ -78,14 +74,14 @@ class NetworkConfig(ProblemConfig):
 class Problem(NamedTuple):
     """Rows, an objective, its perturbation, and the model trained on them."""
 
-    train: Data
-    test: Data
-    objective: Objective
+    train: fmu_jax.Data
+    test: fmu_jax.Data
+    objective: fmu_jax.Objective
     noise: jax.Array
-    fitted: FitResult
+    fitted: fmu_jax.FitResult
 
 
-def load_split(config: ProblemConfig, dataset: str, seed: int, group: Sequence[str] = ()) -> Split:
+def load_split(config: ProblemConfig, dataset: str, seed: int, group: Sequence[str] = ()) -> fmu_jax.datasets.Split:
     """Load a data set, grouped as configured or by ``group``; its rows and their order are the same either way."""
     path = config.hsls if dataset == "hsls" else None
     return fmu_jax.datasets.load(dataset, group=group or config.group, seed=seed, path=path)
@@ -102,7 +98,7 @@ def train_problem(
     return Problem(train, test, target, noise, fmu_jax.fit(target, train, noise=noise))
 
 
-def load_rows(config: NetworkConfig, dataset: str, seed: int) -> list[Data]:
+def load_rows(config: NetworkConfig, dataset: str, seed: int) -> list[fmu_jax.Data]:
     """Rows to train small networks on and test rows, ``config.rows`` of each at most, float32."""
     if dataset == "fashion_mnist":
         data = pags_jax.datasets.load(dataset)
@@ -117,7 +113,7 @@ def load_rows(config: NetworkConfig, dataset: str, seed: int) -> list[Data]:
     return found
 
 
-def garments(x: np.ndarray, labels: np.ndarray) -> Data:
+def garments(x: np.ndarray, labels: np.ndarray) -> fmu_jax.Data:
     """Whether images show garments for the upper body; the group is artificial, brighter than the median or not."""
     pooled = pags_jax.images.averaged(np.asarray(x, np.float32))
     bright = pooled.mean(axis=1) > np.median(pooled.mean(axis=1))
@@ -129,7 +125,7 @@ def noise_of(like: Any, seed: int, sigma: float) -> jax.Array:
     return fmu_jax.sample_noise(like, key=jax.random.fold_in(jax.random.key(seed), 0), sigma=sigma)
 
 
-def draw_share(train: Data, fraction: float, subset: names.Subset = "random", *, seed: int) -> np.ndarray:
+def draw_share(train: fmu_jax.Data, fraction: float, subset: names.Subset = "random", *, seed: int) -> np.ndarray:
     """Draw a share of all training rows from a subset.
 
     Raises:

@@ -19,8 +19,6 @@ import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from scripts.fmu import problems
 from scripts.harness import cli, looks, report
 from scripts.harness.experiment import Claim, Experiment, Results, Row
@@ -71,12 +69,8 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     rows = objective, train, test, batches, sets.draw_batches(train, config.endurance, size, seed=seed + 1000)
     key = jax.random.fold_in(jax.random.key(seed), 1)
     options = {"lengths": config.lengths, "slack": config.slack}
-    table = []
-    for length in config.lengths:
-        begin = time.perf_counter()
-        retrained = fmu_jax.remove(objective, fitted.params, train, np.concatenate(batches[:length]), method="retrain")
-        about = {"ms": 1e3 * (time.perf_counter() - begin), "method": "retrain", "releases": length}
-        table.append(about | stream.spread(objective, retrained.params[None], test))
+    how: dict[str, Any] = {"lengths": config.lengths, "clock": time.perf_counter}
+    table = stream.retraining_costs(objective, fitted.params, train, test, batches, **how)
     own: dict[str, Any] = {"mus": config.mus, "draws": config.draws, "key": key, "clock": time.perf_counter}
     for shape in SHAPES:
         found = stream.release_costs(*rows, kind=shape, **own, **options)

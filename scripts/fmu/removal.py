@@ -69,13 +69,10 @@ def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Ro
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw two figures a data set and penalty: measures by subset against the fraction."""
-    for (dataset, penalty), chosen in report.groups(table, "dataset", "penalty").items():
-        chosen = [row if row["method"] != "retrain" else row | {"distance": None} for row in chosen]
-        for name, shown in FIGURES.items():
-            plot.grid(
-                chosen, config.out / f"removal_{dataset}_{penalty}_{name}.png", x="fraction", measures=shown,
-                across="subset", title=plot.look(dataset).label, xlabel="share removed", log=("distance", "time_ms"),
-            )  # fmt: skip
+    for (dataset, penalty), part in report.groups(table, "dataset", "penalty").items():
+        axis = {"x": "fraction", "xlabel": "share removed", "log": ("distance", "time_ms")}
+        title, stem = plot.look(dataset).label, config.out / f"removal_{dataset}_{penalty}"
+        plot.grids(part, stem, FIGURES, across="subset", title=title, **axis)
 
 
 def section(results: Results) -> list[report.Block]:

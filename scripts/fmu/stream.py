@@ -12,7 +12,7 @@ from typing import ClassVar
 from scripts.fmu import problems
 from scripts.harness import cli, looks, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
-from scripts.harness.lazy import fmu_jax, jnp
+from scripts.harness.lazy import fmu_jax
 
 SERIES = {
     "epsilon": looks.Look("certified, no row read", looks.VERMILION, "o"),
@@ -47,11 +47,7 @@ def rows_of(config: Config, *, dataset: str, subset: names.Subset, seed: int) ->
     order = sets.draw_requests(train, round(config.share * sets.count_rows(train)), subset=subset, seed=seed)
     _, remaining, served = stream.serve(state, train, order)
     table: list[Row] = stream.epsilon_curve(objective, train, order, served, points=config.checkpoints, **options)
-    models = {"streamed": served.params[-1], "retrained": fmu_jax.fit(objective, remaining, noise=noise).params}
-    table[-1]["distance"] = float(jnp.linalg.norm(models["streamed"] - models["retrained"]))
-    for name, params in models.items():
-        found = fmu_jax.metrics.measure(objective, params, test)
-        table[-1] |= {f"{name}_accuracy": found["accuracy"], f"{name}_odds": found["equalized_odds_mean"]}
+    table[-1] |= stream.beside_retrained(objective, served.params[-1], remaining, test, noise=noise)
     return table
 
 

@@ -116,7 +116,9 @@ def run(
         if config.mesh:
             mesh.parse(config.mesh)
         if config.dry_run:
-            _show_plan(config, list(plan(config)) if plan else [])
+            units = [store.unit_name(unit) for unit in plan(config)] if plan else []
+            print("configuration", *(f"{name} = {value}" for name, value in rows.flatten(config).items()), sep="\n  ")
+            print(f"units of work: {len(units)}", *units, sep="\n  ")
             return
         if config.coordinator:
             mesh.start(config.coordinator, config.processes, config.process)
@@ -125,12 +127,3 @@ def run(
 
     config = parse(config_type, argv, **other)
     return mesh.leave(run_guarded(work, config, interrupted="interrupted; the same command resumes"))
-
-
-def _show_plan(config: Common, units: list[str | Mapping[str, Any]]) -> None:
-    print("configuration")
-    for name, value in rows.flatten(config).items():
-        print(f"  {name} = {value}")
-    print(f"units of work: {len(units)}")
-    for unit in units:
-        print(f"  {store.unit_name(unit)}")

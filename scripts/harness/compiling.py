@@ -1,9 +1,10 @@
 """Functions that are compiled once for the whole process."""
 
 import functools
+import operator
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from scripts.harness.lazy import jax, jnp
 
@@ -11,8 +12,6 @@ from scripts.harness.lazy import jax, jnp
 #: times, a step of ResNet-18, see `python -m benchmarks.pags_training`). This leaves it products, each by itself: with
 #: their neighbours it would take convolutions as well.
 _OWN_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @functools.cache
@@ -67,20 +66,6 @@ def jitted(function: Callable[..., Any], *static: str, images: bool = True) -> C
     return jax.jit(function, static_argnames=static, compiler_options=compiler_options() if images else None)
 
 
-def compiled(*static: str, images: bool = True) -> Callable[[Function], Function]:
-    """A decorator: the function as `jitted` gives it; JAX is imported at the first call."""
-
-    def decorate(function: Function) -> Function:
-        @functools.wraps(function)
-        def call(*given: Any, **named: Any) -> Any:
-            return jitted(function, *static, images=images)(*given, **named)
-
-        return call  # pyright: ignore[reportReturnType]
-
-    return decorate
-
-
-@compiled()
 def applied(function: Any, *given: Any) -> Any:
-    """A function that is a pytree, such as a model, of arrays."""
-    return function(*given)
+    """A function that is a pytree, such as a model, of arrays, compiled."""
+    return jitted(operator.call)(function, *given)

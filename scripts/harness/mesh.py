@@ -16,7 +16,6 @@ Without a layout nothing here does anything: one device, one unit after the othe
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 import re
@@ -29,7 +28,6 @@ import numpy as np
 from scripts.harness.lazy import fmu_jax, jax, multihost_utils
 
 DATA = "data"
-SWEEP = "sweep"
 HEARTBEAT_S = 30
 """After so long without a word a process counts as dead, and the others stop."""
 Item = TypeVar("Item")
@@ -87,7 +85,7 @@ def several_processes() -> bool:
 class _Session(NamedTuple):
     """The slices of all processes, and the numbers of those that this process has devices in."""
 
-    slices: tuple[jax.sharding.Mesh, ...]
+    slices: Sequence[jax.sharding.Mesh]
     own: tuple[int, ...]
 
 
@@ -120,31 +118,15 @@ def session(layout: str = "") -> Iterator[None]:
 
 
 def _slices(layout: Layout) -> _Session:
-    asked = f"--mesh data={layout.data},sweep={layout.sweep}"
-    needed, devices = layout.data * layout.sweep, jax.devices()
-    if needed > len(devices):
-        raise ValueError(
-            f"{asked} needs {needed} devices; there are {len(devices)} "
-            f"({devices[0].device_kind}). To try it on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count=8"
-        )
-    axes = (jax.sharding.AxisType.Auto,) * 2
-    whole = jax.make_mesh((layout.sweep, layout.data), (SWEEP, DATA), axis_types=axes, devices=devices[:needed])
-    slices = tuple(jax.sharding.Mesh(row, (DATA,), axis_types=axes[:1]) for row in whole.devices)
+    asked, devices = f"--mesh data={layout.data},sweep={layout.sweep}", jax.devices()
+    try:
+        slices = fmu_jax.sharding.slices(devices, size=layout.data, count=layout.sweep, axis=DATA)
+    except ValueError as error:
+        raise ValueError(f"{asked}: {error}") from None
     own = tuple(index for index, slice_ in enumerate(slices) if slice_.local_devices)
     if not own:
-        raise ValueError(f"{asked} uses {needed} of {len(devices)} devices, none of process {jax.process_index()}")
-    for slice_ in slices:
-        held = collections.Counter(device.process_index for device in slice_.devices.flat)
-        if len(slices) > 1 and len(held) > 1:
-            raise ValueError(
-                f"{asked}: a slice of several processes must be the only one; with sweep, `data` divides the devices "
-                f"of a process ({jax.local_device_count()} here)"
-            )
-        if len(set(held.values())) > 1:
-            raise ValueError(
-                f"{asked}: the processes of a slice must have as many devices each; by the number of the process they "
-                f"have {dict(held)}"
-            )
+        used = f"{layout.data * layout.sweep} of {len(devices)} devices, none of process {jax.process_index()}"
+        raise ValueError(f"{asked} uses {used}")
     return _Session(slices, own)
 
 

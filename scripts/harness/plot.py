@@ -7,6 +7,7 @@ and dashes tell methods apart without colour.
 
 import contextlib
 import io
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -126,21 +127,27 @@ def curve(axes: Axes, table: Sequence[Mapping[str, Any]], style: Look, *, x: str
     _draw_joined(axes, np.array(list(found), float), _spread(found.values())[1], style)
 
 
-def grid(
-    table: Sequence[Mapping[str, Any]], path: Path, *, x: str, measures: Mapping[str, str], across: str, title: str,
-    xlabel: str, by: str = "method", log: Sequence[str] = (), log_x: bool = False,
+def grids(
+    table: Sequence[Mapping[str, Any]], stem: Path, figures: Mapping[str, Mapping[str, str]], *, x: str, across: str,
+    title: str, xlabel: str, log: Sequence[str] = (), log_x: bool = False,
 ) -> None:  # fmt: skip
-    """Draw measures against a column, from rows: a row of panels a measure, a column a value of another."""
+    """Draw figures, ``STEM_NAME.png``, of measures of methods against a column, from rows; retraining has no distance.
+
+    A figure has a row of panels for each measure, and a column for each value of ``across``.
+    """
+    table = [row if row["method"] != "retrain" else {**row, "distance": None} for row in table]
     values = list(dict.fromkeys(row[across] for row in table))
-    cells = [(measure, value) for measure in measures.items() for value in values]
-    titles = [f"{title}, {value}" if place < len(values) else "" for place, (_, value) in enumerate(cells)]
-    with panels(path, titles, len(values), share_y=True, height=2.3) as axes:
-        for panel, ((column, label), value) in zip(axes, cells, strict=True):
-            lines(panel, [row for row in table if row[across] == value], x=x, y=column, by=by)
-            panel.set(xlabel=xlabel, ylabel=label if value == values[0] else "")
-            panel.set_xscale("log" if log_x else "linear")
-            if column in log and panel.lines:
-                panel.set_yscale("log")
+    titles = [f"{title}, {value}" for value in values]
+    for name, measures in figures.items():
+        cells, below = itertools.product(measures.items(), values), [""] * len(values) * (len(measures) - 1)
+        path = stem.with_name(f"{stem.name}_{name}.png")
+        with panels(path, [*titles, *below], len(values), share_y=True, height=2.3) as axes:
+            for panel, ((column, label), value) in zip(axes, cells, strict=True):
+                lines(panel, [row for row in table if row[across] == value], x=x, y=column)
+                panel.set(xlabel=xlabel, ylabel=label if value == values[0] else "")
+                panel.set_xscale("log" if log_x else "linear")
+                if column in log and panel.lines:
+                    panel.set_yscale("log")
 
 
 def attacks(table: Sequence[Mapping[str, Any]], path: Path, shown: Mapping[str, tuple[str, str, float | None]]) -> None:

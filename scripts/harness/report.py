@@ -223,14 +223,10 @@ def _cells(table: Table) -> dict[str, Any]:
     missing = [name for name in titles if name not in present]
     if missing and table.data:
         raise ValueError(f"no row of the table has the column {missing[0]!r}, only {', '.join(present)}")
-    cells = [[row.get(name) for name in titles] for row in table.data]
-    columns = [
-        {"name": title, "number": _numeric([row[k] for row in cells])} for k, title in enumerate(titles.values())
-    ]
-    shown = [[number(cell, table.digits) for cell in row] for row in cells]
+    columns = []
+    for name, title in titles.items():
+        given = [row[name] for row in table.data if row.get(name) is not None]
+        numeric = bool(given) and all(hasattr(v, "__float__") and not isinstance(v, bool) for v in given)
+        columns.append({"name": title, "number": numeric})
+    shown = [[number(row.get(name), table.digits) for name in titles] for row in table.data]
     return {"columns": columns, "rows": shown, "fold": len(shown) > 12 if table.fold is None else table.fold}
-
-
-def _numeric(values: list[Any]) -> bool:
-    given = [value for value in values if value is not None]
-    return bool(given) and all(hasattr(v, "__float__") and not isinstance(v, bool) for v in given)

@@ -157,7 +157,12 @@ def open_run(
 def _claimed(run: Run) -> Iterator[None]:
     """Hold a run folder while units are done, and write its tables at the end."""
     out = run.folder
-    _refuse_foreign(out)
+    if out.is_file():
+        raise RunError(f"{out} is a file; choose a folder with --out")
+    names = sorted(path.name for path in out.glob("*"))
+    foreign = [name for name in names if name not in ("units", ".lock") and not name.startswith(".tmp-")]
+    if foreign and "config.json" not in names:
+        raise RunError(f"{out} holds no run, but other files ({', '.join(foreign[:3])}); choose another --out")
     (out / "units").mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("ab") as lock:
         try:
@@ -207,15 +212,6 @@ def unit_name(unit: str | Mapping[str, Any]) -> str:
     if isinstance(unit, str):
         return unit
     return ",".join(f"{key}={rows.plain(value, key)}" for key, value in unit.items())
-
-
-def _refuse_foreign(out: Path) -> None:
-    if out.is_file():
-        raise RunError(f"{out} is a file; choose a folder with --out")
-    names = sorted(path.name for path in out.glob("*"))
-    foreign = [name for name in names if name not in ("units", ".lock") and not name.startswith(".tmp-")]
-    if foreign and "config.json" not in names:
-        raise RunError(f"{out} holds no run, but other files ({', '.join(foreign[:3])}); choose another --out")
 
 
 def _claim(run: Run) -> None:

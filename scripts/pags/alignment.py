@@ -10,9 +10,7 @@ classifier of images with the noise 2 s in [-1, 1]: such models are also compare
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
-
-import numpy as np
+from typing import Any, ClassVar, get_args
 
 from scripts.harness import cli, compiling, names, placement, plot, report, store
 from scripts.harness.experiment import Part, Results, Row
@@ -20,9 +18,6 @@ from scripts.harness.lazy import jnp, pags_jax
 from scripts.pags import manifolds, measuring
 from scripts.pags.robustness import FILES, NAMED
 from scripts.pags.sweeps import SHOWN, SMOOTHED
-
-if TYPE_CHECKING:
-    from pags_jax import samples, tangents
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class Config(manifolds.ManifoldConfig):
     """Number of images whose gradients and scores are stored for figures."""
 
 
-def setup(config: Config) -> tuple[samples.Sample, tangents.Tangents, dict[float, Any]]:
+def setup(config: Config) -> tuple[pags_jax.samples.Sample, pags_jax.tangents.Tangents, dict[float, Any]]:
     """Images, their tangent spaces, and their scores by noise level and kind, that all models are measured with."""
     sample = measuring.sample(config)
     tangents, denoiser = manifolds.tangents_at(config, sample), manifolds.denoiser_of(config, sample)
@@ -92,8 +87,8 @@ def section(results: Results) -> list[report.Block]:
         for loss in pags_jax.sweeps.swept(part)
         for measure, name in pags_jax.explanation.ALIGNMENTS.items()
     ]
-    level = min({line["sigma"] for line in lines}, key=lambda sigma: abs(np.log(sigma / SHOWN.sigma_pm1)), default=None)
-    main = [line for line in lines if line["gradient of"] == SHOWN.target and line["sigma"] == level]
+    main = [line for line in lines if line["gradient of"] == SHOWN.target]
+    main = pags_jax.sweeps.nearest(main, "sigma", SHOWN.sigma_pm1)
     return [
         "Each gradient is compared with a score of the same images: that of the sum of logits with the unconditional "
         "score, that of the class's logit with the conditional score, and that of the log-probability with the "

@@ -9,15 +9,12 @@ reconstructed training and test images beside that of the mean image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from scripts.harness import cli, compiling, plot
 from scripts.harness.experiment import Experiment, Part, Row
 from scripts.harness.lazy import pags_jax
-from scripts.pags import generative
-
-if TYPE_CHECKING:
-    from pags_jax import datasets
+from scripts.pags import fit, generative
 
 SHOWN = 16
 """Images reconstructed in the figure."""
@@ -42,7 +39,7 @@ class Config(generative.Config):
     """Numbers of channels at half, a quarter, ... of the images' resolution."""
 
 
-def rows_of(config: Config, data: datasets.Images, **_: Any) -> list[Row]:
+def rows_of(config: Config, data: pags_jax.datasets.Images, **_: Any) -> list[Row]:
     """Train, measure and save the autoencoder; errors are mean squares over pixels in [0, 1]."""
     model = pags_jax.models.Autoencoder(data.train_x.shape[1:], config.latent, config.widths)
     variables, stored, row = generative.train(config, data, model, pags_jax.generative.reconstruction)
@@ -66,14 +63,14 @@ def draw(config: Config, table: list[Row]) -> None:
     models: Any = pags_jax.models
     model, variables, _ = models.load(config.out / "autoencoder.safetensors", kind="autoencoder")
     encode, decode = models.encoder(model, variables), models.decoder(model, variables)
-    x = pags_jax.images.to_float(generative.images_of(config).test_x[:SHOWN])
+    x = pags_jax.images.to_float(fit.images_of(config).test_x[:SHOWN])
     lines = [("test image", x), ("reconstructed", decode(encode(x)))]
     generative.panel(lines, config.out / "reconstructions.png", title="Reconstructions")
 
 
 COLUMNS = ("train_rows", "parameters", "train_error", "test_error", "mean_image_error")
 EXPERIMENT = Experiment(
-    "pags_autoencoder", Config, rows_of, generative.plan, setup=generative.images_of, finished=generative.finished,
+    "pags_autoencoder", Config, rows_of, generative.plan, setup=fit.images_of, finished=fit.finished,
     draw=draw, heading="The autoencoder", section=generative.section(COLUMNS), parts=(Part({"cifar10": {}}),),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

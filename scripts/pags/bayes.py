@@ -92,9 +92,8 @@ def draw(config: Config, table: list[Row]) -> None:
                 sweeps.shade(panel, found)
                 panel.set_xscale("symlog", linthresh=threshold, linscale=0.5)
                 panel.set(xlabel="gradient-norm strength", ylabel="", ylim=(0, top))
-            line[0].axhline(
-                part[0]["bayes_accuracy"], color=plot.GREY, linestyle=":", label="accuracy of the posterior"
-            )
+            known = part[0]["bayes_accuracy"]
+            line[0].axhline(known, color=plot.GREY, linestyle=":", label="accuracy of the posterior")
 
 
 def section(results: Results) -> list[report.Block]:
@@ -122,10 +121,8 @@ def claims(results: Results) -> list[Claim]:
         holds += [best["share"] < weakest["share"], best["cosine"] > weakest["cosine"]]
         moved = {key: f"{weakest[key]:.2f} to {best[key]:.2f}" for key in ("share", "cosine")}
         numbers.append(f"{manifold}: share off the manifold {moved['share']}, cosine {moved['cosine']}")
-    text = (
-        "Where the truth is known, regularised gradients move onto the manifold and towards the Bayes-optimal model's."
-    )
-    return [Claim(text, holds, "; ".join(numbers))]
+    return [Claim("Where the truth is known, regularised gradients move onto the manifold and towards the "
+                  "Bayes-optimal model's.", holds, "; ".join(numbers))]  # fmt: skip
 
 
 EXPERIMENT = Experiment(

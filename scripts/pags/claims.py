@@ -1,7 +1,5 @@
 """Claims of Srinivas et al. (2023) about sweeps, and whether the rows show them for each loss."""
 
-import numpy as np
-
 from scripts.harness import plot, report
 from scripts.harness.experiment import Claim, Results, Row
 from scripts.harness.lazy import pags_jax
@@ -24,18 +22,14 @@ def correlations(results: Results) -> list[Row]:
 
 def section(results: Results) -> list[report.Block]:
     """What each loss shows, and which measure of robustness goes with alignment over the models."""
-    lines, table, reach = lines_of(results), correlations(results), []
-    aligned = sweeps.SHOWN.place.aligned(results.of("pags_alignment"))
-    for name, column in (("a cosine", "cosine_error"), ("1 - LPIPS", "similarity_error")):
-        errors = [row[column] for row in aligned if row[column] is not None and np.isfinite(row[column])]
-        reach += [f"{max(errors):.3f} of {name}"] if errors else []
-    small = f"Standard errors over images reach {' and '.join(reach)}; smaller falls say little." if reach else ""
+    lines, table = lines_of(results), correlations(results)
+    errors = pags_jax.explanation.errors_of(sweeps.SHOWN.place.aligned(results.of("pags_alignment")))
     return [
         "The paper says that models become robust off the manifold before accuracy falls, that gradients look most "
         "like the score at a middle strength, and that excessive robustness gives up accuracy and sensitivity along "
         "the manifold as well. The title of each column is the rule by which its entries are computed, from medians "
         "over seeds. A peak gives the values at the weakest, the best and the strongest strength; a fall gives those "
-        f"at the most accurate and at the strongest strength. {small}",
+        f"at the most accurate and at the strongest strength. {errors}",
         report.Table(lines, "Does each sweep show it?"),
         "The paper claims that off-manifold robustness explains which models have aligned gradients; alignment "
         "should then fall as the deviation off the manifold grows. Over the models within 5 points of the best "

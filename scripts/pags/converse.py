@@ -12,18 +12,13 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
+from typing import Any, ClassVar
 
 from scripts.harness import cli, compiling, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import accuracy, manifolds, measuring, sweeps, train
 from scripts.pags.robustness import FILES, NAMED
-
-if TYPE_CHECKING:
-    from pags_jax import samples
 
 ALIGNED = "score_alignment"
 _AS_THERE = (
@@ -63,7 +58,7 @@ class Config(manifolds.ManifoldConfig):
         return [*sweep, *({"loss": ALIGNED, "strength": strength, "seed": seed} for strength in self.strengths)]
 
 
-def setup(config: Config) -> tuple[train.Config, samples.Sample, Callable[..., Any], Any]:
+def setup(config: Config) -> tuple[train.Config, pags_jax.samples.Sample, Callable[..., Any], Any]:
     """How new models are trained, images, the denoiser by labels, and the new loss, one object for all strengths."""
     trained = measuring.trained_rows(config.trained)[0]
     how = train.Config(out=config.out, **{name: trained[f"config.{name}"] for name in _AS_THERE})
@@ -128,18 +123,13 @@ def section(results: Results) -> list[report.Block]:
 
 def claims(results: Results) -> list[Claim]:
     """Are models that were trained to align more robust than the undefended one, by more than two standard errors?"""
-    rows = report.where(results.rows, failure=None)
-    (undefended,) = report.where(rows, loss=sweeps.BASELINE)
-    found, numbers, as_accurate = [], [], []
-    for row in report.where(rows, loss=ALIGNED):
-        both = (row["ensemble"], undefended["ensemble"])
-        error = np.sqrt(sum(share * (1 - share) for share in both) / row["config.images"])
-        found.append(both[0] - both[1] > 2 * error)
-        as_accurate.append(row["test_accuracy"] > undefended["test_accuracy"] - 0.02)
-        numbers.append(f"strength {row['strength']:g}: {both[0]:.2f}, cosine {row['cosine']:.3f}")
-    best = any(more and accurate for more, accurate in zip(found, as_accurate, strict=True))
-    number = f"accuracy under PGD and APGD: undefended {undefended['ensemble']:.2f}; {'; '.join(numbers)}"
-    return [Claim("Robustness follows from alignment (partly: where accuracy is lost).", [best, any(found)], number)]
+    table = report.where(results.rows, failure=None)
+    answers = pags_jax.drawing_questions.aligned(table, images=table[0]["config.images"])
+    each = [f"strength {row['strength']:g}: {row['estimate']:.2f}, {row['detail']}" for row in answers]
+    base, verdicts = report.median(table, "ensemble", loss=sweeps.BASELINE), [row["verdict"] for row in answers]
+    number = f"accuracy under PGD and APGD: undefended {base:.2f}; {'; '.join(each)}"
+    holds = ["shown" in verdicts, any(verdict != "not shown" for verdict in verdicts)]
+    return [Claim("Robustness follows from alignment (partly: where accuracy is lost).", holds, number)]
 
 
 EXPERIMENT = Experiment(

@@ -9,15 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scripts.harness import cli, compiling, mesh, names, placement, progress, rows, store
 from scripts.harness.experiment import Row
 from scripts.harness.lazy import jax, pags_jax
-
-if TYPE_CHECKING:
-    from pags_jax import datasets, training
-    from pags_jax.resuming import Trained
 
 HOW = (*store.RUN_FIELDS, "folder", "driver", "save_minutes")
 """Fields of a configuration that change nothing of a network."""
@@ -39,7 +35,7 @@ class Config(cli.Common):
     """Minutes between checkpoints of a network."""
 
 
-def images_of(config: Any) -> datasets.Images:
+def images_of(config: Any) -> pags_jax.datasets.Images:
     """The image set of a configuration."""
     options = {"seed": config.seed, "of": config.distractor_of} if config.dataset == "distractor" else {}
     return pags_jax.datasets.load(config.dataset, folder=config.folder, **options)
@@ -58,9 +54,9 @@ def compiled_step(step: Callable[..., Any] | None = None) -> Callable[..., Any]:
 
 
 def fit(
-    config: Config, unit: dict[str, Any], task: training.Task, hyper: Any, x: jax.Array, y: jax.Array,
+    config: Config, unit: dict[str, Any], task: pags_jax.training.Task, hyper: Any, x: jax.Array, y: jax.Array,
     trainer: ModuleType | None = None, **start: Any,
-) -> tuple[Trained, Row]:  # fmt: skip
+) -> tuple[pags_jax.resuming.Trained, Row]:  # fmt: skip
     """Train one of a run's networks by `pags_jax.resuming.fit`, and give columns of its row as well.
 
     Raises:

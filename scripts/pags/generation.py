@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,9 +23,6 @@ from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import generative, manifolds, measuring, sweeps
 from scripts.pags.robustness import FILES, NAMED
 from scripts.pags.sweeps import DENOISER
-
-if TYPE_CHECKING:
-    from pags_jax import drawing
 
 SHOWN = 10
 """Images in a figure."""
@@ -87,7 +84,7 @@ class Config(manifolds.ManifoldConfig):
         return found
 
 
-def setup(config: Config) -> tuple[drawing.Tasks, tuple[str, ...], Callable[..., Any], Any]:
+def setup(config: Config) -> tuple[pags_jax.drawing.Tasks, tuple[str, ...], Callable[..., Any], Any]:
     """What all models begin with, the names of the classes, the denoiser by labels, and the judge if there is one."""
     pags_jax.scores.noise_schedule(config.sample_steps)  # Refuses what cannot be drawn.
     judge, sample = config.files().get("judge"), measuring.sample(config)
@@ -181,33 +178,23 @@ def section(results: Results) -> list[report.Block]:
     ]
 
 
+QUESTIONS = {
+    7: "Robust gradients draw what another classifier recognises (counterfactuals: the undefended model's share, and "
+    "theirs).",
+    8: "Robust gradients denoise (PSNR before and after).",
+    9: "Robust gradients fill in (PSNR before and after).",
+}
+
+
 def claims(results: Results) -> list[Claim]:
-    """Do robust gradients draw what a judge recognises, denoise, and fill in? Each by more than two standard errors."""
-    robust = {row["loss"]: row for row in results.rows if row["loss"] not in (sweeps.BASELINE, DENOISER)}
-
-    def claim(text: str, task: str, column: str, before: str, of_before: str | None = None) -> Claim:
-        rows = {row["loss"]: row for row in report.where(results.rows, task=task)}
-        holds, numbers = [], []
-        for loss in robust:
-            after, start = (rows[loss][column], column), (rows[of_before or loss][before], before)
-            errors = [error_of(rows[loss], *after), error_of(rows[of_before or loss], *start)]
-            holds.append(after[0] - start[0] > 2 * np.hypot(*errors))
-            numbers.append(f"{label_of(rows[loss])} {report.number(start[0], 3)} to {report.number(after[0], 3)}")
-        return Claim(text, holds, "; ".join(numbers))
-
-    found = [
-        claim("Robust gradients denoise (PSNR before and after).", "denoising", "psnr_result", "psnr_start"),
-        claim("Robust gradients fill in (PSNR before and after).", "in-painting", "psnr_result", "psnr_start"),
-    ]
-    if any(row["judged"] is None for row in results.rows):
-        return found
-    text = "Robust gradients draw what another classifier recognises (counterfactuals: the undefended model's share, "
-    return [claim(text + "and theirs).", "counterfactual", "judged", "judged", sweeps.BASELINE), *found]
-
-
-def error_of(row: Row, value: float, column: str) -> float:
-    """Standard error of a row's mean, or of its share of images."""
-    return row.get(f"{column}_error") or float(np.sqrt(value * (1 - value) / row["config.images"]))
+    """Do robust gradients draw what a judge recognises, denoise, and fill in? See `pags_jax.drawing_questions`."""
+    table, found = [row for row in results.rows if row["loss"] != DENOISER], []
+    for question, text in QUESTIONS.items():
+        answers = pags_jax.drawing_questions.drawn(table, question, images=table[0]["config.images"])
+        moved = [f"{report.number(row['beside'], 3)} to {report.number(row['estimate'], 3)}" for row in answers]
+        number = "; ".join(f"{sweeps.label_of(row)} {both}" for row, both in zip(answers, moved, strict=True))
+        found += [Claim(text, [row["verdict"] == "shown" for row in answers], number)] if answers else []
+    return found
 
 
 EXPERIMENT = Experiment(

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,11 +14,6 @@ from scripts.harness import cli, looks, names, plot, report, rows
 from scripts.harness.experiment import Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import fit
-from scripts.pags.fit import finished as finished
-from scripts.pags.fit import images_of as images_of
-
-if TYPE_CHECKING:
-    from pags_jax import datasets
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ def plan(config: Config) -> list[dict[str, Any]]:
     return [{"dataset": config.dataset, "seed": config.seed}]
 
 
-def train(config: Config, data: datasets.Images, model: Any, loss: Callable[..., Any]) -> tuple[Any, Any, Row]:
+def train(config: Config, data: pags_jax.datasets.Images, model: Any, loss: Callable[..., Any]) -> tuple[Any, Any, Row]:
     """Train a network: its variables (means of the parameters over the steps), these as a file holds them, and the row.
 
     Raises:

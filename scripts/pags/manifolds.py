@@ -7,15 +7,12 @@ import functools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from scripts.harness import cli, compiling, names
 from scripts.harness.compiling import jitted
 from scripts.harness.lazy import jax, pags_jax
 from scripts.pags import measuring
-
-if TYPE_CHECKING:
-    from pags_jax import samples, tangents
 
 SCRIPTS = {"autoencoder": "autoencoder", "denoiser": "score"}
 
@@ -73,7 +70,7 @@ def _fix(name: str, dataset: str = "") -> str:
     return fix + (", or take --manifold local_pca" if name == "autoencoder" else "")
 
 
-def tangents_at(config: ManifoldConfig, sample: samples.Sample) -> tangents.Tangents:
+def tangents_at(config: ManifoldConfig, sample: pags_jax.samples.Sample) -> pags_jax.tangents.Tangents:
     """The tangent spaces at each image, computed once for all models."""
     _check_counts(config, sample)
     basis, mask = basis_of(config, sample), None
@@ -82,7 +79,7 @@ def tangents_at(config: ManifoldConfig, sample: samples.Sample) -> tangents.Tang
     return pags_jax.tangents.within(basis, mask, restrict=jitted(pags_jax.manifold.restrict))
 
 
-def basis_of(config: ManifoldConfig, sample: samples.Sample) -> jax.Array:
+def basis_of(config: ManifoldConfig, sample: pags_jax.samples.Sample) -> jax.Array:
     """A basis of the tangent space at each image."""
     if config.manifold == "local_pca":
         return jitted(pags_jax.manifold.local_pca, "rank")(_neighbours(config, sample), rank=config.rank)
@@ -99,7 +96,7 @@ def basis_of(config: ManifoldConfig, sample: samples.Sample) -> jax.Array:
     return pags_jax.tangents.of_decoder(decode, codes, basis=basis)
 
 
-def denoiser_of(config: ManifoldConfig, sample: samples.Sample) -> Callable[..., Any]:
+def denoiser_of(config: ManifoldConfig, sample: pags_jax.samples.Sample) -> Callable[..., Any]:
     """A function from labels to the denoiser of these classes; without labels it gives that of all images."""
     model, variables, _ = pags_jax.models.load(config.path("denoiser"), kind="denoiser")
     if model.channels != sample.x.shape[-1]:
@@ -122,14 +119,14 @@ def compare(gradient: jax.Array, score: jax.Array) -> tuple[jax.Array, jax.Array
     return cosine, similarity_of(gradient, score, weights=weights)
 
 
-def _neighbours(config: ManifoldConfig, sample: samples.Sample) -> jax.Array:
+def _neighbours(config: ManifoldConfig, sample: pags_jax.samples.Sample) -> jax.Array:
     """The training images around each image."""
     nearest = jitted(pags_jax.manifold.nearest, "count", "itself", "chunk_size")
     data = pags_jax.images.to_float(sample.data.train_x)
     return pags_jax.tangents.of_neighbours(sample.x, data, config.neighbours, nearest=nearest)
 
 
-def _check_counts(config: ManifoldConfig, sample: samples.Sample) -> None:
+def _check_counts(config: ManifoldConfig, sample: pags_jax.samples.Sample) -> None:
     """Refuse numbers of neighbours and of directions that these images cannot give."""
     size, count, nearby = sample.x[0].size, len(sample.data.train_x), config.manifold == "local_pca"
     if (nearby or config.pixels == "varying") and not 2 <= config.neighbours <= count:

@@ -7,7 +7,7 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from fmu_jax.deletion import files
 from scripts.harness import cli, mesh, placement, report, store
 from scripts.harness.experiment import Experiment, Row
 from scripts.harness.lazy import pags_jax
-
-if TYPE_CHECKING:
-    from pags_jax import samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +105,7 @@ def experiment(
     return Experiment(name, config_type, measured, inputs=inputs, **declared)
 
 
-def sample(config: MeasuringConfig) -> samples.Sample:
+def sample(config: MeasuringConfig) -> pags_jax.samples.Sample:
     """The test images that every model of a run meets."""
     trained = trained_rows(config.trained)[0]
     options = {"folder": config.folder or trained["config.folder"]}

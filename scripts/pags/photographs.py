@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from scripts.harness import cli, compiling, names, placement, report, store
 from scripts.harness.experiment import Experiment, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import manifolds, measuring
-
-if TYPE_CHECKING:
-    from pags_jax import datasets
 
 MEASURES = ("correct", "on", "off", "off_share", "cosine", "similarity")
 
@@ -72,7 +69,7 @@ def inputs(config: Config) -> dict[str, str]:
     return {"networks_sha256": measuring.digest_of([path for path in paths if path.is_file()])}
 
 
-def setup(config: Config) -> tuple[datasets.FoundImages, dict[str, Any], Any]:
+def setup(config: Config) -> tuple[pags_jax.datasets.FoundImages, dict[str, Any], Any]:
     """The images, not read yet, the classifiers by name, and the denoiser."""
     if not config.classifiers:
         raise ValueError("--classifiers: name at least one file, such as resnet50_l2_eps3.ckpt")

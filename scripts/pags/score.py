@@ -11,15 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from scripts.harness import cli, compiling, plot
 from scripts.harness.experiment import Experiment, Part, Row
 from scripts.harness.lazy import jax, pags_jax
-from scripts.pags import generative
-
-if TYPE_CHECKING:
-    from pags_jax import datasets
+from scripts.pags import fit, generative
 
 PER_CLASS = 8
 """Samples drawn of each class shown, and images denoised."""
@@ -54,13 +51,13 @@ class Config(generative.Config):
     """Largest noise level that samples pass through."""
 
 
-def setup(config: Config) -> datasets.Images:
+def setup(config: Config) -> pags_jax.datasets.Images:
     """The images."""
     pags_jax.scores.noise_schedule(config.sample_steps, sigma_max=config.sample_sigma)  # Refuses what cannot be drawn.
-    return generative.images_of(config)
+    return fit.images_of(config)
 
 
-def rows_of(config: Config, data: datasets.Images, **_: Any) -> list[Row]:
+def rows_of(config: Config, data: pags_jax.datasets.Images, **_: Any) -> list[Row]:
     """Train and save the denoiser; a row for each noise level, with what holds for all of them in each."""
     quality, channels, classes = pags_jax.quality, data.train_x.shape[-1], len(data.classes)
     sizes = {"widths": config.widths, "blocks": config.blocks, "upsampling": "resize"}
@@ -84,7 +81,7 @@ def draw(config: Config, table: list[Row]) -> None:
         for column, series in columns.items():
             plot.lines(by_level, table, x="sigma_pm1", y=column, series=series)
         by_level.set(xscale="log", xlabel="noise level (images in [-1, 1])", ylabel="loss", ylim=(0, None))
-    data, scores = generative.images_of(config), pags_jax.scores
+    data, scores = fit.images_of(config), pags_jax.scores
     model, variables, _ = pags_jax.models.load(config.out / "denoiser.safetensors", kind="denoiser")
     clean = 2 * pags_jax.images.to_float(data.test_x[: 2 * PER_CLASS]) - 1
     lines, key = [("clean", clean)], jax.random.key(config.seed)
@@ -104,7 +101,7 @@ def draw(config: Config, table: list[Row]) -> None:
 
 COLUMNS = ("sigma_pm1", "train_loss", "test_loss", "test_loss_labelled", "test_rms_error", "checkerboard")
 EXPERIMENT = Experiment(
-    "pags_score", Config, rows_of, generative.plan, setup=setup, finished=generative.finished, draw=draw,
+    "pags_score", Config, rows_of, generative.plan, setup=setup, finished=fit.finished, draw=draw,
     heading="The denoiser", section=generative.section(COLUMNS), parts=(Part({"cifar10": {}}),),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -22,9 +22,6 @@ from scripts.harness import cli, names, rows, store
 from scripts.harness.experiment import Experiment, Part, Row
 from scripts.harness.lazy import jax, pags_jax
 from scripts.pags import accuracy, fit, measuring
-
-if TYPE_CHECKING:
-    from pags_jax import datasets, recipes, training
 
 Strengths = Annotated[
     tuple[float, ...],
@@ -129,7 +126,7 @@ def plan(config: Config) -> list[dict[str, Any]]:
     ]
 
 
-def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
+def rows_of(config: Config, data: pags_jax.datasets.Images, **unit: Any) -> list[Row]:
     """Train, save and measure one model; one that diverges becomes a row that says so."""
     task = task_of(config, unit["loss"], len(data.classes))
     variables, split, row = trained(config, task, unit["loss"], data, unit)
@@ -146,8 +143,9 @@ def rows_of(config: Config, data: datasets.Images, **unit: Any) -> list[Row]:
 
 
 def trained(
-    config: Config, task: training.Task, recipe: names.Loss, data: datasets.Images, unit: dict[str, Any]
-) -> tuple[dict[str, Any] | None, recipes.HeldOut, Row]:
+    config: Config, task: pags_jax.training.Task, recipe: names.Loss, data: pags_jax.datasets.Images,
+    unit: dict[str, Any],
+) -> tuple[dict[str, Any] | None, pags_jax.recipes.HeldOut, Row]:  # fmt: skip
     """Train a model and save it: its variables, None if the training diverges; the split of the images; and the row.
 
     Raises:
@@ -184,7 +182,7 @@ def inputs(config: Config) -> dict[str, str]:
 
 
 @functools.cache
-def task_of(config: Config, loss: names.Loss | Callable[..., Any], classes: int) -> training.Task:
+def task_of(config: Config, loss: names.Loss | Callable[..., Any], classes: int) -> pags_jax.training.Task:
     """The training task of a loss, its name or a function, which is compiled once for all strengths."""
     options = {"unit": config.strength_unit, "norm": config.norm, "unroll": fit.is_stepwise(config.driver)}
     options |= {"steps": config.steps}
