@@ -114,7 +114,8 @@ def section(columns: Sequence[str]) -> Callable[[Results], list[report.Block]]:
     """A section that shows some columns of the rows, and the figures."""
 
     def shown(results: Results) -> list[report.Block]:
-        table = report.Table(results.rows, "Measures at the end of training.", columns=columns)
+        titles = {name: name.replace("_", " ") for name in columns}
+        table = report.Table(results.rows, "Measures at the end of training.", columns=titles)
         return [table, *results.figures("*.png", "What it learnt")]
 
     return shown
