@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from fmu_jax import row_blocks
 from fmu_jax.arrays import as_codes, as_floats, as_numbers
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import as_arrays, at_once, is_traced, when_concrete
@@ -281,3 +282,9 @@ def without(data: Data, forget: Bool[Array, " n"]) -> Data:
 @jax.jit
 def _zero_where(mask, weight):
     return jnp.where(mask, jnp.zeros((), weight.dtype), weight)
+
+
+@jax.jit
+def rows_at(data: Data, index: Int[Array, " k"]) -> Data:
+    """Rows by their numbers, in this order; large tables on TPUs are not copied for it, as ``leaf[index]`` would."""
+    return jax.tree.map(lambda leaf: row_blocks.rows_at(leaf, index), data)

@@ -14,7 +14,7 @@ from fmu_jax import cells
 from fmu_jax import objective as objectives
 from fmu_jax.conjugate_gradients import iterate
 from fmu_jax.linalg import solve_positive
-from fmu_jax.row_blocks import gram
+from fmu_jax.row_blocks import gram, held
 from fmu_jax.showing import one_line
 
 _ARMIJO = 1e-4
@@ -50,33 +50,33 @@ class _NewtonState(NamedTuple):
 
 def damped_newton(objective, init, data, noise, tolerance, max_steps, *, dense) -> FitResult:
     """Damped Newton for the linear model; every line-search trial costs O(n), as scores move on a line."""
-    x, n = data.x, cells.size(data)
+    n = cells.size(data)
     weight = objectives.row_weights(objective, data)
     quadratic = objectives.quadratic_part(objective, data) if dense else None
     linear = jnp.zeros_like(init) if noise is None else noise
-    y = data.y.astype(x.dtype)
+    y = data.y.astype(data.x.dtype)
 
-    def times_quadratic(v):
+    def times_quadratic(x, v):
         if quadratic is not None:
             return quadratic @ v
         by_score = objectives.penalties.score_gradient(objective.penalty, x @ v, data)
         return n * (objective.l2 * v + objective.fairness * (by_score @ x))
 
-    def gradient(params):
+    def gradient(x, params):
         # Through the scores, not through the matrix Q: with a heavy penalty Q theta loses what is left of c.theta.
-        return objectives.gradient(objective, params, data, linear)
+        return objectives.gradient(objective, params, data._replace(x=x), linear)
 
-    def newton_direction(params, grad):
+    def newton_direction(x, params, grad):
         p = jax.nn.sigmoid(x @ params)
         scale = weight * p * (1 - p)
         if quadratic is not None:
             return -solve_positive(gram(x, scale) + quadratic, grad)
         forcing = jnp.minimum(0.1, jnp.sqrt(jnp.linalg.norm(grad) / n))
-        return -iterate(lambda v: (scale * (x @ v)) @ x + times_quadratic(v), grad, forcing, 500).solution
+        return -iterate(lambda v: (scale * (x @ v)) @ x + times_quadratic(x, v), grad, forcing, 500).solution
 
-    def step_size(params, grad, direction):
+    def step_size(x, params, grad, direction):
         scores, along = x @ params, x @ direction
-        slope, curved = jnp.vdot(linear, direction), times_quadratic(direction)
+        slope, curved = jnp.vdot(linear, direction), times_quadratic(x, direction)
         first, second = jnp.vdot(curved, params) + slope, jnp.vdot(curved, direction)
         losses = jax.nn.softplus(scores) - y * scores
 
@@ -102,11 +102,12 @@ def damped_newton(objective, init, data, noise, tolerance, max_steps, *, dense) 
         return far & (state.steps < max_steps) & (state.stalled < _MAX_STALLED)
 
     def step(state):
-        direction = newton_direction(state.params, state.grad)
-        params = state.params + step_size(state.params, state.grad, direction) * direction
+        x, state = held(data.x, state)
+        direction = newton_direction(x, state.params, state.grad)
+        params = state.params + step_size(x, state.params, state.grad, direction) * direction
         # A singular Hessian gives no direction: stay at the last good point, and end as stalled.
         params = jnp.where(jnp.all(jnp.isfinite(params)), params, state.params)
-        grad = gradient(params)
+        grad = gradient(x, params)
         norm = jnp.linalg.norm(grad)
         # Far from the optimum the gradient may grow while F falls; at rounding level neither moves any more.
         moved = jnp.any(params != state.params) & jnp.isfinite(norm)
@@ -114,7 +115,7 @@ def damped_newton(objective, init, data, noise, tolerance, max_steps, *, dense) 
         stalled = jnp.where(progress, 0, state.stalled + 1)
         return _NewtonState(params, grad, jnp.minimum(norm, state.best), stalled, state.steps + 1)
 
-    grad = gradient(init)
+    grad = gradient(data.x, init)
     zero = jnp.zeros((), jnp.int32)
     end = jax.lax.while_loop(going, step, _NewtonState(init, grad, jnp.linalg.norm(grad), zero, zero))
     grad_norm = jnp.linalg.norm(end.grad) / n

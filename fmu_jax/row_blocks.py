@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 #: Numbers in the rows from which they are worked on in blocks, and how many blocks at most.
 LEAST = 2**25
@@ -101,9 +101,14 @@ def _part(values: Shaped[Array, "n ..."], begin: Any, count: int) -> Shaped[Arra
 def _whole_tiles(values: Shaped[Array, "n ..."], begin: Any, count: int) -> Shaped[Array, "k ..."]:
     """``_part`` where pieces, ``begin`` and ``count`` are whole tiles of rows."""
     by_row = functools.partial(_by_row, count=count)
-    if values.ndim != 2:
+    if not _by_columns_on_tpus(values):
         return by_row(values, begin)
     return jax.lax.platform_dependent(values, begin, tpu=functools.partial(_by_column, count=count), default=by_row)
+
+
+def _by_columns_on_tpus(values: Shaped[Array, "n ..."]) -> bool:
+    """Whether XLA:TPU lays such rows column by column: where tiles of whole rows would be filled up with zeros."""
+    return values.ndim == 2 and values.shape[1] % TILE != 0
 
 
 def _by_row(values, begin, *, count):
@@ -117,18 +122,46 @@ def _by_column(values, begin, *, count):
     Unless all these axes are spelled out and told to stay in this order, it lays all rows anew before it cuts blocks
     off them. It copies what ends with a tile that is not full.
     """
-    n, columns = values.shape
-    number, full = piece_count(n), columns - columns % _TILE_COLUMNS
 
     def part(values: Array) -> Array:
-        tiles = values.T.reshape(-1, min(_TILE_COLUMNS, values.shape[1]), number, n // number // TILE, TILE)
-        tiles = with_layout_constraint(tiles.transpose(0, 2, 3, 1, 4), _IN_ORDER)
-        cut = jax.lax.dynamic_slice_in_dim(tiles, begin // TILE, count // TILE, axis=2)
+        cut = jax.lax.dynamic_slice_in_dim(_tiles(values), begin // TILE, count // TILE, axis=2)
         return with_layout_constraint(cut, _IN_ORDER).transpose(1, 2, 4, 0, 3).reshape(-1, values.shape[1])
 
+    return _full_tiles_first(part, values)
+
+
+def _tiles(values: Shaped[Array, "n columns"]) -> Shaped[Array, "bands pieces tiles sublanes lanes"]:
+    """All rows in the order in which XLA:TPU keeps them."""
+    n, columns = values.shape
+    number = piece_count(n)
+    tiles = values.T.reshape(-1, min(_TILE_COLUMNS, columns), number, n // number // TILE, TILE)
+    return with_layout_constraint(tiles.transpose(0, 2, 3, 1, 4), _IN_ORDER)
+
+
+def _full_tiles_first(part: Callable[[Array], Array], values: Shaped[Array, "n columns"]) -> Array:
+    """``part`` of the columns that fill tiles, and of those that are left."""
+    columns = values.shape[1]
+    full = columns - columns % _TILE_COLUMNS
     if full in (0, columns):
         return part(values)
     return jnp.concatenate([part(values[:, :full]), part(values[:, full:])], axis=1)
+
+
+def rows_at(values: Shaped[Array, "n ..."], index: Int[Array, " k"]) -> Shaped[Array, "k ..."]:
+    """Rows by their numbers, ``values[index]``; XLA:TPU, too, takes them out of many rows without a copy of all."""
+    n = len(values)
+    if not _by_columns_on_tpus(values) or block_of(values) >= n or n // piece_count(n) % TILE:
+        return values[index]
+    return jax.lax.platform_dependent(values, index, tpu=_at_by_column, default=lambda values, index: values[index])
+
+
+def _at_by_column(values, index):
+    """``rows_at``, as XLA:TPU lays many rows: it would lay all of them row by row first."""
+    per_piece = len(values) // piece_count(len(values))
+    piece, tile, lane = index // per_piece, index % per_piece // TILE, index % TILE
+    return _full_tiles_first(
+        lambda values: _tiles(values)[:, piece, tile, :, lane].reshape(-1, values.shape[1]), values
+    )
 
 
 def fold(function: Callable[..., Any], rows: Any, size: int, plus: Callable[[Any, Any], Any]) -> Any:
@@ -172,3 +205,14 @@ def gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d 
     """``X' diag(weight) X`` by matrix products; ``rounding.block_gram`` is the one whose error is bounded."""
     found = each_block(lambda x, w: (x * w[:, None]).T @ x, (x, weight), block_rows(*x.shape))
     return functools.reduce(jnp.add, [each.sum(axis=0) for each in found])
+
+
+def held(tree: Any, step: Any) -> tuple[Any, Any]:
+    """Both arguments, at the start of a loop's body: rows that it closes over, and what changes from step to step.
+
+    In a loop that is not run at once, but in a branch or another loop, XLA:TPU lays what no step changes as it likes
+    best there, and so copies all rows. Where they hang on the step it leaves them as they are.
+    """
+    return jax.lax.platform_dependent(
+        tree, step, tpu=lambda *both: jax.lax.optimization_barrier(both), default=lambda *both: both
+    )

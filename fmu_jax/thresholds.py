@@ -58,18 +58,44 @@ def _fit(scores, data, rate):
     counted = (data.weight > 0) & ((data.y == 1) if rate == "true_positive_rate" else True)
     chosen, total = (jnp.sum(rows).astype(scores.dtype) for rows in (counted & (scores > 0), counted))
     target = chosen / jnp.maximum(total, 1)
-    return jnp.stack([_upper_quantile(scores, counted & (data.group == g), target) for g in range(data.groups)])
+    return _upper_quantiles(scores, [counted & (data.group == g) for g in range(data.groups)], target)
 
 
-def _upper_quantile(scores, counted, share):
-    """Threshold above which a given share (rounded to whole rows) of the counted scores lies."""
-    ordered = jnp.sort(jnp.where(counted, scores, -jnp.inf), descending=True)
-    total = jnp.sum(counted)
+def _upper_quantiles(scores, members, share):
+    """For each set of rows the threshold above which a given share of its scores lies, rounded to whole rows."""
+    total = jnp.stack([jnp.sum(rows) for rows in members])
     chosen = jnp.round(share * total.astype(scores.dtype)).astype(total.dtype)
-    above = ordered[jnp.maximum(chosen - 1, 0)]
-    below = ordered[jnp.minimum(chosen, scores.shape[0] - 1)]
-    middle = jnp.where(chosen < total, (above + below) / 2, -jnp.inf)
-    return jnp.where(total > 0, jnp.where(chosen > 0, middle, ordered[0]), 0)
+    keys = _keys(scores)
+    last = _largest(keys, members, jnp.maximum(chosen, 1))
+    found = []
+    for rows, key, k, n in zip(members, last, chosen, total, strict=True):
+        above, less = (
+            jnp.max(scores, where=part, initial=-jnp.inf) for part in (rows & (keys <= key), rows & (keys < key))
+        )
+        below = jnp.where(jnp.sum(rows & (keys >= key)) > k, above, less)
+        middle = jnp.where(k < n, (above + below) / 2, -jnp.inf)
+        found.append(jnp.where(n > 0, jnp.where(k > 0, middle, above), 0))
+    return jnp.stack(found)
+
+
+def _keys(scores):
+    """Whole numbers without sign in the order of the scores, equal for equal scores."""
+    kind = jnp.uint64 if scores.dtype == jnp.float64 else jnp.uint32
+    bits = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0, scores), kind)  # Of zeros of both signs, one.
+    top = jnp.asarray(1 << (8 * scores.dtype.itemsize - 1), kind)
+    return jnp.where(bits >= top, ~bits, bits | top)
+
+
+def _largest(keys, members, k):
+    """The ``k``-th largest key of each set of rows, bit by bit: rows are counted where they lie, and nothing sorted."""
+    width = 8 * keys.dtype.itemsize
+
+    def decide(i, found):
+        trial = found | jax.lax.shift_left(jnp.ones_like(found), (width - 1 - i).astype(keys.dtype))
+        enough = jnp.stack([jnp.sum(rows & (keys >= at)) for rows, at in zip(members, trial, strict=True)]) >= k
+        return jnp.where(enough, trial, found)
+
+    return jax.lax.fori_loop(0, width, decide, jnp.zeros(len(members), keys.dtype))
 
 
 def predict_with_thresholds(scores: Any, group: Any, thresholds: Any) -> Int[Array, " n"]:

@@ -35,6 +35,8 @@ from pags_jax.chunks import check_counts
 from pags_jax.finite import check_all_finite as check_all_finite
 from pags_jax.finite import check_finite as check_finite
 from pags_jax.images import check_examples, to_float
+from pags_jax.schedules import milestones as milestones
+from pags_jax.schedules import schedule as schedule
 
 
 @dataclass(frozen=True)
@@ -114,15 +116,6 @@ class Metrics(NamedTuple):
     grad_norm: Float[Array, "..."]
 
 
-def milestones(epochs: int, steps_per_epoch: int) -> Int[Array, " 2"]:
-    """The reference's milestones: after 75 % and 87.5 % of the epochs, rounded down.
-
-    >>> milestones(200, 390).tolist()
-    [58500, 68250]
-    """
-    return jnp.array([int(0.75 * epochs) * steps_per_epoch, int(0.875 * epochs) * steps_per_epoch], jnp.int32)
-
-
 def init(task: Task, x: UInt8[Array | np.ndarray, "n h w c"], *, key: Array) -> TrainState:
     """A fresh state for images of this shape; ``key`` is required and draws parameters and all of the training."""
     for_params, for_training = jax.random.split(key)
@@ -177,21 +170,6 @@ def step(
     return TrainState(
         state.step + 1, optax.apply_updates(state.params, updates), statistics, optimizer, state.key
     ), metrics
-
-
-def schedule(hyper: Hyper, step: Any) -> Float[Array, ""]:
-    """The factor of the learning rate at a step, counted from 0, in float32.
-
-    >>> never = jnp.array([], jnp.int32)
-    >>> [schedule(Hyper(0.0, 0.1, never, warm_up=2, total_steps=6), step).item() for step in (0, 1, 2, 4, 6)]
-    [0.5, 1.0, 1.0, 0.5, 0.0]
-    """
-    warm_up, total = (jnp.asarray(value, jnp.float32) for value in (hyper.warm_up, hyper.total_steps))
-    passed = jnp.greater_equal(step, jnp.asarray(hyper.milestones, jnp.int32)).sum().astype(jnp.float32)
-    step = jnp.asarray(step, jnp.float32)
-    rise = jnp.minimum(1, (step + 1) / jnp.maximum(warm_up, 1))
-    fall = jnp.clip(1 - (step - warm_up) / (total - warm_up), 0, 1)
-    return 0.1**passed * rise * fall
 
 
 def _descent(momentum: Any, weight_decay: Any, rate: Any) -> optax.GradientTransformation:

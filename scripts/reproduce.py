@@ -84,11 +84,9 @@ def runs(config: Config) -> dict[str, Run]:
     """
     if config.models and config.preset != "cifar10":
         raise ValueError(f"--models: only --preset cifar10 starts from models, --preset {config.preset} does not")
-    if config.models:
-        missing = [name for name in MODELS.values() if not (config.models / f"{name}.safetensors").is_file()]
-        if missing:
-            said = f"{config.models} has no {missing[0]}.safetensors; leave --models out to train it"
-            raise ValueError(f"--models: {said}")
+    for model in MODELS.values():
+        if config.models and not (config.models / f"{model}.safetensors").is_file():
+            raise ValueError(f"--models: {config.models} has no {model}.safetensors; leave --models out to train it")
     found: dict[str, Run] = {}
     every = map(registry.experiment, registry.NAMES)
     present = {part.name or e.name: (e, part) for e in every for part in e.parts if config.preset in part.values}

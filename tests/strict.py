@@ -40,6 +40,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import jax  # noqa: E402 - after what it reads from the environment
 
 from scripts.harness import compiling  # noqa: E402
+from tests import checked as checked  # noqa: E402 - from here on --jaxtyping-packages decorates with it
 
 compiling.share_context()
 jax.config.update("jax_enable_x64", True)

@@ -130,7 +130,9 @@ WHOLE = ("moments", "fit", "retrained_region", "certify")
     [
         ("1 x H200", ("remove fair_newton", *WHOLE)),
         ("v5e-16", ("remove fair_newton", "group_metrics")),
+        ("v5e-16", ("stream delete", "fit_thresholds", "moments, 128 columns")),
         ("v5e-16", WHOLE),
+        pytest.param("v5e-16", ("stream serve", "stream serve_releases"), marks=pytest.mark.weekly),
     ],
 )
 def test_many_rows_fit_beside_what_is_computed_of_them(target, names):

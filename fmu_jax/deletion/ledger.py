@@ -144,8 +144,12 @@ def _connect(path: Path, *, immutable: bool = False) -> Ledger:
     how = "mode=ro&immutable=1" if immutable else "mode=rw"  # SQLite's locks are files beside the ledger.
     db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{how}", uri=True, isolation_level=None, timeout=WAIT_S)
     pragmas = ["synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY", "cache_size = -65536"]
-    for pragma in [*pragmas, *(["query_only = ON"] if immutable else [])]:
-        db.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in [*pragmas, *(["query_only = ON"] if immutable else [])]:
+            db.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        db.close()
+        raise
     return db
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from fmu_jax.data import Data, without
+from fmu_jax.data import Data, rows_at, without
 from fmu_jax.fitting import NotConvergedError
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_norm, check_probability, gaussian_epsilon
@@ -115,7 +115,7 @@ def _serve(state: State, data: Data, rows, key, scale, admitted, shape):
 
     def request(carry, at):
         (state, held), (t, row) = carry, at
-        state, q = without_rows(state, jax.tree.map(lambda leaf: leaf[row][None], data))
+        state, q = without_rows(state, jax.tree.map(lambda leaf: leaf[None], row))
         held, omega = factor.renewed(state, q, held, shape)
         distance = factor.distance(state, held, omega)
         stale = ~(distance <= most)
@@ -129,7 +129,7 @@ def _serve(state: State, data: Data, rows, key, scale, admitted, shape):
         return carry, (carry[0].params, stale, distance <= most)
 
     start = state, factor.factorise(state, shape)
-    requests = jnp.arange(rows.shape[0], dtype=jnp.int32), rows
+    requests = jnp.arange(rows.shape[0], dtype=jnp.int32), rows_at(data, rows)
     (after, _), (params, stale, fine) = jax.lax.scan(request, start, requests)
     # No request reads what was published, so the noise is drawn side by side.
     keys = jax.random.split(key, rows.shape[0])

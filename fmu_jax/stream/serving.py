@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from fmu_jax.arrays import as_codes, as_numbers
-from fmu_jax.data import Data, as_data, cell_counts, without
+from fmu_jax.data import Data, as_data, cell_counts, rows_at, without
 from fmu_jax.fitting import NotConvergedError
 from fmu_jax.removal.methods import check_forget
 from fmu_jax.showing import one_line
@@ -38,7 +38,7 @@ def take(data: Data, forget: Any) -> tuple[Data, Data]:
     remaining = without(data, mask)
     check_counts(cell_counts(data), cell_counts(remaining))
     chosen = np.flatnonzero(np.asarray(mask))
-    return jax.tree.map(lambda leaf: leaf[chosen], data), remaining
+    return rows_at(data, chosen), remaining
 
 
 class Served(NamedTuple):
@@ -103,7 +103,7 @@ def _serve(state: State, data: Data, rows) -> tuple[State, Served]:
 
     def request(state, at):
         t, row = at
-        state = delete(state, jax.tree.map(lambda leaf: leaf[row], data))
+        state = delete(state, row)
         stale = needs_refresh(state)
         state = jax.lax.cond(
             stale,
@@ -113,7 +113,7 @@ def _serve(state: State, data: Data, rows) -> tuple[State, Served]:
         )
         return state, Served(state.params, state.residual_bound, state.epsilon, stale)
 
-    return jax.lax.scan(request, state, (jnp.arange(rows.shape[0], dtype=jnp.int32), rows))
+    return jax.lax.scan(request, state, (jnp.arange(rows.shape[0], dtype=jnp.int32), rows_at(data, rows)))
 
 
 class Batch(NamedTuple):

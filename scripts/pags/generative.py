@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scripts.harness import cli, names, plot, report, rows
+from scripts.harness import cli, looks, names, plot, report, rows
 from scripts.harness.experiment import Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import fit
@@ -114,8 +114,7 @@ def section(columns: Sequence[str]) -> Callable[[Results], list[report.Block]]:
     """A section that shows some columns of the rows, and the figures."""
 
     def shown(results: Results) -> list[report.Block]:
-        titles = {name: name.replace("_", " ") for name in columns}
-        table = report.Table(results.rows, "Measures at the end of training.", columns=titles)
+        table = report.Table(results.rows, "Measures at the end of training.", columns=looks.titled(*columns))
         return [table, *results.figures("*.png", "What it learnt")]
 
     return shown

@@ -1,5 +1,6 @@
 """Made-up people, and what the tests look for in the bytes of a store."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -45,18 +46,16 @@ def make_store(folder: Path, n: int = 400, *, seed: int = 0, **plan) -> training
 
 def look(folder: Path):
     """Settings, state and all rows of a store, past its own opening."""
-    with sqlite3.connect(folder / ledger.NAME) as db:
+    with contextlib.closing(sqlite3.connect(folder / ledger.NAME)) as db, db:
         settings = Settings.from_json(ledger.meta(db, "settings"))
         found = settings, model.unpack(settings, ledger.meta(db, "state")), ledger.rows_between(db, 0, settings.rows)
-    db.close()
     return found
 
 
 def released(folder: Path) -> np.ndarray:
     """What the ledger holds as published."""
-    with sqlite3.connect(folder / ledger.NAME) as db:
+    with contextlib.closing(sqlite3.connect(folder / ledger.NAME)) as db, db:
         found = exports.released(db)
-    db.close()
     return found
 
 
@@ -64,9 +63,8 @@ def position(folder: Path, name: str) -> int:
     """Where a person's row lies."""
     from fmu_jax.deletion import people as identifiers
 
-    with sqlite3.connect(folder / ledger.NAME) as db:
+    with contextlib.closing(sqlite3.connect(folder / ledger.NAME)) as db, db:
         found = ledger.find_people(db, identifiers.hash_ids(ledger.meta(db, "salt"), [name]))
-    db.close()
     return int(found[0, 0])
 
 

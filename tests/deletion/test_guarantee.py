@@ -1,5 +1,6 @@
 """What is promised: fresh noise of the planned size on every release, and a budget that adds up."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -209,9 +210,8 @@ def test_the_admitted_distance_is_the_power_of_two_that_the_plan_needs(trained):
 
 
 def test_a_store_of_secret_training_noise_is_refused_with_what_to_do(store):
-    with sqlite3.connect(store / ledger.NAME) as db:
+    with contextlib.closing(sqlite3.connect(store / ledger.NAME)) as db, db:
         db.execute("PRAGMA user_version = 2")
-    db.close()
     before = tables.contents(store)
     with pytest.raises(ValueError, match=r"is of version 2, .*the store stays as it is.*train a new store"):
         requests.delete(store, ["0001"])

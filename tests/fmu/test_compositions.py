@@ -55,14 +55,14 @@ FORGET = np.arange(N) < 2
 NOISE = jax.random.normal(KEY, (D,)) / 2
 PARAMS = jnp.array([0.3, -0.4, 0.1])
 SCORES = jax.random.normal(jax.random.key(1), (N,))
-SHAPE = jnp.diag(jnp.arange(1.0, 4.0)) + 0.1
-MATRIX = jnp.diag(jnp.arange(1.0, 6.0)) + 0.1
+SHAPE = jnp.asarray(np.diag(np.arange(1.0, 4.0)) + 0.1)
+MATRIX = jnp.asarray(np.diag(np.arange(1.0, 6.0)) + 0.1)
 DRAWN = jax.random.normal(jax.random.key(3), (64, 3))
 SHARD = removals.make_shards(N, 2, key=KEY)
 MARGINS = jax.random.normal(jax.random.key(2), (8, 3))
 SCHEDULE = noisy_finetuning.Schedule(start_clip=0.5, noise=0.8, steps=2, step_size=0.1, gradient_clip=1.0, batch=4)
 MODEL = nn.Sequential([nn.Dense(2, param_dtype=float), nn.tanh, nn.Dense(1, param_dtype=float)])
-WEIGHTS = MODEL.init(KEY, DATA.x)
+WEIGHTS = jax.jit(MODEL.init)(KEY, DATA.x)
 
 
 def network(params, x):
@@ -673,23 +673,31 @@ def test_compositions_agree_with_eager_values_and_differences(row):
     close(reverse, forward, rtol=1e-7, atol=1e-8 * (1 + np.abs(forward).max()))
 
 
+def traced(row):
+    """The row as a function of all its numbers, those numbers, and two of each."""
+    at = jax.tree.map(jnp.asarray, row.at)
+    return lambda at: floats_of(row.call(DATA, **at)), at, jax.tree.map(lambda leaf: np.stack([leaf, leaf]), at)
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in TABLE])
+def test_each_number_can_be_mapped_alone(row):
+    """The others are no tracers, which a check may look at, and have no axis."""
+    floats, at, many = traced(row)
+    for name in at:
+        jax.eval_shape(jax.vmap(lambda number, name=name: floats(at | {name: number})), many[name])
+
+
 @pytest.mark.parametrize(
     "row",  # The weekly ones are mapped and differentiated in all numbers together by the test above.
     [*rows(pytest.mark.weekly, traced_only=False), *rows(pytest.mark.slow, traced_only=True)],
 )
-def test_each_number_can_be_mapped_alone_and_all_be_differentiated(row):
-    def floats(at):
-        return floats_of(row.call(DATA, **at))
-
-    at = jax.tree.map(jnp.asarray, row.at)
-    for name in at:
-        many = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), at[name])
-        jax.eval_shape(jax.vmap(lambda number, name=name: floats(at | {name: number})), many)
+def test_all_numbers_can_be_mapped_and_differentiated(row):
+    floats, at, many = traced(row)
+    jax.eval_shape(jax.vmap(floats), many)
     jax.eval_shape(jax.grad(lambda at: floats(at).sum()), at)
     if row.traced_only:
-        many = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), at)
-        jax.eval_shape(lambda many: jax.lax.scan(lambda c, at: (c, floats(at)), 0, many), many)
-        jax.eval_shape(lambda at: jax.jvp(floats, (at,), (at,)), at)
+        jax.eval_shape(lambda many: jax.lax.scan(lambda c, at: (c, jax.jvp(floats, (at,), (at,))), 0, many), many)
 
 
 def minimiser(x, y, group, weight, noise, *, l2, fairness):
@@ -705,10 +713,10 @@ def minimiser(x, y, group, weight, noise, *, l2, fairness):
         losses = weight @ (jnp.logaddexp(0, scores) - y * scores)
         return losses + n * (l2 / 2 * theta @ theta + fairness * (gap / (size[0] * size[1])) ** 2) + noise @ theta
 
-    theta = jnp.zeros(x.shape[1])
-    for _ in range(12):
-        theta = theta - jnp.linalg.solve(jax.hessian(total)(theta), jax.grad(total)(theta))
-    return theta
+    def step(_, theta):
+        return theta - jnp.linalg.solve(jax.hessian(total)(theta), jax.grad(total)(theta))
+
+    return jax.lax.fori_loop(0, 12, step, jnp.zeros(x.shape[1]))
 
 
 def test_fit_is_differentiable_in_weights_as_the_formula_is():
@@ -732,11 +740,11 @@ def test_conjugate_gradients_have_second_derivatives():
     def energy(s):
         return b @ conjugate_gradients(lambda v: MATRIX @ v + s * v, b * s, tolerance=1e-13).solution
 
-    b = jnp.arange(1.0, 6.0)
-    exact = [s * b @ jnp.linalg.solve(MATRIX + s * jnp.eye(5), b) for s in (2.0, 2.01, 1.99)]
-    second = jax.jit(jax.grad(jax.grad(energy)))(2.0)
-    close(second, (exact[1] - 2 * exact[0] + exact[2]) / 1e-4, rtol=1e-3)
-    close(second, jax.jit(jax.jacfwd(jax.jacfwd(energy)))(2.0))
+    b = np.arange(1.0, 6.0)
+    exact = [s * b @ np.linalg.solve(MATRIX + s * np.eye(5), b) for s in (2.0, 2.01, 1.99)]
+    reverse, forward = jax.jit(lambda s: (jax.grad(jax.grad(energy))(s), jax.jacfwd(jax.jacfwd(energy))(s)))(2.0)
+    close(reverse, (exact[1] - 2 * exact[0] + exact[2]) / 1e-4, rtol=1e-3)
+    close(reverse, forward)
 
 
 def test_what_did_not_converge_has_no_derivative():
@@ -749,9 +757,10 @@ def test_what_did_not_converge_has_no_derivative():
         return conjugate_gradients(lambda v: MATRIX @ v + s * v, jnp.ones(5), max_steps=2).solution
 
     for function in (short, few):
-        assert np.isfinite(function(0.1)).all()
-        assert np.isnan(jax.jit(jax.jacfwd(function))(0.1)).all()
-        assert np.isnan(jax.jit(jax.jacrev(function))(0.1)).all()
+        value, forward, reverse = jax.jit(lambda t, f=function: (f(t), jax.jacfwd(f)(t), jax.jacrev(f)(t)))(0.1)
+        assert np.isfinite(value).all()
+        assert np.isnan(forward).all()
+        assert np.isnan(reverse).all()
 
 
 def test_closed_over_data_is_still_checked_under_jit():
@@ -776,9 +785,15 @@ def half(dtype):
         (
             TypeError,
             "no derivative in their `weight`",
-            lambda: jax.grad(lambda w: streamed(DATA._replace(weight=w), **STREAM).params.sum())(DATA.weight),
+            lambda: jax.eval_shape(
+                jax.grad(lambda w: streamed(DATA._replace(weight=w), **STREAM).params.sum()), DATA.weight
+            ),
         ),
-        (TypeError, "first derivatives only", lambda: jax.hessian(lambda m: eigenvalues(DATA, m).largest)(MATRIX)),
+        (
+            TypeError,
+            "first derivatives only",
+            lambda: jax.eval_shape(jax.hessian(lambda m: eigenvalues(DATA, m).largest), MATRIX),
+        ),
         (
             TypeError,
             "`steps` is part of the program",

@@ -40,7 +40,7 @@ class Mlp(linen.Module):
 
 MODEL = Mlp()
 OBJECTIVE = Objective(l2=0.01, fairness=2.0, predict=MODEL.apply)
-PARAMS = MODEL.init(jax.random.key(0), DATA.x)
+PARAMS = jax.jit(MODEL.init)(jax.random.key(0), DATA.x)
 FLAT, UNRAVEL = ravel_pytree(PARAMS)
 NOISE = sample_noise(PARAMS, key=jax.random.key(5), sigma=1.0)
 

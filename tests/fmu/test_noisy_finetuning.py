@@ -247,7 +247,7 @@ class Mlp(linen.Module):
 
 MODEL = Mlp()
 DEEP = Objective(l2=0.01, fairness=1.0, predict=MODEL.apply)
-PARAMS = MODEL.init(jax.random.key(0), DATA.x)
+PARAMS = jax.jit(MODEL.init)(jax.random.key(0), DATA.x)
 
 
 def test_linen_and_nnx_models():

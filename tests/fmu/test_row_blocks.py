@@ -71,6 +71,16 @@ def test_whole_tiles_are_the_same_rows_however_a_platform_lays_them(in_whole_til
         np.testing.assert_array_equal(found, w.reshape(960, -1)[:, begin : begin + count].reshape(-1))
 
 
+@pytest.mark.parametrize("d", [3, 8, 11])
+def test_rows_by_number_are_the_same_however_a_platform_lays_them(in_whole_tiles, d):
+    x, _ = table(in_whole_tiles, d, dtype=np.float32)
+    n = len(x)
+    numbers = np.random.default_rng(2).integers(0, n, 40).astype(np.int32)
+    numbers[:5] = 0, n - 1, n // 960, n // 960 - 1, 127
+    for at in (row_blocks.rows_at, row_blocks._at_by_column):
+        np.testing.assert_array_equal(jax.jit(at)(x, numbers), x[numbers], err_msg=at.__name__)
+
+
 def test_sums_in_whole_tiles_are_those_of_all_rows(in_whole_tiles):
     x, w = table(in_whole_tiles, 8, seed=1)
     total = jax.jit(lambda x, w: rounding.row_sum(lambda x, w: x * w[:, None], x, w))(x, w)

@@ -36,6 +36,12 @@ def problem():
 
 
 @pytest.fixture(scope="module")
+def attack_of(problem):
+    """The attack of seven steps in a scope, compiled once for all radii."""
+    return cache(lambda scope: jax.jit(partial(pgd, mlp(problem[0]), key=None, steps=7, scope=scope)))
+
+
+@pytest.fixture(scope="module")
 def trained():
     """A network trained on three noisy clusters of 4 x 4 images, and images of it."""
     rng = np.random.default_rng(0)
@@ -61,12 +67,11 @@ def trained():
 # ----------------------------------------------------------------------------------------------- twins
 @pytest.mark.parametrize("eps", [0.05, 1.0, 8.0])
 @pytest.mark.parametrize(("scope", "twin"), [("batch", oracles.batch_pgd), ("example", oracles.example_pgd)])
-def test_both_scopes_reproduce_numpy_twins(scope, twin, eps, problem):
+def test_both_scopes_reproduce_numpy_twins(scope, twin, eps, problem, attack_of):
     """P2: the reference has one ball for the batch; ours has one for each example."""
     params, x, y = problem
     start = eps / 4 * np.random.default_rng(3).uniform(size=x.shape)  # Outside of some balls: projected on the way.
-    attack = partial(pgd, mlp(params), key=None, steps=7, scope=scope)
-    delta = jax.jit(attack)(jnp.asarray(x), jnp.asarray(y), eps_l2=eps, start=jnp.asarray(start))
+    delta = attack_of(scope)(jnp.asarray(x), jnp.asarray(y), eps_l2=eps, start=jnp.asarray(start))
     np.testing.assert_allclose(delta, twin(params, x, y, start, eps, 7), rtol=1e-9, atol=1e-12)
 
 
@@ -98,26 +103,34 @@ def worst_loss(eps, dual_norm):
     return np.logaddexp(0, -margin)
 
 
+LINEAR = binary(jnp.asarray(W), 0.3)
+
+
+@cache
+def on_linear(centred):
+    options = {"steps": 10, "start": jnp.zeros_like(ROWS)} if centred else {"steps": 20, "step_size": 1e3}
+    return jax.jit(partial(pgd, LINEAR, ROWS, SIDES, key=jax.random.key(1), **options))
+
+
 @pytest.mark.parametrize("eps", [0.01, 0.5, 20.0])
 @pytest.mark.parametrize("ball", ["eps_l2", "eps_linf"])
-@pytest.mark.parametrize("options", [{"steps": 10, "start": jnp.zeros_like(ROWS)}, {"steps": 20, "step_size": 1e3}])
-def test_linear_models_meet_their_worst_case(options, ball, eps):
+@pytest.mark.parametrize("centred", [True, False])
+def test_linear_models_meet_their_worst_case(centred, ball, eps):
     """The margin falls by eps |w|_2 along -s w / |w|, or by eps |w|_1 along -s sign(w): nothing in the ball does more.
 
     From the centre by default steps; from a random start by steps that dwarf the ball.
     """
-    model = binary(jnp.asarray(W), 0.3)
-    delta = pgd(model, ROWS, SIDES, key=jax.random.key(1), **{ball: eps}, **options)
+    delta = on_linear(centred)(**{ball: eps})
     sides = (2 * np.asarray(SIDES) - 1)[:, None]
     direction = W / np.linalg.norm(W) if ball == "eps_l2" else np.sign(W)
     np.testing.assert_allclose(delta, -eps * sides * direction, rtol=1e-9, atol=1e-9 * eps)
     dual = np.linalg.norm(W) if ball == "eps_l2" else np.abs(W).sum()
-    np.testing.assert_allclose(losses(model, ROWS + delta, SIDES), worst_loss(eps, dual), rtol=1e-9)
+    np.testing.assert_allclose(losses(LINEAR, ROWS + delta, SIDES), worst_loss(eps, dual), rtol=1e-9)
 
 
 def test_a_box_and_linf_ball_meet_their_worst_corner():
     """Both constraints are separable: each pixel goes as far as either lets it."""
-    delta = pgd(binary(jnp.asarray(W), 0.3), ROWS, SIDES, key=jax.random.key(0), eps_linf=0.4, steps=5, bounds=(0, 1))
+    delta = pgd(LINEAR, ROWS, SIDES, key=jax.random.key(0), eps_linf=0.4, steps=5, bounds=(0, 1))
     sides = (2 * np.asarray(SIDES) - 1)[:, None]
     corner = np.clip(np.asarray(ROWS) - 0.4 * sides * np.sign(W), 0, 1)
     np.testing.assert_allclose(ROWS + delta, corner, atol=1e-15)

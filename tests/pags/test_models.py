@@ -14,6 +14,7 @@ from pags_jax import models
 from pags_jax.models import layers
 from pags_jax.models.layers import BatchNorm, max_pool
 from pags_jax.models.resnet import Block
+from scripts.harness import compiling
 
 
 def convolve(x, kernel, stride=1, padding=0):
@@ -185,8 +186,9 @@ def test_batch_normalisation_keeps_the_digits_of_a_small_variance(offset):
 
 def test_width_multiplies_channels():
     def count(name, shape):
+        model = models.create(name, classes=10, width=0.5)
         return models.count_parameters(
-            models.init(models.create(name, classes=10, width=0.5), jnp.zeros((1, *shape)), key=jax.random.key(0))
+            jax.eval_shape(lambda key: models.init(model, jnp.zeros((1, *shape)), key=key), jax.random.key(0))
         )
 
     assert count("lenet", (28, 28, 1)) == (9 + 1) * 16 + (9 * 16 + 1) * 32 + (12 * 12 * 32 + 1) * 64 + 65 * 10
@@ -233,14 +235,15 @@ def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
     exact, rounded = (models.ResNet(classes=10, blocks=(1, 1), dtype=dtype) for dtype in (None, jnp.bfloat16))
     variables = models.init(rounded, x, key=jax.random.key(1))
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
-    a, b = (jax.jit(models.evaluator(model, variables))(x) for model in (exact, rounded))
+    # As scripts compile: by itself jaxlib 0.12 makes NaN of it on CPUs, in YNNPACK's fusions.
+    a, b = (compiling.applied(models.evaluator(model, variables), x) for model in (exact, rounded))
     assert a.dtype == b.dtype == jnp.float32
     assert 0 < float(jnp.max(jnp.abs(a - b))) < 0.05 * float(jnp.max(jnp.abs(a)))
 
 
 def test_weights_are_drawn_as_pytorch_draws_them():
-    model = models.create("resnet18", classes=10)
-    variables = models.init(model, jnp.zeros((1, 32, 32, 3)), key=jax.random.key(0))
+    model = models.ResNet(classes=10, blocks=(1, 1), stages=(64, 512))
+    variables = models.init(model, jnp.zeros((1, 8, 8, 3)), key=jax.random.key(0))
     for layer, fan_in in (("Conv_0", 27), ("Dense_0", 512)):
         kernel = np.asarray(variables["params"][layer]["kernel"])
         bound = 1 / np.sqrt(fan_in)
