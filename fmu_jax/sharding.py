@@ -140,7 +140,7 @@ def on_host(tree: Any) -> Any:
     return jax.tree.map(whole, tree)
 
 
-def slices(devices: Sequence[jax.Device], *, size: int, count: int, axis: str = "rows") -> list[jax.sharding.Mesh]:
+def slices(devices: Sequence[Any], *, size: int, count: int, axis: str = "rows") -> list[jax.sharding.Mesh]:
     """Divides devices into meshes, such as those of ``each``; a mesh has one axis, for rows.
 
     Args:

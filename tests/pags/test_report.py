@@ -9,7 +9,7 @@ from pags_jax import questions, sweeps
 from scripts import reproduce
 from scripts.harness import report, store
 from scripts.harness.experiment import Results
-from scripts.pags import accuracy, alignment, answers, claims, converse, generation, robustness
+from scripts.pags import accuracy, alignment, answers, claims, converse, generation, generative, robustness
 
 STRENGTHS = (0.1, 1.0, 10.0)
 CURVES = {
@@ -222,3 +222,10 @@ def test_the_summary_has_the_verdict_on_every_question():
     found = answers.claims(Results(Path(), rows))
     assert [claim.verdict for claim in found] == ["partly", "shown", "shown", "not shown", "shown", "shown"]
     assert [found[k].number for k in (0, 3)] == ["0.889 (0.887 to 0.891)", "-0.4286 (p = 1)"]
+
+
+def test_trained_networks_have_a_table(tmp_path):
+    """Its columns are named by the experiments as a sequence, which tables do not take."""
+    table, *figures = generative.section(("train_error", "rows"))(Results(tmp_path, [{"rows": 3, "train_error": 0.5}]))
+    assert report.as_text(table).splitlines()[1:] == ["train error  rows", "0.5          3"]
+    assert not figures
