@@ -162,7 +162,6 @@ def score_alignment(
     score: Callable[[Any, Any], Any] | Float[Array, "n ..."],
     target: Target = "logit",
     any_class: bool = False,
-    evaluated: Callable[[Any], Any] | None = None,
     has_aux: bool = False,
 ) -> Value:
     """Cross-entropy plus one minus the cosine of input gradient and score (Ganz, Kawar and Elad, ICML 2023, equation
@@ -179,9 +178,6 @@ def score_alignment(
       target: Whose gradient is turned, see ``gradients``; ``alignment.PAIRINGS`` names the score of each.
       any_class: Align the gradient of a class drawn uniformly for each image, whose mean is the paper's penalty, over
         all classes, at the price of one; by default that of the label.
-      evaluated: The model whose gradient is turned, images to logits; by default ``apply_fn``. Batch statistics couple
-        the images of a batch, so that the gradient through a model in training is not that of the model in use, and
-        can be aligned without it: give the model as it is used (``training.Task(evaluated=True)`` does).
       has_aux: As for ``cross_entropy``.
 
     Returns:
@@ -201,13 +197,7 @@ def score_alignment(
     check_labels(y, x)
     if any_class and not callable(score):
         raise ValueError("`any_class` needs a `score(x, labels)` of any class, got values for the labels alone")
-    forward = _with_aux(apply_fn, has_aux)
-    if evaluated is None:
-        (logits, aux), pull = _split_vjp(forward, x)
-        seen = logits
-    else:
-        logits, aux = forward(x)
-        (seen, _), pull = _split_vjp(_with_aux(evaluated, has_aux=False), x)
+    (logits, aux), pull = _split_vjp(_with_aux(apply_fn, has_aux), x)
     classes = as_labels(y)
     if any_class:
         if key is None:
@@ -216,7 +206,7 @@ def score_alignment(
     towards = jnp.asarray(score(x, classes) if callable(score) else score)
     if towards.shape != x.shape:
         raise ValueError(f"`score` must have the shape {x.shape} of `x`, got {towards.shape}")
-    by_logit = jax.grad(lambda seen: jax.vmap(lambda f, c: target_value(f, c, target))(seen, classes).sum())(seen)
+    by_logit = jax.grad(lambda logits: jax.vmap(lambda f, c: target_value(f, c, target))(logits, classes).sum())(logits)
     cosines = _cosine(pull(by_logit), jax.lax.stop_gradient(towards).astype(x.dtype))
     return _result(_penalised(_mean_loss(logits, y), strength, 1 - cosines.mean()), aux, has_aux)
 

@@ -49,15 +49,16 @@ class Task:
       loss: One of ``losses``, or of the same signature; options are bound with ``functools.partial``.
       augment: Maps ``(key, x)`` to ``x``.
       batch_size: Examples in a step.
-      evaluated: Whether the loss is also given ``evaluated``, the model as it will be used, each example by itself, for
-        a penalty on that model's gradients.
+      frozen: Whether the model is trained as it will be used, each example by itself, without dropout and with the
+        running statistics that it started with. Batch statistics couple the images of a batch, so that a penalty on
+        input gradients else acts on gradients that the model in use does not have.
     """
 
     model: nn.Module
     loss: Callable[..., Any] = losses.cross_entropy
     augment: Augmentation = unchanged
     batch_size: int = 128
-    evaluated: bool = False
+    frozen: bool = False
 
 
 class Hyper(NamedTuple):
@@ -142,7 +143,8 @@ def step(
     for_step = jax.random.fold_in(for_steps, state.step)
     for_augment, for_loss = jax.random.split(for_step)
     # One mask a step: attacks and penalties then see the network that is trained. The two above are number 0 and 1.
-    in_training = {**models.mode(task.model, train=True), "rngs": {"dropout": jax.random.fold_in(for_step, 2)}}
+    in_training = models.mode(task.model, train=not task.frozen)
+    in_training |= {"rngs": {"dropout": jax.random.fold_in(for_step, 2)}}
     dtype = jax.tree.leaves(state.params)[0].dtype
     images = task.augment(for_augment, to_float(x, dtype))
     strength, rate, momentum, decay, clip = (
@@ -155,10 +157,9 @@ def step(
 
         def apply_fn(images):
             logits, updated = task.model.apply(variables, images, mutable=["batch_stats"], **in_training)
-            return logits, (logits, updated.get("batch_stats", {}))
+            return logits, (logits, updated.get("batch_stats", state.statistics))
 
-        given = {"evaluated": models.evaluator(task.model, variables)} if task.evaluated else {}
-        return task.loss(apply_fn, images, y, for_loss, strength, has_aux=True, **given)
+        return task.loss(apply_fn, images, y, for_loss, strength, has_aux=True)
 
     (loss, (logits, statistics)), gradients = jax.value_and_grad(total, has_aux=True)(state.params)
     right = jnp.equal(jnp.argmax(logits, -1).astype(jnp.int32), y).astype(loss.dtype)

@@ -77,7 +77,7 @@ def rows_of(config: Config, ready: tuple[Any, ...], **unit: Any) -> list[Row]:
     """Attack one model, after it was trained if it is not of the sweep."""
     how, (x, y, _, data), denoiser, loss = ready
     if unit["loss"] == ALIGNED:
-        task = dataclasses.replace(train.task_of(how, loss, len(data.classes)), evaluated=True)
+        task = dataclasses.replace(train.task_of(how, loss, len(data.classes)), frozen=how.start is not None)
         variables, _, found = train.trained(how, task, "cross_entropy", data, unit)
         if variables is None:
             return [{"failure": found["failure"]}]

@@ -312,17 +312,6 @@ def test_score_alignment_equals_its_formula_with_input_gradients(given, target):
     np.testing.assert_allclose(value, mean_loss(params, x, y) + 2 * (1 - cosines).mean(), rtol=1e-12)
 
 
-def test_score_alignment_turns_the_gradient_of_the_model_as_it_is_used():
-    """Which here has parameters of its own; the classification loss and what comes beside it are of the other."""
-    params, x, y = draw(5)
-    used = tuple(leaf + 0.3 for leaf in params)
-    loss = partial(losses.score_alignment, score=mlp_score, evaluated=mlp(used), has_aux=True)
-    value, aux = loss(lambda x: (mlp(params)(x), "statistics"), jnp.asarray(x), jnp.asarray(y), None, 2.0)
-    of_used = of_network(losses.score_alignment, used, x, y, None, 2.0, score=mlp_score) - mean_loss(used, x, y)
-    np.testing.assert_allclose(value, mean_loss(params, x, y) + of_used, rtol=1e-12)
-    assert aux == "statistics"
-
-
 def test_score_alignments_parameter_gradient_is_that_of_differences():
     params, x, y = draw(3)
 
