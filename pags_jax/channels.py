@@ -25,7 +25,7 @@ def channel_sum(x: Float[Array, "*n c"]) -> Float[Array, " c"]:
     return _sum.bind(x)
 
 
-def channel_spread(values: Float[Array, " c"], leading: tuple[int, ...]) -> Float[Array, "*n c"]:
+def channel_spread(values: Float[Array, " c"], leading: tuple[Any, ...]) -> Float[Array, "*n c"]:
     """The same values at every place of ``leading`` axes.
 
     >>> channel_spread(jnp.arange(2.0), (3,)).tolist()
