@@ -167,6 +167,9 @@ def score_alignment(
     """Cross-entropy plus one minus the cosine of input gradient and score (Ganz, Kawar and Elad, ICML 2023, equation
     3).
 
+    The gradient is that of the model as it is trained. Batch statistics couple the images of a batch, and then it is
+    not that of the model in use: train with ``training.Task(frozen=True)``.
+
     Args:
       apply_fn: As for ``cross_entropy``.
       x: Images.

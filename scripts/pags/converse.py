@@ -2,8 +2,8 @@
 
     python -m scripts.pags.converse --trained runs/pags_train --out runs/pags_converse
 
-See Ganz, Kawar and Elad (2023) and `pags_jax.losses.score_alignment`. Models with this loss are trained like those of
-the sweep, and attacked like the best model of each of its losses.
+See Ganz, Kawar and Elad (2023) and `pags_jax.losses.score_alignment`. Models with this loss are trained like the
+sweep's, but frozen (`pags_jax.training.Task`) if they go on from a model, and attacked like the best of each loss.
 """
 
 from __future__ import annotations

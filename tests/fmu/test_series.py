@@ -1,10 +1,13 @@
 """Series whose guarantee is fixed beforehand: never beyond what is admitted, and refreshed when they would be."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
 
 from fmu_jax import Objective, datasets, fit, forget_sets, metrics, privacy, releases, remove, stream
+from fmu_jax.data import select_rows
 
 OBJECTIVE = Objective(l2=1e-2, fairness=1.0)
 
@@ -49,7 +52,9 @@ def test_costs_are_those_of_the_models_that_a_series_publishes(rows):
     test, key = datasets.synthetic(300, 4, seed=0).test, jax.random.key(2)
     shared = OBJECTIVE, data, test, batches, rehearsed[:1]
     options = {"kind": "isotropic", "mus": (0.5, 2.0), "lengths": (1, 4), "slack": 2.0, "draws": 3, "key": key}
-    table = stream.release_costs(*shared, **options)
+    clock = itertools.count(step=0.5).__next__  # Every look at the clock takes half a second.
+    table = stream.release_costs(*shared, **options, clock=clock)
+    assert {(row["ms"], row["publish_ms"]) for row in table} == {(500.0, 500 / 3)}
     assert [(row["releases"], row["mu"]) for row in table] == [(1, 0.5), (1, 2.0), (4, 0.5), (4, 2.0)]
     series = stream.serve_for_releases(OBJECTIVE, data, batches, rehearsed[:1], kind="isotropic", slack=2.0)
     at, row = stream.published_after(OBJECTIVE, series, 4), table[-1]
@@ -69,6 +74,25 @@ def test_costs_are_those_of_the_models_that_a_series_publishes(rows):
     assert row["refreshes"] == np.mean([sum(batch.refreshed for batch in served[:4]) for served in found.draws])
     accuracy = [metrics.measure(OBJECTIVE, served[3].state.params, test)["accuracy"] for served in found.draws]
     assert row["accuracy"] == pytest.approx(np.mean(accuracy))
+
+
+def test_retraining_is_that_of_the_rows_that_are_left(rows):
+    """By rows taken out of the table, not by weights of zero."""
+    data, batches, _ = rows
+    test = datasets.synthetic(300, 4, seed=0).test
+    before, clock = fit(OBJECTIVE, data).params, itertools.count(step=2.0).__next__
+    table = stream.retraining_costs(OBJECTIVE, before, data, test, batches, lengths=(1, 3), clock=clock)
+    assert [(row["releases"], row["ms"], row["accuracy_spread"]) for row in table] == [(1, 2e3, 0), (3, 2e3, 0)]
+    gone = np.concatenate(batches[:3])
+    left = select_rows(data, np.setdiff1d(np.arange(len(data.y)), gone))
+    retrained = fit(OBJECTIVE, left).params
+    measured = metrics.measure(OBJECTIVE, retrained, test)
+    assert table[1]["accuracy"] == pytest.approx(measured["accuracy"])
+    found = stream.beside_retrained(OBJECTIVE, before, left, test, noise=None)
+    apart = np.asarray(before) - np.asarray(retrained)
+    assert found["distance"] == pytest.approx(float(np.linalg.norm(apart)), rel=1e-5)
+    assert found["retrained_odds"] == pytest.approx(measured["equalized_odds_mean"])
+    assert found["streamed_accuracy"] == pytest.approx(metrics.measure(OBJECTIVE, before, test)["accuracy"])
 
 
 @pytest.mark.parametrize("slack", [0.0, float("nan"), float("inf")])
