@@ -146,3 +146,17 @@ def test_many_models_many_classes_and_gaps_of_scores_are_those_of_the_definition
     assert row == metrics.measure(objective, jnp.asarray(models[0]), data)
     assert row == metrics.columns(group_metrics(scores > 0, data))
     assert metrics.means(found, ["accuracy"]) == {"accuracy": pytest.approx(float(np.mean(found.accuracy)))}
+
+
+def test_groupings_have_the_gaps_of_the_whole_and_of_each_attribute_by_name():
+    data = datasets.synthetic(300, 4, seed=0).test
+    other = data._replace(group=jnp.asarray(np.arange(len(data.y)) % 2, data.group.dtype))
+    params = jax.random.normal(jax.random.key(1), (data.x.shape[1],)) - 0.2
+    objective = Objective(l2=1e-2, fairness=1.0)
+    found = metrics.measure_groupings(objective, params, {"parity": other, "both": data})
+    whole, alone = (metrics.measure_gaps(objective, params, rows) for rows in (data, other))
+    assert {name: found[name] for name in whole} == whole
+    more = ("equalized_odds_mean", "demographic_parity", "equal_opportunity", "score_gap")
+    assert {name: found[f"parity_{name}"] for name in more} == {name: alone[name] for name in more}
+    assert len(found) == len(whole) + len(more)
+    assert found["parity_demographic_parity"] != found["demographic_parity"]  # A swapped grouping would show.
