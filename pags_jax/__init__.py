@@ -50,7 +50,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     means: means over images with their errors, and over batches, as columns of rows.
     samples: test images to measure every model on.
     generation: synthesis, counterfactuals, denoising and in-painting by a classifier's gradient.
-    drawing: drawing tasks, their solution by a classifier or a denoiser, and its quality.
+    drawing: drawing tasks (image-to-image among them), their solution by a classifier or a denoiser, and its quality.
     gaussians: a Gaussian for each class of images, from which synthesis starts.
 """
 

@@ -1,8 +1,8 @@
 """Drawing tasks: their starts, their results by a classifier's gradient or a denoiser, and the quality of these.
 
-Synthesis, denoising, in-painting and counterfactuals as in Santurkar et al., *Image Synthesis with a Single (Robust)
-Classifier* (2019); see `generation` for the classifier and `scores` for the denoiser, which was trained for this and
-sets the ceiling. Images are in [0, 1].
+Synthesis, denoising, in-painting, counterfactuals and image-to-image (of a sketch, an image) as in Santurkar et al.,
+*Image Synthesis with a Single (Robust) Classifier* (2019); see `generation` for the classifier and `scores` for the
+denoiser, which was trained for this and sets the ceiling. Images are in [0, 1].
 """
 
 from collections.abc import Callable, Mapping
@@ -16,9 +16,11 @@ from jaxtyping import Array, Bool, Float
 from pags_jax import alignment, evaluation, gaussians, generation, sampling, scores
 from pags_jax.means import mean_and_error
 
-TASKS = ("synthesis", "denoising", "in-painting", "counterfactual")
-SAMPLE_SIGMA, REDRAWN_SIGMA = 20.0, 3.0
-"""Noise levels, for images in [-1, 1], that samples and counterfactuals of a denoiser begin with."""
+TASKS = ("synthesis", "denoising", "in-painting", "counterfactual", "image-to-image")
+SAMPLE_SIGMA, REDRAWN_SIGMA = 20.0, {"counterfactual": 3.0, "image-to-image": 1.0}
+"""Noise levels, for images in [-1, 1], that samples of a denoiser begin with, and images that it draws anew."""
+SHADES = 5
+"""Values that a pixel of a sketch may have."""
 
 
 class Tasks(NamedTuple):
@@ -59,7 +61,7 @@ def tasks_of(
     x: Float[Array, "n h w c"], y: Array, train_x: Float[Array, "m h w c"], train_y: Array, *, classes: int,
     key: Array, noise: float, square: int, shrink: int,
 ) -> Tasks:  # fmt: skip
-    """The starts of all tasks: draws, noisy images, images without a square, and images of another class.
+    """The starts of all tasks: draws, noisy images, images without a square, of another class, and sketches.
 
     Args:
       x: Images to draw again.
@@ -70,7 +72,8 @@ def tasks_of(
       key: Draws squares and noise.
       noise: Standard deviation of the noise that is removed.
       square: Side of the square that is filled in, in pixels.
-      shrink: Side of the blocks of pixels whose means have a full covariance, see ``gaussians.fit``.
+      shrink: Side of the blocks of pixels whose means have a full covariance, see ``gaussians.fit``, and of those that
+        sketches are made of.
 
     Raises:
       ValueError: A square or blocks that do not fit the images.
@@ -83,9 +86,24 @@ def tasks_of(
         "denoising": (x + noise * jax.random.normal(for_noise, x.shape, x.dtype), y),
         "in-painting": (jnp.where(known, x, train_x.mean(0, keepdims=True)), y),
         "counterfactual": (x, (y + 1) % classes),
+        "image-to-image": (sketch(x, shrink), y),
     }
     fitted = gaussians.fit(train_x, train_y, classes=classes, shrink=shrink)
     return Tasks(x, starts, known, fitted, noise, classes)
+
+
+def sketch(x: Float[Array, "n h w c"], block: int) -> Float[Array, "n h w c"]:
+    """Images as if painted with a broad brush: each square block has its mean, rounded to one of ``SHADES`` values.
+
+    Args:
+      x: Images in [0, 1].
+      block: Side of the blocks, in pixels; a divisor of height and width.
+
+    >>> sketch(jnp.array([0.1, 0.3, 0.9, 0.9]).reshape(1, 2, 2, 1), 2)[0, :, :, 0].tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
+    """
+    rounded = jnp.rint(gaussians.shrunken(x, block) * (SHADES - 1)) / (SHADES - 1)
+    return jnp.repeat(jnp.repeat(rounded, block, 1), block, 2)
 
 
 def ascend(
@@ -140,7 +158,9 @@ def by_denoiser(
     denoiser: Callable[..., scores.Denoiser], tasks: Tasks, *, key: Array, steps: int,
     step: Callable[..., Any] = scores.heun_step, apply: Callable[..., Any] = scores.denoised,
 ) -> dict[str, Drawn]:  # fmt: skip
-    """Solves each task by a denoiser; counterfactuals are images under noise, drawn anew.
+    """Solves each task by a denoiser; counterfactuals and sketches are put under noise and drawn anew.
+
+    For sketches that is SDEdit (Meng et al., ICLR 2022).
 
     Args:
       denoiser: ``denoiser(labels)`` gives that of these classes, and of all images without labels.
@@ -151,7 +171,7 @@ def by_denoiser(
       apply: Calls a denoiser, likewise.
     """
     made = {}
-    levels, low = (scores.noise_schedule(steps, sigma_max=sigma) for sigma in (SAMPLE_SIGMA, REDRAWN_SIGMA))
+    levels = scores.noise_schedule(steps, sigma_max=SAMPLE_SIGMA)
     for task, (start, y) in tasks.starts.items():
         of_class, x = denoiser(y), 2 * start - 1
         noise = jax.random.normal(key, x.shape, x.dtype)
@@ -162,7 +182,8 @@ def by_denoiser(
         elif task == "in-painting":
             images = sampling.inpaint(of_class, x, tasks.known, levels, key=key, step=step)
         else:
-            images = scores.sample(of_class, x / REDRAWN_SIGMA + noise, low, step=step)
+            low = scores.noise_schedule(steps, sigma_max=REDRAWN_SIGMA[task])
+            images = scores.sample(of_class, x / REDRAWN_SIGMA[task] + noise, low, step=step)
         began = None if task == "synthesis" else jnp.clip(start, 0, 1)
         made[task] = Drawn(jnp.clip((images + 1) / 2, 0, 1), began)
     return made
@@ -173,9 +194,9 @@ def quality(
 ) -> dict[str, Float[Array, " n"]]:
     """Measures how well a task was done: by the name of each measure, its values for the images.
 
-    Of synthesis ``diversity``: LPIPS between results for one class. Of denoising and in-painting ``psnr_start`` and
-    ``psnr_result`` in decibel (in-painting's inside the square alone), ``lpips_start`` and ``lpips_result``, before
-    and after, all against the true images. Of counterfactuals, which have no true image, nothing.
+    Of synthesis ``diversity``: LPIPS between results for one class. Of counterfactuals, which have no true image,
+    nothing. Of the others ``psnr_start`` and ``psnr_result`` in decibel (in-painting's inside the square alone),
+    ``lpips_start`` and ``lpips_result``, before and after, all against the true images.
 
     Args:
       tasks: Tasks from ``tasks_of``.

@@ -8,6 +8,7 @@ more than two standard errors of the difference.
 import math
 from collections.abc import Sequence
 
+from pags_jax import binomial
 from pags_jax.questions import NOT_SHOWN, PARTLY, SHOWN
 from pags_jax.sweeps import BASELINE, Row
 
@@ -30,7 +31,8 @@ def drawn(table: Sequence[Row], question: int, *, images: int) -> list[Row]:
       images: Number of images of each task.
 
     Returns:
-      The rows; none where a model has no such number, as without a judge.
+      The rows; none where a model has no such number, as without a judge. ``low`` and ``high`` are a 95 % interval of
+      ``estimate``: Clopper and Pearson's of a share, and 1.96 standard errors on either side of a mean.
     """
     task, column, start = TASKS[question]
     rows = {row["loss"]: row for row in table if row["task"] == task}
@@ -43,6 +45,8 @@ def drawn(table: Sequence[Row], question: int, *, images: int) -> list[Row]:
         errors = [share_error(at[name], images) if question == 7 else at[f"{name}_error"] for at, name in both]
         verdict = SHOWN if exceeds(row[column], other[start], *errors) else NOT_SHOWN
         known = {"question": question, "loss": loss, "strength": row["strength"], "estimate": row[column]}
+        about = share_interval(row[column], images) if question == 7 else _around(row[column], errors[0])
+        known |= dict(zip(("low", "high"), about, strict=True))
         found.append(known | {"beside": other[start], "verdict": verdict})
     return found
 
@@ -84,6 +88,20 @@ def exceeds(estimate: float, beside: float, *errors: float) -> bool:
     (True, False)
     """
     return estimate - beside > 2 * math.hypot(*errors)
+
+
+def share_interval(share: float, count: int, alpha: float = 0.05) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share of ``count`` images, at ``1 - alpha``.
+
+    >>> [round(float(end), 3) for end in share_interval(1.0, 100)]
+    [0.964, 1.0]
+    """
+    lower, hits = binomial.lower_bounds(count, alpha / 2), round(share * count)
+    return float(lower[hits]), float(1 - lower[count - hits])
+
+
+def _around(mean: float, error: float) -> tuple[float, float]:
+    return mean - 1.96 * error, mean + 1.96 * error
 
 
 def share_error(share: float, count: int) -> float:

@@ -61,7 +61,7 @@ def fit(x: Float[Array, "n h w c"], y: Int[Array, " n"], *, classes: int, shrink
     share = of_class / jnp.sum(of_class, 0, keepdims=True)
     highest = jax.lax.Precision.HIGHEST
     mean = jnp.einsum("nk,nhwc->khwc", share, x, precision=highest)
-    rest = _shrunken(x - mean[as_labels(y)], shrink)
+    rest = shrunken(x - mean[as_labels(y)], shrink)
     blocks = rest.shape[1:]
     rest = rest.reshape(len(x), -1)
     covariance = jax.lax.map(lambda weight: jnp.matmul((weight[:, None] * rest).T, rest, precision=highest), share.T)
@@ -98,6 +98,7 @@ def draw(gaussians: ClassGaussians, y: Int[Array, " n"], *, key: Array) -> Float
     return jax.lax.map(lambda row: one(*row), (as_labels(y), normal))
 
 
-def _shrunken(x: Array, shrink: int) -> Array:
+def shrunken(x: Float[Array, "n h w c"], shrink: int) -> Float[Array, "n p q c"]:
+    """Means of square blocks of ``shrink`` by ``shrink`` pixels, a divisor of both sides."""
     n, height, width, channels = x.shape
     return x.reshape(n, height // shrink, shrink, width // shrink, shrink, channels).mean((2, 4))

@@ -101,6 +101,27 @@ def best(table: Iterable[Row], columns: Sequence[str] = HELD_OUT) -> list[Row]:
     return [row for row in table if chosen[row["loss"]][1] == row["strength"]]
 
 
+def most_robust(table: Iterable[Row], radius: int, *, accurate: float = 0.05) -> list[Row]:
+    """The rows, of all seeds, of the loss and strength whose model is most robust to attack among the accurate ones.
+
+    Args:
+      table: Rows of trained models; their accuracies on held-out images (``HELD_OUT``) choose.
+      radius: Which radius of the attack, counted from 0.
+      accurate: How far below the best accuracy an accurate model may lie.
+
+    >>> models = (("cross_entropy", 0.0, 0.9, 0.0), ("smoothness", 1.0, 0.88, 0.3), ("smoothness", 9.0, 0.6, 0.5))
+    >>> names = ("loss", "strength", "seed", *HELD_OUT)
+    >>> table = [dict(zip(names, (loss, strength, 0, plain, [hit]))) for loss, strength, plain, hit in models]
+    >>> [row["strength"] for row in most_robust(table, 0)]
+    [1.0]
+    """
+    table = list(table)
+    plain, attacked = HELD_OUT
+    lowest = max(row[plain] for row in table) - accurate
+    chosen = max((row for row in table if row[plain] >= lowest), key=lambda row: row[attacked][radius])
+    return [row for row in table if _model(row)[:2] == _model(chosen)[:2]]
+
+
 def regimes_of(table: Sequence[Row], loss: str, *, eps: float, tolerance: float = 0.02) -> regimes.Regimes | None:
     """The regimes of one loss by unit steps (``regimes.read``); None where none of its models could be measured.
 

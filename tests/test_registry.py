@@ -44,7 +44,7 @@ def test_names_are_those_of_the_packages_registries():
     assert get_args(names.Activation) == get_args(layers.Activation)
     assert get_args(names.Norm) == get_args(balls.Norm)
     assert get_args(names.Attack) == get_args(evaluation.Attack)
-    assert set(get_args(names.Target)) < set(alignment.pags_jax.alignment.PAIRINGS) < set(get_args(gradients.Target))
+    assert set(get_args(names.Target)) == set(alignment.pags_jax.alignment.PAIRINGS) < set(get_args(gradients.Target))
     assert get_args(names.StrengthUnit) == get_args(recipes.Unit)
     assert get_args(names.Augment) == get_args(recipes.Augment)
 

@@ -1,4 +1,4 @@
-"""Images by a classifier's gradients: synthesis, denoising, in-painting and counterfactuals of trained models.
+"""Images by the gradients of trained classifiers: synthesis, denoising, in-painting, counterfactuals and sketches.
 
     python -m scripts.pags.generation --trained runs/pags_train --judge runs/judge --out runs/pags_generation
 
@@ -26,6 +26,8 @@ from scripts.pags.sweeps import DENOISER
 
 SHOWN = 10
 """Images in a figure."""
+FLAGS = {"in-painting": "inpainting", "image-to-image": "sketch"}
+"""What the flags of some tasks' radii are called."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Config(manifolds.ManifoldConfig):
         "paper": {"images": 1000},
         "cifar10": {
             "square": 12, "eps_synthesis": 20.0, "eps_denoising": 8.0, "eps_inpainting": 10.0,
-            "eps_counterfactual": 10.0,
+            "eps_counterfactual": 10.0, "eps_sketch": 5.0,
         },
     }  # fmt: skip
 
@@ -58,12 +60,14 @@ class Config(manifolds.ManifoldConfig):
     """L2 radius around an image whose unknown square holds the mean image."""
     eps_counterfactual: cli.Positive = 5.0
     """L2 radius around an image of another class."""
+    eps_sketch: cli.Positive = 3.0
+    """L2 radius around a sketch (coarse blocks in few shades) that becomes an image."""
     noise: cli.Positive = 0.25
     """Standard deviation of the noise that is removed, for pixels in [0, 1]."""
     square: cli.Count = 10
     """Side of the square that is filled in, in pixels."""
     shrink: cli.Count = 4
-    """Side of the blocks of pixels whose means have a full covariance in the classes' Gaussians."""
+    """Side of the blocks of pixels that sketches and the covariances of the classes' Gaussians are made of."""
     sample_steps: cli.Count = 18
     """Number of noise levels that the denoiser's samples pass through, at least 2."""
 
@@ -116,7 +120,7 @@ def rows_of(config: Config, ready: tuple[Any, ...], **unit: Any) -> list[Row]:
     else:
         known, apply_fn = measuring.model_of(config.trained, **unit)
         known.pop("classes")
-        radii = {task: getattr(config, f"eps_{task.replace('-', '')}") for task in drawing.TASKS}
+        radii = {task: getattr(config, f"eps_{FLAGS.get(task, task)}") for task in drawing.TASKS}
         how = {"steps": config.steps, "ascend": compiling.jitted(drawing.ascend, "task", "steps")}
         made = drawing.by_classifier(apply_fn, tasks, radii, key=jax.random.key(config.seed), **how)
     images = {task: found.images for task, found in made.items()}
@@ -136,7 +140,7 @@ def draw(config: Config, table: list[Row]) -> None:
     starts = measuring.load_arrays(folder / "start.npz")
     for task in pags_jax.drawing.TASKS:
         lines = {} if task == "synthesis" else {"image": starts["truth"]}
-        lines |= {"start": starts[task]} if task in ("denoising", "in-painting") else {}
+        lines |= {} if task in ("synthesis", "counterfactual") else {"start": starts[task]}
         for row in in_order(report.where(table, task=task)):
             lines[sweeps.label_of(row)] = measuring.load_arrays(folder / f"{row['unit']}.npz")[task]
         to = starts[f"{task} to"].tolist() if task in ("synthesis", "counterfactual") else ()
@@ -191,8 +195,9 @@ def claims(results: Results) -> list[Claim]:
     table, found = [row for row in results.rows if row["loss"] != DENOISER], []
     for question, text in QUESTIONS.items():
         answers = pags_jax.drawing_questions.drawn(table, question, images=table[0]["config.images"])
-        moved = [f"{report.number(row['beside'], 3)} to {report.number(row['estimate'], 3)}" for row in answers]
-        number = "; ".join(f"{sweeps.label_of(row)} {both}" for row, both in zip(answers, moved, strict=True))
+        ends = [[report.number(row[name], 3) for name in ("beside", "estimate", "low", "high")] for row in answers]
+        texts = ["{} to {} (95 %: {} to {})".format(*numbers) for numbers in ends]
+        number = "; ".join(f"{sweeps.label_of(row)} {moved}" for row, moved in zip(answers, texts, strict=True))
         found += [Claim(text, [row["verdict"] == "shown" for row in answers], number)] if answers else []
     return found
 

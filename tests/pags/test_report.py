@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pags_jax import questions, sweeps
 from scripts import reproduce
@@ -193,7 +194,12 @@ def test_what_is_drawn_must_be_better_by_two_standard_errors(judged, psnr, verdi
         table += drawn(loss, counterfactual={"judged": share}, denoising=better, in_painting=filled)
     found = generation.claims(Results(Path(), table))
     assert [claim.verdict for claim in found] == verdicts
-    assert found[0].number == f"adversarial 0.5 0.5 to {judged[0]}; gradient norm 0.5 0.5 to {judged[1]}"
+    each = [f"{loss} 0.5 0.5 to {share}" for loss, share in zip(("adversarial", "gradient norm"), judged, strict=True)]
+    ends = [stats.binomtest(round(100 * share), 100).proportion_ci(method="exact") for share in judged]
+    texts = [f"{text} (95 %: {low:.3g} to {high:.3g})" for text, (low, high) in zip(each, ends, strict=True)]
+    assert found[0].number == "; ".join(texts)
+    low, high = psnr[0] - 0.196, psnr[0] + 0.196
+    assert f"13 to {psnr[0]:.3g} (95 %: {low:.3g} to {high:.3g})" in found[1].number
     unjudged = [row | {"judged": None} for row in table]
     assert [claim.verdict for claim in generation.claims(Results(Path(), unjudged))] == verdicts[1:]
 
