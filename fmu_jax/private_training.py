@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from fmu_jax import row_blocks
 from fmu_jax.objective import Params
 from fmu_jax.privacy import check_positive, check_probability
 from fmu_jax.showing import one_line
@@ -125,7 +126,7 @@ def _train(summed, params, rows, key, drawn, weights, sigma, batch, learning_rat
         def step(carry, inputs):
             params, moments = carry
             index, indices, weight = inputs
-            part = jax.tree.map(lambda leaf: leaf[indices], rows)
+            part = jax.tree.map(lambda leaf: row_blocks.rows_at(leaf, indices), rows)
             noise = optax.tree.random_like(jax.random.fold_in(key, index), params)
             grad = optax.tree.add_scale(summed(params, part, weight), sigma, noise)
             updates, moments = optimizer.update(optax.tree.scale(1 / batch, grad), moments)

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float
 
 from fmu_jax import objective as objectives
-from fmu_jax.data import Data, as_data, check_data, without
+from fmu_jax.data import Data, as_data, check_data, rows_at, without
 from fmu_jax.noisy_finetuning.accounting import guarantee
 from fmu_jax.noisy_finetuning.schedule import Schedule
 from fmu_jax.objective import Objective, Params, Scalar
@@ -187,8 +187,7 @@ def _run(loss, flat, middle, remaining, key, numbers, *, unravel, steps, batch, 
         else:
             rank = jax.random.randint(key, (batch,), 0, count, dtype=jnp.int32)
             weight = jnp.ones(batch, remaining.weight.dtype)
-        rows = order[rank]
-        return jax.tree.map(lambda leaf: leaf[rows], remaining), weight
+        return rows_at(remaining, order[rank]), weight
 
     fixed = rows_of(None) if batch is None and moves else None
 

@@ -30,7 +30,7 @@ from jaxtyping import Array
 
 from fmu_jax import cells
 from fmu_jax import objective as objectives
-from fmu_jax.data import Data, as_data, check_data
+from fmu_jax.data import Data, as_data, check_data, rows_at
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.privacy import check_positive
 from fmu_jax.removal.update import Update, exact_update
@@ -111,7 +111,7 @@ def _path(objective, init, data, step_size, key, *, steps, batch):
     def step(carry, t):
         x, vectors = carry
         drawn = jnp.arange(n) if batch is None else jax.random.randint(jax.random.fold_in(key, t), (batch,), 0, n)
-        rows = jax.tree.map(lambda leaf: leaf[drawn], data)
+        rows = rows_at(data, drawn)
         share = step_size / jnp.maximum(cells.size(rows), 1)
         if objective.linear:
             bent = vectors @ objectives.hessian(objective, x, rows)

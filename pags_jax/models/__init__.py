@@ -34,6 +34,7 @@ from pags_jax.models.registry import Name as Name
 from pags_jax.models.registry import count_parameters as count_parameters
 from pags_jax.models.registry import create as create
 from pags_jax.models.registry import evaluator as evaluator
+from pags_jax.models.registry import features as features
 from pags_jax.models.registry import init as init
 from pags_jax.models.registry import mode as mode
 from pags_jax.models.resnet import ResNet as ResNet

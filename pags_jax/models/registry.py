@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from pags_jax.models.layers import Activation
 from pags_jax.models.lenet import LeNet
@@ -130,6 +130,38 @@ class _Evaluation(NamedTuple):
 
     def __call__(self, variables: Any, x: Any) -> Any:
         return self.model.apply(variables, x, **mode(self.model, train=False))
+
+
+def features(model: nn.Module, variables: Any, x: Any) -> Float[Array, "n d"]:
+    """What a classifier in evaluation hands to its last dense layer, whose logits are linear in it.
+
+    Args:
+      model: A flax linen classifier, of ours or of yours, that ends in an ``nn.Dense``.
+      variables: Its variables.
+      x: Images ``(n, ...)``.
+
+    Raises:
+      ValueError: A model that calls no dense layer.
+
+    >>> net, x = create("lenet", classes=3), jnp.ones((2, 28, 28, 1), jnp.float32)
+    >>> variables = net.init(jax.random.key(0), x)
+    >>> last = variables["params"]["Dense_1"]
+    >>> found = features(net, variables, x)
+    >>> np.allclose(found @ last["kernel"] + last["bias"][None], net.apply(variables, x), atol=1e-6)
+    True
+    """
+    given = []
+
+    def watch(call, inputs, named, context):
+        if isinstance(context.module, nn.Dense):
+            given.append(inputs[0])
+        return call(*inputs, **named)
+
+    with nn.intercept_methods(watch):
+        model.apply(variables, x, **mode(model, train=False))
+    if not given:
+        raise ValueError(f"{type(model).__name__} calls no nn.Dense, so that it has no last dense layer")
+    return given[-1]
 
 
 def count_parameters(variables: Any) -> int:

@@ -72,13 +72,8 @@ def extractor(config: Config, features: str, x: Any, y: Any, classes: int, seed:
     hyper = training.Hyper(strength=strength, learning_rate=0.05, milestones=marks)
     options = {"epochs": config.epochs, "key": jax.random.fold_in(jax.random.key(seed), 1)}
     state = training.train(task, x, y, hyper, compiled_step=fit.compiled_step(), **options)
-    variables = {"params": state.params}
-
-    def hidden(part):
-        pixels = pags_jax.images.to_float(part)
-        return jax.nn.relu(fmu_jax.heads.layer_features(task.model, variables, pixels, layer="Dense_0"))
-
-    compiled = compiling.jitted(hidden)
+    features_of = partial(pags_jax.models.features, task.model, {"params": state.params})
+    compiled = compiling.jitted(lambda part: features_of(pags_jax.images.to_float(part)))
     return lambda x: np.concatenate([compiled(part) for part in np.split(x, range(500, len(x), 500))])
 
 

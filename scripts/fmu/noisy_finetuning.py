@@ -5,8 +5,9 @@
 Compared at an equal number of repair steps (full gradients, no noise): certified fine-tuning by the routes of
 ``fmu_jax.noisy_finetuning``, around the initialisation ("init") or a network of public rows ("public"); retraining and
 uncertified fine-tuning from the same places; and the release of a certified fair head on the public network's features.
-Tables are learnt by an MLP, Fashion-MNIST by a small LeNet (the task of ``fmu_deep_audit``). There is one row for each
-data set, seed, method and number of repair steps; ``gradients`` counts the rows whose gradients were computed.
+Tables and a network's features of CIFAR-10 (animals or vehicles) are learnt by an MLP, Fashion-MNIST by a small LeNet
+(the task of ``fmu_deep_audit``). There is one row for each data set, seed, method and number of repair steps;
+``gradients`` counts the rows whose gradients were computed.
 """
 
 import itertools
@@ -34,8 +35,10 @@ class Config(problems.NetworkConfig):
         "paper": {"rows": 20_000, "clips": (0.01, 0.1, 1.0), "checkpoints": (10, 30, 100, 300, 1000)},
     }
 
-    datasets: tuple[Literal["compas", "adult", "hsls", "fashion_mnist"], ...] = ("compas", "adult", "fashion_mnist")  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Data sets; hsls needs --hsls."""
+    datasets: tuple[Literal["compas", "adult", "hsls", "fashion_mnist", "cifar10"], ...] = (  # pyright: ignore[reportIncompatibleVariableOverride]
+        "compas", "adult", "fashion_mnist",
+    )  # fmt: skip
+    """Data sets; hsls needs --hsls, and cifar10, which is of a network's features, --network."""
     mus: tuple[cli.Positive, ...] = (0.5, 1.0, 2.0)
     """Gaussian-DP parameters of the guarantees."""
     clips: tuple[cli.Positive, ...] = (0.1, 1.0)
@@ -57,9 +60,11 @@ class Config(problems.NetworkConfig):
     """Distance that the release of a head admits."""
 
     def units(self) -> list[dict[str, Any]]:
-        """As of every experiment; checkpoints must ascend."""
+        """As of every experiment; checkpoints must ascend, and features need a network."""
         if list(self.checkpoints) != sorted(set(self.checkpoints)):
             raise ValueError(f"--checkpoints must ascend, got {' '.join(map(str, self.checkpoints))}")
+        if "cifar10" in self.datasets and self.network is None:
+            raise ValueError("--datasets cifar10 needs --network, the file of a classifier of CIFAR-10")
         return super().units()
 
 

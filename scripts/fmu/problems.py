@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,8 +13,8 @@ import numpy as np
 from scripts.harness import cli, looks, names, placement, plot, report, rows
 from scripts.harness.lazy import fmu_jax, jax, pags_jax
 
-#: Fashion-MNIST's T-shirt, pullover, dress, coat and shirt.
-UPPER_BODY = (0, 2, 3, 4, 6)
+#: Fashion-MNIST's T-shirt, pullover, dress, coat and shirt; CIFAR-10's animals.
+UPPER_BODY, ANIMALS = (0, 2, 3, 4, 6), (2, 3, 4, 5, 6, 7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,10 @@ class NetworkConfig(ProblemConfig):
     """Number of steps of Adam in training."""
     learning_rate: cli.Positive = 0.02
     """Adam's learning rate, in training and repair."""
+    network: Path | None = None
+    """Classifier of CIFAR-10's training images, a model file, whose features of test images are the rows of cifar10."""
+    cifar10: Path | None = None
+    """Folder of CIFAR-10's binary version; by default it is downloaded."""
 
 
 class Problem(NamedTuple):
@@ -102,7 +107,16 @@ def load_rows(config: NetworkConfig, dataset: str, seed: int) -> list[fmu_jax.Da
     """Rows to train small networks on and test rows, ``config.rows`` of each at most, float32."""
     if dataset == "fashion_mnist":
         data = pags_jax.datasets.load(dataset)
-        parts = [garments(*part) for part in ((data.train_x, data.train_y), (data.test_x, data.test_y))]
+        parts = [
+            pictures(pags_jax.images.averaged(np.asarray(x, np.float32)), x, np.isin(y, UPPER_BODY))
+            for x, y in ((data.train_x, data.train_y), (data.test_x, data.test_y))
+        ]
+    elif dataset == "cifar10":  # Which the network was not trained on, so that nobody's row is in its features.
+        data, network = pags_jax.datasets.load(dataset, folder=config.cifar10), config.network
+        features = partial(jax.jit(pags_jax.models.features, static_argnums=0), *pags_jax.models.load(network)[:2])
+        halves = np.random.default_rng(seed).permutation(len(data.test_x)).reshape(2, -1)[:, : config.rows]
+        images = [(data.test_x[half], np.isin(data.test_y[half], ANIMALS)) for half in halves]
+        parts = [pictures(np.asarray(features(pags_jax.images.to_float(x))), x, label) for x, label in images]
     else:
         split = load_split(config, dataset, seed)
         parts = [split.train, split.test]
@@ -113,11 +127,10 @@ def load_rows(config: NetworkConfig, dataset: str, seed: int) -> list[fmu_jax.Da
     return found
 
 
-def garments(x: np.ndarray, labels: np.ndarray) -> fmu_jax.Data:
-    """Whether images show garments for the upper body; the group is artificial, brighter than the median or not."""
-    pooled = pags_jax.images.averaged(np.asarray(x, np.float32))
-    bright = pooled.mean(axis=1) > np.median(pooled.mean(axis=1))
-    return fmu_jax.make_data(pooled, np.isin(labels, UPPER_BODY).astype(int), bright.astype(int))
+def pictures(rows: np.ndarray, x: np.ndarray, labels: np.ndarray) -> fmu_jax.Data:
+    """Rows made of images, with two labels; the group is artificial, brighter than the median image or not."""
+    bright = np.asarray(x, np.float64).mean(axis=(1, 2, 3))
+    return fmu_jax.make_data(rows, labels.astype(int), (bright > np.median(bright)).astype(int))
 
 
 def noise_of(like: Any, seed: int, sigma: float) -> jax.Array:

@@ -330,3 +330,13 @@ def test_statistics_of_one_value_are_refused():
     np.testing.assert_allclose(out[:, 0, 0], np.array([[-1.0], [1.0]]) * np.ones(3), rtol=1e-4)
     running = BatchNorm(use_running_average=True)
     np.testing.assert_allclose(running.apply(variables, x), x, rtol=1e-4)
+
+
+def test_features_are_what_the_last_dense_layer_is_given():
+    net = models.create("resnet14", classes=3, width=1 / 16, stem=2)
+    variables = net.init(jax.random.key(0), jnp.ones((1, 8, 8, 3), jnp.float32))
+    x = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3), jnp.float32)
+    found, last = models.features(net, variables, x), variables["params"]["Dense_0"]
+    np.testing.assert_allclose(found @ last["kernel"] + last["bias"][None], net.apply(variables, x), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"Sequential calls no nn\.Dense"):
+        models.features(nn.Sequential([nn.relu]), {}, x)
