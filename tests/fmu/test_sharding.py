@@ -161,7 +161,10 @@ def removal_of(params, data):
     return fmu_jax.Removal(params, data, nothing, params, jnp.ones((), bool), jnp.zeros(()), jnp.zeros((), jnp.int32))
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    "program",  # A region has a gradient with its error inside.
+    [pytest.param(name, marks=pytest.mark.weekly if name == "gradient with error" else []) for name in PROGRAMS],
+)
 def test_what_devices_tell_each_other_does_not_grow_with_the_rows(program):
     d, told = 6, {}
     with jax.set_mesh(eight()):

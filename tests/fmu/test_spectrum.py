@@ -44,7 +44,7 @@ def found(matrix, steps=64, start=None):
     return lanczos(put(matrix), put(np.asarray(start)), steps)
 
 
-@pytest.mark.parametrize("fairness", [0.0, 2.0])
+@pytest.mark.parametrize("fairness", [pytest.param(0.0, marks=pytest.mark.weekly), 2.0])
 @pytest.mark.parametrize("product", ["hessian", "gauss_newton"])
 def test_equals_the_dense_eigenvalues_of_a_network(fairness, product):
     objective = Objective(l2=0.01, fairness=fairness, predict=Mlp().apply)
