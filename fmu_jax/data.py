@@ -1,7 +1,6 @@
 """Training rows with labels, groups and 0/1 weights."""
 
 import dataclasses
-from functools import partial
 from typing import Any, NamedTuple, no_type_check
 
 import jax
@@ -136,18 +135,18 @@ def _counted(data: Data) -> np.ndarray:
 
 def summarise(data: Data) -> DataSummary:
     """Counts rows per (group, label) and offending entries in one pass; few rows by NumPy, so nothing is compiled."""
-    return _summary(np, jax.tree.map(np.asarray, data)) if lies_here(data) else jax.device_get(_summarise(data))
+    if lies_here(data):
+        return _summary(np, jax.tree.map(np.asarray, data), _counted(data))
+    return jax.device_get(_summarise(data))
 
 
-def _summary(xp, data: Data) -> Any:
+def _summary(xp, data: Data, counts: Any) -> Any:
     y, group, weight = data.y, data.group, data.weight
     bad = (y != 0) & (y != 1), (group < 0) | (group >= data.groups), (weight != 0) & (weight != 1)
-    return DataSummary(
-        cell_counts(data), xp.all(xp.isfinite(data.x)), *(xp.sum(entries, dtype=np.int32) for entries in bad)
-    )
+    return DataSummary(counts, xp.all(xp.isfinite(data.x)), *(xp.sum(entry, dtype=np.int32) for entry in bad))
 
 
-_summarise = jax.jit(partial(_summary, jnp))
+_summarise = jax.jit(lambda data: _summary(jnp, data, cell_counts(data)))
 
 
 def check_data(data: Data, *, what: str = "the data") -> None:

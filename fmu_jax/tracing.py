@@ -24,7 +24,7 @@ def is_traced(*trees) -> bool:
 
 
 #: Entries up to which NumPy has looked at an array before a program for its shape is found, let alone compiled.
-_FEW_ENTRIES = 2**16
+_FEW_ENTRIES = 2**14
 
 
 def lies_here(*trees) -> bool:
