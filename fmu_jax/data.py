@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from fmu_jax import row_blocks
 from fmu_jax.arrays import as_codes, as_floats, as_numbers
 from fmu_jax.showing import one_line
-from fmu_jax.tracing import as_arrays, at_once, is_traced, when_concrete
+from fmu_jax.tracing import as_arrays, at_once, is_traced, lies_here, when_concrete
 
 #: What is computed by cell is written out cell by cell, so that thousands would never be compiled.
 MOST_GROUPS = 100
@@ -50,7 +50,7 @@ jax.tree_util.register_dataclass(Data, data_fields=["x", "y", "group", "weight"]
 
 
 class DataSummary(NamedTuple):
-    """What the eager checks need to know about a ``Data``, in one device pass.
+    """What the eager checks need to know about a ``Data``.
 
     Attributes:
       counts: Rows of weight one by (group, label), ``(groups, 2)`` int32.
@@ -115,6 +115,8 @@ def as_data(data: Data) -> Data:
 
 def cell_counts(data: Data) -> Int[Array, "groups 2"]:
     """Number of remaining rows by (group, label), in integers, so exact at any ``n``."""
+    if lies_here(data.y, data.group, data.weight):
+        return as_arrays(_counted(data))
     remaining = data.weight > 0
     return jnp.array(
         [
@@ -124,20 +126,27 @@ def cell_counts(data: Data) -> Int[Array, "groups 2"]:
     )
 
 
-@jax.jit
+def _counted(data: Data) -> np.ndarray:
+    """``cell_counts`` by NumPy."""
+    y, group, weight = map(np.asarray, (data.y, data.group, data.weight))
+    counts = (weight > 0) & (group >= 0) & (group < data.groups) & ((y == 0) | (y == 1))
+    return np.bincount((2 * group + y)[counts], minlength=2 * data.groups).reshape(-1, 2).astype(np.int32)
+
+
 def summarise(data: Data) -> DataSummary:
-    """Counts rows per (group, label) and offending entries in one pass."""
+    """Counts rows per (group, label) and offending entries in one pass; few rows by NumPy, so nothing is compiled."""
+    if lies_here(data):
+        return _summary(np, jax.tree.map(np.asarray, data), _counted(data))
+    return jax.device_get(_summarise(data))
 
-    def count(bad):
-        return jnp.sum(bad, dtype=jnp.int32)
 
-    return DataSummary(
-        counts=cell_counts(data),
-        finite=jnp.all(jnp.isfinite(data.x)),
-        bad_labels=count((data.y != 0) & (data.y != 1)),
-        bad_groups=count((data.group < 0) | (data.group >= data.groups)),
-        bad_weights=count((data.weight != 0) & (data.weight != 1)),
-    )
+def _summary(xp, data: Data, counts: Any) -> Any:
+    y, group, weight = data.y, data.group, data.weight
+    bad = (y != 0) & (y != 1), (group < 0) | (group >= data.groups), (weight != 0) & (weight != 1)
+    return DataSummary(counts, xp.all(xp.isfinite(data.x)), *(xp.sum(entry, dtype=np.int32) for entry in bad))
+
+
+_summarise = jax.jit(lambda data: _summary(jnp, data, cell_counts(data)))
 
 
 def check_data(data: Data, *, what: str = "the data") -> None:
@@ -169,7 +178,7 @@ def check_values(data: Data, *, what: str = "the data") -> None:
 
 def _check_entries(data: Data, what: str) -> DataSummary:
     """The summary of rows whose entries can be used; ValueError where one cannot."""
-    summary = jax.device_get(summarise(data))
+    summary = summarise(data)
     codes = "neither 0 nor 1" if data.groups == 2 else f"not between 0 and {data.groups - 1}"
     bad_features = 0 if summary.finite else int(jnp.sum(~jnp.isfinite(data.x), dtype=jnp.int32))
     for count, name, fix in (

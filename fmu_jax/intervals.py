@@ -94,6 +94,11 @@ def rate_intervals(positive: Any, decided: Any, data: Data) -> FairnessInterval:
     for name, rows in (("positive", positive), ("decided", decided)):
         if rows.shape != data.weight.shape:
             raise ValueError(f"`{name}` must have shape {data.weight.shape}, one entry a row; got {rows.shape}")
+    return _rate_intervals(positive, decided, data)
+
+
+@jax.jit
+def _rate_intervals(positive, decided, data) -> FairnessInterval:
     dtype = data.x.dtype
     total = cell_counts(data).astype(dtype)
     sure = cell_counts(data._replace(weight=jnp.where(decided & positive, data.weight, 0))).astype(dtype)

@@ -91,7 +91,7 @@ def group_metrics(prediction: Any, data: Data) -> GroupMetrics:
     0.5
     """
     data, prediction = as_data(data), as_numbers(prediction, "prediction")
-    check_values(data._replace(x=data.weight[:, None]))
+    check_values(data._replace(x=data.weight))
     if prediction.shape != data.y.shape:
         raise ValueError(f"`prediction` must have shape {data.y.shape}, one label a row; got {prediction.shape}")
     if not jnp.issubdtype(prediction.dtype, jnp.integer) and prediction.dtype != jnp.bool_:

@@ -158,11 +158,12 @@ def gaussian_delta_bound(xp, mu, epsilon):
 _ROOT = (2 * np.pi) ** 0.5
 
 
-def beta_cdf_bound(xp, a, b, x, y):
+def beta_cdf_bound(xp, a, b, x, y, front=None):
     """Upper bound of the regularised incomplete beta function ``I_x(a, b)``, ``a, b >= 1``; 1 well above its mean.
 
     ``x`` and ``y = 1 - x`` are given apart, so that neither loses digits near 0 or 1. Each number may be off by a few
     roundings: what that does to the logarithm of the result is their number times ``|a - (a + b) x|``, and added.
+    ``front`` is ``beta_front(xp, a, b)``, for a caller that looks at many ``x``.
     """
     unit, total, upper = unit_of(xp, x), a + b, x > y
     # Each of these twice, in the smaller of x and y: the other's digits would cancel.
@@ -175,12 +176,17 @@ def beta_cdf_bound(xp, a, b, x, y):
     exponent = linear - curved + _FEW * unit * (xp.abs(linear) + xp.abs(curved))
     exponent = xp.where(curved < xp.inf, exponent, -xp.inf)
     integral = step * xp.sum(s * xp.exp(exponent), axis=-1)
-    front = (xp.log(a / total) + xp.log(b) - float(np.log(2 * np.pi))) / 2 + _stirling(xp, total)
-    front = front - _stirling(xp, a) - _stirling(xp, b)
+    front = beta_front(xp, a, b) if front is None else front
     front = front - _deviance(xp, a, total * x) - _deviance(xp, b, total * y)
     error = 2 * _FEW * unit * (_FEW + 2 * xp.abs(ahead) + xp.abs(front) + total * unit)
     bound = xp.exp(front + error + xp.log(integral)) * (1 + 4 * _relative(xp, x))
     return xp.where(ahead > 2 * spread, 1, xp.minimum(round_up(xp, bound, _FEW), 1))
+
+
+def beta_front(xp, a, b):
+    """The logarithm of ``x^a y^b / B(a, b)`` at its largest, ``x = a / (a + b)``."""
+    front = (xp.log(a / (a + b)) + xp.log(b) - float(np.log(2 * np.pi))) / 2 + _stirling(xp, a + b)
+    return front - _stirling(xp, a) - _stirling(xp, b)
 
 
 def _deviance(xp, count, mean):
@@ -189,18 +195,20 @@ def _deviance(xp, count, mean):
     close = xp.abs(gap) < 0.1
     small = xp.where(close, gap, 0)
     # (1 + g) log(1 + g) - g = g^2/2 - g^3/6 + g^4/12 - ...
-    series = sum((-1) ** k * small**k / (k * (k - 1)) for k in range(2, 18))
+    series = 1 / (16 * 17)
+    for k in range(16, 1, -1):
+        series = 1 / (k * (k - 1)) - small * series
     logarithm = xp.where(gap < -0.5, xp.log(count / mean), xp.log1p(xp.maximum(gap, -0.5)))
-    return xp.where(close, mean * series, count * logarithm - (count - mean))
+    return xp.where(close, mean * (small * small) * series, count * logarithm - (count - mean))
 
 
 def _stirling(xp, z):
     """``log Gamma(z) - (z - 1/2) log z + z - log(2 pi)/2`` for ``z >= 1``."""
-    shift = xp.zeros_like(z)
-    far = z
     # delta(z) = delta(z + 1) + (z + 1/2) log(1 + 1/z) - 1, and the series is exact to 1e-17 from 17 on.
-    for _ in range(16):
-        shift = shift + xp.where(z < 16, (far + 0.5) * xp.log1p(1 / far) - 1, 0)
-        far = xp.where(z < 16, far + 1, far)
+    steps = np.arange(16.0).astype(z.dtype).reshape(*[1] * z.ndim, -1)
+    on_the_way = xp.where((z < 16)[..., None], z[..., None], 16) + steps
+    shift = xp.sum((on_the_way + 0.5) * xp.log1p(1 / on_the_way) - 1, axis=-1)
+    far = xp.where(z < 16, z + 16, z)
     square = 1 / (far * far)
-    return shift + (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))) / far
+    series = (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))) / far
+    return xp.where(z < 16, shift, 0) + series

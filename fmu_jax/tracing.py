@@ -23,6 +23,23 @@ def is_traced(*trees) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
+#: Entries up to which NumPy has looked at an array before a program for its shape is found, let alone compiled.
+_FEW_ENTRIES = 2**14
+
+
+def lies_here(*trees) -> bool:
+    """Whether every leaf is concrete, small, and in this machine's memory, so that NumPy may look at it for nothing."""
+
+    def here(leaf):
+        if isinstance(leaf, jax.core.Tracer) or np.size(leaf) > _FEW_ENTRIES:
+            return False
+        if not isinstance(leaf, jax.Array):
+            return True
+        return leaf.is_fully_addressable and all(device.platform == "cpu" for device in leaf.devices())
+
+    return all(here(leaf) for leaf in jax.tree.leaves(trees))
+
+
 def at_once(function: Callable[..., Any], *args, **kwargs):
     """Calls a function; of concrete arguments what it returns is concrete, whatever is traced around it."""
     if is_traced(args, kwargs):

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_probability
-from fmu_jax.tails import beta_cdf_bound, bisect, outward, unit_of
+from fmu_jax.tails import beta_cdf_bound, beta_front, bisect, outward, unit_of
 from fmu_jax.tracing import is_traced
 
 #: Halvings of the log-odds: beyond these a double no longer moves.
@@ -77,10 +77,12 @@ def _ends(xp, k, m, confidence):
     tail = (1 - confidence) / 2 - unit_of(xp, k)
     # In the log-odds p and 1 - p keep their digits at both ends.
     far = xp.full_like(k, 700.0 if k.dtype == np.float64 else 86.0)
+    a, b = xp.maximum(k, 1), m + 1
+    front = beta_front(xp, a, b)
 
     def rare(odds):
         below, above = 1 / (1 + xp.exp(-odds)), 1 / (1 + xp.exp(odds))
-        return beta_cdf_bound(xp, xp.maximum(k, 1), m + 1, below, above) <= tail
+        return beta_cdf_bound(xp, a, b, below, above, front) <= tail
 
     odds = bisect(xp, rare, -far, far, steps=_HALVINGS)
     found = (k > 0) & (odds > -far)

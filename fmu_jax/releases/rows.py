@@ -66,8 +66,8 @@ def row_distances(
     if not objective.linear:
         raise ValueError("only the linear model has a certified distance; for a network see noisy_finetuning")
     data = as_data(data)
-    chosen = data.weight > 0 if rows is None else check_forget(data, rows)
-    return np.asarray(_distances(objective, params, data, jnp.flatnonzero(chosen), noise, batch_size=batch_size))
+    chosen = np.flatnonzero(np.asarray(data.weight) > 0 if rows is None else np.asarray(check_forget(data, rows)))
+    return np.asarray(_distances(objective, params, data, chosen, noise, batch_size=batch_size))
 
 
 @partial(jax.jit, static_argnames="batch_size")

@@ -81,7 +81,12 @@ def serve(state: State, data: Data, rows: Any) -> tuple[State, Data, Served]:
             f"a refreshed model has epsilon {float(np.max(served.epsilon)):.3g}, above the budget "
             f"{float(state.budget):.3g}; use float64, or a larger sigma or budget"
         )
-    return after, data._replace(weight=data.weight.at[rows].set(0)), served
+    return after, data._replace(weight=_zero_at(data.weight, rows)), served
+
+
+@jax.jit
+def _zero_at(weight, rows):
+    return weight.at[rows].set(0)
 
 
 def check_requests(state: State, data: Any, rows: Any) -> tuple[Data, Array]:

@@ -5,7 +5,6 @@ import sqlite3
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -13,6 +12,7 @@ from fmu_jax import Objective
 from fmu_jax.deletion import exports, ledger, model, training
 from fmu_jax.deletion.model import Settings
 from fmu_jax.deletion.table import Table
+from tests.placing import put
 
 OBJECTIVE = Objective(l2=1e-3, fairness=1.0)
 
@@ -81,4 +81,4 @@ def reweighted(objective, *, fairness=None, penalty=None):
     )
     if fairness is not None:
         leaves[1] = fairness
-    return jax.tree.unflatten(jax.tree.structure(objective), [jnp.asarray(leaf) for leaf in leaves])
+    return jax.tree.unflatten(jax.tree.structure(objective), [put(leaf) for leaf in leaves])

@@ -9,6 +9,7 @@ import fmu_jax
 from fmu_jax import objective as objectives
 from fmu_jax import releases, stream
 from fmu_jax.audit.binomial import clopper_pearson
+from tests.placing import put
 
 DELTA, BUDGET = 1e-5, 1.0
 
@@ -21,7 +22,7 @@ def test_a_refresh_on_a_budget_leaves_a_gap_that_no_epsilon_covers_and_a_release
     y = (rng.random(40) < 0.35).astype(int)
     data = fmu_jax.make_data(np.ones((40, 1)), y, np.arange(40) % 2)
     objective = fmu_jax.Objective(l2=1e-2)
-    gone = jnp.asarray(np.flatnonzero(y)[:4])
+    gone = put(np.flatnonzero(y)[:4])
     left = data._replace(weight=data.weight.at[gone].set(0))
 
     def serve(noise):

@@ -7,6 +7,7 @@ import pytest
 
 from fmu_jax import Objective, calibration, certify, datasets, fit, forget_sets, privacy, remove, sample_noise, stream
 from fmu_jax import objective as objectives
+from tests.placing import put
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_the_curve_of_a_stream_has_its_bounds_and_exact_residuals(problem):
 def test_exact_residuals_are_gradients_of_what_remains(problem):
     objective, data, order = problem
     noise = jnp.linspace(-1, 1, 4)
-    params = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4)))
+    params = put(np.random.default_rng(0).normal(size=(2, 4)))
     got = stream.exact_residuals(objective, data, order, params, [3, 19], noise=noise)
     for norm, model, last in zip(got, params, (3, 19), strict=True):
         remaining = data._replace(weight=data.weight.at[order[: last + 1]].set(0))

@@ -1,7 +1,6 @@
 """All methods on the same rows: each leaves what ``remove`` leaves, and the columns are those of the definition."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,6 +19,7 @@ from fmu_jax import (
     sample_noise,
     thresholds,
 )
+from tests.placing import put
 
 SPLIT = datasets.synthetic(300, 3, seed=0)
 TRAIN, TEST = SPLIT.train, SPLIT.test
@@ -128,7 +128,7 @@ def test_columns_of_heads_of_many_classes():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, len(TRAIN.y))
     rows = heads.one_vs_rest(heads.as_rows(TRAIN.x), labels, TRAIN.group, classes=3)
-    noise = jnp.asarray(rng.normal(size=(3, rows.x.shape[1])))
+    noise = put(rng.normal(size=(3, rows.x.shape[1])))
     before = heads.fit_head(OBJECTIVE, rows, noise=noise).params
     methods = ("retrain", "no_removal", "fair_newton")
     outcomes = comparison.compare(OBJECTIVE, before, rows, FORGET, methods=methods, noise=noise)

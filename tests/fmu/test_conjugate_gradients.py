@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fmu_jax.conjugate_gradients import conjugate_gradients
+from tests.placing import put
 
 RNG = np.random.default_rng(0)
 FACTOR = RNG.normal(size=(12, 12))
@@ -13,12 +14,12 @@ MATRIX, RHS = FACTOR @ FACTOR.T + np.eye(12), RNG.normal(size=12)
 
 
 def times(matrix):
-    return lambda v: jnp.asarray(matrix) @ v
+    return lambda v: put(matrix) @ v
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
 def test_solves_a_positive_system(wrap):
-    result = wrap(lambda b: conjugate_gradients(times(MATRIX), b, tolerance=1e-12))(jnp.array(RHS))
+    result = wrap(lambda b: conjugate_gradients(times(MATRIX), b, tolerance=1e-12))(put(RHS))
     np.testing.assert_allclose(result.solution, np.linalg.solve(MATRIX, RHS), rtol=1e-9)
     assert bool(result.converged)
     assert not bool(result.indefinite)
@@ -32,9 +33,9 @@ def test_solves_on_a_pytree_like_on_the_flat_vector():
         return {"a": v[:6].reshape(2, 3), "b": v[6:]}
 
     def operator(tree):
-        return split(jnp.asarray(MATRIX) @ jnp.concatenate([tree["a"].ravel(), tree["b"]]))
+        return split(put(MATRIX) @ jnp.concatenate([tree["a"].ravel(), tree["b"]]))
 
-    result = conjugate_gradients(operator, split(jnp.array(RHS)), tolerance=1e-12)
+    result = conjugate_gradients(operator, split(put(RHS)), tolerance=1e-12)
     expected = split(np.linalg.solve(MATRIX, RHS))
     for name in ("a", "b"):
         np.testing.assert_allclose(result.solution[name], expected[name], rtol=1e-9)
@@ -58,7 +59,7 @@ def test_nan_is_reported_as_failure():
 
 
 def test_too_few_steps_are_reported_with_the_true_residual():
-    result = conjugate_gradients(times(MATRIX), jnp.array(RHS), max_steps=2)
+    result = conjugate_gradients(times(MATRIX), put(RHS), max_steps=2)
     assert int(result.steps) == 2
     assert not bool(result.converged)
     assert not bool(result.indefinite)

@@ -12,9 +12,10 @@ from fmu_jax import Objective, make_data, noisy_finetuning, remove
 from fmu_jax.removal import recollect
 from tests import oracles
 from tests.fmu.test_sharding import assert_close, eight
+from tests.placing import put
 
 X, Y, S, W, REMOVED, _ = oracles.random_problem(3, 48, 3, remove=0.1, already_removed=5)
-DATA, MASK = make_data(X, Y, S, W), jnp.asarray(REMOVED)
+DATA, MASK = make_data(X, Y, S, W), put(REMOVED)
 KEY = jax.random.key(1)
 PLAN = noisy_finetuning.Schedule(start_clip=0.5, noise=0.8, steps=2, step_size=0.1, gradient_clip=1.0, batch=8)
 

@@ -28,6 +28,7 @@ from fmu_jax import (
 )
 from fmu_jax.removal import fit_shards, make_shards, predict_shards
 from tests import oracles
+from tests.placing import put
 
 L2 = 1e-3
 P = oracles.random_problem(5, 120, 4, remove=0.15)
@@ -66,16 +67,16 @@ def reference_fair_step(theta):
 
 def test_d2_an_unconverged_start_is_repaired():
     start = exact(FAIR, np.ones(len(P.y))) + 0.05
-    ours = remove(FAIR, jnp.asarray(start), DATA, P.removed).params
+    ours = remove(FAIR, put(start), DATA, P.removed).params
     assert distance(ours, FAIR) < distance(reference_fair_step(start), FAIR) / 2
-    nothing = remove(FAIR, jnp.asarray(start), DATA, []).params
+    nothing = remove(FAIR, put(start), DATA, []).params
     optimum = exact(FAIR, np.ones(len(P.y)))
     assert np.linalg.norm(nothing - optimum) < np.linalg.norm(start - optimum) / 5
 
 
 def test_d3_what_remains_sets_the_ridge():
     start = exact(FAIR, np.ones(len(P.y)))
-    ours = remove(FAIR, jnp.asarray(start), DATA, P.removed).params
+    ours = remove(FAIR, put(start), DATA, P.removed).params
     assert distance(ours, FAIR) < distance(reference_fair_step(start), FAIR)
     p = expit(P.x @ start)
     curved = (P.x * (LEFT * p * (1 - p))[:, None]).T @ P.x + LEFT.sum() * L2 * np.eye(4)
@@ -93,7 +94,7 @@ def test_d4_the_bias_enters_once():
         p = expit(P.x @ start + twice)
         hessian = (P.x * (LEFT * p * (1 - p))[:, None]).T @ P.x + (n - k) * L2 * np.eye(4)
         bias.append(start + np.linalg.solve(hessian, step))
-    ours = np.asarray(remove(PLAIN, jnp.asarray(start), DATA, P.removed, method="newton").params)
+    ours = np.asarray(remove(PLAIN, put(start), DATA, P.removed, method="newton").params)
     np.testing.assert_allclose(ours, bias[0], atol=1e-10)
     assert np.linalg.norm(ours - bias[1]) > 1e-4
 
@@ -107,7 +108,7 @@ def test_d5_d6_projective_attains_the_leave_k_out_predictions_of_the_removed_row
     w, z = p * (1 - p), P.x @ start + (P.y - p) / (p * (1 - p))
     x = P.x[keep]
     without = np.linalg.solve((x * w[keep, None]).T @ x + len(keep) * L2 * np.eye(4), x.T @ (w * z)[keep])
-    ours = np.asarray(remove(PLAIN, jnp.asarray(start), DATA, rows, method="projective").params)
+    ours = np.asarray(remove(PLAIN, put(start), DATA, rows, method="projective").params)
     np.testing.assert_allclose(P.x[rows] @ ours, P.x[rows] @ without, atol=1e-9)
     minimum_norm = np.linalg.pinv(P.x[rows]) @ (P.x[rows] @ (without - start))
     np.testing.assert_allclose(ours - start, minimum_norm, atol=1e-9)
@@ -118,7 +119,7 @@ def test_d7_shards_are_drawn_and_counted_freely():
     assert a.shape == (3, 40)
     assert not np.array_equal(a, b)
     assert not np.array_equal(a.ravel(), np.sort(a.ravel()))
-    params = fit_shards(PLAIN, DATA, jnp.asarray(a)).params
+    params = fit_shards(PLAIN, DATA, put(a)).params
     votes = (P.x @ np.asarray(params).T > 0).sum(axis=1)
     np.testing.assert_array_equal(predict_shards(params, DATA.x), votes >= 2)
 
@@ -142,7 +143,7 @@ def test_d14_delta_is_kept_at_every_epsilon():
 
 
 def test_d9_row_norms_are_measured():
-    start = jnp.asarray(exact(FAIR, np.ones(len(P.y))))
+    start = put(exact(FAIR, np.ones(len(P.y))))
     removal = remove(FAIR, start, DATA, P.removed)
     norms = np.linalg.norm(P.x, axis=1)
     assert norms[~P.removed].max() > 1.1
@@ -198,7 +199,7 @@ def test_d13_hsls_codes_have_no_order(tmp_path):
 
 
 def test_d15_a_row_of_features_is_scaled_by_itself():
-    features = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)))
+    features = put(np.random.default_rng(0).normal(size=(6, 3)))
     longer = features.at[0].multiply(100)
     for radius in (None, 1.0):
         np.testing.assert_array_equal(

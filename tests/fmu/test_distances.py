@@ -15,6 +15,7 @@ import pytest
 from fmu_jax import Data, Objective, distances
 from fmu_jax.curvature import hessian_with_error, inverse_root
 from fmu_jax.removal import Removal
+from tests.placing import put
 
 N, D = 24, 4
 KINDS = ("plain", "collinear", "duplicate", "rows", "mixed", "outlier", "cells")
@@ -163,7 +164,7 @@ def problems(form, dtype, seed, count):
         found.append(p)
         optima.append(optimum)
         starts.append((start if rng.random() < 0.95 else rng.normal(size=D)).astype(dtype))
-    batch = {key: jnp.asarray(np.stack([p[key] for p in found])) for key in found[0]}
+    batch = {key: put(np.stack([p[key] for p in found])) for key in found[0]}
     return found, batch, np.stack(starts), np.stack(optima)
 
 
@@ -222,9 +223,13 @@ def test_a_singular_hessian_gives_the_ridge_and_no_nan():
     rng = np.random.default_rng(0)
     p = draw(rng, 2, np.float64)
     x = np.repeat(1e6 * rng.normal(size=(N, 1)), D, axis=1)
-    data = Data(*map(jnp.asarray, (x, p["y"], p["group"], np.ones(N))), 2)
+    data = Data(*map(put, (x, p["y"], p["group"], np.ones(N))), 2)
+
+    @jax.jit
+    def root(objective, ridge):
+        return inverse_root(hessian_with_error(objective, jnp.zeros(D), data), ridge)
+
     for l2, least in ((1e-8, 1 / np.sqrt(N * 1e-8)), (0.0, np.inf)):
-        curved = hessian_with_error(Objective(l2=l2, fairness=1e4), jnp.zeros(D), data)
-        dual = np.asarray(inverse_root(curved, jnp.asarray(N * l2)))
+        dual = np.asarray(root(Objective(l2=l2, fairness=1e4), put(N * l2)))
         np.testing.assert_allclose(np.diag(dual), least, rtol=1e-12)
         assert (dual == np.diag(np.diag(dual))).all()

@@ -22,12 +22,13 @@ from fmu_jax.penalties import from_scores
 from fmu_jax.removal import fit_shards, make_shards
 from fmu_jax.thresholds import fit_thresholds
 from tests import oracles
+from tests.placing import put
 
 DATA = datasets.synthetic(400, 4, seed=0).train
 N = len(DATA.y)
 OBJECTIVE = Objective(l2=1e-2, fairness=1.0)
 # By NumPy: what a module makes with JAX, every worker compiles, whatever it runs.
-PARAMS = jnp.asarray(oracles.minimise(*map(np.asarray, (DATA.x, DATA.y, DATA.group, DATA.weight)), 1e-2, 1.0))
+PARAMS = put(oracles.minimise(*map(np.asarray, (DATA.x, DATA.y, DATA.group, DATA.weight)), 1e-2, 1.0))
 SHARD = make_shards(N, 4, key=jax.random.key(0))
 
 
@@ -60,7 +61,7 @@ def test_every_matrix_product_of_a_guarantee_is_exact():
 )
 def test_shards_of_other_rows_are_refused(wrong):
     with pytest.raises(ValueError, match=f"each of the {N} rows once"):
-        fit_shards(OBJECTIVE, DATA, jnp.asarray(wrong))
+        fit_shards(OBJECTIVE, DATA, put(wrong))
 
 
 def test_shards_are_checked():

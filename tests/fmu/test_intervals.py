@@ -11,6 +11,7 @@ from fmu_jax.distances import prediction_margins, retrained_region
 from fmu_jax.intervals import rate_intervals
 from fmu_jax.metrics import group_metrics
 from tests import oracles
+from tests.placing import put
 
 #: Name in the oracle -> how to read the two ends from a FairnessInterval.
 RATES = {
@@ -57,7 +58,7 @@ def test_each_end_is_attained_by_some_labelling_and_none_is_outside(seed):
     undecided = (np.abs(scores) <= margins) & w
     margins[np.flatnonzero(undecided)[10:]] = 0  # brute force is exponential in them
     data = make_data(np.ones((n, 1)), y, s, w)
-    found = rate_intervals(jnp.array(scores > 0), jnp.array(np.abs(scores) > margins), data)
+    found = rate_intervals(put(scores > 0), put(np.abs(scores) > margins), data)
     check_equal(found, oracles.fairness_interval_brute(scores, margins, y, s, w.astype(float)), data)
     assert int(found.undecided) == min(undecided.sum(), 10) > 0
 
@@ -67,11 +68,11 @@ def test_interval_of_a_removal_equals_brute_force_and_holds_the_retrained_model(
     x, y, s, w, removed, left = oracles.random_problem(20 + seed, 60, 3)
     noise = np.random.default_rng(seed).normal(size=3)
     tail = (0.02, 1.0, penalty, noise)
-    before = jnp.array(oracles.minimise(x, y, s, w, *tail))
+    before = put(oracles.minimise(x, y, s, w, *tail))
     objective, data = Objective(l2=0.02, fairness=1.0, penalty=penalty), make_data(x, y, s, w)
-    removal = remove(objective, before, data, removed, noise=jnp.array(noise))
-    found = fairness_interval(objective, removal, removal.data, noise=jnp.array(noise))
-    region = retrained_region(objective, removal, noise=jnp.array(noise))
+    removal = remove(objective, before, data, removed, noise=put(noise))
+    found = fairness_interval(objective, removal, removal.data, noise=put(noise))
+    region = retrained_region(objective, removal, noise=put(noise))
     margins = np.asarray(prediction_margins(region, removal.data.x))
     scores = x @ np.asarray(removal.params)
     check_equal(found, oracles.fairness_interval_brute(scores, margins, y, s, left), removal.data)
@@ -86,7 +87,7 @@ def test_retrained_models_stay_inside_on_many_rough_removals():
     for seed in range(20):
         x, y, s, w, removed, left = oracles.random_problem(50 + seed, 60, 3, remove=0.3)
         objective, data = Objective(l2=0.05, fairness=1.0), make_data(x, y, s, w)
-        start = jnp.array(oracles.minimise(x, y, s, w, 0.05, 1.0) + 0.3)
+        start = put(oracles.minimise(x, y, s, w, 0.05, 1.0) + 0.3)
         removal = remove(objective, start, data, removed, method="influence")
         found = fairness_interval(objective, removal, removal.data)
         best = oracles.minimise(x, y, s, left, 0.05, 1.0)
@@ -103,7 +104,7 @@ def test_holds_the_retrained_model_on_compas(share):
     tail = (1e-4, 1.0, "equalized_odds", np.asarray(noise))
     removed = np.random.default_rng(1).permutation(len(y)) < share * len(y)
     objective = Objective(l2=1e-4, fairness=1.0)
-    before = jnp.array(oracles.minimise(x, y, s, w, *tail))
+    before = put(oracles.minimise(x, y, s, w, *tail))
     removal = remove(objective, before, split.train, removed, noise=noise)
     best = oracles.minimise(x, y, s, w * ~removed, *tail)
     for data in (removal.data, split.test):
@@ -119,7 +120,7 @@ def test_with_nothing_undecided_the_interval_is_the_metric():
     x, y, s, _, _, left = oracles.random_problem(3, 50, 3)
     prediction = x[:, 0] > 0
     data = make_data(x, y, s, left)
-    found = rate_intervals(jnp.array(prediction), jnp.ones(50, bool), data)
+    found = rate_intervals(put(prediction), jnp.ones(50, bool), data)
     metrics = group_metrics(jnp.array(prediction, jnp.int32), data)
     assert int(found.undecided) == 0
     for name in ("accuracy", "demographic_parity", "equal_opportunity", "equalized_odds", "equalized_odds_mean"):

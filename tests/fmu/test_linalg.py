@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from fmu_jax import linalg
+from tests.placing import put
 
 DRAWN = np.random.default_rng(0).normal(size=(5, 4, 4))
-MATRICES = jnp.asarray(DRAWN @ DRAWN.swapaxes(1, 2) + np.eye(4))
-RIGHT = jnp.asarray(np.random.default_rng(1).normal(size=(5, 4)))
+MATRICES = put(DRAWN @ DRAWN.swapaxes(1, 2) + np.eye(4))
+RIGHT = put(np.random.default_rng(1).normal(size=(5, 4)))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_derivatives_forward_reverse_and_mapped():
 )
 def test_derivatives_equal_differences_and_those_of_jax(function):
     """Along symmetric directions, forward, reverse and twice."""
-    along = jnp.asarray(DRAWN[1] + DRAWN[1].T) / 10
+    along = put(DRAWN[1] + DRAWN[1].T) / 10
     at = MATRICES[0]
     step = 1e-5
     expected = (function(at + step * along) - function(at - step * along)) / (2 * step)

@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from fmu_jax import Objective, datasets, fit, heads, make_data, metrics
 from fmu_jax.metrics import group_metrics
 from tests import oracles
+from tests.placing import put
 
 
 def draw(seed, n=200):
@@ -28,7 +29,7 @@ def rows(y, s, w):
 @pytest.mark.parametrize("seed", range(5))
 def test_equal_to_fairlearn_on_the_rows_that_remain(seed):
     y, s, w, prediction = draw(seed)
-    found = group_metrics(jnp.array(prediction), rows(y, s, w))
+    found = group_metrics(put(prediction), rows(y, s, w))
     kept = w == 1
     y_true, y_pred, group = y[kept], prediction[kept], s[kept]
     options = {"y_true": y_true, "y_pred": y_pred, "sensitive_features": group}
@@ -53,7 +54,7 @@ def test_equal_to_fairlearn_on_the_rows_that_remain(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_equal_to_the_counting_oracle(seed):
     y, s, w, prediction = draw(100 + seed)
-    found = group_metrics(jnp.array(prediction), rows(y, s, w))
+    found = group_metrics(put(prediction), rows(y, s, w))
     expected = oracles.group_metrics(prediction, y, s, w)
     for field, name in {
         "accuracy": "accuracy",
@@ -74,7 +75,7 @@ def test_equal_to_fairlearn_on_real_data():
     prediction = np.asarray(data.x[:, 3] > jnp.median(data.x[:, 3])).astype(np.int32)
     options = {"y_true": data.y, "y_pred": prediction, "sensitive_features": data.group}
     options = {name: np.asarray(value) for name, value in options.items()}
-    found = group_metrics(jnp.array(prediction), data)
+    found = group_metrics(put(prediction), data)
     np.testing.assert_allclose(found.demographic_parity, fairlearn.demographic_parity_difference(**options))
     np.testing.assert_allclose(found.equalized_odds, fairlearn.equalized_odds_difference(**options))
 
@@ -94,7 +95,7 @@ def test_booleans_are_labels_too():
     y, s, w, prediction = draw(0)
     data = rows(y, s, w)
     as_bool = group_metrics(jnp.array(prediction, bool), data)
-    jax.tree.map(np.testing.assert_array_equal, as_bool, group_metrics(jnp.array(prediction), data))
+    jax.tree.map(np.testing.assert_array_equal, as_bool, group_metrics(put(prediction), data))
 
 
 def test_a_rate_of_no_rows_is_nan_and_the_others_are_not():
@@ -119,16 +120,14 @@ def test_many_models_many_classes_and_gaps_of_scores_are_those_of_the_definition
     weight = (np.arange(40) % 5 > 0).astype(float)
     data = make_data(x, rng.integers(0, 2, 40), group, weight)
     models = rng.normal(size=(4, 3))
-    found = metrics.metrics_of_models(Objective(l2=1e-2), jnp.asarray(models), data)
+    found = metrics.metrics_of_models(Objective(l2=1e-2), put(models), data)
     for k, theta in enumerate(models):
         np.testing.assert_allclose(found.equalized_odds[k], group_metrics(x @ theta > 0, data).equalized_odds)
     assert metrics.columns(group_metrics(x @ models[0] > 0, data))["selection_rate_1"] == pytest.approx(
         (x @ models[0] > 0)[(group == 1) & (weight > 0)].mean()
     )
     labels, label = rng.integers(0, 3, 40), rng.integers(0, 3, 40)
-    many = heads.one_vs_rest(jnp.asarray(x), labels, jnp.asarray(group), classes=3, groups=2)._replace(
-        weight=data.weight
-    )
+    many = heads.one_vs_rest(put(x), labels, put(group), classes=3, groups=2)._replace(weight=data.weight)
     row = metrics.metrics_of_classes(label, many)
     assert row["accuracy"] == pytest.approx((labels == label)[weight > 0].mean())
     alone = [group_metrics((label == c).astype(int), many._replace(y=many.y[c])).demographic_parity for c in range(3)]
@@ -138,12 +137,12 @@ def test_many_models_many_classes_and_gaps_of_scores_are_those_of_the_definition
             metrics.metrics_of_classes(wrong, many)
     scores = x @ models[0]
     of_group = [scores[(group == g) & (weight > 0)].mean() for g in (0, 1)]
-    gap = metrics.score_gaps(Objective(l2=1e-2, fairness=1.0, penalty="demographic_parity"), jnp.asarray(scores), data)
+    gap = metrics.score_gaps(Objective(l2=1e-2, fairness=1.0, penalty="demographic_parity"), put(scores), data)
     np.testing.assert_allclose(gap, [abs(of_group[0] - of_group[1]) / scores.std()], rtol=1e-9)
     objective = Objective(l2=1e-2, fairness=1.0, penalty="demographic_parity")
-    row = metrics.measure_gaps(objective, jnp.asarray(models[0]), data)
+    row = metrics.measure_gaps(objective, put(models[0]), data)
     assert row.pop("score_gap") == row.pop("score_gap_mean") == pytest.approx(float(gap[0]))
-    assert row == metrics.measure(objective, jnp.asarray(models[0]), data)
+    assert row == metrics.measure(objective, put(models[0]), data)
     assert row == metrics.columns(group_metrics(scores > 0, data))
     assert metrics.means(found, ["accuracy"]) == {"accuracy": pytest.approx(float(np.mean(found.accuracy)))}
 

@@ -15,12 +15,13 @@ from fmu_jax import Objective, audit, make_data, privacy, releases, removal, rem
 from fmu_jax import noisy_finetuning as tuning
 from fmu_jax.noisy_finetuning import accounting
 from tests import oracles
+from tests.placing import put
 
 X, Y, S, W, REMOVED, _ = oracles.random_problem(3, 60, 4, remove=0.1, already_removed=5)
 DATA, ROWS = make_data(X, Y, S, W), np.flatnonzero(REMOVED)
 PLAN = tuning.Schedule(start_clip=0.5, noise=0.8, steps=3, step_size=0.1, gradient_clip=1.0, decay=1.0)
 LINEAR = Objective(l2=0.01, fairness=1.0)
-START = jnp.asarray(np.random.default_rng(0).normal(size=4))
+START = put(np.random.default_rng(0).normal(size=4))
 
 
 def call(params: Any = START, data=DATA, rows=ROWS, objective: Any = LINEAR, **options):
@@ -228,7 +229,7 @@ def test_keys_and_seeds_map():
 
 
 def test_requests_and_models_map():
-    masks = jnp.stack([jnp.asarray(REMOVED), jnp.zeros_like(jnp.asarray(REMOVED)).at[ROWS[0]].set(True)])
+    masks = jnp.stack([put(REMOVED), jnp.zeros_like(put(REMOVED)).at[ROWS[0]].set(True)])
     starts = jnp.stack([START, -START])
     many = jax.jit(jax.vmap(lambda params, mask: call(params, rows=mask)))(starts, masks)
     for k, rows in enumerate((ROWS, ROWS[:1])):
@@ -379,7 +380,7 @@ def test_noise_that_the_dtype_cannot_hold():
 @pytest.mark.parametrize("method", ["finetune", "gradient_ascent", "scrub"])
 def test_baselines_run_on_any_model_and_do_what_they_say(method):
     def mean_loss(params, weight):
-        scores = jnp.asarray(MODEL.apply(params, DATA.x))
+        scores = put(MODEL.apply(params, DATA.x))
         losses = jax.nn.softplus(scores) - DATA.y.astype(float) * scores
         return float(jnp.dot(weight, losses) / weight.sum())
 
@@ -438,7 +439,7 @@ def test_langevin_agrees_with_the_clipped_theory_and_beats_it():
 def steps_of(removal, key, noise=0.5):
     from fmu_jax.noisy_finetuning import convex
 
-    return convex._noisy(LINEAR, removal.params, removal.data, key, jnp.asarray(noise), jnp.asarray(0.3), 5)[0]
+    return convex._noisy(LINEAR, removal.params, removal.data, key, put(noise), jnp.asarray(0.3), 5)[0]
 
 
 def test_networks_and_wild_steps_have_no_convex_bound():

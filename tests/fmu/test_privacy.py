@@ -1,12 +1,12 @@
 """(epsilon, delta) conversions: equal to the oracles, inverse to each other, in the order theory says."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fmu_jax import privacy
 from tests import oracles
+from tests.placing import put
 
 
 @pytest.mark.parametrize("r", [1e-3, 0.5, 20.0])
@@ -41,7 +41,7 @@ def test_gaussian_trade_off_never_asks_more_than_the_classical_bound():
     """The classical Gaussian mechanism (epsilon <= 1) has a smaller constant, 1.25, than epsilon_from."""
     sizes, deltas = np.meshgrid(np.logspace(-4, 0, 20), np.logspace(-9, -1, 20))
     classical = np.asarray(privacy.epsilon_from(sizes, 1.0, deltas))
-    exact = np.asarray(jax.jit(privacy.gaussian_epsilon)(jnp.array(sizes), 1.0, jnp.array(deltas)))
+    exact = np.asarray(jax.jit(privacy.gaussian_epsilon)(put(sizes), 1.0, put(deltas)))
     assert (classical <= 1).sum() > 100
     assert (exact <= classical)[classical <= 1].all()
 

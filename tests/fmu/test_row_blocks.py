@@ -9,6 +9,7 @@ from fmu_jax import Objective, certify, datasets, fairness_interval, fit, remove
 from fmu_jax.curvature import hessian_with_error
 from fmu_jax.data import Data
 from tests import oracles
+from tests.placing import put
 
 #: One row, fewer than blocks, a rest after blocks, and pieces with a rest.
 SIZES = [1, 40, 1003, 960 * 101]
@@ -67,7 +68,7 @@ def test_whole_tiles_are_the_same_rows_however_a_platform_lays_them(in_whole_til
         for cut in (row_blocks._by_row, row_blocks._by_column, row_blocks._part):
             found = jax.jit(cut, static_argnames="count")(x, jnp.int32(begin), count=count)
             np.testing.assert_array_equal(found, expected, err_msg=cut.__name__)
-        found = row_blocks._by_row(jnp.asarray(w), jnp.int32(begin), count=count)
+        found = row_blocks._by_row(put(w), jnp.int32(begin), count=count)
         np.testing.assert_array_equal(found, w.reshape(960, -1)[:, begin : begin + count].reshape(-1))
 
 
@@ -131,7 +132,7 @@ def everything(n, penalty="equalized_odds"):
     return data, objective, noise, removal, certificate, fairness_interval(objective, removal, data, noise=noise)
 
 
-@pytest.mark.parametrize("penalty", ["equalized_odds", "individual"])
+@pytest.mark.parametrize("penalty", [pytest.param("equalized_odds", marks=pytest.mark.weekly), "individual"])
 def test_certificates_are_those_of_all_rows_and_of_the_oracle(monkeypatch, penalty):
     whole = everything(1250, penalty)
     monkeypatch.setattr(row_blocks, "LEAST", 1)

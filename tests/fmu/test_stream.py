@@ -12,6 +12,7 @@ from fmu_jax.distances import prediction_margins
 from fmu_jax.moments import BLOCK, assemble, minus, moments, plus
 from fmu_jax.penalties import PENALTIES
 from tests import oracles
+from tests.placing import put
 
 N, D = 90, 5
 SETTINGS = [(penalty, reweigh) for penalty in PENALTIES for reweigh in (False, True)]
@@ -23,7 +24,7 @@ def problem(seed=0, remove=0.3, n=N, d=D) -> tuple[Data, np.ndarray, jax.Array]:
     """Rows, a forget set that empties no cell, and noise."""
     x, y, s, w, removed, _ = oracles.random_problem(seed, n, d, remove)
     noise = np.random.default_rng([seed, 1]).normal(size=d)
-    return make_data(x, y, s, w), np.flatnonzero(removed), jnp.asarray(noise)
+    return make_data(x, y, s, w), np.flatnonzero(removed), put(noise)
 
 
 @functools.cache
@@ -36,7 +37,7 @@ def started(penalty="equalized_odds", reweigh=False, seed=0, l2=1e-2, fairness=1
 
 def pick(data, rows):
     """By NumPy, which compiles nothing for another number of rows."""
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[np.asarray(rows, int)]), data)
+    return jax.tree.map(lambda leaf: put(np.asarray(leaf)[np.asarray(rows, int)]), data)
 
 
 def arrays(data):
@@ -77,7 +78,7 @@ def test_any_order_and_batching_equals_the_one_shot_step(penalty, reweigh):
 
 @pytest.mark.parametrize(("penalty", "reweigh"), [(penalty, k % 2 == 1) for k, penalty in enumerate(PENALTIES)])
 def test_every_state_is_certified(penalty, reweigh):
-    for seed in range(3):
+    for seed in range(2):
         for l2, fairness in ((1e-4, 10.0), (1e-2, 0.1)):
             state, data, rows, _, tail = started(penalty, reweigh, seed, l2, fairness)
             x, y, s, _ = arrays(data)
@@ -117,7 +118,7 @@ def test_the_retrained_model_lies_in_the_region(penalty, reweigh):
         assert (np.abs(x @ step) <= margins).all()
         tight += np.median(margins) < 50 * np.median(np.abs(x @ step))
         interval = stream.fairness_interval(state, data)
-        labels = predict_labels(state.objective, jnp.asarray(retrained), data.x)
+        labels = predict_labels(state.objective, put(retrained), data.x)
         for name, value in metrics.group_metrics(labels, data)._asdict().items():
             bounds = getattr(interval, name, None)
             if bounds is not None:
@@ -138,7 +139,7 @@ def test_refresh_is_retraining():
     assert float(fresh.epsilon) < 1e-6 < float(stale.epsilon)
     np.testing.assert_array_equal(fresh.anchor, fresh.anchor)
     # From the new anchor on, the identity holds again.
-    more = np.setdiff1d(np.arange(N), rows)[:7]
+    more = np.setdiff1d(np.arange(N), rows)[:3]
     again = stream.delete(fresh, pick(data, more))
     expected = oracles.newton_step_fair(
         np.asarray(fresh.anchor), x, y, s, left(data, [*rows, *more]), *tail[:3], tail[3], tail[4]
@@ -149,7 +150,7 @@ def test_refresh_is_retraining():
 @pytest.mark.parametrize("budget", [0.3, 100.0])
 def test_serve_publishes_nothing_beyond_the_budget(budget):
     state, data, rows, _, tail = started(l2=1e-3)
-    state = state._replace(budget=jnp.asarray(budget))
+    state = state._replace(budget=put(budget))
     end, remaining, served = stream.serve(state, data, rows)
     x, y, s, _ = arrays(data)
     anchor, gone = np.asarray(state.anchor), []
@@ -171,12 +172,12 @@ def test_serve_publishes_nothing_beyond_the_budget(budget):
 
 def test_scan_padding_and_single_rows():
     state, data, rows, *_ = started()
-    one = jax.lax.scan(lambda s, row: (stream.delete(s, row), s.epsilon), state, pick(data, rows))[0]
-    padded = pick(data, [*rows, 0, 1])
+    one = jax.lax.scan(lambda s, row: (stream.delete(s, row), s.epsilon), state, pick(data, rows[:-2]))[0]
+    padded = pick(data, [*rows[:-2], *np.setdiff1d(np.arange(N), rows)[:2]])
     padded = padded._replace(weight=padded.weight.at[-2:].set(0.0))
     both = stream.delete(state, padded)
     np.testing.assert_allclose(one.params, both.params, rtol=0, atol=1e-12)
-    assert int(one.deleted) == int(both.deleted) == len(rows)
+    assert int(one.deleted) == int(both.deleted) == len(rows) - 2
     single = stream.delete(state, jax.tree.map(lambda leaf: leaf[rows[0]], data))
     np.testing.assert_array_equal(single.params, stream.delete(state, pick(data, rows[:1])).params)
     none = stream.delete(state, pick(data, []))
@@ -205,21 +206,25 @@ def test_nothing_in_a_deletion_has_the_number_of_rows():
     assert all(N not in leaf.shape for leaf in jax.tree.leaves(state))
 
 
+@jax.jit
+def combined(objective, anchor, noise, whole, part, rest):
+    return plus(part, rest), minus(whole, part), assemble(objective, anchor, noise, whole)
+
+
 @pytest.mark.parametrize(("penalty", "reweigh"), SETTINGS)
 def test_moments_are_additive_and_those_of_the_definition(penalty, reweigh):
-    state, data, rows, noise, tail = started(penalty, reweigh)
-    objective, anchor = state.objective, state.anchor
+    data, rows, noise = problem()
+    objective, tail = Objective(l2=1e-2, fairness=1.0, penalty=penalty, reweigh=reweigh), (1e-2, 1.0, penalty)
+    tail, anchor = (*tail, np.asarray(noise), reweigh), put(np.random.default_rng(2).normal(size=D))
     whole = moments(objective, anchor, data)
-    part, rest = pick(data, rows), pick(data, np.setdiff1d(np.arange(N), rows))
-    for same in (
-        plus(moments(objective, anchor, part), moments(objective, anchor, rest)),
-        minus(moments(objective, anchor, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), data, part)),
-              moments(objective, anchor, part)),
-    ):  # fmt: skip
-        for a, b in zip(same[:-1], whole[:-1], strict=True):
+    # The rest as rows of weight zero: they count for nothing, and the program is that of all rows.
+    part, rest = moments(objective, anchor, pick(data, rows)), data._replace(weight=put(left(data, rows)))
+    rest = moments(objective, anchor, rest)
+    more, less, found = combined(objective, anchor, noise, whole, part, rest)
+    for same, expected in ((more, whole), (less, rest)):
+        for a, b in zip(same[:-1], expected[:-1], strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
     x, y, s, w = arrays(data)
-    found = assemble(objective, anchor, noise, whole)
     theta = np.asarray(anchor)
     np.testing.assert_allclose(found.gradient, oracles.gradient(theta, x, y, s, w, *tail), rtol=0, atol=1e-11)
     np.testing.assert_allclose(found.hessian, oracles.hessian(theta, x, y, s, w, *tail), rtol=1e-11, atol=1e-11)
@@ -232,20 +237,22 @@ def test_moments_are_additive_and_those_of_the_definition(penalty, reweigh):
 def test_blocks_and_rounding_bounds(penalty, reweigh):
     """Float32 moments of more than one block, against float64: the claimed errors cover the true ones."""
     n = 2 * BLOCK + 77
-    data = datasets.synthetic(2 * n, 4, seed=3).train
-    data = jax.tree.map(lambda leaf: leaf[:n], data)
-    low = data._replace(x=data.x.astype(jnp.float32), weight=data.weight.astype(jnp.float32))
-    data = data._replace(x=low.x.astype(jnp.float64))
+    data = jax.tree.map(lambda leaf: np.asarray(leaf)[:n], datasets.synthetic(2 * n, 4, seed=3).train)
+    narrow, wide = (
+        jax.tree.map(put, data._replace(x=data.x.astype(np.float32).astype(dtype), weight=data.weight.astype(dtype)))
+        for dtype in (np.float32, np.float64)
+    )
     anchor = jnp.asarray([0.3, -2.0, 1.0, 0.5, -0.2], jnp.float32)
-    high, noise = Objective(l2=1e-4, fairness=1.0, penalty=penalty, reweigh=reweigh), jnp.zeros(5)
+    high, noise = Objective(l2=1e-4, fairness=1.0, penalty=penalty, reweigh=reweigh), jnp.zeros(D)
     flat = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), high)
-    found = moments(flat, anchor, low)
-    x, y, s, w = arrays(data)
+    found = moments(flat, anchor, narrow)
+    x, y, s, w = arrays(wide)
     theta = np.asarray(anchor, np.float64)
     np.testing.assert_array_equal(found.counts, [[((s == g) & (y == c)).sum() for c in (0, 1)] for g in (0, 1)])
     sums = np.array([[x[(s == g) & (y == c)].sum(axis=0) for c in (0, 1)] for g in (0, 1)])
     assert 0 < np.linalg.norm(np.asarray(found.sums) - sums, axis=2).sum() <= float(found.errors.sums)
-    quadratic = assemble(flat, anchor, noise.astype(jnp.float32), found)
+    assembled = jax.jit(assemble)
+    quadratic = assembled(flat, anchor, noise.astype(jnp.float32), found)
     tail = (1e-4, 1.0, penalty, None, reweigh, True)
     gradient, hessian = oracles.gradient(theta, x, y, s, w, *tail), oracles.hessian(theta, x, y, s, w, *tail)
     assert 0 < np.linalg.norm(np.asarray(quadratic.gradient) - gradient) <= float(quadratic.gradient_error)
@@ -254,16 +261,17 @@ def test_blocks_and_rounding_bounds(penalty, reweigh):
     reach = x.T @ ((om * np.linalg.norm(x, axis=1))[:, None] * x)
     assert 0 < np.linalg.norm(np.asarray(quadratic.reach) - reach) <= float(quadratic.reach_error)
     # In float64 the same blocks agree with the definition itself.
-    exact = assemble(high, anchor.astype(jnp.float64), noise, moments(high, anchor.astype(jnp.float64), data))
+    anchor = put(theta)
+    exact = assembled(high, anchor, noise, moments(high, anchor, wide))
     np.testing.assert_allclose(exact.gradient, gradient, rtol=0, atol=1e-8)
     assert np.linalg.norm(exact.hessian - hessian) <= 1e-10 * np.linalg.norm(hessian)
 
 
 def test_float32_bounds_cover_the_truth():
     data, rows, noise = problem()
-    low = data._replace(x=data.x.astype(jnp.float32), weight=data.weight.astype(jnp.float32))
+    low = data._replace(x=put(np.float32(data.x)), weight=put(np.float32(data.weight)))
     objective = Objective(l2=1e-2, fairness=1.0)
-    small = noise.astype(jnp.float32)
+    small = put(np.float32(noise))
     state = stream.start(objective, fit(objective, low, noise=small), low, noise=small, **GUARANTEE)
     x, y, s, _ = arrays(low)
     for k, row in enumerate(rows):
@@ -331,10 +339,10 @@ def test_rows_that_the_state_does_not_hold_are_refused():
     state, data, rows, *_ = started()
     after, remaining, _ = stream.serve(state, data, rows[:3])
     with pytest.raises(ValueError, match="pass what remains after the deletions"):
-        stream.serve(after, data, rows[3:5])
+        stream.serve(after, data, rows[3:6])
     with pytest.raises(ValueError, match="removed"):
         stream.serve(after, remaining, rows[:1])
-    stream.serve(after, remaining, rows[3:5])
+    stream.serve(after, remaining, rows[3:6])
     # As many rows of every cell, but others: one deleted row instead of one that remains.
     _, y, s, _ = arrays(data)
     swap = next(i for i in range(N) if i not in rows[:3] and (y[i], s[i]) == (y[rows[0]], s[rows[0]]))
@@ -350,18 +358,18 @@ def test_rows_that_the_state_does_not_hold_are_refused():
 def test_other_rows_of_the_same_sums_are_refused():
     """Two 0/1 rows exchanged for two others with the same sum: tables of categories hold many of those."""
     rng = np.random.default_rng(0)
-    bits = np.concatenate([rng.integers(0, 2, (60, 4)), [[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]]])
-    x = np.concatenate([bits, np.ones((64, 1))], axis=1).astype(float)
-    y, group = np.arange(64) % 2, np.arange(64) // 2 % 2
+    bits = np.concatenate([rng.integers(0, 2, (N - 4, 4)), [[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]]])
+    x = np.concatenate([bits, np.ones((N, 1))], axis=1).astype(float)
+    y, group = np.arange(N) % 2, np.arange(N) // 2 % 2
     y[-4:], group[-4:] = 1, 0
-    data = make_data(x, y, group)
+    data = make_data(x, y, group, np.ones(N))
     objective = Objective(l2=1e-2, fairness=1.0)
-    noise = jnp.full(5, 0.1)
+    noise = put(np.full(D, 0.1))
     fitted = fit(objective, data, noise=noise)
     state = stream.start(objective, fitted, data, noise=noise, sigma=1.0, delta=1e-5, budget=10.0)
-    state, remaining, _ = stream.serve(state, data, [60, 61])
+    state, remaining, _ = stream.serve(state, data, [0, N - 4, N - 3])
     stream.refresh(state, remaining)
-    other = data._replace(weight=data.weight.at[jnp.array([62, 63])].set(0.0))
+    other = data._replace(weight=put(left(data, [0, N - 2, N - 1])))
     with pytest.raises(ValueError, match="not the same: their"):
         stream.refresh(state, other)
 
@@ -391,9 +399,9 @@ def test_batches_are_deleted_as_one_by_one_and_refreshed_when_told():
         asked.append(np.asarray(data.weight).copy())
         return len(asked) == 2
 
-    first, second, third = stream.serve_batches(state, data, [rows[:3], rows[3:4], rows[4:6]], stale=stale)
+    first, second, third = stream.serve_batches(state, data, [rows[:3], rows[3:4], rows[4:7]], stale=stale)
     assert [batch.refreshed for batch in (first, second, third)] == [False, True, False]
-    for batch, gone, seen in zip((first, second, third), (rows[:3], rows[:4], rows[:6]), asked, strict=True):
+    for batch, gone, seen in zip((first, second, third), (rows[:3], rows[:4], rows[:7]), asked, strict=True):
         np.testing.assert_array_equal(batch.data.weight, left(data, gone))
         np.testing.assert_array_equal(seen, left(data, gone))
     once = stream.delete(state, pick(data, rows[:3]))

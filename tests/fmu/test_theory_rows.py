@@ -9,6 +9,7 @@ from flax import linen
 from fmu_jax import NotConvergedError, Objective, make_data, releases, remove
 from fmu_jax.removal import recollect
 from tests import oracles
+from tests.placing import put
 
 X, Y, S, W, REMOVED, W_LEFT = oracles.random_problem(7, 40, 3, remove=0.1, already_removed=3)
 DATA, ROWS = make_data(X, Y, S, W), np.flatnonzero(REMOVED)
@@ -62,7 +63,7 @@ def test_the_sum_of_vectors_ends_near_the_same_path_without_the_rows(kept):
 
 
 def test_from_the_minimiser_it_is_the_influence_step():
-    best = jnp.asarray(oracles.minimise(X, Y, S, W, L2))
+    best = put(oracles.minimise(X, Y, S, W, L2))
     still = recollect(PLAIN, best, DATA, steps=400, step_size=1.0)
     np.testing.assert_allclose(still.params, best, atol=1e-9)
     found = remove(PLAIN, best, DATA, ROWS, method="hessian_free", vectors=still.vectors)
@@ -114,7 +115,7 @@ def test_trust_region_steps_are_those_of_numpy(first):
     start = np.array([6.0, -5.0, 4.0])  # So far that Newton overshoots and steps are refused.
     expected, taken = search(start, W_LEFT, first, 5)
     assert taken < 5 or first < 1
-    found = remove(FAIR, jnp.asarray(start), DATA, ROWS, method="trust_region", radius=first, max_steps=5, throw=False)
+    found = remove(FAIR, put(start), DATA, ROWS, method="trust_region", radius=first, max_steps=5, throw=False)
     np.testing.assert_allclose(found.params, expected, atol=1e-9)
 
 
@@ -135,7 +136,7 @@ def test_trust_region_ends_at_the_retrained_model_where_newton_flies_off():
 def test_row_distances_bound_the_truth_for_every_row():
     """Each row left out, retrained in NumPy."""
     best = oracles.minimise(X, Y, S, W, *TAIL)
-    found = releases.row_distances(FAIR, jnp.asarray(best), DATA, batch_size=8)
+    found = releases.row_distances(FAIR, put(best), DATA, batch_size=8)
     assert found.shape == (int(W.sum()),)
     for bound, row in zip(found, np.flatnonzero(W), strict=True):
         left = W.copy()
@@ -143,7 +144,7 @@ def test_row_distances_bound_the_truth_for_every_row():
         step = oracles.newton_step_fair(best, X, Y, S, left, *TAIL)
         truth = np.linalg.norm(step - oracles.minimise(X, Y, S, left, *TAIL))
         assert truth <= bound <= 20 * truth + 1e-9
-    np.testing.assert_allclose(releases.row_distances(FAIR, jnp.asarray(best), DATA, ROWS[:2]), found[np.isin(
+    np.testing.assert_allclose(releases.row_distances(FAIR, put(best), DATA, ROWS[:2]), found[np.isin(
         np.flatnonzero(W), ROWS[:2])], rtol=1e-6)  # fmt: skip
     with pytest.raises(ValueError, match="only the linear model"):
         releases.row_distances(Objective(l2=0.1, predict=lambda p, x: x @ p), jnp.zeros(3), DATA)

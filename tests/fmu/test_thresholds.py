@@ -8,6 +8,7 @@ import pytest
 from fmu_jax import make_data
 from fmu_jax.data import Data
 from fmu_jax.thresholds import fit_thresholds, predict_with_thresholds
+from tests.placing import put
 
 RNG = np.random.default_rng(0)
 N = 300
@@ -22,8 +23,8 @@ DATA = make_data(np.ones((N, 1)), Y, S, W)
 def test_both_groups_get_the_rate_of_all_rows(rate):
     counted = (W == 1) & ((Y == 1) | (rate == "selection_rate"))
     target = (SCORES > 0)[counted].mean()
-    thresholds = fit_thresholds(jnp.array(SCORES), DATA, rate=rate)
-    predicted = np.asarray(predict_with_thresholds(jnp.array(SCORES), DATA.group, thresholds))
+    thresholds = fit_thresholds(put(SCORES), DATA, rate=rate)
+    predicted = np.asarray(predict_with_thresholds(put(SCORES), DATA.group, thresholds))
     for g in (0, 1):
         rows = counted & (g == S)
         assert abs(predicted[rows].mean() - target) <= 0.5 / rows.sum() + 1e-12
@@ -31,13 +32,13 @@ def test_both_groups_get_the_rate_of_all_rows(rate):
 
 
 def test_forgotten_rows_play_no_part():
-    wild = jnp.where(DATA.weight > 0, jnp.array(SCORES), 1e6)
-    np.testing.assert_array_equal(fit_thresholds(wild, DATA), fit_thresholds(jnp.array(SCORES), DATA))
+    wild = jnp.where(DATA.weight > 0, put(SCORES), 1e6)
+    np.testing.assert_array_equal(fit_thresholds(wild, DATA), fit_thresholds(put(SCORES), DATA))
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_all_or_none_chosen_is_kept(sign):
-    scores = jnp.array(sign * (np.abs(SCORES) + 0.1))
+    scores = put(sign * (np.abs(SCORES) + 0.1))
     thresholds = fit_thresholds(scores, DATA, rate="selection_rate")
     predicted = predict_with_thresholds(scores, DATA.group, thresholds)
     np.testing.assert_array_equal(np.asarray(predicted)[W == 1], int(sign > 0))
@@ -45,7 +46,7 @@ def test_all_or_none_chosen_is_kept(sign):
 
 def test_unknown_rate_is_refused():
     with pytest.raises(ValueError, match="unknown rate 'tpr'; known: selection_rate, true_positive_rate"):
-        fit_thresholds(jnp.array(SCORES), DATA, rate="tpr")
+        fit_thresholds(put(SCORES), DATA, rate="tpr")
 
 
 def by_sorting(scores, data, rate):
@@ -78,7 +79,7 @@ def test_thresholds_are_those_of_sorted_scores(rate, dtype):
         scores[:6] = extremes if trial % 3 else -0.0
         y, group, weight = (rng.integers(0, most, 101) for most in (2, 3 if trial % 4 else 2, 2))
         data = Data(*map(jnp.asarray, (np.ones((101, 1), dtype), y, group, weight.astype(dtype))), groups=3)
-        found = fit_thresholds(jnp.asarray(scores), data, rate=rate)
+        found = fit_thresholds(put(scores), data, rate=rate)
         assert found.dtype == dtype
         np.testing.assert_array_equal(found, by_sorting(scores, data, rate))
 
