@@ -6,7 +6,6 @@ programs that the tests would compile. What is traced, sharded, or bound to a de
 does all that rounds.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +38,6 @@ def by_numpy() -> None:
 def _add(primitive: Any, move: Callable[..., Any]) -> None:
     compiled = primitive.impl
 
-    @functools.wraps(compiled)
     def moved(*operands, **parameters):
         if all(map(_plain, operands)):
             array = move(*map(np.asarray, operands), **parameters)
@@ -47,6 +45,7 @@ def _add(primitive: Any, move: Callable[..., Any]) -> None:
                 return jax.device_put(np.array(array, order="C"))  # A copy: JAX may keep the memory that it is given.
         return compiled(*operands, **parameters)
 
+    moved.__wrapped__ = compiled  # What JAX would do, for the test of this.
     primitive.def_impl(moved)
 
 
