@@ -13,6 +13,7 @@ from scripts.pags import fit, train
 
 SMALL = ["--epochs", "2", "--batch-size", "16", "--attack-eps", "0.5", "1.0", "--attack-steps", "2", "--steps", "2"]
 SMALL += ["--width", "0.25"]
+RANDOM = ["--loss", "randomized_smoothing", "--strengths", "0.1", "--augment", "crop-flip"]
 
 
 def call(*words):
@@ -231,8 +232,7 @@ def undrawn(monkeypatch):
     ],
 )  # fmt: skip
 def test_resumed_training_ends_with_the_same_bits(driver, saves, data, tmp_path, monkeypatch):
-    words = [*SMALL, "--loss", "randomized_smoothing", "--strengths", "0.1", "--driver", driver]
-    words += ["--save-minutes", "0", "--augment", "crop-flip"]
+    words = [*SMALL, *RANDOM, "--driver", driver, "--save-minutes", "0"]
     assert call(*words, "--out", str(tmp_path / "whole")) == 0
     (whole,) = store.read_rows(tmp_path / "whole")
     timing = ("wall_s", "train_s", "images_per_s", "config.out")
@@ -306,7 +306,8 @@ def test_test_images_choose_nothing(data, tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_drivers_agree_and_bfloat16_computes(data, tmp_path):
-    words = [*SMALL, "--loss", "cross_entropy"]
+    """By the programs of the resumed runs, which draw noise and crops."""
+    words = [*SMALL, *RANDOM]
     losses_of = {}
     for driver, dtype in (("steps", "float32"), ("scan", "float32"), ("steps", "bfloat16")):
         out = tmp_path / f"{driver}-{dtype}"
