@@ -2,8 +2,8 @@
 
 Outside of ``jit`` JAX compiles a program to take a NumPy array (``jnp.asarray``), to fill one with a number
 (``jnp.zeros``), to count (``jnp.arange``), to give one another shape and to take a part of it: a quarter of all
-programs that the tests would compile. What is traced, sharded, or bound to a device goes the way it always does, and so
-does all that rounds.
+programs that the tests would compile. What is traced, sharded, made within a mesh, or bound to a device goes the way it
+always does, and so does all that rounds.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def _add(primitive: Any, move: Callable[..., Any]) -> None:
     compiled = primitive.impl
 
     def moved(*operands, **parameters):
-        if all(map(_plain, operands)):
+        if jax.sharding.get_abstract_mesh().empty and all(map(_plain, operands)):
             array = move(*map(np.asarray, operands), **parameters)
             if array is not None and array.dtype == jax.dtypes.canonicalize_dtype(array.dtype):
                 return jax.device_put(np.array(array, order="C"))  # A copy: JAX may keep the memory that it is given.

@@ -18,6 +18,11 @@ def on(device):
     return jax.device_put(X, jax.devices()[device])
 
 
+def in_mesh(make):
+    with jax.set_mesh(EIGHT.mesh):
+        return make()
+
+
 CASES = {
     "an array": lambda: jnp.asarray(X),
     "in Fortran's order": lambda: jnp.asarray(np.asfortranarray(X)),
@@ -52,6 +57,7 @@ CASES = {
     "of two devices": lambda: jnp.stack([jnp.asarray(X), on(5)]),
     "asked for on another device": lambda: jnp.zeros((2, 3), device=jax.devices()[3]),
     "spread": lambda: jax.device_put(np.arange(16.0), EIGHT).reshape(2, 8),
+    "within a mesh": lambda: in_mesh(lambda: jnp.arange(8.0) + jnp.zeros(8)),
     "within jit": lambda: jax.jit(lambda: jnp.asarray(X).reshape(-1)[1:] + jnp.zeros(5))(),
     "mapped": lambda: jax.vmap(lambda row: jnp.zeros(3) + row.reshape(3, 1)[:, 0])(jnp.asarray(X)),
     "differentiated": lambda: jax.grad(lambda x: (x.reshape(-1)[1:] ** 2).sum())(jnp.asarray(X)),
