@@ -1,6 +1,7 @@
 """What images and labels must be, checked before anything is traced."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,19 @@ from jax.core import Tracer
 def is_traced(*trees) -> bool:
     """Whether any leaf is being traced (inside ``jit``, ``vmap`` or ``grad``), so that no value can be looked at."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+
+
+#: Values up to which NumPy has looked at an array before a program for its shape is found, let alone compiled.
+_FEW_VALUES = 2**16
+
+
+def lies_here(x: Any) -> bool:
+    """Whether an array that is not traced is small and in this machine's memory, so that NumPy may look at it."""
+    if np.size(x) > _FEW_VALUES:
+        return False
+    if not isinstance(x, jax.Array):
+        return True
+    return x.is_fully_addressable and all(device.platform == "cpu" for device in x.devices())
 
 
 def wide(dtype: Any) -> Any:
@@ -76,8 +90,11 @@ def check_images(x: Any) -> None:
         raise ValueError(f"expected at least one image, got the shape {jnp.shape(x)}")
     if is_traced(x):
         return
-    with jax.ensure_compile_time_eval():  # A constant inside of `jit` is not traced, but what is done to it would be.
-        finite = bool(jnp.all(jnp.isfinite(x)))
+    if lies_here(x):
+        finite = np.isfinite(np.asarray(x)).all()
+    else:  # A constant inside of `jit` is not traced, but what is done to it would be.
+        with jax.ensure_compile_time_eval():
+            finite = bool(jnp.all(jnp.isfinite(x)))
     if not finite:
         raise ValueError("images hold NaN or infinite values")
 
@@ -171,7 +188,11 @@ def as_labels(y: Any) -> jax.Array:
     >>> as_labels(np.array([3, 255], np.uint8))
     Array([  3, 255], dtype=int32)
     """
-    y = jnp.asarray(y)
+    return _in_int32(jnp.asarray(y))
+
+
+@partial(jax.jit, inline=True)  # One program for each shape, where every operation would be one by itself.
+def _in_int32(y):
     if y.dtype.itemsize >= 4:
         y = jnp.where((y < 0) | (y >= NO_CLASS), NO_CLASS, y)
     else:
@@ -187,8 +208,11 @@ def check_unit_range(x: Any, sigma_pm1: Any) -> None:
     """
     if is_traced(x, sigma_pm1):
         return
-    with jax.ensure_compile_time_eval():
-        low, high = float(jnp.min(x)), float(jnp.max(x))
+    if lies_here(x):
+        low, high = float(np.min(x)), float(np.max(x))
+    else:
+        with jax.ensure_compile_time_eval():
+            low, high = float(jnp.min(x)), float(jnp.max(x))
     margin = 3 * float(sigma_pm1) + 1e-3
     if low < -margin or high > 1 + margin:
         raise ValueError(

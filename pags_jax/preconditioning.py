@@ -38,6 +38,11 @@ def preconditioning(sigma: Float[Array, "..."], sigma_data: Any) -> Precondition
     >>> preconditioning(jnp.float32(0.5), 0.5).c_skip.item()
     0.5
     """
+    return _coefficients(sigma, sigma_data)
+
+
+@partial(jax.jit, inline=True)  # One program, where every operation would be one by itself.
+def _coefficients(sigma, sigma_data):
     total = sigma**2 + sigma_data**2
     return Preconditioning(
         sigma_data**2 / total, sigma * sigma_data / jnp.sqrt(total), 1 / jnp.sqrt(total), jnp.log(sigma) / 4

@@ -41,8 +41,11 @@ import jax  # noqa: E402 - after what it reads from the environment
 
 from scripts.harness import compiling  # noqa: E402
 from tests import checked as checked  # noqa: E402 - from here on --jaxtyping-packages decorates with it
+from tests import moving  # noqa: E402
 
 compiling.share_context()
+if COMPILER == "quick":
+    moving.by_numpy()
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -281,6 +281,7 @@ def test_reproduce_runs_parts_and_reports_them(side_by_side, toy, tmp_path, caps
     assert {"toy.csv.gz", "toy_again.csv.gz", "powers.png"} <= {p.name for p in (tmp_path / "published").iterdir()}
 
 
+@pytest.mark.slow
 def test_benchmark_smoke(tmp_path):
     from benchmarks import fmu_removal
 

@@ -12,9 +12,9 @@ from pags_jax.images import to_float
 
 @pytest.fixture(scope="module")
 def clothes():
-    """Training images, and 200 test images with their labels; neither model was trained on any of the latter."""
+    """Training images, and 100 test images with their labels; neither model was trained on any of the latter."""
     data = datasets.load("fashion_mnist")
-    return data.train_x, to_float(data.test_x[:200]), data.test_y[:200]
+    return data.train_x, to_float(data.test_x[:100]), data.test_y[:100]
 
 
 @pytest.fixture(scope="module")

@@ -544,7 +544,8 @@ DEEP = writer.Raw(b")" + b"\x85" * 200_000)
         ({"channel_mult": [1, 1]}, r"was made with channel_mult=\(1, 1\), and its tensors have \(1, 2\)"),
         ({"attn_resolutions": [8]}, "was made with attn_resolutions="),
         ({"label_dim": 0}, "was made with label_dim=0, and its tensors have 3"),
-        ({"attn_resolutions": [DEEP]}, "was made with attn_resolutions="),
+        # Every run has it among the examples of `test_hostile_files`.
+        pytest.param({"attn_resolutions": [DEEP]}, "was made with attn_resolutions=", marks=pytest.mark.weekly),
         ({"channel_mult": DEEP}, "was made with channel_mult="),
         ({"num_blocks": [[1]]}, "was made with num_blocks="),
     ],
@@ -628,7 +629,9 @@ ADM = DhariwalUNet(
         (SongUNet(augment=9), "edm", 55_733_891, 425),
         (ADM, "edm", 295_899_267, 553),
         (models.wide_resnet(28, 10, classes=10), "deepmind-wide", 36_479_194, None),
-        (models.wide_resnet(70, 16, classes=10), "deepmind-wide", 266_796_506, None),
+        pytest.param(
+            models.wide_resnet(70, 16, classes=10), "deepmind-wide", 266_796_506, None, marks=pytest.mark.weekly
+        ),
         (
             PreActivationResNet(
                 classes=10, blocks=(2,) * 4, widths=(64, 128, 256, 512), stem=64, shortcut_of="input", final_norm=False
@@ -636,7 +639,10 @@ ADM = DhariwalUNet(
             "robustbench", 11_171_146, None,
         ),
         (ResNet(classes=10, blocks=(3, 4, 6, 3), bottleneck=True), "cifar", 23_520_842, None),
-        (ResNet(classes=1000, blocks=(3, 4, 6, 3), bottleneck=True, stem=7), "imagenet", 25_557_032, 267),
+        pytest.param(
+            ResNet(classes=1000, blocks=(3, 4, 6, 3), bottleneck=True, stem=7), "imagenet", 25_557_032, 267,
+            marks=pytest.mark.weekly,
+        ),
         (ResNet(classes=1000, blocks=(3, 4, 6, 3), bottleneck=True, stem=7, inner=2.0), "imagenet", 68_883_240, 267),
     ],
 )  # fmt: skip

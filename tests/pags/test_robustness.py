@@ -251,7 +251,7 @@ def test_cut_steps_are_shorter_and_said_to_be():
 def test_bfloat16_images_are_measured_in_float32():
     small = x.astype(jnp.bfloat16)
     exact, found = (
-        manifold_robustness(lambda z: apply_fn(z.astype(jnp.float64)), images, basis, eps_l2=0.5, noise=noise)
+        of_manifold(lambda z: apply_fn(z.astype(jnp.float64)), images, basis, eps_l2=0.5, noise=noise)
         for images in (small.astype(jnp.float64), small)
     )
     for a, b in zip(exact, found, strict=True):

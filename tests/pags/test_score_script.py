@@ -107,15 +107,32 @@ class Stop(Exception):
     """Ends a process, as far as a training can tell."""
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_a_small_run_says_what_it_saved_and_resumes_with_the_same_bits(name, data, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("name", "resumes"),
+    [  # Both scripts train and resume by the same functions.
+        ("score", False), ("autoencoder", True), pytest.param("score", True, marks=pytest.mark.weekly),
+    ],
+)  # fmt: skip
+def test_a_small_run_says_what_it_saved_and_resumes_with_the_same_bits(
+    name, resumes, data, tmp_path, monkeypatch, capsys
+):
     words = [*SMALL[name], "--save-minutes", "0"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert call(name, *words, "--out", str(whole)) == 0
     check_run(name, whole, data)
     # Figures are drawn of what a run has saved, however it came to be; once will do.
     monkeypatch.setattr(type(SCRIPTS[name].EXPERIMENT), "draw_all", lambda *given: None)
+    if resumes:
+        check_resuming(name, words, whole, parts, monkeypatch)
+    then = (whole / FILES[name]).stat().st_mtime_ns
+    assert call(name, *words, "--out", str(whole)) == 0
+    assert (whole / FILES[name]).stat().st_mtime_ns == then
+    assert call(name, *words, "--epochs", "3", "--out", str(whole)) == 1
+    assert "epochs: 2 there, 3 here" in capsys.readouterr().err
 
+
+def check_resuming(name, words, whole, parts, monkeypatch):
+    """A run that ends on the way and goes on saves what one that did not end saves."""
     real, saved = checkpoints.save, []
 
     def interrupted(*given, **options):
@@ -134,12 +151,6 @@ def test_a_small_run_says_what_it_saved_and_resumes_with_the_same_bits(name, dat
     timing = ("wall_s", "train_s", "images_per_s", "config.out")
     tables = [[{k: v for k, v in row.items() if k not in timing} for row in store.read_rows(f)] for f in (whole, parts)]
     assert tables[0] == tables[1]
-
-    then = (whole / FILES[name]).stat().st_mtime_ns
-    assert call(name, *words, "--out", str(whole)) == 0
-    assert (whole / FILES[name]).stat().st_mtime_ns == then
-    assert call(name, *words, "--epochs", "3", "--out", str(whole)) == 1
-    assert "epochs: 2 there, 3 here" in capsys.readouterr().err
 
 
 def check_run(name, out, data):

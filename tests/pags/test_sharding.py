@@ -53,7 +53,13 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize(("loss", "driver"), [("gradient_norm", "steps"), *((loss, "scan") for loss in LOSSES)])
+@pytest.mark.parametrize(
+    ("loss", "driver"),
+    [  # Each driver once; the other losses reach their gradients the same way.
+        ("gradient_norm", "steps"), ("adversarial", "scan"),
+        *(pytest.param(loss, "scan", marks=pytest.mark.weekly) for loss in ("gradient_norm", "smoothness")),
+    ],
+)  # fmt: skip
 def test_an_epoch_with_batch_statistics_of_the_whole_batch(loss, driver):
     task = training.Task(Small(), LOSSES[loss], augmentation.crop_and_flip, batch_size=16)
     hyper = training.Hyper(0.1, 0.01, training.milestones(4, 2))
