@@ -167,7 +167,7 @@ class Experiment:
         inputs = {"experiment": self.name, **self.inputs(config)}
         rows_of = functools.partial(self.rows_of, config)
         ready = None
-        if self.setup and not store.are_done(config.out, units):
+        if self.setup and not all(map(store.Run(config.out, {}, {}).done, units)):
             ready = self.setup(config)
             rows_of = functools.partial(rows_of, ready)
         with store.open_run(config.out, config, inputs=inputs) as run:

@@ -179,11 +179,6 @@ def _claimed(run: Run) -> Iterator[None]:
         files.write_text(out / "rows.csv", rows.to_csv(table))
 
 
-def are_done(folder: Path, units: Sequence[str | Mapping[str, Any]]) -> bool:
-    """Whether all of these units are finished in a run folder, which is not touched."""
-    return all(Run(folder, {}, {}).done(unit) for unit in units)
-
-
 def read_rows(folder: Path) -> list[rows.Row]:
     """Read all rows of a finished run.
 

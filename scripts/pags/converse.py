@@ -55,9 +55,8 @@ class Config(manifolds.ManifoldConfig):
         table = measuring.trained_rows(self.trained)
         seed = min(row["seed"] for row in table)
         radius = len(table[0]["attack_eps"]) // 2
-        chosen = [*pags_jax.sweeps.best(table), *pags_jax.sweeps.most_robust(table, radius)]
-        sweep = report.where(measuring.units_of(chosen), seed=seed)
-        sweep = [unit for k, unit in enumerate(sweep) if unit not in sweep[:k]]
+        found = measuring.units_of([*pags_jax.sweeps.best(table), *pags_jax.sweeps.most_robust(table, radius)])
+        sweep = [unit for k, unit in enumerate(found) if unit["seed"] == seed and unit not in found[:k]]
         return [*sweep, *({"loss": ALIGNED, "strength": strength, "seed": seed} for strength in self.strengths)]
 
 

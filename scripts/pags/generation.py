@@ -24,10 +24,8 @@ from scripts.pags import generative, manifolds, measuring, sweeps
 from scripts.pags.robustness import FILES, NAMED
 from scripts.pags.sweeps import DENOISER
 
-SHOWN = 10
-"""Images in a figure."""
-FLAGS = {"in-painting": "inpainting", "image-to-image": "sketch"}
-"""What the flags of some tasks' radii are called."""
+SHOWN, FLAGS = 10, {"in-painting": "inpainting", "image-to-image": "sketch"}
+"""Images in a figure, and what the flags of some tasks' radii are called."""
 
 
 @dataclass(frozen=True)
@@ -196,8 +194,8 @@ def claims(results: Results) -> list[Claim]:
     for question, text in QUESTIONS.items():
         answers = pags_jax.drawing_questions.drawn(table, question, images=table[0]["config.images"])
         ends = [[report.number(row[name], 3) for name in ("beside", "estimate", "low", "high")] for row in answers]
-        texts = ["{} to {} (95 %: {} to {})".format(*numbers) for numbers in ends]
-        number = "; ".join(f"{sweeps.label_of(row)} {moved}" for row, moved in zip(answers, texts, strict=True))
+        texts = map("{} {} to {} (95 %: {} to {})".format, map(sweeps.label_of, answers), *zip(*ends, strict=True))
+        number = "; ".join(texts)
         found += [Claim(text, [row["verdict"] == "shown" for row in answers], number)] if answers else []
     return found
 
