@@ -17,6 +17,7 @@ with --mesh or --coordinator, they run one after the other.
 
 import concurrent.futures
 import dataclasses
+import gc
 import gzip
 import multiprocessing
 import os
@@ -177,15 +178,11 @@ def sources_of(part: Part) -> set[str]:
 
 
 def share(programs: Path) -> None:
-    """Make this process print lines, as another one writes to the same terminal, and share what it compiles with it.
-
-    Args:
-      programs: Folder of compiled programs, unless the environment names one.
-    """
+    """Make this process print lines, as another one writes to the same terminal, and share programs in this folder."""
     os.environ[progress.PLAIN] = "1"
+    gc.set_threshold(100_000, 50, 100)  # Python would often look for garbage among the many small objects of tracing.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(programs), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
 def run_part(name: str, config: Any) -> float:
@@ -193,6 +190,11 @@ def run_part(name: str, config: Any) -> float:
     experiment, begin = registry.experiment(name), time.perf_counter()
     compiling.share_context()
     jax.config.update("jax_enable_x64", experiment.x64)  # Certificates want float64, images float32.
+    if experiment.optimised:
+        jax.clear_caches()
+    if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:  # XLA would optimise for longer than small sizes compute.
+        hasty = config.preset == "quick" or (config.preset == "none" and not experiment.optimised)
+        jax.config.update("jax_disable_most_optimizations", hasty)
     experiment.draw_all(config, experiment.measure(config))
     return time.perf_counter() - begin
 
@@ -238,8 +240,7 @@ def publish(
         table = out / name / "rows.csv"
         if table.exists():
             files.write_bytes(folder / f"{name}.csv.gz", gzip.compress(table.read_bytes(), mtime=0))
-        values = sorted((out / name / "values").glob("*.npz"))
-        if values:
+        if values := sorted((out / name / "values").glob("*.npz")):
             gather(values, folder / f"{name}_values.npz")
         for figure in sorted((out / name).glob("*.png")):
             content, target = figure.read_bytes(), folder / figure.name
