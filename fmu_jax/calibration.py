@@ -109,15 +109,17 @@ def _calibrate(objective, data, mask, direction, epsilon, delta, init, tolerance
 
     def is_going(state):
         *_, reached, steps = state
-        return is_off(reached) & (steps < max_steps)
+        return (steps < 0) | is_off(reached) & (steps < max_steps)
 
     def improve(state):
-        _, _, _, following, _, steps = state
+        *_, following, _, steps = state
         return following, *attempt(following), steps + 1
 
-    # Without noise the residual is nearly that of little noise: a good first guess.
-    first = attempt(jnp.zeros((), data.x.dtype))[2]
-    sigma, params, distance, _, reached, steps = jax.lax.while_loop(is_going, improve, (first, *attempt(first), 0))
+    # Without noise the residual is nearly that of little noise: a good first guess. Two rounds come before the first
+    # improvement, that one and the guess's own, inside of the loop so that an attempt is compiled once.
+    zero = jnp.zeros((), data.x.dtype)
+    start = zero, jax.tree.map(lambda leaf: zero * leaf, direction), zero, zero, zero, jnp.asarray(-2)
+    sigma, params, distance, _, reached, steps = jax.lax.while_loop(is_going, improve, start)
     return Calibration(sigma, params, distance, reached, ~is_off(reached), steps)
 
 

@@ -17,6 +17,7 @@ with --mesh or --coordinator, they run one after the other.
 
 import concurrent.futures
 import dataclasses
+import gc
 import gzip
 import multiprocessing
 import os
@@ -25,6 +26,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -155,7 +157,7 @@ def done(config: Config, every: dict[str, Run]) -> Iterator[tuple[str, float]]:
     # What others read goes first, or one core would be idle at the end.
     waiting, running = {name: every[name] for name in sorted(every, key=lambda name: name not in sources)}, {}
     context = multiprocessing.get_context("spawn")
-    workers = {"mp_context": context, "initializer": share, "initargs": (config.out / ".programs",)}
+    workers = {"mp_context": context, "initializer": share, "initargs": (config,)}
     with concurrent.futures.ProcessPoolExecutor(config.side_by_side, **workers) as pool:
         while waiting or running:
             busy = [*waiting, *running.values()]
@@ -176,16 +178,17 @@ def sources_of(part: Part) -> set[str]:
     return {*part.reads.values(), *(run for run, _ in part.files.values())}
 
 
-def share(programs: Path) -> None:
-    """Make this process print lines, as another one writes to the same terminal, and share what it compiles with it.
-
-    Args:
-      programs: Folder of compiled programs, unless the environment names one.
-    """
+def share(config: Config) -> None:
+    """Make a process run parts beside another: it prints lines, shares programs, and compiles in a single thread."""
     os.environ[progress.PLAIN] = "1"
+    gc.set_threshold(100_000, 50, 100)  # Python would often look for garbage among the many small objects of tracing.
+    # Another emitter takes half the time to compile a step of training, which runs as fast; see also tests/strict.py.
+    other = config.preset in ("none", "quick") and metadata.version("jaxlib") < "0.11"
+    flags = ["--xla_cpu_parallel_codegen_split_count=1"] + ["--xla_cpu_use_fusion_emitters=false"] * other
+    os.environ["XLA_FLAGS"] = " ".join([*flags, os.environ.get("XLA_FLAGS", "")])
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        programs = {"JAX_COMPILATION_CACHE_DIR": str(config.out / ".programs")}
+        os.environ |= programs | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
 def run_part(name: str, config: Any) -> float:
@@ -193,6 +196,11 @@ def run_part(name: str, config: Any) -> float:
     experiment, begin = registry.experiment(name), time.perf_counter()
     compiling.share_context()
     jax.config.update("jax_enable_x64", experiment.x64)  # Certificates want float64, images float32.
+    if experiment.optimised:
+        jax.clear_caches()
+    if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:  # XLA would optimise for longer than small sizes compute.
+        hasty = config.preset == "quick" or (config.preset == "none" and not experiment.optimised)
+        jax.config.update("jax_disable_most_optimizations", hasty)
     experiment.draw_all(config, experiment.measure(config))
     return time.perf_counter() - begin
 
@@ -206,8 +214,7 @@ def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Sect
             continue
         results = Results(own.out, store.read_rows(own.out) if experiment.rows_of else [], folders)
         reads = [run for run in part.reads.values() if every.get(run) and every[run].experiment.rows_of]
-        shown = [name] if experiment.rows_of else reads
-        links = {f"{run}/rows.csv": f"{run}/rows.csv" for run in shown}
+        links = {f"{run}/rows.csv": f"{run}/rows.csv" for run in ([name] if experiment.rows_of else reads)}
         sections.append(report.Section(experiment.heading, experiment.section(results), links))
         for claim in experiment.claims(results) if experiment.claims else []:
             paper = name.partition("_")[0]
@@ -235,12 +242,12 @@ def publish(
     """
     names: dict[Path, Path] = {}
     for name in every:
-        table = out / name / "rows.csv"
-        if table.exists():
+        if (table := out / name / "rows.csv").exists():
             files.write_bytes(folder / f"{name}.csv.gz", gzip.compress(table.read_bytes(), mtime=0))
-        values = sorted((out / name / "values").glob("*.npz"))
-        if values:
-            gather(values, folder / f"{name}_values.npz")
+        if values := sorted((out / name / "values").glob("*.npz")):
+            arrays = {path.stem: measuring.load_arrays(path).items() for path in values}
+            each = {f"{unit}/{column}": array for unit, found in arrays.items() for column, array in found}
+            measuring.save_arrays(folder / f"{name}_values.npz", each)
         for figure in sorted((out / name).glob("*.png")):
             content, target = figure.read_bytes(), folder / figure.name
             if target in names.values() and target.read_bytes() != content:
@@ -257,12 +264,6 @@ def publish(
         blocks = [moved(block) for block in section.blocks]
         page.append(dataclasses.replace(section, blocks=blocks, links=dict(zip(tables, tables, strict=True))))
     report.write_markdown(folder / "README.md", **texts, sections=page)
-
-
-def gather(paths: Sequence[Path], target: Path) -> None:
-    """Write one npz of several: arrays are named UNIT/COLUMN."""
-    every = {f"{path.stem}/{name}": array for path in paths for name, array in measuring.load_arrays(path).items()}
-    measuring.save_arrays(target, every)
 
 
 if __name__ == "__main__":

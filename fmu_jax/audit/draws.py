@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fmu_jax import objective as objectives
+from fmu_jax.batches import map_in_batches
 from fmu_jax.data import Data
 from fmu_jax.fitting import NotConvergedError, fit
 from fmu_jax.linalg import solve_positive
@@ -157,5 +158,5 @@ def _draw(objective, data, removal, start, key, sigma, models, methods, batch_si
             converged &= fine
         return Draws(trained.params, unlearned, retrained.params, residual, converged)
 
-    draws = jax.lax.map(one, noises, batch_size=batch_size)
+    draws = map_in_batches(one, noises, batch_size=batch_size)
     return draws._replace(converged=jnp.all(draws.converged))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fmu_jax.audit.draws import NO_REMOVAL
+from fmu_jax.batches import map_in_batches
 from fmu_jax.data import Data, check_data
 from fmu_jax.metrics import GroupMetrics, group_metrics
 from fmu_jax.objective import Objective, Params, logits
@@ -158,4 +159,4 @@ def _train(objective, rows, test, keys, subset_size, train, methods, count, batc
             converged={name: fine for name, (_, _, fine) in found.items()},
         )
 
-    return jax.lax.map(pair, keys, batch_size=batch_size)
+    return map_in_batches(pair, keys, batch_size=batch_size)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from fmu_jax.arrays import as_floats
 from fmu_jax.audit.epsilon import MIN_MODELS
+from fmu_jax.batches import map_in_batches
 from fmu_jax.showing import one_line
 
 
@@ -93,7 +94,7 @@ def _relative(u, r, t) -> Relative:
 
         return uu + rr - cross(u, r), tt + rr - cross(t, r)
 
-    by_u, by_t = jax.lax.map(row, jnp.arange(n, dtype=jnp.int32), batch_size=64)
+    by_u, by_t = map_in_batches(row, jnp.arange(n, dtype=jnp.int32), batch_size=64)
     apart = by_t - by_u
     # The variance of a U-statistic of degree two to first order: 4/n of its projections'.
     error = 2 * jnp.std(apart) / jnp.sqrt(jnp.asarray(n, apart.dtype))

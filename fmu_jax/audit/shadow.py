@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fmu_jax.audit.draws import AUDITED, check_audit, unlearn
+from fmu_jax.batches import map_in_batches
 from fmu_jax.data import Data, as_data, check_data
 from fmu_jax.fitting import NotConvergedError, fit
 from fmu_jax.objective import Objective, Scalar, sample_noise
@@ -170,7 +171,7 @@ def _train(objective, rows, start, shard, keys, sigma, subset_size, count, metho
         member = jnp.stack([jnp.concatenate([upper, ~upper]), jnp.concatenate([~upper, upper])])
         return _pair(objective, rows, start, shard, noise, subset, member, methods)
 
-    shadow = jax.lax.map(pair, keys, batch_size=batch_size)
+    shadow = map_in_batches(pair, keys, batch_size=batch_size)
     return shadow._replace(converged=jnp.all(shadow.converged))
 
 

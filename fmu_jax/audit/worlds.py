@@ -26,6 +26,7 @@ import numpy as np
 
 from fmu_jax import stream
 from fmu_jax.audit.binomial import clopper_pearson
+from fmu_jax.batches import map_in_batches
 from fmu_jax.data import make_data
 from fmu_jax.datasets import synthetic
 from fmu_jax.fitting import fit
@@ -206,7 +207,7 @@ def _of_adaptive():
         exact = fit(objective, removal.data, init=removal.params, throw=False).params
         return removal.params, distance_to_retrained(objective, removal), exact
 
-    unlearned, distance, exact = jax.lax.map(models, jnp.asarray(sets), batch_size=64)
+    unlearned, distance, exact = map_in_batches(models, jnp.asarray(sets), batch_size=64)
     full = sets.sum(axis=1) == LENGTH
     admitted = float(np.quantile(np.asarray(distance)[full], 0.5))
     again = distance > admitted

@@ -126,6 +126,6 @@ def claims(results: Results) -> list[Claim]:
 
 EXPERIMENT = Experiment(
     "fmu_releases", Config, rows_of, draw=draw, heading="Releases with fresh noise", section=section,
-    claims=claims, x64=True,
+    claims=claims, x64=True, optimised=True,
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

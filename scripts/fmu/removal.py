@@ -124,7 +124,7 @@ def claims(results: Results) -> list[Claim]:
 
 EXPERIMENT = Experiment(
     "fmu_removal", Config, rows_of, draw=draw, heading="Unlearning: what is left of fairness and accuracy",
-    section=section, claims=claims, x64=True,
+    section=section, claims=claims, x64=True, optimised=True,
     parts=(Part({"none": {"fractions": (0.01, 0.05, 0.2)}, "quick": {}, "full": {}, "paper": {}}, seeds="repeats"),),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

@@ -114,6 +114,7 @@ class Experiment:
       claims: ``claims(results)``: which claims of its paper the rows show.
       parts: Its runs in `scripts.reproduce`.
       x64: Whether it computes in float64.
+      optimised: Whether reproduce's default, too, compiles it as users do: it computes for long, or measures how long.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Experiment:
     claims: Callable[[Results], list[Claim]] | None = None
     parts: tuple[Part, ...] = ()
     x64: bool = False
+    optimised: bool = False
 
     def run(self, argv: Sequence[str] | None = None) -> int:
         """Run it as a script, by default into ``runs/NAME``; see `cli.run`."""

@@ -102,7 +102,7 @@ def experiment(
             save_arrays(config.out / "values" / f"{store.unit_name(unit)}.npz", values)
         return [known | pags_jax.means.means_of(row) for row in found]
 
-    return Experiment(name, config_type, measured, inputs=inputs, **declared)
+    return Experiment(name, config_type, measured, inputs=inputs, optimised=True, **declared)
 
 
 def sample(config: MeasuringConfig) -> pags_jax.samples.Sample:

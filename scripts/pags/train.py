@@ -217,7 +217,7 @@ FROM = ("pags_undefended", "models/dataset=cifar10,model=resnet14,loss=cross_ent
 EXPERIMENT = Experiment(
     "pags_train", Config, rows_of, plan, setup=fit.images_of, inputs=inputs, finished=fit.finished, draw=accuracy.draw,
     heading="Robust models: accuracy under attack", section=accuracy.section, claims=accuracy.claims,
-    parts=(
+    optimised=True, parts=(
         Part({"cifar10": UNDEFENDED}, FROM[0]),
         Part(SWEEP | {"cifar10": {}}, seeds="sweeps", files={"start": FROM}),
         Part({"cifar10": JUDGE}, "pags_judge", other_seed=1),
