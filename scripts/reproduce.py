@@ -1,15 +1,12 @@
 """The main job: both papers' experiments on bundled real data, at laptop scale, in one report.
 
-It has four sizes, which all end in runs/reproduce/report.html:
+It has five sizes, which all end in report.html of the run folder, runs/reproduce by default:
 
     python -m scripts.reproduce                     # 15 CPU minutes at most, on two cores; --repeats 2: another seed
     python -m scripts.reproduce --preset quick      # a smoke run
     python -m scripts.reproduce --preset full       # more seeds, noise levels and strengths: about fifteen minutes
     python -m scripts.reproduce --preset paper      # the papers' grids
-
-and a fifth for the CIFAR-10 sweep of `benchmarks/README.md`, which takes hours on two cores and resumes after a stop:
-
-    python -m scripts.reproduce --preset cifar10 --out runs/cifar10 --models benchmarks/results/cifar10
+    python -m scripts.reproduce --preset cifar10    # the sweep of benchmarks/README.md: hours; resumes after a stop
 
 Parts run side by side, each in a process of its own; they share nothing but finished run folders. On an accelerator, or
 with --mesh or --coordinator, they run one after the other.
@@ -183,7 +180,7 @@ def share(config: Config) -> None:
     os.environ[progress.PLAIN] = "1"
     gc.set_threshold(100_000, 50, 100)  # Python would often look for garbage among the many small objects of tracing.
     # Another emitter takes half the time to compile a step of training, which runs as fast; see also tests/strict.py.
-    other = config.preset in ("none", "quick") and metadata.version("jaxlib") < "0.11"
+    other = config.preset in ("none", "quick") and metadata.version("jaxlib").startswith("0.10.")
     flags = ["--xla_cpu_parallel_codegen_split_count=1"] + ["--xla_cpu_use_fusion_emitters=false"] * other
     os.environ["XLA_FLAGS"] = " ".join([*flags, os.environ.get("XLA_FLAGS", "")])
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -245,9 +242,7 @@ def publish(
         if (table := out / name / "rows.csv").exists():
             files.write_bytes(folder / f"{name}.csv.gz", gzip.compress(table.read_bytes(), mtime=0))
         if values := sorted((out / name / "values").glob("*.npz")):
-            arrays = {path.stem: measuring.load_arrays(path).items() for path in values}
-            each = {f"{unit}/{column}": array for unit, found in arrays.items() for column, array in found}
-            measuring.save_arrays(folder / f"{name}_values.npz", each)
+            gather(values, folder / f"{name}_values.npz")
         for figure in sorted((out / name).glob("*.png")):
             content, target = figure.read_bytes(), folder / figure.name
             if target in names.values() and target.read_bytes() != content:
@@ -264,6 +259,12 @@ def publish(
         blocks = [moved(block) for block in section.blocks]
         page.append(dataclasses.replace(section, blocks=blocks, links=dict(zip(tables, tables, strict=True))))
     report.write_markdown(folder / "README.md", **texts, sections=page)
+
+
+def gather(paths: Sequence[Path], target: Path) -> None:
+    """Write one npz of several: arrays are named UNIT/COLUMN."""
+    every = {f"{path.stem}/{name}": array for path in paths for name, array in measuring.load_arrays(path).items()}
+    measuring.save_arrays(target, every)
 
 
 if __name__ == "__main__":

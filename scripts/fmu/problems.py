@@ -70,7 +70,7 @@ class NetworkConfig(ProblemConfig):
     """Number of steps of Adam in training."""
     learning_rate: cli.Positive = 0.02
     """Adam's learning rate, in training and repair."""
-    network: Path | None = None
+    network: Path = Path("benchmarks/results/cifar10/undefended.safetensors")
     """Classifier of CIFAR-10's training images, a model file, whose features of test images are the rows of cifar10."""
     cifar10: Path | None = None
     """Folder of CIFAR-10's binary version; by default it is downloaded."""
@@ -107,13 +107,11 @@ def load_rows(config: NetworkConfig, dataset: str, seed: int) -> list[fmu_jax.Da
     """Rows to train small networks on and test rows, ``config.rows`` of each at most, float32."""
     if dataset == "fashion_mnist":
         data = pags_jax.datasets.load(dataset)
-        parts = [
-            pictures(pags_jax.images.averaged(np.asarray(x, np.float32)), x, np.isin(y, UPPER_BODY))
-            for x, y in ((data.train_x, data.train_y), (data.test_x, data.test_y))
-        ]
+        images = [(x, np.isin(y, UPPER_BODY)) for x, y in ((data.train_x, data.train_y), (data.test_x, data.test_y))]
+        parts = [pictures(pags_jax.images.averaged(np.asarray(x, np.float32)), x, label) for x, label in images]
     elif dataset == "cifar10":  # Which the network was not trained on, so that nobody's row is in its features.
-        data, network = pags_jax.datasets.load(dataset, folder=config.cifar10), config.network
-        features = partial(jax.jit(pags_jax.models.features, static_argnums=0), *pags_jax.models.load(network)[:2])
+        data, network = pags_jax.datasets.load(dataset, folder=config.cifar10), pags_jax.models.load(config.network)
+        features = partial(jax.jit(pags_jax.models.features, static_argnums=0), *network[:2])
         halves = np.random.default_rng(seed).permutation(len(data.test_x)).reshape(2, -1)[:, : config.rows]
         images = [(data.test_x[half], np.isin(data.test_y[half], ANIMALS)) for half in halves]
         parts = [pictures(np.asarray(features(pags_jax.images.to_float(x))), x, label) for x, label in images]

@@ -116,9 +116,8 @@ def section(results: Results) -> list[report.Block]:
     columns |= {"cosine": "cosine with the score"}
     return [
         "Models with score alignment are trained like those of the sweep, but their loss pulls the gradient of the "
-        "label's logit towards the conditional score. Each loss of the sweep appears at the strength that does best "
-        "on held-out images, and the sweep's most robust model within 5 points of the best accuracy is there, too. "
-        "Accuracy under attack is measured on fewer images than clean accuracy.",
+        "label's logit towards the conditional score. Of the sweep appear each loss at its best strength on held-out "
+        "images and the most robust accurate model. Accuracy under attack is measured on fewer images than clean.",
         report.Table(table, "Does robustness follow from alignment?", columns=columns, digits=3),
         *results.figures("converse.png", "Accuracy, clean and attacked, against the gradient's cosine with the score"),
     ]
