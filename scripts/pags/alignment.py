@@ -90,9 +90,9 @@ def section(results: Results) -> list[report.Block]:
     main = [line for line in lines if line["gradient of"] == SHOWN.target]
     main = pags_jax.sweeps.nearest(main, "sigma", SHOWN.sigma_pm1)
     return [
-        "Each gradient is compared with a score of the same images: those of the sum of logits and of log-sum-exp, minus "
-        "the energy of JEM, with the unconditional score, that of the class's logit with the conditional score, and "
-        "that of the log-probability with the difference of the two. Neither sum is a function of the classifier: adding "
+        "Each gradient is compared with a score of the same images: those of the logits' sum and of log-sum-exp (minus "
+        "JEM's energy) with the unconditional score, that of the class's logit with the conditional score, that of the "
+        "log-probability with the difference of the two. Neither of the first two is the classifier's alone: adding "
         "c(x) to all logits changes it and no probability. A softmax loss has no gradient along the sum of the last "
         "layer's weights, so training leaves that sum as it was initialised. Sigma is for images in [-1, 1].",
         report.Table(main, "Where the logit's gradient looks most like the score (medians over seeds).", digits=3),
