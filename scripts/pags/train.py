@@ -196,7 +196,7 @@ def task_of(config: Config, loss: names.Loss | Callable[..., Any], classes: int)
 #: What the sweep is trained with in reproduce: half as wide as the default, to save time; the quick one less still.
 ATTACK = {"attack_eps": (0.5, 1.0, 1.5), "attack_steps": 10, "attack_rows": 100}
 SWEEP: dict[str, dict[str, Any]] = {
-    "none": {"width": 0.5, "train_rows": 2000, "epochs": 5, "steps": 3} | ATTACK
+    "none": {"width": 0.5, "train_rows": 1200, "epochs": 5, "steps": 3} | ATTACK
     | {"attack_eps": (0.5, 1.5), "attack_rows": 60, "attack_steps": 6},
     "quick": {"width": 0.25, "train_rows": 1024, "epochs": 3, "steps": 2, "strengths": (0.1, 1.0)} | ATTACK
     | {"loss": ("cross_entropy", "gradient_norm", "adversarial"), "attack_eps": (0.5,), "attack_steps": 2},
