@@ -56,7 +56,7 @@ test: $(STAMP)  ## Run all tests and doctests but the slow ones
 	$(PYTEST) -m "not slow and not weekly" $(ARGS)
 
 slow: $(STAMP)  ## Run the slow tests
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -m "slow and not weekly" $(ARGS)
 
 weekly: $(STAMP)  ## Run the tests that only the weekly gate has
 	$(PYTEST) -m weekly $(ARGS)

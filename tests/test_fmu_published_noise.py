@@ -9,6 +9,8 @@ from scripts.fmu import published_noise as script
 from scripts.harness import store
 from tests import oracles
 
+pytestmark = pytest.mark.slow  # Whole scripts run.
+
 SMALL = ["--datasets", "compas", "--repeats", "1", "--epsilons", "0.1", "3", "--steps", "5", "50", "--draws", "3"]
 
 

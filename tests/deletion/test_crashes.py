@@ -240,6 +240,7 @@ def test_a_folder_that_cannot_be_written_to(crashing, tmp_path, order, command, 
         assert order("command", words=words, obey=True)["status"] == 0
 
 
+@pytest.mark.slow
 def test_training_where_nothing_can_be_written(tmp_path, order):
     tables.people(300).to_csv(tmp_path / "people.csv", index=False)
     words = ["train", "--csv", str(tmp_path / "people.csv"), "--id", "id", "--label", "paid", "--group", "sex"]

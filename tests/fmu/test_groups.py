@@ -490,6 +490,7 @@ def test_thresholds_equalise_three_groups():
     assert float(metrics.group_metrics(labels, data).demographic_parity) <= 2 / 300
 
 
+@pytest.mark.slow
 def test_a_network_sees_all_pairs():
     """The matrix-free path: autodiff through the penalty of any model's scores."""
     p = problem(5)

@@ -87,7 +87,7 @@ def test_fit_finds_the_independent_optimum(name, group):
     np.testing.assert_allclose(fit(OBJECTIVE, data, noise=noise).params, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "limit"), [("compas", 0.02), ("adult", 0.005)])
+@pytest.mark.parametrize(("name", "limit"), [("compas", 0.02), pytest.param("adult", 0.005, marks=pytest.mark.slow)])
 def test_fair_newton_is_near_the_retrained_optimum(name, limit):
     row = next(row for row in removals(name) if row.kind == "random 5%")
     assert row.fair_newton < limit

@@ -265,7 +265,8 @@ def test_a_head_of_many_classes_is_one_release():
     assert float(published.mu) == pytest.approx(bound / 0.1)
 
 
-@pytest.mark.parametrize("shaped", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("shaped", [False, True])
 def test_a_stream_releases_every_model_and_refreshes_on_the_distance(shaped):
     """No perturbation in training; each model within the admitted distance of the retrained one, before the noise."""
     data = datasets.synthetic(400, 3, seed=1).train

@@ -132,7 +132,10 @@ def everything(n, penalty="equalized_odds"):
     return data, objective, noise, removal, certificate, fairness_interval(objective, removal, data, noise=noise)
 
 
-@pytest.mark.parametrize("penalty", [pytest.param("equalized_odds", marks=pytest.mark.weekly), "individual"])
+@pytest.mark.parametrize(
+    "penalty",
+    [pytest.param("equalized_odds", marks=pytest.mark.weekly), pytest.param("individual", marks=pytest.mark.slow)],
+)
 def test_certificates_are_those_of_all_rows_and_of_the_oracle(monkeypatch, penalty):
     whole = everything(1250, penalty)
     monkeypatch.setattr(row_blocks, "LEAST", 1)

@@ -122,6 +122,7 @@ def test_a_stream(penalty, reweigh, n):
     assert_close((spread[0].errors, spread[2]), (alone[0].errors, alone[2]), 1e-6)
 
 
+@pytest.mark.slow
 def test_published_noise():
     objective = Objective(l2=1e-2, fairness=1.0)
 

@@ -10,6 +10,8 @@ from pags_jax import bayes, bayes_networks, losses, regimes
 from scripts.harness import cli, store
 from scripts.pags import bayes as pags_bayes
 
+pytestmark = pytest.mark.slow  # Whole scripts run.
+
 SMALL = ["--repeats", "2", "--steps", "20", "--pixels", "16", "--distractors", "4", "--width", "8"]
 SMALL += ["--train-rows", "32", "--test-rows", "40"]
 

@@ -21,6 +21,8 @@ from scripts.pags import alignment, certify, distractor, manifolds, measuring, s
 from scripts.pags import robustness as pags_robustness
 from tests.pags.test_train_script import sample
 
+pytestmark = pytest.mark.slow  # Whole scripts run.
+
 MEASURING = ("--manifold", "local_pca", "--rank", "3", "--neighbours", "6", "--images", "10")
 
 
@@ -140,9 +142,10 @@ def test_models_trained_under_noise_are_compared_at_twice_their_noise(folders, i
 
 def test_alignment_rows_say_what_was_compared(folders):
     table = store.read_rows(folders / "alignment")
-    pairs = {("logit_sum", "unconditional"), ("logit", "conditional"), ("log_prob", "bayes")}
+    pairs = {("logit_sum", "unconditional"), ("log_sum_exp", "unconditional"), ("logit", "conditional")}
+    pairs |= {("log_prob", "bayes")}
     assert {(row["target"], row["score"]) for row in table} == pairs
-    assert len(table) == 3 * 3 * 3
+    assert len(table) == 3 * 3 * 4
     assert {row["sigma_pm1"] for row in table} == {0.5, 1.0, 2.0}
     for row in table:
         assert -1 <= row["cosine"] <= 1

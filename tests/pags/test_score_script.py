@@ -12,6 +12,8 @@ from pags_jax.images import to_float
 from scripts.harness import cli, rows, store
 from scripts.pags import autoencoder, generative, score
 
+pytestmark = pytest.mark.slow  # Whole scripts run.
+
 SCRIPTS = {"score": score, "autoencoder": autoencoder}
 TINY = ["--epochs", "2", "--batch-size", "16", "--warm-up", "2", "--measured-rows", "30"]
 SMALL = {

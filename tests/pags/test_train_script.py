@@ -11,6 +11,8 @@ from pags_jax import checkpoints, datasets, evaluation, losses, models, recipes,
 from scripts.harness import cli, rows, store
 from scripts.pags import fit, train
 
+pytestmark = pytest.mark.slow  # Whole scripts run.
+
 SMALL = ["--epochs", "2", "--batch-size", "16", "--attack-eps", "0.5", "1.0", "--attack-steps", "2", "--steps", "2"]
 SMALL += ["--width", "0.25"]
 RANDOM = ["--loss", "randomized_smoothing", "--strengths", "0.1", "--augment", "crop-flip"]
