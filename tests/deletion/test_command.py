@@ -90,6 +90,7 @@ def test_bad_flags_are_refused(words, said, capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(tmp_path, store, capsys):
     table, ids = tmp_path / "people.csv", tmp_path / "ids.txt"
     tables.people(60).to_csv(table, index=False)

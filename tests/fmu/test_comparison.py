@@ -123,6 +123,7 @@ def test_columns_of_a_certificate(found):
         comparison.certificate_columns(OBJECTIVE, params, outcomes["no_removal"], TEST, **level)
 
 
+@pytest.mark.slow
 def test_columns_of_heads_of_many_classes():
     """Of three classes: distances and accuracy of all together, and a price that counts once for each removed row."""
     rng = np.random.default_rng(0)

@@ -162,6 +162,7 @@ def test_a_part_moves_by_its_own_block_of_the_hessian(method, name, damping):
         assert jax.tree.structure(removal.params) == jax.tree.structure(removal.start) == jax.tree.structure(PARAMS)
 
 
+@pytest.mark.slow
 @fits
 def test_the_last_layer_is_the_linear_model_on_its_features():
     """Its objective is convex: fit, unlearned and retrained as the linear model on the hidden units and a constant."""

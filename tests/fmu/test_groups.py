@@ -387,7 +387,7 @@ def test_interval_equals_brute_force(groups, seed):
 @pytest.mark.parametrize(
     ("groups", "penalty", "reweigh"),
     [
-        (3, "individual", True),
+        pytest.param(3, "individual", True, marks=pytest.mark.slow),
         pytest.param(6, "equalized_odds", False, marks=pytest.mark.slow),
         *(
             pytest.param(*setting, marks=pytest.mark.weekly)

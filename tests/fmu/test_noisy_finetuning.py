@@ -418,6 +418,7 @@ def test_rewinding_ends_within_its_bound(rewound):
     assert apart <= float(found.distance) <= 4 * apart + 1e-10
 
 
+@pytest.mark.slow
 def test_langevin_agrees_with_the_clipped_theory_and_beats_it():
     """Without drift both theorems are one; and a certified distance below the clip's diameter needs less noise."""
     fitted = remove(LINEAR, START, DATA, [], method="retrain").params

@@ -30,6 +30,7 @@ def train(loss=linear, rows=ROWS, **options):
     return private_training.train_private(loss, START, rows, **defaults | options)
 
 
+@pytest.mark.slow
 def test_reaches_the_guarantee_and_not_much_less():
     fit = train()
     assert 1.9 < fit.epsilon <= 2.0 + 1e-6

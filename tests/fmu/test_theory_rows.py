@@ -133,6 +133,7 @@ def test_trust_region_ends_at_the_retrained_model_where_newton_flies_off():
         remove(FAIR, start, DATA, ROWS, method="trust_region", radius=0.0)
 
 
+@pytest.mark.slow
 def test_row_distances_bound_the_truth_for_every_row():
     """Each row left out, retrained in NumPy."""
     best = oracles.minimise(X, Y, S, W, *TAIL)

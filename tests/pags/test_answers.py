@@ -47,6 +47,7 @@ def config(tmp_path):
     return answers.Config(robustness=tmp_path / "robustness", alignment=tmp_path / "alignment")
 
 
+@pytest.mark.slow
 def test_every_question_is_answered_as_it_was_fixed(config):
     table = answers.rows_of(config, target="logit", seed=0)
     whole = {row["question"]: row for row in table if row["loss"] == "all"}

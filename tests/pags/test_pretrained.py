@@ -48,6 +48,7 @@ def denoised(clothes):
     }, np.asarray(noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 1.2])
 def test_the_shipped_denoiser_beats_the_best_linear_one(sigma, denoised, clothes, spectrum):
     """And so the noisy image itself, and the mean image."""
@@ -62,11 +63,13 @@ def test_the_shipped_denoiser_beats_the_best_linear_one(sigma, denoised, clothes
     assert errors[sigma, "class"] < errors[sigma, "another"]
 
 
+@pytest.mark.slow
 def test_the_shipped_denoiser_uses_the_class_where_noise_hides_it(denoised):
     errors, _ = denoised
     assert errors[1.2, "class"] < errors[1.2, "nothing"] < errors[1.2, "another"]
 
 
+@pytest.mark.slow
 def test_the_shipped_denoisers_loss_is_the_stated_one(denoised):
     """On other noise and other test images, so about."""
     measured = models.files.about(pretrained.DENOISER)["measured"]

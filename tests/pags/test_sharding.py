@@ -53,6 +53,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "driver"),
     [  # Each driver once; the other losses reach their gradients the same way.

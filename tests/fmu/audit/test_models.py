@@ -22,6 +22,7 @@ def draws():
     return audit.draw_models(OBJECTIVE, DATA, FORGET, key=jax.random.key(0), sigma=1.0, models=2000, methods=methods)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fair_newton", "retrain"])
 def test_the_certificate_holds_in_fact(method):
     found = audit.empirical_epsilon(draws().unlearned[method], draws().retrained, delta=1e-5, key=jax.random.key(1))
@@ -30,6 +31,7 @@ def test_the_certificate_holds_in_fact(method):
     assert float(found.epsilon) <= max(float(certified), 0.02)
 
 
+@pytest.mark.slow
 def test_doing_nothing_is_caught():
     """The epsilon that fair Newton certifies is far exceeded by parameters returned unchanged."""
     found = audit.empirical_epsilon(
@@ -85,6 +87,7 @@ def test_compas_the_certificate_holds_and_doing_nothing_breaks_it():
     assert found[audit.NO_REMOVAL] > 10 * certified
 
 
+@pytest.mark.slow
 def test_draws_are_the_models_that_fit_and_remove_make():
     """The shortcut to the optimum changes no model, and what is certified is the gradient on what remains."""
     models = draws()

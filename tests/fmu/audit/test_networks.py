@@ -64,12 +64,14 @@ def test_twins_are_held_out_rows_with_either_label():
     assert all((np.asarray(HELD.x) == np.asarray(row)).all(axis=1).any() for row in planted.x)
 
 
+@pytest.mark.slow
 def test_each_network_holds_one_row_of_each_twin(shadow):
     assert shadow.member.shape == (40, 2, 6)
     np.testing.assert_array_equal(shadow.member[:, 0], ~shadow.member[:, 1])
     np.testing.assert_array_equal(shadow.member[..., :3], ~shadow.member[..., 3:])
 
 
+@pytest.mark.slow
 def test_retraining_is_at_chance_and_a_missing_removal_is_not(shadow):
     np.testing.assert_array_equal(shadow.margins["retrain"][:, 0], shadow.oracle)
     np.testing.assert_array_equal(shadow.margins["retrain"][:, 0], shadow.margins["retrain"][:, 1])
@@ -88,6 +90,7 @@ def test_retraining_is_at_chance_and_a_missing_removal_is_not(shadow):
     assert klom["no_removal"] > 0.3
 
 
+@pytest.mark.slow
 def test_margins_are_those_of_the_networks_trained_one_by_one(shadow):
     """The first pair again, by hand."""
     key = jax.random.split(jax.random.key(2), 40)[0]
@@ -106,6 +109,7 @@ def test_margins_are_those_of_the_networks_trained_one_by_one(shadow):
     assert shadow.metrics["no_removal"].equalized_odds_mean[0, 0] == pytest.approx(gap)
 
 
+@pytest.mark.slow
 def test_the_table_has_what_attacks_and_canaries_find(shadow):
     key, claims = jax.random.key(4), {"noisy": 0.5, "last": 1e-4}
     table = audit.network_table(
@@ -138,6 +142,7 @@ def test_the_table_has_what_attacks_and_canaries_find(shadow):
     assert rows["last"]["certified_auc"] == pytest.approx(0.5, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_second_call_with_the_same_function_compiles_nothing(shadow):
     from tests.fmu.test_compilation import counted
 
