@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from pags_jax import alignment, evaluation, gaussians, generation, sampling, scores
+from pags_jax.chunks import check_counts
+from pags_jax.images import as_images
 from pags_jax.means import mean_and_error
 
 TASKS = ("synthesis", "denoising", "in-painting", "counterfactual", "image-to-image")
@@ -99,9 +101,16 @@ def sketch(x: Float[Array, "n h w c"], block: int) -> Float[Array, "n h w c"]:
       x: Images in [0, 1].
       block: Side of the blocks, in pixels; a divisor of height and width.
 
+    Raises:
+      ValueError: No images, or blocks that do not fit them.
+
     >>> sketch(jnp.array([0.1, 0.3, 0.9, 0.9]).reshape(1, 2, 2, 1), 2)[0, :, :, 0].tolist()
     [[0.5, 0.5], [0.5, 0.5]]
     """
+    x = as_images(x)
+    check_counts(block=block)
+    if x.ndim != 4 or x.shape[1] % block or x.shape[2] % block:
+        raise ValueError(f"`block` must divide height and width of images (n, h, w, c), got {block} for {x.shape}")
     rounded = jnp.rint(gaussians.shrunken(x, block) * (SHADES - 1)) / (SHADES - 1)
     return jnp.repeat(jnp.repeat(rounded, block, 1), block, 2)
 

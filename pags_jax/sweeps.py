@@ -105,21 +105,22 @@ def most_robust(table: Iterable[Row], radius: int, *, accurate: float = 0.05) ->
     """The rows, of all seeds, of the loss and strength whose model is most robust to attack among the accurate ones.
 
     Args:
-      table: Rows of trained models; their accuracies on held-out images (``HELD_OUT``) choose.
+      table: Rows of trained models; means over seeds of known accuracies on held-out images (``HELD_OUT``) choose.
       radius: Which radius of the attack, counted from 0.
       accurate: How far below the best accuracy an accurate model may lie.
 
-    >>> models = (("cross_entropy", 0.0, 0.9, 0.0), ("smoothness", 1.0, 0.88, 0.3), ("smoothness", 9.0, 0.6, 0.5))
     >>> names = ("loss", "strength", "seed", *HELD_OUT)
-    >>> table = [dict(zip(names, (loss, strength, 0, plain, [hit]))) for loss, strength, plain, hit in models]
-    >>> [row["strength"] for row in most_robust(table, 0)]
+    >>> models = (("cross_entropy", 0.0, 0, 0.9, [0.0]), ("smoothness", 1.0, 0, 0.88, [0.3]))
+    >>> [row["strength"] for row in most_robust([dict(zip(names, model)) for model in models], 0)]
     [1.0]
     """
-    table = list(table)
-    plain, attacked = HELD_OUT
-    lowest = max(row[plain] for row in table) - accurate
-    chosen = max((row for row in table if row[plain] >= lowest), key=lambda row: row[attacked][radius])
-    return [row for row in table if _model(row)[:2] == _model(chosen)[:2]]
+    found: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    for row in (table := [row for row in table if _is_known(row, HELD_OUT)]):
+        found.setdefault(_model(row)[:2], []).append((row[HELD_OUT[0]], row[HELD_OUT[1]][radius]))
+    means = [(*np.mean(both, axis=0), model) for model, both in found.items()]
+    lowest = max((plain for plain, *_ in means), default=0.0) - accurate
+    _, chosen = max(((hit, model) for plain, hit, model in means if plain >= lowest), default=(0.0, None))
+    return [row for row in table if _model(row)[:2] == chosen]
 
 
 def regimes_of(table: Sequence[Row], loss: str, *, eps: float, tolerance: float = 0.02) -> regimes.Regimes | None:
@@ -291,7 +292,7 @@ def correlation(
 
 def _is_known(row: Mapping[str, Any], columns: Sequence[str]) -> bool:
     values = [row[name] for name in columns]
-    return None not in values and bool(np.isfinite(np.asarray(values, float)).all())
+    return None not in values and bool(np.isfinite(np.hstack(values).astype(float)).all())
 
 
 @functools.cache

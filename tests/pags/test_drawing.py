@@ -99,3 +99,10 @@ def test_measures_are_shares_of_the_judge_and_means_of_quality(tasks):
     assert found["psnr_result_error"] == pytest.approx(float(values["psnr_result"].std()) / np.sqrt(6), rel=1e-5)
     alone = drawing.measures(tasks, "counterfactual", drawing.Drawn(images))
     assert alone == {"reached": None, "judged": None, "judged_start": None}
+
+
+def test_sketches_need_blocks_that_fit():
+    with pytest.raises(ValueError, match=r"`block` must divide height and width .*, got 4 for"):
+        drawing.sketch(np.ones((1, 9, 7, 3), np.float32), 4)
+    with pytest.raises(ValueError, match="block"):
+        drawing.sketch(np.ones((1, 8, 8, 1), np.float32), 0)

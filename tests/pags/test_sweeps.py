@@ -91,15 +91,17 @@ def test_the_figure_shows_what_is_best_on_held_out_images():
 
 
 def test_the_most_robust_accurate_model_has_all_its_seeds_and_none_that_lost_its_accuracy():
-    models = (("smoothness", 1.0, 0, 0.80, 0.3), ("smoothness", 1.0, 1, 0.74, 0.2), ("adversarial", 1.0, 0, 0.77, 0.31),
-              ("adversarial", 2.0, 0, 0.70, 0.5), ("cross_entropy", 0.0, 0, 0.81, 0.0))  # fmt: skip
+    models = (("smoothness", 1.0, 0, 0.80, 0.4), ("smoothness", 1.0, 1, 0.74, 0.3), ("adversarial", 1.0, 0, 0.77, 0.31),
+              ("adversarial", 2.0, 0, 0.70, 0.5), ("cross_entropy", 0.0, 0, 0.81, 0.0),
+              ("adversarial", 4.0, 0, np.nan, 0.9), ("adversarial", 5.0, 0, None, 0.9))  # fmt: skip
     table = [
         {"loss": loss, "strength": s, "seed": seed, "validation_accuracy": plain, "validation_attacked": [1.0, hit]}
         for loss, s, seed, plain, hit in models
     ]
-    assert sweeps.most_robust(table, 1) == [table[2]]
-    assert sweeps.most_robust(table, 1, accurate=0.02) == table[:2]
+    assert sweeps.most_robust(table, 1) == table[:2]
+    assert sweeps.most_robust(table, 1, accurate=0.02) == [table[4]]
     assert sweeps.most_robust(table, 1, accurate=0.2) == [table[3]]
+    assert sweeps.most_robust(table[5:], 1) == []
 
 
 def test_curves_leave_gaps_for_missing_models():
