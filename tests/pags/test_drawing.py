@@ -103,6 +103,6 @@ def test_measures_are_shares_of_the_judge_and_means_of_quality(tasks):
 
 def test_sketches_need_blocks_that_fit():
     with pytest.raises(ValueError, match=r"`block` must divide height and width .*, got 4 for"):
-        drawing.sketch(np.ones((1, 9, 7, 3), np.float32), 4)
+        drawing.sketch(jnp.ones((1, 9, 7, 3), jnp.float32), 4)
     with pytest.raises(ValueError, match="block"):
-        drawing.sketch(np.ones((1, 8, 8, 1), np.float32), 0)
+        drawing.sketch(jnp.ones((1, 8, 8, 1), jnp.float32), 0)
