@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -103,9 +104,10 @@ def draw(config: Config, table: list[Row]) -> None:
     titles = ("As they are", f"Under APGD, radius {config.eps:g}")
     with plot.panels(config.out / "converse.png", titles, legend=3, share_y=True) as axes:
         for panel, column in zip(axes, ("test_accuracy", "ensemble"), strict=True):
-            for row in report.where(table, failure=None):
-                look = plot.look(row["loss"])._replace(label=sweeps.label_of(row))
-                plot.line(panel, [row["cosine"]], [row[column]], look, linestyle="none")
+            for part in report.groups(report.where(table, failure=None), "loss").values():
+                for row, filled in zip(part, itertools.cycle(("full", "none", "left", "right")), strict=False):
+                    look = plot.look(row["loss"])._replace(label=sweeps.label_of(row))
+                    plot.line(panel, [row["cosine"]], [row[column]], look, linestyle="none", fillstyle=filled)
             panel.set(xlabel="cosine of the logit's gradient and the score", ylabel="accuracy", ylim=(0, 1))
 
 

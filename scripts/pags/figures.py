@@ -33,8 +33,6 @@ class Config(PlaceConfig):
     """Finished run of scripts.pags.alignment, or its published rows, a .csv.gz."""
     distractor: Path | None = None
     """Finished run of scripts.pags.distractor, or its published rows, a .csv.gz."""
-    loss: str = "adversarial"
-    """Loss whose gradients are shown from weak to excessive robustness."""
 
 
 def plan(config: Config) -> list[str]:
@@ -134,20 +132,19 @@ def draw_explanation(config: Config, path: Path, robust: list[Row], aligned: lis
 
 
 def draw_gradients(config: Config, path: Path, table: list[Row]) -> None:
-    """Images, their score, and the gradients of one loss from weak to excessive."""
-    folder, losses = config.alignment or Path(), pags_jax.sweeps.swept(table)
-    if config.loss not in losses:
-        raise ValueError(f"--loss: {folder} has no models of {config.loss!r}, only {', '.join(losses)}")
+    """Images, their score, and the gradients of the undefended model and of each strength; a figure has one loss."""
+    losses, folder = swept(config, "alignment", table), config.alignment or Path()
     part = config.place.aligned(report.where(table, seed=min(row["seed"] for row in table)))
-    shown = [row for row in part if row["loss"] in (BASELINE, config.loss)]
     scores = measuring.load_arrays(folder / f"scores_{part[0]['sigma_pm1']:g}.npz")
     score = scores[pags_jax.alignment.PAIRINGS[config.target]]
-    columns = {"image": scores["x"], "score": pags_jax.gradients.as_pictures(score)}
-    for row in sorted(shown, key=lambda row: row["strength"]):
-        name = "undefended" if row["loss"] == BASELINE else f"{row['strength']:g}"
-        maps = measuring.load_arrays(folder / "gradients" / f"{row['unit']}.npz")
-        columns[name] = pags_jax.gradients.as_pictures(maps[config.target])
-    sweeps.pictures(path, columns)
+    for loss in losses:
+        columns = {"image": scores["x"], "score": pags_jax.gradients.as_pictures(score)}
+        shown = [row for row in part if row["loss"] in (BASELINE, loss)]
+        for row in sorted(shown, key=lambda row: row["strength"]):
+            name = "undefended" if row["loss"] == BASELINE else f"{row['strength']:g}"
+            maps = measuring.load_arrays(folder / "gradients" / f"{row['unit']}.npz")
+            columns[name] = pags_jax.gradients.as_pictures(maps[config.target])
+        sweeps.pictures(path.with_stem(f"{path.stem}_{loss}"), columns)
 
 
 def draw_noise(config: Config, path: Path, _: list[Row]) -> None:

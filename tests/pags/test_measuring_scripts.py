@@ -187,13 +187,13 @@ def figures(folders, tmp_path_factory):
     """Of all measures, one loss."""
     runs = [word for name in ("robustness", "alignment", "distractor") for word in (f"--{name}", folders / name)]
     out = tmp_path_factory.mktemp("figures") / "pags_figures"
-    assert call("pags_figures", *runs, "--loss", "smoothness", "--out", out) == 0
+    assert call("pags_figures", *runs, "--out", out) == 0
     return out
 
 
 def test_figures_are_drawn_from_the_rows_alone(folders, figures, tmp_path):
     names = {path.name for path in figures.iterdir()}
-    drawn = {"regimes_1.png", "noise.png", "alignment.png", "gradients.png", "distractor.png"}
+    drawn = {"regimes_1.png", "noise.png", "alignment.png", "gradients_smoothness.png", "distractor.png"}
     assert names == {*drawn, "alignment_by_robustness.png"}
     assert call("pags_figures", "--robustness", folders / "robustness", "--out", tmp_path / "two") == 0
     assert {path.name for path in (tmp_path / "two").iterdir()} == {"regimes_1.png", "noise.png"}
@@ -500,7 +500,7 @@ def test_the_report_survives_a_loss_without_a_usable_map(folders, tmp_path):
     runs = [
         word for name in ("robustness", "alignment", "distractor") for word in (f"--{name}", tmp_path / f"pags_{name}")
     ]
-    assert call("pags_figures", *runs, "--loss", "smoothness", "--out", tmp_path / "pags_figures") == 0
+    assert call("pags_figures", *runs, "--out", tmp_path / "pags_figures") == 0
     page = page_of(tmp_path)
     assert "no usable map" in page
     assert "none: no usable model" in page
