@@ -2,6 +2,7 @@
 
     python -m benchmarks.compiled                          # all that is missing; resumes, takes hours on two cores
     python -m benchmarks.compiled --kernels certify fit --targets "1 x H200" --again
+    python -m benchmarks.compiled --fill                   # compiles nothing: formulas into rows that lack them
 
 Needs the extra ``aot``. For each kernel (`kernels_fmu`, `kernels_pags`) and target (`targets`) one row, written when it
 ends: whether it compiles, or the compiler's reason; memory of one chip for arguments, temporaries and outputs, beside
@@ -21,7 +22,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from benchmarks import hlo, kernels, kernels_fmu, kernels_pags, targets
+from benchmarks import formulas, hlo, kernels, kernels_fmu, kernels_pags, targets
 from fmu_jax.deletion import files
 from scripts.harness import cli, rows
 
@@ -43,6 +44,8 @@ class Config(cli.Common):
     """Which machines."""
     again: bool = False
     """Compile anew what the file has."""
+    fill: bool = False
+    """Compile nothing; set what each kernel's formula needs beside what was counted, in all rows of the file."""
 
 
 def plan(config: Config) -> list[str]:
@@ -60,7 +63,9 @@ def main(config: Config) -> None:
     """
     plan(config)
     path = config.out / "compiled.jsonl"
-    for target in config.targets:
+    if config.fill:
+        files.write_text(path, "".join(json.dumps(formulas.filled(row)) + "\n" for row in read(path)))
+    for target in () if config.fill else config.targets:
         for name in config.kernels:
             if not config.again and (name, target) in [(row["kernel"], row["target"]) for row in read(path)]:
                 continue
@@ -109,15 +114,19 @@ def write(path: Path, row: dict[str, Any]) -> None:
 
 def case(name: str, target: str) -> dict[str, Any]:
     """What one kernel's program is on one target."""
-    kernel, chips = KERNELS[name], targets.TARGETS[target].chips
+    return program(KERNELS[name], target)
+
+
+def program(kernel: kernels.Kernel, target: str) -> dict[str, Any]:
+    """The same of any kernel."""
+    chips = targets.TARGETS[target].chips
     begin, row = time.perf_counter(), {}
     try:
         place = kernels.Place(targets.mesh(target))
         traced = kernels.traced(kernel, place)
         arithmetic = hlo.flops(traced.jaxpr)
         row = {"trace_s": time.perf_counter() - begin, "program_gflop": arithmetic / 1e9}
-        if kernel.formula:
-            row |= {"formula_gflop": kernel.formula / 1e9, "of_formula": arithmetic / kernel.formula}
+        row |= formulas.share(kernel.name, arithmetic)
         begin = time.perf_counter()
         compiled = traced.lower().compile()
     except Exception as error:  # Whatever a compiler says is the result.

@@ -42,16 +42,11 @@ class Kernel(NamedTuple):
       name: Name of the function, and of the model or loss where there are several.
       size: Size in words.
       make: ``(place) -> (function, arguments)``.
-      formula: Arithmetic that the method needs, products and convolutions of all chips together; None where the
-        formula is that of a network, which is counted instead.
-      why: Reason of more arithmetic than the formula's.
     """
 
     name: str
     size: str
     make: Callable[[Place], tuple[Callable[..., Any], tuple[Any, ...]]]
-    formula: float | None = None
-    why: str = ""
 
 
 def traced(kernel: Kernel, place: Place) -> Any:

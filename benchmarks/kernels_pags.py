@@ -96,11 +96,14 @@ def _of_basis(function: Callable[..., Any]) -> Callable[[Place], Any]:
     return make
 
 
+_UNET = models.UNet(channels=3, widths=(64, 128, 256))
+
+
 def _of_denoiser(function: Callable[..., Any]) -> Callable[[Place], Any]:
     """``function(denoise, x, y)``; ``denoise`` takes labels as ``labels``."""
 
     def make(place: Place) -> Any:
-        model, x = models.UNet(channels=3, widths=(64, 128, 256)), _images(place, "resnet18")
+        model, x = _UNET, _images(place, "resnet18")
         return (
             lambda variables, x, y: function(partial(scores.denoiser, model, variables), x, y),
             (_variables(place, model, x), x, _labels(place)),
@@ -110,20 +113,28 @@ def _of_denoiser(function: Callable[..., Any]) -> Callable[[Place], Any]:
 
 
 def _train_denoiser(place: Place) -> Any:
-    model, x = models.UNet(channels=3, widths=(64, 128, 256)), _images(place, "resnet18", jnp.uint8)
+    model, x = _UNET, _images(place, "resnet18", jnp.uint8)
     task = training.Task(model, generative.denoising, batch_size=IMAGES)
     state = place.whole(jax.eval_shape(lambda: generative.init(task, jnp.zeros(x.shape, x.dtype), key=_key())))
     hyper = place.whole(jax.eval_shape(lambda: _as_arrays(generative.Hyper(1e-3))))
     return partial(generative.step, task), (state, x, _labels(place), hyper)
 
 
-def _tangents(place: Place) -> Any:
-    model = models.Autoencoder((32, 32, 3), latent=128, widths=(64, 144, 320))
-    x = _images(place, "resnet18")
-    return (
-        lambda variables, z: manifold.tangent_basis(models.decoder(model, variables), z, chunk_size=64),
-        (_variables(place, model, x), place.rows((IMAGES, 128))),
-    )
+def _of_decoder(function: Callable[..., Any]) -> Callable[[Place], Any]:
+    """``function(decode, z)``."""
+
+    def make(place: Place) -> Any:
+        model = models.Autoencoder((32, 32, 3), latent=128, widths=(64, 144, 320))
+        return (
+            lambda variables, z: function(models.decoder(model, variables), z),
+            (_variables(place, model, _images(place, "resnet18")), place.rows((IMAGES, 128))),
+        )
+
+    return make
+
+
+def _tangents(decode: Any, z: Any) -> Any:
+    return manifold.tangent_basis(decode, z, chunk_size=64)
 
 
 def _local_pca(place: Place) -> Any:
@@ -156,13 +167,13 @@ def _inpaint(denoise: Any, x: Any, y: Any) -> Any:
 
 
 #: AlexNet's convolutions (Krizhevsky 2014): channels, and the side of the kernel.
-_ALEXNET = ((3, 64, 11), (64, 192, 5), (192, 384, 3), (384, 256, 3), (256, 256, 3))
+ALEXNET = ((3, 64, 11), (64, 192, 5), (192, 384, 3), (384, 256, 3), (256, 256, 3))
 
 
 def _lpips(place: Place) -> Any:
     layers = tuple(
         LpipsLayer(*(place.whole(shape) for shape in ((side, side, into, out), (out,), (out,))))
-        for into, out, side in _ALEXNET
+        for into, out, side in ALEXNET
     )
     x = place.rows((IMAGES, 64, 64, 3))
     return (lambda a, b, weights: alignment.lpips(a, b, weights=weights)), (x, x, layers)
@@ -196,6 +207,13 @@ def _score_alignment(apply_fn: Any, x: Any, y: Any, key: Any, strength: Any, *, 
 
 
 _LOSSES = {**losses.LOSSES, "score_alignment": _score_alignment}
+#: One forward pass of each network over the batch.
+FORWARD: dict[str, Callable[[Place], Any]] = {
+    "lenet": _of_classifier(lambda apply_fn, x, y: apply_fn(x), "lenet"),
+    "resnet18": _of_classifier(lambda apply_fn, x, y: apply_fn(x)),
+    "unet": _of_denoiser(lambda denoise, x, y: denoise()(x, 0.1)),
+    "decoder": _of_decoder(lambda decode, z: decode(z)),
+}
 
 KERNELS = [
     *(
@@ -222,7 +240,7 @@ KERNELS = [
     Kernel("robustly_correct resnet18", f"{SIZE}, 20 steps", _of_classifier(
         _attack(evaluation.robustly_correct, steps=20)
     )),
-    Kernel("tangent_basis", f"{SIZE}, 128 codes", _tangents),
+    Kernel("tangent_basis", f"{SIZE}, 128 codes", _of_decoder(_tangents)),
     Kernel("local_pca", f"{SIZE}, 64 neighbours", _local_pca),
     Kernel("nearest", f"{SIZE} among 50,000", _nearest),
     Kernel("denoiser_basis", f"{SIZE}, rank 16", _of_denoiser(_denoiser_basis)),

@@ -211,7 +211,13 @@ def value(objective: Objective, params: Params, data: Data, noise: Params | None
     Returns:
       The scalar ``F`` in sum form.
     """
-    scores = logits(objective, params, data.x)
+    return value_at(objective, params, logits(objective, params, data.x), data, noise)
+
+
+def value_at(
+    objective: Objective, params: Params, scores: Float[Array, " n"], data: Data, noise: Params | None = None
+) -> Float[Array, ""]:
+    """``value``, where the scores of the rows are known."""
     losses = jax.nn.softplus(scores) - data.y.astype(scores.dtype) * scores
     n = cells.size(data)
     total = jnp.dot(row_weights(objective, data), losses)

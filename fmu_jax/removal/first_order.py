@@ -136,18 +136,24 @@ def _remaining_value(params, objective, remaining, noise):
     return objectives.value(objective, params, remaining, noise) / cells.size(remaining)
 
 
+def _value_and_scores(params, objective, remaining, noise):
+    """The same, and the scores of all rows, of one forward pass."""
+    scores = objectives.logits(objective, params, remaining.x)
+    return objectives.value_at(objective, params, scores, remaining, noise) / cells.size(remaining), scores
+
+
 def _mean(weight, values):
     return jnp.dot(weight, values) / jnp.maximum(weight.sum(), 1)
 
 
 def _ascending_value(params, objective, remaining, noise, gone, ascent):
-    scores = objectives.logits(objective, params, gone.x)
+    value, scores = _value_and_scores(params, objective, remaining, noise)
     losses = jax.nn.softplus(scores) - gone.y.astype(scores.dtype) * scores
-    return _remaining_value(params, objective, remaining, noise) - ascent * _mean(gone.weight, losses)
+    return value - ascent * _mean(gone.weight, losses)
 
 
 def _scrubbing_value(params, objective, remaining, noise, gone, teacher, distillation, ascent):
-    scores = objectives.logits(objective, params, gone.x)
+    value, scores = _value_and_scores(params, objective, remaining, noise)
     apart = jax.nn.sigmoid(teacher) * (teacher - scores) + jax.nn.softplus(scores) - jax.nn.softplus(teacher)
     towards, away = _mean(remaining.weight, apart), _mean(gone.weight, apart)
-    return _remaining_value(params, objective, remaining, noise) + distillation * towards - ascent * away
+    return value + distillation * towards - ascent * away

@@ -7,12 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.stats
 from flax import linen, nnx
 
 from fmu_jax import Objective, audit, make_data, privacy, releases, removal, remove
 from fmu_jax import noisy_finetuning as tuning
+from fmu_jax import objective as objectives
 from fmu_jax.noisy_finetuning import accounting
 from tests import oracles
 from tests.placing import put
@@ -396,6 +398,29 @@ def test_baselines_run_on_any_model_and_do_what_they_say(method):
         assert mean_loss(removal.params, gone) > mean_loss(plain, gone)
     with pytest.raises(ValueError, match="learning_rate"):
         remove(DEEP, trained, DATA, ROWS, method=method, learning_rate=0.0)
+
+
+def test_scrub_is_adam_on_its_objective():
+    """Two steps, the second of which no longer starts where both models agree."""
+    trained = remove(DEEP, PARAMS, DATA, [], method="finetune", steps=60).params
+    gone, left = put(W * REMOVED), put(W * ~REMOVED)
+    before = put(MODEL.apply(trained, DATA.x))
+
+    def value(params):
+        scores = put(MODEL.apply(params, DATA.x))
+        p, q = jax.nn.sigmoid(before), jax.nn.sigmoid(scores)
+        apart = p * jnp.log(p / q) + (1 - p) * jnp.log((1 - p) / (1 - q))
+        fair = objectives.value(DEEP, params, DATA._replace(weight=left)) / left.sum()
+        return fair + 3.0 * jnp.dot(left, apart) / left.sum() - jnp.dot(gone, apart) / gone.sum()
+
+    optimizer, params = optax.adam(0.01), trained
+    state = optimizer.init(params)
+    for _ in range(2):
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizer.update(jax.grad(value)(params), state)
+        params = jax.tree.map(jnp.add, params, updates)
+    found = remove(DEEP, trained, DATA, ROWS, method="scrub", steps=2, ascent_steps=2, distillation=3.0).params
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-8), found, params)
 
 
 # --------------------------------------------------------------------------------- the linear model, by other theories
