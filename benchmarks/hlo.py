@@ -149,11 +149,11 @@ def _flops(jaxpr: Any) -> float:
         else:
             params = {"solve_it": eqn.params["jaxprs"].solve} if name == "custom_linear_solve" else eqn.params
             factor = params["length"] if name == "scan" else 1
-            total += factor * sum(map(_flops, _inner(params)))
+            total += factor * sum(map(_flops, programs(params)))
     return total
 
 
-def _inner(params: Any) -> Iterator[Any]:
+def programs(params: Any) -> Iterator[Any]:
     """The programs that an equation holds, of a rule the one that is run."""
     for key, value in params.items():
         if key.startswith(("jvp", "fwd", "bwd")):

@@ -41,6 +41,7 @@ from pags_jax.preconditioning import denoised
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@jax.default_matmul_precision("highest")
 def tangent_basis(
     decode: Callable[[Any], Any],
     z: Float[Array, "n d"],
@@ -185,6 +186,7 @@ def nearest(
     return map_chunks(one, (x.reshape(len(x), -1) - centre, own), chunk_size)
 
 
+@jax.default_matmul_precision("highest")
 def denoiser_basis(
     denoise: Callable[[Any, Any], Any],
     x: Float[Array, "n ..."],

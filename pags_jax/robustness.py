@@ -40,6 +40,7 @@ from pags_jax.steps import directions as directions
 REFERENCE_EPS = tuple(np.logspace(-3, 2, 20).tolist())
 
 
+@jax.default_matmul_precision("highest")
 def manifold_robustness(
     apply_fn: Callable[[Any], Any],
     x: Float[Array, "n ..."],
@@ -132,6 +133,7 @@ def step_lengths(
     return _on_off(_of_ways(lengths, x, ways, eps, limits, chunk_size))
 
 
+@jax.default_matmul_precision("highest")
 def relative_noise_robustness(
     apply_fn: Callable[[Any], Any],
     x: Float[Array, "n ..."],

@@ -128,6 +128,7 @@ def _divided(clean: Array, x: Array, sigma: Array, sigma_pm1: Any) -> Array:
     return jnp.where(sigma >= least, (clean - x).astype(x.dtype) / sigma**2, jnp.nan)
 
 
+@jax.default_matmul_precision("highest")
 def bayes_gradient(
     conditional: Denoiser, unconditional: Denoiser, x: Float[Array, "n ..."], *, sigma_pm1: Any
 ) -> Float[Array, "n ..."]:

@@ -34,6 +34,7 @@ def off_manifold_share(gradient: Float[Array, "n ..."], basis: Float[Array, "n k
     return _share(*parts(basis, as_wide(gradient)))
 
 
+@jax.default_matmul_precision("highest")
 def off_manifold_share_by_noise(
     function: Callable[[Any], Any],
     x: Float[Array, "n ..."],
