@@ -171,8 +171,12 @@ def certified(objective: Any, data: Any, noise: Any) -> tuple[Any, Any, Any]:
 def true_residual(objective: Any, params: Any, data: Any, weight: Any, noise: Any) -> float:
     """The length of the float64 gradient there."""
     params, data, weight, noise = as_type((params, data, weight, noise), jnp.float64)
-    grad = fmu_jax.objective.gradient(objective, params, data._replace(weight=weight), noise)
-    return float(jnp.linalg.norm(grad))
+    return float(_length(objective, params, data._replace(weight=weight), noise))
+
+
+@jax.jit
+def _length(objective: Any, params: Any, data: Any, noise: Any) -> Any:
+    return jnp.linalg.norm(fmu_jax.objective.gradient(objective, params, data, noise))
 
 
 def certificates(config: Config, size: int) -> list[dict[str, Any]]:
