@@ -12,6 +12,7 @@ A measure that is not defined for an image is NaN: never zero, and never a divis
 same images, directions and noise, give each the same ``key``, or the same ``noise``. Nothing is differentiated.
 Images are in the units that the model takes, and so are distances and noise levels. A model is called with all steps
 from several images as one batch, so it must treat each example by itself; eager calls refuse a model in training mode.
+Accelerators take all products in full float32 precision, as their default hides small changes.
 
 Source: Srinivas, Bordt and Lakkaraju 2023, Theorem 1, figures 3 and 5. Differs from the reference: P16 the same images
 and directions for all models, any number of draws, and the change of the softmax; there fresh noise for each model, one
