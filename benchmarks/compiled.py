@@ -86,8 +86,8 @@ def table(found: list[dict[str, Any]]) -> str:
     for name, kernel in KERNELS.items():
         cells = [at.get((name, target)) for target in known]
         if any(cells):
-            first = next(cell for cell in cells if cell)
-            share = f"{first['of_formula']:.2f}" if "of_formula" in first else ""
+            counted = [cell["of_formula"] for cell in cells if cell and "of_formula" in cell]
+            share = f"{counted[-1]:.2f}" if counted else ""
             lines.append(f"| {name} | {kernel.size} | {share} | " + " | ".join(map(_cell, cells)) + " |")
     return "\n".join(lines)
 
