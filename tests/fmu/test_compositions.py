@@ -39,7 +39,7 @@ from fmu_jax import (
 from fmu_jax import removal as removals
 from fmu_jax.audit import binomial, roc
 from fmu_jax.conjugate_gradients import conjugate_gradients
-from tests.placing import put
+from tests.placing import drawn_like, put
 
 N, D = 24, 3
 KEY = jax.random.key(0)
@@ -51,19 +51,24 @@ def make(seed=0):
     return fmu_jax.make_data(x, np.arange(N) % 2, np.arange(N) // 2 % 2)
 
 
+def drawn(*size):
+    """By NumPy: every worker makes these, and only one runs what they are for."""
+    return put(np.random.default_rng([len(size), *size]).normal(size=size))
+
+
 DATA = make()
 FORGET = np.arange(N) < 2
-NOISE = jax.random.normal(KEY, (D,)) / 2
+NOISE = put(np.asarray(drawn(D)) / 2)
 PARAMS = jnp.array([0.3, -0.4, 0.1])
-SCORES = jax.random.normal(jax.random.key(1), (N,))
+SCORES = drawn(N)
 SHAPE = put(np.diag(np.arange(1.0, 4.0)) + 0.1)
 MATRIX = put(np.diag(np.arange(1.0, 6.0)) + 0.1)
-DRAWN = jax.random.normal(jax.random.key(3), (64, 3))
-SHARD = removals.make_shards(N, 2, key=KEY)
-MARGINS = jax.random.normal(jax.random.key(2), (8, 3))
+DRAWN = drawn(64, 3)
+SHARD = put(np.random.default_rng(0).permutation(N).reshape(2, -1).astype(np.int32))
+MARGINS = drawn(8, 3)
 SCHEDULE = noisy_finetuning.Schedule(start_clip=0.5, noise=0.8, steps=2, step_size=0.1, gradient_clip=1.0, batch=4)
 MODEL = nn.Sequential([nn.Dense(2, param_dtype=float), nn.tanh, nn.Dense(1, param_dtype=float)])
-WEIGHTS = jax.jit(MODEL.init)(KEY, DATA.x)
+WEIGHTS = drawn_like(MODEL.init, DATA.x)
 
 
 def network(params, x):
@@ -344,7 +349,7 @@ TABLE = [
     Row(
         "audit.empirical_epsilon",
         lambda data, models: audit.empirical_epsilon(*models, delta=1e-3, key=KEY),
-        {"models": jax.random.normal(KEY, (2, 40, 2)) + jnp.arange(2.0)[:, None, None] * 3},
+        {"models": np.asarray(drawn(2, 40, 2)) + np.arange(2.0)[:, None, None] * 3},
         traced_only=True,
     ),
     Row(

@@ -17,7 +17,6 @@ from fmu_jax import (
     make_data,
     output_perturbation,
     remove,
-    sample_noise,
     stream,
     subsets,
 )
@@ -25,7 +24,7 @@ from fmu_jax import objective as objectives
 from fmu_jax.removal.newton import CONDITION
 from tests import oracles
 from tests.fmu.test_compilation import counted
-from tests.placing import put
+from tests.placing import drawn_like, put
 
 X, Y, S, W, REMOVED, W_LEFT = oracles.random_problem(7, 90, 4, remove=0.1, already_removed=5)
 ROWS = np.flatnonzero(REMOVED)
@@ -41,9 +40,8 @@ class Mlp(linen.Module):
 
 MODEL = Mlp()
 OBJECTIVE = Objective(l2=0.01, fairness=2.0, predict=MODEL.apply)
-PARAMS = jax.jit(MODEL.init)(jax.random.key(0), DATA.x)
+PARAMS, NOISE = (drawn_like(MODEL.init, DATA.x, seed) for seed in (0, 5))
 FLAT, UNRAVEL = ravel_pytree(PARAMS)
-NOISE = sample_noise(PARAMS, key=jax.random.key(5), sigma=1.0)
 
 
 @pytest.fixture
