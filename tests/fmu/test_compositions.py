@@ -213,7 +213,7 @@ TABLE = [
         )
         for name, slow, options in (
             ("fair_newton", False, {}),
-            ("projective", False, {"method": "projective"}),
+            ("projective", True, {"method": "projective"}),
             ("influence", True, {"method": "influence"}),
             ("newton", True, {"method": "newton"}),
             ("descent", True, {"method": "descent", "steps": 3}),
@@ -225,6 +225,7 @@ TABLE = [
         "remove.descent",
         lambda data, **at: removed(data, method="descent", steps=3, key=KEY, **at),
         {"step_size": 0.01, "publish_sigma": 0.1},
+        slow=True,
     ),
     Row("remove.retrain", lambda data, **at: removed(data, method="retrain", **at), LINEAR, traced_only=True),
     Row(
@@ -265,7 +266,7 @@ TABLE = [
         {"residual": jnp.array(0.3), "l2": 0.1},
     ),
     of_numbers("distances.within", radius=jnp.array(0.3), wide=1.2),
-    of_numbers("distances.shape_norms", dual=jnp.eye(3) + 0.2 * SHAPE, shape=SHAPE),
+    of_numbers("distances.shape_norms", dual=jnp.eye(3) + 0.2 * SHAPE, shape=SHAPE)._replace(slow=True),
     Row(
         "distances.shaped_distance",
         lambda data, **at: distances.shaped_distance(region(data, **at), SHAPE),
@@ -351,6 +352,7 @@ TABLE = [
         lambda data, models: audit.empirical_epsilon(*models, delta=1e-3, key=KEY),
         {"models": np.asarray(drawn(2, 40, 2)) + np.arange(2.0)[:, None, None] * 3},
         traced_only=True,
+        slow=True,
     ),
     Row(
         "audit.empirical_mu",
@@ -366,7 +368,12 @@ TABLE = [
         slow=True,
     ),
     Row("audit.klom", lambda data, margins: audit.klom(margins, margins[::2] + 0.1, bins=3), {"margins": MARGINS}),
-    Row("audit.largest_bound", lambda data, **at: audit.largest_bound(100, **at), {"delta": 1e-3, "confidence": 0.9}),
+    Row(
+        "audit.largest_bound",
+        lambda data, **at: audit.largest_bound(100, **at),
+        {"delta": 1e-3, "confidence": 0.9},
+        slow=True,
+    ),
     Row(
         "audit.lira",
         lambda data, margins: audit.lira(margins, margins[::-1] - 0.5, false_positive_rate=0.2),
@@ -437,6 +444,7 @@ TABLE = [
             lambda data, name=name, **at: network_descended(data, name, **at),
             {"params": WEIGHTS, "l2": 0.1, "x": DATA.x, "learning_rate": 0.01},
             traced_only=True,
+            slow=name != "scrub",
         )
         for name in ("finetune", "gradient_ascent", "scrub")
     ],
@@ -476,6 +484,7 @@ TABLE = [
         ),
         {"params": WEIGHTS, "l2": 0.1, "x": DATA.x},
         traced_only=True,
+        slow=True,
     ),
     Row("spectrum.extreme_eigenvalues", eigenvalues, {"matrix": MATRIX}),
     Row(
@@ -520,12 +529,14 @@ TABLE = [
         lambda data, **at: stream.fairness_interval(streamed(data, **at), data),
         STREAM,
         traced_only=True,
+        slow=True,
     ),
     Row(
         "stream.distance_to_retrained",
         lambda data, **at: stream.distance_to_retrained(streamed(data, **at), shape=SHAPE),
         STREAM,
         traced_only=True,
+        slow=True,
     ),
     Row(
         "stream.exact_residuals",

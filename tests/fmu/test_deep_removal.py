@@ -128,6 +128,7 @@ def test_the_dense_solver_reports_an_indefinite_hessian_too():
         remove(OBJECTIVE, PARAMS, DATA, ROWS, damping=0.0, noise=NOISE, solver="dense")
 
 
+@pytest.mark.slow
 @fits
 def test_from_a_trained_network_the_step_comes_near_what_descent_from_it_finds():
     trained = fit(OBJECTIVE, DATA, init=PARAMS, tolerance=1e-8).params
@@ -182,6 +183,7 @@ def test_the_last_layer_is_the_linear_model_on_its_features():
         assert float(found.damping) == 0
 
 
+@pytest.mark.slow
 @fits
 def test_a_part_with_noise_is_that_of_the_whole():
     whole = fit(OBJECTIVE, DATA, init=PARAMS, noise=NOISE, only="params", tolerance=1e-6)

@@ -156,7 +156,7 @@ def test_max_pool_equals_flax_and_so_does_its_gradient():
     np.testing.assert_array_equal(*gradients)
 
 
-@pytest.mark.parametrize("name", ["lenet", "vgg11", "resnet"])
+@pytest.mark.parametrize("name", ["lenet", pytest.param("vgg11", marks=pytest.mark.slow), "resnet"])
 def test_examples_do_not_see_each_other_in_evaluation(name):
     resnet = models.ResNet(classes=4, blocks=(1, 1), width=0.25)
     model = resnet if name == "resnet" else models.create(name, classes=4, width=0.25)
@@ -201,6 +201,7 @@ def test_eager_calls_and_fresh_variables_compile_once(caplog):
             assert any("Compiling" in record.getMessage() for record in caplog.records) == compiles
 
 
+@pytest.mark.slow
 def test_p11_every_pixel_of_an_oblong_image_counts():
     """P11: the reference leaves out the lowest rows of 56 x 28 images."""
     model = models.ResNet(classes=2, blocks=(1, 1, 1, 1), width=0.25, activation="softplus")
