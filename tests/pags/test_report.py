@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pags_jax import questions, sweeps
+from pags_jax import explanation, questions, sweeps
 from scripts import reproduce
 from scripts.harness import report, store
 from scripts.harness.experiment import Results
@@ -35,13 +35,19 @@ def rows_of(seeds=3, **chosen):
             }  # fmt: skip
 
 
+@pytest.fixture
+def few_shuffles(monkeypatch):
+    """They decide the p-values of the correlations, which the tests that take this look at none of."""
+    monkeypatch.setattr(explanation, "SHUFFLES", 9)
+
+
 def both(name="pags_robustness"):
     """A run of which both others are read, wherever they lie."""
     return Results(Path(), store.read_rows(Path(name)), {"pags_robustness": Path(), "pags_alignment": Path()})
 
 
 @pytest.fixture
-def line(monkeypatch):
+def line(monkeypatch, few_shuffles):
     """The claims' line for a sweep with such curves."""
 
     def read(**chosen):
@@ -82,6 +88,7 @@ def test_models_that_are_missing_are_left_out():
     np.testing.assert_array_equal(off, [1.0])
 
 
+@pytest.mark.usefixtures("few_shuffles")
 def test_a_loss_without_values_says_so(monkeypatch):
     """Of two losses, one has no usable map, and at one noise level neither has."""
     table = list(rows_of(accuracy="stays", on="stays", off="below", cosine="peaks"))
