@@ -203,7 +203,9 @@ SWEEP: dict[str, dict[str, Any]] = {
     "full": {"width": 0.5, "train_rows": 4000, "epochs": 5, "steps": 3} | ATTACK,
     "paper": {"epochs": 40} | ATTACK | {"attack_steps": 20, "attack_rows": 1000},
 }  # fmt: skip
+#: Models to be asked about the distractor are wider, as narrow ones learn to guess; their robustness is no question.
 BESIDE = {"dataset": "distractor", "loss": SWEEP["quick"]["loss"], "strengths": (1.0,), "attack_eps": (0.5,)}
+WIDER = {"none": SWEEP["none"] | {"width": 0.5, "batch_size": 64, "train_rows": 2000, "attack_steps": 1}}
 #: Of CIFAR-10 one model is trained from its beginning, and the sweep goes on from it.
 UNDEFENDED = {"loss": ("cross_entropy",), "epochs": 5, "learning_rate": 0.1, "train_rows": None}
 #: Other training runs judge what gradients draw: an undefended model, and one that small changes do not move.
@@ -218,8 +220,7 @@ EXPERIMENT = Experiment(
         Part(SWEEP | {"cifar10": {}}, seeds="sweeps", files={"start": FROM}),
         Part({"cifar10": JUDGE}, "pags_judge", other_seed=1),
         Part({"cifar10": ROBUST_JUDGE}, "pags_robust_judge", files={"start": FROM}, other_seed=1),
-        Part({name: values | BESIDE for name, values in SWEEP.items()}, "pags_distractor_train",
-             seeds="sweeps"),
+        Part({size: own | BESIDE for size, own in (SWEEP | WIDER).items()}, "pags_distractor_train", seeds="sweeps"),
     ),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)
