@@ -242,3 +242,14 @@ def test_trained_networks_have_a_table(tmp_path):
     table, *figures = generative.section(("train_error", "rows"))(Results(tmp_path, [{"rows": 3, "train_error": 0.5}]))
     assert report.as_text(table).splitlines()[1:] == ["train error  rows", "0.5          3"]
     assert not figures
+
+
+def test_a_model_that_guesses_is_beyond_nothing():
+    """Its gradient is noise: a ratio above the undefended model's is no success, and the loss stays in the count."""
+    found = {"cross_entropy": (0.8, 1.1), "smoothness": (0.7, 1.3), "adversarial": (0.1, 9.0)}
+    table = [
+        {"loss": loss, "strength": 1.0, "seed": 0, "classes": 10, "test_accuracy": right, "ratio": ratio}
+        for loss, (right, ratio) in found.items()
+    ]
+    claim = accuracy.beyond_undefended("it helps", table, "ratio", "{:.1f}")
+    assert (claim.verdict, claim.number) == ("partly", "smoothness 1.3, adversarial none; undefended 1.1")
