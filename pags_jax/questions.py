@@ -206,7 +206,7 @@ def claims_of(loss: str, robust: Sequence[Row], aligned: Sequence[Row], place: P
       aligned: Rows of alignments at one place.
       place: The length and the tolerance.
     """
-    found = place.by_steps(robust, loss)
+    found, aligned = place.by_steps(robust, loss), learned(aligned, place.tolerance)
     accuracy, on = medians(robust, loss, "test_accuracy", "on")
     span = found.span("aligned") if found else None
     below = "no" if span is None else f"yes, from strength {span[0]:g} to {span[1]:g}"
@@ -218,6 +218,20 @@ def claims_of(loss: str, robust: Sequence[Row], aligned: Sequence[Row], place: P
         "the strongest loses accuracy": falls(accuracy[top], accuracy[-1], place.tolerance) if found else NO_MODEL,
         "and on-manifold sensitivity": falls(on[top], on[-1], 0.0) if found else NO_MODEL,
     }
+
+
+def learned(table: Sequence[Row], tolerance: float = 0.02) -> list[Row]:
+    """The rows of models whose accuracy is above guessing by more than a tolerance; rows without an accuracy stay.
+
+    >>> learned([{"test_accuracy": 0.1, "classes": 10}, {"test_accuracy": 0.7, "classes": 10}])
+    [{'test_accuracy': 0.7, 'classes': 10}]
+    """
+
+    def guesses(row: Row) -> bool:
+        accuracy, classes = row.get("test_accuracy"), row.get("classes")
+        return accuracy is not None and classes is not None and accuracy <= 1 / classes + tolerance
+
+    return [row for row in table if not guesses(row)]
 
 
 def medians(table: Sequence[Row], loss: str, *columns: str) -> list[np.ndarray]:
@@ -242,7 +256,11 @@ def falls(before: float, after: float, tolerance: float) -> str:
 
 
 def peak_of(table: Sequence[Row], loss: str, measure: str) -> Row:
-    """Where one measure of one loss is largest, beside the undefended model's; None where no image has it."""
+    """Where one measure of one loss is largest, beside the undefended model's; None where no image has it.
+
+    Models that guess (`learned`) count nowhere: their gradients are noise, which may look like anything.
+    """
+    table = learned(table)
     base = [row[measure] for row in table if row["loss"] == BASELINE and row[measure] is not None]
     strengths, (values,) = sweeps.curves(table, loss, measure)
     known = ~np.isnan(values).all(axis=1)

@@ -77,11 +77,11 @@ def claims(results: Results) -> list[Claim]:
 
 
 def beyond_undefended(text: str, table: Sequence[Row], column: str, form: str, number: str = "") -> Claim:
-    """The claim that a column's median over each loss's models is above that of the undefended ones."""
-    base = report.median(table, column, loss=BASELINE)
-    medians = {loss: report.median(table, column, loss=loss) for loss in pags_jax.sweeps.swept(table)}
-    known = {loss: value for loss, value in medians.items() if value is not None}
-    each = ", ".join(f"{loss.replace('_', ' ')} {form.format(value)}" for loss, value in known.items())
-    beside = "none" if base is None else form.format(base)
-    holds = [base is not None and value > base for value in known.values()]
-    return Claim(text, holds, f"{number}{each}; undefended {beside}")
+    """The claim that a column's median over each loss's models, but those that guess, is above the undefended ones'."""
+    table, swept = pags_jax.questions.learned(table), pags_jax.sweeps.swept(table)
+    base, *values = (report.median(table, column, loss=loss) for loss in (BASELINE, *swept))
+    names = (loss.replace("_", " ") for loss in swept)
+    words = ["none" if value is None else form.format(value) for value in (base, *values)]
+    each = ", ".join(f"{name} {word}" for name, word in zip(names, words[1:], strict=True))
+    holds = [base is not None and value is not None and value > base for value in values]
+    return Claim(text, holds, f"{number}{each}; undefended {words[0]}")

@@ -99,12 +99,9 @@ def section(results: Results) -> list[report.Block]:
         report.Table(lines, "The same for every gradient and noise level.", digits=3),
         *results.figures("alignment.png", "Accuracy, 1 - LPIPS, cosine and off-manifold share by strength",
                          "The gradient of the label's logit and the conditional score.", part="pags_figures"),
-        *(
-            report.Figure(figure.path, f"Images, their score, and gradients of models by strength: {name}",
-                          f"Gradients of the undefended model and of each strength from weak to strong: {name}.")
-            for figure in results.figures("gradients_*.png", "", part="pags_figures")
-            for name in [plot.look(figure.path.stem.removeprefix("gradients_")).label]
-        ),
+        *(figure for loss in pags_jax.sweeps.swept(results.rows) for figure in results.figures(
+            f"gradients_{loss}.png", f"Images, their score, and gradients by strength: {plot.look(loss).label}",
+            f"Gradients from weak to strong, {plot.look(loss).label}, beside the undefended.", part="pags_figures")),
     ]  # fmt: skip
 
 

@@ -29,7 +29,8 @@ def section(results: Results) -> list[report.Block]:
         "like the score at a middle strength, and that excessive robustness gives up accuracy and sensitivity along "
         "the manifold as well. The title of each column is the rule by which its entries are computed, from medians "
         "over seeds. A peak gives the values at the weakest, the best and the strongest strength; a fall gives those "
-        f"at the most accurate and at the strongest strength. {errors}",
+        "at the most accurate and at the strongest strength. Alignments of models that guess count nowhere: their "
+        f"gradients are noise. {errors}",
         report.Table(lines, "Does each sweep show it?"),
         "The paper claims that off-manifold robustness explains which models have aligned gradients; alignment "
         "should then fall as the deviation off the manifold grows. Over the models within 5 points of the best "

@@ -18,7 +18,14 @@ from tests.placing import put
 
 SHAPES = ((40, 4), (150, 9))
 SETTINGS = [
-    pytest.param(shape, penalty, reweigh, marks=[pytest.mark.weekly] * (shape == SHAPES[1] or (k % 2 == 0) == reweigh))
+    pytest.param(
+        shape,
+        penalty,
+        reweigh,
+        marks=pytest.mark.weekly
+        if shape == SHAPES[1] or (k % 2 == 0) == reweigh
+        else [pytest.mark.slow] * (penalty == "demographic_parity"),
+    )
     for shape, (k, penalty), reweigh in itertools.product(SHAPES, enumerate(PENALTIES), (False, True))
 ]
 EACH = 130  # problems a setting: 2 shapes x 4 penalties x reweighing or not x 130 = 2080
@@ -273,12 +280,13 @@ MANY, LARGE = (60, SHAPES[1]), (6, (5000, 9))
 
 @pytest.mark.parametrize(
     ("count", "shape", "penalty"),
-    [  # Both sizes, once without and once with pairs of rows and new weights; all of them weekly.
-        pytest.param(*size, penalty, marks=[] if quick else pytest.mark.weekly)
-        for size, penalty, quick in (
-            *((MANY, penalty, penalty in ("equalized_odds", "individual")) for penalty in PENALTIES),
-            *((LARGE, penalty, penalty in ("equal_opportunity", "individual")) for penalty in PENALTIES),
+    [  # Many with pairs of rows and new weights, large ones without: quick; the other way about: slow; all weekly.
+        pytest.param(*size, penalty, marks=marks.get(penalty, pytest.mark.weekly))
+        for size, marks in (
+            (MANY, {"individual": [], "equalized_odds": pytest.mark.slow}),
+            (LARGE, {"equal_opportunity": [], "individual": pytest.mark.slow}),
         )
+        for penalty in PENALTIES
     ],
     ids=str,
 )

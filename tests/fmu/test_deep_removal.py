@@ -17,7 +17,6 @@ from fmu_jax import (
     make_data,
     output_perturbation,
     remove,
-    sample_noise,
     stream,
     subsets,
 )
@@ -25,7 +24,7 @@ from fmu_jax import objective as objectives
 from fmu_jax.removal.newton import CONDITION
 from tests import oracles
 from tests.fmu.test_compilation import counted
-from tests.placing import put
+from tests.placing import drawn_like, put
 
 X, Y, S, W, REMOVED, W_LEFT = oracles.random_problem(7, 90, 4, remove=0.1, already_removed=5)
 ROWS = np.flatnonzero(REMOVED)
@@ -41,9 +40,8 @@ class Mlp(linen.Module):
 
 MODEL = Mlp()
 OBJECTIVE = Objective(l2=0.01, fairness=2.0, predict=MODEL.apply)
-PARAMS = jax.jit(MODEL.init)(jax.random.key(0), DATA.x)
+PARAMS, NOISE = (drawn_like(MODEL.init, DATA.x, seed) for seed in (0, 5))
 FLAT, UNRAVEL = ravel_pytree(PARAMS)
-NOISE = sample_noise(PARAMS, key=jax.random.key(5), sigma=1.0)
 
 
 @pytest.fixture
@@ -130,6 +128,7 @@ def test_the_dense_solver_reports_an_indefinite_hessian_too():
         remove(OBJECTIVE, PARAMS, DATA, ROWS, damping=0.0, noise=NOISE, solver="dense")
 
 
+@pytest.mark.slow
 @fits
 def test_from_a_trained_network_the_step_comes_near_what_descent_from_it_finds():
     trained = fit(OBJECTIVE, DATA, init=PARAMS, tolerance=1e-8).params
@@ -184,6 +183,7 @@ def test_the_last_layer_is_the_linear_model_on_its_features():
         assert float(found.damping) == 0
 
 
+@pytest.mark.slow
 @fits
 def test_a_part_with_noise_is_that_of_the_whole():
     whole = fit(OBJECTIVE, DATA, init=PARAMS, noise=NOISE, only="params", tolerance=1e-6)

@@ -192,7 +192,7 @@ def test_in_float32_no_bound_is_below_the_float64_truth(form, count):
     assert finite > count / 10
 
 
-@pytest.mark.parametrize(("form", "count"), [(FORMS[1], 24), *WEEKLY])
+@pytest.mark.parametrize(("form", "count"), [pytest.param(FORMS[1], 24, marks=pytest.mark.slow), *WEEKLY])
 def test_in_float64_no_bound_is_below_the_truth_of_fifty_digits(form, count):
     found, batch, params, optima = problems(form, np.float64, count, count)
     region, local, margins, (shape, shaped) = jax.tree.map(np.asarray, regions(form, batch, params))

@@ -244,7 +244,10 @@ def test_float32_moments_cover_the_truth(groups, penalty, reweigh):
 
 @pytest.mark.parametrize(
     ("groups", "penalty", "reweigh"),
-    [(3, "individual", True), pytest.param(5, "equalized_odds", False, marks=pytest.mark.weekly)],
+    [
+        pytest.param(3, "individual", True, marks=pytest.mark.slow),
+        pytest.param(5, "equalized_odds", False, marks=pytest.mark.weekly),
+    ],
 )
 def test_certificates_are_never_below_the_truth(groups, penalty, reweigh):
     for seed in range(6):

@@ -54,7 +54,7 @@ def test_hidden_units_are_scaled_row_by_row_and_end_in_a_one():
 
 
 @pytest.mark.filterwarnings("ignore:optax.global_norm is deprecated")  # jax-privacy 2.0.0 calls it
-@pytest.mark.parametrize("kind", ["raw", "frozen", "private"])
+@pytest.mark.parametrize("kind", ["raw", pytest.param("frozen", marks=pytest.mark.slow), "private"])
 def test_only_private_features_have_a_price(kind):
     public, own = (select_rows(TRAIN, at) for at in forget_sets.split_public(len(TRAIN.y), 0.3, seed=0))
     options = {"width": 4, "l2": 1e-2, "epsilon": 2.0, "delta": 1e-5, "steps": 3, "key": jax.random.key(0)}

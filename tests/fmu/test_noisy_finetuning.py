@@ -17,7 +17,7 @@ from fmu_jax import noisy_finetuning as tuning
 from fmu_jax import objective as objectives
 from fmu_jax.noisy_finetuning import accounting
 from tests import oracles
-from tests.placing import put
+from tests.placing import drawn_like, put
 
 X, Y, S, W, REMOVED, _ = oracles.random_problem(3, 60, 4, remove=0.1, already_removed=5)
 DATA, ROWS = make_data(X, Y, S, W), np.flatnonzero(REMOVED)
@@ -250,7 +250,7 @@ class Mlp(linen.Module):
 
 MODEL = Mlp()
 DEEP = Objective(l2=0.01, fairness=1.0, predict=MODEL.apply)
-PARAMS = jax.jit(MODEL.init)(jax.random.key(0), DATA.x)
+PARAMS = drawn_like(MODEL.init, DATA.x)
 
 
 def test_linen_and_nnx_models():

@@ -139,6 +139,7 @@ def test_no_distance_is_ever_below_the_truth(pairwise, steps, own_step):
             assert (bound < 2 * truth).mean() > 0.02
 
 
+@pytest.mark.slow
 def test_in_float32_no_distance_is_below_the_truth_either():
     """Truth: the float64 optimum of the same float32 rows, noise and objective."""
     problems = random_problems(3, EACH, N, D, jnp.float32)._replace(l2=jnp.full(EACH, 1e-2, jnp.float32))

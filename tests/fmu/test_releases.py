@@ -300,7 +300,7 @@ def test_a_stream_releases_every_model_and_refreshes_on_the_distance(shaped):
         stream.serve_releases(state, data, rows, **options | {"admitted": 1e-20})
 
 
-@pytest.mark.parametrize("shape", [None, "rows"])
+@pytest.mark.parametrize("shape", [None, pytest.param("rows", marks=pytest.mark.slow)])
 def test_a_kept_factor_bounds_every_later_hessian(shape):
     """A third of the rows gone, with the first factor: eigenvalues by NumPy, and distances beside a new factor."""
     data = datasets.synthetic(150, 3, seed=1).train

@@ -76,7 +76,13 @@ def test_any_order_and_batching_equals_the_one_shot_step(penalty, reweigh):
     assert float(end.residual_bound) == pytest.approx(float(certificate.gram_bound), rel=1e-6)
 
 
-@pytest.mark.parametrize(("penalty", "reweigh"), [(penalty, k % 2 == 1) for k, penalty in enumerate(PENALTIES)])
+@pytest.mark.parametrize(
+    ("penalty", "reweigh"),
+    [
+        pytest.param(penalty, k % 2 == 1, marks=[pytest.mark.slow] * (penalty == "demographic_parity"))
+        for k, penalty in enumerate(PENALTIES)
+    ],
+)
 def test_every_state_is_certified(penalty, reweigh):
     for seed in range(2):
         for l2, fairness in ((1e-4, 10.0), (1e-2, 0.1)):

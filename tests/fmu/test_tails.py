@@ -14,6 +14,8 @@ mp.mp.dps = 60
 
 #: How a function may be called: on the host, or traced in either dtype; and how loose its rounding may be there.
 WAYS = {"host": (np.float64, False, 1e-7), "float64": (np.float64, True, 1e-7), "float32": (np.float32, True, 4e-3)}
+#: For what takes mpmath seconds: the same lines on the host, and the same traces in float32.
+SOME = ["host", pytest.param("float64", marks=pytest.mark.slow), "float32"]
 
 
 def call(way, function, *numbers):
@@ -51,7 +53,7 @@ def test_gaussian_delta_is_never_below_the_truth(way):
     assert (found <= np.array(truth, float) * (1 + WAYS[way][2]) + 2 * tiny).all()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SOME)
 def test_gaussian_epsilon_and_mu_keep_delta_over_the_whole_range(way):
     loose = 1 + WAYS[way][2]
     rng = np.random.default_rng(1)
@@ -129,7 +131,7 @@ def left_tail(a, b, x, y):
     return mp.quad(lambda s: mp.exp(a * (odds - s) - (a + b) * mp.log1p(mp.exp(odds - s)) + front), ends)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SOME)
 def test_clopper_pearson_covers_up_to_a_million_million_trials(way):
     rng = np.random.default_rng(3)
     n = np.floor(10 ** rng.uniform(0.5, 12, 8))

@@ -261,7 +261,7 @@ log.write(b"end\\n")
 """
 
 
-@pytest.mark.parametrize("most", [4, pytest.param(10, marks=pytest.mark.weekly)])
+@pytest.mark.parametrize("most", [pytest.param(4, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.weekly)])
 def test_kill_at_any_moment_neither_loses_nor_repeats(most: int, tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     moments = random.Random(most)

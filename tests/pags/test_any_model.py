@@ -182,8 +182,12 @@ def test_the_plain_functions_gradients_are_those_by_hand(expected):
         np.testing.assert_allclose(expected[target].reshape(3, -1), by_image, rtol=1e-4, atol=1e-5)
 
 
-# `make slow` has flax.nnx without jit, on every change.
-@pytest.mark.parametrize("library", ["linen", "equinox", "callback", pytest.param("nnx", marks=pytest.mark.weekly)])
+LIBRARIES = [  # `make slow` has flax.nnx without jit, on every change.
+    "linen", "callback", pytest.param("equinox", marks=pytest.mark.slow), pytest.param("nnx", marks=pytest.mark.weekly)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_under_jit(library, expected):
     model = MODELS[library]()
     assert_equal(jax.jit(lambda x, y: measures(model, x, y))(X, Y), expected)

@@ -61,6 +61,7 @@ def test_rows_hold_times_and_the_share_of_the_peak(benchmark, words, side, forwa
         assert not any(name.startswith("torch") for name in row)
 
 
+@pytest.mark.slow
 def test_a_side_runs_in_a_process_of_its_own():
     row = pags_cases.run("jax", pags_cases.Case("lenet", "logit", "float32", 4, 0, 1), "benchmarks.pags_gradients")
     assert row["jax_ms"] > 0

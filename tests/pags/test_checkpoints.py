@@ -29,10 +29,10 @@ class State(NamedTuple):
 
 
 def state(seed=0, width=5):
-    keys = jax.random.split(jax.random.key(seed), 3)
+    keys, draws = jax.random.split(jax.random.key(seed), 3), np.random.default_rng(seed)
     params = {
-        "dense": {"kernel": jax.random.normal(keys[0], (4, width), jnp.float32)},
-        "half": jax.random.normal(keys[1], (3,), jnp.bfloat16),
+        "dense": {"kernel": jnp.asarray(draws.normal(size=(4, width)), jnp.float32)},
+        "half": jnp.asarray(draws.normal(size=3), jnp.bfloat16),
         "nothing": {},
     }
     return State(jnp.int32(seed), params, keys, np.arange(6.0).reshape(2, 3) + seed)

@@ -121,7 +121,9 @@ def lag(logits, label):
 
 
 # ------------------------------------------------------------------------------------- attacks that fail
-@pytest.mark.parametrize(("name", "attack"), [("zero", "ensemble"), ("nan", "pgd"), ("rounded", "pgd")])
+@pytest.mark.parametrize(
+    ("name", "attack"), [pytest.param("zero", "ensemble", marks=pytest.mark.slow), ("nan", "pgd"), ("rounded", "pgd")]
+)
 def test_without_a_gradient_nothing_is_robust(name, attack):
     """Also a defence that rounds pixels. What is not fooled is not known."""
     y = jnp.argmax(MODELS[name](X), axis=1)

@@ -128,6 +128,7 @@ def run(task, state, count, hyper):
 HYPER = generative.Hyper(*map(jnp.float32, (3e-3, 5, jnp.inf, 0.9)))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_replays_the_rest_and_drivers_agree():
     task = training.Task(UNET, generative.denoising, augmentation.flip, batch_size=16)
     start = start_of(UNET)

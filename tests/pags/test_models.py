@@ -15,6 +15,7 @@ from pags_jax.models import layers
 from pags_jax.models.layers import BatchNorm, max_pool
 from pags_jax.models.resnet import Block
 from scripts.harness import compiling
+from tests.placing import drawn_like
 
 
 def convolve(x, kernel, stride=1, padding=0):
@@ -57,7 +58,7 @@ def test_parameter_counts_are_the_published_ones(name, classes, stem, shape, cou
 def test_patches_as_a_stem_are_a_convolution_with_a_step_of_two():
     model = models.create("resnet14", classes=3, stem=2, width=0.125, activation="softplus")
     x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), jnp.float32)
-    variables = models.init(model, x, key=jax.random.key(1))
+    variables = drawn_like(model.init, x)
     watched = partial(model.apply, capture_intermediates=lambda module, _: module.name == "Conv_0")
     _, state = jax.jit(watched)(variables, x)
     (found,) = state["intermediates"]["Conv_0"]["__call__"]
@@ -73,13 +74,7 @@ def test_a_network_that_resizes_leaves_no_checkerboard():
     spreads = {}
     for upsampling in ("resize", "patches"):
         model = models.UNet(channels=2, classes=3, widths=(8,), blocks=1, upsampling=upsampling)
-        variables = jax.jit(model.init)(jax.random.key(0), x)
-        leaves, tree = jax.tree.flatten(variables)
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        drawn = [
-            leaf + 0.3 * jax.random.normal(k, leaf.shape, leaf.dtype) for leaf, k in zip(leaves, keys, strict=True)
-        ]
-        inside = jax.jit(model.apply)(jax.tree.unflatten(tree, drawn), x, 0.0)[0, 13:19, 13:19]
+        inside = jax.jit(model.apply)(drawn_like(model.init, x), x, 0.0)[0, 13:19, 13:19]
         spreads[upsampling] = float(np.ptp(np.asarray(inside), axis=(0, 1)).max() / np.abs(inside).max())
     assert spreads["resize"] < 1e-4 < 1e-2 < spreads["patches"]
 
@@ -98,7 +93,7 @@ def test_p10_lenet_equals_a_slow_forward_pass(activation):
     model = models.create("lenet", classes=3, activation=activation, beta=5.0)
     rng = np.random.default_rng(0)
     x = rng.random((2, 11, 10, 2))
-    variables = float64(models.init(model, jnp.asarray(x), key=jax.random.key(0)))
+    variables = float64(drawn_like(model.init, x.astype(np.float32)))
     params = jax.tree.map(np.asarray, variables["params"])
 
     def activate(values):
@@ -161,12 +156,12 @@ def test_max_pool_equals_flax_and_so_does_its_gradient():
     np.testing.assert_array_equal(*gradients)
 
 
-@pytest.mark.parametrize("name", ["lenet", "vgg11", "resnet"])
+@pytest.mark.parametrize("name", ["lenet", pytest.param("vgg11", marks=pytest.mark.slow), "resnet"])
 def test_examples_do_not_see_each_other_in_evaluation(name):
     resnet = models.ResNet(classes=4, blocks=(1, 1), width=0.25)
     model = resnet if name == "resnet" else models.create(name, classes=4, width=0.25)
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(3, 32, 32, 1)))
-    apply_fn = jax.jit(models.evaluator(model, float64(models.init(model, x, key=jax.random.key(1)))))
+    apply_fn = jax.jit(models.evaluator(model, float64(drawn_like(model.init, x.astype(np.float32)))))
     alone = np.concatenate([apply_fn(x[i : i + 1]) for i in range(3)])
     np.testing.assert_allclose(apply_fn(x), alone, rtol=1e-12, atol=1e-12)
 
@@ -206,11 +201,12 @@ def test_eager_calls_and_fresh_variables_compile_once(caplog):
             assert any("Compiling" in record.getMessage() for record in caplog.records) == compiles
 
 
+@pytest.mark.slow
 def test_p11_every_pixel_of_an_oblong_image_counts():
     """P11: the reference leaves out the lowest rows of 56 x 28 images."""
     model = models.ResNet(classes=2, blocks=(1, 1, 1, 1), width=0.25, activation="softplus")
     x = jax.random.uniform(jax.random.key(0), (1, 56, 28, 1))
-    apply_fn = models.evaluator(model, float64(models.init(model, x, key=jax.random.key(1))))
+    apply_fn = models.evaluator(model, float64(drawn_like(model.init, x.astype(np.float32))))
     gradient = np.asarray(jax.jit(jax.grad(lambda x: apply_fn(x).sum()))(x))[0, :, :, 0]
     assert (np.abs(gradient) > 0).all()
     rows = np.abs(gradient).sum(axis=1)
@@ -233,7 +229,7 @@ def test_p12_a_softplus_block_ends_in_a_softplus(bottleneck):
 def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
     x = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3), jnp.float32)
     exact, rounded = (models.ResNet(classes=10, blocks=(1, 1), dtype=dtype) for dtype in (None, jnp.bfloat16))
-    variables = models.init(rounded, x, key=jax.random.key(1))
+    variables = drawn_like(rounded.init, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
     # As scripts compile: by itself jaxlib 0.12 makes NaN of it on CPUs, in YNNPACK's fusions.
     a, b = (compiling.applied(models.evaluator(model, variables), x) for model in (exact, rounded))
@@ -334,9 +330,9 @@ def test_statistics_of_one_value_are_refused():
 
 def test_features_are_what_the_last_dense_layer_is_given():
     net = models.create("resnet14", classes=3, width=1 / 16, stem=2)
-    variables = net.init(jax.random.key(0), jnp.ones((1, 8, 8, 3), jnp.float32))
     x = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3), jnp.float32)
-    found, last = models.features(net, variables, x), variables["params"]["Dense_0"]
-    np.testing.assert_allclose(found @ last["kernel"] + last["bias"][None], net.apply(variables, x), rtol=1e-5)
+    variables = drawn_like(net.init, x)
+    found, last = jax.jit(partial(models.features, net))(variables, x), variables["params"]["Dense_0"]
+    np.testing.assert_allclose(found @ last["kernel"] + last["bias"][None], jax.jit(net.apply)(variables, x), rtol=1e-5)
     with pytest.raises(ValueError, match=r"Sequential calls no nn\.Dense"):
         models.features(nn.Sequential([nn.relu]), {}, x)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pags_jax import questions, sweeps
+from pags_jax import explanation, questions, sweeps
 from scripts import reproduce
 from scripts.harness import report, store
 from scripts.harness.experiment import Results
@@ -35,13 +35,19 @@ def rows_of(seeds=3, **chosen):
             }  # fmt: skip
 
 
+@pytest.fixture
+def few_shuffles(monkeypatch):
+    """They decide the p-values of the correlations, which the tests that take this look at none of."""
+    monkeypatch.setattr(explanation, "SHUFFLES", 9)
+
+
 def both(name="pags_robustness"):
     """A run of which both others are read, wherever they lie."""
     return Results(Path(), store.read_rows(Path(name)), {"pags_robustness": Path(), "pags_alignment": Path()})
 
 
 @pytest.fixture
-def line(monkeypatch):
+def line(monkeypatch, few_shuffles):
     """The claims' line for a sweep with such curves."""
 
     def read(**chosen):
@@ -82,6 +88,7 @@ def test_models_that_are_missing_are_left_out():
     np.testing.assert_array_equal(off, [1.0])
 
 
+@pytest.mark.usefixtures("few_shuffles")
 def test_a_loss_without_values_says_so(monkeypatch):
     """Of two losses, one has no usable map, and at one noise level neither has."""
     table = list(rows_of(accuracy="stays", on="stays", off="below", cosine="peaks"))
@@ -235,3 +242,14 @@ def test_trained_networks_have_a_table(tmp_path):
     table, *figures = generative.section(("train_error", "rows"))(Results(tmp_path, [{"rows": 3, "train_error": 0.5}]))
     assert report.as_text(table).splitlines()[1:] == ["train error  rows", "0.5          3"]
     assert not figures
+
+
+def test_a_model_that_guesses_is_beyond_nothing():
+    """Its gradient is noise: a ratio above the undefended model's is no success, and the loss stays in the count."""
+    found = {"cross_entropy": (0.8, 1.1), "smoothness": (0.7, 1.3), "adversarial": (0.1, 9.0)}
+    table = [
+        {"loss": loss, "strength": 1.0, "seed": 0, "classes": 10, "test_accuracy": right, "ratio": ratio}
+        for loss, (right, ratio) in found.items()
+    ]
+    claim = accuracy.beyond_undefended("it helps", table, "ratio", "{:.1f}")
+    assert (claim.verdict, claim.number) == ("partly", "smoothness 1.3, adversarial none; undefended 1.1")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pags_jax import sweeps
+from pags_jax import questions, sweeps
 
 KEY = jax.random.key(0)
 
@@ -153,3 +153,18 @@ def test_values_are_means_over_seeds_of_images_that_every_model_has():
     expected = np.where(np.arange(5) == 3, np.nan, arrays["cross_entropy,0"]["cosine"][1])
     np.testing.assert_array_equal(found["cross_entropy", 0.0], expected)
     assert sorted(found) == [("cross_entropy", 0.0), ("smoothness", 1.0)]
+
+
+@pytest.mark.parametrize(("accuracy", "place", "said"), [(0.1, 1.0, "yes, at 1 "), (0.5, 10.0, "yes, at 10 ")])
+def test_a_model_that_guesses_makes_no_peak(accuracy, place, said):
+    """The gradient of a collapsed model is noise; in a narrow LeNet's sweep it looked most like the score."""
+    values = {0.0: (0.8, 0.70), 1.0: (0.7, 0.72), 10.0: (accuracy, 0.88), 100.0: (0.3, 0.71)}
+    table = [
+        {"loss": "adversarial" if strength else "cross_entropy", "strength": strength, "seed": 0, "classes": 10}
+        | {"test_accuracy": right, "similarity": alike, "cosine": alike}
+        for strength, (right, alike) in values.items()
+    ]
+    assert questions.peak_of(table, "adversarial", "similarity")["at strength"] == place
+    robust = [row | {"on": 0.2, "off": 0.1, "eps_l2": 1.0} for row in table]
+    line = questions.claims_of("adversarial", robust, table, questions.Place(eps=1.0))
+    assert line["1 - LPIPS peaks inside"].startswith(said)

@@ -121,6 +121,7 @@ def test_p6_p7_an_attack_changes_neither_statistics_nor_gradients():
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_frozen_model_is_trained_as_it_is_used():
     """Where batch statistics couple images, the gradient in training is another one, and may be aligned without it."""
 

@@ -1,6 +1,6 @@
 """Canaries in one network: scores by hand; what must be caught is caught, what is certified is not."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,12 @@ def train(rows, key):
 
 ROWS, HELD = random_rows(30), random_rows(40)
 OBJECTIVE = Objective(l2=1e-4, predict=predict)
-CANARIES = audit.mislabelled(HELD, 40, key=jax.random.key(1))
 MU = 0.5
+
+
+@cache
+def canaries():
+    return audit.mislabelled(HELD, 40, key=jax.random.key(1))
 
 
 def noisy(params, rows, forget, key, *, share=1.0):
@@ -45,13 +49,13 @@ METHODS = {"noisy": noisy, "fake": partial(noisy, share=1e-3), "scrub": {"method
 
 @pytest.fixture(scope="module")
 def scored():
-    return audit.score_canaries(OBJECTIVE, ROWS, CANARIES, train=train, methods=METHODS, key=jax.random.key(2))
+    return audit.score_canaries(OBJECTIVE, ROWS, canaries(), train=train, methods=METHODS, key=jax.random.key(2))
 
 
 def test_canaries_are_held_out_rows_with_the_other_label():
     label = {tuple(x): int(y) for x, y in zip(np.asarray(HELD.x).tolist(), HELD.y.tolist(), strict=True)}
-    assert len(CANARIES.y) == 40
-    for x, y in zip(np.asarray(CANARIES.x).tolist(), CANARIES.y.tolist(), strict=True):
+    assert len(canaries().y) == 40
+    for x, y in zip(np.asarray(canaries().x).tolist(), canaries().y.tolist(), strict=True):
         assert y == 1 - label[tuple(x)]
     with pytest.raises(ValueError, match="`count` must be between 2 and the number of rows 40, got 41"):
         audit.mislabelled(HELD, 41, key=jax.random.key(0))
@@ -60,15 +64,15 @@ def test_canaries_are_held_out_rows_with_the_other_label():
 def test_scores_are_shifts_of_margins_from_the_network_without_canaries(scored):
     for_train, for_coins, _ = jax.random.split(jax.random.key(2), 3)
     np.testing.assert_array_equal(scored.inside, jax.random.bernoulli(for_coins, 0.5, (40,)))
-    rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), ROWS, CANARIES)
+    rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), ROWS, canaries())
 
     def trained(weight):
         return train(rows._replace(weight=jnp.concatenate([jnp.ones(30), weight])), for_train)
 
     with_them, without = (
-        np.asarray(predict(trained(weight), CANARIES.x)) for weight in (scored.inside.astype(float), jnp.zeros(40))
+        np.asarray(predict(trained(weight), canaries().x)) for weight in (scored.inside.astype(float), jnp.zeros(40))
     )
-    shift = (2.0 * np.asarray(CANARIES.y) - 1) * (with_them - without)
+    shift = (2.0 * np.asarray(canaries().y) - 1) * (with_them - without)
     np.testing.assert_allclose(scored.scores["no_removal"], shift, atol=1e-9)
 
 

@@ -54,6 +54,7 @@ def test_one_run_is_the_hypergeometric_tail_and_rarely_wrong():
             audit.one_run(scores, inside, delta=1e-5)
 
 
+@pytest.mark.slow
 def test_the_relative_test_keeps_its_level_and_finds_what_is_nearer():
     """Unlearned and untouched models equally far: at most 5 % of tests may see a difference; 13 of 100 is rare."""
     n = 60

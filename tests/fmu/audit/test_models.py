@@ -121,6 +121,7 @@ def test_planted_rows_are_rare_and_contradict_each_other():
     np.testing.assert_allclose(np.linalg.norm(np.asarray(planted.x)[:, :-1], axis=1), norms.max())
 
 
+@pytest.mark.slow
 def test_a_pair_of_shadow_models_is_what_fit_and_retraining_make():
     """One pair on all real rows: the oracle of ``retrain`` is the fit without planted rows, by every test of it."""
     planted = audit.plant(DATA, 3, key=jax.random.key(2))
