@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+
+from pags_jax.images import wide
 
 
 def mean_and_error(name: str, values: Any, valid: Any) -> dict[str, float | None]:
@@ -18,6 +21,8 @@ def mean_and_error(name: str, values: Any, valid: Any) -> dict[str, float | None
     2.0
     """
     chosen = np.asarray(values)[np.asarray(valid)]
+    if jnp.issubdtype(chosen.dtype, jnp.floating):
+        chosen = chosen.astype(wide(chosen.dtype))
     if not chosen.size:
         return {name: None, f"{name}_error": None}
     return {name: float(chosen.mean()), f"{name}_error": float(chosen.std() / np.sqrt(chosen.size))}

@@ -133,6 +133,43 @@ def test_chance_alone_gives_uniform_p_values_within_groups():
     )
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_small_floats_are_computed_with_in_float32(dtype):
+    """Squared ranks of 20 models sum up beyond float16, and bfloat16 has two or three digits."""
+    x, y, z = np.random.default_rng(5).normal(size=(3, 20))
+    small = [jnp.asarray(values, dtype) for values in (x, x + y, z)]
+    exact = [values.astype(jnp.float64) for values in small]
+    for given in (False, True):
+        one, other = (
+            rank_correlation(*kept[:2], key=KEY, given=kept[2] if given else None, permutations=99)
+            for kept in (small, exact)
+        )
+        assert one.rho.dtype == jnp.float32
+        np.testing.assert_allclose(one.rho, other.rho, atol=1e-5)
+        assert one.p < 0.05
+    values = jnp.asarray(np.array([0.85, 0.95, 0.8]) + 0.05 * x[:, None], dtype)
+    ends = [
+        (
+            statistics.mean_interval(kept, key=KEY, resamples=99),
+            *statistics.rise_and_fall(kept, key=KEY, resamples=99)[1:],
+        )
+        for kept in (values, values.astype(jnp.float64))
+    ]
+    for one, other in zip(*ends, strict=True):
+        assert {part.dtype for part in one} == {jnp.dtype(jnp.float32)}
+        np.testing.assert_allclose(np.array(one), np.array(other), atol=1e-5)
+    sums = np.full(3, 3e4, dtype) * np.array([0.5, 1, 2], dtype)
+    found = means.means_of({"on": sums})
+    assert found["on"] == pytest.approx(sums.astype(float).mean(), rel=1e-6)
+    assert found["on_error"] == pytest.approx(sums.astype(float).std() / np.sqrt(3), rel=1e-6)
+
+
+def test_measures_of_unlike_types_are_not_rounded_to_one():
+    x, y = jnp.arange(8, dtype=jnp.float16), 1 + 1e-9 * jnp.arange(8.0)
+    found = rank_correlation(x, y, key=KEY, permutations=9)
+    np.testing.assert_allclose(found.rho, 1, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
