@@ -204,7 +204,9 @@ def inpaint(
     def of_unknown(images):
         return apply_fn(jnp.where(known, start, images))
 
-    return _towards(of_unknown, start, y, **ascent)
+    found = _towards(of_unknown, start, y, **ascent)
+    # A sum with zero makes 0 of -0, and of numbers so small that the machine rounds them off.
+    return found._replace(images=jnp.where(known, start, found.images))
 
 
 def outside_square(key: Array, shape: tuple[int, int, int, int], side: int) -> Bool[Array, "n h w 1"]:

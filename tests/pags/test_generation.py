@@ -209,6 +209,22 @@ def test_in_painting_leaves_known_pixels_untouched_and_looks_at_no_other():
     np.testing.assert_array_equal(np.asarray(eager)[wide], np.asarray(X)[wide])
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
+def test_in_painting_leaves_every_bit_of_known_pixels(dtype):
+    """Also the sign of zero, and numbers that arithmetic rounds to zero."""
+    known = outside_square(KEY, X.shape, 2)
+    x = jnp.where(
+        jnp.arange(4).reshape(1, 1, 4, 1) % 2, -0.0, np.asarray(1e-40 if dtype == jnp.float32 else 6e-8, dtype)
+    )
+    x = jnp.broadcast_to(x, X.shape).astype(dtype)
+    for bounds in ((0, 1), None):
+        made = jax.jit(partial(inpaint, network, steps=2, bounds=bounds))(x, known, Y, eps_l2=0.6)
+        assert np.all(made.log_prob > made.log_prob_start)
+        for found in (made.images, made.start):
+            bits = (np.where(known, values, 0).view(f"u{dtype.dtype.itemsize}") for values in (found, x))
+            np.testing.assert_array_equal(*bits)
+
+
 def test_in_painting_of_two_gaussian_classes_has_a_closed_form():
     """Only unknown pixels move, along the difference of the means there; they begin with the filling."""
     known, fill, y = outside_square(KEY, X.shape, 3), MEANS[jnp.zeros(6, int)], np.arange(6) % 2
