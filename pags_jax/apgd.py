@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Integer
 
 from pags_jax.ascent import ApplyFn, Point, ascent_of, best_of, better, first, loop, select, starts
 from pags_jax.chunks import check_counts
-from pags_jax.images import as_images, as_labels, check_classes
+from pags_jax.images import as_images, as_labels, check_classes, check_labels
 from pags_jax.margins import DLR_CLASSES, Loss
 from pags_jax.per_example import in_evaluation
 
@@ -180,6 +180,7 @@ def apgd_targeted(
       ValueError: As ``attacks.pgd``.
     """
     x = as_images(x)
+    check_labels(y, x)
     with in_evaluation():
         known = check_classes(apply_fn, x, y)
     check_counts(classes=classes)

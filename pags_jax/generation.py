@@ -31,7 +31,7 @@ from jaxtyping import Array, Bool, Float, Int
 from pags_jax.attacks import pgd
 from pags_jax.balls import pixel_bounds
 from pags_jax.gaussians import ClassGaussians, draw
-from pags_jax.images import as_images, as_labels, as_mask, as_wide, check_array, check_classes, check_labels
+from pags_jax.images import as_images, as_labels, as_mask, as_wide, check_array, check_batch, check_classes
 from pags_jax.likelihood import log_prob
 from pags_jax.margins import correct_logits
 from pags_jax.per_example import check_classifier
@@ -158,7 +158,7 @@ def denoise(apply_fn: ApplyFn, x: Float[Array, "n ..."], y: Int[Array, " n"] | N
     """
     x = as_images(x)
     if y is None:
-        check_classes(apply_fn, x)
+        check_classifier(apply_fn, x)
         y = jnp.argmax(apply_fn(x), 1).astype(jnp.int32)
     return counterfactual(apply_fn, x, y, **ascent)
 
@@ -193,7 +193,8 @@ def inpaint(
     >>> inpaint(model, x, known, jnp.array([1]), eps_l2=0.25, steps=1).images.tolist()
     [[0.25, 0.75]]
     """
-    x = jnp.asarray(check_array("images", x, "floats", jnp.floating))
+    check_batch(x)  # And not what is unknown: it may be NaN.
+    x = jnp.asarray(x)
     known = as_mask("known", known, x)
     fill = jnp.asarray(check_array("`fill`", fill, "numbers", jnp.floating, jnp.integer))
     if fill.shape not in ((), x.shape):
@@ -243,7 +244,6 @@ def outside_square(key: Array, shape: tuple[int, int, int, int], side: int) -> B
 def _towards(apply_fn: ApplyFn, start: Array, y: Any, **ascent: Any) -> Generated:
     """The ascent, and the better of its two ends; ``apply_fn`` is called with as many images as there are."""
     ascent = {"bounds": (0, 1)} | ascent
-    check_labels(y, start)
     check_classes(apply_fn, start, y)
     target = as_labels(y)
     other = jnp.equal(target, 0).astype(jnp.int32)  # Which class it leads away from does not matter.

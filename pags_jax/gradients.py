@@ -33,7 +33,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from pags_jax.chunks import check_counts, map_chunks
-from pags_jax.images import as_images, as_labels, check_array, check_labels, check_number, is_traced, wide
+from pags_jax.images import as_images, as_labels, check_array, check_number, is_traced, wide
 from pags_jax.likelihood import label_logit, log_prob
 from pags_jax.per_example import check_classifier
 
@@ -171,7 +171,6 @@ def _checked(apply_fn: Callable, x: Any, y: Any, target: Any) -> tuple[Array, Ar
         if target not in UNLABELLED:
             raise ValueError(f"target {target!r} needs labels `y`")
         y = jnp.zeros(x.shape[0], jnp.int32)
-    check_labels(y, x)
     check_classifier(apply_fn, x, y)
     return x, as_labels(y)
 

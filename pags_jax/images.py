@@ -80,14 +80,19 @@ def as_wide(x: Any) -> jax.Array:
     return x.astype(wide(x.dtype))
 
 
-def check_images(x: Any) -> None:
-    """Raises ValueError unless ``x`` holds floats, the first axis counting examples."""
+def check_batch(x: Any) -> None:
+    """Raises ValueError unless ``x`` holds floats, the first axis counting examples; looks at no value."""
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         raise ValueError(f"images must be floats in [0, 1], got {jnp.result_type(x)}; see images.to_float")
     if jnp.ndim(x) < 2:
         raise ValueError(f"images must have an axis for examples and more, got the shape {jnp.shape(x)}")
     if jnp.shape(x)[0] == 0:
         raise ValueError(f"expected at least one image, got the shape {jnp.shape(x)}")
+
+
+def check_images(x: Any) -> None:
+    """Raises ValueError unless ``x`` holds finite floats, the first axis counting examples."""
+    check_batch(x)
     if is_traced(x):
         return
     if lies_here(x):
@@ -159,7 +164,7 @@ def check_classes(apply_fn: Callable[[Any], Any], x: Any, y: Any = None) -> int:
       ValueError: Logits of another shape or type, something beside them, fewer than two classes, or a label that is
         no class.
     """
-    logits = jax.eval_shape(apply_fn, x)
+    logits = _logits_of(apply_fn, x)
     if not hasattr(logits, "dtype"):
         raise ValueError(f"a model must return logits alone, got a {type(logits).__name__}; take them out of it")
     if not jnp.issubdtype(logits.dtype, jnp.floating):
@@ -171,6 +176,21 @@ def check_classes(apply_fn: Callable[[Any], Any], x: Any, y: Any = None) -> int:
     if y is not None and not is_traced(y) and np.max(np.asarray(y)) >= shape[-1]:
         raise ValueError(f"labels must be below {shape[-1]}, the number of classes, got {np.max(np.asarray(y))}")
     return shape[-1]
+
+
+def _logits_of(apply_fn: Callable[[Any], Any], x: Any) -> Any:
+    """The shape and type of a model's output; an error of the model's on what may be one image says how to give one."""
+    try:
+        return jax.eval_shape(apply_fn, x)
+    except Exception as error:
+        from flax.errors import TraceContextError  # It is of a model in training; flax is slow to import.
+
+        if jnp.ndim(x) != 3 or isinstance(error, jax.errors.JAXTypeError | TraceContextError):
+            raise
+        raise ValueError(
+            f"the model takes no images of the shape {jnp.shape(x)[1:]} ({error}); give an image alone as `x[None]`, "
+            "and grey ones with an axis for their channel"
+        ) from error
 
 
 def check_two_classes(shape: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from flax.errors import TraceContextError
 from jaxtyping import Array, Float
 
-from pags_jax.images import check_classes, is_traced
+from pags_jax.images import check_classes, check_labels, is_traced
 
 ADVICE = (
     "put it into evaluation mode: `model.eval()` in flax.nnx, `train=False` (or what the module calls it) in "
@@ -27,9 +27,12 @@ TOLERANCE = 0.02
 def check_classifier(apply_fn: Callable[[Any], Any], x: Float[Array, "n ..."], y: Any = None) -> None:
     """Raises ValueError unless a model makes logits of two classes at least, and of each image by itself.
 
-    With labels ``y``, it also raises unless each label is a class of the model. To find out whether examples influence
-    each other, it calls the model twice, with different images beside the first one; under tracing it cannot.
+    With labels ``y``, it also raises unless there is one for each image, and a class of the model. To find out whether
+    examples influence each other, it calls the model twice, with different images beside the first one; under tracing
+    it cannot.
     """
+    if y is not None:
+        check_labels(y, x)
     with in_evaluation():
         check_classes(apply_fn, x[:1], y)
     check_alone(apply_fn, x)

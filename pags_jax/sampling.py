@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from pags_jax.chunks import check_counts
-from pags_jax.images import as_mask
+from pags_jax.images import as_mask, check_batch
 from pags_jax.scores import Denoiser, heun_step, noise_schedule, sample
 
 
@@ -64,9 +64,12 @@ def inpaint(
       Images in about [-1, 1], equal to ``x`` where it is known.
 
     Raises:
-      ValueError: A mask that is not boolean or of another shape, levels that do not fall to 0, or no repeats.
+      ValueError: Images that are no floats, a mask that is not boolean or of another shape, levels that do not fall to
+        0, or no repeats.
     """
     check_counts(repeats=repeats)
+    check_batch(x)
+    x = jnp.asarray(x)
     levels, known = np.asarray(levels), as_mask("known", known, x)
     if len(levels) < 2 or levels[-1] != 0 or not (np.diff(levels) < 0).all():
         raise ValueError(f"`levels` must fall to 0, as those of scores.noise_schedule do, got {levels.tolist()}")

@@ -1,14 +1,31 @@
 """What is refused before anything is traced, and what may not be looked at."""
 
 import inspect
+import sys
 import warnings
+from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pags_jax import alignment, attacks, evaluation, gradients, images, losses, manifold, robustness, scores
+from pags_jax import (
+    alignment,
+    apgd,
+    attacks,
+    evaluation,
+    generation,
+    gradients,
+    images,
+    losses,
+    manifold,
+    robustness,
+    sampling,
+    scores,
+    smoothing,
+)
 
 unchecked = inspect.unwrap  # annotations, of JAX's arrays, are checked in tests only
 X, Y = jnp.zeros((2, 3)), jnp.array([0, 1])
@@ -46,6 +63,95 @@ def test_constants_inside_of_jit_are_checked_too():
     broken = X.at[0, 0].set(jnp.nan)
     with pytest.raises(ValueError, match="NaN or infinite"):
         jax.jit(lambda: losses.cross_entropy(lambda x: x, broken, Y))()
+
+
+def convolve(x):
+    """Logits of two classes by a convolution, whose own error about other axes names no batch."""
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, jnp.ones((2, 2, 3, 2), x.dtype), (1, 1), "VALID", dimension_numbers=dimensions
+    )[:, 0, 0]
+
+
+class Linen(nn.Module):
+    """A network of a library with errors of its own."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(x.reshape(x.shape[0], -1))
+
+
+PIXELS, KEY = jnp.full((2, 2, 2, 3), 0.5, jnp.float32), jax.random.key(0)
+KNOWN, LABELS = jnp.array([True, False]).reshape(1, 1, 2, 1), jnp.array([0, 1])
+ASCENT = {"eps_l2": 0.1, "steps": 1}
+SMOOTH = {"key": KEY, "sigma": 0.1, "samples": 2}
+LABELLED = {
+    "gradients": lambda f, x, y: gradients.input_gradients(f, x, y, target="logit"),
+    "smoothed gradients": lambda f, x, y: gradients.smoothed_gradients(f, x, y, target="loss", **SMOOTH),
+    "pgd": lambda f, x, y: attacks.pgd(f, x, y, key=KEY, **ASCENT),
+    "apgd": lambda f, x, y: apgd.apgd(f, x, y, key=KEY, **ASCENT),
+    "apgd_targeted": lambda f, x, y: apgd.apgd_targeted(f, x, y, key=KEY, **ASCENT),
+    "correct": lambda f, x, y: evaluation.correct(f, x, y),
+    "under attack": lambda f, x, y: evaluation.under_attack(f, x, y, key=KEY, **ASCENT),
+    "counterfactual": lambda f, x, y: generation.counterfactual(f, x, y, **ASCENT),
+    "denoise": lambda f, x, y: generation.denoise(f, x, y, **ASCENT),
+    "inpaint": lambda f, x, y: generation.inpaint(f, x, KNOWN[(0,) * (4 - jnp.ndim(x))], y, **ASCENT),
+}
+UNLABELLED = {
+    "gradients": lambda f, x: gradients.input_gradients(f, x, target="log_sum_exp"),
+    "noise": lambda f, x: unchecked(robustness.relative_noise_robustness)(
+        f, x, jnp.ones(x.shape[:-1], bool), sigma=0.1, key=KEY
+    ),
+    "denoise": lambda f, x: generation.denoise(f, x, **ASCENT),
+    "counts": lambda f, x: smoothing.class_counts(f, x, **SMOOTH),
+    "certify": lambda f, x: smoothing.certify(f, x, **SMOOTH),
+    "predict": lambda f, x: smoothing.predict(f, x, **SMOOTH),
+}
+MODELS = {"convolution": convolve, "linen": partial(Linen().apply, Linen().init(KEY, PIXELS))}
+
+
+@pytest.fixture
+def as_users(monkeypatch):
+    """Without the check of annotations of any function in the package, also of those that others call."""
+    for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "pags_jax"]:
+        for name, thing in list(vars(module).items()):
+            if inspect.isfunction(thing) and thing.__code__.co_name == "within_context":
+                monkeypatch.setattr(module, name, thing.__wrapped__)
+
+
+@pytest.mark.usefixtures("as_users")
+@pytest.mark.parametrize("model", MODELS)
+def test_an_image_without_a_batch_is_told_how_to_be_given_everywhere(model):
+    """And not by what the model says of it."""
+    for call in LABELLED.values():
+        with pytest.raises(ValueError, match="give an image alone as `x\\[None\\]`"):
+            call(MODELS[model], PIXELS[0], LABELS[0])
+    for call in UNLABELLED.values():
+        with pytest.raises(ValueError, match="give an image alone as `x\\[None\\]`"):
+            call(MODELS[model], PIXELS[0])
+    assert smoothing.predict(MODELS[model], PIXELS, **SMOOTH).shape == (2,)
+
+
+def test_other_errors_of_a_model_stay_its_own():
+    def broken(x):
+        raise TypeError("broken")
+
+    for call in UNLABELLED.values():
+        with pytest.raises(TypeError, match=r"^broken"):
+            call(broken, PIXELS)
+    with pytest.raises(jax.errors.TracerBoolConversionError):
+        smoothing.predict(lambda x: x[0] if x.sum() else x, jnp.ones((2, 3, 3)), **SMOOTH)
+
+
+@pytest.mark.usefixtures("as_users")
+def test_bytes_are_refused_everywhere_with_what_scales_them():
+    pixels = jnp.asarray(255 * PIXELS, jnp.uint8)
+    calls = [partial(call, y=LABELS) for call in LABELLED.values()] + list(UNLABELLED.values())
+    levels = scores.noise_schedule(3)
+    calls.append(lambda f, x: sampling.inpaint(lambda x, sigma: x, x, KNOWN, levels, key=KEY))
+    for call in calls:
+        with pytest.raises(ValueError, match=r"images must be floats in \[0, 1\], got uint8; see images.to_float"):
+            call(convolve, pixels)
 
 
 @pytest.mark.slow
