@@ -67,6 +67,18 @@ def test_a_radius_is_too_large_with_a_probability_of_at_most_alpha(alpha):
     np.testing.assert_allclose(seen, wrong, atol=5 * np.sqrt(alpha / 20_000))
 
 
+@pytest.mark.parametrize(("samples", "alpha"), [(20, 0.3), (50, 0.05)])
+def test_images_whose_class_is_a_coin_flip_are_certified_no_more_often_than_alpha(samples, alpha):
+    """Nothing holds of them. If the draws that choose the class were those that are counted, twice as many would be."""
+    options = {"sigma": 0.5, "samples": samples, "selection_samples": samples, "alpha": alpha}
+    run = jax.jit(partial(certify, lambda x: jnp.concatenate([-x, x], 1), **options))
+    label = np.asarray(run(jnp.zeros((4000, 1)), key=KEY).label)
+    exact = stats.binom.pmf(np.arange(samples + 1), samples, 0.5)[lower_bounds(samples, alpha) > 0.5].sum()
+    assert alpha / 2 < exact <= alpha
+    np.testing.assert_allclose(np.mean(label != ABSTAINED), exact, atol=5 * np.sqrt(exact / 4000))
+    np.testing.assert_allclose(np.mean(label[label != ABSTAINED]), 0.5, atol=5 * np.sqrt(0.25 / (4000 * exact)))
+
+
 def test_a_bound_is_never_rounded_up():
     counts = jnp.arange(1001)
     exact = stats.beta.ppf(0.001, np.maximum(counts, 1), 1000 - counts + 1) * (np.asarray(counts) > 0)
