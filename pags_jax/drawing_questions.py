@@ -3,10 +3,15 @@
 Rows are those of models' drawings (`drawing.measures`, with ``loss``, ``strength`` and ``task``), or of models beside
 ones that were trained to align. Answers are rows as in `questions`; ``beside`` is what ``estimate`` must exceed, by
 more than two standard errors of the difference.
+
+A model may have a row for each of several seeds. As in `questions`, numbers are means over seeds, and errors are over
+images: all seeds drew from the same ones, so that the error of their mean is at most the mean of their errors.
 """
 
 import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from pags_jax import binomial
 from pags_jax.questions import NOT_SHOWN, PARTLY, SHOWN
@@ -35,19 +40,22 @@ def drawn(table: Sequence[Row], question: int, *, images: int) -> list[Row]:
       ``estimate``: Clopper and Pearson's of a share, and 1.96 standard errors on either side of a mean.
     """
     task, column, start = TASKS[question]
-    rows = {row["loss"]: row for row in table if row["task"] == task}
-    found = []
-    for loss in [loss for loss in rows if loss != BASELINE]:
-        row, other = rows[loss], rows[BASELINE if question == 7 else loss]
-        both = ((row, column), (other, start))
-        if any(at[name] is None for at, name in both):
+    table = [row for row in table if row["task"] == task]
+    base, found = [row for row in table if row["loss"] == BASELINE], []
+    for (loss, strength), rows in _robust(table).items():
+        both = ((rows, column), (base if question == 7 else rows, start))
+        if any(not part or any(row[name] is None for row in part) for part, name in both):
             return []
-        errors = [share_error(at[name], images) if question == 7 else at[f"{name}_error"] for at, name in both]
-        verdict = SHOWN if exceeds(row[column], other[start], *errors) else NOT_SHOWN
-        known = {"question": question, "loss": loss, "strength": row["strength"], "estimate": row[column]}
-        about = share_interval(row[column], images) if question == 7 else _around(row[column], errors[0])
+        estimate, beside = (_mean(part, name) for part, name in both)
+        if question == 7:
+            errors = [share_error(share, images) for share in (estimate, beside)]
+        else:
+            errors = [_mean(part, f"{name}_error") for part, name in both]
+        known = {"question": question, "loss": loss, "strength": strength, "estimate": estimate}
+        about = share_interval(estimate, images) if question == 7 else _around(estimate, errors[0])
         known |= dict(zip(("low", "high"), about, strict=True))
-        found.append(known | {"beside": other[start], "verdict": verdict})
+        verdict = SHOWN if exceeds(estimate, beside, *errors) else NOT_SHOWN
+        found.append(known | {"beside": beside, "verdict": verdict})
     return found
 
 
@@ -61,19 +69,37 @@ def aligned(table: Sequence[Row], *, images: int, tolerance: float = 0.02) -> li
 
     Returns:
       A row for each of these models.
+
+    Raises:
+      ValueError: No row of the undefended model.
     """
-    (base,) = (row for row in table if row["loss"] == BASELINE)
-    found = []
-    for row in table:
-        if row["loss"] == ALIGNED:
-            errors = (share_error(share, images) for share in (row["ensemble"], base["ensemble"]))
-            accurate = row["test_accuracy"] > base["test_accuracy"] - tolerance
-            known = {"question": 10, "loss": ALIGNED, "strength": row["strength"], "estimate": row["ensemble"]}
-            known |= {"beside": base["ensemble"], "detail": f"cosine {row['cosine']:.3f}", "verdict": NOT_SHOWN}
-            if exceeds(row["ensemble"], base["ensemble"], *errors):
-                known["verdict"] = SHOWN if accurate else PARTLY
+    base, found = [row for row in table if row["loss"] == BASELINE], []
+    if not base:
+        raise ValueError(f"question 10 compares with the undefended model, and no row is of {BASELINE!r}")
+    attacked, clean = _mean(base, "ensemble"), _mean(base, "test_accuracy")
+    for (loss, strength), rows in _robust(table).items():
+        if loss == ALIGNED:
+            estimate = _mean(rows, "ensemble")
+            errors = (share_error(share, images) for share in (estimate, attacked))
+            known = {"question": 10, "loss": ALIGNED, "strength": strength, "estimate": estimate, "beside": attacked}
+            known |= {"detail": f"cosine {_mean(rows, 'cosine'):.3f}", "verdict": NOT_SHOWN}
+            if exceeds(estimate, attacked, *errors):
+                known["verdict"] = SHOWN if _mean(rows, "test_accuracy") > clean - tolerance else PARTLY
             found.append(known)
     return found
+
+
+def _robust(table: Sequence[Row]) -> dict[tuple[str, float], list[Row]]:
+    """The rows of each loss and strength but the undefended model's, one for each seed."""
+    found: dict[tuple[str, float], list[Row]] = {}
+    for row in table:
+        if row["loss"] != BASELINE:
+            found.setdefault((row["loss"], row["strength"]), []).append(row)
+    return found
+
+
+def _mean(rows: Sequence[Row], column: str) -> float:
+    return float(np.mean([row[column] for row in rows]))
 
 
 def exceeds(estimate: float, beside: float, *errors: float) -> bool:
@@ -93,11 +119,14 @@ def exceeds(estimate: float, beside: float, *errors: float) -> bool:
 def share_interval(share: float, count: int, alpha: float = 0.05) -> tuple[float, float]:
     """Clopper and Pearson's interval of a share of ``count`` images, at ``1 - alpha``.
 
+    Of a mean over seeds, which is no whole number of images, the wider one of both neighbours on either side.
+
     >>> [round(float(end), 3) for end in share_interval(1.0, 100)]
     [0.964, 1.0]
     """
-    lower, hits = binomial.lower_bounds(count, alpha / 2), round(share * count)
-    return float(lower[hits]), float(1 - lower[count - hits])
+    lower, rounding = binomial.lower_bounds(count, alpha / 2), 1e-6  # Of shares in float32.
+    least, most = math.floor((share + rounding) * count), math.ceil((share - rounding) * count)
+    return float(lower[least]), float(1 - lower[count - most])
 
 
 def _around(mean: float, error: float) -> tuple[float, float]:
