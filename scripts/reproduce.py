@@ -93,14 +93,14 @@ def runs(config: Config) -> dict[str, Run]:
     for name, (experiment, part) in present.items():
         values: dict[str, Any] = dict(experiment.config.PRESETS.get(config.preset, {}))
         values |= {"preset": config.preset, "out": config.out / name, "mesh": config.mesh}
-        values["seed"] = config.seed + part.other_seed
+        values["seed"] = config.seed + part.other_seed * config.sweeps
         if part.seeds:
             values["repeats"] = getattr(config, part.seeds)
         values |= {field: config.out / run for field, run in part.reads.items() if run in present}
-        values |= {field: config.out / run / file for field, (run, file) in part.files.items() if run in present}
+        made = {field: (run, file.format(config.seed)) for field, (run, file) in part.files.items()}
+        values |= {field: config.out / run / file for field, (run, file) in made.items() if run in present}
         if config.models:
-            given = {field: MODELS[run] for field, (run, _) in part.files.items() if run in MODELS}
-            values |= {field: config.models / f"{model}.safetensors" for field, model in given.items()}
+            values |= {f: config.models / f"{MODELS[run]}.safetensors" for f, (run, _) in made.items() if run in MODELS}
         values |= part.values[config.preset]
         fields = {field.name for field in dataclasses.fields(experiment.config)}
         if config.hsls is not None and "hsls" in fields:
@@ -114,14 +114,15 @@ def runs(config: Config) -> dict[str, Run]:
 
 
 def plan(config: Config) -> list[str]:
-    """All units of all parts; those of models that are not trained yet are known from the training's plan."""
+    """All units of all parts; of a part that chooses among models which are trained before it, one line says so."""
     every, units = runs(config), []
     for name, (experiment, part, own) in every.items():
-        training = every.get(part.reads.get("trained", ""))
-        if training is not None and experiment.rows_of is not None:
-            found = measuring.units_of(training.experiment.plan(training.config))
-        else:
+        training = every.get(source := part.reads.get("trained", ""))
+        found = [f"those that the finished {source} leads to"]
+        if training is None or experiment.rows_of is None:
             found = experiment.plan(own)
+        elif type(own).units is measuring.MeasuringConfig.units:
+            found = measuring.units_of(training.experiment.plan(training.config))
         units += [f"{name}/{store.unit_name(unit)}" for unit in found]
     return units
 
@@ -153,8 +154,7 @@ def done(config: Config, every: dict[str, Run]) -> Iterator[tuple[str, float]]:
     sources = {name for _, part, _ in every.values() for name in sources_of(part)}
     # What others read goes first, or one core would be idle at the end.
     waiting, running = {name: every[name] for name in sorted(every, key=lambda name: name not in sources)}, {}
-    context = multiprocessing.get_context("spawn")
-    workers = {"mp_context": context, "initializer": share, "initargs": (config,)}
+    workers = {"mp_context": multiprocessing.get_context("spawn"), "initializer": share, "initargs": (config,)}
     with concurrent.futures.ProcessPoolExecutor(config.side_by_side, **workers) as pool:
         while waiting or running:
             busy = [*waiting, *running.values()]

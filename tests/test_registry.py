@@ -82,6 +82,30 @@ def test_the_sweep_on_cifar10_starts_from_published_models():
     assert judges == {"pags_generation": "pags_judge", "pags_generation_robust_judge": "pags_robust_judge"}
 
 
+@pytest.mark.parametrize("words", [["--sweeps", "2"], ["--sweeps", "3", "--seed", "1"], []])
+def test_the_sweep_on_cifar10_with_other_seeds_can_be_done_to_its_end(words, capsys):
+    """What would be refused after hours: a judge of the sweep's own seeds, or a file that no part writes."""
+    words = ["--preset", "cifar10", *words]
+    config = cli.parse(reproduce.Config, words)
+    every = reproduce.runs(config)
+    units = {name: run.experiment.plan(run.config) for name, run in every.items() if "trained" not in run.part.reads}
+    seeds = {unit["seed"] for unit in units["pags_train"]}
+    assert seeds == set(range(config.seed, config.seed + config.sweeps))
+    written = [store.unit_name(unit) for unit in units["pags_undefended"]]
+    for name in ("pags_judge", "pags_robust_judge"):
+        assert not seeds & {unit["seed"] for unit in units[name]}
+    for name in ("pags_train", "pags_robust_judge"):
+        assert every[name].config.start.relative_to(config.out).parts[0] == "pags_undefended"
+        assert every[name].config.start.stem in written
+    assert cli.run(reproduce.main, reproduce.Config, plan=reproduce.plan, argv=[*words, "--dry-run"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("  pags_robustness/") for line in shown) == len(units["pags_train"])
+    # How many there are of the others, nobody knows before.
+    for name in ("pags_generation", "pags_generation_robust_judge", "pags_certify", "pags_converse"):
+        of_it = [line for line in shown if line.startswith(f"  {name}/")]
+        assert of_it == [f"  {name}/those that the finished pags_train leads to"]
+
+
 def test_models_to_start_from_are_asked_for_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"--models: only --preset cifar10 starts .*, --preset quick does not"):
         reproduce.runs(reproduce.Config(preset="quick", models=tmp_path))

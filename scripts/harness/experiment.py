@@ -80,10 +80,10 @@ class Part(NamedTuple):
       name: Name of its run folder; by default the experiment's.
       reads: For each field of the configuration that names a run, the name of the part that is meant; left out in
         presets which have no such part.
-      files: The same for a file that a part writes: the part's name and the file's.
+      files: The same for a file that a part writes: the part's name and the file's, where {} is the job's seed.
       seeds: The field of reproduce's configuration that says how many seeds to take: ``repeats`` or ``sweeps``. Empty
         for those that take as many as their own preset says.
-      other_seed: What is added to the seed, for a run that must not be drawn as the others are.
+      other_seed: By how many times the sweeps' seeds its own lies behind, as a run that must not be drawn as they are.
     """
 
     values: Mapping[str, Mapping[str, Any]]

@@ -211,7 +211,7 @@ UNDEFENDED = {"loss": ("cross_entropy",), "epochs": 5, "learning_rate": 0.1, "tr
 #: Other training runs judge what gradients draw: an undefended model, and one that small changes do not move.
 JUDGE = {"loss": ("cross_entropy",), "activation": "relu", "epochs": 3, "learning_rate": 0.1, "train_rows": 48_000}
 ROBUST_JUDGE = {"loss": ("adversarial",), "strengths": (0.5,)}
-FROM = ("pags_undefended", "models/dataset=cifar10,model=resnet14,loss=cross_entropy,strength=0.0,seed=0.safetensors")
+FROM = ("pags_undefended", "models/dataset=cifar10,model=resnet14,loss=cross_entropy,strength=0.0,seed={}.safetensors")
 EXPERIMENT = Experiment(
     "pags_train", Config, rows_of, plan, setup=fit.images_of, inputs=inputs, finished=fit.finished, draw=accuracy.draw,
     heading="Robust models: accuracy under attack", section=accuracy.section, claims=accuracy.claims,
