@@ -13,7 +13,7 @@ from flax import linen, nnx
 
 from fmu_jax import Objective, audit, make_data, privacy, releases, removal, remove
 from fmu_jax import noisy_finetuning as tuning
-from fmu_jax.noisy_finetuning import accounting
+from fmu_jax.noisy_finetuning import mixing
 from tests import oracles
 from tests.placing import put
 
@@ -120,13 +120,13 @@ def test_contraction_against_two_exact_worlds():
 
 
 def test_contraction_mu_covers_the_curve_and_not_much_more():
-    mu, failure = accounting.contraction_mu(2.0, 1.0, 4)
+    mu, failure = mixing.contraction_mu(2.0, 1.0, 4)
     fine = np.linspace(0, 8, 3001)
     most = np.array([float(privacy.gaussian_delta(mu, 1.0, e)) for e in fine[::100]])
     curve = tuning.contraction_delta(2.0, 1.0, 4, fine[::100])
     assert np.all(curve <= most + failure)
     assert mu < 0.6 < 2.0 == 2.0 / 1.0
-    assert accounting.contraction_mu(2.0, 1.0, 1)[0] == pytest.approx(2.0, rel=0.02)
+    assert mixing.contraction_mu(2.0, 1.0, 1)[0] == pytest.approx(2.0, rel=0.02)
 
 
 @pytest.mark.parametrize(
