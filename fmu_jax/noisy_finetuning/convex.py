@@ -13,8 +13,9 @@ contracts by ``c = max(|1 - eta M|, |1 - eta m|)`` (``contraction``). That repla
   over the ``K`` steps end at a bound of the distance to the model that ``T`` steps on what remains reach. It is the
   distance that ``releases.release`` hides. For networks no ``M`` is known, hence no such bound: this refuses them.
   ``rewind`` **is that bound, and no cheap method**: ``d_t`` is of every model of the path, which is taken anew from
-  ``init`` with two gradients a step, so that it costs two trainings for any ``K``. The paper's method loads the stored
-  ``T - K``-th model and takes ``K`` steps; what it saves, a bound of constants pays for.
+  ``init`` with two gradients and bounds of their rounding in every step: for any ``K`` several times what retraining by
+  ``T`` plain steps takes. The paper's method loads the stored ``T - K``-th model and takes ``K`` steps; what it saves,
+  a bound of constants pays for.
 
 Heads of several classes are refused: take one class after the other.
 """
@@ -67,8 +68,9 @@ def rewind(
 ) -> Rewound:
     """Trains by ``steps`` gradient steps of which the last ``rewound`` leave out the rows to forget.
 
-    It starts from ``init`` and reads all rows in every step, so it takes longer than retraining, whatever ``rewound``
-    is: it says how far the model that rewinding reaches is from the retrained one, and saves nothing.
+    It starts from ``init`` and reads all rows twice in every step, so it takes several times as long as retraining,
+    whatever ``rewound`` is: it says how far the model that rewinding reaches is from the retrained one, and saves
+    nothing.
 
     Args:
       objective: Objective for the linear model.

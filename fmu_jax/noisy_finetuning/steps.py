@@ -109,12 +109,15 @@ def finetune(
     if not np.isfinite(promise.mu):
         raise ValueError(f"{schedule} guarantees nothing in {flat.dtype}: raise `noise`, or use float64")
     epsilon = promise.epsilon(delta)
-    loss = Partial(_mean_value, objective) if isinstance(objective, Objective) else Partial(objective)
+    loss = Partial(_mean_value, objective) if fair else Partial(objective)
     numbers = (schedule.start_clip, schedule.noise, schedule.step_size)
     numbers += (schedule.gradient_clip, schedule.decay, schedule.model_clip)
     numbers = tuple(jnp.asarray(number, flat.dtype) for number in numbers)
+    rows = remaining
+    if fair:  # The objective's steps are computed in the model's own precision, whatever that of the rows.
+        rows = rows._replace(x=rows.x.astype(flat.dtype), weight=rows.weight.astype(flat.dtype))
     moved, fine = _run(
-        loss, flat, middle, remaining, key, numbers, unravel=unravel, steps=int(schedule.steps),
+        loss, flat, middle, rows, key, numbers, unravel=unravel, steps=int(schedule.steps),
         batch=schedule.batch, moves=schedule.step_size > 0,
     )  # fmt: skip
     _check_fine(fine, schedule)

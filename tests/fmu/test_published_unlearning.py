@@ -96,5 +96,5 @@ def test_the_published_clips_of_the_model_reach_their_epsilon_in_as_many_steps(n
     assert epsilon <= 1.0
     assert recursion(noise, clip, steps, epsilon) == pytest.approx(1e-5, rel=1e-4)
     assert recursion(noise, clip, steps, epsilon * 0.999) > 1e-5
-    assert found.route == "contraction"
-    assert epsilon <= float(privacy.gaussian_epsilon(found.mu, 1.0, 1e-5 - found.failure))
+    assert found.route == ("contraction" if steps > 1 else "iteration")  # One step is the same by both.
+    assert epsilon <= float(privacy.gaussian_epsilon(found.mu, 1.0, 1e-5 - found.failure)) * (1 + 1e-9)
