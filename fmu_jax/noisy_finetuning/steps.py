@@ -33,7 +33,8 @@ class Finetuned(NamedTuple):
       data: What remains.
       forgotten: ``(n,)`` bool, the rows that this call forgot.
       mu, failure: ``noisy_finetuning.guarantee`` of the schedule; infinite and 1 where ``params`` are NaN.
-      epsilon, delta: Epsilon and delta of this model alone.
+      epsilon, delta: Epsilon and delta of this model alone, by ``Guarantee.epsilon``; where the model is clipped, less
+        than ``mu`` says.
     """
 
     params: Any
