@@ -18,7 +18,7 @@ import numpy as np
 
 from scripts.harness import cli, looks, plot, report, rows
 
-NETWORKS, HEADS = ("tables", "images", "features"), ("heads", "image_heads")
+NETWORKS, HEADS = ("tables", "images", "features"), ("tables", "image_heads")
 STARTS = {"init": "initialisation", "public": "public network"}
 MARKERS = {"init": "^", "public": "o"}
 COLORS = {0.5: looks.VERMILION, 1.0: looks.ORANGE, 2.0: looks.BLUE}

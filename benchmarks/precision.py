@@ -170,8 +170,9 @@ def certified(objective: Any, data: Any, noise: Any) -> tuple[Any, Any, Any]:
 
 def true_residual(objective: Any, params: Any, data: Any, weight: Any, noise: Any) -> float:
     """The length of the float64 gradient there."""
-    params, data, weight, noise = as_type((params, data, weight, noise), jnp.float64)
-    return float(_length(objective, params, data._replace(weight=weight), noise))
+    with jax.enable_x64(True):
+        params, data, weight, noise = as_type((params, data, weight, noise), jnp.float64)
+        return float(_length(objective, params, data._replace(weight=weight), noise))
 
 
 @jax.jit

@@ -118,6 +118,15 @@ def plain(objective: Objective) -> Objective:
     return dataclasses.replace(objective, fairness=0.0, reweigh=False)
 
 
+def intervention(objective: Objective) -> str | None:
+    """The name of what ``plain`` would take away; None where that is nothing. A traced weight counts as a penalty."""
+    if objective.reweigh:
+        return "reweighing"
+    if not is_traced(objective.fairness) and float(objective.fairness) == 0:
+        return None
+    return f"penalty {objective.penalty!r}" if isinstance(objective.penalty, str) else "fairness penalty"
+
+
 def sample_noise(like: Params, *, key: Array, sigma: Scalar) -> Params:
     """Draws the objective perturbation ``b ~ N(0, sigma^2 I)``.
 

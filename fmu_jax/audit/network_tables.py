@@ -118,8 +118,9 @@ def network_table(
       canaries: Number of mislabelled rows in the audit of one network.
       pairs: Number of pairs of networks.
       key: PRNG key of all draws.
-      claims: By method, the Gaussian-DP parameter that it claims; no attack may then reach an AUC for a row above
-        ``Phi(mu / sqrt 2)``.
+      claims: By method, the Gaussian-DP parameter that it claims; no attack's true AUC for a row is then above
+        ``Phi(mu / sqrt 2)``. What is found is an estimate from ``pairs`` pairs, and ``lira_auc_worst``, the largest
+        one of all planted rows, is above that bound by chance where pairs are few.
       delta: Failure probability at which ``one_run`` bounds epsilon.
 
     Returns:

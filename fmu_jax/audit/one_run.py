@@ -20,6 +20,7 @@ import scipy.special
 import scipy.stats
 
 from fmu_jax.arrays import as_mask, as_numbers, check_ordered
+from fmu_jax.audit.roc import auc
 from fmu_jax.privacy import check_probability
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import eager_only
@@ -31,7 +32,8 @@ class OneRun(NamedTuple):
     Attributes:
       mu: Gaussian-DP parameter of the release's Gaussian DP beside the retrained one, >= 0.
       epsilon: At ``delta``, of one canary inside or outside; compare with ``gaussian_epsilon(2 mu, 1.0, delta)``.
-      auc: Area under the ROC curve of the scores.
+      auc: Area under the ROC curve of the scores, ties counted as halves; not that of its convex hull, which is above
+        one half for scores that say nothing.
     """
 
     mu: float
@@ -84,5 +86,5 @@ def one_run(scores: Any, inside: Any, *, delta: float, confidence: float = 0.95)
     return OneRun(
         mu=max(0.0, float(mu) * (1 - 1e-9)),
         epsilon=float(auditor.epsilon_one_run(1 - confidence, delta)),
-        auc=float(auditor.attack_auroc()),
+        auc=float(auc(scores, inside)),
     )

@@ -90,8 +90,9 @@ def attack_columns(
       oracle: Margins of the retrained models.
 
     Returns:
-      ``lira_auc``, ``lira_auc_worst`` (over rows), ``lira_advantage``, ``lira_true_positive_rate``, ``klom`` (mean over
-      rows) and ``klom_quantile_95``.
+      ``lira_auc``, ``lira_auc_worst`` (the largest of the rows' estimates, which is above their true AUCs by chance
+      where pairs are few), ``lira_advantage``, ``lira_true_positive_rate``, ``klom`` (mean over rows) and
+      ``klom_quantile_95``.
 
     Raises:
       ValueError: As ``lira`` and ``klom``.

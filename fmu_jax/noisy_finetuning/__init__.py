@@ -34,15 +34,28 @@ mechanisms", Theorem 1), with ``delta_0 = 1``:
 ``theta(epsilon)`` that of two Gaussians ``2 C_2 / sigma`` apart. Proof: of two laws at ``delta`` what one has beyond
 ``e^epsilon`` times the other has mass ``delta``, the other way about ``e^epsilon - 1 + delta``, and the rest is shared.
 The gradient need not be clipped. ``mu`` is the least whose curve lies above.
+The curve itself says less than that Gaussian does: ``Guarantee.epsilon`` reads it, ``mu`` is for what composes.
 
-**Conditions**, each checked or made true: radii, noise, step size and decay in range (``Schedule``); parameters of
-one floating type, finite; a key that is given; the schedule fixed beforehand, the same in both worlds; gradients that
-are not finite count as zero; batches are drawn by rank among remaining rows, and a forgotten row's entries are never
-read. **Everything of the model that has seen a row must be in ``params``** (batch statistics too, which are clipped
-and noised like the rest); center, initialisation, architecture, scaling of columns and the number of rows are taken
-as public. **Rounding**: clips divide by an upper bound of the norm; the rounding of ``phi_t`` is added to ``s`` for
-models up to a norm that is exceeded with the probability ``failure``; after each noise the model is rounded to a grid
-that depends on ``sigma`` alone, as for ``releases``, whose remarks on generators hold here too.
+**Rounding.** Only ``x_T``, the published model, is rounded to a grid that depends on ``sigma`` alone, as for
+``releases``, whose remarks on generators hold here too. That reads ``x_T`` and nothing else, so it is free. The states
+in between stay as they are, since nothing of them is published. Were each rounded to a grid of spacing ``h``, the next
+map would be ``phi_t`` of the rounded state, where two states parted by next to nothing may land ``h`` apart in every
+coordinate: ``s`` would grow by ``a h sqrt(d)`` (at ``h = sigma / 256`` and ``d = 145`` by 0.047 ``a sigma`` a step).
+What the dtype itself does to a state is the same kind of map, only finer, and is counted: let ``R`` round
+``phi_t(x) + xi_t`` to floating point. Then ``|R(x) - R(y)| <= |x - y| + 2 u max(|x|, |y|)``, and the next map
+``phi_{t+1} R`` has a ``s`` that is larger by that and by the rounding of ``phi_{t+1}`` itself, for models up to a norm
+that is exceeded with the probability ``failure``; the last ``R`` reads ``x_T`` alone. Clips divide by an upper bound of
+the norm. By the contraction route ``R`` enters a clip and changes no diameter.
+
+**Conditions that are checked or made true**: radii, noise, step size and decay in range (``Schedule``); parameters of
+one floating type, finite; a key that is given; gradients that are not finite count as zero; batches are drawn by rank
+among remaining rows, and a forgotten row's entries are never read.
+
+**Conditions that are yours**, since nothing here can see them: the schedule is fixed beforehand, without a look at the
+rows that will be forgotten, and is the same in both worlds. The key is secret and used once. The loss reads the rows
+that it is given and no others. **Everything of the model that has seen a row is in ``params``** (batch
+statistics too, which are clipped and noised like the rest); center, initialisation, architecture, scaling of columns
+and the number of rows are taken as public.
 
 **Series.** Start each request at the model published last. Everything published after a row's deletion is then a
 function of the first release since that deletion and of remaining rows, so the row's guarantee stays ``mu``, however
@@ -60,13 +73,13 @@ is useful with a center that was trained on public rows; see the guide.
 
 from fmu_jax.noisy_finetuning.accounting import (
     Guarantee,
-    contraction_delta,
     guarantee,
     iteration_mu,
     noise_for,
 )
-from fmu_jax.noisy_finetuning.blocks import finetune_blocks
+from fmu_jax.noisy_finetuning.blocks import finetune_blocks, guarantee_of_blocks, noise_for_blocks
 from fmu_jax.noisy_finetuning.convex import Rewound, langevin, rewind
+from fmu_jax.noisy_finetuning.mixing import contraction_delta, contraction_epsilon
 from fmu_jax.noisy_finetuning.routes import ROUTES, Routed, finetune_by, finetune_by_all, schedule_of
 from fmu_jax.noisy_finetuning.schedule import Schedule
 from fmu_jax.noisy_finetuning.steps import Finetuned, finetune
@@ -79,14 +92,17 @@ __all__ = [
     "Routed",
     "Schedule",
     "contraction_delta",
+    "contraction_epsilon",
     "finetune",
     "finetune_blocks",
     "finetune_by",
     "finetune_by_all",
     "guarantee",
+    "guarantee_of_blocks",
     "iteration_mu",
     "langevin",
     "noise_for",
+    "noise_for_blocks",
     "rewind",
     "schedule_of",
 ]

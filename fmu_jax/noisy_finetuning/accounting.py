@@ -5,13 +5,14 @@ All of it is float64 on the host, of public numbers alone. The theorems stand in
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 
-from fmu_jax.noisy_finetuning.schedule import Schedule
+from fmu_jax.noisy_finetuning.mixing import contraction_epsilon, contraction_mu
+from fmu_jax.noisy_finetuning.schedule import Schedule, check_counts
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_norm, check_not_negative, check_positive, check_probability, gaussian_epsilon
 from fmu_jax.showing import one_line
@@ -21,20 +22,22 @@ _LOCAL, _FEW = 8, 64
 #: A Gaussian vector is longer than sqrt(d) + this with probability exp(-8.5^2 / 2).
 _FAR, _LONGER = 8.5, 2.1e-16
 _UNIT = np.finfo(float).eps / 2
-#: Epsilons at which the curve of the contraction route is compared with that of a mu, and halvings of a bracket.
-_POINTS, _HALVINGS = 500, 40
-#: Absolute error allowed for in a delta that is a difference of two probabilities.
-_CLOSE = 1e-12
+#: Halvings of a bracket of noises, and the largest noise that is looked at.
+_HALVINGS, _MOST = 20, 1e200
 
 
 class Guarantee(NamedTuple):
     """``mu``-Gaussian DP but for an event of probability ``failure``: ``delta(eps) <= failure + delta_mu(eps)``.
+
+    The contraction route has a curve of its own, below that of its ``mu``: ``epsilon`` reads both. ``mu`` is what
+    composes.
 
     Attributes:
       mu: The parameter of Gaussian DP, the smaller one of both routes; what ``releases.compose`` takes.
       failure: Add those of a series.
       route: The route of ``mu``: "iteration" or "contraction".
       by_iteration, by_contraction: The mu of each; infinite where a route needs a clip that the schedule has not.
+      images: The arguments of ``contraction_delta``, diameter, noise and steps; None without a clip of the model.
     """
 
     mu: float
@@ -42,15 +45,26 @@ class Guarantee(NamedTuple):
     route: str
     by_iteration: float
     by_contraction: float
+    images: tuple[float, float, int] | None = None
 
     __repr__ = one_line()
 
     def epsilon(self, delta: Scalar) -> float:
-        """The epsilon at a ``delta`` > ``failure``, rounded up; ValueError otherwise."""
+        """The least epsilon that either theorem gives at ``delta``, rounded up.
+
+        With a clip of the model that is ``contraction_delta`` itself where it says less than the Gaussian of ``mu``.
+
+        Raises:
+          ValueError: A ``delta`` that neither says anything of: one of at most ``failure`` without a clip of the model.
+        """
         check_probability(delta=delta)
-        if not delta > self.failure:
+        exact = math.inf if self.images is None else contraction_epsilon(*self.images, delta)
+        if delta > self.failure:
+            left = np.float64((delta - self.failure) * (1 - 1e-12))
+            return min(exact, float(gaussian_epsilon(np.float64(self.mu), 1.0, left)))
+        if math.isinf(exact):
             raise ValueError(f"`delta` must be above the guarantee's own failure {self.failure:.3g}, got {delta}")
-        return float(gaussian_epsilon(np.float64(self.mu), 1.0, np.float64((delta - self.failure) * (1 - 1e-12))))
+        return exact
 
 
 def guarantee(schedule: Schedule, *, size: int, dtype: Any = jnp.float32) -> Guarantee:
@@ -70,14 +84,14 @@ def guarantee(schedule: Schedule, *, size: int, dtype: Any = jnp.float32) -> Gua
     >>> round(guarantee(plan, size=10, dtype=float).mu, 6)  # (2 C_0 + 2 step_size C_1 steps) / (noise sqrt(steps))
     0.7
     """
-    if not (size >= 1 and int(size) == size):
-        raise ValueError(f"`size` must be the number of parameters, at least 1; got {size}")
+    check_counts(size=size)
     unit = float(jnp.finfo(dtype).eps) / 2
     by_iteration, missed = _by_iteration(schedule, size, unit)
     by_contraction, cut = _by_contraction(schedule, size, unit)
+    images = None if math.isinf(schedule.model_clip) else _images(schedule, unit)
     if by_contraction < by_iteration:
-        return Guarantee(by_contraction, cut, "contraction", by_iteration, by_contraction)
-    return Guarantee(by_iteration, missed, "iteration", by_iteration, by_contraction)
+        return Guarantee(by_contraction, cut, "contraction", by_iteration, by_contraction, images)
+    return Guarantee(by_iteration, missed, "iteration", by_iteration, by_contraction, images)
 
 
 def _by_iteration(schedule: Schedule, size: int, unit: float) -> tuple[float, float]:
@@ -105,7 +119,13 @@ def _by_iteration(schedule: Schedule, size: int, unit: float) -> tuple[float, fl
 
 def _by_contraction(schedule: Schedule, size: int, unit: float) -> tuple[float, float]:
     del size
-    return contraction_mu(2 * schedule.model_clip * (1 + _FEW * unit), schedule.noise, schedule.steps)
+    return contraction_mu(*_images(schedule, unit))
+
+
+def _images(schedule: Schedule, unit: float) -> tuple[float, float, int]:
+    """Diameter of the images of a step, noise and steps. Rounded noisy states only enter the next step's clip."""
+    diameter = 2 * float(schedule.model_clip) * (1 + _FEW * unit)
+    return diameter, float(schedule.noise), int(schedule.steps)
 
 
 def iteration_mu(
@@ -136,8 +156,7 @@ def iteration_mu(
     check_norm(drift=drift)
     if not 0 <= contraction <= 1:
         raise ValueError(f"`contraction` must lie in [0, 1], got {contraction}; the theorem is not about larger ones")
-    if not (steps >= 1 and int(steps) == steps):
-        raise ValueError(f"`steps` must be a whole number of at least 1, got {steps}")
+    check_counts(steps=steps)
     if not diameter > 0:
         raise ValueError(f"`diameter` must be positive, got {diameter}")
     summed, squares = _powers(contraction, steps), _powers(contraction**2, steps)
@@ -160,79 +179,6 @@ def _powers(ratio: float, steps: int) -> np.ndarray:
     return np.cumsum(float(ratio) ** np.arange(int(steps)))
 
 
-def contraction_delta(diameter: Scalar, noise: Scalar, steps: int, epsilon: Any) -> np.ndarray:
-    """``delta(epsilon)`` after ``steps`` noisy steps whose images have a diameter, whatever the starts; rounded up.
-
-    ``delta_{t+1} = delta_t theta(log(1 + (e^epsilon - 1) / delta_t))`` from ``delta_0 = 1``, ``theta`` that of two
-    Gaussians ``diameter / noise`` apart. Absolute accuracy 1e-12.
-
-    Args:
-      diameter: Diameter of the images of a step, > 0.
-      noise: Standard deviation, > 0.
-      steps: Number of steps, at least 1.
-      epsilon: >= 0, of any shape.
-
-    Returns:
-      Of the shape of ``epsilon``.
-
-    Source: Balle et al. (2019), Theorem 1; Koloskova et al. (2025), model clipping.
-
-    >>> [round(float(contraction_delta(2.0, 1.0, steps, 0.0)), 4) for steps in (1, 2)]
-    [0.6827, 0.4661]
-    """
-    check_positive(diameter=diameter, noise=noise)
-    check_not_negative(epsilon=epsilon)
-    shape, epsilon = np.shape(epsilon), np.atleast_1d(np.asarray(epsilon, float))
-    mu, delta = float(diameter / noise) * (1 + 4 * _UNIT), np.ones_like(epsilon)
-    with np.errstate(divide="ignore"):
-        excess = np.where(epsilon > 0, epsilon + np.log(-np.expm1(-epsilon)), -np.inf)
-    for _ in range(int(steps)):
-        inner = np.logaddexp(0, excess - np.log(delta)) * (1 - _FEW * _UNIT)
-        delta = np.minimum(np.maximum(delta * (_gaussian_delta(mu, inner) + _CLOSE), 1e-200), 1)
-    return delta.reshape(shape)
-
-
-def _gaussian_delta(mu: float, epsilon: np.ndarray) -> np.ndarray:
-    """``delta(epsilon)`` of two Gaussians ``mu`` apart, to an absolute accuracy of ``_CLOSE``, by its two terms."""
-    at, log_tail = mu / 2 - epsilon / mu, scipy.special.log_ndtr(-mu / 2 - epsilon / mu)
-    return np.clip(scipy.special.ndtr(at) - np.exp(epsilon + log_tail), 0, 1)
-
-
-def contraction_mu(diameter: Scalar, noise: Scalar, steps: int, *, failure: Scalar = 1e-9) -> tuple[float, float]:
-    """The least mu whose Gaussian curve covers ``contraction_delta`` but for ``failure``, rounded up; and ``failure``.
-
-    The curve is compared on a grid of epsilons, each cell by its worse ends; beyond the grid ``failure`` covers it.
-    Infinite without a diameter, or where that curve is beyond the accuracy of the comparison (mu above 20).
-
-    Args:
-      diameter: As for ``contraction_delta``, as ``noise`` and ``steps``.
-      noise: As there.
-      steps: As there.
-      failure: Probability that the curve may leave out, > 0.
-    """
-    nothing = math.inf, failure
-    if math.isinf(diameter):
-        return nothing
-    high = 1.0
-    while high < 1000 and contraction_delta(diameter, noise, steps, high) > failure:
-        high *= 1.3
-    if contraction_delta(diameter, noise, steps, high) > failure:
-        return nothing
-    grid = np.linspace(0, high, _POINTS)
-    curve = contraction_delta(diameter, noise, steps, grid)[:-1]
-
-    def covers(mu: float) -> bool:
-        return bool(np.all(curve <= failure + (1 - failure) * (_gaussian_delta(mu, grid[1:]) - _CLOSE)))
-
-    good, bad = 20.0, 1e-6
-    if not covers(good):
-        return nothing
-    for _ in range(_HALVINGS):
-        middle = (good + bad) / 2
-        good, bad = (middle, bad) if covers(middle) else (good, middle)
-    return good, failure
-
-
 def noise_for(schedule: Schedule, *, mu: Scalar, size: int, dtype: Any = jnp.float32) -> Schedule:
     """The schedule with the least noise that keeps ``mu``, all else as it is; the noise that it has is not read.
 
@@ -251,29 +197,36 @@ def noise_for(schedule: Schedule, *, mu: Scalar, size: int, dtype: Any = jnp.flo
     """
     check_positive(mu=mu)
     unit = float(jnp.finfo(dtype).eps) / 2
-
     guess = 2 * min(schedule.start_clip, schedule.model_clip) / mu
 
     def of_route(route) -> float:
-        """The least noise that one route keeps mu with, up to a millionth of it; infinite if none does."""
-
-        def suffices(noise: float) -> bool:
-            return route(dataclasses.replace(schedule, noise=noise), size, unit)[0] <= mu
-
-        good = guess
-        while not suffices(good):
-            good *= 2
-            if good > 1e12 * guess:
-                return math.inf
-        while suffices(good / 2):
-            good /= 2
-        bad = good / 2
-        for _ in range(_HALVINGS // 2):
-            middle = (good + bad) / 2
-            good, bad = (middle, bad) if suffices(middle) else (good, middle)
-        return good
+        return least_noise(lambda noise: route(dataclasses.replace(schedule, noise=noise), size, unit)[0] <= mu, guess)
 
     noise = min(of_route(_by_iteration), of_route(_by_contraction))
     if math.isinf(noise):
-        raise ValueError(f"no noise keeps mu={mu} in {jnp.dtype(dtype)}: rounding alone exceeds it; use float64")
+        raise no_noise(mu, dtype)
     return dataclasses.replace(schedule, noise=noise)
+
+
+def no_noise(mu: Scalar, dtype: Any) -> ValueError:
+    """The error where no noise keeps a mu."""
+    fix = "raise `mu`" if jnp.dtype(dtype) == jnp.float64 else "raise `mu`, or use float64"
+    return ValueError(f"no noise keeps `mu` {mu:.3g} in {jnp.dtype(dtype)}: rounding alone exceeds it; {fix}")
+
+
+def least_noise(suffices: Callable[[float], bool], guess: float) -> float:
+    """The least noise that suffices, up to a millionth of it, from a guess of its size; infinite if none does."""
+    good = guess
+    while good <= _MOST and not suffices(good):
+        good *= 2
+        if good > 1e12 * guess:
+            return math.inf
+    if not good <= _MOST:
+        return math.inf
+    while suffices(good / 2):
+        good /= 2
+    bad = good / 2
+    for _ in range(_HALVINGS):
+        middle = (good + bad) / 2
+        good, bad = (middle, bad) if suffices(middle) else (good, middle)
+    return good

@@ -16,6 +16,7 @@ whose code gives each of ``k`` blocks a ``k``-th of the Renyi divergence, the sa
 within a block. The proof is this one, of full clips between blocks, so that repairs of blocks still to come are free.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,11 +26,11 @@ from jaxtyping import Array
 
 from fmu_jax import subsets
 from fmu_jax.data import Data, as_data
-from fmu_jax.noisy_finetuning.schedule import Schedule
-from fmu_jax.noisy_finetuning.steps import Finetuned, finetune
+from fmu_jax.noisy_finetuning.accounting import Guarantee, guarantee, least_noise, no_noise
+from fmu_jax.noisy_finetuning.schedule import Schedule, check_counts
+from fmu_jax.noisy_finetuning.steps import Finetuned, dtype_of, finetune, rounded_up
 from fmu_jax.objective import Objective, Params, Scalar
-from fmu_jax.privacy import check_positive, gaussian_epsilon
-from fmu_jax.releases.accounting import compose
+from fmu_jax.privacy import check_positive
 from fmu_jax.removal.methods import remove
 
 
@@ -69,13 +70,19 @@ def finetune_blocks(
       The ``Finetuned``; its ``mu`` is that of all blocks together.
 
     Raises:
-      ValueError: As ``finetune``; blocks that overlap or leave something out.
+      ValueError: As ``finetune``; blocks that overlap or leave something out; rows that are not of labels 0 and 1,
+        since the repairs between blocks follow the ``Objective``.
     """
-    check_positive(start_clip=start_clip, noise=noise, repair_steps=repair_steps, learning_rate=learning_rate)
+    check_positive(start_clip=start_clip, noise=noise, learning_rate=learning_rate)
+    check_counts(repair_steps=repair_steps)
     names = [[block] if isinstance(block, str) else list(block) for block in blocks]
     _check_cover(params, names)
-    data = as_data(data)
+    dtype, data = dtype_of(params), as_data(data)
+    # Repairs are computed in the model's own precision, whatever that of the rows.
+    rows = data._replace(x=data.x.astype(dtype), weight=data.weight.astype(dtype))
     plan = Schedule(start_clip=start_clip, noise=noise)
+    promise = guarantee_of_blocks(plan, sizes=_sizes(params, names), dtype=dtype)
+    epsilon = promise.epsilon(delta)
     middle = jax.tree.map(jnp.zeros_like, params) if center is None else center
     none_yet = params
     made: list[Finetuned] = []
@@ -90,12 +97,63 @@ def finetune_blocks(
         rest = [name for later in names[index + 1 :] for name in later]
         if rest:
             none_yet = remove(
-                objective, none_yet, data, forget, method="finetune", only=rest, steps=repair_steps,
+                objective, none_yet, rows, forget, method="finetune", only=rest, steps=repair_steps,
                 learning_rate=learning_rate,
             ).params  # fmt: skip
-    mu, failure = compose([noised.mu for noised in made]), jnp.stack([noised.failure for noised in made]).sum()
-    epsilon = gaussian_epsilon(mu, 1.0, delta - failure)
-    return made[-1]._replace(params=none_yet, mu=mu, failure=failure, epsilon=epsilon)
+    fine = jnp.all(jnp.isfinite(jnp.stack([noised.mu for noised in made])))
+    return made[-1]._replace(
+        params=none_yet,
+        mu=jnp.where(fine, rounded_up(promise.mu, dtype), jnp.inf),
+        failure=jnp.where(fine, rounded_up(promise.failure, dtype), 1),
+        epsilon=jnp.where(fine, rounded_up(epsilon, dtype), jnp.inf),
+    )
+
+
+def guarantee_of_blocks(schedule: Schedule, *, sizes: Sequence[int], dtype: Any = jnp.float32) -> Guarantee:
+    """The guarantee of noise in blocks of some sizes, each by the same schedule.
+
+    Args:
+      schedule: That of each block.
+      sizes: Number of parameters of each block.
+      dtype: As for ``guarantee``.
+    """
+    each = [guarantee(schedule, size=size, dtype=dtype) for size in sizes]
+    mu = math.sqrt(sum(found.mu**2 for found in each)) * (1 + 1e-15 * (len(each) + 4))
+    failure = sum(found.failure for found in each) * (1 + 1e-15 * len(each))
+    return Guarantee(mu, failure, each[0].route, mu, math.inf)
+
+
+def noise_for_blocks(params: Params, blocks: Sequence[str | Sequence[str]], *, start_clip: Scalar, mu: Scalar) -> float:
+    """The least noise in each block with which ``finetune_blocks`` keeps ``mu``.
+
+    Args:
+      params: As for ``finetune_blocks``, as ``blocks`` and ``start_clip``.
+      blocks: As there.
+      start_clip: As there.
+      mu: Gaussian-DP parameter of all blocks together, > 0.
+
+    Raises:
+      ValueError: A number or blocks out of range, or no noise keeps ``mu`` in the parameters' dtype.
+
+    >>> round(noise_for_blocks({"a": jnp.ones(3), "b": jnp.ones(2)}, ["a", "b"], start_clip=0.5, mu=1.0), 2)
+    1.41
+    """
+    check_positive(start_clip=start_clip, mu=mu)
+    names = [[block] if isinstance(block, str) else list(block) for block in blocks]
+    _check_cover(params, names)
+    dtype, sizes = dtype_of(params), _sizes(params, names)
+
+    def suffices(noise: float) -> bool:
+        return guarantee_of_blocks(Schedule(start_clip=start_clip, noise=noise), sizes=sizes, dtype=dtype).mu <= mu
+
+    noise = least_noise(suffices, 2 * float(start_clip) * math.sqrt(len(names)) / float(mu))
+    if math.isinf(noise):
+        raise no_noise(mu, dtype)
+    return noise
+
+
+def _sizes(params: Params, names: list[list[str]]) -> list[int]:
+    return [sum(leaf.size for leaf in subsets.select(params, block)[0].values()) for block in names]
 
 
 def _check_cover(params: Params, names: list[list[str]]) -> None:

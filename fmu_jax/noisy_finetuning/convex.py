@@ -1,4 +1,4 @@
-r"""Langevin unlearning and rewind-to-delete for the linear model and heads, whose convexity is known.
+r"""Langevin unlearning and rewind-to-delete for one linear model or binary head, whose convexity is known.
 
 The remaining objective of the linear model has curvatures between ``m = n_w l2`` and a computable ``M``, so a step
 contracts by ``c = max(|1 - eta M|, |1 - eta m|)`` (``contraction``). That replaces clipping:
@@ -12,6 +12,12 @@ contracts by ``c = max(|1 - eta M|, |1 - eta m|)`` (``contraction``). That repla
   computed and not bounded by a Lipschitz constant, ``e_t = c e_{t-1} + eta d_t`` over training and ``e_t = c e_{t-1}``
   over the ``K`` steps end at a bound of the distance to the model that ``T`` steps on what remains reach. It is the
   distance that ``releases.release`` hides. For networks no ``M`` is known, hence no such bound: this refuses them.
+  ``rewind`` **is that bound, and no cheap method**: ``d_t`` is of every model of the path, which is taken anew from
+  ``init`` with two gradients and bounds of their rounding in every step: for any ``K`` several times what retraining by
+  ``T`` plain steps takes. The paper's method loads the stored ``T - K``-th model and takes ``K`` steps; what it saves,
+  a bound of constants pays for.
+
+Heads of several classes are refused: take one class after the other.
 """
 
 from functools import partial
@@ -26,9 +32,11 @@ from fmu_jax import cells
 from fmu_jax.contraction import contraction
 from fmu_jax.data import Data, as_data, check_data, without
 from fmu_jax.noisy_finetuning.accounting import iteration_mu
+from fmu_jax.noisy_finetuning.schedule import check_counts
+from fmu_jax.noisy_finetuning.steps import rounded_up
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import check_norm, check_positive, gaussian_epsilon
-from fmu_jax.releases.publishing import Release, add_noise, distance_to_retrained
+from fmu_jax.releases.publishing import Release, distance_to_retrained, on_grid, with_noise
 from fmu_jax.removal import Removal
 from fmu_jax.removal.methods import check_forget
 from fmu_jax.rounding import gradient_with_error
@@ -60,6 +68,10 @@ def rewind(
 ) -> Rewound:
     """Trains by ``steps`` gradient steps of which the last ``rewound`` leave out the rows to forget.
 
+    It starts from ``init`` and reads all rows twice in every step, so it takes several times as long as retraining,
+    whatever ``rewound`` is: it says how far the model that rewinding reaches is from the retrained one, and saves
+    nothing.
+
     Args:
       objective: Objective for the linear model.
       init: Where training started, ``(d,)``; no row had a part in it.
@@ -73,7 +85,8 @@ def rewind(
       The ``Rewound``; publish it by ``releases.release(found.params, found.distance, ...)``.
 
     Raises:
-      ValueError: A model that is not linear, a number out of range, or a step size at which steps do not contract.
+      ValueError: A model that is not linear or has several classes, a number out of range, or a step size at which
+        steps do not contract.
 
     >>> from fmu_jax import datasets
     >>> data = datasets.synthetic(500, 3, seed=0).train
@@ -85,15 +98,17 @@ def rewind(
     True
     """
     _check_linear(objective)
-    check_positive(step_size=step_size, steps=steps)
-    if not 0 <= rewound <= steps:
-        raise ValueError(f"`rewound` must be between 0 and `steps` {steps}, got {rewound}")
+    check_positive(step_size=step_size)
+    check_counts(steps=steps)
+    if not (0 <= rewound <= steps and int(rewound) == rewound):
+        raise ValueError(f"`rewound` must be a whole number between 0 and `steps` {steps}, got {rewound}")
     data = as_data(data)
+    init = _one_model(init, data)
     mask = check_forget(data, forget)
     remaining = without(data, mask)
     check_data(remaining, what="what remains after the removal")
     params, distance, rate = _rewind(
-        objective, jnp.asarray(init), data, remaining, jnp.asarray(step_size, data.x.dtype), steps - rewound, rewound
+        objective, init, data, remaining, jnp.asarray(step_size, data.x.dtype), int(steps - rewound), int(rewound)
     )
     _check_rate(rate)
     return Rewound(params, distance, remaining, mask, rate)
@@ -153,13 +168,16 @@ def langevin(
       The ``Release``; its scale is that of all the noise that is left at the end.
 
     Raises:
-      ValueError: A model that is not linear, a number out of range, a removal that is not certified within
-        ``distance``, steps that do not contract, more rounding than admitted, or noise too small for the dtype.
+      ValueError: A model that is not linear or has several classes, a number out of range, a removal that is not
+        certified within ``distance``, steps that do not contract, more rounding than admitted, or noise too small for
+        the dtype.
     """
     _check_linear(objective)
-    check_positive(noise=noise, step_size=step_size, steps=steps, rounding=rounding)
+    check_positive(noise=noise, step_size=step_size, rounding=rounding)
+    check_counts(steps=steps)
     check_norm(distance=distance)
-    data, params = removal.data, jnp.asarray(removal.params)
+    data = removal.data
+    params = _one_model(removal.params, data)
     apart = float(distance_to_retrained(objective, removal))
     if not apart <= float(distance):
         raise ValueError(
@@ -169,15 +187,16 @@ def langevin(
     rate = contraction(objective, data, jnp.asarray(step_size, params.dtype) / cells.size(data))[2]
     _check_rate(rate)
     rate = float(rate)
-    mu = iteration_mu(float(distance), float(noise), steps, contraction=rate, drift=2 * float(rounding))
     numbers = tuple(jnp.asarray(number, params.dtype) for number in (noise, step_size))
+    noise = float(numbers[0])  # As it is drawn.
+    mu = iteration_mu(float(distance), noise, steps, contraction=rate, drift=2 * float(rounding))
     published, spacing, worst, fine = _noisy(objective, params, data, key, *numbers, steps)
     if not float(worst) <= float(rounding):
         raise ValueError(f"steps round by up to {float(worst):.2g}, more than `rounding` {rounding:.2g}; use float64")
     if not bool(fine):
         raise ValueError(f"noise {noise:.3g} is too small beside the parameters for {params.dtype}; use float64")
-    left = float(noise) * float(np.sqrt(np.sum(rate ** (2 * np.arange(steps)))))
-    mu = jnp.asarray(mu, params.dtype)
+    left = noise * float(np.sqrt(np.sum(rate ** (2 * np.arange(steps)))))
+    mu = rounded_up(mu, params.dtype)
     epsilon = gaussian_epsilon(mu, 1.0, delta)
     return Release(published, mu, epsilon, jnp.asarray(delta, mu.dtype), jnp.asarray(left, mu.dtype), spacing)
 
@@ -191,16 +210,28 @@ def _noisy(objective, params, data, key, noise, step_size, steps):
         n = cells.size(data)
         moved = x - step_size * grad / n
         rounded = step_size * error / n + 4 * unit * (jnp.linalg.norm(x) + step_size * jnp.linalg.norm(grad) / n)
-        x, spacing, fine = add_noise(moved, jax.random.fold_in(key, t), noise, None)
+        x, spacing, fine = with_noise(moved, jax.random.fold_in(key, t), noise, None)
         return x, (spacing, rounded, fine)
 
     x, (spacing, rounded, fine) = jax.lax.scan(step, params, jnp.arange(steps, dtype=jnp.int32))
-    return x, spacing[-1], jnp.max(rounded), jnp.all(fine)
+    return on_grid(x, spacing[-1]), spacing[-1], jnp.max(rounded), jnp.all(fine)
 
 
 def _check_linear(objective: Objective) -> None:
     if not objective.linear:
         raise ValueError("a network's curvature has no bound here; use noisy_finetuning.finetune, or a linear head")
+
+
+def _one_model(params: Any, data: Data) -> Float[Array, " d"]:
+    """The parameters of one linear model of these rows."""
+    params, d = jnp.asarray(params), data.x.shape[-1]
+    if params.shape != (d,) or data.y.ndim != 1:
+        raise ValueError(
+            f"the bound is of one linear model, ({d},), with one label a row; got parameters {params.shape} and labels "
+            f"{data.y.shape}; take the classes of a head one by one, each with its row of labels (their distances add "
+            "as squares, `releases.compose` adds their mus)"
+        )
+    return params
 
 
 def _check_rate(rate) -> None:

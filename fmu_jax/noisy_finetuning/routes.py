@@ -16,10 +16,11 @@ from jaxtyping import Array
 
 from fmu_jax.data import Data
 from fmu_jax.noisy_finetuning.accounting import noise_for
-from fmu_jax.noisy_finetuning.blocks import finetune_blocks
+from fmu_jax.noisy_finetuning.blocks import finetune_blocks, noise_for_blocks
 from fmu_jax.noisy_finetuning.schedule import Schedule
-from fmu_jax.noisy_finetuning.steps import Finetuned, finetune
+from fmu_jax.noisy_finetuning.steps import Finetuned, dtype_of, finetune, rounded_down
 from fmu_jax.objective import Objective, Params
+from fmu_jax.privacy import check_positive
 from fmu_jax.showing import one_line
 
 ROUTES = ("output", "gradient", "model", "blocks")
@@ -87,8 +88,9 @@ def finetune_by(
 
     Args:
       route: One of ``ROUTES``.
-      objective: Objective for a network whose variables are ``{"params": {layer: ...}}``.
-      params: The trained variables.
+      objective: As for ``finetune``; for ``blocks`` an ``Objective``.
+      params: The trained parameters; for ``blocks`` flax linen variables ``{"params": {layer: ...}}``. The guarantee is
+        of their dtype, whatever that of the rows.
       data: As for ``finetune``, as ``forget``, ``key`` and ``center``.
       forget: Rows to remove.
       mu: Gaussian-DP parameter of the guarantee, > 0.
@@ -100,24 +102,39 @@ def finetune_by(
       learning_rate: Adam's, of ``blocks``.
 
     Returns:
-      The ``Routed``; ``model.mu`` is at most ``mu``, but for the rounding of ``blocks``.
+      The ``Routed``; ``model.mu`` is at most ``mu``.
 
     Raises:
-      ValueError: As ``finetune``, ``finetune_blocks``, ``noise_for`` and ``schedule_of``.
+      ValueError: As ``finetune``, ``finetune_blocks``, ``noise_for`` and ``schedule_of``; ``blocks`` of parameters
+        that are no ``{"params": {layer: ...}}``.
     """
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    schedule = noise_for(schedule_of(route, clip=clip, steps=steps), mu=mu, size=size, dtype=data.x.dtype)
+    size, dtype = sum(leaf.size for leaf in jax.tree.leaves(params)), dtype_of(params)
+    check_positive(mu=mu)
+    mu = rounded_down(mu, dtype)  # What is reported is rounded up to the dtype.
     if route != "blocks":
-        model = finetune(objective, params, data, forget, schedule=schedule, key=key, center=center)
-        return Routed(model, schedule.noise, (schedule.batch or 0) * schedule.steps)
-    layers = list(params["params"])
+        plan = noise_for(schedule_of(route, clip=clip, steps=steps), mu=mu, size=size, dtype=dtype)
+        model = finetune(objective, params, data, forget, schedule=plan, key=key, center=center)
+        return Routed(model, plan.noise, (plan.batch or 0) * plan.steps)
+    layers = _layers(params)
+    start_clip = clip / len(layers) ** 0.5
+    noise = noise_for_blocks(params, layers, start_clip=start_clip, mu=mu)
     model = finetune_blocks(
-        objective, params, data, forget, blocks=layers, start_clip=clip / len(layers) ** 0.5,
-        noise=schedule.noise * (1 + 1e-5),  # Their mu is composed in the rows' precision.
-        repair_steps=repair_steps, learning_rate=learning_rate, key=key, center=center,
+        objective, params, data, forget, blocks=layers, start_clip=start_clip, noise=noise, repair_steps=repair_steps,
+        learning_rate=learning_rate, key=key, center=center,
     )  # fmt: skip
     remaining = int(model.data.weight.sum())
-    return Routed(model, schedule.noise, (len(layers) - 1) * repair_steps * remaining)
+    return Routed(model, noise, (len(layers) - 1) * repair_steps * remaining)
+
+
+def _layers(params: Params) -> list[str]:
+    """Names of the layers of a flax linen model's variables."""
+    layers = params.get("params") if isinstance(params, Mapping) else None
+    if not isinstance(layers, Mapping) or not layers:
+        raise ValueError(
+            'the route "blocks" takes the layers of flax linen variables {"params": {layer: ...}}, and `params` is '
+            f"{type(params).__name__} without them; for another model name its blocks to `finetune_blocks`"
+        )
+    return list(layers)
 
 
 def finetune_by_all(

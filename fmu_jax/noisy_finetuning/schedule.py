@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+from typing import Any
+
+import numpy as np
 
 from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_not_negative, check_positive
@@ -49,10 +52,15 @@ class Schedule:
         for name in ("gradient_clip", "model_clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, or infinite for none; got {getattr(self, name)}")
-        for name, number in {"steps": self.steps, "batch": 1 if self.batch is None else self.batch}.items():
-            if not (number >= 1 and int(number) == number):
-                raise ValueError(f"`{name}` must be a whole number of at least 1, got {number}")
+        check_counts(steps=self.steps, batch=1 if self.batch is None else self.batch)
         if not self.step_size * self.decay <= 1:
             raise ValueError(f"`step_size` times `decay` must be at most 1, got {self.step_size} times {self.decay}")
         if self.step_size > 0 and math.isinf(self.gradient_clip) and math.isinf(self.model_clip):
             raise ValueError("give `gradient_clip` or `model_clip`: steps of no bound hide nothing")
+
+
+def check_counts(**numbers: Any) -> None:
+    """Raises ValueError unless each is a whole number of at least 1; True is none."""
+    for name, number in numbers.items():
+        if isinstance(number, bool | np.bool_) or not (number >= 1 and int(number) == number):
+            raise ValueError(f"`{name}` must be a whole number of at least 1, got {number}")

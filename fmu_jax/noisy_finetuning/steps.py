@@ -12,16 +12,17 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float
 
 from fmu_jax import objective as objectives
+from fmu_jax.arrays import as_floats, as_numbers
 from fmu_jax.data import Data, as_data, check_data, rows_at, without
 from fmu_jax.noisy_finetuning.accounting import guarantee
 from fmu_jax.noisy_finetuning.schedule import Schedule
 from fmu_jax.objective import Objective, Params, Scalar
 from fmu_jax.privacy import check_probability
-from fmu_jax.releases.publishing import add_noise
+from fmu_jax.releases.publishing import on_grid, with_noise
 from fmu_jax.removal.methods import check_forget
 from fmu_jax.rounding import norm_bound
 from fmu_jax.showing import one_line
-from fmu_jax.tracing import when_concrete
+from fmu_jax.tracing import as_arrays, when_concrete
 
 
 class Finetuned(NamedTuple):
@@ -32,7 +33,8 @@ class Finetuned(NamedTuple):
       data: What remains.
       forgotten: ``(n,)`` bool, the rows that this call forgot.
       mu, failure: ``noisy_finetuning.guarantee`` of the schedule; infinite and 1 where ``params`` are NaN.
-      epsilon, delta: Epsilon and delta of this model alone.
+      epsilon, delta: Epsilon and delta of this model alone, by ``Guarantee.epsilon``; where the model is clipped, less
+        than ``mu`` says.
     """
 
     params: Any
@@ -62,10 +64,12 @@ def finetune(
 
     Args:
       objective: Whose mean form the steps descend, fair or not; or any ``loss(params, rows, weight) -> scalar`` of
-        rows of weight one (those of weight zero must play no part), for models that are no ``Objective``.
+        rows of weight one (those of weight zero must play no part), for models that are no ``Objective``; ``rows`` is
+        a ``Data``.
       params: The trained model, a pytree of arrays of one floating type: a flax linen model's variables, the state of
         an nnx model (``nnx.split``). It may be a model that was published before.
-      data: Rows on which it was trained.
+      data: Rows on which it was trained. For a loss of your own, ``Data(x, y, group, weight)`` of numbers of any kind,
+        such as classes, real labels or one row of labels each; what your loss does not read may be zeros.
       forget: Rows to remove, indices or a mask, as for ``remove``.
       schedule: Fixed beforehand; ``noise_for`` finds its noise.
       key: PRNG key, required; secret, and never used twice.
@@ -78,7 +82,8 @@ def finetune(
 
     Raises:
       ValueError: Parameters or a center of another structure, type or shape, or not finite; rows as for ``remove``;
-        a schedule whose guarantee is infinite, or whose noise is too small for the dtype.
+        a schedule whose guarantee is infinite, or whose noise is too small for the dtype; a ``delta`` of which the
+        guarantee says nothing.
 
     Source: Koloskova et al. (2025), "Certified unlearning for neural networks".
 
@@ -95,48 +100,92 @@ def finetune(
     """
     check_probability(delta=delta)
     flat, middle, unravel = _flatten(params, center)
-    data = as_data(data)
+    fair = isinstance(objective, Objective)
+    data = as_data(data) if fair else _as_rows(data)
     mask = check_forget(data, forget)
     remaining = without(data, mask)
-    check_data(remaining, what="what remains after the removal")
+    if fair:
+        check_data(remaining, what="what remains after the removal")
     promise = guarantee(schedule, size=flat.size, dtype=flat.dtype)
     if not np.isfinite(promise.mu):
         raise ValueError(f"{schedule} guarantees nothing in {flat.dtype}: raise `noise`, or use float64")
-    loss = Partial(_mean_value, objective) if isinstance(objective, Objective) else Partial(objective)
+    epsilon = promise.epsilon(delta)
+    loss = Partial(_mean_value, objective) if fair else Partial(objective)
     numbers = (schedule.start_clip, schedule.noise, schedule.step_size)
     numbers += (schedule.gradient_clip, schedule.decay, schedule.model_clip)
     numbers = tuple(jnp.asarray(number, flat.dtype) for number in numbers)
+    rows = remaining
+    if fair:  # The objective's steps are computed in the model's own precision, whatever that of the rows.
+        rows = rows._replace(x=rows.x.astype(flat.dtype), weight=rows.weight.astype(flat.dtype))
     moved, fine = _run(
-        loss, flat, middle, remaining, key, numbers, unravel=unravel, steps=int(schedule.steps),
+        loss, flat, middle, rows, key, numbers, unravel=unravel, steps=int(schedule.steps),
         batch=schedule.batch, moves=schedule.step_size > 0,
     )  # fmt: skip
     _check_fine(fine, schedule)
-    epsilon = promise.epsilon(delta) if delta > promise.failure else np.inf
     return Finetuned(
         params=unravel(jnp.where(fine, moved + middle, jnp.nan)),
         data=remaining,
         forgotten=mask,
-        mu=jnp.where(fine, _up(promise.mu, flat.dtype), jnp.inf),
-        failure=jnp.where(fine, _up(promise.failure, flat.dtype), 1),
-        epsilon=jnp.where(fine, _up(epsilon, flat.dtype), jnp.inf),
+        mu=jnp.where(fine, rounded_up(promise.mu, flat.dtype), jnp.inf),
+        failure=jnp.where(fine, rounded_up(promise.failure, flat.dtype), 1),
+        epsilon=jnp.where(fine, rounded_up(epsilon, flat.dtype), jnp.inf),
         delta=jnp.asarray(delta, flat.dtype),
     )
 
 
-def _up(number: float, dtype) -> Array:
+def rounded_up(number: float, dtype: Any) -> Array:
+    """The least number of a dtype that is no less."""
     rounded = np.asarray(number, dtype)
     return jnp.asarray(np.nextafter(rounded, np.asarray(np.inf, dtype)) if float(rounded) < number else rounded)
 
 
-def _flatten(params: Any, center: Any) -> tuple[Array, Array, Any]:
-    """Trained parameters relative to the center, the center, and the way back."""
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
-    kinds = {leaf.dtype for leaf in leaves}
+def rounded_down(number: float, dtype: Any) -> float:
+    """The largest number of a dtype that is no more."""
+    return -float(rounded_up(-float(number), dtype))
+
+
+def _as_rows(data: Data) -> Data:
+    """Rows for a loss of the user's own, of which only the features' and labels' numbers are known."""
+    if not isinstance(data, Data):
+        raise ValueError(f"`data` must be a fmu_jax.Data, of any numbers; got {type(data).__name__}")
+    read = {name: as_arrays(as_numbers(getattr(data, name), name)) for name in ("x", "y", "group")}
+    rows = data._replace(**read, weight=as_floats(data.weight, "weight"))
+    n = len(rows.x) if rows.x.ndim else 0
+    for name in ("y", "group", "weight"):
+        shape = getattr(rows, name).shape
+        if shape[:1] != (n,) or (name == "weight" and len(shape) > 1):
+            raise ValueError(f"`{name}` must have one entry for each of the {n} rows of `x`; got shape {shape}")
+    _check_rows(rows)
+    return rows
+
+
+@when_concrete
+def _check_rows(rows):
+    for name in ("x", "y", "group"):
+        values = getattr(rows, name)
+        if jnp.issubdtype(values.dtype, jnp.floating) and not bool(jnp.all(jnp.isfinite(values))):
+            raise ValueError(
+                f"`{name}` holds numbers that are not finite; impute or drop them (removed rows count too)"
+            )
+    if not bool(jnp.all((rows.weight == 0) | (rows.weight == 1))):
+        raise ValueError("`weight` must hold zeros and ones: a row is kept (1) or removed (0)")
+
+
+def dtype_of(params: Any) -> np.dtype:
+    """The one floating type of all parameters; ValueError where there is none or are several."""
+    kinds = {jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
     if len(kinds) != 1 or not jnp.issubdtype(next(iter(kinds)), jnp.floating):
         found = ", ".join(sorted(map(str, kinds))) or "none"
         raise ValueError(
             f"`params` must hold arrays of one floating type, got {found}; keep counters and keys elsewhere"
         )
+    return next(iter(kinds))
+
+
+def _flatten(params: Any, center: Any) -> tuple[Array, Array, Any]:
+    """Trained parameters relative to the center, the center, and the way back."""
+    dtype_of(params)
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
     flat, unravel = ravel_pytree(params)
     if center is None:
         middle = jnp.zeros_like(flat)
@@ -197,11 +246,12 @@ def _run(loss, flat, middle, remaining, key, numbers, *, unravel, steps, batch, 
             rows, weight = fixed if fixed is not None else rows_of(for_rows)
             grad = clip(gradient(x, rows, weight), gradient_clip)
             x = clip(x - step_size * (grad + decay * x), model_clip)
-        x, _, fine = add_noise(x, for_noise, noise, None)
-        return x, fine
+        x, spacing, fine = with_noise(x, for_noise, noise, None)
+        return x, (spacing, fine)
 
-    x, fine = jax.lax.scan(step, clip(flat, start_clip), jnp.arange(steps, dtype=jnp.int32))
-    return x, jnp.all(fine)
+    x, (spacing, fine) = jax.lax.scan(step, clip(flat, start_clip), jnp.arange(steps, dtype=jnp.int32))
+    # Only what is published is rounded to the grid: a state between that is would be another map, see the package.
+    return on_grid(x, spacing[-1]), jnp.all(fine)
 
 
 def clip(vector: Float[Array, " d"], radius: Float[Array, ""]) -> Float[Array, " d"]:

@@ -182,6 +182,17 @@ def add_noise(params, key, scale, shape):
     It is not where the dtype cannot hold the grid at the size that parameters and noise may have, or something is NaN.
     That depends on the parameters, not on the noise. No check of anything else and no guarantee: ``release`` has both.
     """
+    noisy, spacing, fine = with_noise(params, key, scale, shape)
+    return on_grid(noisy, spacing), spacing, fine
+
+
+def on_grid(noisy: Array, spacing: Array) -> Array:
+    """The nearest points of the grid."""
+    return jnp.round(noisy / spacing) * spacing
+
+
+def with_noise(params, key, scale, shape):
+    """As ``add_noise``, not rounded to the grid yet: a state that is not published."""
     copies = jax.random.normal(key, (_COPIES, *params.shape), params.dtype)
     noise, least = copies.sum(axis=0) / math.sqrt(_COPIES), jnp.ones((), params.dtype)
     fine, reach = jnp.ones((), bool), jnp.asarray(_REACH, params.dtype)
@@ -197,7 +208,7 @@ def add_noise(params, key, scale, shape):
     largest = jnp.max(jnp.abs(params)) + scale * reach
     holds = (scale > 0) & (spacing >= jnp.finfo(params.dtype).eps * largest)
     spacing = jnp.where(fine, spacing, jnp.inf)
-    return jnp.round((params + scale * noise) / spacing) * spacing, spacing, holds & jnp.isfinite(spacing)
+    return params + scale * noise, spacing, holds & jnp.isfinite(spacing)
 
 
 def mu_of(admitted: Scalar, scale: Scalar) -> Array:

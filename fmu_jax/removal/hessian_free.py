@@ -67,8 +67,7 @@ def recollect(
     """Trains by (stochastic) gradient descent on the plain objective and stores a vector for each row.
 
     Args:
-      objective: Objective of any model; neither its penalty nor its reweighing is seen, since they are no sums over
-        rows.
+      objective: Objective of any model without penalty and reweighing, which are no sums over rows.
       init: Where training starts; no row had a part in it.
       data: The rows, n of them.
       steps: Number of steps of training.
@@ -81,7 +80,7 @@ def recollect(
       once, which also takes ``n`` times the memory of one (for the linear model its Hessian instead).
 
     Raises:
-      ValueError: A number out of range, bad rows, or batches without a key.
+      ValueError: An objective with a penalty or reweighing, a number out of range, bad rows, or batches without a key.
 
     >>> from fmu_jax import datasets
     >>> data = datasets.synthetic(100, 3, seed=0).train
@@ -90,7 +89,14 @@ def recollect(
     >>> found.vectors.shape == (len(data.y), *found.params.shape)
     True
     """
-    check_positive(step_size=step_size, steps=steps)
+    if unseen := objectives.intervention(objective):
+        raise ValueError(
+            f"`recollect` cannot honour the {unseen} (fairness={objective.fairness}): it would train another model; "
+            "pass `fmu_jax.objective.plain(objective)` for a baseline, or fit the fair one and remove by fair_newton"
+        )
+    check_positive(step_size=step_size)
+    if int(steps) != steps or steps < 1:
+        raise ValueError(f"`steps` must be a whole number of at least 1, got {steps}")
     if batch is not None and key is None:
         raise ValueError("batches are drawn at random and need `key`")
     if not (batch is None or int(batch) == batch >= 1):
@@ -98,7 +104,7 @@ def recollect(
     data = as_data(data)
     check_data(data)
     size = jnp.asarray(step_size, data.x.dtype)
-    return Recollection(*_path(objectives.plain(objective), init, data, size, key, steps=int(steps), batch=batch))
+    return Recollection(*_path(objective, init, data, size, key, steps=int(steps), batch=batch))
 
 
 @partial(jax.jit, static_argnames=("steps", "batch"))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fmu_jax.data import Data, as_data, check_data, forget_mask, without
 from fmu_jax.fitting import NotConvergedError, check_params, fit
-from fmu_jax.objective import Objective, Params, Scalar, predict_labels
+from fmu_jax.objective import Objective, Params, Scalar, intervention, predict_labels
 from fmu_jax.removal.descent import descent
 from fmu_jax.removal.first_order import finetune, gradient_ascent, scrub
 from fmu_jax.removal.hessian_free import hessian_free
@@ -246,19 +246,12 @@ def _choose(objective: Objective, method: str, allow_unfair: bool, options: dict
             raise ValueError(f"method {method!r} needs `{name}`, {what}")
     if chosen.linear_only and not objective.linear:
         raise ValueError(f"method {method!r} is defined for the linear model only; use fair_newton or influence")
-    if not chosen.fair and not allow_unfair:
-        plain_penalty = not is_traced(objective.fairness) and float(objective.fairness) == 0
-        unseen = "reweighing" if objective.reweigh else None if plain_penalty else _name(objective)
-        if unseen:
-            raise ValueError(
-                f"method {method!r} cannot honour the {unseen} (fairness={objective.fairness}): it would unlearn "
-                "another objective than the one trained; use fair_newton, or pass allow_unfair=True for a baseline"
-            )
+    if not chosen.fair and not allow_unfair and (unseen := intervention(objective)):
+        raise ValueError(
+            f"method {method!r} cannot honour the {unseen} (fairness={objective.fairness}): it would unlearn "
+            "another objective than the one trained; use fair_newton, or pass allow_unfair=True for a baseline"
+        )
     return chosen
-
-
-def _name(objective: Objective) -> str:
-    return f"penalty {objective.penalty!r}" if isinstance(objective.penalty, str) else "fairness penalty"
 
 
 def check_forget(data: Data, forget) -> Bool[Array, " n"]:

@@ -2,8 +2,8 @@
 
     python -m scripts.fmu.deep_audit --out runs/deep_audit
 
-Noisy fine-tuning around a fixed initialisation has a certificate that no attack may beat; ``fake`` claims the same and
-must be caught. ``fmu_jax.audit.network_table`` describes the audits, ``uncertified_methods`` and ``noisy_methods`` the
+Noisy fine-tuning around a fixed initialisation has a certificate that no attack may beat; ``fake`` claims the same, and
+U-LiRA must catch it. ``fmu_jax.audit.network_table`` has audits, ``uncertified_methods`` and ``noisy_methods`` the
 methods. Networks learn income from Adult's columns, or from Fashion-MNIST, averaged to 14 x 14, whether a garment is
 for the upper body; there the group is artificial (brighter or not). Each data set, seed and method has one row.
 """
@@ -77,8 +77,8 @@ def section(results: Results) -> list[report.Block]:
     """Every method on every data set."""
     columns = {name: title for name, (title, _, _) in SHOWN.items()}
     return [
-        f"Only noisy fine-tuning has a certificate here. Its mu = {MU} allows an AUC of 0.638. For all other methods "
-        "there is no evidence but what attacks find. Chance is 0.5 for U-LiRA and 0 for KLoM.",
+        f"Only noisy fine-tuning has a certificate, whose mu = {MU} allows an AUC of 0.638; of others attacks are the "
+        "evidence. U-LiRA has 0.5 by chance. KLoM is the distance to plain retraining, which no certificate promises.",
         report.Table(report.medians(results.rows, ("dataset", "method"), columns),
                      "Attacks on planted rows, accuracy and odds gap (test rows)."),
         *results.figures("deep_audit.png", "Success of two attacks, accuracy and odds gap by method"),

@@ -111,9 +111,9 @@ def section(results: Results) -> list[report.Block]:
         lines.append(line | {"abstained": first["abstained"]})
     return [
         "Certified accuracy is the share of test images whose predicted class is right and stays the same within an "
-        "L2 radius, whatever the attack; the configuration states the confidence for each image. The smoothed "
-        "classifier predicts the class that its base model predicts most often under noise. A denoiser in front of "
-        "the undefended model makes a smoothed classifier without training.",
+        "L2 radius, whatever the attack; the certificate of an image fails with a probability of at most alpha (column "
+        "config.alpha). A smoothed classifier predicts the class that its base model predicts most often under noise. "
+        "A denoiser in front of the undefended model makes one without training.",
         report.Table(lines, "Certified accuracy.", digits=3),
         *results.figures("certified.png", "Certified accuracy against the radius for each noise level"),
     ]

@@ -101,7 +101,7 @@ def rows_of(config: Config, ready: tuple[Any, ...], **unit: Any) -> list[Row]:
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw accuracy, clean and attacked, against the cosine of gradient and score; each marker is one model."""
-    titles = ("As they are", f"Under APGD, radius {config.eps:g}")
+    titles = ("As they are", f"Under PGD and APGD, radius {config.eps:g}")
     with plot.panels(config.out / "converse.png", titles, legend=3, share_y=True) as axes:
         for panel, column in zip(axes, ("test_accuracy", "ensemble"), strict=True):
             for part in report.groups(report.where(table, failure=None), "loss").values():

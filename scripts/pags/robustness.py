@@ -99,7 +99,7 @@ def section(results: Results) -> list[report.Block]:
         *results.figures("regimes_*.png", "Accuracy, deviation on and off the manifold, and alignment against strength",
                          "Shades mark regimes by energy: weak (sand), aligned (blue), excessive (grey). The dotted "
                          "line marks the strength whose gradients look most like the score.", part="pags_figures"),
-        *results.figures("noise.png", "Images with a step along the manifold, which keeps the garment's look, and off "
+        *results.figures("noise.png", "Images with a step along the manifold, and off "
                          "it, which looks like noise", "Steps along the manifold and off it, of L2 length 1 and 4 for "
                          "pixels in [0, 1].", part="pags_figures"),
     ]  # fmt: skip

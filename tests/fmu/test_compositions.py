@@ -451,7 +451,7 @@ TABLE = [
     Row(
         "removal.recollect",
         lambda data, init, l2, x, step_size: removals.recollect(
-            linear(l2), init, moved(data, x), steps=2, step_size=step_size, batch=4, key=KEY
+            linear(l2, fairness=0.0), init, moved(data, x), steps=2, step_size=step_size, batch=4, key=KEY
         ),
         {"init": PARAMS, "l2": 0.1, "x": DATA.x, "step_size": 0.2},
         slow=True,
@@ -595,6 +595,7 @@ HOST |= {"noisy_finetuning.finetune_by_all"}
 HOST |= {"audit.noisy_methods", "audit.uncertified_methods"}
 #: Accountants of a schedule that is fixed beforehand: float64 on the host.
 HOST |= {f"noisy_finetuning.{name}" for name in ("contraction_delta", "guarantee", "iteration_mu", "noise_for")}
+HOST |= {f"noisy_finetuning.{name}" for name in ("contraction_epsilon", "guarantee_of_blocks", "noise_for_blocks")}
 #: They look at a rate of contraction to answer.
 HOST |= {"noisy_finetuning.langevin", "noisy_finetuning.rewind"}
 #: Canaries are scored by a program that is compiled as a whole; distances of rows come as NumPy arrays.

@@ -12,10 +12,11 @@ import pytest
 import scipy.stats
 from flax import linen, nnx
 
-from fmu_jax import Objective, audit, make_data, privacy, releases, removal, remove
+from fmu_jax import Objective, audit, heads, make_data, privacy, releases, removal, remove
 from fmu_jax import noisy_finetuning as tuning
 from fmu_jax import objective as objectives
-from fmu_jax.noisy_finetuning import accounting
+from fmu_jax.contraction import contraction
+from fmu_jax.noisy_finetuning import mixing, schedule
 from tests import oracles
 from tests.placing import drawn_like, put
 
@@ -74,30 +75,6 @@ def test_a_diameter_forgets_all_but_the_last_steps():
     assert clipped < whole
 
 
-@pytest.mark.parametrize(
-    ("start_clip", "gradient_clip", "step_size", "decay", "rows"),
-    [(0.01, 10, 1e-4, 750, 6), (1, 100, 1e-3, 500, 5), (20, 10, 0.01, 50, 11), (0.1, 10, 0.001, 1, 10)],
-)
-def test_the_authors_configurations(start_clip, gradient_clip, step_size, decay, rows):
-    """Their published configurations ask for a Renyi rate of 1; their noise for it has mu^2 / 2 = 1 here.
-
-    Configurations and closed form of the noise: stair-lab/certified-unlearning-neural-networks-icml-2025.
-    """
-    keep = 1 - step_size * decay
-    reach = 2 * start_clip * keep**rows + 2 * gradient_clip / decay * (1 - keep**rows)
-    noise = reach * math.sqrt(step_size * decay * (2 - step_size * decay) / (2 * (1 - keep ** (2 * rows))))
-    plan = tuning.Schedule(
-        start_clip=start_clip, noise=noise, steps=rows, step_size=step_size, gradient_clip=gradient_clip, decay=decay
-    )
-    found = tuning.guarantee(plan, size=10, dtype=float)
-    assert found.mu**2 / 2 == pytest.approx(1.0, rel=1e-9)
-    assert found.route == "iteration"
-    # Renyi divergence alpha mu^2 / 2 of every order: what it says of epsilon is never below the exact number.
-    orders = np.linspace(1.01, 100, 20_000)
-    renyi = orders - (math.log(1e-5) + np.log(orders)) / (orders - 1) + np.log((orders - 1) / orders)
-    assert 6.5 < found.epsilon(1e-5) <= renyi.min() < 7.1
-
-
 def test_contraction_against_two_exact_worlds():
     """One step is a Gaussian; for several, two worlds that start at the ends and are pushed back to them."""
     epsilon = np.array([0.0, 0.5, 2.0])
@@ -122,13 +99,38 @@ def test_contraction_against_two_exact_worlds():
 
 
 def test_contraction_mu_covers_the_curve_and_not_much_more():
-    mu, failure = accounting.contraction_mu(2.0, 1.0, 4)
+    mu, failure = mixing.contraction_mu(2.0, 1.0, 4)
     fine = np.linspace(0, 8, 3001)
     most = np.array([float(privacy.gaussian_delta(mu, 1.0, e)) for e in fine[::100]])
     curve = tuning.contraction_delta(2.0, 1.0, 4, fine[::100])
     assert np.all(curve <= most + failure)
     assert mu < 0.6 < 2.0 == 2.0 / 1.0
-    assert accounting.contraction_mu(2.0, 1.0, 1)[0] == pytest.approx(2.0, rel=0.02)
+    assert mixing.contraction_mu(2.0, 1.0, 1)[0] == pytest.approx(2.0, rel=0.02)
+
+
+def test_epsilon_is_the_least_that_either_theorem_gives():
+    """By the curve where the model is clipped, also at deltas that its Gaussian leaves out, or where no Gaussian is."""
+    plan = dataclasses.replace(PLAN, gradient_clip=math.inf, model_clip=0.6, noise=1.0)
+    found = tuning.guarantee(plan, size=1, dtype=float)
+    by_mu = float(privacy.gaussian_epsilon(found.mu, 1.0, 1e-5 - found.failure))
+    exact = found.epsilon(1e-5)
+    assert exact < by_mu
+    for epsilon, holds in ((exact, True), (exact * (1 - 1e-6), False)):
+        assert (tuning.contraction_delta(1.2, 1.0, plan.steps, epsilon) <= 1e-5) == holds
+    assert exact < found.epsilon(found.failure / 2) < math.inf
+    assert found._replace(mu=math.inf).epsilon(1e-5) == exact
+    assert found._replace(mu=0.01).epsilon(1e-5) == pytest.approx(
+        float(privacy.gaussian_epsilon(0.01, 1.0, 1e-5)), rel=1e-3
+    )
+    assert float(call(schedule=plan, delta=1e-5).epsilon) == pytest.approx(exact, rel=1e-6)
+    without = tuning.guarantee(PLAN, size=1, dtype=float)
+    with pytest.raises(ValueError, match="`delta` must be above the guarantee's own failure"):
+        without.epsilon(without.failure)
+    with pytest.raises(ValueError, match="`delta` must be above the guarantee's own failure"):
+        call(delta=1e-16)
+    assert tuning.contraction_epsilon(2.0, 1.0, 1, 1e-5) == pytest.approx(
+        float(privacy.gaussian_epsilon(2.0, 1.0, 1e-5)), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,6 +207,23 @@ def test_the_noise_has_the_scale_and_lies_on_the_grid():
     np.testing.assert_array_equal(np.asarray(made.params) / spacing, np.round(np.asarray(made.params) / spacing))
 
 
+@pytest.mark.parametrize("route", ["output", "iteration"])
+def test_only_the_published_state_is_rounded_to_the_grid(route):
+    """By its definition in float64: rounded at every step, many would end more than half a grid away."""
+    count, size, noise = 12, 300, 1.5
+    plan = tuning.Schedule(start_clip=0.3, noise=noise, steps=count)
+    if route == "iteration":
+        plan = dataclasses.replace(plan, step_size=0.5, gradient_clip=1e-9, decay=0.6)
+    start, key = put(np.linspace(-1, 1, size)), jax.random.key(5)
+    made = call(params=start, objective=lambda p, rows, weight: p.sum(), schedule=plan, key=key)
+    x = 0.3 * np.asarray(start) / np.linalg.norm(start)
+    for t in range(count):
+        x = (1 - plan.step_size * plan.decay) * x
+        draw = jax.random.normal(jax.random.split(jax.random.fold_in(key, t))[1], (4, size), float)
+        x += noise * np.asarray(draw).sum(axis=0) / 2
+    np.testing.assert_allclose(made.params, x, rtol=0, atol=0.5 * 2.0**-8 + 1e-6)
+
+
 def test_a_gradient_that_is_not_finite_counts_as_zero():
     made = call(objective=lambda p, rows, weight: jnp.sum(jnp.log(p * 0)))
     assert np.all(np.isfinite(made.params))
@@ -261,6 +280,59 @@ def test_linen_and_nnx_models():
     assert jax.tree.structure(made.params) == jax.tree.structure(state)
 
 
+@pytest.mark.parametrize(("kind", "shape"), [("classes", (4, 3)), ("numbers", (4,)), ("whole features", (3, 2))])
+def test_a_loss_of_your_own_takes_labels_of_any_kind(kind, shape):
+    """Against NumPy: one step of three classes, of regression and of a table with two labels a row."""
+    rng = np.random.default_rng(2)
+    n, left = len(Y), W.copy()
+    left[ROWS] = 0
+    x = rng.integers(0, 3, n) if kind == "whole features" else X
+    y = {"classes": rng.integers(0, 3, n), "numbers": rng.normal(size=n)}.get(kind, rng.normal(size=(n, 2)))
+    start = 0.1 * rng.normal(size=shape)
+
+    def loss(p, rows, weight):
+        out = p[rows.x] if kind == "whole features" else rows.x @ p
+        if kind == "classes":
+            each = jax.nn.logsumexp(out, axis=1) - jnp.take_along_axis(out, rows.y[:, None], axis=1)[:, 0]
+        else:
+            each = jnp.square(out - rows.y).reshape(len(out), -1).sum(axis=1)
+        return jnp.dot(weight, each) / weight.sum()
+
+    if kind == "classes":
+        scores = x @ start
+        share = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        grad = x.T @ (left[:, None] * (share - np.eye(3)[y])) / left.sum()
+    elif kind == "whole features":
+        grad = np.stack([(2 * (start[x] - y) * left[:, None])[x == k].sum(axis=0) for k in range(3)]) / left.sum()
+    else:
+        grad = 2 * x.T @ ((x @ start - y).T * left).T / left.sum()
+    plan = tuning.Schedule(start_clip=9.0, noise=1e-7, step_size=0.1, gradient_clip=50.0)
+    data = DATA._replace(x=put(x), y=put(y), group=put(np.zeros(n, np.int32)))
+    made = call(params=put(start), objective=loss, data=data, schedule=plan)
+    np.testing.assert_allclose(made.params, start - 0.1 * grad, atol=1e-6)
+    batched = dataclasses.replace(plan, batch=7, steps=3)
+    other = data._replace(y=data.y.at[ROWS].set(1))
+    models = [call(params=put(start), objective=loss, data=rows, schedule=batched).params for rows in (data, other)]
+    np.testing.assert_array_equal(*models)
+    assert not np.array_equal(models[0], made.params)
+    with pytest.raises(ValueError, match=r"labels are neither 0 nor 1|only 0 and 1|must have shape"):
+        call(params=put(start), data=data._replace(y=put(2.0 * y)))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"y": jnp.zeros(3)}, "`y` must have one entry for each of the 60 rows"),
+        ({"weight": jnp.full(60, 0.5)}, "zeros and ones"),
+        ({"y": jnp.full(60, jnp.nan)}, "`y` holds numbers that are not finite"),
+        ({"y": ["a"] * 60}, "`y` must hold numbers"),
+    ],
+)
+def test_rows_that_no_loss_of_your_own_can_read(change, match):
+    with pytest.raises(ValueError, match=match):
+        call(objective=lambda p, rows, weight: p.sum(), data=DATA._replace(**change))
+
+
 def test_blocks_cost_what_all_at_once_costs():
     made = tuning.finetune_blocks(DEEP, PARAMS, DATA, ROWS, blocks=["Dense_0", "Dense_1"], start_clip=0.3, noise=1.2,
                                   repair_steps=2, key=jax.random.key(0))  # fmt: skip
@@ -288,6 +360,48 @@ def test_a_route_has_the_least_noise_that_keeps_its_guarantee(route, gradients):
     by_hand = tuning.finetune(DEEP, PARAMS, DATA, ROWS, schedule=plan, **options)
     for one, other in zip(jax.tree.leaves(made.model.params), jax.tree.leaves(by_hand.params), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("route", tuning.ROUTES)
+@pytest.mark.parametrize("mu", [0.5, 0.7])
+def test_no_route_exceeds_the_guarantee_where_parameters_are_narrower_than_rows(route, mu):
+    """Linen's parameters are float32 by default; the reported mu is that of their dtype and at most what was asked."""
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), PARAMS)
+    options = {"mu": mu, "clip": 0.3, "steps": 2, "repair_steps": 2, "key": jax.random.key(0), "center": narrow}
+    made = tuning.finetune_by(route, Objective(l2=0.01, predict=narrow_scores), narrow, DATA, ROWS, **options)
+    assert {leaf.dtype for leaf in jax.tree.leaves(made.model.params)} == {jnp.dtype(jnp.float32)}
+    assert 0.99 * mu < float(made.model.mu) <= mu
+    assert made.model.data.x.dtype == DATA.x.dtype
+
+
+def narrow_scores(params, x):
+    first, last = params["params"]["Dense_0"], params["params"]["Dense_1"]
+    hidden = jnp.tanh(x.astype(jnp.float32) @ first["kernel"] + first["bias"][None])
+    return (hidden @ last["kernel"] + last["bias"][None])[:, 0].astype(x.dtype)
+
+
+@pytest.mark.parametrize("params", [{"w": START}, START, {"params": START}])
+def test_layers_are_those_of_linen_variables(params):
+    with pytest.raises(ValueError, match="name its blocks to `finetune_blocks`"):
+        tuning.finetune_by("blocks", LINEAR, params, DATA, ROWS, mu=1.0, clip=0.3, key=jax.random.key(0), center=params)
+
+
+def test_blocks_compose_their_guarantees():
+    """By hand: squares of mu and failures add; the least noise keeps mu, and no delta below their failures has one."""
+    plan = tuning.Schedule(start_clip=0.3, noise=1.2)
+    each = [tuning.guarantee(plan, size=size, dtype=jnp.float32) for size in (5, 7)]
+    both = tuning.guarantee_of_blocks(plan, sizes=(5, 7), dtype=jnp.float32)
+    assert both.mu == pytest.approx(math.hypot(each[0].mu, each[1].mu), rel=1e-12)
+    assert both.failure == pytest.approx(2 * each[0].failure, rel=1e-12)
+    names = ["Dense_0", "Dense_1"]
+    noise = tuning.noise_for_blocks(PARAMS, names, start_clip=0.3, mu=0.8)
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(PARAMS["params"][name])) for name in names]
+    for share, keeps in ((1.0, True), (0.999, False)):
+        less = dataclasses.replace(plan, noise=share * noise)
+        assert (tuning.guarantee_of_blocks(less, sizes=sizes, dtype=float).mu <= 0.8) == keeps
+    with pytest.raises(ValueError, match="`delta` must be above the guarantee's own failure"):
+        tuning.finetune_blocks(DEEP, PARAMS, DATA, ROWS, blocks=names, start_clip=0.3, noise=1.2, delta=1e-16,
+                               key=jax.random.key(0))  # fmt: skip
 
 
 def test_all_combinations_have_noise_of_their_own():
@@ -349,6 +463,8 @@ def test_methods_without_a_certificate_are_methods_of_remove():
         ({"gradient_clip": math.inf}, "steps of no bound"),
         ({"model_clip": 0.0}, "model_clip"),
         ({"batch": 0}, "batch"),
+        ({"steps": True}, "`steps` must be a whole number"),
+        ({"batch": True}, "`batch` must be a whole number"),
     ],
 )
 def test_a_schedule_out_of_range(options, match):
@@ -369,6 +485,12 @@ def test_a_schedule_out_of_range(options, match):
 def test_bad_arguments(options, match):
     with pytest.raises(ValueError, match=match):
         call(**options)
+
+
+@pytest.mark.parametrize(("mu", "dtype"), [(1e-300, jnp.float32), (1e-300, float), (1e-12, jnp.float32)])
+def test_a_mu_that_no_noise_keeps_is_named(mu, dtype):
+    with pytest.raises(ValueError, match=f"no noise keeps `mu` {mu:.3g} in float.*raise `mu`"):
+        tuning.noise_for(PLAN, mu=mu, size=10, dtype=dtype)
 
 
 def test_noise_that_the_dtype_cannot_hold():
@@ -442,6 +564,47 @@ def test_rewinding_ends_within_its_bound(rewound):
     assert apart <= float(found.distance) <= 4 * apart + 1e-10
 
 
+def test_heads_of_classes_are_refused_by_name():
+    data = heads.one_vs_rest(X, np.arange(len(Y)) % 3, S, classes=3)
+    removal = remove(LINEAR, START, DATA, ROWS)._replace(params=jnp.zeros((3, 4)), data=data)
+    with pytest.raises(ValueError, match=r"one linear model, \(4,\), with one label a row.*\(3, 4\)"):
+        tuning.langevin(LINEAR, removal, 1.0, key=jax.random.key(0), noise=0.5, steps=2, step_size=0.3)
+    for init, rows in ((jnp.zeros((3, 4)), DATA), (jnp.zeros(5), DATA)):
+        with pytest.raises(ValueError, match="one linear model"):
+            tuning.rewind(LINEAR, init, rows, ROWS, steps=5, rewound=2, step_size=0.1)
+
+
+@pytest.mark.slow
+def test_langevin_rounds_its_mu_up():
+    """In float32 the reported mu is no less than that of the noise as it is drawn."""
+    data = DATA._replace(x=DATA.x.astype(jnp.float32), weight=DATA.weight.astype(jnp.float32))
+    objective = Objective(l2=0.05, fairness=1.0)
+    removal = remove(objective, jnp.zeros(4, jnp.float32), data, ROWS, method="retrain", tolerance=1e-4)
+    distance, options = 0.5, {"steps": 3, "step_size": 0.3, "rounding": 1e-4}
+    for k in range(5):
+        noise = 0.4 * 1.13**k
+        made = tuning.langevin(objective, removal, distance, key=jax.random.key(0), noise=noise, **options)
+        rate = float(contraction(objective, removal.data, jnp.float32(0.3) / removal.data.weight.sum())[2])
+        wanted = tuning.iteration_mu(distance, float(np.float32(noise)), 3, contraction=rate, drift=2e-4)
+        assert wanted <= float(made.mu) <= wanted * (1 + 1e-6)
+
+
+def test_langevin_rounds_only_what_it_publishes_to_the_grid():
+    """By its definition in NumPy, half a grid at most from the end; states on the grid would drift farther."""
+    removal = remove(LINEAR, START, DATA, ROWS)
+    count = 40
+    published = steps_of(removal, jax.random.key(3), noise=0.9, count=count)
+    left = W.copy()
+    left[ROWS] = 0
+    x = np.asarray(removal.params)
+    for t in range(count):
+        x = x - 0.3 * oracles.gradient(x, X, Y, S, left, 0.01, 1.0, "equalized_odds") / left.sum()
+        x += (
+            0.9 * np.asarray(jax.random.normal(jax.random.fold_in(jax.random.key(3), t), (4, 4), float)).sum(axis=0) / 2
+        )
+    np.testing.assert_allclose(published, x, rtol=0, atol=0.5 * 2.0**-9 + 1e-9)
+
+
 @pytest.mark.slow
 def test_langevin_agrees_with_the_clipped_theory_and_beats_it():
     """Without drift both theorems are one; and a certified distance below the clip's diameter needs less noise."""
@@ -461,10 +624,10 @@ def test_langevin_agrees_with_the_clipped_theory_and_beats_it():
     assert float(many.std(axis=0).max()) <= 1.15 * float(made.scale)
 
 
-def steps_of(removal, key, noise=0.5):
+def steps_of(removal, key, noise=0.5, count=5):
     from fmu_jax.noisy_finetuning import convex
 
-    return convex._noisy(LINEAR, removal.params, removal.data, key, put(noise), jnp.asarray(0.3), 5)[0]
+    return convex._noisy(LINEAR, removal.params, removal.data, key, put(noise), jnp.asarray(0.3), count)[0]
 
 
 def test_networks_and_wild_steps_have_no_convex_bound():
@@ -474,3 +637,7 @@ def test_networks_and_wild_steps_have_no_convex_bound():
         tuning.rewind(LINEAR, jnp.zeros(4), DATA, ROWS, steps=5, rewound=2, step_size=1e3)
     with pytest.raises(ValueError, match="rewound"):
         tuning.rewind(LINEAR, jnp.zeros(4), DATA, ROWS, steps=5, rewound=6, step_size=0.1)
+    with pytest.raises(ValueError, match="`steps` must be a whole number"):
+        tuning.rewind(LINEAR, jnp.zeros(4), DATA, ROWS, steps=True, rewound=1, step_size=0.1)
+    with pytest.raises(ValueError, match=r"`steps` must be a whole number of at least 1, got 2\.5"):
+        schedule.check_counts(steps=2.5)  # Annotations refuse it in tests before the functions do.

@@ -1,5 +1,7 @@
 """Hessian-free removal and trust-region Newton against NumPy: recursions, retrained paths, biased deletions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,6 +89,11 @@ def test_vectors_of_any_model_and_what_is_refused(kept):
         remove(PLAIN, kept.params, DATA, ROWS, noise=jnp.ones(3), **options)
     with pytest.raises(ValueError, match="needs `vectors`"):
         remove(PLAIN, kept.params, DATA, ROWS, method="hessian_free")
+    for other, said in ((FAIR, "penalty"), (dataclasses.replace(PLAIN, reweigh=True), "reweighing")):
+        with pytest.raises(ValueError, match=f"`recollect` cannot honour the {said}"):
+            recollect(other, jnp.zeros(3), DATA, steps=1, step_size=1.0)
+    with pytest.raises(ValueError, match="`steps` must be a whole number"):
+        recollect(PLAIN, jnp.zeros(3), DATA, steps=0, step_size=1.0)
     with pytest.raises(ValueError, match="need `key`"):
         recollect(PLAIN, jnp.zeros(3), DATA, steps=1, step_size=1.0, batch=2)
 

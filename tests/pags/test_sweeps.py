@@ -168,3 +168,7 @@ def test_a_model_that_guesses_makes_no_peak(accuracy, place, said):
     robust = [row | {"on": 0.2, "off": 0.1, "eps_l2": 1.0} for row in table]
     line = questions.claims_of("adversarial", robust, table, questions.Place(eps=1.0))
     assert line["1 - LPIPS peaks inside"].startswith(said)
+    assert line["off falls below on while accurate"] == "no, the undefended model has it already"
+    robust = [row | {"off": 0.3} if row["strength"] == 0 else row for row in robust]
+    line = questions.claims_of("adversarial", robust, table, questions.Place(eps=1.0, tolerance=0.15))
+    assert line["off falls below on while accurate"] == "yes, from strength 1 to 1"

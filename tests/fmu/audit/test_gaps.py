@@ -42,6 +42,11 @@ def test_one_run_is_the_hypergeometric_tail_and_rarely_wrong():
     assert found.mu == pytest.approx(scipy.stats.norm.ppf(0.05) - scipy.stats.norm.ppf(p), rel=1e-6)
     assert found.epsilon > 1
     assert found.auc == 1
+    # The area is that of the scores: by its convex hull those of no meaning, and their negatives, are both above 1/2.
+    nothing, coins = rng.normal(size=100), rng.random(100) < 0.5
+    areas = [audit.one_run(sign * nothing, coins, delta=1e-5).auc for sign in (1, -1)]
+    pairs = scipy.stats.mannwhitneyu(nothing[coins], nothing[~coins]).statistic / (coins.sum() * (~coins).sum())
+    assert areas == pytest.approx([pairs, 1 - pairs], abs=1e-12)
     # A release that says nothing: at most 5 % of runs may claim anything (13 of 100 has probability 0.002).
     wrong = [audit.one_run(rng.normal(size=30), rng.random(30) < 0.5, delta=1e-5).mu > 0 for _ in range(100)]
     assert sum(wrong) <= 12
