@@ -85,7 +85,6 @@ def draw_loss(config: Config, axes: list[Any], loss: str, table: list[Row], alig
     """Draw a loss's column of panels."""
     found = config.place.by_energy(aligned, loss) if at else config.place.by_steps(table, loss)
     if at:
-        at = pags_jax.questions.learned(at)
         sweeps.median(axes[2], at, loss, "similarity", "similarity")
         best = pags_jax.questions.peak_of(at, loss, "similarity")["at strength"]
         for panel in axes if best is not None else ():
@@ -100,7 +99,7 @@ def draw_loss(config: Config, axes: list[Any], loss: str, table: list[Row], alig
 
 def draw_alignment(config: Config, path: Path, table: list[Row]) -> None:
     """Accuracy, 1 - LPIPS, cosine and the off-manifold share of the gradient against strength."""
-    losses, table = swept(config, "alignment", table), pags_jax.questions.learned(config.place.aligned(table))
+    losses, table = swept(config, "alignment", table), config.place.aligned(table)
     measures = {"test_accuracy": "accuracy (test)", "similarity": "1 - LPIPS", "cosine": "cosine with the score"}
     measures |= {"off_share": "off-manifold share"}
     with plot.panels(path, list(measures.values()), 2, legend=3, height=2.4) as axes:
@@ -115,7 +114,7 @@ def draw_alignment(config: Config, path: Path, table: list[Row]) -> None:
 
 def draw_explanation(config: Config, path: Path, robust: list[Row], aligned: list[Row]) -> None:
     """Alignment against the off-manifold deviation and against the gradient's off-manifold share, by model."""
-    models = config.joined(robust, pags_jax.questions.learned(aligned))
+    models = config.joined(robust, aligned)
     if not models:
         raise ValueError("--robustness and --alignment have no model in common; measure the same --trained")
     first, titles = models[0], ("Off-manifold robustness", "Off-manifold share", "", "")
