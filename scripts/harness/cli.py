@@ -38,6 +38,8 @@ class Common(Base):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Other defaults by preset name; flags that are given win."""
+    DROPPED: ClassVar[tuple[str, ...]] = ()
+    """Flags that earlier versions had and that changed no result: a run that was given them is the same run."""
 
     mesh: str = dataclasses.field(default="", kw_only=True)
     """Devices: data=4,sweep=2 divides rows among 4 devices and runs 2 units side by side; empty is one device."""
