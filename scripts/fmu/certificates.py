@@ -114,8 +114,8 @@ def claims(results: Results) -> list[Claim]:
     return [
         Claim(f"Unlearning is certified at a useful epsilon (shown: below 1 at sigma = {table[0]['sigma']:g} "
               f"when {share} of the rows are forgotten).", [epsilon < 1 for epsilon in small],
-              f"epsilon at most {max(small):.1e}; the paper's data-dependent bound is {min(ratio):.0f} to "
-              f"{max(ratio):.0f} times the exact residual"),
+              f"epsilon at most {max(small):.1e}; the paper's data-dependent bound is "
+              f"{report.span(ratio)} times the exact residual"),
     ]  # fmt: skip
 
 

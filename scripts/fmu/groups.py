@@ -132,7 +132,7 @@ def claims(results: Results) -> list[Claim]:
     pairs = zip(report.where(part, method="fair_newton"), report.where(part, method="newton"), strict=True)
     ratio = [plain["distance"] / max(fair["distance"], 1e-300) for fair, plain in pairs]
     text = "Fair unlearning also stays near retraining when groups are intersections of attributes."
-    return [Claim(text, [r > 1 for r in ratio], f"{min(ratio):.0f} to {max(ratio):.0f} times nearer than Newton")]
+    return [Claim(text, [r > 1 for r in ratio], f"{report.span(ratio)} times nearer than Newton")]
 
 
 SMALL = {"datasets": ("compas",), "fractions": (0.05,), "penalties": ("equalized_odds",), "repeats": 1}

@@ -121,7 +121,7 @@ def claims(results: Results) -> list[Claim]:
         shaped = [report.median(part, "accuracy", mu=mu, shape=shape) for shape in SHAPES]
         lost.append(target - max(value for value in shaped if value is not None))
     text = f"A series of {length} releases with mu = {mu:g} in all (ours) costs little accuracy (shown: at most 0.01)."
-    return [Claim(text, [value <= 0.01 for value in lost], f"accuracy lost: at most {max(lost):.3f}")]
+    return [Claim(text, [value <= 0.01 for value in lost], f"accuracy lost: {report.at_most(max(lost))}")]
 
 
 EXPERIMENT = Experiment(

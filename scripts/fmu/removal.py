@@ -112,13 +112,12 @@ def claims(results: Results) -> list[Claim]:
     return [
         Claim("Fair unlearning ends nearer to the retrained model than every other efficient method, wherever "
               "the rows come from.", [n > 1 for n in nearer],
-              f"{min(nearer):.0f} to {max(nearer):.0f} times nearer"),
+              f"{report.span(nearer)} times nearer"),
         Claim("It keeps the fairness and the accuracy of retraining, also when minority rows are forgotten "
               "(shown: both within 0.005).",
               [max(pair) <= 0.005 for pair in zip(fair, accurate, strict=True)],
-              f"odds gap within {max(fair):.2g}, accuracy within {max(accurate):.2g} in every seed"),
-        Claim("It is faster than retraining.", [f > 1 for f in fast],
-              f"{min(fast):.1f} to {max(fast):.1f} times"),
+              f"odds gap: {report.at_most(max(fair))} apart, accuracy: {report.at_most(max(accurate))}, in every seed"),
+        Claim("It is faster than retraining.", [f > 1 for f in fast], f"{report.span(fast, '.1f')} times"),
     ]  # fmt: skip
 
 
