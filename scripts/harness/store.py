@@ -201,6 +201,11 @@ def read_rows(folder: Path) -> list[rows.Row]:
     return table
 
 
+def read(path: Path) -> list[rows.Row]:
+    """Read the rows of a finished run folder, as `read_rows` does, or of a published ``.csv.gz``."""
+    return rows.read_published(path) if path.is_file() else read_rows(path)
+
+
 def unit_name(unit: str | Mapping[str, Any]) -> str:
     """The name of a unit of work.
 

@@ -150,9 +150,9 @@ def draw_gradients(config: Config, path: Path, table: list[Row]) -> None:
 
 def draw_noise(config: Config, path: Path, _: list[Row]) -> None:
     """Images with steps along the manifold and off it."""
-    kept = measuring.load_arrays((config.robustness or Path()) / "noise.npz")
-    steps = {f"{side}, {eps:g}": kept["x"] + eps * kept[side] for eps in (1.0, 4.0) for side in ("on", "off")}
-    sweeps.pictures(path, {"image": kept["x"], **steps})
+    images = measuring.load_arrays((config.robustness or Path()) / "noise.npz")
+    steps = {f"{side}, {eps:g}": images["x"] + eps * images[side] for eps in (1.0, 4.0) for side in ("on", "off")}
+    sweeps.pictures(path, {"image": images["x"], **steps})
 
 
 def draw_distractor(_: Config, path: Path, table: list[Row]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from scripts.harness import cli, names, plot, rows, store
+from scripts.harness import cli, names, plot, store
 from scripts.harness.experiment import Row
 from scripts.harness.lazy import pags_jax
 
@@ -70,7 +70,7 @@ def read(path: Path, run: str) -> list[Row]:
     script = "pags_train" if run == "trained" else f"pags_{run}"
     again = f"python -m scripts.{script.replace('_', '.', 1)}"
     try:
-        table = rows.read_published(path) if path.is_file() else store.read_rows(path)
+        table = store.read(path)
     except FileNotFoundError as error:
         raise ValueError(f"--{run}: {error}; run {again} first") from None
     for row in table:
