@@ -71,7 +71,7 @@ class Results:
 
     def of(self, part: str) -> list[Row]:
         """Rows of another part; none if the report has no such part."""
-        return store.read(self.others[part]) if part in self.others else []
+        return store.read_rows(self.others[part]) if part in self.others else []
 
     def figures(self, pattern: str, alt: str, caption: str = "", *, part: str = "") -> list[report.Figure]:
         """The figures of this run, or of another part, whose file names match a pattern, in order of name."""

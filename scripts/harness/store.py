@@ -183,12 +183,14 @@ def _claimed(run: Run) -> Iterator[None]:
 
 
 def read_rows(folder: Path) -> list[rows.Row]:
-    """Read all rows of a finished run.
+    """Read all rows of a finished run, or of a file with published ones (`rows.read_published`).
 
     Raises:
       FileNotFoundError: If the run is not finished, or there is none.
-      RunError: If the file is damaged.
+      ValueError: If the file is damaged.
     """
+    if folder.is_file():
+        return rows.read_published(folder)
     path = folder / "rows.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: there is no finished run in {folder}")
@@ -199,11 +201,6 @@ def read_rows(folder: Path) -> list[rows.Row]:
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}); repeat the run's command, which writes it anew") from error
     return table
-
-
-def read(path: Path) -> list[rows.Row]:
-    """Read the rows of a finished run folder, as `read_rows` does, or of a published ``.csv.gz``."""
-    return rows.read_published(path) if path.is_file() else read_rows(path)
 
 
 def unit_name(unit: str | Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from scripts.pags.sweeps import SHOWN, SMOOTHED
 class Config(manifolds.ManifoldConfig):
     """Measure the alignment of gradients with scores."""
 
+    NEEDS: ClassVar = ("tangents", "scores")
     PRESETS: ClassVar = {
         "quick": {"images": 50, "sigmas_pm1": (0.5,)},
         "paper": {"images": 1000},
@@ -34,11 +35,6 @@ class Config(manifolds.ManifoldConfig):
     """Noise levels of the score, for images in [-1, 1]; the paper uses 0.5 for CIFAR-10 and 1.2 for ImageNet-64."""
     shown: cli.Count = 6
     """Number of images whose gradients and scores are stored for figures."""
-
-    @property
-    def networks(self) -> set[str]:
-        """Those of the tangent spaces and of the scores."""
-        return {"denoiser", self.manifold}
 
 
 def setup(config: Config) -> tuple[pags_jax.samples.Sample, pags_jax.tangents.Tangents, dict[float, Any]]:

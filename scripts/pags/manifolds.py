@@ -21,15 +21,12 @@ SCRIPTS = {"autoencoder": "autoencoder", "denoiser": "score"}
 class ScoreConfig(measuring.MeasuringConfig):
     """Flags of the experiments that need a denoiser."""
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("scores",)
+    """What the experiment needs networks for: tangent spaces, scores, or both."""
     DROPPED: ClassVar = ("manifold", "autoencoder", "rank", "neighbours", "pixels", "tangent_sigma_pm1")
 
     denoiser: Path | None = None
     """File of scripts.pags.score; by default the package's own file, for Fashion-MNIST."""
-
-    @property
-    def networks(self) -> set[str]:
-        """The networks that are used."""
-        return {"denoiser"}
 
     def path(self, network: str) -> Path:
         """The file of the autoencoder or of the denoiser."""
@@ -38,7 +35,9 @@ class ScoreConfig(measuring.MeasuringConfig):
     def files(self) -> Mapping[str, Path]:
         """The networks' files by their flags, each checked to be for the images of the trained models."""
         dataset = measuring.trained_rows(self.trained)[0]["config.dataset"]
-        found = {name: self.path(name) for name in SCRIPTS if name in self.networks}
+        sources = {"tangents": getattr(self, "manifold", ""), "scores": "denoiser"}
+        used = {sources[need] for need in self.NEEDS}
+        found = {name: self.path(name) for name in SCRIPTS if name in used}
         for name, path in found.items():
             known = pags_jax.models.files.about(path).get("config", {}).get("dataset")
             if known is None:
@@ -54,6 +53,7 @@ class ScoreConfig(measuring.MeasuringConfig):
 class ManifoldConfig(ScoreConfig):
     """Flags of the experiments that need tangent spaces, which the autoencoder or the denoiser may give."""
 
+    NEEDS: ClassVar = ("tangents",)
     DROPPED: ClassVar = ()
 
     manifold: Literal["autoencoder", "local_pca", "denoiser"] = "autoencoder"
@@ -69,11 +69,6 @@ class ManifoldConfig(ScoreConfig):
     Fashion-MNIST is black background, where a model's response to noise says nothing about the data."""
     tangent_sigma_pm1: cli.Positive = 0.2
     """Noise level of the denoiser's Jacobian, for images in [-1, 1]."""
-
-    @property
-    def networks(self) -> set[str]:
-        """The networks that are used."""
-        return {self.manifold}
 
 
 def _fix(name: str, dataset: str = "") -> str:
