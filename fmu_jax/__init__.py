@@ -18,6 +18,7 @@ AISTATS 2024, arXiv 2307.14754.
 | ``subsets`` | train or unlearn named parameters only, such as the last layer |
 | ``removal`` | ``remove``: retrain, fair_newton, newton, influence, projective, sharded, descent; deep baselines |
 | ``comparison``, ``timing`` | ``compare``: all methods on the same rows, beside retraining |
+| ``removal_tables``, ``frontier`` | many removals from one model, certified networks beside retrained ones, as rows |
 | ``forget_sets`` | draws the rows that an experiment forgets, and orders of requests |
 | ``calibration`` | the smallest objective noise that certifies given removals |
 | ``sharding`` | rows over devices and processes: pad, place, gather; work on several meshes side by side |

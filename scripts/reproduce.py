@@ -135,14 +135,13 @@ def main(config: Config) -> None:
         progress.say(f"reproduce: {name} finished, {len(timing)} of {len(every)} parts")
     if not mesh.leads():
         return
-    sections, claims = sections_of(config, every)
+    sections, lines = sections_of(config, every)
     about = {"config": config, "environment": rows.environment(), "timing_s": timing}
     texts = TEXTS.get(config.preset, TEXTS["default"])
     path = report.write(config.out / "report.html", **texts, sections=sections, **about)
     if config.publish is not None:
         publish(config.publish, config.out, every, texts, sections)
-    print(report.as_text(report.Table(claims), limit=len(claims)))
-    print(f"report: {path}")
+    print(*lines, f"report: {path}", sep="\n")
 
 
 def done(config: Config, every: dict[str, Run]) -> Iterator[tuple[str, float]]:
@@ -202,10 +201,10 @@ def run_part(name: str, config: Any) -> float:
     return time.perf_counter() - begin
 
 
-def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Section], list[dict[str, Any]]]:
-    """The sections of the report, the summary first, and its lines."""
+def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Section], list[str]]:
+    """The sections of the report, the summary first, and its lines as text."""
     folders = {name: config.out / name for name in every}
-    sections, claims = [], []
+    sections, claims, lines = [], [], []
     for name, (experiment, part, own) in every.items():
         if part.name or experiment.section is None:
             continue
@@ -214,9 +213,9 @@ def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Sect
         links = {f"{run}/rows.csv": f"{run}/rows.csv" for run in ([name] if experiment.rows_of else reads)}
         sections.append(report.Section(experiment.heading, experiment.section(results), links))
         for claim in experiment.claims(results) if experiment.claims else []:
-            paper = name.partition("_")[0]
-            line = {"paper": PAPERS.get(paper, paper), "claim": claim.text}
-            claims.append(line | {"verdict": claim.verdict, "number": claim.number})
+            paper = PAPERS.get(name.partition("_")[0], name)
+            claims.append({"paper": paper, "claim": claim.text, "verdict": claim.verdict, "number": claim.number})
+            lines.append(claim.as_text(f"{paper}: "))
     if claims:
         sections.insert(0, report.Section("Summary: what the papers claim, and what these rows show", [
             "Every verdict is computed from the rows, by a rule that the claim or its section states. A claim is "
@@ -227,7 +226,7 @@ def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Sect
         papers = {name.partition("_")[0] for name in every}
         terms = {term: text for paper in PAPERS if paper in papers for term, text in TEXTS["terms"][paper].items()}
         sections.insert(1, report.Section("Terms", [report.Terms(terms)]))
-    return sections, claims
+    return sections, lines
 
 
 def publish(

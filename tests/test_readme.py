@@ -144,9 +144,14 @@ def test_make_has_what_is_called():
     assert {words[1] for words in COMMANDS if words[0] == "make"} <= set(targets)
 
 
-@pytest.mark.parametrize("page", PAGES)
+REPORTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks" / "results").glob("*/README.md"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *REPORTS])
 def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)\s]+)\)", TEXTS[page]):
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert links
+    for link in links:
         if link.startswith(("https://", "http://")):
             continue
         path, _, anchor = link.partition("#")

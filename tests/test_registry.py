@@ -11,7 +11,7 @@ from typing import ClassVar, get_args
 import pytest
 
 from scripts import registry, reproduce
-from scripts.harness import cli, experiment, names, plot, progress, report, store
+from scripts.harness import cli, experiment, names, plot, progress, report, rows, store
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = [registry.experiment(name) for name in registry.NAMES]
@@ -170,6 +170,23 @@ def test_help_names_every_flag_and_bad_flags_are_refused(found, capsys):
             found.run(words)
         assert end.value.code == 2
         assert words[0].lstrip("-") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["pags_certify", "pags_converse", "pags_generation"])
+def test_experiments_on_scores_offer_no_flags_of_tangent_spaces(name, tmp_path, capsys):
+    """They read a denoiser alone; a run that was given the flags which did nothing is gone on with."""
+    found = registry.experiment(name)
+    tangents = {"manifold", "autoencoder", "rank", "neighbours", "pixels", "tangent_sigma_pm1"}
+    assert not tangents & {field.name for field in dataclasses.fields(found.config)}
+    assert set(found.config.DROPPED) == tangents
+    assert tangents < {field.name for field in dataclasses.fields(registry.experiment("pags_alignment").config)}
+    stored = {"experiment": name, **rows.flatten(found.config(), without=store.RUN_FIELDS)}
+    stored |= {"manifold": "autoencoder", "autoencoder": "runs/a.safetensors", "rank": 16, "tangent_sigma_pm1": 0.2}
+    with store.open_run(tmp_path / "run", {**stored, "neighbours": 64, "pixels": "all"}, environment={}) as run:
+        run.do(["unit"], lambda unit: [{"radius": 0.5}])
+    with store.open_run(tmp_path / "run", found.config(), inputs={"experiment": name}, environment={}) as run:
+        run.do(["unit"], lambda unit: pytest.fail("measured anew"))
+    assert [(row["radius"], row["config.rank"]) for row in store.read_rows(tmp_path / "run")] == [(0.5, 16)]
 
 
 @pytest.mark.parametrize("name", [name for name in registry.NAMES if name.startswith("fmu_")])

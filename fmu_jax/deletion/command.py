@@ -75,8 +75,8 @@ def show_training(config: Train, done: "Trained") -> None:
         f"retraining; a model farther away than the admitted {settings.admitted:.2g} is retrained"
     )
     print(
-        f"guarantee: {settings.releases} releases with noise of scale {settings.scale:.3g} cost mu "
-        f"{limit_text(settings.mu, 4)}"
+        f"guarantee: {settings.releases} release{'s' * (settings.releases > 1)} with noise of scale "
+        f"{settings.scale:.3g} cost mu {limit_text(settings.mu, 4)}"
     )
     print("  releases planned   noise   accuracy of a release   (requests can be batched: fewer releases, less noise)")
     for number, (scale, accuracy) in done.series.items():
@@ -151,7 +151,7 @@ def show_request(done: "Receipt") -> None:
     if release:
         print(f"this release: epsilon {release['epsilon']:g} at delta {release['delta']:g}, mu {release['mu']:g}")
     print(
-        f"all {series['released']} releases: epsilon {series['epsilon']:g}, mu {series['mu']:g} of "
+        f"all releases so far ({series['released']}): epsilon {series['epsilon']:g}, mu {series['mu']:g} of "
         f"{limit_text(series['planned_mu'], 4)} planned; {series['planned_left']} of {series['planned_releases']} left"
     )
     if not series["planned_left"]:

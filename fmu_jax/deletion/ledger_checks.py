@@ -160,7 +160,7 @@ def check_guarantee(evidence: Evidence) -> str:
     planned = (
         f"mu {spent.series_mu:g} of {guarantee.limit_text(settings.mu, 4)} planned, epsilon {spent.series_epsilon:g}"
     )
-    return f"{released} releases, {planned}, {spent.left} left"
+    return f"{released} release{'s' * (released != 1)}, {planned}, {spent.left} left"
 
 
 def check_model(evidence: Evidence) -> str:

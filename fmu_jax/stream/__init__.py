@@ -1,6 +1,6 @@
 """Streaming removal: deletions one by one, certified at a cost independent of the number of rows."""
 
-from fmu_jax.stream.costs import perturbation_costs, release_costs, retraining_costs, spread
+from fmu_jax.stream.costs import perturbation_costs, release_costs, retraining_costs, series_costs, spread
 from fmu_jax.stream.exact import epsilon_curve, exact_residuals
 from fmu_jax.stream.publishing import distance_to_retrained, serve_releases
 from fmu_jax.stream.retrained import beside_retrained, fairness_interval, retrained_region
@@ -37,6 +37,7 @@ __all__ = [
     "release_costs",
     "retrained_region",
     "retraining_costs",
+    "series_costs",
     "serve",
     "serve_batches",
     "serve_for_releases",

@@ -134,3 +134,42 @@ def spread(objective: Objective, models: Float[Array, "models d"], test: Data) -
     """Mean ``accuracy`` and ``equalized_odds_mean`` of many models, and ``accuracy_spread``, its standard deviation."""
     metrics = metrics_of_models(objective, models, test)
     return means(metrics, ("accuracy", "equalized_odds_mean")) | {"accuracy_spread": float(metrics.accuracy.std())}
+
+
+def series_costs(
+    objective: Objective, before: Float[Array, " d"], data: Data, test: Data, batches: Batches, rehearsed: Batches, *,
+    kinds: Sequence[str], mus: Sequence[float], lengths: Sequence[int], slack: float, draws: int, delta: float,
+    perturbations: int, key: Array, clock: Callable[[], float],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """All three side by side: retraining, releases with every shape of noise, and noise in training.
+
+    Args:
+      objective: As for ``release_costs``, as ``data``, ``test``, ``batches``, ``rehearsed``, ``mus``, ``lengths``,
+        ``slack``, ``draws``, ``key`` and ``clock``.
+      before: Parameters of the model that was trained on all rows.
+      data: The rows.
+      test: Rows for accuracy and fairness.
+      batches: Rows to delete.
+      rehearsed: Other rows, for the rehearsal.
+      kinds: Kinds of the noise's shape.
+      mus: Gaussian-DP parameters of whole series.
+      lengths: Numbers of releases in a series.
+      slack: How many times what the rehearsal certified is admitted.
+      draws: Number of noise draws to average over.
+      delta: Failure probability of the noise in training.
+      perturbations: Number of draws of that noise to average over.
+      key: PRNG key of all draws.
+      clock: Such as ``time.perf_counter``.
+
+    Returns:
+      The rows of each, with ``method`` and ``shape``.
+    """
+    rows, options = (objective, data, test, batches, rehearsed), {"lengths": lengths, "slack": slack}
+    table = retraining_costs(objective, before, data, test, batches, lengths=lengths, clock=clock)
+    for kind in kinds:
+        found = release_costs(*rows, kind=kind, mus=mus, draws=draws, key=key, clock=clock, **options)
+        table += [{"method": "release", "shape": kind} | row for row in found]
+    for mu in mus:
+        found = perturbation_costs(*rows, mu=mu, delta=delta, keys=jax.random.split(key, perturbations), **options)
+        table += [{"method": "objective_noise"} | row for row in found]
+    return table

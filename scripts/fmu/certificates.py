@@ -51,21 +51,8 @@ class Config(problems.ProblemConfig):
 def rows_of(config: Config, *, dataset: str, sigma: float, seed: int) -> list[Row]:
     """Certificates of one trained model's removals."""
     train, _, objective, noise, fitted = problems.train_problem(config, dataset, seed, sigma=sigma)
-    privacy, table = fmu_jax.privacy, []
-    for fraction in config.fractions:
-        count = round(fraction * fmu_jax.forget_sets.count_rows(train))
-        forget = fmu_jax.forget_sets.draw_rows(train, count, seed=seed)
-        if forget is None:
-            continue
-        removal = fmu_jax.remove(objective, fitted.params, train, forget, noise=noise)
-        for delta in config.deltas:
-            found = fmu_jax.certify(objective, fitted.params, removal, sigma=sigma, delta=delta, noise=noise)
-            row: Row = {"fraction": fraction, "rows_removed": count, "delta": delta}
-            row |= {name: float(getattr(found, name)) for name in BOUNDS}
-            row |= {f"epsilon_{name}": float(privacy.certified_epsilon(row[name], sigma, delta)) for name in BOUNDS}
-            exact = float(privacy.gaussian_epsilon(row["residual_norm"], sigma, delta))
-            table.append(row | {"epsilon_gaussian": exact})
-    return table
+    how = {"noise": noise, "sigma": sigma, "deltas": config.deltas, "fractions": config.fractions, "seed": seed}
+    return fmu_jax.removal_tables.bounds_table(objective, fitted.params, train, **how)
 
 
 def draw(config: Config, table: list[Row]) -> None:
@@ -114,8 +101,8 @@ def claims(results: Results) -> list[Claim]:
     return [
         Claim(f"Unlearning is certified at a useful epsilon (shown: below 1 at sigma = {table[0]['sigma']:g} "
               f"when {share} of the rows are forgotten).", [epsilon < 1 for epsilon in small],
-              f"epsilon at most {max(small):.1e}; the paper's data-dependent bound is {min(ratio):.0f} to "
-              f"{max(ratio):.0f} times the exact residual"),
+              f"epsilon at most {max(small):.1e}; the paper's data-dependent bound is "
+              f"{report.span(ratio)} times the exact residual"),
     ]  # fmt: skip
 
 

@@ -17,7 +17,6 @@ from scripts.harness import cli, looks, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax, jax, jnp
 
-METHODS = ("retrain", "no_removal", "fair_newton", "newton", "influence")
 #: The measures of each figure, with what they are called.
 FIGURES = {
     "utility": {"accuracy": "accuracy (test)", "equalized_odds_mean": "average odds gap (test)"},
@@ -71,22 +70,12 @@ def rows_of(config: Config, *, dataset: str, features: str, seed: int) -> list[R
 
 def removals(config: HeadsConfig, train: Any, test: Any, price: tuple[float, float], seed: int) -> list[Row]:
     """One head, or one for each class, and every removal from it; ``price`` is of its features, for one row."""
-    objective, n, table = config.objective(), len(train.weight), []
     noise = problems.noise_of(jnp.zeros((*train.y.shape[:-1], train.x.shape[1])), seed, config.sigma)
-    before = fmu_jax.heads.fit_head(objective, train, noise=noise).params
-    level = {"sigma": config.sigma, "delta": config.delta, "noise": noise}
-    for count in config.counts:
-        # The head itself refuses to empty any class.
-        rows = fmu_jax.forget_sets.draw_rows(train, count, seed=seed)
-        if rows is None:
-            continue
-        found = fmu_jax.comparison.compare(objective, before, train, rows, methods=METHODS, noise=noise)
-        for method, outcome in found.items():
-            row = {"rows_removed": count, "train_rows": n, "method": method, "distance": outcome.distance}
-            row |= fmu_jax.comparison.measure(objective, outcome, test)
-            table.append(row | fmu_jax.comparison.head_columns(objective, before, outcome, price, **level))
+    how = {name: getattr(config, name) for name in ("sigma", "delta", "counts")} | {"noise": noise, "seed": seed}
+    table = fmu_jax.removal_tables.heads_table(config.objective(), train, test, price, **how)
     if not table:
-        raise ValueError(f"--counts: none of {', '.join(map(str, config.counts))} rows can be removed from {n}")
+        counts = ", ".join(map(str, config.counts))
+        raise ValueError(f"--counts: none of {counts} rows can be removed from {len(train.weight)}")
     return table
 
 

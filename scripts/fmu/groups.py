@@ -10,16 +10,10 @@ import itertools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from scripts.fmu import problems
 from scripts.harness import cli, looks, names, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import fmu_jax
-
-METHODS = ("retrain", "no_removal", "fair_newton", "newton")
-CERTIFIED = ("residual_norm", "row_bound", "gram_bound", "epsilon", "distance_bound", "local_distance_bound")
-NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
@@ -56,30 +50,16 @@ def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     source = fmu_jax.forget_sets.group_to_forget(whole.train, round(max(config.fractions) * len(whole.train.y)))
     about = {"groups": whole.train.groups, "group_values": "; ".join(whole.group_values)}
     about |= {"removed_from": whole.group_values[source]}
-    measure, tests = fmu_jax.metrics.measure_groupings, {name: split.test for name, split in splits.items()}
-    pool = np.flatnonzero(np.asarray(whole.train.group) == source)
-    noise = problems.noise_of(whole.train.x[0], seed, config.sigma)
-    level, table = {"sigma": config.sigma, "delta": config.delta, "noise": noise, "names": CERTIFIED}, []
-    for penalty, penalised in itertools.product(config.penalties, (NOTHING, *splits)):
-        objective = config.objective(penalty=penalty, **({"fairness": 0.0} if penalised == NOTHING else {}))
-        train = splits.get(penalised, whole).train
-        params = fmu_jax.fit(objective, train, noise=noise).params
-        for fraction in config.fractions:
-            count = round(fraction * len(train.y))
-            forget = np.random.default_rng([seed, count]).choice(pool, count, replace=False)
-            found = fmu_jax.comparison.compare(objective, params, train, forget, methods=METHODS, noise=noise)
-            for method, outcome in found.items():
-                row = about | {"penalty": penalty, "penalised": penalised, "fraction": fraction, "rows_removed": count}
-                row |= {"method": method, "distance": outcome.distance} | measure(objective, outcome.params, tests)
-                if method == "fair_newton":
-                    row |= fmu_jax.comparison.certificate_columns(objective, params, outcome, whole.test, **level)
-                table.append(row)
-    return table
+    objectives = {name: config.objective(penalty=name) for name in config.penalties}
+    how = {name: getattr(config, name) for name in ("sigma", "delta", "fractions")} | {"seed": seed}
+    how |= {"noise": problems.noise_of(whole.train.x[0], seed, config.sigma)}
+    parts = ({name: getattr(split, part) for name, split in splits.items()} for part in ("train", "test"))
+    return [about | row for row in fmu_jax.removal_tables.groupings_table(objectives, *parts, **how)]
 
 
 def draw(config: Config, table: list[Row]) -> None:
     """Draw the gaps that each penalty leaves and what removal does to the worst: a figure a data set and penalty."""
-    most, order = max(config.fractions), [NOTHING, *config.groupings]
+    most, order = max(config.fractions), [fmu_jax.removal_tables.NOTHING, *config.groupings]
     titles = ("gaps of scores, trained", "gaps of labels, trained", f"gaps of labels, {most:.0%} forgotten")
     for dataset, penalty in itertools.product(config.datasets, config.penalties):
         gap = fmu_jax.metrics.gap_of(penalty)
@@ -132,7 +112,7 @@ def claims(results: Results) -> list[Claim]:
     pairs = zip(report.where(part, method="fair_newton"), report.where(part, method="newton"), strict=True)
     ratio = [plain["distance"] / max(fair["distance"], 1e-300) for fair, plain in pairs]
     text = "Fair unlearning also stays near retraining when groups are intersections of attributes."
-    return [Claim(text, [r > 1 for r in ratio], f"{min(ratio):.0f} to {max(ratio):.0f} times nearer than Newton")]
+    return [Claim(text, [r > 1 for r in ratio], f"{report.span(ratio)} times nearer than Newton")]
 
 
 SMALL = {"datasets": ("compas",), "fractions": (0.05,), "penalties": ("equalized_odds",), "repeats": 1}

@@ -12,15 +12,12 @@ Tables and a network's features of CIFAR-10 (animals or vehicles) are learnt by 
 
 import itertools
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
-
-import numpy as np
 
 from scripts.fmu import problems
 from scripts.harness import cli, looks, report
 from scripts.harness.experiment import Experiment, Part, Results, Row
-from scripts.harness.lazy import fmu_jax, jax, jnp
+from scripts.harness.lazy import fmu_jax, jax
 
 COLORS = (looks.BLACK, looks.GREY, looks.VERMILION, looks.BLUE, looks.ORANGE, looks.SKY)
 CENTERS = ("init", "public")
@@ -68,44 +65,13 @@ class Config(problems.NetworkConfig):
 
 def rows_of(config: Config, *, dataset: str, seed: int) -> list[Row]:
     """All methods on one data set."""
-    networks = fmu_jax.networks
     train, test = problems.load_rows(config, dataset, seed)
-    model = networks.LeNet(config.width) if dataset == "fashion_mnist" else networks.Mlp(config.width)
-    objective = config.objective(predict=model.apply)
-    adam = partial(networks.continue_adam, objective, learning_rate=config.learning_rate)
-    for_init, for_noise = jax.random.split(jax.random.fold_in(jax.random.key(seed), 11))
-    n, init = len(train.y), model.init(for_init, train.x[:1])
-    known, own = fmu_jax.forget_sets.split_public(n, config.public, seed=seed)
-    forget = np.sort(own[: round(config.forgotten * n)])
-    is_public = jnp.zeros_like(train.weight).at[known].set(1)
-    public = adam(init, train._replace(weight=is_public), steps=config.train_steps)
-    whole = adam(init, train, steps=config.train_steps)
-    left = train._replace(weight=train.weight.at[forget].set(0))
-    starts: list[tuple[Row, Any]] = [({"method": "finetune", "start": "trained"}, whole)]
-    starts += [({"method": "retrain", "start": "init"}, init), ({"method": "retrain", "start": "public"}, public)]
-    options = {name: getattr(config, name) for name in ("routes", "clips", "mus", "learning_rate")}
-    options |= {"steps": config.noisy_steps, "repair_steps": config.block_steps, "key": for_noise}
-    options |= {"centers": {"init": init, "public": public}}
-    starts += fmu_jax.noisy_finetuning.finetune_by_all(objective, whole, train, forget, **options)
-    full = adam(init, left, steps=config.train_steps)
-    about = {"method": "retrain", "start": "init", "repair_steps": config.train_steps}
-    last = about | {"gradients": config.train_steps * n} | fmu_jax.metrics.measure(objective, full, test)
-    table, models = [], [params for _, params in starts]
-    options = {"checkpoints": (0, *config.checkpoints), "learning_rate": config.learning_rate}
-    for steps, repaired in networks.continue_side_by_side(objective, models, left, **options):
-        for (about, _), params in zip(starts, repaired, strict=True):
-            cost = about.get("gradients", 0) + steps * (n - len(forget))
-            row = about | {"repair_steps": steps, "gradients": cost, "rows_removed": len(forget)}
-            table.append(row | fmu_jax.metrics.measure(objective, params, test))
-    # A certified fair head on the public network's features; no metrics where its release would be refused.
-    own, linear = np.sort(own), config.objective()
-    features = partial(networks.hidden_rows, model, public, dtype=jnp.float64)
-    rows = features(fmu_jax.data.select_rows(train, own))
-    removal = fmu_jax.remove(linear, fmu_jax.fit(linear, rows).params, rows, np.searchsorted(own, forget))
-    options = {"mus": config.mus, "admitted": config.admitted, "key": jax.random.fold_in(for_noise, 10_000)}
-    found = fmu_jax.publication.release_table(linear, removal, features(test), **options)
-    about = {"method": "head", "start": "public", "repair_steps": 0, "gradients": 0}
-    return [*table, last, *(about | row for row in found)]
+    network = fmu_jax.networks.LeNet if dataset == "fashion_mnist" else fmu_jax.networks.Mlp
+    names = ("public", "forgotten", "train_steps", "learning_rate", "checkpoints", "mus", "admitted", "routes", "clips")
+    how: dict[str, Any] = {name: getattr(config, name) for name in names}
+    how |= {"steps": config.noisy_steps, "repair_steps": config.block_steps, "seed": seed}
+    how |= {"key": jax.random.fold_in(jax.random.key(seed), 11)}
+    return fmu_jax.frontier.frontier_table(config.objective(), network(config.width), train, test, **how)
 
 
 def draw(config: Config, table: list[Row]) -> None:

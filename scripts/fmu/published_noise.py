@@ -101,7 +101,7 @@ def claims(results: Results) -> list[Claim]:
     return [
         Claim("At equal epsilon, noise on the training objective costs less accuracy than descent-to-delete's "
               "noise on the published model.", [a < b for a, b in zip(ours, theirs, strict=True)],
-              f"accuracy lost: at most {max(ours):.3f}, against at least {min(theirs):.3f}"),
+              f"accuracy lost: {report.at_most(max(ours))}, against at least {min(theirs):.3f}"),
     ]  # fmt: skip
 
 

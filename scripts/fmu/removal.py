@@ -6,7 +6,6 @@
 See Oesterling et al. (2024), figures 2 to 4. Each data set, penalty, seed, subset, fraction and method has one row.
 """
 
-import itertools
 import time
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -45,26 +44,10 @@ class Config(problems.CertifiedConfig):
 def rows_of(config: Config, *, dataset: str, penalty: str, seed: int) -> list[Row]:
     """All removals from one trained model."""
     train, test, objective, noise, fitted = problems.train_problem(config, dataset, seed, penalty=penalty)
-    sets, comparison, table = fmu_jax.forget_sets, fmu_jax.comparison, []
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    ensemble = fmu_jax.removal.fit_ensemble(objective, train, config.shards, key=key)
-    options = {"methods": comparison.EVERY, "noise": noise, "ensemble": ensemble, "clock": time.perf_counter}
-    level = {"sigma": config.sigma, "delta": config.delta}
-    for subset, fraction in itertools.product(config.subsets, config.fractions):
-        whole = len(sets.subset_rows(train, subset if config.fractions_of == "subset" else "random"))
-        forget = sets.draw_rows(train, round(fraction * whole), subset=subset, seed=seed)
-        if forget is None:
-            continue
-        about = {"subset": subset, "fraction": fraction, "rows_removed": len(forget)}
-        about |= {"train_rows": sets.count_rows(train), "features": train.x.shape[1]}
-        for method, outcome in comparison.compare(objective, fitted.params, train, forget, **options).items():
-            row = about | {"method": method, "distance": outcome.distance}
-            row |= {"time_ms": 1e3 * outcome.seconds} if outcome.seconds is not None else {}
-            row |= comparison.measure(objective, outcome, test)
-            if method == "fair_newton":
-                row |= comparison.certificate_columns(objective, fitted.params, outcome, test, noise=noise, **level)
-            table.append(row)
-    return table
+    how = {"subsets": config.subsets, "fractions": config.fractions, "of_subset": config.fractions_of == "subset"}
+    how |= {name: getattr(config, name) for name in ("sigma", "delta", "shards")} | {"noise": noise, "seed": seed}
+    key, clock = jax.random.fold_in(jax.random.key(seed), 1), time.perf_counter
+    return fmu_jax.removal_tables.removal_table(objective, fitted.params, train, test, key=key, clock=clock, **how)
 
 
 def draw(config: Config, table: list[Row]) -> None:
@@ -112,13 +95,12 @@ def claims(results: Results) -> list[Claim]:
     return [
         Claim("Fair unlearning ends nearer to the retrained model than every other efficient method, wherever "
               "the rows come from.", [n > 1 for n in nearer],
-              f"{min(nearer):.0f} to {max(nearer):.0f} times nearer"),
+              f"{report.span(nearer)} times nearer"),
         Claim("It keeps the fairness and the accuracy of retraining, also when minority rows are forgotten "
               "(shown: both within 0.005).",
               [max(pair) <= 0.005 for pair in zip(fair, accurate, strict=True)],
-              f"odds gap within {max(fair):.2g}, accuracy within {max(accurate):.2g} in every seed"),
-        Claim("It is faster than retraining.", [f > 1 for f in fast],
-              f"{min(fast):.1f} to {max(fast):.1f} times"),
+              f"odds gap: {report.at_most(max(fair))} apart, accuracy: {report.at_most(max(accurate))}, in every seed"),
+        Claim("It is faster than retraining.", [f > 1 for f in fast], f"{report.span(fast, '.1f')} times"),
     ]  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def claims(results: Results) -> list[Claim]:
     worst = [max(line["accuracy"], line["penalised gap"]) for line in differences(results)]
     return [
         Claim("The unlearned model has the retrained model's trade-off of accuracy and fairness at every weight "
-              "(shown: both within 0.01).", [w <= 0.01 for w in worst], f"at most {max(worst):.2g} apart"),
+              "(shown: both within 0.01).", [w <= 0.01 for w in worst], f"{report.at_most(max(worst))} apart"),
     ]  # fmt: skip
 
 

@@ -15,21 +15,25 @@ A program of several commands gives each a configuration of its own, derived fro
 """
 
 import dataclasses
+import functools
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from fmu_jax.deletion.cli import TYRO, Base, check, checked, refuse, run_command, run_guarded
-from fmu_jax.deletion.ranges import Count, NonNegative, Positive, Probability, Range, Seed, Share, number
+from fmu_jax.deletion.cli import TYRO, Base, check, checked, run_command, run_guarded
+from fmu_jax.deletion.ranges import Count, NonNegative, Positive, Probability, Seed, Share
 from scripts.harness import mesh, rows, store
 
-__all__ = [
-    "Base", "Common", "Count", "NonNegative", "Positive", "Probability", "Range", "Repeated", "Seed", "Share", "check",
-    "number", "parse", "run", "run_command",
-]  # fmt: skip
+__all__ = ["Base", "Count", "NonNegative", "Positive", "Probability", "Seed", "Share", "check", "run_command"]
+SIZES = {
+    "quick": "a minute or less", "full": "twice the default or more", "paper": "the paper's scale",
+    "cifar10": "that data set at laptop scale",
+}  # fmt: skip
+"""What presets mean; a script may have some of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +42,13 @@ class Common(Base):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Other defaults by preset name; flags that are given win."""
+    DROPPED: ClassVar[tuple[str, ...]] = ()
+    """Flags that earlier versions had and that changed no result: a run that was given them is the same run."""
 
     mesh: str = dataclasses.field(default="", kw_only=True)
     """Devices: data=4,sweep=2 divides rows among 4 devices and runs 2 units side by side; empty is one device."""
-    preset: Literal["none", "quick", "full", "paper", "cifar10"] = "none"
-    """Other default values, if the script has them: quick (a minute or less), full (twice the default or more), paper
-    (the paper's scale), cifar10 (that data set at laptop scale). Flags that you give override them."""
+    preset: str = "none"
+    """Other default values; a script offers those that it has."""
     seed: Seed = 0
     """Seed of all randomness in the run."""
     out: Path = Path("runs/unnamed")
@@ -56,6 +61,14 @@ class Common(Base):
     """Number of processes; not needed with --coordinator auto."""
     process: Seed | None = None
     """Number of this process, counted from 0; not needed with --coordinator auto."""
+
+    def __init_subclass__(cls) -> None:
+        """Let ``--preset`` offer what ``PRESETS`` has, and nothing else."""
+        named = "; ".join(f"{name}: {SIZES[name]}" for name in cls.PRESETS)
+        text = (
+            f"Other default values ({named}). Flags that you give override them." if named else "This script has none."
+        )
+        cls.__annotations__["preset"] = Annotated[Literal[("none", *cls.PRESETS)], tyro.conf.arg(help=text)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +101,23 @@ def parse(config_type: type[ConfigT], argv: Sequence[str] | None = None, **other
     >>> parse(Common, ["--seed", "7"]).seed
     7
     """
-    config = tyro.cli(config_type, args=argv, default=config_type(**other), config=TYRO)
+    read = functools.partial(tyro.cli, config_type, prog=program(config_type), args=argv, config=TYRO)
+    config = read(default=config_type(**other))
     if config.preset != "none":
-        if config.preset not in config_type.PRESETS:
-            known = ", ".join(["none", *config_type.PRESETS])
-            refuse(f"--preset: this script has no preset {config.preset!r}, only {known}")
         changed = {**other, **config_type.PRESETS[config.preset], "preset": config.preset}
-        config = tyro.cli(config_type, args=argv, default=config_type(**changed), config=TYRO)
+        config = read(default=config_type(**changed))
     return checked(config)
+
+
+def program(config_type: type) -> str | None:
+    """How the program of a configuration is called, for messages.
+
+    >>> program(Common)
+    'python -m scripts.harness.cli'
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    module = (spec and spec.name) if config_type.__module__ == "__main__" else config_type.__module__
+    return f"python -m {module}" if module else None
 
 
 def run(

@@ -11,7 +11,9 @@ An experiment is one file, which ends in its declaration::
 
 import dataclasses
 import functools
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -45,6 +47,12 @@ class Claim(NamedTuple):
         'partly'
         """
         return "shown" if self.holds and all(self.holds) else "partly" if any(self.holds) else "not shown"
+
+    def as_text(self, paper: str = "") -> str:
+        """The verdict, the claim and the numbers in a line, which a terminal gets in as many lines as it takes."""
+        line = f"{self.verdict:9}  {paper}{self.text} {self.number}"
+        width = shutil.get_terminal_size()[0] if sys.stdout.isatty() else len(line)
+        return textwrap.fill(line, width, subsequent_indent=" " * 11)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,10 +187,15 @@ class Experiment:
         return store.read_rows(config.out)
 
     def say_results(self, config: Any, table: list[Row]) -> None:
-        """Print the section's first table, and where rows and figures are."""
+        """Print the section's first table, or what drawn runs show, and where rows and figures are."""
         blocks = self.section(Results(config.out, table)) if self.section and table else []
         for block in [block for block in blocks if isinstance(block, report.Table)][:1]:
             print(report.as_text(block))
+        if self.rows_of is None and self.claims:
+            runs = {part: getattr(config, field) for field, part in self.parts[0].reads.items()}
+            results = Results(config.out, [], {part: path for part, path in runs.items() if path})
+            for claim in self.claims(results):
+                print(claim.as_text())
         names = [name for name in ("rows.csv", "rows.jsonl") if (config.out / name).exists()]
         names += [path.name for path in sorted(config.out.glob("*.png"))]
         print(f"results: {config.out} ({', '.join(names)})")

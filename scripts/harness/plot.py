@@ -162,14 +162,6 @@ def attacks(table: Sequence[Mapping[str, Any]], path: Path, shown: Mapping[str, 
 
 
 @styled
-def picture(axes: Axes, pixels: Any) -> None:
-    """Show an image, in place of axes."""
-    pixels = np.clip(np.asarray(pixels, float), 0, 1)
-    axes.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
-    axes.set_axis_off()
-
-
-@styled
 def draw_legend(made: Figure, *, columns: int = 4) -> None:
     """Put one legend for all panels below the figure: each label once, in the order of first appearance."""
     entries: dict[str, Any] = {}

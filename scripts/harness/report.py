@@ -205,6 +205,24 @@ def number(value: Any, digits: int = 4) -> str:
     return str(value)
 
 
+def span(values: Sequence[float], form: str = ",.0f") -> str:
+    """The smallest and the largest value, once if they look alike.
+
+    >>> span([3.2, 1.9]), span([8759.1, 8759.4])
+    ('2 to 3', '8,759')
+    """
+    return " to ".join(dict.fromkeys(format(end, form) for end in (min(values), max(values))))
+
+
+def at_most(value: float) -> str:
+    """A bound in words, with two digits.
+
+    >>> at_most(0.0123), at_most(0.0)
+    ('at most 0.012', 'less than 0.001')
+    """
+    return "less than 0.001" if abs(value) < 0.001 else f"at most {value:.2g}"
+
+
 def _paragraphs(text: str) -> list[str]:
     return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 

@@ -44,6 +44,7 @@ class Run:
     folder: Path
     config: rows.Row
     environment: rows.Row
+    dropped: Sequence[str] = ()
 
     def done(self, unit: str | Mapping[str, Any]) -> bool:
         """Whether a unit of work is finished, by this process or by an earlier one."""
@@ -137,6 +138,7 @@ def open_run(
     """Open a run folder: a new one, or the same run's to resume it. One run at a time.
 
     ``inputs`` says what the run is besides its configuration, such as the experiment and digests of what it reads.
+    A configuration's ``DROPPED`` names what earlier versions stored beside it and no result depends on.
     On leaving without an error the rows of all finished units are written to ``rows.jsonl`` and ``rows.csv``. The
     processes of one run (`mesh.start`) open the folder together; all must see it, and process 0 looks after it.
 
@@ -145,7 +147,8 @@ def open_run(
         Nothing in it is changed then.
     """
     identity = rows.flatten(inputs or {}) | rows.flatten(config, without=RUN_FIELDS)
-    run = Run(out, identity, dict(rows.environment() if environment is None else environment))
+    environment = dict(rows.environment() if environment is None else environment)
+    run = Run(out, identity, environment, getattr(config, "DROPPED", ()))
     with _claimed(run) if jax.process_index() == 0 else contextlib.nullcontext():
         mesh.wait(f"{out} is open")
         yield run
@@ -180,12 +183,14 @@ def _claimed(run: Run) -> Iterator[None]:
 
 
 def read_rows(folder: Path) -> list[rows.Row]:
-    """Read all rows of a finished run.
+    """Read all rows of a finished run, or of a file with published ones (`rows.read_published`).
 
     Raises:
       FileNotFoundError: If the run is not finished, or there is none.
-      RunError: If the file is damaged.
+      ValueError: If the file is damaged.
     """
+    if folder.is_file():
+        return rows.read_published(folder)
     path = folder / "rows.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: there is no finished run in {folder}")
@@ -222,6 +227,7 @@ def _claim(run: Run) -> None:
         there = [dict(content[part]) for part in ("config", "environment")]
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged; choose another --out") from error
+    there[0] = {name: value for name, value in there[0].items() if name not in run.dropped}
     differing, moved = map(_differences, there, (run.config, run.environment))
     if differing:
         raise RunError(

@@ -15,17 +15,16 @@ from scripts.harness import cli, compiling, placement, plot, report
 from scripts.harness.experiment import Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import manifolds, measuring
-from scripts.pags.robustness import FILES, NAMED
+from scripts.pags.robustness import DENOISER_FILE, NAMED
 from scripts.pags.sweeps import BASELINE, SMOOTHED
 
 DENOISED, UNDEFENDED = "undefended, denoised", "undefended"
 
 
 @dataclass(frozen=True)
-class Config(manifolds.ManifoldConfig):
+class Config(manifolds.ScoreConfig):
     """Certify the smoothed classifiers of trained models."""
 
-    NEEDS: ClassVar = ("scores",)
     PRESETS: ClassVar = {
         "quick": {"images": 20, "samples": 50},
         "paper": {"images": 500, "samples": 100_000, "denoised_samples": 10_000},
@@ -124,7 +123,7 @@ EXPERIMENT = Experiment(
     heading="Certified accuracy", section=section,
     parts=(
         Part({"full": {"sigmas": (0.25,), "samples": 500, "denoised_samples": 100}, "paper": {}, "cifar10": {}},
-             reads=NAMED, files=FILES),
+             reads=NAMED, files=DENOISER_FILE),
     ),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

@@ -48,6 +48,8 @@ def section(results: Results) -> list[report.Block]:
 
 def claims(results: Results) -> list[Claim]:
     """Do alignment's peak, excessive robustness and the correlation show?"""
+    if not {"pags_robustness", "pags_alignment"} <= set(results.others):
+        return []
     lines = lines_of(results)
 
     def count(text: str, *columns: str) -> Claim:

@@ -19,7 +19,7 @@ from scripts.harness import cli, compiling, plot, report
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import accuracy, manifolds, measuring, sweeps, train
-from scripts.pags.robustness import FILES, NAMED
+from scripts.pags.robustness import DENOISER_FILE, NAMED
 
 ALIGNED = "score_alignment"
 _AS_THERE = (
@@ -30,10 +30,9 @@ _AS_THERE = (
 
 
 @dataclass(frozen=True)
-class Config(manifolds.ManifoldConfig):
+class Config(manifolds.ScoreConfig):
     """Train gradients towards scores, and attack the models."""
 
-    NEEDS: ClassVar = ("scores",)
     PRESETS: ClassVar = {
         "quick": {"images": 20, "strengths": (1.0,), "steps": 2},
         "paper": {"images": 1000},
@@ -139,6 +138,6 @@ def claims(results: Results) -> list[Claim]:
 EXPERIMENT = Experiment(
     "pags_converse", Config, rows_of, setup=setup, inputs=measuring.inputs, draw=draw,
     heading="Does robustness follow from alignment?", section=section, claims=claims,
-    parts=(Part({"paper": {}, "cifar10": {}}, reads=NAMED, files=FILES),),
+    parts=(Part({"paper": {}, "cifar10": {}}, reads=NAMED, files=DENOISER_FILE),),
 )  # fmt: skip
 EXPERIMENT.run_as(__name__)

@@ -48,4 +48,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_command({"convert": (Config, main)}, description=__doc__ or ""))
+    commands, prog = {"convert": (Config, main)}, cli.program(Config)
+    sys.exit(cli.run_command(commands, description=__doc__ or "", prog=prog))

@@ -17,7 +17,7 @@ from matplotlib.ticker import NullFormatter
 from scripts.harness import plot, report
 from scripts.harness.experiment import PRESETS, Experiment, Part, Row
 from scripts.harness.lazy import pags_jax
-from scripts.pags import accuracy, claims, measuring, sweeps
+from scripts.pags import accuracy, claims, generative, measuring, sweeps
 from scripts.pags.sweeps import BASELINE, PlaceConfig
 
 
@@ -138,28 +138,25 @@ def draw_gradients(config: Config, path: Path, table: list[Row]) -> None:
     scores = measuring.load_arrays(folder / f"scores_{part[0]['sigma_pm1']:g}.npz")
     score = scores[pags_jax.alignment.PAIRINGS[config.target]]
     for loss in losses:
-        columns = {"image": scores["x"], "score": pags_jax.gradients.as_pictures(score)}
+        lines = {"image": scores["x"], "score": pags_jax.gradients.as_pictures(score)}
         shown = [row for row in part if row["loss"] in (BASELINE, loss)]
         for row in sorted(shown, key=lambda row: row["strength"]):
             name = "undefended" if row["loss"] == BASELINE else f"{row['strength']:g}"
             maps = measuring.load_arrays(folder / "gradients" / f"{row['unit']}.npz")
-            columns[name] = pags_jax.gradients.as_pictures(maps[config.target])
-        sweeps.pictures(path.with_stem(f"{path.stem}_{loss}"), columns)
+            lines[name] = pags_jax.gradients.as_pictures(maps[config.target])
+        generative.panel(lines.items(), path.with_stem(f"{path.stem}_{loss}"), title=plot.look(loss).label)
 
 
 def draw_noise(config: Config, path: Path, _: list[Row]) -> None:
     """Images with steps along the manifold and off it."""
-    kept = measuring.load_arrays((config.robustness or Path()) / "noise.npz")
-    steps = {f"{side}, {eps:g}": kept["x"] + eps * kept[side] for eps in (1.0, 4.0) for side in ("on", "off")}
-    sweeps.pictures(path, {"image": kept["x"], **steps})
+    images = measuring.load_arrays((config.robustness or Path()) / "noise.npz")
+    steps = {f"{side}, {eps:g}": images["x"] + eps * images[side] for eps in (1.0, 4.0) for side in ("on", "off")}
+    generative.panel({"image": images["x"], **steps}.items(), path, title="L2 steps on and off the manifold")
 
 
 def draw_distractor(_: Config, path: Path, table: list[Row]) -> None:
     """Deviation under noise on the signal over that under noise on the distractor."""
-    table = [
-        row | {"model": row["loss"] if row["loss"] == BASELINE else f"{row['loss']} {row['strength']:g}"}
-        for row in table
-    ]
+    table = [row | {"model": f"{row['loss']} {row['strength']:g}".removesuffix(" 0")} for row in table]
     titles = ("Signal over distractor", "Signal (dotted: distractor)")
     with plot.panels(path, titles, legend=3, width=3.8) as (ratio, both):
         plot.lines(ratio, table, x="sigma", y="ratio", by="model")

@@ -69,7 +69,7 @@ def fit(
     done = resuming.fit(
         task, hyper, x, y, driver, epochs=config.epochs, folder=folder_of(config, unit),
         fingerprint=rows.flatten(config, without=store.RUN_FIELDS) | unit, save_s=60 * config.save_minutes,
-        trainer=trainer, track=functools.partial(progress.track, total=config.epochs, label=label, what="epochs"),
+        trainer=trainer, track=functools.partial(progress.track, total=config.epochs, label=label, what="epoch"),
         **start,
     )  # fmt: skip
     row = {"epoch_loss": done.means[:, 0].tolist(), "train_s": float(done.run.train_s)}

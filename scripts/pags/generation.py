@@ -21,7 +21,7 @@ from scripts.harness import cli, compiling, names, placement, report, store
 from scripts.harness.experiment import Claim, Experiment, Part, Results, Row
 from scripts.harness.lazy import jax, jnp, pags_jax
 from scripts.pags import generative, manifolds, measuring, sweeps
-from scripts.pags.robustness import FILES, NAMED
+from scripts.pags.robustness import DENOISER_FILE, NAMED
 from scripts.pags.sweeps import DENOISER
 
 SHOWN, FLAGS = 10, {"in-painting": "inpainting", "image-to-image": "sketch"}
@@ -29,10 +29,9 @@ SHOWN, FLAGS = 10, {"in-painting": "inpainting", "image-to-image": "sketch"}
 
 
 @dataclass(frozen=True)
-class Config(manifolds.ManifoldConfig):
+class Config(manifolds.ScoreConfig):
     """Make images by the gradients of trained models."""
 
-    NEEDS: ClassVar = ("scores",)
     PRESETS: ClassVar = {
         "quick": {"images": 20, "steps": 4, "sample_steps": 3},
         "paper": {"images": 1000},
@@ -204,9 +203,9 @@ EXPERIMENT = Experiment(
     "pags_generation", Config, rows_of, setup=setup, inputs=measuring.inputs, keep=keep, draw=draw,
     heading="What robust gradients can draw", section=section, claims=claims,
     parts=(
-        Part({"full": {}, "paper": {}}, reads=NAMED, files=FILES),
-        Part({"cifar10": {}}, reads=NAMED | {"judge": "pags_judge"}, files=FILES),
-        Part({"cifar10": {}}, "pags_generation_robust_judge", files=FILES,
+        Part({"full": {}, "paper": {}}, reads=NAMED, files=DENOISER_FILE),
+        Part({"cifar10": {}}, reads=NAMED | {"judge": "pags_judge"}, files=DENOISER_FILE),
+        Part({"cifar10": {}}, "pags_generation_robust_judge", files=DENOISER_FILE,
              reads=NAMED | {"judge": "pags_robust_judge"}),
     ),
 )  # fmt: skip

@@ -18,18 +18,48 @@ SCRIPTS = {"autoencoder": "autoencoder", "denoiser": "score"}
 
 
 @dataclasses.dataclass(frozen=True)
-class ManifoldConfig(measuring.MeasuringConfig):
-    """Flags of the experiments that need a manifold."""
+class ScoreConfig(measuring.MeasuringConfig):
+    """Flags of the experiments that need a denoiser."""
 
-    NEEDS: ClassVar[tuple[str, ...]] = ("tangents",)
+    NEEDS: ClassVar[tuple[str, ...]] = ("scores",)
     """What the experiment needs networks for: tangent spaces, scores, or both."""
+    DROPPED: ClassVar = ("manifold", "autoencoder", "rank", "neighbours", "pixels", "tangent_sigma_pm1")
+
+    denoiser: Path | None = None
+    """File of scripts.pags.score; by default the package's own file, for Fashion-MNIST."""
+
+    def path(self, network: str) -> Path:
+        """The file of the autoencoder or of the denoiser."""
+        return getattr(self, network) or getattr(pags_jax.datasets.pretrained, network.upper())
+
+    def files(self) -> Mapping[str, Path]:
+        """The networks' files by their flags, each checked to be for the images of the trained models."""
+        dataset = measuring.trained_rows(self.trained)[0]["config.dataset"]
+        sources = {"tangents": getattr(self, "manifold", ""), "scores": "denoiser"}
+        used = {sources[need] for need in self.NEEDS}
+        found = {name: self.path(name) for name in SCRIPTS if name in used}
+        for name, path in found.items():
+            known = pags_jax.models.files.about(path).get("config", {}).get("dataset")
+            if known is None:
+                unknown = "does not say what images it is for; it must be"
+                print(f"note: --{name}: {path} {unknown} {dataset}", file=sys.stderr)
+            elif not pags_jax.datasets.share_images(known, dataset):
+                other = f"{path} is for images of {known}, the models in {self.trained} are of {dataset}"
+                raise ValueError(f"--{name}: {other}; {_fix(name, dataset)}")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class ManifoldConfig(ScoreConfig):
+    """Flags of the experiments that need tangent spaces, which the autoencoder or the denoiser may give."""
+
+    NEEDS: ClassVar = ("tangents",)
+    DROPPED: ClassVar = ()
 
     manifold: Literal["autoencoder", "local_pca", "denoiser"] = "autoencoder"
     """Source of tangent spaces: an autoencoder's or a denoiser's Jacobian, or nearby training images (local_pca)."""
     autoencoder: Path | None = None
     """File of scripts.pags.autoencoder; by default the package's own file, for Fashion-MNIST."""
-    denoiser: Path | None = None
-    """File of scripts.pags.score; by default the package's own file, for Fashion-MNIST."""
     rank: cli.Count = 16
     """Dimension of tangent spaces from local_pca and denoiser; an autoencoder's have the dimension of its code."""
     neighbours: cli.Count = 64
@@ -39,26 +69,6 @@ class ManifoldConfig(measuring.MeasuringConfig):
     Fashion-MNIST is black background, where a model's response to noise says nothing about the data."""
     tangent_sigma_pm1: cli.Positive = 0.2
     """Noise level of the denoiser's Jacobian, for images in [-1, 1]."""
-
-    def path(self, network: str) -> Path:
-        """The file of the autoencoder or of the denoiser."""
-        return getattr(self, network) or getattr(pags_jax.datasets.pretrained, network.upper())
-
-    def files(self) -> Mapping[str, Path]:
-        """The networks' files by their flags, each checked to be for the images of the trained models."""
-        sources = {"tangents": self.manifold, "scores": "denoiser"}
-        used = [name for name in SCRIPTS if name in {sources[need] for need in self.NEEDS}]
-        dataset = measuring.trained_rows(self.trained)[0]["config.dataset"]
-        for name in used:
-            path = self.path(name)
-            known = pags_jax.models.files.about(path).get("config", {}).get("dataset")
-            if known is None:
-                said = f"{path} does not say what images it is for; it must be {dataset}"
-                print(f"note: --{name}: {said}", file=sys.stderr)
-            elif not pags_jax.datasets.share_images(known, dataset):
-                said = f"{path} is for images of {known}, the models in {self.trained} are of {dataset}"
-                raise ValueError(f"--{name}: {said}; {_fix(name, dataset)}")
-        return {name: self.path(name) for name in used}
 
 
 def _fix(name: str, dataset: str = "") -> str:
@@ -96,7 +106,7 @@ def basis_of(config: ManifoldConfig, sample: pags_jax.samples.Sample) -> jax.Arr
     return pags_jax.tangents.of_decoder(decode, codes, basis=basis)
 
 
-def denoiser_of(config: ManifoldConfig, sample: pags_jax.samples.Sample) -> Callable[..., Any]:
+def denoiser_of(config: ScoreConfig, sample: pags_jax.samples.Sample) -> Callable[..., Any]:
     """A function from labels to the denoiser of these classes; without labels it gives that of all images."""
     model, variables, _ = pags_jax.models.load(config.path("denoiser"), kind="denoiser")
     if model.channels != sample.x.shape[-1]:

@@ -117,6 +117,7 @@ def claims(results: Results) -> list[Claim]:
 NAMED = {"trained": "pags_train"}
 LENGTHS = (0.07, 0.43, 1.33, 2.637, 5.0)  # A step of 2.637, in the paper's figures on 3,072 values, is 1.33 on 784.
 FILES = {name: (f"pags_{part}", f"{name}.safetensors") for name, part in manifolds.SCRIPTS.items()}
+DENOISER_FILE = {"denoiser": FILES["denoiser"]}
 SIZES = {"none": {"eps": (0.43, 1.33, 2.637), "images": 100}, "quick": {}, "full": {"eps": LENGTHS}, "paper": {}}
 VARYING = {preset: values | {"pixels": "varying"} for preset, values in SIZES.items()}
 #: Other ways to find the manifold, on fewer images, as checks.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from scripts.harness import cli, names, plot, rows, store
+from scripts.harness import cli, names, plot, store
 from scripts.harness.experiment import Row
 from scripts.harness.lazy import pags_jax
 
@@ -70,7 +70,7 @@ def read(path: Path, run: str) -> list[Row]:
     script = "pags_train" if run == "trained" else f"pags_{run}"
     again = f"python -m scripts.{script.replace('_', '.', 1)}"
     try:
-        table = rows.read_published(path) if path.is_file() else store.read_rows(path)
+        table = store.read_rows(path)
     except FileNotFoundError as error:
         raise ValueError(f"--{run}: {error}; run {again} first") from None
     for row in table:
@@ -108,14 +108,3 @@ def median(panel: Any, table: Sequence[Row], loss: str, column: str, name: str, 
     else:  # The undefended model, at 0; the axis is linear up to a power of ten, as ticks below one run into that at 0.
         panel.set_xscale("symlog", linthresh=10 ** np.ceil(np.log10(positive.min(initial=1.0))), linscale=0.5)
     panel.xaxis.set_minor_formatter(NullFormatter())  # On an axis of one decade they run into each other.
-
-
-def pictures(path: Path, columns: dict[str, np.ndarray]) -> None:
-    """Draw a picture for each image (a row) and each column."""
-    count = len(next(iter(columns.values())))
-    with plot.panels(path, [""] * (count * len(columns)), len(columns), width=0.95, height=1.0) as axes:
-        for panel, name in zip(axes, columns, strict=False):
-            panel.set_title(name, fontsize=7, loc="center")
-        images = (image for line in zip(*columns.values(), strict=True) for image in line)
-        for panel, image in zip(axes, images, strict=True):
-            plot.picture(panel, image)

@@ -170,7 +170,7 @@ def test_a_session(tmp_path, capsys, ending):
         said = capsys.readouterr().out
         assert said.startswith(f"request {number}: ")
         assert f"{store}/certificates/00000{number}.json" in said
-        assert f"all {number} releases: epsilon" in said
+        assert f"all releases so far ({number}): epsilon" in said
         assert "do not publish this line" in said
         assert "backups" in said
     ids.write_text("0001\n0005\n0005\nann\n")

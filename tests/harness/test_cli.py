@@ -1,6 +1,7 @@
 """Command lines: typed, ranged, complete help, presets, dry runs, exit statuses."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_help_lists_every_flag_with_range_default_and_words(capsys: pytest.Captu
         ("--seed 4294967296", "error: --seed: expected an integer in [0, 4294967295], got 4294967296"),
         ("--shares 0.1 1.5", "error: --shares: expected a number in (0, 1], got 1.5"),
         ("--shares", "error: --shares: expected at least one value"),
-        ("--preset paper", "error: --preset: this script has no preset 'paper', only none, quick"),
+        ("--preset paper", "invalid choice 'paper' for argument '--preset'"),
         ("--sigma x", "expected a number > 0, got 'x'"),
         ("--repeats 1.5", "expected an integer >= 1, got '1.5'"),
         ("--penalty parity", "Expected one of"),
@@ -257,3 +258,21 @@ def test_errors_of_a_command_become_one_line(capsys: pytest.CaptureFixture[str])
     assert "Traceback" in capsys.readouterr().err
     assert call("wash --wall north", stop) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_help_offers_the_presets_that_there_are_and_names_the_module(capsys: pytest.CaptureFixture[str]) -> None:
+    """No preset of other scripts, and a command that can be typed again."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Plain(cli.Common):
+        """A script without presets."""
+
+    for config, offered in ((Config, "{none,quick}"), (Plain, "{none}")):
+        with pytest.raises(SystemExit):
+            cli.parse(config, ["--help"])
+        shown = capsys.readouterr().out
+        assert f"--preset {offered}" in shown
+        assert "full" not in shown
+        with pytest.raises(SystemExit):
+            cli.parse(config, ["--no-such-flag"])
+        assert f"python -m {__name__} --help" in " ".join(re.findall(r"[^\s│]+", capsys.readouterr().err))

@@ -19,8 +19,10 @@ def test_lines_in_a_log(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
     assert streams.err == ""
     assert streams.out == "demo: 3 units to do, 2 done earlier\ndemo: 5 of 5 units done in 0 s\n"
     monkeypatch.setattr(progress, "EVERY_S", 0.0)
-    assert list(progress.track("ab", total=2, label="demo", what="epochs")) == ["a", "b"]
+    assert list(progress.track("ab", total=2, label="demo", what="epoch")) == ["a", "b"]
     assert capfd.readouterr().out.splitlines()[1] == "demo: 1 of 2 epochs done, 0 s so far, about 0 s to go"
+    assert list(progress.track("a", total=1, label="demo")) == ["a"]
+    assert capfd.readouterr().out == "demo: 1 unit to do\ndemo: 1 of 1 unit done in 0 s\n"
     assert list(progress.track("", total=2, finished=2, label="demo")) == []
     assert capfd.readouterr().out == ""
 

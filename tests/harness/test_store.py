@@ -241,6 +241,27 @@ def test_resuming_elsewhere_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert 'python: "3" there, "4" here' in capsys.readouterr().err
 
 
+def test_what_was_stored_without_a_use_does_not_make_another_run(tmp_path: Path) -> None:
+    """A run that was given a flag which nothing read is gone on with when the flag is gone, whatever its value."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Older(Config):
+        rank: int = 16
+
+    class Newer(Config):
+        DROPPED = ("rank",)
+
+    assert fill(tmp_path / "run", Older(rank=3), UNITS[:1]) == UNITS[:1]
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    with pytest.raises(store.RunError, match=r"another configuration .rank: 3 there, null here"):
+        fill(tmp_path / "run", Config())
+    with pytest.raises(store.RunError, match=r"another configuration .l2: "):
+        fill(tmp_path / "run", Newer(l2=1.0))
+    assert fill(tmp_path / "run", Newer()) == UNITS[1:]
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+    assert [row.get("config.rank") for row in store.read_rows(tmp_path / "run")] == [3, 3, None, None, None, None]
+
+
 CHILD = """
 import sys, time
 from pathlib import Path

@@ -320,13 +320,7 @@ def test_a_changed_denoiser_is_another_configuration(copied, capsys):
 
 
 # --------------------------------------------------------------------------------------- whose images a file is for
-class Both(manifolds.ManifoldConfig):
-    """An experiment that needs tangent spaces and scores."""
-
-    NEEDS = ("tangents", "scores")
-
-
-def config_of(kind=Both, **values):
+def config_of(kind=alignment.Config, **values):
     return kind(trained=manifolds.Path("runs/mine"), **values)
 
 
