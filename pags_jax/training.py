@@ -46,7 +46,8 @@ class Task:
     Attributes:
       model: A flax.linen module called as ``model(x, train=...)``, or another name for that (``models.mode``), or
         without; running statistics are its collection ``batch_stats``, and dropout draws from the state's key.
-      loss: One of ``losses``, or of the same signature; options are bound with ``functools.partial``.
+      loss: One of ``losses``, or your own ``loss(apply_fn, x, y, key, strength)``, a mean over the batch; options are
+        bound with ``functools.partial``.
       augment: Maps ``(key, x)`` to ``x``.
       batch_size: Examples in a step.
       frozen: Whether the model is trained as it will be used, each example by itself, without dropout and with the
@@ -159,7 +160,7 @@ def step(
             logits, updated = task.model.apply(variables, images, mutable=["batch_stats"], **in_training)
             return logits, (logits, updated.get("batch_stats", state.statistics))
 
-        return task.loss(apply_fn, images, y, for_loss, strength, has_aux=True)
+        return losses.carrying_aux(task.loss)(apply_fn, images, y, for_loss, strength, has_aux=True)
 
     (loss, (logits, statistics)), gradients = jax.value_and_grad(total, has_aux=True)(state.params)
     right = jnp.equal(jnp.argmax(logits, -1).astype(jnp.int32), y).astype(loss.dtype)
