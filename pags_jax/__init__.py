@@ -11,7 +11,8 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     per_example: what a model must be; detects a model that was left in training mode.
     augmentation: random crops and flips inside ``jit``.
     models: LeNet, ResNets, VGG-11; trained networks in files, ours and published ones.
-    recipes: how robust models are trained: strengths and rates of every loss.
+    recipes: how robust models are trained: rates, augmentation and held-out images of a sweep.
+    strengths: every loss by name with its strengths, without JAX; model_names: the classifiers by name.
     likelihood: the log-probability of a label, accurate even where the model is sure.
     losses: cross-entropy, gradient-norm, smoothness, randomized-smoothing, adversarial and score-aligned training.
     wrappers: turn sigmoid models, models of standardised images, denoised and smoothed ones into ordinary models.
