@@ -15,6 +15,7 @@ Modules, each imported when it is first named, as in ``pags_jax.gradients.input_
     strengths: every loss by name with its strengths, without JAX; model_names: the classifiers by name.
     likelihood: the log-probability of a label, accurate even where the model is sure.
     losses: cross-entropy, gradient-norm, smoothness, randomized-smoothing, adversarial and score-aligned training.
+    auxiliary: what a loss carries beside its value, and losses of your own that carry nothing.
     wrappers: turn sigmoid models, models of standardised images, denoised and smoothed ones into ordinary models.
     margins: the losses that attacks increase.
     attacks: projected gradient ascent, per example or per batch.

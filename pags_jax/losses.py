@@ -13,14 +13,13 @@ With ``l_i`` the cross-entropy of example ``i``, ``f`` the logits and ``u ~ N(0,
 ``strength`` is traced, so that a sweep compiles one step. These losses also take ``has_aux=True``. The model then is
 ``apply_fn(x) -> (logits, aux)`` and the loss returns ``(value, aux)`` of the one forward pass that is trained on: the
 noisy one of ``randomized_smoothing``, the attacked one of ``adversarial``, else the clean one. So running statistics
-are updated once, and never by an attack. A loss of your own need not take ``has_aux``: see ``carrying_aux``.
+are updated once, and never by an attack. A loss of your own need not take ``has_aux``: see ``auxiliary.carrying_aux``.
 
 Differs from the reference: P1 ``strength`` of ``gradient_norm`` is ``1e5 / N^2`` times the constant there, which
 multiplies ``1e5 / N`` times the squared norm of the gradient of the batch's mean loss (``reference_strength``). P5 the
 second forward pass of ``smoothness`` leaves running statistics alone; there clean and noisy ones are averaged.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -217,31 +216,6 @@ def score_alignment(
 
 #: Every loss by its name, but for ``score_alignment``.
 LOSSES = {loss.__name__: loss for loss in (cross_entropy, gradient_norm, smoothness, randomized_smoothing, adversarial)}
-
-
-def carrying_aux(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """A loss that takes ``has_aux``: itself, or for ``loss(apply_fn, x, y, key, strength)`` one made from it.
-
-    ``training.step`` calls every loss in this way. The auxiliary value of one that is made is that of the clean images:
-    they give the running statistics and the accuracy of the step, whatever images the loss itself looks at.
-
-    >>> def toy(apply_fn, x, y, key, strength):
-    ...     return cross_entropy(apply_fn, x, y) + strength * jnp.mean(apply_fn(x) ** 2)
-    >>> model = lambda x: (x, "statistics")
-    >>> value, aux = carrying_aux(toy)(model, jnp.ones((4, 10)), jnp.arange(4), None, 2.0, has_aux=True)
-    >>> float(value.round(3)), aux
-    (4.303, 'statistics')
-    """
-    parameters = inspect.signature(loss).parameters.values()
-    if any(parameter.name == "has_aux" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return loss
-
-    def carrying(apply_fn, x, y, key, strength, *, has_aux: bool = False):
-        if not has_aux:
-            return loss(apply_fn, x, y, key, strength)
-        return loss(lambda x: apply_fn(x)[0], x, y, key, strength), apply_fn(x)[1]
-
-    return carrying
 
 
 def reference_strength(constant: Any, batch_size: int) -> Any:
