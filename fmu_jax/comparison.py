@@ -16,6 +16,7 @@ from fmu_jax.intervals import fairness_interval
 from fmu_jax.metrics import columns, group_metrics, metrics_of_classes
 from fmu_jax.objective import Objective, Params, predict_labels
 from fmu_jax.removal import METHODS, Ensemble, Removal
+from fmu_jax.removal.methods import ENSEMBLES
 from fmu_jax.showing import one_line
 from fmu_jax.thresholds import fit_thresholds, predict_with_thresholds
 from fmu_jax.timing import timed
@@ -87,8 +88,8 @@ def compare(
     >>> found["retrain"].distance, found["fair_newton"].distance < 1e-3
     (0.0, True)
     """
-    if "sharded" in methods and ensemble is None:
-        raise ValueError("method 'sharded' needs `ensemble`; make it with removal.fit_ensemble")
+    if ensemble is None and (needing := ENSEMBLES.intersection(methods)):
+        raise ValueError(f"method {min(needing)!r} needs `ensemble`; make it with removal.fit_ensemble")
     found: dict[str, Outcome] = {}
     first = None
     for method in methods:
@@ -96,7 +97,7 @@ def compare(
         if method != NO_REMOVAL:
             options: dict[str, Any] = {"noise": noise, "method": method, "allow_unfair": True}
             before = params
-            if method == "sharded" and ensemble is not None:
+            if method in ENSEMBLES and ensemble is not None:
                 before, options = ensemble.params, options | {"noise": None, "shard": ensemble.shard}
             call = partial(remove_head, objective, before, data, forget, **options)
             removal, seconds = (call(), None) if clock is None else timed(call, clock)
@@ -138,7 +139,7 @@ def changes(outcomes: Mapping[str, Outcome], train: Data, test: Data, *, thresho
     """
     table, first = [], None
     for method, outcome in outcomes.items():
-        params = outcome.params.mean(axis=0) if method == "sharded" else outcome.params
+        params = outcome.params.mean(axis=0) if method in ENSEMBLES else outcome.params
         limits = jnp.zeros(train.groups, params.dtype)
         if thresholds:
             limits = fit_thresholds(train.x @ params, outcome.remaining)

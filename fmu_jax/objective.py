@@ -51,15 +51,15 @@ class Objective:
     Numbers and label matches are traced: a sweep over them compiles once; the model is static.
 
     Attributes:
-      l2: ridge strength per row, >= 0 (``lambda`` of the paper).
-      fairness: weight of the fairness penalty, >= 0 (``gamma``).
-      penalty: a key of ``fmu_jax.penalties.PENALTIES``, or a ``Penalty`` of your own.
-      reweigh: multiply each row's loss by its Kamiran-Calders weight.
+      l2: Ridge strength per row, >= 0 (``lambda`` of the paper).
+      fairness: Weight of the fairness penalty, >= 0 (``gamma``).
+      penalty: A key of ``fmu_jax.penalties.PENALTIES``, or a ``Penalty`` of your own.
+      reweigh: Multiply each row's loss by its Kamiran-Calders weight.
       predict: ``predict(params, x) -> (n,)`` log-odds; None is the linear model ``x @ params``. Arrays that a
         ``jax.tree_util.Partial`` binds, such as frozen parameters, are traced as the numbers are.
 
     Raises:
-      ValueError: unknown penalty, or a concrete ``l2`` or ``fairness`` that is negative or not finite.
+      ValueError: Unknown penalty, or a concrete ``l2`` or ``fairness`` that is negative or not finite.
 
     >>> Objective(l2=1e-4, fairness=1.0).penalty
     'equalized_odds'
@@ -136,9 +136,9 @@ def sample_noise(like: Params, *, key: Array, sigma: Scalar) -> Params:
     none, so that no figure can be repeated).
 
     Args:
-      like: parameters whose shapes and dtypes the noise takes; for the linear model any ``(d,)`` array.
+      like: Parameters whose shapes and dtypes the noise takes; for the linear model any ``(d,)`` array.
       key: PRNG key, required.
-      sigma: standard deviation, >= 0.
+      sigma: Standard deviation, >= 0.
 
     Returns:
       A pytree like ``like``.
@@ -173,15 +173,15 @@ def predict_labels(objective: Objective, params: Params, x: Any) -> Array:
     """Predicted labels: 1 where the log-odds are positive.
 
     Args:
-      objective: of the model.
-      params: the model's parameters.
+      objective: Of the model.
+      params: The model's parameters.
       x: ``(n, ...)`` features, as for ``make_data``.
 
     Returns:
       ``(n,)`` int32.
 
     Raises:
-      ValueError: features that are no finite numbers, or not as many as the linear model has parameters.
+      ValueError: Features that are no finite numbers, or not as many as the linear model has parameters.
     """
     x = as_floats(x, "x", finite=True)
     if objective.linear and (x.ndim != 2 or x.shape[-1:] != jnp.shape(params)[-1:]):
@@ -212,10 +212,10 @@ def value(objective: Objective, params: Params, data: Data, noise: Params | None
     """``F``, differentiable in ``params`` for any model.
 
     Args:
-      objective: what to evaluate.
+      objective: What to evaluate.
       params: ``(d,)`` for the linear model, else whatever ``objective.predict`` takes.
-      data: the rows.
-      noise: the perturbation ``b``, a pytree like ``params``; None is zero.
+      data: The rows.
+      noise: The perturbation ``b``, a pytree like ``params``; None is zero.
 
     Returns:
       The scalar ``F`` in sum form.

@@ -44,7 +44,7 @@ class Penalty:
 
     Attributes:
       match: ``M[y, y']``, ``(2, 2)``, entries >= 0: which labels of a pair's lower and higher group are compared.
-      pairwise: the individual form in place of the group form.
+      pairwise: The individual form in place of the group form.
     """
 
     match: Any
@@ -60,7 +60,7 @@ def find(penalty: Any) -> Penalty:
     """The penalty of that name; one that is a ``Penalty`` already is returned as it is.
 
     Raises:
-      ValueError: unknown name, or neither a name nor a ``Penalty``, such as a function.
+      ValueError: Unknown name, or neither a name nor a ``Penalty``, such as a function.
     """
     if isinstance(penalty, Penalty):
         return penalty
@@ -83,7 +83,7 @@ def on_device(penalty: Any) -> Penalty:
     NumPy argument to a program of the other one. All penalties of one form share a program, too.
 
     Raises:
-      ValueError: see `find`.
+      ValueError: See `find`.
     """
     penalty = find(penalty)
     if isinstance(penalty.match, list | tuple | np.ndarray) and not is_traced(penalty.match):
@@ -112,7 +112,7 @@ def coefficients(
     """Cell coefficients of a penalty.
 
     Args:
-      penalty: a key of ``PENALTIES``, or a ``Penalty``.
+      penalty: A key of ``PENALTIES``, or a ``Penalty``.
       counts: ``cells.counts``, (groups, 2) indexed [group, label]; an empty group gives zero coefficients.
 
     Returns:
@@ -138,9 +138,9 @@ def gaps(alpha: Float[Array, "pairs groups 2"], values: Float[Array, "n *k"], da
     """The gap ``sum_i w_i alpha_i values_i`` of each pair of groups.
 
     Args:
-      alpha: from ``coefficients``.
-      values: a number ``(n,)`` or a vector ``(n, k)`` for each row.
-      data: the rows.
+      alpha: From ``coefficients``.
+      values: A number ``(n,)`` or a vector ``(n, k)`` for each row.
+      data: The rows.
 
     Returns:
       ``(pairs,)`` or ``(pairs, k)``.
@@ -155,9 +155,9 @@ def from_scores(penalty: str | Penalty, scores: Float[Array, " n"], data: Data) 
     """The penalty ``R`` at given scores.
 
     Args:
-      penalty: a key of ``PENALTIES``, or a ``Penalty``.
+      penalty: A key of ``PENALTIES``, or a ``Penalty``.
       scores: ``(n,)`` real scores (log-odds).
-      data: the rows.
+      data: The rows.
 
     Returns:
       The non-negative scalar ``R``.
@@ -189,7 +189,7 @@ def quadratic_form(penalty: str | Penalty, data: Data) -> Float[Array, "d d"]:
     The group penalties give ``Q = sum c c'``, over pairs of groups, with ``c = sum_i w_i alpha_i x_i``.
 
     Args:
-      penalty: a key of ``PENALTIES``, or a ``Penalty``.
+      penalty: A key of ``PENALTIES``, or a ``Penalty``.
       data: ``n`` rows of ``d`` features.
 
     Returns:
@@ -212,9 +212,9 @@ def quadratic_form_of_cells(
     """``quadratic_form`` from cell statistics alone, at a cost independent of the number of rows.
 
     Args:
-      penalty: a key of ``PENALTIES``, or a ``Penalty``.
-      counts: rows by [group, label], (groups, 2).
-      sums: sum of the rows of each cell, (groups, 2, d).
+      penalty: A key of ``PENALTIES``, or a ``Penalty``.
+      counts: Rows by [group, label], (groups, 2).
+      sums: Sum of the rows of each cell, (groups, 2, d).
       gram: Gram matrix of each cell, in the order (group 0, label 0), (0, 1), (1, 0), ...; read by the individual form
         only, so ``k`` may be 0 otherwise.
 

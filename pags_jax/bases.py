@@ -86,7 +86,7 @@ def restrict(basis: Float[Array, "n k ..."], mask: Bool[Array, "n ..."]) -> Floa
 
     Args:
       basis: Basis of each image's tangent space.
-      mask: true where pixels count, of the shape of the images.
+      mask: True where pixels count, of the shape of the images.
 
     Returns:
       The basis, shaped as ``basis``; of rank 0 where the mask is empty.

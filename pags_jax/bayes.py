@@ -178,11 +178,6 @@ def tangent_basis(problem: Problem, x: Float[Array, "n ..."]) -> Float[Array, "n
     return _chart(problem, x)[1].reshape(x.shape[0], problem.dimension, *x.shape[1:])
 
 
-def signal_basis(problem: Problem, x: Float[Array, "n ..."]) -> Float[Array, "n signal ..."]:
-    """The vectors of ``tangent_basis`` along which the signal changes."""
-    return tangent_basis(problem, x)[:, : problem.means.shape[-1]]
-
-
 def distractor_basis(problem: Problem, x: Float[Array, "n ..."]) -> Float[Array, "n distractors ..."]:
     """The vectors of ``tangent_basis`` along which the distractor changes."""
     return tangent_basis(problem, x)[:, problem.means.shape[-1] :]

@@ -10,10 +10,10 @@ With ``l_i`` the cross-entropy of example ``i``, ``f`` the logits and ``u ~ N(0,
     score_alignment          mean_i l_i + strength mean_i (1 - cos(d f_ic / d x_i, score(x_i | c)))
 
 ``score_alignment`` needs a score beside the images, so it is not in ``LOSSES``, with whose members any sweep can train.
-``strength`` is traced, so that a sweep compiles one step. With ``has_aux`` the model is
+``strength`` is traced, so that a sweep compiles one step. These losses also take ``has_aux=True``. The model then is
 ``apply_fn(x) -> (logits, aux)`` and the loss returns ``(value, aux)`` of the one forward pass that is trained on: the
 noisy one of ``randomized_smoothing``, the attacked one of ``adversarial``, else the clean one. So running statistics
-are updated once, and never by an attack.
+are updated once, and never by an attack. A loss of your own need not take ``has_aux``: see ``auxiliary.carrying_aux``.
 
 Differs from the reference: P1 ``strength`` of ``gradient_norm`` is ``1e5 / N^2`` times the constant there, which
 multiplies ``1e5 / N`` times the squared norm of the gradient of the batch's mean loss (``reference_strength``). P5 the

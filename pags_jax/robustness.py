@@ -156,7 +156,7 @@ def relative_noise_robustness(
       apply_fn: As for ``manifold_robustness``, as are ``key``, ``draws``, ``noise`` and ``chunk_size``. With the same
         key or noise the parts of an image see parts of the same noise.
       x: Images in [0, 1].
-      mask: true where the part is, shaped as ``x`` or as its leading axes, such as ``(n, h, w)``.
+      mask: True where the part is, shaped as ``x`` or as its leading axes, such as ``(n, h, w)``.
       sigma: Standard deviation of the noise in the units of ``x``, traced: one, or an axis of them.
       key: PRNG key of the noise.
       draws: How many draws of noise the key makes.

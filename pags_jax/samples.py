@@ -17,7 +17,7 @@ class Sample(NamedTuple):
     Attributes:
       x: Images in [0, 1].
       y: Labels.
-      mask: true where an image holds its signal; None unless that is known.
+      mask: True where an image holds its signal; None unless that is known.
       data: The whole data set.
     """
 

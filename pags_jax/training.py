@@ -31,6 +31,7 @@ from jaxtyping import Array, Float, Int, Int32, UInt8
 
 from pags_jax import losses, models
 from pags_jax.augmentation import Augmentation, unchanged
+from pags_jax.auxiliary import carrying_aux
 from pags_jax.chunks import check_counts
 from pags_jax.finite import check_all_finite as check_all_finite
 from pags_jax.finite import check_finite as check_finite
@@ -46,7 +47,8 @@ class Task:
     Attributes:
       model: A flax.linen module called as ``model(x, train=...)``, or another name for that (``models.mode``), or
         without; running statistics are its collection ``batch_stats``, and dropout draws from the state's key.
-      loss: One of ``losses``, or of the same signature; options are bound with ``functools.partial``.
+      loss: One of ``losses``, or your own ``loss(apply_fn, x, y, key, strength)``, a mean over the batch; options are
+        bound with ``functools.partial``.
       augment: Maps ``(key, x)`` to ``x``.
       batch_size: Examples in a step.
       frozen: Whether the model is trained as it will be used, each example by itself, without dropout and with the
@@ -159,7 +161,7 @@ def step(
             logits, updated = task.model.apply(variables, images, mutable=["batch_stats"], **in_training)
             return logits, (logits, updated.get("batch_stats", state.statistics))
 
-        return task.loss(apply_fn, images, y, for_loss, strength, has_aux=True)
+        return carrying_aux(task.loss)(apply_fn, images, y, for_loss, strength, has_aux=True)
 
     (loss, (logits, statistics)), gradients = jax.value_and_grad(total, has_aux=True)(state.params)
     right = jnp.equal(jnp.argmax(logits, -1).astype(jnp.int32), y).astype(loss.dtype)

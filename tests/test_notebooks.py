@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,10 @@ def test_there_are_two_and_each_installs_what_it_needs_and_opens_elsewhere():
         assert f"blob/main/scripts/notebooks/{path.name})" in "".join(content["cells"][0]["source"])
         first, _ = next(cells(path))
         assert '"pip", "install"' in first
+        # The link and the installation name one repository, or its placeholder.
+        title = "".join(content["cells"][0]["source"])
+        linked = re.search(r"colab\.research\.google\.com/github/([^/]+/[^/]+)/blob", title)
+        assert f'"git+https://github.com/{linked[1]}"' in first
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from fmu_jax.linalg import solve_positive
 from fmu_jax.objective import Objective, Scalar, sample_noise
 from fmu_jax.privacy import check_positive
 from fmu_jax.removal import METHODS, remove
+from fmu_jax.removal.methods import ENSEMBLES
 from fmu_jax.rounding import gradient_with_error
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import is_traced
@@ -29,7 +30,7 @@ NO_REMOVAL = "no_removal"
 #: Every method that an audit knows.
 AUDITED = (*METHODS, NO_REMOVAL)
 #: Those whose outcome is random through the perturbation, so that an epsilon is defined for them.
-PERTURBED = tuple(name for name in AUDITED if name != "sharded")
+PERTURBED = tuple(name for name in AUDITED if name not in ENSEMBLES)
 
 
 class Draws(NamedTuple):

@@ -30,7 +30,7 @@ class LiRA(NamedTuple):
 
     Attributes:
       auc: Area under the curve of each example, ``(rows,)``.
-      advantage: true minus false positive rate at likelihood ratio 1, of each example, ``(rows,)``.
+      advantage: True minus false positive rate at likelihood ratio 1, of each example, ``(rows,)``.
       true_positive_rate: Over the scores of all examples together, at the asked false positive rate.
     """
 

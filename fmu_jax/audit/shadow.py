@@ -26,6 +26,7 @@ from fmu_jax.data import Data, as_data, check_data
 from fmu_jax.fitting import NotConvergedError, fit
 from fmu_jax.objective import Objective, Scalar, sample_noise
 from fmu_jax.removal import fit_shards, make_shards, remove
+from fmu_jax.removal.methods import ENSEMBLES
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import is_traced, when_concrete
 
@@ -177,14 +178,14 @@ def _train(objective, rows, start, shard, keys, sigma, subset_size, count, metho
 
 def _pair(objective, rows, start, shard, noise, subset, member, methods) -> ShadowModels:
     """Both models of one pair; ``subset`` are the weights of the real rows."""
-    n, sharded = subset.shape[0], "sharded" in methods
+    n, ensembled = subset.shape[0], ENSEMBLES.intersection(methods)
     x, sign = rows.x[n:], (2 * rows.y[n:] - 1).astype(subset.dtype)
 
     def weighted(planted):
         return rows._replace(weight=jnp.concatenate([subset, planted.astype(subset.dtype)]))
 
     def train(planted):
-        shards = fit_shards(objective, weighted(planted), shard) if sharded else None
+        shards = fit_shards(objective, weighted(planted), shard) if ensembled else None
         return fit(objective, weighted(planted), noise=noise, init=start), shards
 
     def margins(params):
@@ -200,7 +201,7 @@ def _pair(objective, rows, start, shard, noise, subset, member, methods) -> Shad
         for method in methods:
             if method == "retrain":  # Which rows were planted makes no difference to it, so it is solved once.
                 after, fine = retrained, trained.converged[2]
-            elif method == "sharded":
+            elif method in ensembled:
                 removal = remove(objective, ensemble, full, forget, method=method, shard=shard, allow_unfair=True)
                 after, fine = removal.params, removal.converged
             else:
@@ -210,8 +211,7 @@ def _pair(objective, rows, start, shard, noise, subset, member, methods) -> Shad
 
     ensembles = None if shards is None else shards.params
     values, converged = jax.vmap(one)(member, *jax.tree.map(lambda leaf: leaf[:2], (trained.params, ensembles)))
-    oracle = {method: margins(retrained) for method in methods}
-    if ensembles is not None:
-        oracle["sharded"] = margins(ensembles[2])
+    refitted = retrained if ensembles is None else ensembles[2]
+    oracle = {method: margins(refitted if method in ensembled else retrained) for method in methods}
     converged = [jnp.all(part.converged) for part in (trained, shards) if part is not None] + [jnp.all(converged)]
     return ShadowModels(member, values, oracle, jnp.all(jnp.stack(converged)))

@@ -1,7 +1,7 @@
 r"""Deletion requests on your own table: a fair model that forgets people, with a certificate for each request.
 
 The Python API is `train`, `delete`, `report` and `verify`; the command ``fmu-delete`` calls the same. Both need the
-extra ``deletion``: ``pip install 'fmu-pags-jax[deletion]'``.
+extra ``deletion``: in a checkout ``pip install '.[deletion]'``, with a wheel ``pip install 'FILE.whl[deletion]'``.
 
 >>> import tempfile
 >>> from pathlib import Path

@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
-        print(f"error: fmu-delete needs {error.name}; pip install 'fmu-pags-jax[deletion]'", file=sys.stderr)
+        how = "in a checkout: pip install '.[deletion]'; with a wheel: pip install 'FILE.whl[deletion]'"
+        print(f"error: fmu-delete needs {error.name}; {how}", file=sys.stderr)
         return 1
 
 

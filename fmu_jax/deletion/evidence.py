@@ -27,7 +27,7 @@ class Evidence(NamedTuple):
       certificates: All that the ledger has, as they are stored.
       contents: What each certificate says.
       hashes, positions, requests: Hashes, positions and requests of everybody, ``(n,)``.
-      rows: everybody's row, ``(n, d + 2)``, followed in ``padding`` by what else is stored.
+      rows: Everybody's row, ``(n, d + 2)``, followed in ``padding`` by what else is stored.
     """
 
     folder: Path

@@ -33,8 +33,8 @@ def whole(meta: Mapping[str, bytes], people: Iterable[tuple[bytes, int, int]], r
 
     Args:
       meta: All values that are kept by name.
-      people: everybody's hash, position and request.
-      rows: everybody's row, ``(n, width)`` float64, by position.
+      people: Everybody's hash, position and request.
+      rows: Everybody's row, ``(n, width)`` float64, by position.
       last: Digest of the last certificate.
 
     Returns:

@@ -74,6 +74,8 @@ class Method(NamedTuple):
       needs: Options that must be given, and what each is.
       check: ``(objective, params, data, noise, options)``; raises ValueError for parameters that cannot be its own.
       predict: ``(objective, params, x)``; the labels that its parameters predict.
+      ensemble: Whether its parameters are those of a model for each shard, ``(shards, d)``, whose mean log-odds are its
+        answer where one number is asked for. They are those of ``fit_shards``, trained without the perturbation.
     """
 
     run: Callable[..., Update]
@@ -82,6 +84,7 @@ class Method(NamedTuple):
     needs: Mapping[str, str] = {}
     check: Callable[..., None] = _check_params
     predict: Callable[..., Array] = predict_labels
+    ensemble: bool = False
 
 
 def retrain(
@@ -120,8 +123,11 @@ METHODS: dict[str, Method] = {
         needs={"shard": "the assignment that fit_shards was given"},
         check=_check_ensemble,
         predict=lambda objective, params, x: predict_shards(params, x),
+        ensemble=True,
     ),
 }
+ENSEMBLES = frozenset(name for name, method in METHODS.items() if method.ensemble)
+"""The methods that leave a model for each shard."""
 #: ``remove`` takes them too, experiments name them themselves: baselines of deep unlearning that nothing certifies, and
 #: theory rows of the linear model that run on any (``certify`` applies to the linear model whatever the method was).
 BASELINES: dict[str, Method] = {

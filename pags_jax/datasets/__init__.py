@@ -12,5 +12,6 @@ from pags_jax.datasets.image_folders import find_images as find_images
 from pags_jax.datasets.image_folders import image_batches as image_batches
 from pags_jax.datasets.labelled_images import Images as Images
 from pags_jax.datasets.registry import NAMES as NAMES
+from pags_jax.datasets.registry import Name as Name
 from pags_jax.datasets.registry import load as load
 from pags_jax.datasets.registry import share_images as share_images

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pags_jax.datasets import cifar, fashion_mnist
 from pags_jax.datasets.distractor import add_distractors
@@ -29,6 +29,12 @@ _PART_OF = {"fashion_mnist": "fashion_mnist_full", "mnist_test": "mnist"}
 
 NAMES = ("fashion_mnist", *_LOADERS, "distractor")
 """Every image set that ``load`` knows."""
+
+if TYPE_CHECKING:
+    Name = str
+else:
+    Name = Literal[NAMES]
+    """Type of a flag that names an image set."""
 
 
 def load(name: str, *, folder: str | Path | None = None, **options: Any) -> Images:

@@ -32,7 +32,7 @@ def instructions(content: memoryview, *, source: str, start: int = 0) -> Iterato
     r"""Reads instructions up to and with STOP.
 
     Args:
-      content: bytes that hold a pickle of any protocol, 0 to 5.
+      content: Bytes that hold a pickle of any protocol, 0 to 5.
       source: Name for messages.
       start: Where the pickle begins.
 

@@ -53,7 +53,7 @@ def load(
     r"""Reads one pickle.
 
     Args:
-      content: bytes, or a view of a file.
+      content: Bytes, or a view of a file.
       source: Name for messages.
       start: Where the pickle begins.
       persistent: What stands for an identifier of something outside of the pickle; without it there may be none.

@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
@@ -12,14 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from pags_jax.model_names import NAMES as NAMES
+from pags_jax.model_names import Name as Name
 from pags_jax.models.layers import Activation
 from pags_jax.models.lenet import LeNet
 from pags_jax.models.resnet import ResNet
 from pags_jax.models.vgg import VGG
-
-Name = Literal["lenet", "resnet14", "resnet18", "resnet34", "resnet50", "vgg11"]
-#: Every model that ``create`` knows.
-NAMES: tuple[str, ...] = get_args(Name)
 
 _RESNETS = {
     "resnet14": partial(ResNet, blocks=(2, 2, 2)),

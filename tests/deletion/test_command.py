@@ -290,7 +290,10 @@ def test_without_the_extra_one_line_says_what_to_install(package):
     start = f"import sys\nsys.modules[{package!r}] = None\n"
     done = run(start + "from fmu_jax.deletion.__main__ import main\nsys.exit(main(['verify']))")
     assert done.returncode == 1
-    assert done.stderr == f"error: fmu-delete needs {package}; pip install 'fmu-pags-jax[deletion]'\n"
+    assert done.stderr == (
+        f"error: fmu-delete needs {package}; "
+        "in a checkout: pip install '.[deletion]'; with a wheel: pip install 'FILE.whl[deletion]'\n"
+    )
 
 
 def test_compiled_programs_are_kept_where_the_user_says():

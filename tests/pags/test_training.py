@@ -200,6 +200,31 @@ def test_a_sweep_compiles_one_step():
     assert len(traces) == 1
 
 
+@pytest.mark.parametrize("model", [models.LeNet(classes=3), Normalised()], ids=["lenet", "normalised"])
+def test_a_loss_of_ones_own_needs_no_auxiliary_value(model):
+    """Five arguments do: parameters, statistics and metrics are those of the same loss that carries them itself."""
+
+    def toy(apply_fn, x, y, key, strength):
+        noisy = x + 0.1 * jax.random.normal(key, x.shape, x.dtype)
+        return losses.cross_entropy(apply_fn, x, y) + strength * jnp.mean(
+            jnp.sum((apply_fn(x) - apply_fn(noisy)) ** 2, axis=1)
+        )
+
+    with pytest.raises(TypeError, match="has_aux"):
+        toy(None, None, None, None, None, has_aux=True)
+    images = X if isinstance(model, Normalised) else np.tile(X, (1, 7, 7, 1))
+    step = jax.jit(training.step, static_argnames="task")
+    values, reached = hyper(strength=0.5), []
+    for loss in (toy, losses.smoothness):
+        task = training.Task(model, loss, batch_size=20)
+        start = training.init(task, images, key=jax.random.key(0))
+        reached.append(step(task, start, images[:20], Y[:20], values))
+    (own, metrics), (same, expected) = reached
+    for got, wanted in ((own.params, same.params), (own.statistics, same.statistics), (metrics, expected)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, wanted)
+    assert not jax.tree.all(jax.tree.map(np.array_equal, own.params, start.params))
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_every_loss_learns_what_can_be_learnt():
