@@ -150,7 +150,7 @@ REPORTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks" / 
 @pytest.mark.parametrize("page", [*PAGES, *REPORTS])
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text(encoding="utf-8"))
-    assert links
+    assert links or page == "CONTRIBUTING.md"  # which has none
     for link in links:
         if link.startswith(("https://", "http://")):
             continue
