@@ -585,7 +585,7 @@ HOST |= {"calibration.calibrate_noise", "calibration.calibrate_draws"}
 #: They make columns of a table of results, in plain numbers; so do all of ``comparison`` and ``publication``.
 HOST |= {"comparison", "publication", "stream.epsilon_curve", "stream.spread"}
 HOST |= {"stream.release_costs", "stream.perturbation_costs", "audit.network_table"}
-HOST |= {"stream.retraining_costs", "stream.beside_retrained", "metrics.measure_groupings"}
+HOST |= {"stream.retraining_costs", "stream.beside_retrained", "stream.series_costs", "metrics.measure_groupings"}
 HOST |= {f"audit.{name}" for name in ("attack_columns", "attack_table", "epsilon_table")}
 HOST |= {f"metrics.{name}" for name in ("columns", "metrics_of_models", "metrics_of_classes", "score_gaps")}
 HOST |= {f"metrics.{name}" for name in ("measure", "measure_gaps", "means", "gap_of")}
