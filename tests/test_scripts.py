@@ -6,7 +6,7 @@
 import jax
 import pytest
 
-from fmu_jax import comparison
+from fmu_jax import removal_tables
 from scripts import registry
 from scripts.fmu import removal
 from scripts.harness import store
@@ -86,7 +86,7 @@ def test_a_dry_run_reads_the_mesh(tmp_path, capsys):
 
 def test_a_share_of_a_subset(monkeypatch):
     """How many rows are forgotten, by no method."""
-    monkeypatch.setattr(comparison, "EVERY", ("no_removal",))
+    monkeypatch.setattr(removal_tables, "EVERY", ("no_removal",))
     config = removal.Config(subsets=("minority",), fractions=(0.9,), fractions_of="subset")
     (row,) = removal.rows_of(config, dataset="compas", penalty="equalized_odds", seed=0)
     minority = round(row["rows_removed"] / 0.9)
