@@ -43,9 +43,11 @@ def module_name(path: Path, root: Path = ROOT) -> str:
 
 def imports(tree: ast.AST, module: str, is_package: bool = False) -> Iterator[tuple[str, int, bool]]:
     """All (dotted name, line, at import time) that a module imports; ``from a import b`` gives a.b."""
-    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.Lambda) for n in ast.walk(f)}
-    for node in ast.walk(tree):
-        at_import = id(node) not in inside
+    nodes = [(tree, True)]
+    while nodes:
+        node, at_import = nodes.pop()
+        below = at_import and not isinstance(node, ast.FunctionDef | ast.Lambda)
+        nodes += [(child, below) for child in ast.iter_child_nodes(node)]
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno, at_import

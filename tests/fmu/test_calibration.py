@@ -49,6 +49,7 @@ def test_no_noise_is_not_success(problem):
         calibration.calibrate_noise(objective, data, forget, direction, epsilon=1.0, delta=2.0)
 
 
+@pytest.mark.slow
 def test_the_curve_of_a_stream_has_its_bounds_and_exact_residuals(problem):
     objective, data, order = problem
     noise, level = jnp.linspace(-1, 1, 4), {"sigma": 1.0, "delta": 1e-5}

@@ -37,6 +37,7 @@ def found():
     return params, ensemble, comparison.compare(OBJECTIVE, params, TRAIN, FORGET, **options)
 
 
+@pytest.mark.slow
 def test_every_outcome_is_that_of_remove(found):
     params, ensemble, outcomes = found
     assert list(outcomes) == list(comparison.EVERY)

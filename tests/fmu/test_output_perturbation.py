@@ -153,6 +153,7 @@ def test_in_float32_no_distance_is_below_the_truth_either():
     assert np.median(c.rounding_slack) < 1e-3
 
 
+@pytest.mark.slow
 def test_slack_covers_the_rounding_of_the_last_step():
     """Truth: the same step in NumPy float64, from the float32 start; the slack widens every bound."""
     objective = Objective(l2=1.0, fairness=FAIRNESS)

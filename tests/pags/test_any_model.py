@@ -183,7 +183,7 @@ def test_the_plain_functions_gradients_are_those_by_hand(expected):
 
 
 LIBRARIES = [  # `make slow` has flax.nnx without jit, on every change.
-    "linen", "callback", pytest.param("equinox", marks=pytest.mark.slow), pytest.param("nnx", marks=pytest.mark.weekly)
+    "linen", pytest.param("callback", marks=pytest.mark.slow), pytest.param("equinox", marks=pytest.mark.slow), pytest.param("nnx", marks=pytest.mark.weekly)
 ]  # fmt: skip
 
 

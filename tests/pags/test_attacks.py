@@ -175,6 +175,7 @@ def test_pgd_finds_what_foolbox_finds(ball, eps, bounds, foolbox, trained):
     assert losses(apply_fn, x + delta, y).mean() > losses(apply_fn, x, y).mean()
 
 
+@pytest.mark.slow
 def test_apgd_fools_what_foolbox_fools_at_equal_steps(foolbox, trained):
     """Foolbox's PGD by its own start; APGD from another, with as many gradients. Both in [0, 1]."""
     apply_fn, x, y = trained

@@ -26,6 +26,7 @@ def audited(monkeypatch, name, apart, claim):
     return faults.audit_mechanism(name, models=500, alarms=2, seed=0, key=jax.random.key(1))
 
 
+@pytest.mark.slow
 def test_what_is_further_apart_than_claimed_is_caught(monkeypatch):
     row = audited(monkeypatch, "rounded", 3.0, 0.1)
     assert (row["scheme"], row["honest"], row["claim"]) == ("paper", False, 0.1)
