@@ -183,8 +183,10 @@ def test_the_plain_functions_gradients_are_those_by_hand(expected):
 
 
 LIBRARIES = [  # `make slow` has flax.nnx without jit, on every change.
-    "linen", pytest.param("callback", marks=pytest.mark.slow), pytest.param("equinox", marks=pytest.mark.slow), pytest.param("nnx", marks=pytest.mark.weekly)
-]  # fmt: skip
+    "linen",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("callback", "equinox")),
+    pytest.param("nnx", marks=pytest.mark.weekly),
+]
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
