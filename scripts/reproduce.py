@@ -2,7 +2,7 @@
 
 It has five sizes, which all end in report.html of the run folder, runs/reproduce by default:
 
-    python -m scripts.reproduce                     # about 7 minutes on two cores; --repeats 2: another seed
+    python -m scripts.reproduce                     # about 6 minutes on two cores; --repeats 2: another seed
     python -m scripts.reproduce --preset quick      # a smoke run
     python -m scripts.reproduce --preset full       # more seeds, noise levels and strengths: about fifteen minutes
     python -m scripts.reproduce --preset paper      # the papers' grids
