@@ -46,7 +46,7 @@ def frontier_table(
 
     Returns:
       A row for each method, start and number of repair steps; ``gradients`` counts the rows whose gradients were
-      computed. A head whose release would be refused has no metrics.
+      computed. A head whose release would be refused has no metrics; heads are in float64, so ``jax_enable_x64`` is on.
     """
     for_init, for_noise = jax.random.split(key)
     n, init = len(train.y), model.init(for_init, train.x[:1])

@@ -163,6 +163,9 @@ def series_costs(
 
     Returns:
       The rows of each, with ``method`` and ``shape``.
+
+    Raises:
+      ValueError: As ``release_costs``.
     """
     rows, options = (objective, data, test, batches, rehearsed), {"lengths": lengths, "slack": slack}
     table = retraining_costs(objective, before, data, test, batches, lengths=lengths, clock=clock)
