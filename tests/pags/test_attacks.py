@@ -244,7 +244,7 @@ def test_steps_that_overshoot_keep_their_best():
     attack = jax.jit(partial(pgd, model, with_outcome=True, **given), static_argnames="best_step")
     assert float(jnp.abs(attack(x, y).delta).max()) > 0.05
     best = attack(x, y, best_step=True)
-    np.testing.assert_array_equal(best.delta, start)
+    np.testing.assert_allclose(best.delta, start, rtol=1e-12)  # Releases of XLA differ by the rounding of x + delta.
     assert best.loss[0] == pytest.approx(-3e-6)
 
 
