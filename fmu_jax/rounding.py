@@ -20,7 +20,7 @@ from fmu_jax import cells, linalg, penalties
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data
 from fmu_jax.objective import Objective
-from fmu_jax.row_blocks import TILE, block_rows, cpu_block_rows, in_blocks, piece_count, pieces
+from fmu_jax.row_blocks import TILE, block_rows, by_row, cpu_block_rows, in_blocks, piece_count, pieces
 
 _BLOCK = 32
 #: Roundings in one row's terms besides the sums: logistic function, products, cell coefficients.
@@ -173,6 +173,13 @@ def frobenius_bound(matrix: Float[Array, "k d"]) -> Float[Array, ""]:
     return norm_bound(norm_bound(matrix))
 
 
+def score_error(params: Float[Array, " d"], x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """Bounds on the rounding errors of the scores ``x @ params``: ``gamma_{d+2} sum_j |x_ij params_j|``."""
+    # A sum of products, not a matrix product: it is fused, and no copy of |x| is made.
+    size = by_row(lambda x: jnp.sum(jnp.abs(x * params[None]), axis=1), x, only_on_cpus=True)
+    return roundings(x.shape[1] + 2, x.dtype) * size
+
+
 def gradient_with_error(
     objective: Objective, params: Float[Array, " d"], data: Data, noise: Float[Array, " d"] | None
 ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
@@ -197,13 +204,11 @@ def gradient_with_error(
         return roundings(m, x.dtype)
 
     weight = objectives.row_weights(objective, data)
-    # A sum of products, not a matrix product: it is fused, and no copy of |x| is made.
-    scores, size = x @ params, jnp.sum(jnp.abs(x * params[None]), axis=1)
-    score_error = gamma(x.shape[1] + 2) * size
+    scores, off = x @ params, score_error(params, x)
     by_loss = weight * (jax.nn.sigmoid(scores) - y)
-    loss_error = weight * (score_error / 4 + _LOCAL * unit)
+    loss_error = weight * (off / 4 + _LOCAL * unit)
 
-    by_penalty, penalty_error = _penalty_with_error(objective.penalty, scores, score_error, data, gamma)
+    by_penalty, penalty_error = _penalty_with_error(objective.penalty, scores, off, data, gamma)
     strength = n * objective.fairness
     by_score = by_loss + strength * by_penalty
     by_score_error = loss_error + strength * penalty_error
@@ -232,7 +237,9 @@ def _penalty_with_error(penalty, scores, score_error, data, gamma):
     off = score_error + share * jnp.abs(scores)
     if not penalties.find(penalty).pairwise and alpha.shape[0] == 1:
         row_alpha = data.weight * cells.spread(alpha[0], data)
-        gap, gap_error = row_sum(lambda *values: jnp.stack(values, axis=1), row_alpha * scores, jnp.abs(row_alpha) * off)
+        gap, gap_error = row_sum(
+            lambda *values: jnp.stack(values, axis=1), row_alpha * scores, jnp.abs(row_alpha) * off
+        )
         return 2 * gap * row_alpha, 2 * jnp.abs(row_alpha) * (gap_error + _LOCAL * unit * jnp.abs(gap))
 
     def by_cell(scores, off, data):

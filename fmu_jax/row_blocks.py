@@ -49,8 +49,10 @@ def block_rows(n: int, columns: int) -> int:
 
 
 def cpu_block_rows(n: int, columns: int) -> int:
-    """Rows of a block on a CPU."""
+    """Rows of a block on a CPU; as elsewhere where they are in pieces, as several devices would meet in each block."""
     blocks = min(n * columns // CPU_NUMBERS, CPU_MOST_BLOCKS)
+    if piece_count(n) > 1:
+        return block_rows(n, columns)
     return n if n * columns < CPU_LEAST or blocks < 2 else _whole_rows(n, blocks)
 
 
@@ -215,8 +217,8 @@ def largest(function: Callable[..., Float[Array, " n"]], *rows: Any) -> Float[Ar
     return in_blocks(lambda *part: jnp.max(function(*part)), lambda found: jnp.max(jnp.concatenate(found)), *rows)
 
 
-def by_row(function: Callable[..., Any], *rows: Any) -> Any:
-    """Numbers of each row, in the order of the rows, of a function that works on rows one by one."""
+def by_row(function: Callable[..., Any], *rows: Any, only_on_cpus: bool = False) -> Any:
+    """Numbers of each row, in the order of the rows, of a function that works on rows one by one, as ``in_blocks``."""
     n = rows[0].shape[0]
     number = piece_count(n)
 
@@ -229,6 +231,7 @@ def by_row(function: Callable[..., Any], *rows: Any) -> Any:
         lambda *part: jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), function(*part)),
         lambda found: jax.tree.map(ordered, *found),
         *rows,
+        only_on_cpus=only_on_cpus,
     )
 
 
@@ -239,9 +242,7 @@ def gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d 
 
 def weighted_sum(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, " d"]:
     """``X' weight``; XLA:CPU reads rows several times for it, which costs little where they stay in the cache."""
-    return in_blocks(
-        lambda x, w: w @ x, lambda found: jnp.concatenate(found).sum(axis=0), x, weight, only_on_cpus=True
-    )
+    return in_blocks(lambda x, w: w @ x, lambda found: jnp.concatenate(found).sum(axis=0), x, weight, only_on_cpus=True)
 
 
 def held(tree: Any, step: Any) -> tuple[Any, Any]:
