@@ -46,6 +46,7 @@ from fmu_jax.rounding import (
     roundings,
     widened_norm,
 )
+from fmu_jax.row_blocks import by_row
 from fmu_jax.showing import one_line
 
 #: Largest |second derivative| of the logistic function, at log-odds log(2 + sqrt 3).
@@ -152,10 +153,10 @@ def _certify(objective, before, removal, region, sigma, delta, noise) -> Certifi
     at_start, start_margin = gradient_with_error(objective, removal.start, data, noise)
     left = at_start + objectives.hessian_vector_product(objective, removal.start, data, step)
     offset = widened_norm(left, start_margin + margin)
-    moved = mapped_norm(step[None], x) ** 2
+    moved, size = by_row(lambda x: (mapped_norm(step[None], x) ** 2, norm_bound(x)), x, only_on_cpus=True)
     # Positive terms: what is left of rounding is relative.
     half = LOGISTIC_CURVATURE / 2 * (1 + roundings(depth(x.shape[0]) + 16, x.dtype))
-    gram = offset + half * block_sum((om * norm_bound(x) * moved)[:, None])[0]
+    gram = offset + half * block_sum((om * size * moved)[:, None])[0]
     gram = jnp.maximum(gram, residual)
     wide = _spectral_norm(x, om)
     row = offset + half * wide * linalg.root(block_sum((om * moved**2)[:, None])[0])

@@ -31,7 +31,16 @@ from fmu_jax import cells, linalg, penalties
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data
 from fmu_jax.objective import Objective
-from fmu_jax.rounding import block_gram, depth, frobenius_bound, gram_depth, norm_bound, roundings, row_sum
+from fmu_jax.rounding import (
+    block_gram,
+    depth,
+    frobenius_bound,
+    gram_depth,
+    norm_bound,
+    roundings,
+    row_sum,
+    score_error,
+)
 
 #: Roundings in a row's curvature besides those of its score: exponential, quotient, weight.
 _LOCAL = 32
@@ -69,7 +78,7 @@ def hessian_with_error(objective: Objective, params: Float[Array, " d"], data: D
     x, n, dtype, d = data.x, cells.size(data), data.x.dtype, data.x.shape[1]
     unit = roundings(1, dtype)
     scores = x @ params
-    off = roundings(d + 2, dtype) * jnp.sum(jnp.abs(x * params[None]), axis=1)
+    off = score_error(params, x)
     tail = jnp.exp(-jnp.abs(scores))
     q = objectives.row_weights(objective, data) * tail / (1 + tail) ** 2
     losses = block_gram(x, q)

@@ -156,7 +156,7 @@ def prediction_margins(region: Region, x: Float[Array, "n d"]) -> Float[Array, "
     Returns:
       ``(n,)``.
     """
-    local = region.radius * row_blocks.by_row(lambda x: mapped_norm(region.dual, x), x)
-    everywhere = region.distance * norm_bound(x)
+    mapped, size = row_blocks.by_row(lambda x: (mapped_norm(region.dual, x), norm_bound(x)), x)
+    local, everywhere = region.radius * mapped, region.distance * size
     margins = jnp.fmin(everywhere, jnp.where(jnp.isnan(local), jnp.inf, local))
     return margins * (1 + roundings(4, x.dtype))

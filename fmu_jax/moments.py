@@ -21,7 +21,7 @@ from fmu_jax import cells, penalties
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data, cell_counts
 from fmu_jax.objective import Objective
-from fmu_jax.rounding import block_sum, depth, roundings
+from fmu_jax.rounding import block_sum, depth, roundings, score_error
 from fmu_jax.row_blocks import PIECES, fold, piece_count, whole_tiles
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import without_derivative
@@ -105,7 +105,7 @@ def _block(objective: Objective, anchor, rows: Data) -> Moments:
 
     pairwise = penalties.find(objective.penalty).pairwise
     # A score is off by gamma_{d+2} sum_j |x_ij a_j|, and sigmoid' <= 1/4, |(p (1 - p))'| <= 1/10.
-    score = roundings(d + 2, dtype) * jnp.sum(jnp.abs(x * anchor[None]), axis=1)
+    score = score_error(anchor, x)
     once = roundings(depth(k) + _LOCAL, dtype)
     errors = Errors(
         gradient=jnp.dot(w * norm, score / 4 + once * (jnp.abs(off) + 1)),

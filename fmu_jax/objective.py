@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, PyTree
 from fmu_jax import cells, penalties
 from fmu_jax.arrays import as_floats, as_numbers
 from fmu_jax.data import Data
-from fmu_jax.row_blocks import gram
+from fmu_jax.row_blocks import gram, weighted_sum
 from fmu_jax.showing import one_line
 from fmu_jax.tracing import is_traced
 
@@ -243,7 +243,7 @@ def gradient(objective: Objective, params: Params, data: Data, noise: Params | N
     n = cells.size(data)
     by_score = row_weights(objective, data) * (jax.nn.sigmoid(scores) - data.y.astype(scores.dtype))
     by_score += n * objective.fairness * penalties.score_gradient(objective.penalty, scores, data)
-    total = by_score @ data.x + n * objective.l2 * params
+    total = weighted_sum(data.x, by_score) + n * objective.l2 * params
     return total if noise is None else total + noise
 
 
@@ -265,7 +265,9 @@ def hessian(objective: Objective, params: Float[Array, " d"], data: Data) -> Flo
 
 
 def hessian_vector_product(objective: Objective, params: Params, data: Data, vector: Params) -> Params:
-    """``(Hessian of F) v`` for any model by forward-over-reverse differentiation; a pytree like ``params``."""
+    """``(Hessian of F) v``, a pytree like ``params``: closed form for the linear model, else forward over reverse."""
+    if objective.linear:
+        return gauss_newton_vector_product(objective, params, data, vector)
     return jax.jvp(lambda p: gradient(objective, p, data), (params,), (vector,))[1]
 
 
@@ -274,11 +276,16 @@ def gauss_newton_vector_product(objective: Objective, params: Params, data: Data
 
     Positive semi-definite for every model, and equal to the Hessian for the linear one (Schraudolph 2002).
     """
-    scores, tangent = jax.jvp(lambda p: logits(objective, p, data.x), (params,), (vector,))
+    if objective.linear:
+        scores, tangent = data.x @ params, data.x @ vector
+    else:
+        scores, tangent = jax.jvp(lambda p: logits(objective, p, data.x), (params,), (vector,))
     p = jax.nn.sigmoid(scores)
     n = cells.size(data)
     curved = row_weights(objective, data) * p * (1 - p) * tangent
     # R is quadratic in the scores, so its Hessian times v is its gradient at v.
     curved += n * objective.fairness * penalties.score_gradient(objective.penalty, tangent, data)
+    if objective.linear:
+        return weighted_sum(data.x, curved) + n * objective.l2 * vector
     (product,) = jax.vjp(lambda p: logits(objective, p, data.x), params)[1](curved)
     return optax.tree.add_scale(product, n * objective.l2, vector)

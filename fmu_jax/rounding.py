@@ -20,7 +20,7 @@ from fmu_jax import cells, linalg, penalties
 from fmu_jax import objective as objectives
 from fmu_jax.data import Data
 from fmu_jax.objective import Objective
-from fmu_jax.row_blocks import TILE, block_of, block_rows, each_block, piece_count, pieces
+from fmu_jax.row_blocks import TILE, block_rows, by_row, cpu_block_rows, in_blocks, piece_count, pieces
 
 _BLOCK = 32
 #: Roundings in one row's terms besides the sums: logistic function, products, cell coefficients.
@@ -77,22 +77,28 @@ def row_sum(function: Callable[..., Any], *rows: Any) -> Any:
     Returns:
       The tree of sums ``(k,)``, with the error of ``block_sum``.
     """
-    found = each_block(lambda *part: jax.tree.map(block_sum, function(*part)), rows, block_of(rows[0]))
-    return jax.tree.map(lambda *parts: _halved(jnp.concatenate(parts)[None], axis=1)[0, 0], *found)
+    return in_blocks(
+        lambda *part: jax.tree.map(block_sum, function(*part)),
+        lambda found: jax.tree.map(lambda *parts: _halved(jnp.concatenate(parts)[None], axis=1)[0, 0], *found),
+        *rows,
+    )
 
 
 def depth(n: int, columns: int = 0) -> int:
     """Roundings that a term goes through in ``block_sum`` of ``n`` rows, or in ``row_sum`` of rows of ``columns``."""
-    if block_rows(n, columns) < n:
-        return _of_blocks(depth, n, columns)
+    return max(_of_blocks(_depth, n, size(n, columns)) for size in (block_rows, cpu_block_rows))
+
+
+def _depth(n: int) -> int:
     side_by_side = piece_count(n)
     blocks = -(-n // (side_by_side * _BLOCK))
     return _BLOCK + math.ceil(math.log2(max(1, blocks))) + math.ceil(math.log2(side_by_side))
 
 
-def _of_blocks(levels: Callable[[int], int], n: int, columns: int) -> int:
-    """Roundings where ``row_blocks.each_block`` cuts ``n`` rows: the most of a block's, and those between blocks."""
-    size = block_rows(n, columns)
+def _of_blocks(levels: Callable[[int], int], n: int, size: int) -> int:
+    """Roundings in blocks of ``size`` of the ``n`` rows: the most of a block's, and those between blocks."""
+    if size >= n:
+        return levels(n)
     most = max(levels(size), levels(n % size) if n % size else 0)
     return most + math.ceil(math.log2(n // size + 1))
 
@@ -102,9 +108,12 @@ def block_gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Arra
 
     Memory is a quarter of that of the rows at most.
     """
-    found = each_block(_gram_of_block, (x, weight), block_rows(*x.shape))
     d = x.shape[1]
-    return _halved(jnp.concatenate(found).reshape(1, -1, d * d), axis=1).reshape(d, d)
+
+    def together(found):
+        return _halved(jnp.concatenate(found).reshape(1, -1, d * d), axis=1).reshape(d, d)
+
+    return in_blocks(_gram_of_block, together, x, weight)
 
 
 def _gram_of_block(x, weight):
@@ -132,9 +141,7 @@ def _gram_pieces(n: int, d: int) -> tuple[int, int]:
 
 def gram_depth(n: int, d: int) -> int:
     """Roundings that a term goes through in ``block_gram``."""
-    if block_rows(n, d) < n:
-        return _of_blocks(partial(_gram_depth, d=d), n, d)
-    return _gram_depth(n, d)
+    return max(_of_blocks(partial(_gram_depth, d=d), n, size(n, d)) for size in (block_rows, cpu_block_rows))
 
 
 def _gram_depth(n: int, d: int) -> int:
@@ -166,6 +173,13 @@ def frobenius_bound(matrix: Float[Array, "k d"]) -> Float[Array, ""]:
     return norm_bound(norm_bound(matrix))
 
 
+def score_error(params: Float[Array, " d"], x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """Bounds on the rounding errors of the scores ``x @ params``: ``gamma_{d+2} sum_j |x_ij params_j|``."""
+    # A sum of products, not a matrix product: it is fused, and no copy of |x| is made.
+    size = by_row(lambda x: jnp.sum(jnp.abs(x * params[None]), axis=1), x, only_on_cpus=True)
+    return roundings(x.shape[1] + 2, x.dtype) * size
+
+
 def gradient_with_error(
     objective: Objective, params: Float[Array, " d"], data: Data, noise: Float[Array, " d"] | None
 ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
@@ -190,13 +204,11 @@ def gradient_with_error(
         return roundings(m, x.dtype)
 
     weight = objectives.row_weights(objective, data)
-    # A sum of products, not a matrix product: it is fused, and no copy of |x| is made.
-    scores, size = x @ params, jnp.sum(jnp.abs(x * params[None]), axis=1)
-    score_error = gamma(x.shape[1] + 2) * size
+    scores, off = x @ params, score_error(params, x)
     by_loss = weight * (jax.nn.sigmoid(scores) - y)
-    loss_error = weight * (score_error / 4 + _LOCAL * unit)
+    loss_error = weight * (off / 4 + _LOCAL * unit)
 
-    by_penalty, penalty_error = _penalty_with_error(objective.penalty, scores, score_error, data, gamma)
+    by_penalty, penalty_error = _penalty_with_error(objective.penalty, scores, off, data, gamma)
     strength = n * objective.fairness
     by_score = by_loss + strength * by_penalty
     by_score_error = loss_error + strength * penalty_error
@@ -221,15 +233,21 @@ def _penalty_with_error(penalty, scores, score_error, data, gamma):
     alpha, across = penalties.coefficients(penalty, cells.counts(data))
     # Pairs and cells are added up too: one rounding each, at most.
     local = gamma(_LOCAL + alpha.shape[0] + alpha.shape[1])
-    share = gamma(depth(scores.shape[0]) + _COEFFICIENT)
+    share = gamma(depth(scores.shape[0], 1) + _COEFFICIENT)
     off = score_error + share * jnp.abs(scores)
     if not penalties.find(penalty).pairwise and alpha.shape[0] == 1:
         row_alpha = data.weight * cells.spread(alpha[0], data)
-        gap, gap_error = block_sum(jnp.stack([row_alpha * scores, jnp.abs(row_alpha) * off], axis=1))
+        gap, gap_error = row_sum(
+            lambda *values: jnp.stack(values, axis=1), row_alpha * scores, jnp.abs(row_alpha) * off
+        )
         return 2 * gap * row_alpha, 2 * jnp.abs(row_alpha) * (gap_error + _LOCAL * unit * jnp.abs(gap))
-    member = cells.members(data)
-    total = block_sum(member * scores[:, None]).reshape(data.groups, 2)
-    total_error = block_sum(member * off[:, None]).reshape(data.groups, 2) + local * jnp.abs(total)
+
+    def by_cell(scores, off, data):
+        member = cells.members(data)
+        return member * scores[:, None], member * off[:, None]
+
+    total, total_error = (each.reshape(data.groups, 2) for each in row_sum(by_cell, scores, off, data._replace(x=off)))
+    total_error += local * jnp.abs(total)
     size, strong = jnp.abs(total), jnp.abs(alpha)
     if not penalties.find(penalty).pairwise:
         gap, gap_size = (jnp.einsum("pgy,gy->p", *terms) for terms in ((alpha, total), (strong, size)))

@@ -3,7 +3,8 @@
 A product such as ``x * q[:, None]`` is as large as the rows, and compilers may make one copy for each. So a function of
 rows is called with one block after another, and only what it returns of a block is kept. A block has some rows of every
 piece (``pieces``): rows which lie on several devices are worked on where they lie. Few rows are one block, so that
-nothing changes for them. Derivatives of both modes compute each block anew, and keep no copy either.
+nothing changes for them. On a CPU blocks are so small that they stay in its cache, elsewhere so large that starting
+them costs nothing. Derivatives of both modes compute each block anew, and keep no copy either.
 """
 
 import functools
@@ -19,6 +20,10 @@ from jaxtyping import Array, Float, Int, Shaped
 #: Numbers in the rows from which they are worked on in blocks, and how many blocks at most.
 LEAST = 2**25
 MOST_BLOCKS = 64
+#: The same on a CPU, and the numbers in a block there: a few copies of it stay in a core's cache.
+CPU_LEAST = 2**18
+CPU_NUMBERS = 2**16
+CPU_MOST_BLOCKS = 1024
 #: Pieces of many rows: a multiple of every usual number of devices, 2^6 3 5.
 PIECES = 960
 _PIECE_ROWS = 32
@@ -39,11 +44,21 @@ def piece_count(n: int) -> int:
 
 
 def block_rows(n: int, columns: int) -> int:
-    """Rows of a block: all ``n`` where they are few."""
-    if n * columns < LEAST:
-        return n
+    """Rows of a block on accelerators: all ``n`` where they are few."""
+    return n if n * columns < LEAST else _whole_rows(n, MOST_BLOCKS)
+
+
+def cpu_block_rows(n: int, columns: int) -> int:
+    """Rows of a block on a CPU; as elsewhere where they are in pieces, as several devices would meet in each block."""
+    blocks = min(n * columns // CPU_NUMBERS, CPU_MOST_BLOCKS)
+    if piece_count(n) > 1:
+        return block_rows(n, columns)
+    return n if n * columns < CPU_LEAST or blocks < 2 else _whole_rows(n, blocks)
+
+
+def _whole_rows(n: int, blocks: int) -> int:
     number = piece_count(n)
-    return number * whole_tiles(-(-n // (number * MOST_BLOCKS)))
+    return number * whole_tiles(-(-n // (number * blocks)))
 
 
 def whole_tiles(rows: int) -> int:
@@ -51,9 +66,29 @@ def whole_tiles(rows: int) -> int:
     return -(-rows // TILE) * TILE if 2 * rows > TILE else max(rows, 1)
 
 
-def block_of(x: Shaped[Array, "n ..."]) -> int:
-    """``block_rows`` of an array."""
-    return block_rows(x.shape[0], math.prod(x.shape[1:]))
+def in_blocks(
+    function: Callable[..., Any], together: Callable[..., Any], *rows: Any, only_on_cpus: bool = False
+) -> Any:
+    """``together`` of what ``each_block`` gives, in blocks of the size that suits the machine.
+
+    Args:
+      function: Function of rows; arrays that it closes over are the same in every block.
+      together: Function of the list of stacked results; its result is to have the same shapes for any size of a block.
+      *rows: Arrays whose first axis are the rows; the first is the largest.
+      only_on_cpus: All rows are one block elsewhere.
+
+    Returns:
+      What ``together`` returns.
+    """
+    n, columns = rows[0].shape[0], math.prod(rows[0].shape[1:])
+    sizes = cpu_block_rows(n, columns), n if only_on_cpus else block_rows(n, columns)
+
+    def work(size: int) -> Callable[..., Any]:
+        return lambda *rows: together(each_block(function, rows, size))
+
+    if sizes[0] == sizes[1]:
+        return work(sizes[0])(*rows)
+    return jax.lax.platform_dependent(*rows, cpu=work(sizes[0]), default=work(sizes[1]))
 
 
 def each_block(function: Callable[..., Any], rows: Any, size: int) -> list[Any]:
@@ -150,7 +185,7 @@ def _full_tiles_first(part: Callable[[Array], Array], values: Shaped[Array, "n c
 def rows_at(values: Shaped[Array, "n ..."], index: Int[Array, " k"]) -> Shaped[Array, "k ..."]:
     """Rows by their numbers, ``values[index]``; XLA:TPU, too, takes them out of many rows without a copy of all."""
     n = len(values)
-    if not _by_columns_on_tpus(values) or block_of(values) >= n or n // piece_count(n) % TILE:
+    if not _by_columns_on_tpus(values) or block_rows(n, values.shape[1]) >= n or n // piece_count(n) % TILE:
         return values[index]
     return jax.lax.platform_dependent(values, index, tpu=_at_by_column, default=lambda values, index: values[index])
 
@@ -179,32 +214,35 @@ def fold(function: Callable[..., Any], rows: Any, size: int, plus: Callable[[Any
 
 def largest(function: Callable[..., Float[Array, " n"]], *rows: Any) -> Float[Array, ""]:
     """The largest number that ``function`` gives any row."""
-    found = each_block(lambda *part: jnp.max(function(*part)), rows, block_of(rows[0]))
-    return jnp.max(jnp.stack([jnp.max(each) for each in found]))
+    return in_blocks(lambda *part: jnp.max(function(*part)), lambda found: jnp.max(jnp.concatenate(found)), *rows)
 
 
-def by_row(function: Callable[..., Any], *rows: Any) -> Any:
-    """Numbers of each row, in the order of the rows, of a function that works on rows one by one."""
-    n, size = rows[0].shape[0], block_of(rows[0])
-    if size >= n:
-        return function(*rows)
+def by_row(function: Callable[..., Any], *rows: Any, only_on_cpus: bool = False) -> Any:
+    """Numbers of each row, in the order of the rows, of a function that works on rows one by one, as ``in_blocks``."""
+    n = rows[0].shape[0]
     number = piece_count(n)
-    found = each_block(
-        lambda *part: jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), function(*part)), rows, size
-    )
 
     def ordered(*parts):
         first, *others = (jnp.moveaxis(part, 0, 1) for part in parts)
         flat = [each.reshape(number, -1, *each.shape[3:]) for each in (first, *others)]
         return jnp.concatenate(flat, axis=1).reshape(n, *flat[0].shape[2:])
 
-    return jax.tree.map(ordered, *found)
+    return in_blocks(
+        lambda *part: jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), function(*part)),
+        lambda found: jax.tree.map(ordered, *found),
+        *rows,
+        only_on_cpus=only_on_cpus,
+    )
 
 
 def gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:
     """``X' diag(weight) X`` by matrix products; ``rounding.block_gram`` is the one whose error is bounded."""
-    found = each_block(lambda x, w: (x * w[:, None]).T @ x, (x, weight), block_rows(*x.shape))
-    return functools.reduce(jnp.add, [each.sum(axis=0) for each in found])
+    return in_blocks(lambda x, w: (x * w[:, None]).T @ x, lambda found: jnp.concatenate(found).sum(axis=0), x, weight)
+
+
+def weighted_sum(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, " d"]:
+    """``X' weight``; XLA:CPU reads rows several times for it, which costs little where they stay in the cache."""
+    return in_blocks(lambda x, w: w @ x, lambda found: jnp.concatenate(found).sum(axis=0), x, weight, only_on_cpus=True)
 
 
 def held(tree: Any, step: Any) -> tuple[Any, Any]:

@@ -15,10 +15,18 @@ from tests.placing import put
 SIZES = [1, 40, 1003, 960 * 101]
 
 
+def cut_few_rows(monkeypatch):
+    """Blocks of however few rows: here half as many as on an accelerator, so that both sizes are told apart."""
+    monkeypatch.setattr(row_blocks, "LEAST", 1)
+    monkeypatch.setattr(row_blocks, "CPU_LEAST", 1)
+    monkeypatch.setattr(row_blocks, "CPU_NUMBERS", 1)
+    monkeypatch.setattr(row_blocks, "CPU_MOST_BLOCKS", 32)
+
+
 @pytest.fixture
 def in_blocks(monkeypatch):
     """However few, rows are worked on in blocks; callers use sizes of their own, as programs are kept by shape."""
-    monkeypatch.setattr(row_blocks, "LEAST", 1)
+    cut_few_rows(monkeypatch)
 
 
 def table(n, d, seed=0, dtype=np.float64):
@@ -40,7 +48,8 @@ def test_sums_maxima_and_rows_are_those_of_all_rows(n, in_blocks):
         )
 
     x, w = table(n, 3)
-    assert n == 1 or row_blocks.block_rows(n, 3) < n
+    here, elsewhere = row_blocks.cpu_block_rows(n, 3), row_blocks.block_rows(n, 3)
+    assert n == 1 or (elsewhere == here < n if n % 960 == 0 else elsewhere < here < n)
     gram, block_gram, total, largest, by_row = found(x, w)
     np.testing.assert_allclose(gram, (x * w[:, None]).T @ x, rtol=1e-11)
     np.testing.assert_allclose(block_gram, (x * w[:, None]).T @ x, rtol=1e-11)
@@ -52,10 +61,10 @@ def test_sums_maxima_and_rows_are_those_of_all_rows(n, in_blocks):
 @pytest.fixture
 def in_whole_tiles(monkeypatch):
     """Rows are worked on in two blocks of whole tiles, of which the second is smaller."""
-    monkeypatch.setattr(row_blocks, "LEAST", 1)
+    cut_few_rows(monkeypatch)
     monkeypatch.setattr(row_blocks, "MOST_BLOCKS", 2)
     n = 3 * 960 * row_blocks.TILE
-    assert row_blocks.block_rows(n, 8) == 2 * 960 * row_blocks.TILE
+    assert row_blocks.block_rows(n, 8) == row_blocks.cpu_block_rows(n, 8) == 2 * 960 * row_blocks.TILE
     return n
 
 
@@ -138,7 +147,7 @@ def everything(n, penalty="equalized_odds"):
 )
 def test_certificates_are_those_of_all_rows_and_of_the_oracle(monkeypatch, penalty):
     whole = everything(1250, penalty)
-    monkeypatch.setattr(row_blocks, "LEAST", 1)
+    cut_few_rows(monkeypatch)
     with jax.numpy_rank_promotion("warn"):  # Warnings are errors; under another setting programs are traced anew.
         _, objective, noise, removal, certificate, interval = everything(1250, penalty)
     for mine, theirs in zip(jax.tree.leaves((certificate, interval)), jax.tree.leaves(whole[4:]), strict=True):
@@ -192,12 +201,34 @@ def test_no_copy_of_many_rows_is_made(method):
 
 
 @pytest.mark.parametrize(("n", "d"), [(2**26, 64), (960 * 128 * 814, 64), (960 * 1000, 64), (336, 10**5)])
-def test_blocks_are_whole_tiles_of_each_piece(n, d):
-    size, number = row_blocks.block_rows(n, d), row_blocks.piece_count(n)
+@pytest.mark.parametrize("block", ["block_rows", "cpu_block_rows"])
+def test_blocks_are_whole_tiles_of_each_piece(n, d, block):
+    size, number = getattr(row_blocks, block)(n, d), row_blocks.piece_count(n)
     rows = size // number
     assert size == rows * number < n
-    assert -(-n // size) <= row_blocks.MOST_BLOCKS
+    assert -(-n // size) <= (
+        row_blocks.CPU_MOST_BLOCKS if (block, number) == ("cpu_block_rows", 1) else row_blocks.MOST_BLOCKS
+    )
     assert rows % 128 == 0 or rows <= 64
+
+
+def test_a_block_on_a_cpu_stays_in_its_cache_and_an_accelerators_does_not_change():
+    """37,157 x 21 is one block for an accelerator and eleven here; 10^8 x 64 would be too many of the small ones."""
+    assert row_blocks.block_rows(37157, 21) == 37157
+    assert -(-37157 // row_blocks.cpu_block_rows(37157, 21)) == 11
+    assert row_blocks.cpu_block_rows(2000, 100) == 2000
+    assert row_blocks.block_rows(10**8, 64) == row_blocks.whole_tiles(-(-(10**8) // 64))
+
+
+def test_each_platform_has_blocks_of_its_size():
+    """The program for a TPU loops over its large blocks; that of the CPU, over the small ones."""
+    shapes = jax.ShapeDtypeStruct((37157, 21), np.float32), jax.ShapeDtypeStruct((37157,), np.float32)
+    told = {
+        platform: jax.export.export(jax.jit(row_blocks.gram), platforms=[platform])(*shapes).mlir_module()
+        for platform in ("cpu", "tpu", "cuda")
+    }
+    assert "while" in told["cpu"]
+    assert "while" not in told["tpu"] + told["cuda"]
 
 
 def longest_product(jaxpr):
