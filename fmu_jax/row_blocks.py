@@ -75,20 +75,21 @@ def in_blocks(
       function: Function of rows; arrays that it closes over are the same in every block.
       together: Function of the list of stacked results; its result is to have the same shapes for any size of a block.
       *rows: Arrays whose first axis are the rows; the first is the largest.
-      only_on_cpus: All rows are one block elsewhere.
+      only_on_cpus: All rows are one block elsewhere, and so are rows in pieces.
 
     Returns:
       What ``together`` returns.
     """
     n, columns = rows[0].shape[0], math.prod(rows[0].shape[1:])
-    sizes = cpu_block_rows(n, columns), n if only_on_cpus else block_rows(n, columns)
+    elsewhere = n if only_on_cpus else block_rows(n, columns)
+    here = elsewhere if piece_count(n) > 1 else cpu_block_rows(n, columns)
 
     def work(size: int) -> Callable[..., Any]:
         return lambda *rows: together(each_block(function, rows, size))
 
-    if sizes[0] == sizes[1]:
-        return work(sizes[0])(*rows)
-    return jax.lax.platform_dependent(*rows, cpu=work(sizes[0]), default=work(sizes[1]))
+    if here == elsewhere:
+        return work(here)(*rows)
+    return jax.lax.platform_dependent(*rows, cpu=work(here), default=work(elsewhere))
 
 
 def each_block(function: Callable[..., Any], rows: Any, size: int) -> list[Any]:
