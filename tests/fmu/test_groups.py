@@ -66,7 +66,7 @@ def test_pytree_keeps_the_number_of_groups(groups):
     shard = jax.sharding.NamedSharding(jax.make_mesh((4,), ("data",)), jax.sharding.PartitionSpec("data"))
     spread = jax.device_put(data, shard)
     np.testing.assert_array_equal(jax.jit(cell_counts)(spread), cell_counts(data))
-    with pytest.raises(ValueError, match="metadata|node data"):  # JAX 0.10.0 says the latter.
+    with pytest.raises(ValueError, match=r"metadata|node data"):  # JAX 0.10.0 says the latter.
         jax.tree.map(lambda a, b: a, data, data._replace(groups=groups + 1))
 
 
