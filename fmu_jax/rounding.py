@@ -242,11 +242,11 @@ def _penalty_with_error(penalty, scores, score_error, data, gamma):
         )
         return 2 * gap * row_alpha, 2 * jnp.abs(row_alpha) * (gap_error + _LOCAL * unit * jnp.abs(gap))
 
-    def by_cell(scores, off, data):
+    def in_cells(scores, off, data):
         member = cells.members(data)
         return member * scores[:, None], member * off[:, None]
 
-    total, total_error = (each.reshape(data.groups, 2) for each in row_sum(by_cell, scores, off, data._replace(x=off)))
+    total, total_error = (each.reshape(data.groups, 2) for each in row_sum(in_cells, scores, off, data._replace(x=off)))
     total_error += local * jnp.abs(total)
     size, strong = jnp.abs(total), jnp.abs(alpha)
     if not penalties.find(penalty).pairwise:
