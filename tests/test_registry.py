@@ -294,7 +294,7 @@ def test_what_cannot_be_set_up_leaves_no_folder(toy, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("side_by_side", ["1"])
-def test_reproduce_runs_parts_and_reports_them(side_by_side, toy, tmp_path, capsys, monkeypatch):
+def test_reproduce_runs_parts_and_reports_them(side_by_side, toy, tmp_path, capsys, monkeypatch, users_numerics):
     """The summary first, then terms, then a section for each experiment with links to its rows."""
     found, _ = toy
     parts = (
