@@ -5,8 +5,8 @@ a shift that does not depend on the noise (Balle & Wang 2018). A release with fr
 
 **Objective perturbation.** With ``b ~ N(0, sigma^2 I)`` in training, a model whose remaining gradient is at most
 ``residual`` cannot be told from a retrained one, up to (epsilon, delta): Guo et al. (2020), Theorem 3, behind
-``epsilon_from``, ``certified_epsilon`` and their inverses. The theorem takes the residual ``u`` as a fixed shift. In
-truth ``u = u(b)``, and with ``z = b - u(b)`` the privacy loss is
+``epsilon_from``, ``certified_epsilon`` and its inverse ``residual_from``. The theorem takes the residual ``u`` as a
+fixed shift. In truth ``u = u(b)``, and with ``z = b - u(b)`` the privacy loss is
 
     (|z|^2 - |b|^2) / (2 sigma^2) - log |det(I - Du(b))|.
 
@@ -155,22 +155,6 @@ def _admitted(xp, epsilon, sigma, delta):
     # The root of mu^2/2 + upper mu = epsilon, by the form that does not cancel.
     other = xp.where(upper > 0, 2 * epsilon / (root + xp.abs(upper)), root + xp.abs(upper))
     return sigma * xp.minimum(classical, other) * (1 - _FEW * unit)
-
-
-def delta_from(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:
-    """Failure probability at a given epsilon: the inverse of ``epsilon_from`` in delta, at most 1.
-
-    Sound where epsilon is at most 1. Arguments and errors as for ``epsilon_from``.
-    """
-    check_positive(sigma=sigma, epsilon=epsilon)
-    check_norm(residual=residual)
-    return outward(_classical_delta, residual, sigma, epsilon)
-
-
-def _classical_delta(xp, residual, sigma, epsilon):
-    ratio = epsilon * sigma / xp.where(residual > 0, residual, 1) * (1 - _FEW * unit_of(xp, sigma))
-    bound = xp.where(residual > 0, 1.5 * xp.exp(-(ratio**2) / 2), 0)
-    return xp.minimum(round_up(xp, bound, _FEW, residual > 0), 1)
 
 
 def gaussian_delta(residual: Scalar, sigma: Scalar, epsilon: Scalar) -> Array:

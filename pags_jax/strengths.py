@@ -91,7 +91,7 @@ RECIPES = {
         (0.25, 0.5, 1.0, 1.5, 2.0, 2.5), (1.0, 0.25, 2.0, 0.5), log_spaced(1e-5, 1e4, 30), gentle_above=100.0
     ),
 }
-"""Of every loss in ``losses.LOSSES``, by its name; tables and figures show the losses in this order."""
+"""Of every loss in ``losses.LOSSES``, by its name; figures, and tables of losses, show the losses in this order."""
 
 if TYPE_CHECKING:
     Loss = str

@@ -322,11 +322,6 @@ def epsilon_from(r, sigma, delta):
     return r / sigma * np.sqrt(2 * np.log(1.5 / delta))
 
 
-def delta_from(r, sigma, epsilon):
-    """delta = 1.5 exp(-(epsilon sigma/r)^2 / 2): `epsilon_from` solved for delta; not clipped, vacuous above 1."""
-    return 1.5 * np.exp(-((epsilon * sigma / r) ** 2) / 2)
-
-
 def gaussian_delta(epsilon, mu):
     """delta = Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu), mu = r/sigma (Balle & Wang 2018, Theorem 8), in logs."""
     if mu == 0:

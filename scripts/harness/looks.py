@@ -20,8 +20,15 @@ COLORS = {"grey": GREY, "black": BLACK, "vermilion": VERMILION, "blue": BLUE, "s
 COLORS |= {"purple": PURPLE, "orange": ORANGE}
 
 
+def read_look(name: str, label: str, color: str, marker: str, dash: list[float] | None = None) -> Look:
+    """The look that an entry of `looks.toml` describes; an unknown colour is an error."""
+    if color not in COLORS:
+        raise ValueError(f"looks.toml: unknown color {color!r} of {name}; known: {', '.join(COLORS)}")
+    return Look(label, COLORS[color], marker, "-" if dash is None else (0, tuple(dash)))
+
+
 LOOKS = {
-    name: Look(row["label"], COLORS[row["color"]], row["marker"], (0, tuple(row["dash"])) if "dash" in row else "-")
+    name: read_look(name, **row)
     for name, row in tomllib.loads(Path(__file__).with_name("looks.toml").read_text(encoding="utf-8")).items()
 }
 """The look of each known series, in the order in which they are drawn; `looks.toml` has them."""

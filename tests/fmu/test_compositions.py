@@ -328,7 +328,6 @@ TABLE = [
     of_numbers("privacy.certified_epsilon", **SPENT),
     of_numbers("privacy.certified_epsilon", **SPENT | {"residual": 30.0}),
     of_numbers("privacy.residual_from", epsilon=0.5, sigma=1.2, delta=1e-3),
-    of_numbers("privacy.delta_from", residual=0.3, sigma=1.2, epsilon=0.9),
     of_numbers("privacy.gaussian_delta", residual=0.3, sigma=1.2, epsilon=0.4),
     of_numbers("privacy.gaussian_epsilon", **SPENT),
     of_numbers("privacy.gaussian_epsilon", **SPENT | {"residual": 0.0, "delta": 0.01}),

@@ -133,7 +133,6 @@ def test_traced_indices_do_not_wrap_around():
 
 
 def test_privacy_at_its_edges():
-    assert privacy.delta_from(0.0, 1.0, 1.0) == 0
     assert privacy.certified_epsilon(0.0, 1.0, 1e-5) == 0
     assert privacy.gaussian_epsilon(1.0, 1.0, jnp.array([1e-5, 1e-3])).shape == (2,)
     with pytest.raises(ValueError, match="`residual` is a norm"):

@@ -89,9 +89,6 @@ def test_closed_forms_are_rounded_to_the_safe_side(way):
     def classical(r, sigma, delta):
         return r / sigma * mp.sqrt(2 * mp.log(mp.mpf(1.5) / delta))
 
-    def classical_delta(r, sigma, epsilon):
-        return min(1.5 * mp.exp(-((epsilon * sigma / r) ** 2) / 2), mp.mpf(1))
-
     def admitted(e, sigma, delta):
         root = mp.sqrt(quantile(delta) ** 2 + 2 * e)
         return sigma * min(e / mp.sqrt(2 * mp.log(mp.mpf(1.5) / delta)), root - quantile(delta))
@@ -108,7 +105,6 @@ def test_closed_forms_are_rounded_to_the_safe_side(way):
         (privacy.epsilon_from, classical, (r, sigma, delta), 1),
         (privacy.certified_epsilon, lambda *v: max(classical(*v), tail_form(*v)), (r, sigma, delta), 1),
         (privacy.residual_from, admitted, (epsilon, sigma, delta), -1),
-        (privacy.delta_from, classical_delta, (r, sigma, epsilon), 1),
         (neel_epsilon, neel, (r, sigma, delta), 1),
         (neel_sigma, neel_noise, (r, epsilon, delta), 1),
     )  # fmt: skip

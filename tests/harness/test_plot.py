@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from scripts.harness import plot
+from scripts.harness import looks, plot
 
 METHODS = ("no_removal", "retrain", "fair_newton", "newton", "influence", "projective", "sharded", "descent")
 
@@ -24,10 +24,15 @@ def table() -> list[dict]:
 
 
 def test_methods_are_told_apart_with_and_without_colour() -> None:
-    looks = [plot.look(method) for method in METHODS]
-    assert len({look.color for look in looks}) == len({look.marker for look in looks}) == len(METHODS)
+    drawn = [plot.look(method) for method in METHODS]
+    assert len({look.color for look in drawn}) == len({look.marker for look in drawn}) == len(METHODS)
     assert plot.look("another_one") == plot.look("another_one")
     assert plot.look("another_one").label == "another one"
+
+
+def test_a_look_of_an_unknown_colour_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ValueError, match=r"looks.toml: unknown color 'red' of mine; known: grey, .*, orange$"):
+        looks.read_look("mine", label="mine", color="red", marker="o")
 
 
 def test_lines_are_medians_in_a_fixed_order_with_a_band() -> None:
