@@ -120,7 +120,7 @@ def claims(results: Results) -> list[Claim]:
         Claim("Existing efficient methods do not unlearn from fair models: Newton, projective and sharded "
               "change more test predictions than fair Newton does, under every penalty.", holds,
               f"{sum(holds)} of {len(holds)} data sets and penalties; predictions that differ from retraining: "
-              f"{np.median(others):.2%} in the median (up to {max(others):.1%}), after fair Newton "
+              f"{100 * np.median(others):.2f} % in the median (up to {100 * max(others):.1f} %), after fair Newton "
               f"{report.at_most(100 * max(ours))} %"),
     ]  # fmt: skip
 
