@@ -184,8 +184,8 @@ def statement(settings: "Settings", number: int, fresh: bool) -> list[str]:
         f"With this request a new model was published, release {number} of this store. Random noise, drawn anew, "
         "was added to it.",
         "The guarantee limits how well anybody who sees the published models can tell whether the people deleted so "
-        "far were unlearned, or the model was trained anew without them. What follows gives the limits, of this release "
-        "and of all together.",
+        "far were unlearned, or the model was trained anew without them. What follows gives the limits: of this one "
+        "and of all releases together.",
         f"This release alone: epsilon {limit_text(spent.epsilon)} at {delta} (Gaussian differential privacy mu "
         f"{limit_text(spent.mu)}). "
         f"Whoever has to guess which of the two happened, at even chances, is right in at most "
