@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmu_jax.data import Data, cell_counts
+from fmu_jax.row_blocks import in_blocks
 
 
 @jax.custom_jvp
@@ -60,7 +61,13 @@ def sums(values: Float[Array, "n *k"], data: Data) -> Float[Array, "groups 2 *k"
       ``(groups, 2)`` or ``(groups, 2, k)``, indexed ``[group, label]``.
     """
     if values.ndim > 1:
-        return (members(data).T @ values).reshape(data.groups, 2, *values.shape[1:])
+        total = in_blocks(
+            lambda values, data: members(data).T @ values,
+            lambda found: jnp.concatenate(found).sum(axis=0),
+            values,
+            data._replace(x=data.weight),  # It gives the dtype alone.
+        )
+        return total.reshape(data.groups, 2, *values.shape[1:])
     cell, nothing = 2 * data.group + data.y, jnp.zeros((), data.weight.dtype)
     # Numbers cell by cell: three to four times faster on a CPU than with `members`, which would be in memory.
     total = [jnp.dot(jnp.where(cell == k, data.weight, nothing), values) for k in range(2 * data.groups)]
