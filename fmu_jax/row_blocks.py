@@ -75,14 +75,14 @@ def in_blocks(
       function: Function of rows; arrays that it closes over are the same in every block.
       together: Function of the list of stacked results; its result is to have the same shapes for any size of a block.
       *rows: Arrays whose first axis are the rows; the first is the largest.
-      only_on_cpus: All rows are one block elsewhere, and so are rows in pieces.
+      only_on_cpus: All rows are one block elsewhere.
 
     Returns:
       What ``together`` returns.
     """
     n, columns = rows[0].shape[0], math.prod(rows[0].shape[1:])
     elsewhere = n if only_on_cpus else block_rows(n, columns)
-    here = elsewhere if piece_count(n) > 1 else cpu_block_rows(n, columns)
+    here = cpu_block_rows(n, columns)
 
     def work(size: int) -> Callable[..., Any]:
         return lambda *rows: together(each_block(function, rows, size))
@@ -243,6 +243,8 @@ def gram(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d 
 
 def weighted_sum(x: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, " d"]:
     """``X' weight``; XLA:CPU reads rows several times for it, which costs little where they stay in the cache."""
+    if piece_count(x.shape[0]) > 1:  # Devices meet once.
+        return weight @ x
     return in_blocks(lambda x, w: w @ x, lambda found: jnp.concatenate(found).sum(axis=0), x, weight, only_on_cpus=True)
 
 
