@@ -114,7 +114,10 @@ def _equation(eqn: Any, values: list[Any], precision: str) -> list[Any]:
             parts[key] = values[begin:end]
         return inner(params["jaxprs"].solve)(*parts["solve"], *values[end:])
     if name == "scan":
-        consts, carried = params["num_consts"], params["num_carry"]
+        if "ft_in" in params:  # JAX 0.12 keeps what goes in as trees.
+            consts, carried, _ = map(len, params["ft_in"].unpack())
+        else:
+            consts, carried = params["num_consts"], params["num_carry"]
 
         def body(carry, x):
             out = inner(params["jaxpr"])(*values[:consts], *carry, *x)
