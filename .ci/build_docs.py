@@ -91,7 +91,7 @@ def write_reference(folder: Path) -> None:
 
 
 def write_guide(folder: Path) -> None:
-    """The READMEs, with the files that they link to.
+    """The READMEs, with the files that they link to, beside the reference where it is written.
 
     Raises:
       ValueError: If a link leads nowhere.
@@ -100,8 +100,7 @@ def write_guide(folder: Path) -> None:
         path = folder / page_of(source)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(written(source, folder), encoding="utf-8")
-    for source in GUIDE:
-        check_anchors(folder / page_of(source))
+    check_anchors(folder)
 
 
 def written(source: str, folder: Path) -> str:
@@ -142,12 +141,15 @@ def linked(attribute: str, link: str, source: str, folder: Path) -> str:
     return f'{attribute}="{name}{"#" if anchor else ""}{anchor}"'
 
 
-def check_anchors(page: Path) -> None:
-    """Raises ValueError unless the places within pages that a page links to are there."""
-    for name, anchor in re.findall(r'href="([^":]*)#([^"]*)"', page.read_text(encoding="utf-8")):
-        other = page.parent / name if name else page
-        if f'id="{anchor}"' not in other.read_text(encoding="utf-8"):
-            raise ValueError(f"{page} links to {name}#{anchor}, which is not there")
+def check_anchors(folder: Path) -> None:
+    """Raises ValueError unless the places within pages that any page of a folder links to are there."""
+    pages = {page: page.read_text(encoding="utf-8") for page in sorted(folder.rglob("*.html"))}
+    places = {page: set(re.findall(r'id="([^"]*)"', text)) for page, text in pages.items()}
+    for page, text in pages.items():
+        for name, anchor in re.findall(r'href="([^":]*)#([^"]+)"', text):
+            other = Path(os.path.normpath(page.parent / name)) if name else page
+            if anchor not in places.get(other, ()):
+                raise ValueError(f"{page} links to {name}#{anchor}, which is not there")
 
 
 if __name__ == "__main__":

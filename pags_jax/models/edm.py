@@ -19,7 +19,7 @@ from pags_jax.models.edm_layers import GroupNorm, UNetBlock, conv3
 from pags_jax.models.layers import at_least_float32, dense
 
 
-class _UNet(nn.Module):
+class EDMUNet(nn.Module):
     """What both networks share; ``DhariwalUNet`` says what the attributes are."""
 
     channels: int = 3
@@ -131,7 +131,7 @@ class _UNet(nn.Module):
         return jax.nn.one_hot(jnp.broadcast_to(jnp.asarray(labels), noise.shape), self.classes, dtype=noise.dtype)
 
 
-class SongUNet(_UNet):
+class SongUNet(EDMUNet):
     """The network of DDPM++ and, with other options, of NCSN++.
 
     The one published for CIFAR-10 has 55,733,891 parameters. Attributes beside those of ``DhariwalUNet``:
@@ -191,7 +191,7 @@ class SongUNet(_UNet):
         return conv3(self.channels, dtype=self.dtype, name=f"dec.{name}_aux_conv")(hidden)
 
 
-class DhariwalUNet(_UNet):
+class DhariwalUNet(EDMUNet):
     """The network of ADM. The one published for ImageNet at 64 x 64 has 295,899,267 parameters.
 
     Attributes:
