@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fmu_jax import cells, penalties
@@ -125,6 +126,21 @@ def _block(objective: Objective, anchor, rows: Data) -> Moments:
 
 def _by_cell(values, member):
     return jnp.stack([block_sum(values * column[:, None]) for column in member.T])
+
+
+def none(objective: Objective, groups: int, d: int) -> Moments:
+    """Moments of no rows of ``d`` features, as NumPy arrays: their shapes cost no trace."""
+    cells, pairwise = 2 * groups, penalties.find(objective.penalty).pairwise
+    parts = cells if objective.reweigh else 1
+    return Moments(
+        counts=np.zeros((groups, 2), np.int32),
+        sums=np.zeros((groups, 2, d)),
+        gradient=np.zeros((parts, d)),
+        curvature=np.zeros((parts, d, d)),
+        reach=np.zeros((parts, d, d)),
+        gram=np.zeros((cells if pairwise else 0, d, d)),
+        errors=Errors(*(np.zeros(()) for _ in Errors._fields)),
+    )
 
 
 def plus(a: Moments, b: Moments) -> Moments:

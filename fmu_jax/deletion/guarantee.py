@@ -18,7 +18,6 @@ import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fmu_jax import privacy, releases, stream
@@ -64,13 +63,13 @@ def shape_of(x: np.ndarray, l2: float) -> np.ndarray:
 
 def distance(state: stream.State, shape: np.ndarray) -> float:
     """Certified bound on how far the model is from the retrained one, in the norm of the shape."""
-    return float(stream.distance_to_retrained(state, shape=jnp.asarray(shape)))
+    return float(stream.distance_to_retrained(state, shape=jax.device_put(shape)))
 
 
 def fresh_key() -> jax.Array:
     """A key of 128 bits from the operating system's source of secrets, never stored."""
     bits = np.frombuffer(secrets.token_bytes(16), np.uint32)
-    return jax.random.wrap_key_data(jnp.asarray(bits), impl="rbg")
+    return jax.random.wrap_key_data(jax.device_put(bits), impl="rbg")
 
 
 def publish(settings: "Settings", params: Any, apart: float, number: int, shape: np.ndarray) -> np.ndarray:
@@ -85,7 +84,7 @@ def publish(settings: "Settings", params: Any, apart: float, number: int, shape:
         key=fresh_key(),
         scale=settings.scale,
         admitted=admitted(settings, number),
-        shape=jnp.asarray(shape),
+        shape=jax.device_put(shape),
         delta=settings.delta,
     )
     return np.asarray(released.params)

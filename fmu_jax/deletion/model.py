@@ -9,14 +9,14 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmu_jax import Data, FitResult, Objective, metrics, stream
+from fmu_jax import Data, FitResult, Objective, metrics, moments, stream
 
 _SMALLEST_BATCH = 16
 _PLACES = 3
@@ -113,8 +113,9 @@ def stacked(data: Data) -> np.ndarray:
 
 def as_data(rows: np.ndarray, groups: int = 2) -> Data:
     """Stored rows as ``Data`` of so many groups, a removed one with weight zero."""
-    y, group = (jnp.asarray(rows[:, column].astype(np.int32)) for column in (-2, -1))
-    return Data(jnp.asarray(rows[:, :-2]), y, group, jnp.asarray(rows[:, -3]), groups)
+    y, group = (rows[:, column].astype(np.int32) for column in (-2, -1))
+    # Moved and not made: JAX compiles a program for each shape that it makes an array of.
+    return jax.device_put(Data(rows[:, :-2], y, group, rows[:, -3], groups))
 
 
 def start(settings: Settings, fitted: FitResult, data: Data) -> stream.State:
@@ -152,16 +153,28 @@ def unpack(settings: Settings, packed: bytes) -> stream.State:
         raise ValueError(f"the stored state of the model is damaged ({error})") from error
     if [(leaf.shape, leaf.dtype) for leaf in leaves] != [(leaf.shape, leaf.dtype) for leaf in expected]:
         raise ValueError("the stored state of the model is damaged: its arrays are not those of the settings")
-    return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in leaves])
+    return jax.device_put(jax.tree.unflatten(structure, leaves))
 
 
 def _structure(settings: Settings) -> stream.State:
-    """The shapes of a state, without computing one."""
-    d = len(settings.feature_names)
-    params: Any = np.zeros(d)
-    scalars: Any = (np.ones((), bool), np.zeros(()), np.zeros((), np.int32))
-    row = as_data(np.ones((1, d + 2)), len(settings.group_values))
-    return jax.eval_shape(partial(start, settings), FitResult(params, *scalars), row)
+    """A state of zeros, for its shapes."""
+    d, objective = len(settings.feature_names), settings.objective
+    vector, number, count = np.zeros(d), np.zeros(()), np.zeros((), np.int32)
+    return stream.State(
+        params=vector,
+        residual_bound=number,
+        epsilon=number,
+        objective=jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), objective),
+        noise=vector,
+        anchor=vector,
+        moments=moments.none(objective, len(settings.group_values), d),
+        row_norm=number,
+        sigma=number,
+        delta=number,
+        budget=number,
+        deleted=count,
+        refreshes=count,
+    )
 
 
 def assess(params: np.ndarray, test: Data) -> dict[str, Any]:
@@ -174,7 +187,7 @@ def assess(params: np.ndarray, test: Data) -> dict[str, Any]:
     Returns:
       Rates by name to `_PLACES` decimals, None where nobody is left to count.
     """
-    found = jax.device_get(_measure(jnp.asarray(params), test))
+    found = jax.device_get(_measure(jax.device_put(params), test))
     # Mean gaps are no part of a certificate: between two groups they say the same again.
     named = {name: value for name, value in found._asdict().items() if not name.endswith("_mean_gap")}
     return {name: _plain(np.round(value, _PLACES)) for name, value in named.items()}

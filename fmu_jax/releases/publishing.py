@@ -145,14 +145,17 @@ def release(
     published, spacing, fine = add_noise(params, key, scale, shape)
     _check_published(published, spacing, fine, fits, distance, admitted, scale)
     epsilon = gaussian_epsilon(mu, 1.0, delta)
-    refused = ~(fits & fine & (mu >= 0))
-    return Release(
-        params=jnp.where(refused, jnp.nan, published),
-        mu=jnp.where(refused, jnp.inf, mu),
+    return _unless_refused(Release(published, mu, epsilon, delta, scale, spacing), fits, fine)
+
+
+@jax.jit
+def _unless_refused(released: Release, fits, fine) -> Release:
+    refused, epsilon = ~(fits & fine & (released.mu >= 0)), released.epsilon
+    return released._replace(
+        params=jnp.where(refused, jnp.nan, released.params),
+        mu=jnp.where(refused, jnp.inf, released.mu),
         epsilon=jnp.where(refused, jnp.inf, epsilon),
-        delta=jnp.asarray(delta).astype(epsilon.dtype),
-        scale=scale,
-        spacing=spacing,
+        delta=jnp.asarray(released.delta).astype(epsilon.dtype),
     )
 
 
@@ -234,6 +237,11 @@ def as_shape(shape: Any, d: int, dtype: Any) -> Float[Array, "d d"]:
         raise ValueError(f"`shape` must be a ({d}, {d}) matrix, got {shape.shape}")
     if not is_traced(shape) and not np.allclose(np.asarray(shape), np.asarray(shape).T, rtol=1e-5, atol=0):
         raise ValueError("`shape` must be symmetric")
+    return _symmetric(shape)
+
+
+@jax.jit
+def _symmetric(shape):
     return (shape + shape.T) / 2
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fmu_jax import Data, Objective, certify, datasets, fit, make_data, metrics, predict_labels, remove, stream
 from fmu_jax.distances import prediction_margins
-from fmu_jax.moments import BLOCK, assemble, minus, moments, plus
+from fmu_jax.moments import BLOCK, assemble, minus, moments, none, plus
 from fmu_jax.penalties import PENALTIES
 from tests import oracles
 from tests.placing import put
@@ -417,3 +417,17 @@ def test_batches_are_deleted_as_one_by_one_and_refreshed_when_told():
     for batches in ([rows[:2], rows[1:3]], [[N]], [[rows[0], rows[0]]]):
         with pytest.raises(ValueError, match="forget"):
             stream.serve_batches(state, data, batches, stale=lambda *at: False)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize(("reweigh", "groups"), [(False, 2), (True, 3)])
+def test_moments_of_no_rows_have_the_shapes_of_any(penalty, reweigh, groups):
+    objective = Objective(l2=1e-2, fairness=1.0, penalty=penalty, reweigh=reweigh)
+    empty = none(objective, groups, 4)
+    rows = make_data(np.ones((6, 4)), [0, 0, 0, 1, 1, 1], np.arange(6) % groups)
+    expected = jax.eval_shape(moments, objective, jnp.zeros(4), rows)
+    assert jax.tree.structure(empty) == jax.tree.structure(expected)
+    described = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (empty, expected))
+    assert described[0] == described[1]
+    some = moments(objective, jnp.ones(4), rows)
+    jax.tree.map(np.testing.assert_array_equal, plus(some, empty)._replace(errors=some.errors), some)
