@@ -8,6 +8,8 @@ Each forgets a twentieth of the rows of an MLP of 16 units on Adult, or of a sma
 distance and its release. ``gradients`` counts gradients of rows; compilation is in ``first_ms`` alone.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,15 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-import fmu_jax
 from benchmarks import measure
-from fmu_jax import networks, noisy_finetuning, releases
 from scripts.fmu import problems
 from scripts.harness import cli
+from scripts.harness.lazy import fmu_jax, jax, jnp
 
 COLUMNS = ("dataset", "rows", "method", "repair_steps", "gradients", "median_ms", "min_ms", "max_ms", "cpu_ms",
            "first_ms", "of_retraining")  # fmt: skip
@@ -70,9 +69,9 @@ def main(config: Config) -> None:
 def calls(config: Config, dataset: str) -> Iterator[tuple[dict[str, Any], Callable[[], Any]]]:
     """What each method is called, and a call of it; retraining in full is the first."""
     train, _ = problems.load_rows(config, dataset, config.seed)
-    model = networks.LeNet(config.width) if dataset == "fashion_mnist" else networks.Mlp(config.width)
+    model = fmu_jax.networks.LeNet(config.width) if dataset == "fashion_mnist" else fmu_jax.networks.Mlp(config.width)
     objective = config.objective(predict=model.apply)
-    adam = partial(networks.continue_adam, objective, learning_rate=config.learning_rate)
+    adam = partial(fmu_jax.networks.continue_adam, objective, learning_rate=config.learning_rate)
     key, n = jax.random.key(config.seed), len(train.y)
     init = model.init(key, train.x[:1])
     whole = adam(init, train, steps=config.train_steps)
@@ -81,24 +80,24 @@ def calls(config: Config, dataset: str) -> Iterator[tuple[dict[str, Any], Callab
     for steps in (config.train_steps, config.repair_steps):
         about = {"method": "retrain", "repair_steps": steps, "gradients": steps * (n - len(forget))}
         yield about, partial(adam, init, left, steps=steps)
-    for route in noisy_finetuning.ROUTES:
+    for route in fmu_jax.noisy_finetuning.ROUTES:
         about = {"mu": config.mu, "clip": config.clip, "key": key, "center": init}
 
         def certified(steps: int, route: str = route, about: dict[str, Any] = about) -> Any:
-            found = noisy_finetuning.finetune_by(route, objective, whole, train, forget, **about)
+            found = fmu_jax.noisy_finetuning.finetune_by(route, objective, whole, train, forget, **about)
             return adam(found.model.params, left, steps=steps), found.gradients
 
         cost = int(certified(0)[1])
         for steps in (0, config.repair_steps):
             known = {"method": f"certified, {route}", "repair_steps": steps}
             yield known | {"gradients": cost + steps * (n - len(forget))}, partial(certified, steps)
-    features, linear = networks.hidden_rows(model, whole, train, dtype=jnp.float64), config.objective()
+    features, linear = fmu_jax.networks.hidden_rows(model, whole, train, dtype=jnp.float64), config.objective()
     fitted = fmu_jax.fit(linear, features).params
 
     def head() -> Any:
         removal = fmu_jax.remove(linear, fitted, features, forget)
-        distance = releases.distance_to_retrained(linear, removal)
-        return releases.release(removal.params, distance, key=key, scale=SCALE, admitted=ADMITTED)
+        distance = fmu_jax.releases.distance_to_retrained(linear, removal)
+        return fmu_jax.releases.release(removal.params, distance, key=key, scale=SCALE, admitted=ADMITTED)
 
     yield {"method": "head, certified and released", "repair_steps": 0, "gradients": 0}, head
 

@@ -10,18 +10,19 @@ and removing took beyond the imports, over the bytes of the data. The peer fits 
 ``removal_products`` and its like say how many of these a call takes, and ``fit_step_products`` a step of the fit.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from benchmarks import measure
-from fmu_jax import Data, Objective, certify, datasets, fit, remove, sample_noise
 from scripts.harness import cli
+from scripts.harness.lazy import fmu_jax, jax
 
 COLUMNS = (
     "case", "n", "d", "fit_ms", "fit_steps", "fair_newton_ms", "retrain_ms", "certify_ms", "sklearn_refit_ms",
@@ -62,11 +63,11 @@ def main(config: Config) -> None:
     measure.publish("fmu_removal", table, COLUMNS, command=measure.command("benchmarks.fmu_removal"), out=config.out)
 
 
-def rows_of(case: str, seed: int) -> Data:
+def rows_of(case: str, seed: int) -> fmu_jax.Data:
     """Training rows of a case: Adult, or so many synthetic ones."""
     if case == "adult":
-        return datasets.load("adult", group="race", seed=seed).train
-    return datasets.synthetic(int(case), 20, seed=seed, test_fraction=0.001).train
+        return fmu_jax.datasets.load("adult", group="race", seed=seed).train
+    return fmu_jax.datasets.synthetic(int(case), 20, seed=seed, test_fraction=0.001).train
 
 
 def jax_case(case: str, seed: int, repeats: int) -> dict[str, Any]:
@@ -75,19 +76,21 @@ def jax_case(case: str, seed: int, repeats: int) -> dict[str, Any]:
     before_mb = measure.peak_memory_mb()
     data = rows_of(case, seed)
     size_mb = sum(leaf.nbytes for leaf in jax.tree.leaves(data)) / 1e6
-    objective = Objective(l2=1e-4, fairness=1.0)
-    noise = sample_noise(data.x[0], key=jax.random.key(seed), sigma=1.0)
+    objective = fmu_jax.Objective(l2=1e-4, fairness=1.0)
+    noise = fmu_jax.sample_noise(data.x[0], key=jax.random.key(seed), sigma=1.0)
     n = len(data.y)
     forget = np.random.default_rng(seed).choice(n, n // 20, replace=False)
-    result, fitted = measure.time_call(lambda: fit(objective, data, noise=noise), repeats=repeats)
+    result, fitted = measure.time_call(lambda: fmu_jax.fit(objective, data, noise=noise), repeats=repeats)
     params = result.params
-    removal, removed = measure.time_call(lambda: remove(objective, params, data, forget, noise=noise), repeats=repeats)
+    removal, removed = measure.time_call(
+        lambda: fmu_jax.remove(objective, params, data, forget, noise=noise), repeats=repeats
+    )
     peak_mb = measure.peak_memory_mb()
     _, again = measure.time_call(
-        lambda: remove(objective, params, data, forget, noise=noise, method="retrain"), repeats=repeats
+        lambda: fmu_jax.remove(objective, params, data, forget, noise=noise, method="retrain"), repeats=repeats
     )
     _, certified = measure.time_call(
-        lambda: certify(objective, params, removal, sigma=1.0, delta=1e-5, noise=noise), repeats=repeats
+        lambda: fmu_jax.certify(objective, params, removal, sigma=1.0, delta=1e-5, noise=noise), repeats=repeats
     )
     peak_all_mb = measure.peak_memory_mb()
     x, weights = np.asarray(data.x), np.random.default_rng(seed).uniform(0.1, 0.25, (n, 1))

@@ -12,6 +12,8 @@ from zero for one request, ``refresh_ms`` re-solving from the current model. Flo
 every case in a process of its own.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import sys
@@ -19,12 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from benchmarks import measure
-from fmu_jax import Data, Objective, datasets, fit, releases, remove, sample_noise, stream
 from scripts.harness import cli
+from scripts.harness.lazy import fmu_jax, jax
 
 COLUMNS = (
     "case", "n", "d", "delete_us", "deletions_per_s", "serve_us", "release_us", "call_ms", "served", "refreshes",
@@ -72,13 +73,13 @@ def main(config: Config) -> None:
         measure.publish("fmu_stream", table, COLUMNS, command=command, out=config.out, case=("case",))
 
 
-def rows_of(case: str, seed: int) -> Data:
+def rows_of(case: str, seed: int) -> fmu_jax.Data:
     """Training rows of a case."""
     if case == "adult":
-        return datasets.load("adult", group="race", seed=seed).train
+        return fmu_jax.datasets.load("adult", group="race", seed=seed).train
     d, n = map(int, case.split("x"))
     tests = max(200, n // 1000)
-    return datasets.synthetic(n + tests, d - 1, seed=seed, test_fraction=tests / (n + tests)).train
+    return fmu_jax.datasets.synthetic(n + tests, d - 1, seed=seed, test_fraction=tests / (n + tests)).train
 
 
 def measure_case(case: str, seed: int, requests: int, repeats: int) -> dict[str, Any]:
@@ -86,27 +87,32 @@ def measure_case(case: str, seed: int, requests: int, repeats: int) -> dict[str,
     jax.config.update("jax_enable_x64", True)
     data = rows_of(case, seed)
     n, d = data.x.shape
-    objective = Objective(l2=1e-4, fairness=1.0)
-    noise = sample_noise(data.x[0], key=jax.random.key(seed), sigma=1.0)
-    fitted = fit(objective, data, noise=noise)
+    objective = fmu_jax.Objective(l2=1e-4, fairness=1.0)
+    noise = fmu_jax.sample_noise(data.x[0], key=jax.random.key(seed), sigma=1.0)
+    fitted = fmu_jax.fit(objective, data, noise=noise)
     state, started = measure.time_call(
-        lambda: stream.start(objective, fitted, data, noise=noise, **GUARANTEE), repeats=repeats
+        lambda: fmu_jax.stream.start(objective, fitted, data, noise=noise, **GUARANTEE), repeats=repeats
     )
     count = min(requests, n // 4, math.ceil(2e8 / d**2) if d > 64 else requests)
     order = np.random.default_rng(seed).permutation(n)[:count]
     rows = jax.tree.map(lambda leaf: leaf[order], data)
     scan = jax.jit(lambda state, rows: jax.lax.scan(_delete, state, rows))
     _, deleted = measure.time_call(lambda: scan(state, rows), repeats=repeats)
-    (after, remaining, served), serving = measure.time_call(lambda: stream.serve(state, data, order), repeats=repeats)
-    planned = {"key": jax.random.key(seed), "admitted": ADMITTED, "scale": releases.scale_for(ADMITTED, mu=1.0)}
-    _, releasing = measure.time_call(lambda: stream.serve_releases(state, data, order, **planned), repeats=repeats)
-    _, one = measure.time_call(lambda: stream.serve(state, data, order[:1]), repeats=repeats)
-    _, one_release = measure.time_call(
-        lambda: stream.serve_releases(state, data, order[:1], **planned), repeats=repeats
+    (after, remaining, served), serving = measure.time_call(
+        lambda: fmu_jax.stream.serve(state, data, order), repeats=repeats
     )
-    _, refreshed = measure.time_call(lambda: stream.refresh(after, remaining), repeats=repeats)
+    planned = {"key": jax.random.key(seed), "admitted": ADMITTED, "scale": fmu_jax.releases.scale_for(ADMITTED, mu=1.0)}
+    _, releasing = measure.time_call(
+        lambda: fmu_jax.stream.serve_releases(state, data, order, **planned), repeats=repeats
+    )
+    _, one = measure.time_call(lambda: fmu_jax.stream.serve(state, data, order[:1]), repeats=repeats)
+    _, one_release = measure.time_call(
+        lambda: fmu_jax.stream.serve_releases(state, data, order[:1], **planned), repeats=repeats
+    )
+    _, refreshed = measure.time_call(lambda: fmu_jax.stream.refresh(after, remaining), repeats=repeats)
     _, retrained = measure.time_call(
-        lambda: remove(objective, fitted.params, data, order[:1], noise=noise, method="retrain"), repeats=repeats
+        lambda: fmu_jax.remove(objective, fitted.params, data, order[:1], noise=noise, method="retrain"),
+        repeats=repeats,
     )
     # How long one refresh lasts: up to a quarter of the rows, whatever was served above.
     longest = min(n // 4, 50_000 if d <= 64 else count)
@@ -136,7 +142,7 @@ def measure_case(case: str, seed: int, requests: int, repeats: int) -> dict[str,
 
 
 def _delete(state, row):
-    state = stream.delete(state, row)
+    state = fmu_jax.stream.delete(state, row)
     return state, state.epsilon
 
 

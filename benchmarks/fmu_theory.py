@@ -12,22 +12,20 @@ the same 300 steps without these rows. ``certified`` bounds the distance to the 
 certified distances when one row alone is removed, at quantiles over rows drawn at random, and the largest one drawn.
 """
 
+from __future__ import annotations
+
 import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-import fmu_jax
 from benchmarks import measure
-from fmu_jax import Objective, releases, remove
-from fmu_jax.removal import recollect
 from scripts.fmu.problems import ProblemConfig, load_split
 from scripts.harness import cli
+from scripts.harness.lazy import fmu_jax, jax, jnp
 
 KINDS = ("random", "minority", "majority", "loss", "leverage")
 METHODS: dict[str, dict[str, Any]] = {
@@ -75,10 +73,10 @@ def measured(config: Config, dataset: str, seed: int) -> list[dict[str, Any]]:
     train = load_split(config, dataset, seed).train
     order = np.random.default_rng([seed, 7]).permutation(len(train.y))[: config.rows]
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf)[order], train)
-    fair, plain = Objective(l2=config.l2, fairness=config.fairness), Objective(l2=config.l2)
+    fair, plain = fmu_jax.Objective(l2=config.l2, fairness=config.fairness), fmu_jax.Objective(l2=config.l2)
     start = jnp.zeros(data.x.shape[1])
     best, simple = (fmu_jax.fit(objective, data, tolerance=1e-12).params for objective in (fair, plain))
-    descend = partial(recollect, plain, start, steps=300)
+    descend = partial(fmu_jax.removal.recollect, plain, start, steps=300)
     stored = descend(data=data, step_size=1.0)
     table = []
     for kind in KINDS:
@@ -101,12 +99,12 @@ def measured(config: Config, dataset: str, seed: int) -> list[dict[str, Any]]:
             | compared(plain, stored.params, data, rows, vectors, truth=without)
         )
     alone = np.sort(np.random.default_rng([seed, 8]).permutation(len(order))[: config.alone])
-    distances = releases.row_distances(fair, best, data, alone)
+    distances = fmu_jax.releases.row_distances(fair, best, data, alone)
     quantiles = dict(zip(("row_q50", "row_q95"), np.quantile(distances, (0.5, 0.95)).tolist(), strict=True))
     return [*table, {"deletion": "row", "method": "fair_newton", "row_largest": float(distances.max())} | quantiles]
 
 
-def chosen(config: Config, objective: Objective, params: jax.Array, data: Any, kind: str, seed: int) -> Any:
+def chosen(config: Config, objective: fmu_jax.Objective, params: jax.Array, data: Any, kind: str, seed: int) -> Any:
     """Which rows are forgotten, or None where they cannot be."""
     count = round(config.fraction * len(data.y))
     if kind not in ("loss", "leverage"):
@@ -122,17 +120,17 @@ def chosen(config: Config, objective: Objective, params: jax.Array, data: Any, k
 
 
 def compared(
-    objective: Objective, params: jax.Array, data: Any, rows: Any, options: dict[str, Any], truth: Any = None
+    objective: fmu_jax.Objective, params: jax.Array, data: Any, rows: Any, options: dict[str, Any], truth: Any = None
 ) -> dict[str, Any]:
     """A removal beside ``truth``, which is the retrained minimiser if it is None."""
-    removal = remove(objective, params, data, rows, throw=False, **options)
+    removal = fmu_jax.remove(objective, params, data, rows, throw=False, **options)
     if truth is None:
         truth = fmu_jax.fit(objective, removal.data, tolerance=1e-12).params
     return {
         "steps": int(removal.steps),
         "moved": float(jnp.linalg.norm(params - truth)),
         "distance": float(jnp.linalg.norm(removal.params - truth)),
-        "certified": float(releases.distance_to_retrained(objective, removal)),
+        "certified": float(fmu_jax.releases.distance_to_retrained(objective, removal)),
     }
 
 

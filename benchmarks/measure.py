@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from fmu_jax.deletion import files
 from scripts.harness import report, rows
+from scripts.harness.lazy import jax
 
 
 def time_call(call: Callable[[], Any], *, repeats: int = 7) -> tuple[Any, dict[str, float]]:

@@ -8,6 +8,8 @@ and memory traffic. `benchmarks.compiled` counts the same in the programs of TPU
 float32; the training step is ResNet-18 on 32 x 32 x 3 images.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -18,15 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-
-import fmu_jax
 from benchmarks import measure
-from fmu_jax import certificates, distances, fitting
-from fmu_jax.removal import newton
-from pags_jax import losses, models, training
 from scripts.harness import cli, mesh, placement
+from scripts.harness.lazy import fmu_jax, jax, jnp, pags_jax
 
 COLUMNS = ("program", "devices", "rows", "collectives", "kilobytes", "flops_per_row", "bytes_per_row")
 COLLECTIVE = re.compile(r"= (.*?) (?:all-reduce|all-gather|collective-permute|all-to-all|reduce-scatter)(?:-start)?\(")
@@ -114,33 +110,35 @@ def _removal(params: Any, data: Any) -> fmu_jax.Removal:
 
 def _fit_step(rows: int, columns: int) -> Any:
     objective, params, data, noise = _table(rows, columns)
-    return fitting.minimise.lower(objective, params, data, noise, 1e-5, 1, True)
+    return fmu_jax.fitting.minimise.lower(objective, params, data, noise, 1e-5, 1, True)
 
 
 def _fair_newton(rows: int, columns: int) -> Any:
     objective, params, data, noise = _table(rows, columns)
-    return newton.fair_newton.lower(objective, params, data, data, noise=noise)
+    return fmu_jax.removal.newton.fair_newton.lower(objective, params, data, data, noise=noise)
 
 
 def _region(rows: int, columns: int) -> Any:
     objective, params, data, noise = _table(rows, columns)
-    return distances._region.lower(objective, _removal(params, data), noise)
+    return fmu_jax.distances._region.lower(objective, _removal(params, data), noise)
 
 
 def _certificate(rows: int, columns: int) -> Any:
     objective, params, data, noise = _table(rows, columns)
     removal = _removal(params, data)
-    region = distances._region(objective, removal, noise)
-    return certificates._certify.lower(objective, params, removal, region, 1.0, 1e-5, noise)
+    region = fmu_jax.distances._region(objective, removal, noise)
+    return fmu_jax.certificates._certify.lower(objective, params, removal, region, 1.0, 1e-5, noise)
 
 
 def _training_step(batch: int, columns: int) -> Any:
     del columns
-    task = training.Task(models.create("resnet18", classes=10), losses.cross_entropy, batch_size=batch)
+    task = pags_jax.training.Task(
+        pags_jax.models.create("resnet18", classes=10), pags_jax.losses.cross_entropy, batch_size=batch
+    )
     x, y = jnp.zeros((batch, 32, 32, 3), jnp.uint8), jnp.zeros(batch, jnp.int32)
-    state = training.init(task, x[:1], key=jax.random.key(0))
-    hyper = training.Hyper(0.0, 0.1, training.milestones(4, 2))
-    step = jax.jit(training.step, static_argnames="task")
+    state = pags_jax.training.init(task, x[:1], key=jax.random.key(0))
+    hyper = pags_jax.training.Hyper(0.0, 0.1, pags_jax.training.milestones(4, 2))
+    step = jax.jit(pags_jax.training.step, static_argnames="task")
     return step.lower(task, state, *placement.rows((x, y)), hyper)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import fmu_jax.audit.worlds
     import fmu_jax.networks
     import fmu_jax.objective
+    import fmu_jax.removal.newton
     import pags_jax
     import pags_jax.datasets.lpips_weights
     import pags_jax.datasets.pretrained
