@@ -10,6 +10,9 @@ from fmu_jax.objective import Scalar
 from fmu_jax.privacy import check_not_negative, check_positive
 from fmu_jax.showing import one_line
 
+#: The accounting has some numbers for each step.
+MOST_STEPS = 10_000_000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -21,7 +24,7 @@ class Schedule:
     Attributes:
       start_clip: Radius ``C_0`` that the trained model is clipped to, > 0.
       noise: Standard deviation of the noise of each step, > 0.
-      steps: Number of noisy steps, at least 1.
+      steps: Number of noisy steps, from 1 to ten million.
       step_size: >= 0; zero only adds noise, which is output perturbation.
       gradient_clip: Radius ``C_1`` that each gradient is clipped to, > 0; infinite for none.
       decay: Pull towards the center for each unit of step size, >= 0, with ``step_size decay <= 1``.
@@ -53,6 +56,8 @@ class Schedule:
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, or infinite for none; got {getattr(self, name)}")
         check_counts(steps=self.steps, batch=1 if self.batch is None else self.batch)
+        if self.steps > MOST_STEPS:
+            raise ValueError(f"`steps` must be at most {MOST_STEPS}, got {self.steps}")
         if not self.step_size * self.decay <= 1:
             raise ValueError(f"`step_size` times `decay` must be at most 1, got {self.step_size} times {self.decay}")
         if self.step_size > 0 and math.isinf(self.gradient_clip) and math.isinf(self.model_clip):

@@ -150,13 +150,10 @@ def release(
 
 @jax.jit
 def _unless_refused(released: Release, fits, fine) -> Release:
-    refused, epsilon = ~(fits & fine & (released.mu >= 0)), released.epsilon
-    return released._replace(
-        params=jnp.where(refused, jnp.nan, released.params),
-        mu=jnp.where(refused, jnp.inf, released.mu),
-        epsilon=jnp.where(refused, jnp.inf, epsilon),
-        delta=jnp.asarray(released.delta).astype(epsilon.dtype),
-    )
+    good = fits & fine & (released.mu >= 0)
+    mu, epsilon = (jnp.where(good, number, jnp.inf) for number in (released.mu, released.epsilon))
+    params, delta = jnp.where(good, released.params, jnp.nan), jnp.asarray(released.delta).astype(epsilon.dtype)
+    return released._replace(params=params, mu=mu, epsilon=epsilon, delta=delta)
 
 
 @when_concrete
@@ -240,9 +237,7 @@ def as_shape(shape: Any, d: int, dtype: Any) -> Float[Array, "d d"]:
     return _symmetric(shape)
 
 
-@jax.jit
-def _symmetric(shape):
-    return (shape + shape.T) / 2
+_symmetric = jax.jit(lambda shape: (shape + shape.T) / 2)
 
 
 def _mu(xp, admitted, scale):

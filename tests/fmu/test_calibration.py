@@ -16,6 +16,7 @@ def problem():
     return Objective(l2=1e-2, fairness=1.0), data, forget_sets.draw_rows(data, 20, seed=0)
 
 
+@pytest.mark.slow
 def test_the_noise_certifies_what_was_asked_for_and_little_less_does_not(problem):
     objective, data, forget = problem
     direction = sample_noise(jnp.zeros(4), key=jax.random.key(0), sigma=1.0)

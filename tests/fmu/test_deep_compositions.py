@@ -66,8 +66,10 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", [pytest.param(name, marks=[pytest.mark.slow] * (name == "trust_region"))
-                                    for name in METHODS])  # fmt: skip
+LONG = ("trust_region", "hessian_free", "blocks")
+
+
+@pytest.mark.parametrize("method", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in METHODS])
 def test_jitted_mapped_and_sharded_is_one_by_one(method):
     run = METHODS[method]
     with jax.numpy_dtype_promotion("standard"):

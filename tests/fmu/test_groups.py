@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score
 
 from fmu_jax import (
     Data,
+    FitResult,
     Objective,
     certify,
     certify_descent,
@@ -433,8 +434,8 @@ def test_rows_of_another_number_of_groups_are_not_deleted():
     data = rows(p, p.w)
     # Of the penalty of the test before, whose programs it takes.
     objective = Objective(l2=L2, fairness=FAIRNESS, penalty="individual", reweigh=True)
-    fitted = fit(objective, data, noise=noise)
-    state = stream.start(objective, fitted, data, noise=noise, sigma=1.0, delta=1e-5, budget=1.0)
+    anchor = FitResult(jnp.zeros(D), jnp.ones((), bool), jnp.zeros(()), jnp.zeros((), jnp.int32))
+    state = stream.start(objective, anchor, data, noise=noise, sigma=1.0, delta=1e-5, budget=1.0)
     row = Data(data.x[:1], data.y[:1], jnp.zeros(1, jnp.int32), data.weight[:1])
     with pytest.raises(ValueError, match="`rows` are of 2 groups and the state of 3"):
         stream.delete(state, row)

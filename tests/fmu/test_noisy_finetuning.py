@@ -534,11 +534,11 @@ def test_scrub_is_adam_on_its_objective():
         fair = objectives.value(DEEP, params, DATA._replace(weight=left)) / left.sum()
         return fair + 3.0 * jnp.dot(left, apart) / left.sum() - jnp.dot(gone, apart) / gone.sum()
 
-    optimizer, params = optax.adam(0.01), PARAMS
+    optimizer, params, slope = optax.adam(0.01), PARAMS, jax.jit(jax.grad(value))
     state = optimizer.init(params)
     for _ in range(2):
         with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimizer.update(jax.grad(value)(params), state)
+            updates, state = optimizer.update(slope(params), state)
         params = jax.tree.map(jnp.add, params, updates)
     found = remove(DEEP, PARAMS, DATA, ROWS, method="scrub", steps=2, ascent_steps=2, distillation=3.0).params
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-8), found, params)
@@ -641,3 +641,5 @@ def test_networks_and_wild_steps_have_no_convex_bound():
         tuning.rewind(LINEAR, jnp.zeros(4), DATA, ROWS, steps=True, rewound=1, step_size=0.1)
     with pytest.raises(ValueError, match=r"`steps` must be a whole number of at least 1, got 2\.5"):
         schedule.check_counts(steps=2.5)  # Annotations refuse it in tests before the functions do.
+    with pytest.raises(ValueError, match="`steps` must be at most 10000000, got 10000001"):
+        tuning.Schedule(start_clip=1.0, noise=1.0, steps=10_000_001)

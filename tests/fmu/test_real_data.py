@@ -76,7 +76,7 @@ def removals(name) -> tuple[Removed, ...]:
     ("name", "group"),
     [
         *itertools.product(["compas"], ["race", "gender"]),
-        ("adult", "race"),
+        pytest.param("adult", "race", marks=pytest.mark.slow),
         pytest.param("adult", "gender", marks=pytest.mark.weekly),
     ],
 )
@@ -94,24 +94,27 @@ def test_fair_newton_is_near_the_retrained_optimum(name, limit):
     assert row.fair_newton < row.nothing / 10
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["compas", pytest.param("adult", marks=pytest.mark.slow)])
 def test_fair_newton_is_always_nearer_than_plain_newton(name):
     for row in removals(name):
         assert row.fair_newton < row.newton, row.kind
 
 
+@pytest.mark.slow
 def test_over_all_forget_sets_fair_newton_is_fifty_times_nearer_in_the_median():
     ratios = [row.newton / row.fair_newton for name in NAMES for row in removals(name)]
     assert len(ratios) == 12
     assert np.median(ratios) >= 50
 
 
+@pytest.mark.slow
 def test_a_second_step_is_five_hundred_times_nearer_again_in_the_median():
     """Median over the same 12 forget sets of one-step distance / two-step distance, the latter at least ROUNDING."""
     ratios = [row.fair_newton / max(row.two_steps, ROUNDING) for name in NAMES for row in removals(name)]
     assert np.median(ratios) >= 500
 
 
+@pytest.mark.slow
 def test_on_adult_the_bounds_are_far_below_the_papers():
     data, noise, best = trained("adult")
     mask = next(row for row in removals("adult") if row.kind == "random 5%").mask
@@ -126,7 +129,7 @@ def test_on_adult_the_bounds_are_far_below_the_papers():
     assert c.gram_bound <= c.paper_data_dependent < c.paper_worst_case
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["compas", pytest.param("adult", marks=pytest.mark.slow)])
 def test_the_start_need_not_be_converged(name):
     """From half-way, the certificate still covers the truth, and the step repairs what training left."""
     data, noise, _ = trained(name)

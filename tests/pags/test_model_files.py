@@ -102,6 +102,7 @@ def test_load_pretrained_gives_the_saved_denoiser_and_no_autoencoder(tmp_path):
         read_pretrained(path)
 
 
+@pytest.mark.slow
 def test_the_same_network_makes_the_same_bytes(tmp_path):
     """In processes whose hashes differ."""
     script = (

@@ -40,6 +40,7 @@ def test_eulers_last_step_ends_at_what_is_denoised():
     np.testing.assert_allclose(sampling.euler_step(denoise, x, 0.3, 0.0), denoise(x, 0.3), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_in_painting_keeps_what_is_known_and_tends_to_the_conditional_distribution():
     mean, covariance = np.array([0.1, -0.2]), np.array([[0.25, 0.2], [0.2, 0.25]])
     n = 4000

@@ -133,7 +133,7 @@ def test_chance_alone_gives_uniform_p_values_within_groups():
     )
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float16, marks=pytest.mark.slow), jnp.bfloat16])
 def test_small_floats_are_computed_with_in_float32(dtype):
     """Squared ranks of 20 models sum up beyond float16, and bfloat16 has two or three digits."""
     x, y, z = np.random.default_rng(5).normal(size=(3, 20))

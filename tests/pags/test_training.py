@@ -200,7 +200,9 @@ def test_a_sweep_compiles_one_step():
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("model", [models.LeNet(classes=3), Normalised()], ids=["lenet", "normalised"])
+@pytest.mark.parametrize(
+    "model", [pytest.param(models.LeNet(classes=3), marks=pytest.mark.slow), Normalised()], ids=["lenet", "normalised"]
+)
 def test_a_loss_of_ones_own_needs_no_auxiliary_value(model):
     """Five arguments do: parameters, statistics and metrics are those of the same loss that carries them itself."""
 
