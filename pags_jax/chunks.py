@@ -51,6 +51,7 @@ def map_batches(function: Callable, arrays: tuple[Array, ...], chunk_size: int |
 def check_counts(most: int | None = None, **counts: Any) -> None:
     """Raises ValueError, with the name and the value, unless every count is a whole number from 1 to ``most``."""
     for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or count < 1 or (most is not None and count > most):
+        whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
+        if not whole or count < 1 or (most is not None and count > most):
             allowed = "of at least 1" if most is None else f"from 1 to {most}"
             raise ValueError(f"`{name}` must be a whole number {allowed}, got {count}")

@@ -149,6 +149,7 @@ def certify(
     >>> found.label.tolist(), np.asarray(found.radius).round(2).tolist()  # Phi^-1(0.001^(1/100)) / 2
     ([0, -1], [0.75, 0.0])
     """
+    check_counts(samples=samples, selection_samples=selection_samples)
     for_choice, for_bound = jax.random.split(key)
     _check_sigma(sigma)
     sigma = jnp.asarray(sigma, wide(as_images(x).dtype))

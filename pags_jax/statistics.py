@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from pags_jax.chunks import check_counts
 from pags_jax.images import is_traced, wide
 from pags_jax.means import mean_and_error as mean_and_error
 from pags_jax.means import means_of as means_of
@@ -172,7 +173,7 @@ def rank_correlation(
     given = jnp.zeros((n, 0), x.dtype) if given is None else jnp.asarray(given).reshape(len(jnp.asarray(given)), -1)
     if groups.shape != (n,) or len(given) != n:
         raise ValueError(f"expected `groups` and `given` of {n} models, got the shapes {groups.shape}, {given.shape}")
-    _check_count("permutations", permutations)
+    check_counts(permutations=permutations)
     for name, values in (("x", x), ("y", y), ("given", given)):
         _check_finite(name, values)
     sides = (x, y, *given.T)  # Each is ranked in its own type: rounded to another, values would tie.
@@ -237,7 +238,7 @@ def _images_first(values: Array) -> Array:
 @partial(jax.jit, static_argnums=2)
 def _resampled_means(values: Array, key: Array, resamples: int) -> Array:
     """``(resamples, ...)`` means of resampled images."""
-    _check_count("resamples", resamples)
+    check_counts(resamples=resamples)
     n, there = len(values), jnp.isfinite(values.reshape(len(values), -1)[:, 0])
     columns = jnp.where(there[:, None], values.reshape(n, -1), 0)
     size, usable = there.sum(dtype=jnp.int32), jnp.argsort(~there, stable=True)
@@ -258,11 +259,6 @@ def _interval(estimate: Array, means: Array, level: float) -> Interval:
         raise ValueError(f"`level` must be above 0 and below 1, got {level}")
     low, high = jnp.quantile(means, jnp.array([(1 - level) / 2, (1 + level) / 2], means.dtype), axis=0)
     return Interval(estimate, low, high)
-
-
-def _check_count(name: str, count: Any) -> None:
-    if not isinstance(count, int) or count < 1:
-        raise ValueError(f"`{name}` must be a whole number of at least 1, got {count}")
 
 
 def _check_finite(name: str, values: Array) -> None:

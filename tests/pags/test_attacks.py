@@ -419,6 +419,7 @@ def test_radii_and_step_sizes_share_what_is_compiled():
         ({"eps_l2": np.ones(3)}, r"`eps_l2` must be one number or 2, one for each image, got the shape \(3,\)"),
         ({"steps": 0}, "`steps` .* at least 1, got 0"),
         ({"steps": 2.0}, "`steps` .* whole number .* got 2.0"),
+        ({"steps": True}, "`steps` .* whole number .* got True"),
         ({"scope": "image"}, "unknown scope 'image'; known: example, batch"),
         ({"scope": "batch", "eps_l2": None, "eps_linf": 1.0}, "defined for one `eps_l2`"),
         ({"key": None}, "give a `key` for the random start"),

@@ -254,6 +254,10 @@ def test_a_smoothed_model_is_the_mean_probability_over_its_draws():
         (lambda: certify(linear, X, key=KEY, sigma=0.1, alpha=0.0), "`alpha` must be one number between 0 and 1"),
         (lambda: predict(linear, X, key=KEY, sigma=0.1, alpha=1.0), "`alpha` must be one number between 0 and 1"),
         (lambda: class_counts(linear, X, key=KEY, sigma=0.1, samples=0), "`samples` must be a whole number"),
+        (
+            lambda: certify(linear, X, key=KEY, sigma=0.1, selection_samples=0),
+            "`selection_samples` must be a whole number",
+        ),
         (lambda: class_counts(lambda x: x[:, :1], X, key=KEY, sigma=0.1, samples=1), "at least two classes"),
         (lambda: certify(lambda x: x - x.mean(0, keepdims=True), X, key=KEY, sigma=0.1), "treat each example by"),
         (lambda: certified(jnp.array([3]), jnp.array([0]), 2, sigma=0.1), "`count` must be from 0 to `samples` = 2"),
