@@ -11,7 +11,7 @@ of all rows minus those of the removed ones, whatever the order. ``assemble`` tu
 Hessian of the fair objective at ``a``, which are then exact for what remains.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -130,17 +130,13 @@ def _by_cell(values, member):
 
 def none(objective: Objective, groups: int, d: int) -> Moments:
     """Moments of no rows of ``d`` features, as NumPy arrays: their shapes cost no trace."""
-    cells, pairwise = 2 * groups, penalties.find(objective.penalty).pairwise
-    parts = cells if objective.reweigh else 1
-    return Moments(
-        counts=np.zeros((groups, 2), np.int32),
-        sums=np.zeros((groups, 2, d)),
-        gradient=np.zeros((parts, d)),
-        curvature=np.zeros((parts, d, d)),
-        reach=np.zeros((parts, d, d)),
-        gram=np.zeros((cells if pairwise else 0, d, d)),
-        errors=Errors(*(np.zeros(()) for _ in Errors._fields)),
-    )
+    parts = 2 * groups if objective.reweigh else 1
+    pairs = 2 * groups if penalties.find(objective.penalty).pairwise else 0
+    counts: Any = np.zeros((groups, 2), np.int32)
+    shapes = (groups, 2, d), (parts, d), (parts, d, d), (parts, d, d), (pairs, d, d)
+    arrays: list[Any] = [np.zeros(shape) for shape in shapes]
+    zero: Any = np.zeros(())
+    return Moments(counts, *arrays, errors=Errors(zero, zero, zero))
 
 
 def plus(a: Moments, b: Moments) -> Moments:

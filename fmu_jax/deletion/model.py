@@ -115,7 +115,8 @@ def as_data(rows: np.ndarray, groups: int = 2) -> Data:
     """Stored rows as ``Data`` of so many groups, a removed one with weight zero."""
     y, group = (rows[:, column].astype(np.int32) for column in (-2, -1))
     # Moved and not made: JAX compiles a program for each shape that it makes an array of.
-    return jax.device_put(Data(rows[:, :-2], y, group, rows[:, -3], groups))
+    x, y, group, weight = jax.device_put((rows[:, :-2], y, group, rows[:, -3]))
+    return Data(x, y, group, weight, groups)
 
 
 def start(settings: Settings, fitted: FitResult, data: Data) -> stream.State:
@@ -159,7 +160,9 @@ def unpack(settings: Settings, packed: bytes) -> stream.State:
 def _structure(settings: Settings) -> stream.State:
     """A state of zeros, for its shapes."""
     d, objective = len(settings.feature_names), settings.objective
-    vector, number, count = np.zeros(d), np.zeros(()), np.zeros((), np.int32)
+    vector: Any = np.zeros(d)
+    number: Any = np.zeros(())
+    count: Any = np.zeros((), np.int32)
     return stream.State(
         params=vector,
         residual_bound=number,
