@@ -32,7 +32,7 @@ def test_names_are_those_of_the_packages_registries():
     import fmu_jax
     from fmu_jax import penalties
     from pags_jax import balls, datasets, evaluation, gradients, losses, models, recipes
-    from pags_jax.models import layers
+    from pags_jax.models import architectures, layers
     from scripts.pags import alignment
 
     assert set(get_args(names.Penalty)) == set(penalties.PENALTIES)
@@ -40,7 +40,7 @@ def test_names_are_those_of_the_packages_registries():
     assert set(get_args(names.Loss)) == set(losses.LOSSES) == set(recipes.RECIPES)
     assert {*get_args(names.BesideDistractor), *get_args(names.Unlabelled)} < set(datasets.NAMES)
     for name in get_args(names.Model):
-        assert models.create(name, classes=2)
+        assert architectures.kind_of(models.create(name, classes=2)) == "classifier"  # As files hold it.
     assert get_args(names.Activation) == get_args(layers.Activation)
     assert get_args(names.Norm) == get_args(balls.Norm)
     assert get_args(names.Attack) == get_args(evaluation.Attack)

@@ -12,14 +12,14 @@ from pags_jax.models.autoencoder import Autoencoder
 from pags_jax.models.edm import DhariwalUNet, SongUNet
 from pags_jax.models.lenet import LeNet
 from pags_jax.models.preactivation import Normalised, PreActivationResNet
+from pags_jax.models.registry import CLASSES
 from pags_jax.models.resnet import ResNet
 from pags_jax.models.unet import UNet
-from pags_jax.models.vgg import VGG
 
 Kind = Literal["classifier", "denoiser", "autoencoder"]
 
 _DENOISERS = (UNet, SongUNet, DhariwalUNet)
-_CLASSIFIERS = (LeNet, ResNet, VGG, PreActivationResNet, Normalised)
+_CLASSIFIERS = (*CLASSES, PreActivationResNet, Normalised)
 #: Networks by what files call them.
 NETWORKS: dict[str, type[nn.Module]] = {
     "denoiser": UNet,

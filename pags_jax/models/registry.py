@@ -19,12 +19,16 @@ from pags_jax.models.lenet import LeNet
 from pags_jax.models.resnet import ResNet
 from pags_jax.models.vgg import VGG
 
-_RESNETS = {
+_MODELS: dict[str, Any] = {
+    "lenet": LeNet,
     "resnet14": partial(ResNet, blocks=(2, 2, 2)),
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
     "resnet34": partial(ResNet, blocks=(3, 4, 6, 3)),
     "resnet50": partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True),
+    "vgg11": VGG,
 }
+#: The modules' classes, which files can hold.
+CLASSES: tuple[type[nn.Module], ...] = tuple(dict.fromkeys(getattr(made, "func", made) for made in _MODELS.values()))
 
 
 def create(
@@ -73,11 +77,10 @@ def create(
         raise ValueError(f"`stem` must be 2, 3 or 7, got {stem}")
     dtype = None if dtype is None else jnp.dtype(dtype)  # One spelling, so that equal modules have equal hashes.
     options = {"classes": classes, "width": width, "activation": activation, "beta": beta, "dtype": dtype}
-    if name in _RESNETS:
-        return _RESNETS[name](stem=stem, **options)
-    if stem != 3:
+    has_stem = "stem" in inspect.signature(_MODELS[name]).parameters
+    if stem != 3 and not has_stem:
         raise ValueError(f"`stem` is a choice of residual networks, not of {name!r}")
-    return (LeNet if name == "lenet" else VGG)(**options)
+    return _MODELS[name](**options, **({"stem": stem} if has_stem else {}))
 
 
 def init(model: nn.Module, x: Shaped[Array | np.ndarray, "n h w c"], *, key: Array) -> dict[str, Any]:
