@@ -190,7 +190,7 @@ def test_pack_depends_on_the_table_alone():
 @pytest.mark.parametrize(
     ("name", "group", "options", "message"),
     [
-        ("mnist", "race", {}, "unknown data set 'mnist'; available: 'compas', 'adult', 'hsls', 'synthetic'"),
+        ("mnist", "race", {}, f"unknown data set 'mnist'; available: {', '.join(map(repr, datasets.GROUPS))}"),
         ("compas", "age", {}, "unknown group 'age' of 'compas'; available: 'race', 'gender'"),
         ("hsls", "age", {}, "unknown group 'age' of 'hsls'; available: 'race', 'sex'"),
         ("synthetic", "race", {}, "unknown group 'race' of 'synthetic'; available: 'group'"),
