@@ -208,7 +208,7 @@ def sections_of(config: Config, every: dict[str, Run]) -> tuple[list[report.Sect
     for name, (experiment, part, own) in every.items():
         if part.name or experiment.section is None:
             continue
-        results = Results(own.out, store.read_rows(own.out) if experiment.rows_of else [], folders)
+        results = Results(own.out, store.read_rows(own.out) if experiment.rows_of else [], folders, own)
         reads = [run for run in part.reads.values() if every.get(run) and every[run].experiment.rows_of]
         links = {f"{run}/rows.csv": f"{run}/rows.csv" for run in ([name] if experiment.rows_of else reads)}
         sections.append(report.Section(experiment.heading, experiment.section(results), links))

@@ -63,11 +63,13 @@ class Results:
       folder: The run folder.
       rows: Its rows.
       others: Run folders of the other parts of the report, by name.
+      config: Its configuration, where the caller has it.
     """
 
     folder: Path
     rows: list[Row]
     others: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    config: Any = None
 
     def of(self, part: str) -> list[Row]:
         """Rows of another part; none if the report has no such part."""
@@ -193,7 +195,7 @@ class Experiment:
             print(report.as_text(block))
         if self.rows_of is None and self.claims:
             runs = {part: getattr(config, field) for field, part in self.parts[0].reads.items()}
-            results = Results(config.out, [], {part: path for part, path in runs.items() if path})
+            results = Results(config.out, [], {part: path for part, path in runs.items() if path}, config)
             for claim in self.claims(results):
                 print(claim.as_text())
         names = [name for name in ("rows.csv", "rows.jsonl") if (config.out / name).exists()]

@@ -8,7 +8,7 @@ from scripts.pags import sweeps
 
 def lines_of(results: Results) -> list[Row]:
     """A line for each loss: whether it shows what the paper says of a sweep, with the numbers."""
-    place = sweeps.SHOWN.place
+    place = _shown(results).place
     robust, aligned = place.robust(results.of("pags_robustness")), place.aligned(results.of("pags_alignment"))
     claims_of, swept = pags_jax.questions.claims_of, pags_jax.sweeps.swept(robust)
     return [{"loss": plot.look(loss).label} | claims_of(loss, robust, aligned, place) for loss in swept]
@@ -16,14 +16,19 @@ def lines_of(results: Results) -> list[Row]:
 
 def correlations(results: Results) -> list[Row]:
     """How alignment goes with each measure over the models."""
-    models = sweeps.SHOWN.joined(results.of("pags_robustness"), results.of("pags_alignment"))
+    models = _shown(results).joined(results.of("pags_robustness"), results.of("pags_alignment"))
     return pags_jax.explanation.correlations(models)
+
+
+def _shown(results: Results) -> sweeps.PlaceConfig:
+    """The place of the configuration, by default the one that every report shows."""
+    return results.config if isinstance(results.config, sweeps.PlaceConfig) else sweeps.SHOWN
 
 
 def section(results: Results) -> list[report.Block]:
     """What each loss shows, and which measure of robustness goes with alignment over the models."""
-    lines, table = lines_of(results), correlations(results)
-    errors = pags_jax.explanation.errors_of(sweeps.SHOWN.place.aligned(results.of("pags_alignment")))
+    lines, table, target = lines_of(results), correlations(results), _shown(results).target.replace("_", " ")
+    errors = pags_jax.explanation.errors_of(_shown(results).place.aligned(results.of("pags_alignment")))
     return [
         "The paper says that models become robust off the manifold before accuracy falls, that gradients look most "
         "like the score at a middle strength, and that excessive robustness gives up accuracy and sensitivity along "
@@ -39,8 +44,8 @@ def section(results: Results) -> list[report.Block]:
         "permutations of the models within their loss in brackets. In lines marked 'given on', the deviation on the "
         "manifold is partialled out. The share is measured on the same gradients whose alignment it predicts; the "
         "deviations are measured without them.",
-        report.Table(pags_jax.explanation.lines(table), "The alignment of the logit's gradient, and what predicts it.",
-                     fold=True),
+        report.Table(pags_jax.explanation.lines(table),
+                     f"The alignment of the {target}'s gradient, and what predicts it.", fold=True),
         *results.figures("alignment_by_robustness.png", "Alignment against deviation off the manifold",
                          "Each marker is one model."),
     ]  # fmt: skip

@@ -1,5 +1,6 @@
 """The gradients part of the report: each claim is said to hold, or not, by the rows."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from pags_jax import explanation, questions, sweeps
 from scripts import reproduce
 from scripts.harness import report, store
 from scripts.harness.experiment import Results
-from scripts.pags import accuracy, alignment, answers, claims, converse, generation, generative, robustness
+from scripts.pags import accuracy, alignment, answers, claims, converse, figures, generation, generative, robustness
 
 STRENGTHS = (0.1, 1.0, 10.0)
 CURVES = {
@@ -79,6 +80,16 @@ def test_a_sweep_that_shows_nothing(line):
         "no (0.810 to 0.800)",
         "no (0.600 to 0.600)",
     ]
+
+
+@pytest.mark.usefixtures("few_shuffles")
+def test_claims_are_of_the_gradient_that_the_configuration_names(monkeypatch):
+    shape = {"accuracy": "rises and falls", "on": "rises and falls", "off": "below"}
+    other = [row | {"target": "log_prob"} for row in rows_of(cosine="rises", **shape)]
+    monkeypatch.setattr(store, "read_rows", lambda folder: [*rows_of(cosine="peaks", **shape), *other])
+    named = dataclasses.replace(both(), config=figures.Config(target="log_prob"))
+    assert [claims.claims(results)[1].verdict for results in (both(), named)] == ["shown", "not shown"]
+    assert "log prob" in claims.section(named)[4].caption
 
 
 def test_models_that_are_missing_are_left_out():
