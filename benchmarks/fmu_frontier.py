@@ -18,7 +18,7 @@ import numpy as np
 
 from scripts.harness import cli, looks, plot, report, rows
 
-NETWORKS, HEADS = ("tables", "images", "features"), ("tables", "image_heads")
+RUNS = ("tables", "images", "features")
 STARTS = {"init": "initialisation", "public": "public network"}
 MARKERS = {"init": "^", "public": "o"}
 COLORS = {0.5: looks.VERMILION, 1.0: looks.ORANGE, 2.0: looks.BLUE}
@@ -34,8 +34,7 @@ class Config(cli.Common):
 
 def main(config: Config) -> None:
     """Draws the figure from the files that are there."""
-    table = [row for row in rows_of(config.out, NETWORKS) if row["method"] != "head"]
-    table += report.where(rows_of(config.out, HEADS), method="head", mu=1.0)
+    table = [row for row in rows_of(config.out, RUNS) if row["method"] != "head" or row["mu"] == 1.0]
     datasets = list(dict.fromkeys(row["dataset"] for row in table))
     titles = [looks.look(name).label for name in datasets]
     with plot.panels(config.out / "frontier.png", titles, 3, legend=3, width=4.0, height=2.9) as axes:
