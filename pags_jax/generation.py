@@ -242,6 +242,13 @@ def outside_square(key: Array, shape: tuple[int, int, int, int], side: int) -> B
     return ~(down[:, :, None] & across[:, None, :])[..., None]
 
 
+def _within(start: Array, delta: Array) -> Array:
+    """``start + delta``, of which no pixel is further from ``start`` than ``delta`` says, as rounding may take it."""
+    moved = start + delta
+    outside = jnp.abs(as_wide(moved) - as_wide(start)) > jnp.abs(as_wide(delta))
+    return jnp.where(outside, jnp.nextafter(moved, start), moved)
+
+
 def _towards(apply_fn: ApplyFn, start: Array, y: Any, **ascent: Any) -> Generated:
     """The ascent, and the better of its two ends; ``apply_fn`` is called with as many images as there are."""
     ascent = {"bounds": (0, 1)} | ascent
@@ -250,7 +257,7 @@ def _towards(apply_fn: ApplyFn, start: Array, y: Any, **ascent: Any) -> Generate
     other = jnp.equal(target, 0).astype(jnp.int32)  # Which class it leads away from does not matter.
     still = jax.lax.optimization_barrier(jnp.zeros_like(start))  # Or XLA folds what follows of it, pixel by pixel.
     found = pgd(apply_fn, start, other, targets=target, key=None, start=still, with_outcome=True, **ascent)
-    moved = start + found.delta
+    moved = _within(start, found.delta)
     logits = [as_wide(apply_fn(images)) for images in (start, moved)]
     before, after = (log_prob(values, target) for values in logits)
     rose = after > before

@@ -236,6 +236,16 @@ def test_in_painting_of_two_gaussian_classes_has_a_closed_form():
     np.testing.assert_allclose(made.images, start + 0.2 * way / lengths(way)[:, None, None, None], atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_images_stay_in_the_ball_when_their_sum_with_the_step_is_rounded(dtype):
+    x, eps = X.astype(dtype), 0.03
+    model = partial(gaussian_classes, MEANS)
+    made = inspect.unwrap(counterfactual)(lambda x: model(x.astype(jnp.float32)), x, Y, eps_linf=eps, steps=3)
+    moved = np.abs(np.asarray(made.images, float) - np.asarray(x, float)).max((1, 2, 3))
+    assert np.all(moved <= eps * (1 + 1e-7)), moved
+    assert np.all(moved > eps / 2)
+
+
 def test_lists_are_filled_in_as_arrays_are():
     known = np.asarray(X) > 0.4
     one, other = (inspect.unwrap(inpaint)(network, x, known, Y, eps_l2=0.5, steps=2) for x in (X, X.tolist()))
