@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Integer
 
 from pags_jax.ascent import ApplyFn, Found, Point, ascent_of, best_of, better, first, loop, starts
 from pags_jax.balls import Scope, for_each
-from pags_jax.images import is_traced
+from pags_jax.images import check_array, is_traced
 from pags_jax.margins import Loss
 
 
@@ -95,6 +95,7 @@ def pgd(
     if step_size is None:
         alpha = ball.eps * (2 / steps)
     else:
+        step_size = check_array("`step_size`", step_size, "numbers", jnp.floating, jnp.integer)
         if not is_traced(step_size) and not np.all((np.asarray(step_size) > 0) & np.isfinite(step_size)):
             raise ValueError(f"`step_size` must be finite and above 0, got {step_size}")
         alpha = for_each(step_size, "step_size", ball.x)

@@ -145,6 +145,7 @@ def pixel_bounds(bounds: Any, x: Array, *, inside: bool = True) -> tuple[Array, 
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise ValueError(f"`bounds` must be (lowest, highest), got {bounds}")
     for end in bounds:
+        check_array("`bounds`", end, "numbers", jnp.floating, jnp.integer)
         if np.shape(end) not in ((), x.shape[-1:]):
             raise ValueError(
                 f"each of `bounds` must be one number or {x.shape[-1]}, one for each channel, got the shape "

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from pags_jax.chunks import check_counts
-from pags_jax.images import is_traced
+from pags_jax.images import check_array, is_traced
 
 
 def lower_bounds(samples: int, alpha: float) -> Float[np.ndarray, " counts"]:
@@ -40,5 +40,6 @@ def least_wins(samples: int, alpha: float) -> Int[np.ndarray, " throws"]:
 
 def check_alpha(alpha: Any) -> None:
     """Raises ValueError unless ``alpha`` is one number between 0 and 1 that can be seen."""
+    check_array("`alpha`", alpha, "a number", jnp.floating, jnp.integer)
     if is_traced(alpha) or jnp.ndim(alpha) != 0 or not 0 < float(alpha) < 1:
         raise ValueError(f"`alpha` must be one number between 0 and 1, not traced, got {alpha}")

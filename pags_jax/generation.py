@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from pags_jax.attacks import pgd
 from pags_jax.balls import pixel_bounds
+from pags_jax.chunks import check_counts
 from pags_jax.gaussians import ClassGaussians, draw
 from pags_jax.images import as_images, as_labels, as_mask, as_wide, check_array, check_batch, check_classes
 from pags_jax.likelihood import log_prob
@@ -227,9 +227,10 @@ def outside_square(key: Array, shape: tuple[int, int, int, int], side: int) -> B
     >>> int((~outside_square(jax.random.key(0), (1, 8, 8, 3), 3)).sum())
     9
     """
+    if len(shape) != 4:
+        raise ValueError(f"`shape` must be that of images, (n, h, w, c), got {shape}")
     n, height, width, _ = shape
-    if not isinstance(side, int | np.integer) or not 1 <= side <= min(height, width):
-        raise ValueError(f"`side` must be a whole number from 1 to {min(height, width)}, got {side}")
+    check_counts(min(height, width), side=side)
     keys = jax.random.split(key)
     rows, columns = (
         jax.random.randint(k, (n, 1), 0, size - side + 1) for k, size in zip(keys, (height, width), strict=True)
@@ -241,6 +242,13 @@ def outside_square(key: Array, shape: tuple[int, int, int, int], side: int) -> B
     return ~(down[:, :, None] & across[:, None, :])[..., None]
 
 
+def _within(start: Array, delta: Array) -> Array:
+    """``start + delta``, of which no pixel is further from ``start`` than ``delta`` says, as rounding may take it."""
+    moved = start + delta
+    outside = jnp.abs(as_wide(moved) - as_wide(start)) > jnp.abs(as_wide(delta))
+    return jnp.where(outside, jnp.nextafter(moved, start), moved)
+
+
 def _towards(apply_fn: ApplyFn, start: Array, y: Any, **ascent: Any) -> Generated:
     """The ascent, and the better of its two ends; ``apply_fn`` is called with as many images as there are."""
     ascent = {"bounds": (0, 1)} | ascent
@@ -249,7 +257,7 @@ def _towards(apply_fn: ApplyFn, start: Array, y: Any, **ascent: Any) -> Generate
     other = jnp.equal(target, 0).astype(jnp.int32)  # Which class it leads away from does not matter.
     still = jax.lax.optimization_barrier(jnp.zeros_like(start))  # Or XLA folds what follows of it, pixel by pixel.
     found = pgd(apply_fn, start, other, targets=target, key=None, start=still, with_outcome=True, **ascent)
-    moved = start + found.delta
+    moved = _within(start, found.delta)
     logits = [as_wide(apply_fn(images)) for images in (start, moved)]
     before, after = (log_prob(values, target) for values in logits)
     rose = after > before

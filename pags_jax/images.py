@@ -82,6 +82,9 @@ def as_wide(x: Any) -> jax.Array:
 
 def check_batch(x: Any) -> None:
     """Raises ValueError unless ``x`` holds floats, the first axis counting examples; looks at no value."""
+    x = x if hasattr(x, "dtype") else np.asarray(x)  # JAX takes no lists, and no arrays of objects.
+    if not isinstance(x, jax.Array) and x.dtype.kind in "OSU":
+        raise ValueError(f"images must be floats in [0, 1], got {x.dtype}")
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         raise ValueError(f"images must be floats in [0, 1], got {jnp.result_type(x)}; see images.to_float")
     if jnp.ndim(x) < 2:
@@ -114,7 +117,7 @@ def check_array(name: str, value: Any, of: str, *kinds: Any) -> Any:
     JAX itself answers text, None and lists of them with an error that names no argument.
     """
     try:
-        array = value if hasattr(value, "dtype") else np.asarray(value)
+        array = value if hasattr(value, "dtype") else (jnp if is_traced(value) else np).asarray(value)
     except ValueError as error:  # Ragged lists.
         raise ValueError(f"{name} must be an array of {of}, got {value!r}") from error
     if not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
@@ -246,11 +249,13 @@ def check_number(name: str, value: Any, *, least: float = 0.0) -> None:
 
     An array would be broadcast along whatever axis fits.
     """
+    check_array(f"`{name}`", value, "a number", jnp.floating, jnp.integer)
     if jnp.ndim(value) != 0 or not (is_traced(value) or least <= float(value) < float("inf")):
         raise ValueError(f"`{name}` must be one finite number of at least {least:g}, got {value}")
 
 
-def check_noise_level(sigma_pm1: Any) -> None:
-    """Raises ValueError unless ``sigma_pm1`` is one finite number above 0; of a tracer only the shape is checked."""
-    if jnp.ndim(sigma_pm1) != 0 or not (is_traced(sigma_pm1) or 0 < float(sigma_pm1) < float("inf")):
-        raise ValueError(f"`sigma_pm1` must be one finite number above 0, got {sigma_pm1}")
+def check_positive(name: str, value: Any) -> None:
+    """Raises ValueError unless ``value`` is one finite number above 0; of a tracer only shape and type are checked."""
+    check_array(f"`{name}`", value, "a number", jnp.floating, jnp.integer)
+    if jnp.ndim(value) != 0 or not (is_traced(value) or 0 < float(value) < float("inf")):
+        raise ValueError(f"`{name}` must be one finite number above 0, got {value}")

@@ -35,7 +35,7 @@ from pags_jax.bases import rank as rank
 from pags_jax.bases import restrict as restrict
 from pags_jax.bases import span
 from pags_jax.chunks import check_counts, map_chunks
-from pags_jax.images import as_images, as_wide, check_noise_level, check_unit_range, is_traced, wide
+from pags_jax.images import as_images, as_wide, check_positive, check_unit_range, is_traced, wide
 from pags_jax.preconditioning import denoised
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -230,7 +230,7 @@ def denoiser_basis(
     x = as_images(x)
     check_counts(x[0].size, rank=rank)
     check_counts(iterations=iterations)
-    check_noise_level(sigma_pm1)
+    check_positive("sigma_pm1", sigma_pm1)
     check_unit_range(x, sigma_pm1)
     x = as_wide(x)
     sigma = jnp.asarray(sigma_pm1, x.dtype)

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from pags_jax.images import is_traced
+from pags_jax.images import check_positive
 
 #: ``denoise(x_pm1, sigma_pm1)``.
 Denoiser = Callable[[Any, Any], Any]
@@ -67,8 +66,7 @@ def preconditioned(network: Callable[[Any, Any], Any], *, sigma_data: Any) -> De
     >>> denoise(jnp.ones((1, 2)), 0.5).tolist()
     [[0.5, 0.5]]
     """
-    if jnp.ndim(sigma_data) or not (is_traced(sigma_data) or 0 < float(sigma_data) < np.inf):
-        raise ValueError(f"`sigma_data` must be one finite number above 0, got {sigma_data}")
+    check_positive("sigma_data", sigma_data)
     return Preconditioned(network, sigma_data)
 
 

@@ -210,7 +210,7 @@ def unit_step_ratio(share: Any, rank: Any, size: Any) -> Any:
       ``sqrt(share / (1 - share) rank / (size - rank))``; infinite for a share of 1.
 
     Raises:
-      ValueError: A rank that is not between 0 and ``size``: one of the two sides has no direction.
+      ValueError: A share outside of [0, 1], or a rank that is not between 0 and ``size``: one side has no direction.
 
     >>> round(float(unit_step_ratio(0.5, 128, 3072)), 3), round(float(unit_step_ratio(1 - 128 / 3072, 128, 3072)), 3)
     (0.209, 1.0)
@@ -218,6 +218,8 @@ def unit_step_ratio(share: Any, rank: Any, size: Any) -> Any:
     _check_rank(rank, size)
     if np.any(np.asarray(rank) == 0) or np.any(np.asarray(rank) == size):
         raise ValueError(f"steps need directions on and off the manifold, got the rank {rank} of {size}")
+    if np.any(np.asarray(share) < 0) or np.any(np.asarray(share) > 1):
+        raise ValueError(f"expected shares in [0, 1], got {share}")
     with np.errstate(divide="ignore"):
         return np.sqrt(np.divide(share, np.subtract(1, share)) * rank / (size - rank))
 

@@ -33,7 +33,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from pags_jax.chunks import check_counts
-from pags_jax.images import as_images, check_noise_level, check_unit_range, is_traced, wide
+from pags_jax.images import as_images, check_positive, check_unit_range, is_traced, wide
 from pags_jax.preconditioning import Denoiser as Denoiser
 from pags_jax.preconditioning import Preconditioned as Preconditioned
 from pags_jax.preconditioning import Preconditioning as Preconditioning
@@ -218,8 +218,7 @@ def noise_schedule(
             "expected at least 2 steps and a finite sigma_max > sigma_min > 0, "
             f"got {steps}, {sigma_max} and {sigma_min}"
         )
-    if not 0 < rho < np.inf:
-        raise ValueError(f"`rho` must be one finite number above 0, got {rho}")
+    check_positive("rho", rho)
     levels = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps) ** rho
     return np.append(levels, 0.0)
 
@@ -278,7 +277,7 @@ def sample(
 def _scaled(x: Any, sigma_pm1: Any) -> tuple[Array, Array]:
     """Images in [-1, 1] and the level in their type, of float32 at least, both checked."""
     x = as_images(x)
-    check_noise_level(sigma_pm1)
+    check_positive("sigma_pm1", sigma_pm1)
     check_unit_range(x, sigma_pm1)
     dtype = wide(x.dtype)
     return 2 * x.astype(dtype) - 1, jnp.asarray(sigma_pm1, dtype)

@@ -28,7 +28,7 @@ from scipy import stats
 
 from pags_jax.binomial import check_alpha, least_wins, lower_bounds
 from pags_jax.chunks import check_counts
-from pags_jax.images import as_images, as_labels, check_array, check_labels, is_traced, wide
+from pags_jax.images import as_images, as_labels, check_array, check_labels, check_positive, is_traced, wide
 from pags_jax.per_example import check_classifier
 
 ABSTAINED = -1
@@ -94,7 +94,7 @@ def class_counts(
     """
     x = as_images(x)
     check_counts(samples=samples, draws_at_once=draws_at_once)
-    _check_sigma(sigma)
+    check_positive("sigma", sigma)
     check_classifier(apply_fn, x)
     sigma, dtype = jnp.asarray(sigma, wide(x.dtype)), wide(x.dtype)
 
@@ -151,7 +151,7 @@ def certify(
     """
     check_counts(samples=samples, selection_samples=selection_samples)
     for_choice, for_bound = jax.random.split(key)
-    _check_sigma(sigma)
+    check_positive("sigma", sigma)
     sigma = jnp.asarray(sigma, wide(as_images(x).dtype))
     draws: dict[str, Any] = {"sigma": sigma, "draws_at_once": draws_at_once}
     chosen = class_counts(apply_fn, x, key=for_choice, samples=selection_samples, **draws).argmax(1)
@@ -178,11 +178,14 @@ def certified(
     >>> np.asarray(found.radius).round(3).tolist()
     [1.888, 0.033, 0.0]
     """
-    _check_sigma(sigma)
+    check_positive("sigma", sigma)
     bounds = lower_bounds(samples, alpha)
     count = jnp.asarray(check_array("`count`", count, "integers", jnp.integer))
     if not is_traced(count) and not np.all((np.asarray(count) >= 0) & (np.asarray(count) <= samples)):
         raise ValueError(f"`count` must be from 0 to `samples` = {samples}, got {count}")
+    label = check_array("`label`", label, "integers", jnp.integer)
+    if label.shape != count.shape or not (is_traced(label) or np.all(np.asarray(label) >= 0)):
+        raise ValueError(f"`label` must be one class of at least 0 for each `count`, {count.shape}, got {label}")
     quantiles = np.where(bounds > 0.5, stats.norm.ppf(bounds), 0.0)
     given = jnp.result_type(sigma)
     dtype = wide(given) if jnp.issubdtype(given, jnp.floating) else np.dtype(jnp.result_type(float))
@@ -257,8 +260,3 @@ def _down(values: np.ndarray, dtype: Any) -> np.ndarray:
     """Values of at least 0 in another type, rounded towards zero."""
     rounded = values.astype(dtype)
     return np.where(rounded.astype(np.float64) > values, np.nextafter(rounded, np.zeros_like(rounded)), rounded)
-
-
-def _check_sigma(sigma: Any) -> None:
-    if jnp.ndim(sigma) != 0 or not (is_traced(sigma) or 0 < float(sigma) < float("inf")):
-        raise ValueError(f"`sigma` must be one finite number above 0, got {sigma}")

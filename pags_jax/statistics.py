@@ -113,7 +113,7 @@ def rise_and_fall(
       level: Level of the intervals.
 
     Returns:
-      Where the peak is, rise and fall.
+      Where the peak is, rise and fall; NaN where fewer than two images count.
 
     Raises:
       ValueError: As ``mean_interval``, or fewer than two images.
@@ -128,7 +128,13 @@ def rise_and_fall(
         raise ValueError(f"expected values (images, strengths) of two images or more, got the shape {values.shape}")
     for_halves, for_resamples = jax.random.split(key)
     shuffled = jax.random.permutation(for_halves, values)
-    one, other = shuffled[: len(values) // 2], shuffled[len(values) // 2 :]
+    shuffled = shuffled[jnp.argsort(jnp.isnan(shuffled[:, 0]), stable=True)]  # Those that count come first.
+    rows, counted = len(values), jnp.isfinite(values[:, 0]).sum(dtype=jnp.int32)
+    one = jnp.where((jnp.arange(rows, dtype=jnp.int32) < counted // 2)[:, None], shuffled, jnp.nan)[: rows // 2]
+    # As many rows whatever counts, and after the second half of what counts those that do not.
+    other = jnp.roll(shuffled, -(counted // 2), axis=0)[: rows - rows // 2]
+    last = jnp.arange(len(other), dtype=jnp.int32) < counted - counted // 2
+    other = jnp.where((last & (counted > 1))[:, None], other, jnp.nan)
     place = jnp.argmax(jnp.nanmean(one, axis=0))
     differences = jnp.stack([other[:, place] - other[:, 0], other[:, place] - other[:, -1]], axis=1)
     both = mean_interval(differences, key=for_resamples, resamples=resamples, level=level)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from pags_jax.bases import parts
 from pags_jax.chunks import check_counts
-from pags_jax.images import as_wide, is_traced, wide
+from pags_jax.images import as_wide, check_array, is_traced, wide
 
 
 class OnOff(NamedTuple):
@@ -88,6 +88,7 @@ def check_scales(scales: Any, name: str, x: Array) -> Array:
     Raises:
       ValueError: Another shape, or a number that is negative or not finite.
     """
+    check_array(f"`{name}`", scales, "numbers", jnp.floating, jnp.integer)
     values = jnp.asarray(scales, wide(x.dtype))
     numbers = np.zeros(()) if is_traced(scales) else np.asarray(scales)
     if values.ndim > 1 or values.size == 0 or not np.all(np.isfinite(numbers) & (numbers >= 0)):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from pags_jax.chunks import check_counts
-from pags_jax.images import is_traced
+from pags_jax.images import check_positive, is_traced
 from pags_jax.preconditioning import Denoiser
 from pags_jax.preconditioning import denoised as denoised_by
 
@@ -90,7 +90,7 @@ def denoised(apply_fn: Callable[[Any], Any], denoise: Denoiser, *, sigma: Any) -
     >>> model(jnp.array([[1.0, 0.5]])).tolist()
     [[0.75, 0.5]]
     """
-    _check_sigma(sigma)
+    check_positive("sigma", sigma)
     return jax.tree_util.Partial(_denoised, apply_fn, denoise, sigma)
 
 
@@ -114,7 +114,7 @@ def smoothed(apply_fn: Callable[[Any], Any], *, key: Array, sigma: Any, samples:
       ValueError: A noise level or a count that cannot be used.
     """
     check_counts(samples=samples)
-    _check_sigma(sigma)
+    check_positive("sigma", sigma)
     return jax.tree_util.Partial(_smoothed, apply_fn, jax.random.split(key, samples), sigma)
 
 
@@ -150,8 +150,3 @@ def _smoothed(apply_fn, keys, sigma, x):
     logits = apply_fn((x[None] + jnp.asarray(sigma, x.dtype) * noise).reshape(-1, *x.shape[1:]))
     logits = logits.reshape(samples, x.shape[0], -1)
     return jax.nn.logsumexp(jax.nn.log_softmax(logits), 0) - jnp.log(jnp.asarray(samples, logits.dtype))
-
-
-def _check_sigma(sigma):
-    if jnp.ndim(sigma) != 0 or not (is_traced(sigma) or 0 < float(sigma) < np.inf):
-        raise ValueError(f"`sigma` must be one finite number above 0, got {sigma}")

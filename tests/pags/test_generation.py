@@ -236,6 +236,22 @@ def test_in_painting_of_two_gaussian_classes_has_a_closed_form():
     np.testing.assert_allclose(made.images, start + 0.2 * way / lengths(way)[:, None, None, None], atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_images_stay_in_the_ball_when_their_sum_with_the_step_is_rounded(dtype):
+    x, eps = X.astype(dtype), 0.03
+    model = partial(gaussian_classes, MEANS)
+    made = inspect.unwrap(counterfactual)(lambda x: model(x.astype(jnp.float32)), x, Y, eps_linf=eps, steps=3)
+    moved = np.abs(np.asarray(made.images, float) - np.asarray(x, float)).max((1, 2, 3))
+    assert np.all(moved <= eps * (1 + 1e-7)), moved
+    assert np.all(moved > eps / 2)
+
+
+def test_lists_are_filled_in_as_arrays_are():
+    known = np.asarray(X) > 0.4
+    one, other = (inspect.unwrap(inpaint)(network, x, known, Y, eps_l2=0.5, steps=2) for x in (X, X.tolist()))
+    np.testing.assert_array_equal(one.images, other.images)
+
+
 def test_squares_lie_anywhere_inside():
     masks = ~np.asarray(outside_square(KEY, (500, 5, 7, 3), 3))[..., 0]
     assert masks.shape == (500, 5, 7)
@@ -261,6 +277,8 @@ def test_squares_lie_anywhere_inside():
         (lambda: inpaint(network, X, X, Y, eps_l2=1.0, steps=1), "`known` must be true or false for each pixel"),
         (lambda: inpaint(network, X, X > 0, Y, fill=X[:2], eps_l2=1.0, steps=1), "`fill` must be one number or have"),
         (lambda: outside_square(KEY, X.shape, 5), "`side` must be a whole number from 1 to 4, got 5"),
+        (lambda: inspect.unwrap(outside_square)(KEY, X.shape, True), "`side` must be a whole number .* got True"),
+        (lambda: inspect.unwrap(outside_square)(KEY, X.shape[:3], 2), "`shape` must be that of images"),
         (lambda: gaussians.fit(X, Y, classes=4), "got none of class 3"),
         (lambda: gaussians.fit(X, Y, classes=2), "labels must be below 2"),
         (lambda: gaussians.fit(X, Y, classes=3, shrink=3), "divisible by `shrink` = 3"),

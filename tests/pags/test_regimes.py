@@ -312,6 +312,8 @@ def test_the_ratio_of_unit_steps_is_that_of_random_directions():
     [
         (lambda: isotropic_share(5, 4), "from 0 to 4"),
         (lambda: unit_step_ratio(0.5, 4, 4), "directions on and off"),
+        (lambda: unit_step_ratio(1.1, 4, 8), r"shares in \[0, 1\], got 1.1"),
+        (lambda: unit_step_ratio(-0.1, 4, 8), r"shares in \[0, 1\], got -0.1"),
         (lambda: read_shares([1, 2], [[0.9], [0.9]], [[0.5], [1.2]]), "shares in .0, 1., got 1.2"),
     ],
 )

@@ -431,6 +431,8 @@ ONE_STEP = {"eps_l2": 1.0, "noise": noise}
             r"`sigma` must be one number, got the shape \(2,\)",
         ),
         (lambda: off_manifold_share(noise[0], basis[..., :1]), "need a basis"),
+        (lambda: off_manifold_share_by_noise(value, x, basis, sigma="1", noise=noise), "`sigma` must be numbers"),
+        (lambda: manifold_robustness(apply_fn, x, basis, eps_l2=True, noise=noise), "`eps_l2` must be numbers"),
     ],
 )
 def test_what_cannot_be_used_is_refused(call, said):

@@ -1,5 +1,6 @@
 """Certificates against closed forms of linear models, SciPy's binomial, exact coverage, and NumPy twins."""
 
+import inspect
 from functools import partial
 
 import jax
@@ -246,6 +247,10 @@ def test_a_smoothed_model_is_the_mean_probability_over_its_draws():
 
 
 # -------------------------------------------------------------------------------------------------------- refusals
+def certified_as(label):
+    return inspect.unwrap(certified)(jnp.array([100]), label, 100, sigma=1.0)
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -261,6 +266,16 @@ def test_a_smoothed_model_is_the_mean_probability_over_its_draws():
         (lambda: class_counts(lambda x: x[:, :1], X, key=KEY, sigma=0.1, samples=1), "at least two classes"),
         (lambda: certify(lambda x: x - x.mean(0, keepdims=True), X, key=KEY, sigma=0.1), "treat each example by"),
         (lambda: certified(jnp.array([3]), jnp.array([0]), 2, sigma=0.1), "`count` must be from 0 to `samples` = 2"),
+        (lambda: certify(linear, X, key=KEY, sigma=True), "`sigma` must be a number, got bool"),
+        (lambda: certify(linear, X, key=KEY, sigma=None), "`sigma` must be a number, got object"),
+        (lambda: certify(linear, X, key=KEY, sigma="1"), "`sigma` must be a number, got <U1"),
+        (lambda: wrappers.smoothed(linear, key=KEY, sigma="1", samples=2), "`sigma` must be a number, got <U1"),
+        (lambda: wrappers.denoised(linear, linear, sigma=True), "`sigma` must be a number, got bool"),
+        (lambda: inspect.unwrap(lower_bounds)(9, "x"), "`alpha` must be a number"),
+        (lambda: inspect.unwrap(lower_bounds)(9, None), "`alpha` must be a number"),
+        (lambda: certified_as(jnp.array([0.5])), "`label` must be integers, got float"),
+        (lambda: certified_as(jnp.array([-3])), "`label` must be one class of at least 0"),
+        (lambda: certified_as(jnp.array([0, 1])), "`label` must be one class of at least 0 for each `count`"),
         (lambda: wrappers.smoothed(linear, key=KEY, sigma=-1.0, samples=2), "`sigma` must be one finite number"),
         (
             lambda: certified_accuracy(Certified(*jnp.ones((3, 2))), jnp.array([0, 1]), -1.0),

@@ -66,6 +66,18 @@ def test_a_peak_of_noise_alone_is_no_peak():
     assert (int(end.place), *map(float, end.fall)) == (5, 0.0, 0.0, 0.0)
 
 
+def test_halves_are_of_the_images_that_count():
+    """A half without such an image would name a peak that nothing shows, and measure it on the other half."""
+    curve, there = np.array([[0.0, 2.0, 1.0]]), np.arange(8) < 2
+    values = jnp.asarray(np.where(there[:, None], np.repeat(curve, 8, 0), np.nan))
+    test = jax.jit(lambda key, values: statistics.rise_and_fall(values, key=key, resamples=9))
+    for key in jax.random.split(KEY, 10):
+        place, rise, fall = test(key, values)
+        assert (int(place), float(rise.estimate), float(fall.estimate)) == (1, 2.0, 1.0)
+        one = test(key, values.at[1].set(jnp.nan))
+        assert np.isnan([*one.rise, *one.fall]).all()
+
+
 def test_without_groups_it_is_spearmans():
     rng = np.random.default_rng(2)
     x, y = rng.integers(0, 9, 14).astype(float), rng.normal(size=14)
