@@ -37,8 +37,7 @@ from fmu_jax.noisy_finetuning.steps import rounded_up
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import check_norm, check_positive, gaussian_epsilon
 from fmu_jax.releases.publishing import Release, distance_to_retrained, on_grid, with_noise
-from fmu_jax.removal import Removal
-from fmu_jax.removal.methods import check_forget
+from fmu_jax.removal.methods import check_forget, remove
 from fmu_jax.rounding import gradient_with_error
 from fmu_jax.showing import one_line
 
@@ -139,9 +138,11 @@ def _rewind(objective, init, data, remaining, step_size, before, after):
 
 def langevin(
     objective: Objective,
-    removal: Removal,
-    distance: Scalar,
+    params: Array,
+    data: Data,
+    forget: Any,
     *,
+    admitted: Scalar,
     key: Array,
     noise: Scalar,
     steps: int,
@@ -149,12 +150,16 @@ def langevin(
     rounding: Scalar = 1e-7,
     delta: Scalar = 1e-5,
 ) -> Release:
-    """Noisy gradient steps on what remains from an unlearned linear model, published at the end.
+    """One fair Newton step, then noisy gradient steps on what remains, published at the end, of a linear model.
+
+    To begin at what another method unlearned, pass its parameters and what remains, and forget nothing.
 
     Args:
       objective: Objective for the linear model.
-      removal: What was unlearned; ``removal.data`` is what remains.
-      distance: Largest distance to the retrained model that is admitted, fixed beforehand, as ``admitted`` is for
+      params: The trained parameters, ``(d,)``.
+      data: Rows on which they were trained.
+      forget: Rows to remove.
+      admitted: Largest distance to the retrained model from which the noisy steps may begin, fixed beforehand, as for
         ``releases.release``.
       key: PRNG key, required; secret, never used twice.
       noise: Standard deviation of each step, > 0.
@@ -168,28 +173,29 @@ def langevin(
       The ``Release``; its scale is that of all the noise that is left at the end.
 
     Raises:
-      ValueError: A model that is not linear or has several classes, a number out of range, a removal that is not
-        certified within ``distance``, steps that do not contract, more rounding than admitted, or noise too small for
+      ValueError: A model that is not linear or has several classes, a number out of range, a step that is not
+        certified within ``admitted``, steps that do not contract, more rounding than admitted, or noise too small for
         the dtype.
     """
     _check_linear(objective)
     check_positive(noise=noise, step_size=step_size, rounding=rounding)
     check_counts(steps=steps)
-    check_norm(distance=distance)
-    data = removal.data
-    params = _one_model(removal.params, data)
+    check_norm(admitted=admitted)
+    params = _one_model(params, as_data(data))
+    removal = remove(objective, params, data, forget)
+    params, data = removal.params, removal.data
     apart = float(distance_to_retrained(objective, removal))
-    if not apart <= float(distance):
+    if not apart <= float(admitted):
         raise ValueError(
-            f"the removal is certified within {apart:.3g} of the retrained model, not within `distance` "
-            f"{float(distance):.3g}; plan with a larger one, or retrain"
+            f"the removal is certified within {apart:.3g} of the retrained model, not within `admitted` "
+            f"{float(admitted):.3g}; plan with a larger one, or retrain"
         )
     rate = contraction(objective, data, jnp.asarray(step_size, params.dtype) / cells.size(data))[2]
     _check_rate(rate)
     rate = float(rate)
     numbers = tuple(jnp.asarray(number, params.dtype) for number in (noise, step_size))
     noise = float(numbers[0])  # As it is drawn.
-    mu = iteration_mu(float(distance), noise, steps, contraction=rate, drift=2 * float(rounding))
+    mu = iteration_mu(float(admitted), noise, steps, contraction=rate, drift=2 * float(rounding))
     published, spacing, worst, fine = _noisy(objective, params, data, key, *numbers, steps)
     if not float(worst) <= float(rounding):
         raise ValueError(f"steps round by up to {float(worst):.2g}, more than `rounding` {rounding:.2g}; use float64")

@@ -566,9 +566,9 @@ def test_rewinding_ends_within_its_bound(rewound):
 
 def test_heads_of_classes_are_refused_by_name():
     data = heads.one_vs_rest(X, np.arange(len(Y)) % 3, S, classes=3)
-    removal = remove(LINEAR, START, DATA, ROWS)._replace(params=jnp.zeros((3, 4)), data=data)
+    plan = {"admitted": 1.0, "key": jax.random.key(0), "noise": 0.5, "steps": 2, "step_size": 0.3}
     with pytest.raises(ValueError, match=r"one linear model, \(4,\), with one label a row.*\(3, 4\)"):
-        tuning.langevin(LINEAR, removal, 1.0, key=jax.random.key(0), noise=0.5, steps=2, step_size=0.3)
+        tuning.langevin(LINEAR, jnp.zeros((3, 4)), data, ROWS, **plan)
     for init, rows in ((jnp.zeros((3, 4)), DATA), (jnp.zeros(5), DATA)):
         with pytest.raises(ValueError, match="one linear model"):
             tuning.rewind(LINEAR, init, rows, ROWS, steps=5, rewound=2, step_size=0.1)
@@ -580,10 +580,11 @@ def test_langevin_rounds_its_mu_up():
     data = DATA._replace(x=DATA.x.astype(jnp.float32), weight=DATA.weight.astype(jnp.float32))
     objective = Objective(l2=0.05, fairness=1.0)
     removal = remove(objective, jnp.zeros(4, jnp.float32), data, ROWS, method="retrain", tolerance=1e-4)
-    distance, options = 0.5, {"steps": 3, "step_size": 0.3, "rounding": 1e-4}
+    distance, options = 0.5, {"admitted": 0.5, "steps": 3, "step_size": 0.3, "rounding": 1e-4}
     for k in range(5):
         noise = 0.4 * 1.13**k
-        made = tuning.langevin(objective, removal, distance, key=jax.random.key(0), noise=noise, **options)
+        plan = {"key": jax.random.key(0), "noise": noise} | options
+        made = tuning.langevin(objective, removal.params, removal.data, [], **plan)
         rate = float(contraction(objective, removal.data, jnp.float32(0.3) / removal.data.weight.sum())[2])
         wanted = tuning.iteration_mu(distance, float(np.float32(noise)), 3, contraction=rate, drift=2e-4)
         assert wanted <= float(made.mu) <= wanted * (1 + 1e-6)
@@ -609,14 +610,14 @@ def test_langevin_rounds_only_what_it_publishes_to_the_grid():
 def test_langevin_agrees_with_the_clipped_theory_and_beats_it():
     """Without drift both theorems are one; and a certified distance below the clip's diameter needs less noise."""
     fitted = remove(LINEAR, START, DATA, [], method="retrain").params
-    removal = remove(LINEAR, fitted, DATA, ROWS)
+    removal, plan = remove(LINEAR, fitted, DATA, ROWS), {"key": jax.random.key(0), "noise": 0.5}
     distance = releases.distance_to_retrained(LINEAR, removal)
-    with pytest.raises(ValueError, match="not within `distance` 1e-09; plan with a larger one"):
-        tuning.langevin(LINEAR, removal, 1e-9, key=jax.random.key(0), noise=0.5, steps=5, step_size=0.3)
-    made = tuning.langevin(LINEAR, removal, 1.0, key=jax.random.key(0), noise=0.5, steps=5, step_size=0.3)
+    with pytest.raises(ValueError, match="not within `admitted` 1e-09; plan with a larger one"):
+        tuning.langevin(LINEAR, fitted, DATA, ROWS, admitted=1e-9, **plan, steps=5, step_size=0.3)
+    made = tuning.langevin(LINEAR, fitted, DATA, ROWS, admitted=1.0, **plan, steps=5, step_size=0.3)
     assert float(distance) < 1.0
     assert float(made.mu) < 2.0
-    alone = tuning.langevin(LINEAR, removal, 1.0, key=jax.random.key(0), noise=0.5, steps=1, step_size=1e-6)
+    alone = tuning.langevin(LINEAR, fitted, DATA, ROWS, admitted=1.0, **plan, steps=1, step_size=1e-6)
     assert float(alone.mu) == pytest.approx(1.0 / 0.5, rel=1e-5)
     many = jax.vmap(lambda key: steps_of(removal, key))(jax.random.split(jax.random.key(0), 500))
     middle = steps_of(removal, jax.random.key(0), noise=1e-6)
