@@ -85,17 +85,18 @@ def guarantee(schedule: Schedule, *, size: int, dtype: Any = jnp.float32) -> Gua
     0.7
     """
     check_counts(size=size)
-    unit = float(jnp.finfo(dtype).eps) / 2
-    by_iteration, missed = _by_iteration(schedule, size, unit)
-    by_contraction, cut = _by_contraction(schedule, size, unit)
-    images = None if math.isinf(schedule.model_clip) else _images(schedule, unit)
+    by_iteration, missed = _by_iteration(schedule, size, dtype)
+    by_contraction, cut = _by_contraction(schedule, size, dtype)
+    images = None if math.isinf(schedule.model_clip) else _images(schedule, dtype)
     if by_contraction < by_iteration:
         return Guarantee(by_contraction, cut, "contraction", by_iteration, by_contraction, images)
     return Guarantee(by_iteration, missed, "iteration", by_iteration, by_contraction, images)
 
 
-def _by_iteration(schedule: Schedule, size: int, unit: float) -> tuple[float, float]:
+def _by_iteration(schedule: Schedule, size: int, dtype: Any) -> tuple[float, float]:
     """Mu, and the probability that a model was longer than its rounding was bounded for."""
+    info = jnp.finfo(dtype)
+    unit, tiny = float(info.eps) / 2, float(info.tiny)
     plan, keep = schedule, 1 - schedule.step_size * schedule.decay
     moved = 0.0 if plan.step_size == 0 else plan.step_size * plan.gradient_clip
     if math.isinf(moved):
@@ -107,9 +108,15 @@ def _by_iteration(schedule: Schedule, size: int, unit: float) -> tuple[float, fl
     if plan.model_clip < longest:
         longest = 3 * (plan.model_clip + moved) + length
     rounded = _rounded(_LOCAL, unit) * (longest + moved)
+    rounded += _LOCAL * (1 + plan.step_size) * tiny * math.sqrt(size)  # What underflows.
     if math.isfinite(plan.model_clip):
         rounded += 2 * _rounded(size + 8, unit) * plan.model_clip  # The norm by which the model is clipped.
     drift, missed = 2 * moved + 2 * rounded, 4 * plan.steps * _LONGER
+    # A number that is flushed to zero pulls no models together, and a step that overflows is a jump.
+    flushed = any(0 < number < 2 * tiny for number in (plan.step_size, plan.decay))
+    steepest = plan.gradient_clip if math.isfinite(plan.gradient_clip) else 0.0
+    if flushed or (plan.step_size > 0 and steepest + (1 + plan.decay) * longest > float(info.max) / 4):
+        return math.inf, missed
     mu = iteration_mu(
         2 * plan.start_clip * (1 + _FEW * unit), plan.noise, plan.steps, contraction=keep, drift=drift,
         diameter=2 * plan.model_clip * (1 + _FEW * unit),
@@ -117,13 +124,14 @@ def _by_iteration(schedule: Schedule, size: int, unit: float) -> tuple[float, fl
     return mu, missed
 
 
-def _by_contraction(schedule: Schedule, size: int, unit: float) -> tuple[float, float]:
+def _by_contraction(schedule: Schedule, size: int, dtype: Any) -> tuple[float, float]:
     del size
-    return contraction_mu(*_images(schedule, unit))
+    return contraction_mu(*_images(schedule, dtype))
 
 
-def _images(schedule: Schedule, unit: float) -> tuple[float, float, int]:
+def _images(schedule: Schedule, dtype: Any) -> tuple[float, float, int]:
     """Diameter of the images of a step, noise and steps. Rounded noisy states only enter the next step's clip."""
+    unit = float(jnp.finfo(dtype).eps) / 2
     diameter = 2 * float(schedule.model_clip) * (1 + _FEW * unit)
     return diameter, float(schedule.noise), int(schedule.steps)
 
@@ -196,11 +204,10 @@ def noise_for(schedule: Schedule, *, mu: Scalar, size: int, dtype: Any = jnp.flo
     2.0
     """
     check_positive(mu=mu)
-    unit = float(jnp.finfo(dtype).eps) / 2
     guess = 2 * min(schedule.start_clip, schedule.model_clip) / mu
 
     def of_route(route) -> float:
-        return least_noise(lambda noise: route(dataclasses.replace(schedule, noise=noise), size, unit)[0] <= mu, guess)
+        return least_noise(lambda noise: route(dataclasses.replace(schedule, noise=noise), size, dtype)[0] <= mu, guess)
 
     noise = min(of_route(_by_iteration), of_route(_by_contraction))
     if math.isinf(noise):

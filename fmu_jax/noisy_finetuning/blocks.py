@@ -116,7 +116,12 @@ def guarantee_of_blocks(schedule: Schedule, *, sizes: Sequence[int], dtype: Any 
       schedule: That of each block.
       sizes: Number of parameters of each block.
       dtype: As for ``guarantee``.
+
+    Raises:
+      ValueError: No block.
     """
+    if not len(sizes):
+        raise ValueError("`sizes` holds no block; give the number of parameters of each")
     each = [guarantee(schedule, size=size, dtype=dtype) for size in sizes]
     mu = math.sqrt(sum(found.mu**2 for found in each)) * (1 + 1e-15 * (len(each) + 4))
     failure = sum(found.failure for found in each) * (1 + 1e-15 * len(each))

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from fmu_jax.objective import Scalar
@@ -50,6 +51,9 @@ class Schedule:
     __repr__ = one_line()
 
     def __post_init__(self):
+        for name in ("start_clip", "noise", "step_size", "gradient_clip", "decay", "model_clip"):
+            if not _is_number(getattr(self, name)):
+                raise ValueError(f"`{name}` must be one real number, got {getattr(self, name)!r}")
         check_positive(start_clip=self.start_clip, noise=self.noise)
         check_not_negative(step_size=self.step_size, decay=self.decay)
         for name in ("gradient_clip", "model_clip"):
@@ -64,8 +68,14 @@ class Schedule:
             raise ValueError("give `gradient_clip` or `model_clip`: steps of no bound hide nothing")
 
 
+def _is_number(number: Any) -> bool:
+    """Whether it is one real number, of any sign or size; True is none."""
+    kind = getattr(number, "dtype", np.asarray(number).dtype)
+    return np.ndim(number) == 0 and (jnp.issubdtype(kind, jnp.integer) or jnp.issubdtype(kind, jnp.floating))
+
+
 def check_counts(**numbers: Any) -> None:
     """Raises ValueError unless each is a whole number of at least 1; True is none."""
     for name, number in numbers.items():
-        if isinstance(number, bool | np.bool_) or not (number >= 1 and int(number) == number):
+        if not (_is_number(number) and 1 <= number < math.inf and int(number) == number):
             raise ValueError(f"`{name}` must be a whole number of at least 1, got {number}")

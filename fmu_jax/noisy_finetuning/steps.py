@@ -108,7 +108,10 @@ def finetune(
         check_data(remaining, what="what remains after the removal")
     promise = guarantee(schedule, size=flat.size, dtype=flat.dtype)
     if not np.isfinite(promise.mu):
-        raise ValueError(f"{schedule} guarantees nothing in {flat.dtype}: raise `noise`, or use float64")
+        raise ValueError(
+            f"{schedule} guarantees nothing in {flat.dtype}: raise `noise`, use float64, or "
+            "take `step_size` and `decay` nearer to 1"
+        )
     epsilon = promise.epsilon(delta)
     loss = Partial(_mean_value, objective) if fair else Partial(objective)
     numbers = (schedule.start_clip, schedule.noise, schedule.step_size)
@@ -119,7 +122,7 @@ def finetune(
         rows = rows._replace(x=rows.x.astype(flat.dtype), weight=rows.weight.astype(flat.dtype))
     moved, fine = _run(
         loss, flat, middle, rows, key, numbers, unravel=unravel, steps=int(schedule.steps),
-        batch=schedule.batch, moves=schedule.step_size > 0,
+        batch=None if schedule.batch is None else int(schedule.batch), moves=schedule.step_size > 0,
     )  # fmt: skip
     _check_fine(fine, schedule)
     return Finetuned(
@@ -245,13 +248,16 @@ def _run(loss, flat, middle, remaining, key, numbers, *, unravel, steps, batch, 
         if moves:
             rows, weight = fixed if fixed is not None else rows_of(for_rows)
             grad = clip(gradient(x, rows, weight), gradient_clip)
-            x = clip(x - step_size * (grad + decay * x), model_clip)
+            x = x - step_size * (grad + decay * x)
+        x = clip(x, model_clip)  # Also where nothing moves: the guarantee counts on it.
         x, spacing, fine = with_noise(x, for_noise, noise, None)
         return x, (spacing, fine)
 
     x, (spacing, fine) = jax.lax.scan(step, clip(flat, start_clip), jnp.arange(steps, dtype=jnp.int32))
     # Only what is published is rounded to the grid: a state between that is would be another map, see the package.
-    return on_grid(x, spacing[-1]), jnp.all(fine)
+    # What a trace could not refuse: no row that remains, where steps would read forgotten ones, and broken models.
+    sound = (count > 0) & jnp.all(jnp.isfinite(flat)) & jnp.all(jnp.isfinite(middle))
+    return on_grid(x, spacing[-1]), jnp.all(fine) & sound
 
 
 def clip(vector: Float[Array, " d"], radius: Float[Array, ""]) -> Float[Array, " d"]:

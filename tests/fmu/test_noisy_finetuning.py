@@ -452,7 +452,71 @@ def test_methods_without_a_certificate_are_methods_of_remove():
     assert methods["descent"]["step_size"] == 0.01
 
 
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_clip_of_the_model_holds_where_nothing_moves(steps):
+    plan = tuning.Schedule(start_clip=100.0, noise=0.01, steps=steps, model_clip=0.1)
+    ends = [call(params=sign * 50 * jnp.ones(4), schedule=plan).params for sign in (1, -1)]
+    for end in ends:  # The last noise, of length 0.02, is all that lies outside of the clip.
+        assert float(jnp.linalg.norm(end)) < 0.1 + 0.1
+    whole = tuning.guarantee(plan, size=4, dtype=float)
+    far = float(jnp.linalg.norm(ends[0] - ends[1]))  # The same noise in both, so this is what it has to hide.
+    assert far / plan.noise <= whole.by_iteration * 1.0001 if steps == 1 else far <= 0.2 * 1.0001
+
+
+@pytest.mark.parametrize("batch", [2, None])
+def test_a_trace_that_forgets_all_rows_reads_none(batch):
+    plan = dataclasses.replace(PLAN, batch=batch)
+    found = jax.jit(lambda mask: call(rows=mask, schedule=plan))(DATA.weight > 0)
+    assert np.all(np.isnan(found.params))
+    assert np.isinf(found.mu)
+    assert np.isinf(found.epsilon)
+    assert found.failure == 1
+
+
+@pytest.mark.parametrize("bad", ["params", "center"])
+def test_a_trace_of_broken_models_is_no_certificate(bad):
+    models = {"params": START, "center": jnp.zeros(4)}
+    found = jax.jit(lambda broken: call(**models | {bad: broken}))(START.at[0].set(jnp.nan))
+    assert np.all(np.isnan(found.params))
+    assert np.isinf(found.mu)
+    assert found.failure == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step_size": 1e-39, "decay": 1e38},  # float32 computes with a step size of zero, which contracts nothing
+        {"step_size": 1e38, "decay": 1e-39},
+        {"step_size": 2e-38, "decay": 4e37, "start_clip": 10.0},  # decay times the model overflows, and jumps to zero
+        {"start_clip": 1e38},
+    ],
+)
+def test_numbers_beyond_the_dtype_guarantee_nothing(change):
+    plan = dataclasses.replace(PLAN, **change)
+    assert np.isinf(tuning.guarantee(plan, size=4).mu)
+    assert np.isfinite(tuning.guarantee(plan, size=4, dtype=float).mu)
+    with pytest.raises(ValueError, match="guarantees nothing in float32"):
+        call(params=START.astype(jnp.float32), schedule=plan)
+
+
 # ---------------------------------------------------------------------------------------------------- what is refused
+def test_a_guarantee_of_no_blocks_is_refused():
+    with pytest.raises(ValueError, match="`sizes` holds no block"):
+        tuning.guarantee_of_blocks(PLAN, sizes=[])
+
+
+@pytest.mark.parametrize("steps", [math.inf, math.nan, None, "all", 1 + 1j, 2.5, np.ones(2)])
+def test_what_is_no_count(steps):
+    with pytest.raises(ValueError, match="`steps` must be a whole number of at least 1"):
+        schedule.check_counts(steps=steps)
+
+
+def test_counts_may_be_whole_floats():
+    plan, same = dataclasses.replace(PLAN, batch=4), dataclasses.replace(PLAN, batch=4)
+    object.__setattr__(plan, "batch", 4.0)  # What the type of the field refuses in tests, but not to users.
+    np.testing.assert_array_equal(call(schedule=plan).params, call(schedule=same).params)
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -465,6 +529,10 @@ def test_methods_without_a_certificate_are_methods_of_remove():
         ({"batch": 0}, "batch"),
         ({"steps": True}, "`steps` must be a whole number"),
         ({"batch": True}, "`batch` must be a whole number"),
+        ({"gradient_clip": None}, "`gradient_clip` must be one real number"),
+        ({"model_clip": "none"}, "`model_clip` must be one real number"),
+        ({"noise": np.ones(2)}, "`noise` must be one real number"),
+        ({"start_clip": True}, "`start_clip` must be one real number"),
     ],
 )
 def test_a_schedule_out_of_range(options, match):
