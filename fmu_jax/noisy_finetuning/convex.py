@@ -29,17 +29,19 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from fmu_jax import cells
+from fmu_jax.arrays import as_numbers
 from fmu_jax.contraction import contraction
 from fmu_jax.data import Data, as_data, check_data, without
 from fmu_jax.noisy_finetuning.accounting import iteration_mu
-from fmu_jax.noisy_finetuning.schedule import check_counts
-from fmu_jax.noisy_finetuning.steps import rounded_up
+from fmu_jax.noisy_finetuning.schedule import check_counts, is_number
+from fmu_jax.noisy_finetuning.steps import check_finite, rounded_up
 from fmu_jax.objective import Objective, Scalar
 from fmu_jax.privacy import check_norm, check_positive, gaussian_epsilon
 from fmu_jax.releases.publishing import Release, distance_to_retrained, on_grid, with_noise
 from fmu_jax.removal.methods import check_forget, remove
 from fmu_jax.rounding import gradient_with_error
 from fmu_jax.showing import one_line
+from fmu_jax.tracing import as_arrays
 
 
 class Rewound(NamedTuple):
@@ -99,10 +101,10 @@ def rewind(
     _check_linear(objective)
     check_positive(step_size=step_size)
     check_counts(steps=steps)
-    if not (0 <= rewound <= steps and int(rewound) == rewound):
+    if not (is_number(rewound) and 0 <= rewound <= steps and int(rewound) == rewound):
         raise ValueError(f"`rewound` must be a whole number between 0 and `steps` {steps}, got {rewound}")
     data = as_data(data)
-    init = _one_model(init, data)
+    init = _one_model(init, data, "init")
     mask = check_forget(data, forget)
     remaining = without(data, mask)
     check_data(remaining, what="what remains after the removal")
@@ -181,7 +183,7 @@ def langevin(
     check_positive(noise=noise, step_size=step_size, rounding=rounding)
     check_counts(steps=steps)
     check_norm(admitted=admitted)
-    params = _one_model(params, as_data(data))
+    params = _one_model(params, as_data(data), "params")
     removal = remove(objective, params, data, forget)
     params, data = removal.params, removal.data
     apart = float(distance_to_retrained(objective, removal))
@@ -228,18 +230,22 @@ def _check_linear(objective: Objective) -> None:
         raise ValueError("a network's curvature has no bound here; use noisy_finetuning.finetune, or a linear head")
 
 
-def _one_model(params: Any, data: Data) -> Float[Array, " d"]:
+def _one_model(params: Any, data: Data, name: str) -> Float[Array, " d"]:
     """The parameters of one linear model of these rows."""
-    params, d = jnp.asarray(params), data.x.shape[-1]
+    params, d = as_arrays(as_numbers(params, name)), data.x.shape[-1]
     if params.shape != (d,) or data.y.ndim != 1:
         raise ValueError(
             f"the bound is of one linear model, ({d},), with one label a row; got parameters {params.shape} and labels "
             f"{data.y.shape}; take the classes of a head one by one, each with its row of labels (their distances add "
             "as squares, `releases.compose` adds their mus)"
         )
+    if params.dtype != data.x.dtype:
+        raise ValueError(f"`{name}` must have the dtype of the features, {data.x.dtype}; got {params.dtype}")
+    check_finite(params, name)
     return params
 
 
 def _check_rate(rate) -> None:
     if not float(rate) < 1:
-        raise ValueError(f"a step of this size does not contract (rate {float(rate):.4g}); lower `step_size`")
+        fix = "lower" if float(rate) > 1 else "too large, or too small for the dtype: change"
+        raise ValueError(f"a step of this size does not contract (rate {float(rate):.4g}); {fix} `step_size`")

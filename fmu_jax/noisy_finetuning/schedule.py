@@ -52,7 +52,7 @@ class Schedule:
 
     def __post_init__(self):
         for name in ("start_clip", "noise", "step_size", "gradient_clip", "decay", "model_clip"):
-            if not _is_number(getattr(self, name)):
+            if not is_number(getattr(self, name)):
                 raise ValueError(f"`{name}` must be one real number, got {getattr(self, name)!r}")
         check_positive(start_clip=self.start_clip, noise=self.noise)
         check_not_negative(step_size=self.step_size, decay=self.decay)
@@ -68,7 +68,7 @@ class Schedule:
             raise ValueError("give `gradient_clip` or `model_clip`: steps of no bound hide nothing")
 
 
-def _is_number(number: Any) -> bool:
+def is_number(number: Any) -> bool:
     """Whether it is one real number, of any sign or size; True is none."""
     kind = getattr(number, "dtype", np.asarray(number).dtype)
     return np.ndim(number) == 0 and (jnp.issubdtype(kind, jnp.integer) or jnp.issubdtype(kind, jnp.floating))
@@ -77,5 +77,5 @@ def _is_number(number: Any) -> bool:
 def check_counts(**numbers: Any) -> None:
     """Raises ValueError unless each is a whole number of at least 1; True is none."""
     for name, number in numbers.items():
-        if not (_is_number(number) and 1 <= number < math.inf and int(number) == number):
+        if not (is_number(number) and 1 <= number < math.inf and int(number) == number):
             raise ValueError(f"`{name}` must be a whole number of at least 1, got {number}")

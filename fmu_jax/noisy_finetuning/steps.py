@@ -197,13 +197,14 @@ def _flatten(params: Any, center: Any) -> tuple[Array, Array, Any]:
         if jax.tree.structure(center) != jax.tree.structure(params) or like != [(x.shape, x.dtype) for x in leaves]:
             raise ValueError("`center` must be a pytree of the same structure, shapes and type as `params`")
         middle = ravel_pytree(center)[0]
-    _check_finite(flat, "params")
-    _check_finite(middle, "center")
+    check_finite(flat, "params")
+    check_finite(middle, "center")
     return flat - middle, middle, unravel
 
 
 @when_concrete
-def _check_finite(flat, name):
+def check_finite(flat, name):
+    """Raises ValueError for an array that holds a number that is not finite; tracers pass."""
     if not bool(jnp.all(jnp.isfinite(flat))):
         raise ValueError(f"`{name}` holds a number that is not finite")
 

@@ -1,6 +1,7 @@
 """Noisy fine-tuning: both accountants against closed forms, published numbers and draws; conditions; any model."""
 
 import dataclasses
+import inspect
 import math
 from typing import Any
 
@@ -630,6 +631,23 @@ def test_rewinding_ends_within_its_bound(rewound):
     np.testing.assert_allclose(found.params, trained(25 - rewound), atol=1e-10)
     apart = np.linalg.norm(trained(25 - rewound) - trained(0))
     assert apart <= float(found.distance) <= 4 * apart + 1e-10
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"init": jnp.zeros(4).at[0].set(jnp.nan)}, "`init` holds a number that is not finite"),
+        ({"init": jnp.zeros(4, jnp.int32)}, "`init` must have the dtype of the features"),
+        ({"init": None}, "`init` must be an array"),
+        ({"rewound": True}, "`rewound` must be a whole number"),
+        ({"step_size": 1e-320}, "too small for the dtype"),
+    ],
+)
+def test_what_cannot_be_rewound(options, match):
+    given = {"init": jnp.zeros(4), "steps": 4, "rewound": 2, "step_size": 0.1} | options
+    rewind = inspect.unwrap(tuning.rewind)  # Without the checks of types, which users do not have.
+    with pytest.raises(ValueError, match=match):
+        rewind(LINEAR, given.pop("init"), DATA, ROWS, **given)
 
 
 def test_heads_of_classes_are_refused_by_name():
